@@ -1,0 +1,75 @@
+# `make demo` and `make test` work on a fresh clone with nothing but Python 3.11 or later and make.
+# Each makes its own virtual environment under .venv/, one for each version of Python.
+#
+#   PYTHON=python3.12   the interpreter; else the first of python3.13, 3.12, 3.11 and python3 that works
+#   ARCHIVE=image.tar   the archive that `make demo` and `make bench` put; the demo else builds one itself
+
+PRINT_VERSION := import sys; sys.version_info >= (3, 11) or sys.exit(1); print("%d.%d" % sys.version_info[:2])
+ifndef PYTHON
+PYTHON := $(shell for python in python3.13 python3.12 python3.11 python3; do \
+	$$python -c '$(PRINT_VERSION)' >/dev/null 2>&1 && echo $$python && break; done)
+endif
+VERSION := $(if $(PYTHON),$(shell $(PYTHON) -c '$(PRINT_VERSION)' 2>/dev/null))
+DEMO := .venv/demo-$(VERSION)
+TEST := .venv/test-$(VERSION)
+# The folders too: their times tell of files that are gone.
+SOURCES := setup.cfg pyproject.toml $(shell find actors \( -name __pycache__ -o -name '*.egg-info' \) -prune -o -print)
+PROTOS := $(wildcard proto/*.proto)
+
+# What is tested is what is installed: a PYTHONPATH of the caller's would put a source tree before it.
+unexport PYTHONPATH
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+.PHONY: demo test lint types proto proto-check pytest coverage bench clean
+
+demo: $(DEMO)/installed
+	$(DEMO)/bin/python examples/quickstart.py $(ARCHIVE)
+
+test: lint types proto-check pytest
+
+lint: $(TEST)/installed
+	$(TEST)/bin/ruff check --quiet
+	$(TEST)/bin/ruff format --check --quiet
+
+types: $(TEST)/installed
+	$(TEST)/bin/mypy
+
+pytest: $(TEST)/installed
+	$(TEST)/bin/pytest $(PYTEST_FLAGS)
+
+coverage: PYTEST_FLAGS += --cov --cov-report=term-missing:skip-covered
+coverage: pytest
+
+# The files' names in the pool of descriptors, which all libraries share, begin with our package's name.
+PROTOC = $(TEST)/bin/python -m grpc_tools.protoc --proto_path=pykka_imagestore/_proto=proto \
+	$(PROTOS:proto/%=pykka_imagestore/_proto/%)
+
+proto: $(TEST)/installed
+	$(PROTOC) --python_out=actors --pyi_out=actors
+
+proto-check: $(TEST)/installed
+	rm -rf $(TEST)/proto && mkdir $(TEST)/proto
+	$(PROTOC) --python_out=$(TEST)/proto --pyi_out=$(TEST)/proto
+	diff -r -x __init__.py -x __pycache__ $(TEST)/proto/pykka_imagestore/_proto actors/pykka_imagestore/_proto \
+		|| { echo "_proto/ is not what proto/ generates: run 'make proto'" >&2; exit 1; }
+
+bench: $(DEMO)/installed
+	$(DEMO)/bin/python benchmarks/runtime.py
+	$(DEMO)/bin/python benchmarks/put.py $(ARCHIVE)
+
+clean:
+	rm -rf .venv build .coverage .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	find . -name __pycache__ -prune -exec rm -rf {} + -o -name '*.egg-info' -prune -exec rm -rf {} +
+
+$(TEST)/installed: EXTRAS := [test,dev]
+$(DEMO)/installed $(TEST)/installed: %/installed: %/made $(SOURCES)
+	@echo "installing into $(@D)"
+	@rm -rf build actors/*.egg-info # or files that an older build left there would be installed
+	@$(@D)/bin/python -m pip install -qq '.$(EXTRAS)'
+	@touch $@
+
+.venv/%/made:
+	@[ -n "$(VERSION)" ] || { echo "no Python 3.11 or later works here: name one with PYTHON=..." >&2; exit 1; }
+	@$(PYTHON) -m venv --clear $(@D) >/dev/null 2>&1 || { rm -rf $(@D); \
+		echo "$(PYTHON) cannot make a virtual environment (Debian: apt install python3-venv)" >&2; exit 1; }
+	@touch $@

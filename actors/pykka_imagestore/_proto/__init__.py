@@ -1,0 +1,1 @@
+"""Generated from proto/ by `make proto`; this file alone is written by hand."""

@@ -1,0 +1,44 @@
+from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
+from google.protobuf import descriptor as _descriptor
+from google.protobuf import message as _message
+from collections.abc import Iterable as _Iterable, Mapping as _Mapping
+from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
+
+DESCRIPTOR: _descriptor.FileDescriptor
+
+class WhiteoutFormat(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    NONE: _ClassVar[WhiteoutFormat]
+    OVERLAY_TRUSTED: _ClassVar[WhiteoutFormat]
+    OVERLAY_USER: _ClassVar[WhiteoutFormat]
+    FILES: _ClassVar[WhiteoutFormat]
+NONE: WhiteoutFormat
+OVERLAY_TRUSTED: WhiteoutFormat
+OVERLAY_USER: WhiteoutFormat
+FILES: WhiteoutFormat
+
+class LayerRecord(_message.Message):
+    __slots__ = ("diff_id", "size_bytes", "entries", "whiteouts", "implicit_directories", "unset", "unset_count")
+    class Unset(_message.Message):
+        __slots__ = ("path", "what")
+        PATH_FIELD_NUMBER: _ClassVar[int]
+        WHAT_FIELD_NUMBER: _ClassVar[int]
+        path: bytes
+        what: str
+        def __init__(self, path: _Optional[bytes] = ..., what: _Optional[str] = ...) -> None: ...
+    DIFF_ID_FIELD_NUMBER: _ClassVar[int]
+    SIZE_BYTES_FIELD_NUMBER: _ClassVar[int]
+    ENTRIES_FIELD_NUMBER: _ClassVar[int]
+    WHITEOUTS_FIELD_NUMBER: _ClassVar[int]
+    IMPLICIT_DIRECTORIES_FIELD_NUMBER: _ClassVar[int]
+    UNSET_FIELD_NUMBER: _ClassVar[int]
+    UNSET_COUNT_FIELD_NUMBER: _ClassVar[int]
+    diff_id: str
+    size_bytes: int
+    entries: int
+    whiteouts: WhiteoutFormat
+    implicit_directories: _containers.RepeatedScalarFieldContainer[bytes]
+    unset: _containers.RepeatedCompositeFieldContainer[LayerRecord.Unset]
+    unset_count: int
+    def __init__(self, diff_id: _Optional[str] = ..., size_bytes: _Optional[int] = ..., entries: _Optional[int] = ..., whiteouts: _Optional[_Union[WhiteoutFormat, str]] = ..., implicit_directories: _Optional[_Iterable[bytes]] = ..., unset: _Optional[_Iterable[_Union[LayerRecord.Unset, _Mapping]]] = ..., unset_count: _Optional[int] = ...) -> None: ...

@@ -1,0 +1,1 @@
+"""Pure values and plans: no disk, network, clock, thread or log."""

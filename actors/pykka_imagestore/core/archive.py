@@ -1,0 +1,49 @@
+"""What an image archive holds, as found by reading its headers: where each layer lies, and what it claims to be."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from pykka_imagestore.core.digest import DiffID
+
+
+@dataclass(frozen=True, slots=True)
+class Extent:
+    """A run of bytes in a file: where a layer lies, perhaps compressed.
+
+    Attributes:
+        path: The file.
+        offset: Where in it the bytes begin.
+        size: How many there are; None for all to the file's end.
+        name: What the archive calls it, for messages.
+    """
+
+    path: str
+    offset: int
+    size: int
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class ArchivedImage:
+    """One image in an archive. All that it says of itself is a claim.
+
+    Attributes:
+        unsafe_names: The names the archive gives it.
+        config: The image config as the archive has it; for a legacy archive, the JSON of the leaf layer.
+        layers: Root layer first.
+        diff_ids: The config's claim, one for each layer; None in a legacy archive, which makes none.
+    """
+
+    unsafe_names: tuple[str, ...]
+    config: bytes
+    layers: tuple[Extent, ...]
+    diff_ids: tuple[DiffID, ...] | None
+
+
+@dataclass(frozen=True, slots=True)
+class ArchiveIndex:
+    """The images of one archive, in its order."""
+
+    path: str
+    images: tuple[ArchivedImage, ...]

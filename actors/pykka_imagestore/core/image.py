@@ -1,0 +1,53 @@
+"""Images and layers, as the store knows them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from pykka_imagestore.core.digest import DiffID, Digest
+
+
+@dataclass(frozen=True, slots=True)
+class DockerImage:
+    """Which layers make an image.
+
+    Attributes:
+        name: The familiar form with its tag, ``ubuntu:latest``.
+        layer_ids: DiffIDs, root layer first, leaf last; one may appear twice.
+        config_digest: Digest of the image config's bytes; None if the store does not have it.
+    """
+
+    name: str
+    layer_ids: tuple[DiffID, ...]
+    config_digest: Digest | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Layer:
+    """A layer in the store.
+
+    Attributes:
+        diff_id: Its identity.
+        path: The directory of its unpacked files; read it, never write to it.
+    """
+
+    diff_id: DiffID
+    path: Path
+
+
+@dataclass(frozen=True, slots=True)
+class ImageInfo:
+    """An image in the store.
+
+    Attributes:
+        name: The familiar form with its tag, ``ubuntu:latest``.
+        layers: Root layer first, leaf last.
+        config_digest: Digest of the image config; None if the store does not have it.
+        missing: DiffIDs of layers that are not there; an image with any is listed, and not served.
+    """
+
+    name: str
+    layers: tuple[Layer, ...]
+    config_digest: Digest | None
+    missing: tuple[DiffID, ...] = ()

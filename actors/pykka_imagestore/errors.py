@@ -1,0 +1,194 @@
+"""Everything this package raises on purpose; the runtime's own failures are in ``pykka_imagestore.runtime``.
+
+StoreError
+    InvalidInputError           the caller's words are wrong: fix the call
+        InvalidNameError
+        AmbiguousImageError     the archive holds several images, or none of that name: choose one
+    ArchiveError                the archive is broken or not to be trusted: get another
+        UnsupportedArchiveError
+        DigestMismatchError
+        LayerError              ... because of one entry in one layer
+            EscapingEntryError
+    NotFoundError               nothing of that name is here: put it first
+        ImageIncompleteError    ... not all of it: put it again
+    StateError                  the store cannot do this now
+        CheckpointError         what the store wrote cannot be read: restore it
+        StoreClosedError
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+
+class StoreError(Exception):
+    """Base of every error this package raises on purpose."""
+
+
+class InvalidInputError(StoreError):
+    """The caller's text or bytes are malformed."""
+
+
+class InvalidNameError(InvalidInputError):
+    """A text is not an image name.
+
+    Attributes:
+        name: The text; what is longer than any name is cut.
+        reason: What is wrong with it, as the end of a sentence.
+    """
+
+    def __init__(self, name: str, reason: str) -> None:
+        # All arguments go up, so the error survives pickling on its way back from a worker.
+        super().__init__(name, reason)
+        self.name, self.reason = name, reason
+
+    def __str__(self) -> str:
+        return f"{self.name!r} is not an image name: {self.reason}"
+
+
+class AmbiguousImageError(InvalidInputError):
+    """It cannot be told which image of an archive is meant, or under which name to put it.
+
+    Attributes:
+        archive: Path of the archive.
+        reason: What is unclear.
+        choices: What the archive holds: names, or the config digest of an image without one.
+    """
+
+    def __init__(self, archive: str, reason: str, choices: Sequence[str]) -> None:
+        super().__init__(archive, reason, choices)
+        self.archive, self.reason, self.choices = archive, reason, choices
+
+    def __str__(self) -> str:
+        return f"{self.archive}: {self.reason}; it holds {', '.join(self.choices)}. Nothing was stored"
+
+
+class ArchiveError(StoreError):
+    """An archive cannot be taken.
+
+    Attributes:
+        archive: Path of the archive.
+        reason: What was found, as the rest of a sentence.
+    """
+
+    def __init__(self, archive: str, reason: str) -> None:
+        super().__init__(archive, reason)
+        self.archive, self.reason = archive, reason
+
+    def __str__(self) -> str:
+        return f"{self.archive}: {self.reason}. Nothing of it was stored; get the archive anew"
+
+
+class UnsupportedArchiveError(ArchiveError):
+    """A file is no image archive, or one of a form that is not supported."""
+
+    def __str__(self) -> str:
+        return f"{self.archive}: {self.reason}. Nothing of it was stored"
+
+
+class DigestMismatchError(ArchiveError):
+    """Bytes are not the ones that their digest says.
+
+    Attributes:
+        what: Which bytes: a config, a layer.
+        expected: The digest they should have.
+        found: The digest they have.
+    """
+
+    def __init__(self, archive: str, what: str, expected: str, found: str) -> None:
+        StoreError.__init__(self, archive, what, expected, found)
+        self.archive, self.what, self.expected, self.found = archive, what, expected, found
+        self.reason = f"{what} should have digest {expected} but has {found}"
+
+
+class LayerError(ArchiveError):
+    """An entry of a layer is broken, hostile or not supported.
+
+    Attributes:
+        archive: Path of the archive.
+        layer: Where in it the layer is.
+        index: The entry's position in the layer, from 0; None if it is the layer as a whole.
+        name: The entry's name, exactly as the layer has it.
+        reason: What is wrong with the entry, as the rest of a sentence.
+    """
+
+    def __init__(self, archive: str, layer: str, index: int | None, name: bytes, reason: str) -> None:
+        StoreError.__init__(self, archive, layer, index, name, reason)
+        self.archive, self.layer, self.index, self.name, self.reason = archive, layer, index, name, reason
+
+    def __str__(self) -> str:
+        entry = "" if self.index is None else f"entry {self.index} {shown(self.name)} "
+        return (
+            f"{self.archive}: layer {self.layer}: {entry}{self.reason}. Nothing of this layer was kept; "
+            "rebuild the image, or report it to its publisher"
+        )
+
+
+class EscapingEntryError(LayerError):
+    """An entry of a layer would lie outside its root file system."""
+
+
+class NotFoundError(StoreError):
+    """No image of that name is in the store.
+
+    Attributes:
+        name: The name, in the form the store shows.
+    """
+
+    def __init__(self, name: str) -> None:
+        super().__init__(name)
+        self.name = name
+
+    def __str__(self) -> str:
+        return f"no image {self.name} is in the store; put it first"
+
+
+class ImageIncompleteError(NotFoundError):
+    """An image is known, but some of its layers are not there.
+
+    Attributes:
+        missing: DiffIDs of the layers that are missing.
+    """
+
+    def __init__(self, name: str, missing: Sequence[str]) -> None:
+        StoreError.__init__(self, name, missing)
+        self.name, self.missing = name, missing
+
+    def __str__(self) -> str:
+        return f"image {self.name} is incomplete: {', '.join(self.missing)} not in the store; put it again"
+
+
+class StateError(StoreError):
+    """The store cannot do this now."""
+
+
+class CheckpointError(StateError):
+    """The file that says which images there are cannot be read; it was left as it is.
+
+    Attributes:
+        path: The file.
+        reason: What is wrong with it.
+    """
+
+    def __init__(self, path: str, reason: str) -> None:
+        super().__init__(path, reason)
+        self.path, self.reason = path, reason
+
+    def __str__(self) -> str:
+        return (
+            f"{self.path}: {self.reason}. It was left as it is, and the store does nothing; "
+            "restore it from a backup, or move it away to begin with no images (layers are kept)"
+        )
+
+
+class StoreClosedError(StateError):
+    """The store was closed."""
+
+    def __str__(self) -> str:
+        return "the store is closed"
+
+
+def shown(name: bytes) -> str:
+    """Return a name from an archive for a sentence: quoted, escaped, and not longer than a line."""
+    text = repr(name.decode("utf-8", "backslashreplace"))
+    return text if len(text) <= 200 else f"{text[:200]}…'"  # noqa: PLR2004

@@ -1,0 +1,497 @@
+"""Writes a layer's entries below one folder, and nowhere else.
+
+Works on directory descriptors, one path component a call, and follows no symlink: what a name, a link or a replaced
+folder says, no call can reach outside. A parent that is a symlink is resolved by hand, as if the folder were ``/``.
+
+System calls an entry: a file is opened with its final mode, written, dated and closed; ownership is set only where
+it differs; folders are dated last, when nothing more comes into them.
+
+Spec:
+    OCI image-spec v1.1, layer.md, "Applying Changesets" and "Whiteouts"; Linux, filesystems/overlayfs.rst.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from pykka_imagestore._proto import layer_pb2
+from pykka_imagestore.core.tar import (
+    BLOCK_DEVICE,
+    CHARACTER_DEVICE,
+    DIRECTORY,
+    FIFO,
+    FILE,
+    HARD_LINK,
+    SYMLINK,
+    Entry,
+    TarError,
+    clean_path,
+)
+from pykka_imagestore.jobs.streams import LayerStream
+from pykka_imagestore.jobs.tree import FOLDER_FLAGS, remove_entry
+
+WHITEOUT_PREFIX = b".wh."
+OPAQUE_WHITEOUT = b".wh..wh..opq"
+WHITEOUT_META_PREFIX = b".wh..wh."  # aufs' own bookkeeping: no content
+
+_CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+_WHITEOUT_DEVICE = os.makedev(0, 0)
+_MAX_OPEN_FOLDERS = 128
+_MAX_DEPTH = 256  # each open folder is a descriptor
+_MAX_SYMLINKS = 40  # as the kernel has it
+_MAX_ID = (1 << 32) - 2  # the one above means "leave it"
+_MAX_UNSET_LISTED = 1000
+_OVERLAY_XATTRS = (b"trusted.overlay.", b"user.overlay.")
+_NODE_TYPES = {CHARACTER_DEVICE: stat.S_IFCHR, BLOCK_DEVICE: stat.S_IFBLK, FIFO: stat.S_IFIFO}
+# What the kernel says of a name or a link that no file system takes: the entry's fault, not the disk's.
+_ENTRY_FAULTS = frozenset({errno.ENAMETOOLONG, errno.ELOOP, errno.ENOENT, errno.ENOTDIR, errno.EINVAL, errno.EMLINK})
+_UNSETTABLE = frozenset({errno.EPERM, errno.EACCES, errno.ENOTSUP, errno.EINVAL, errno.ENOENT})
+
+
+@dataclass(slots=True)
+class Outcome:
+    """What became of the layer besides its files; see layer.proto.
+
+    Attributes:
+        unset: Path and what of it could not be set; the first 1000.
+    """
+
+    entries: int = 0
+    whiteouts: layer_pb2.WhiteoutFormat = layer_pb2.NONE
+    implicit_directories: list[bytes] = field(default_factory=list)
+    unset: list[tuple[bytes, str]] = field(default_factory=list)
+    unset_count: int = 0
+
+
+@dataclass(slots=True)
+class _FolderTimes:
+    """What a folder gets last: its mode, if it could not be made with it, and its time."""
+
+    mode: int | None
+    mtime_ns: int
+
+
+class Extractor:
+    """Unpacks entries below the folder ``root``, which is empty and belongs to nobody else.
+
+    Throughout, ``folder`` is the descriptor of an entry's parent, ``parent`` that parent's path without symlinks.
+    """
+
+    def __init__(self, root: int) -> None:
+        self.outcome = Outcome()
+        self._root = root
+        self._folders: dict[bytes, int] = {b"": root}
+        self._aliases: dict[bytes, bytes] = {}  # paths through symlinks, and where they lead
+        self._times: dict[bytes, _FolderTimes] = {}
+        self._implicit: set[bytes] = set()
+        self._whiteouts: set[bytes] = set()
+        self._privileged = os.geteuid() == 0
+        self._owner = (os.geteuid(), os.getegid())
+        self._umask = _umask()
+        self._make: dict[int, Callable[[Entry, int, bytes, bytes], None]] = {
+            DIRECTORY: self._make_directory,
+            SYMLINK: self._make_symlink,
+            HARD_LINK: self._make_hard_link,
+            CHARACTER_DEVICE: self._make_node,
+            BLOCK_DEVICE: self._make_node,
+            FIFO: self._make_node,
+        }
+
+    def extract(self, entry: Entry, stream: LayerStream) -> None:
+        """Unpack one entry, and take its body from ``stream``.
+
+        Raises:
+            TarError: The entry is one that we refuse.
+            OSError: The disk failed.
+        """
+        try:
+            self._extract(entry, stream)
+        except OSError as error:
+            if error.errno not in _ENTRY_FAULTS:
+                raise
+            msg = f"cannot be made: {error.strerror}"
+            raise TarError(msg) from error
+        except (OverflowError, ValueError) as error:
+            msg = f"cannot be made: {error}"
+            raise TarError(msg) from error
+        self.outcome.entries += 1
+
+    def finish(self) -> Outcome:
+        """Give the folders their modes and times, deepest first; return what became of the layer."""
+        self._forget_folders()
+        for path in sorted(self._times, key=lambda path: path.count(b"/"), reverse=True):
+            self._finish_folder(path, self._times[path])
+        self.outcome.implicit_directories = sorted(self._implicit)
+        return self.outcome
+
+    def close(self) -> None:
+        """Close all folders but the root."""
+        self._forget_folders()
+
+    def _extract(self, entry: Entry, stream: LayerStream) -> None:
+        path = clean_path(entry.name)
+        parent, _, name = path.rpartition(b"/")
+        if not (0 <= entry.uid <= _MAX_ID and 0 <= entry.gid <= _MAX_ID):
+            msg = f"has an owner out of range, {entry.uid}:{entry.gid}"
+            raise TarError(msg)
+        folder = self._folders.get(parent)
+        if folder is None:
+            if len(self._folders) > _MAX_OPEN_FOLDERS:
+                self._forget_folders()
+            folder = self._folder(parent)
+            parent = self._aliases.get(parent, parent)
+        if name.startswith(WHITEOUT_PREFIX):
+            stream.skip(entry.size)
+            self._apply_whiteout(folder, parent, name)
+        elif entry.kind == FILE and name:
+            self._make_file(entry, folder, parent, name, stream)
+        elif name:
+            self._make[entry.kind](entry, folder, parent, name)
+        elif entry.kind == DIRECTORY:
+            self._set_folder_metadata(entry, b"", existed=True)
+        else:
+            msg = "would replace the root folder"
+            raise TarError(msg)
+
+    # -- one method for each type
+
+    def _make_file(self, entry: Entry, folder: int, parent: bytes, name: bytes, stream: LayerStream) -> None:
+        try:
+            file = os.open(name, _CREATE, entry.mode, dir_fd=folder)
+        except FileExistsError:
+            folder = self._clear(folder, parent, name)
+            file = os.open(name, _CREATE, entry.mode, dir_fd=folder)
+        try:
+            if entry.size:
+                stream.write_to(file, entry.size)
+            if (entry.uid, entry.gid) != self._owner:
+                self._chown(entry, _join(parent, name), file)
+            if entry.xattrs:
+                self._set_xattrs(entry, _join(parent, name), file)
+            if entry.mode & (self._umask | stat.S_ISUID | stat.S_ISGID):
+                os.fchmod(file, entry.mode)  # writing and chown clear the set-ID bits
+            os.utime(file, ns=(entry.mtime_ns, entry.mtime_ns))
+        finally:
+            os.close(file)
+
+    def _make_directory(self, entry: Entry, folder: int, parent: bytes, name: bytes) -> None:
+        existed = False
+        try:
+            os.mkdir(name, _folder_mode(entry.mode), dir_fd=folder)
+        except FileExistsError:
+            existed = stat.S_ISDIR(_lstat(name, folder).st_mode)
+            if not existed:
+                self._replace_by_folder(folder, parent, name, _folder_mode(entry.mode))
+        path = _join(parent, name)
+        self._implicit.discard(path)
+        self._set_folder_metadata(entry, path, existed=existed)
+
+    def _make_symlink(self, entry: Entry, folder: int, parent: bytes, name: bytes) -> None:
+        try:
+            os.symlink(entry.link, name, dir_fd=folder)
+        except FileExistsError:
+            folder = self._clear(folder, parent, name)
+            os.symlink(entry.link, name, dir_fd=folder)
+        self._set_node_metadata(entry, folder, parent, name)
+
+    def _make_hard_link(self, entry: Entry, folder: int, parent: bytes, name: bytes) -> None:
+        target_parent, _, target = clean_path(entry.link).rpartition(b"/")
+        path = _join(parent, name)
+        try:
+            target_folder = self._folder(target_parent, make=False)
+            source = _join(self._aliases.get(target_parent, target_parent), target)
+            if source == path:
+                return
+            if not target or source in self._whiteouts or stat.S_ISDIR(_lstat(target, target_folder).st_mode):
+                raise FileNotFoundError
+            if _exists(name, folder):
+                folder = self._clear(folder, parent, name)
+                target_folder = self._folder(target_parent, make=False)
+            os.link(target, name, src_dir_fd=target_folder, dst_dir_fd=folder, follow_symlinks=False)
+        except FileNotFoundError as error:
+            msg = f"is a hard link to {entry.link.decode('utf-8', 'backslashreplace')!r}, no file of this layer"
+            raise TarError(msg) from error
+
+    def _make_node(self, entry: Entry, folder: int, parent: bytes, name: bytes) -> None:
+        if _exists(name, folder):
+            folder = self._clear(folder, parent, name)
+        try:
+            os.mknod(name, _NODE_TYPES[entry.kind] | entry.mode, os.makedev(entry.major, entry.minor), dir_fd=folder)
+        except PermissionError:
+            self._leave_unset(_join(parent, name), "device")
+            return
+        if entry.mode & self._umask:
+            os.chmod(name, entry.mode, dir_fd=folder)
+        self._set_node_metadata(entry, folder, parent, name)
+
+    # -- metadata
+
+    def _set_node_metadata(self, entry: Entry, folder: int, parent: bytes, name: bytes) -> None:
+        path = _join(parent, name)
+        if (entry.uid, entry.gid) != self._owner:
+            if self._privileged:
+                os.chown(name, entry.uid, entry.gid, dir_fd=folder, follow_symlinks=False)
+            else:
+                self._leave_unset(path, "owner")
+        if entry.xattrs:
+            # There is no lsetxattr relative to a folder: this is its spelling, and follows nothing.
+            self._set_xattrs(entry, path, b"/proc/self/fd/%d/%s" % (folder, name))
+        os.utime(name, ns=(entry.mtime_ns, entry.mtime_ns), dir_fd=folder, follow_symlinks=False)
+
+    def _set_folder_metadata(self, entry: Entry, path: bytes, *, existed: bool) -> None:
+        if existed or (entry.uid, entry.gid) != self._owner:
+            self._chown(entry, path, self._folder(path))
+        if entry.xattrs:
+            self._set_xattrs(entry, path, self._folder(path))
+        made_with = _folder_mode(entry.mode) & ~self._umask
+        self._times[path] = _FolderTimes(entry.mode if existed or entry.mode != made_with else None, entry.mtime_ns)
+
+    def _finish_folder(self, path: bytes, times: _FolderTimes) -> None:
+        if len(self._folders) > _MAX_OPEN_FOLDERS:
+            self._forget_folders()
+        parent, _, name = path.rpartition(b"/")
+        if times.mode is not None:
+            os.fchmod(self._folder(path, make=False), times.mode)
+        if path:
+            folder = self._folder(parent, make=False)
+            os.utime(name, ns=(times.mtime_ns, times.mtime_ns), dir_fd=folder, follow_symlinks=False)
+        else:
+            os.utime(self._root, ns=(times.mtime_ns, times.mtime_ns))
+
+    def _chown(self, entry: Entry, path: bytes, descriptor: int) -> None:
+        if self._privileged:
+            os.fchown(descriptor, entry.uid, entry.gid)
+        elif (entry.uid, entry.gid) != self._owner:
+            self._leave_unset(path, "owner")
+
+    def _set_xattrs(self, entry: Entry, path: bytes, where: int | bytes) -> None:
+        for key, value in entry.xattrs.items():
+            if not key.startswith(_OVERLAY_XATTRS):
+                try:
+                    os.setxattr(where, key, value, follow_symlinks=isinstance(where, int))
+                    continue
+                except OSError as error:
+                    if error.errno not in _UNSETTABLE:
+                        raise
+            self._leave_unset(path, f"xattr {key.decode('utf-8', 'backslashreplace')}")
+
+    def _leave_unset(self, path: bytes, what: str) -> None:
+        self.outcome.unset_count += 1
+        if len(self.outcome.unset) < _MAX_UNSET_LISTED:
+            self.outcome.unset.append((path, what))
+
+    # -- whiteouts
+
+    def _apply_whiteout(self, folder: int, parent: bytes, name: bytes) -> None:
+        if self.outcome.whiteouts == layer_pb2.NONE:
+            self.outcome.whiteouts = _choose_whiteout_format(self._root)
+        if name == OPAQUE_WHITEOUT:
+            self._make_opaque(folder)
+        elif not name.startswith(WHITEOUT_META_PREFIX):
+            self._hide(folder, parent, name.removeprefix(WHITEOUT_PREFIX))
+
+    def _hide(self, folder: int, parent: bytes, name: bytes) -> None:
+        if name in (b"", b".", b".."):
+            msg = "is a whiteout of nothing"
+            raise TarError(msg)
+        if self.outcome.whiteouts == layer_pb2.FILES:
+            _touch(WHITEOUT_PREFIX + name, folder)
+            return
+        try:
+            os.mknod(name, stat.S_IFCHR, _WHITEOUT_DEVICE, dir_fd=folder)
+            self._whiteouts.add(_join(parent, name))
+        except FileExistsError:
+            # A whiteout speaks of lower layers only. A file of this layer hides what was there; a folder must say so.
+            if stat.S_ISDIR(_lstat(name, folder).st_mode):
+                self._make_opaque(self._folder(_join(parent, name)))
+
+    def _make_opaque(self, folder: int) -> None:
+        if self.outcome.whiteouts == layer_pb2.FILES:
+            _touch(OPAQUE_WHITEOUT, folder)
+        else:
+            os.setxattr(folder, _OPAQUE_XATTRS[self.outcome.whiteouts], b"y")
+
+    # -- what is there already
+
+    def _clear(self, folder: int, parent: bytes, name: bytes) -> int:
+        """Remove what an earlier entry put there, since the last one wins; return ``folder``, perhaps opened anew."""
+        if stat.S_IFMT(_lstat(name, folder).st_mode) in (stat.S_IFDIR, stat.S_IFLNK):
+            self._forget_folders()  # some may lie below it, or be reached through it
+            folder = self._folder(parent)
+            remove_entry(name, folder, lambda below: self._forget_folder(_join(parent, below)))
+        else:
+            os.unlink(name, dir_fd=folder)
+            self._whiteouts.discard(_join(parent, name))
+        return folder
+
+    def _replace_by_folder(self, folder: int, parent: bytes, name: bytes, mode: int) -> None:
+        hidden = _join(parent, name) in self._whiteouts
+        folder = self._clear(folder, parent, name)
+        os.mkdir(name, mode, dir_fd=folder)
+        if hidden:
+            self._make_opaque(self._folder(_join(parent, name)))
+
+    # -- folders
+
+    def _folder(self, path: bytes, *, make: bool = True) -> int:
+        """Return the descriptor of a folder, by default made if it is missing; good until the next entry."""
+        folder = self._folders.get(self._aliases.get(path, path))
+        if folder is not None:
+            return folder
+        try:
+            return self._descend(self._aliases.get(path, path), make=make)
+        except _SymlinkMetError:
+            self._aliases[path] = self._resolve(path)
+            return self._descend(self._aliases[path], make=make)
+
+    def _descend(self, path: bytes, *, make: bool) -> int:
+        """Open a folder from its nearest open ancestor down."""
+        ancestor, missing = path, []
+        while ancestor not in self._folders:
+            ancestor, _, name = ancestor.rpartition(b"/")
+            missing.append(name)
+        if len(missing) > _MAX_DEPTH:
+            msg = f"lies more than {_MAX_DEPTH} folders deep"
+            raise TarError(msg)
+        folder = self._folders[ancestor]
+        for name in reversed(missing):
+            folder = self._enter(folder, ancestor, name, make=make)
+            ancestor = _join(ancestor, name)
+            self._folders[ancestor] = folder
+        return folder
+
+    def _enter(self, folder: int, parent: bytes, name: bytes, *, make: bool) -> int:
+        try:
+            return os.open(name, FOLDER_FLAGS, dir_fd=folder)
+        except FileNotFoundError:
+            if not make:
+                raise
+            self._make_implicit_folder(folder, parent, name)
+        except NotADirectoryError:
+            path = _join(parent, name)
+            if stat.S_ISLNK(_lstat(name, folder).st_mode):
+                raise _SymlinkMetError from None
+            if not (make and path in self._whiteouts):
+                msg = f"has a parent {path.decode('utf-8', 'backslashreplace')!r} that is no folder"
+                raise TarError(msg) from None
+            os.unlink(name, dir_fd=folder)
+            self._whiteouts.discard(path)
+            self._make_implicit_folder(folder, parent, name)
+            below = os.open(name, FOLDER_FLAGS, dir_fd=folder)
+            self._make_opaque(below)
+            return below
+        return os.open(name, FOLDER_FLAGS, dir_fd=folder)
+
+    def _make_implicit_folder(self, folder: int, parent: bytes, name: bytes) -> None:
+        os.mkdir(name, _IMPLICIT_MODE, dir_fd=folder)
+        path = _join(parent, name)
+        self._implicit.add(path)
+        self._times[path] = _FolderTimes(_IMPLICIT_MODE if _IMPLICIT_MODE & self._umask else None, 0)
+
+    def _resolve(self, path: bytes) -> bytes:
+        """Return a path with its symlinks followed, as if the root were ``/``."""
+        real: list[bytes] = []
+        left = path.split(b"/")[::-1]
+        hops = 0
+        while left:
+            part = left.pop()
+            if part == b"..":
+                del real[-1:]
+            elif part not in (b"", b"."):
+                target = self._find_symlink(b"/".join(real), part)
+                if target is None:
+                    real.append(part)
+                    continue
+                hops += 1
+                if hops > _MAX_SYMLINKS:
+                    msg = f"has a parent behind more than {_MAX_SYMLINKS} symlinks"
+                    raise TarError(msg)
+                real = [] if target.startswith(b"/") else real
+                left += target.split(b"/")[::-1]
+        return b"/".join(real)
+
+    def _find_symlink(self, parent: bytes, name: bytes) -> bytes | None:
+        try:
+            return os.readlink(name, dir_fd=self._descend(parent, make=False))
+        except OSError as error:
+            if error.errno in (errno.EINVAL, errno.ENOENT):
+                return None  # no symlink, or nothing at all
+            raise
+
+    def _forget_folder(self, path: bytes) -> None:
+        self._times.pop(path, None)
+        self._implicit.discard(path)
+
+    def _forget_folders(self) -> None:
+        for path, folder in self._folders.items():
+            if path:
+                os.close(folder)
+        self._folders = {b"": self._root}
+        self._aliases.clear()
+
+
+class _SymlinkMetError(Exception):
+    """A folder on the way is a symlink."""
+
+
+_IMPLICIT_MODE = 0o755
+_OPAQUE_XATTRS: dict[layer_pb2.WhiteoutFormat, bytes] = {
+    layer_pb2.OVERLAY_TRUSTED: b"trusted.overlay.opaque",
+    layer_pb2.OVERLAY_USER: b"user.overlay.opaque",
+}
+
+
+def _choose_whiteout_format(root: int) -> layer_pb2.WhiteoutFormat:
+    """Return the best form of whiteouts that this process may write here; tries each out below ``root``."""
+    for form, xattr in _OPAQUE_XATTRS.items():
+        try:
+            os.mknod(_PROBE, stat.S_IFCHR, _WHITEOUT_DEVICE, dir_fd=root)
+            os.unlink(_PROBE, dir_fd=root)
+            os.setxattr(root, xattr, b"y")
+            os.removexattr(root, xattr)
+        except OSError:
+            continue
+        return form
+    return layer_pb2.FILES
+
+
+_PROBE = b".wh..wh.probe"  # a name that no entry can have
+
+
+def _join(parent: bytes, name: bytes) -> bytes:
+    return parent + b"/" + name if parent else name
+
+
+def _folder_mode(mode: int) -> int:
+    """Return what a folder is made with: passable until the end, and without set-group-ID, which its files inherit."""
+    return mode & 0o777 | stat.S_IRWXU
+
+
+def _lstat(name: bytes, folder: int) -> os.stat_result:
+    return os.stat(name, dir_fd=folder, follow_symlinks=False)
+
+
+def _exists(name: bytes, folder: int) -> bool:
+    try:
+        _lstat(name, folder)
+    except FileNotFoundError:
+        return False
+    return True
+
+
+def _touch(name: bytes, folder: int) -> None:
+    os.close(os.open(name, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600, dir_fd=folder))
+
+
+def _umask() -> int:
+    """Return this process' umask without setting it, which other threads would notice."""
+    for line in Path("/proc/self/status").read_text().splitlines():
+        key, _, value = line.partition(":")
+        if key == "Umask":
+            return int(value, 8)
+    return 0o777  # unknown: set every mode by hand

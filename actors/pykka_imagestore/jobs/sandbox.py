@@ -1,0 +1,34 @@
+"""The folder that a caller names for what the workers say about a put: files ``stdout`` and ``stderr``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+
+class Sandbox:
+    """Appends whole lines, also beside other workers; an error that leaves the ``with`` block goes to ``stderr``.
+
+    Args:
+        folder: Made if it is missing; None says nothing anywhere.
+    """
+
+    def __init__(self, folder: str | None) -> None:
+        self._folder = None if folder is None else Path(folder)
+
+    def __enter__(self) -> Sandbox:
+        if self._folder is not None:
+            self._folder.mkdir(parents=True, exist_ok=True)
+        return self
+
+    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
+        if error is not None:
+            self._append("stderr", str(error) or repr(error))
+
+    def say(self, line: str) -> None:
+        """Add a line to ``stdout``."""
+        self._append("stdout", line)
+
+    def _append(self, file: str, line: str) -> None:
+        if self._folder is not None:
+            with (self._folder / file).open("ab", buffering=0) as stream:
+                stream.write(line.encode("utf-8", "backslashreplace") + b"\n")

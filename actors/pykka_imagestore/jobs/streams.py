@@ -1,0 +1,172 @@
+"""The bytes of a layer: from an extent of a file, inflated, hashed, a block at a time.
+
+What is read at once is bounded, so a worker's memory does not grow with the layer.
+"""
+
+from __future__ import annotations
+
+import bz2
+import hashlib
+import io
+import lzma
+import os
+from collections.abc import Callable
+from typing import BinaryIO, Protocol, cast
+
+import zstandard
+from isal import igzip
+
+from pykka_imagestore.core.archive import Extent
+from pykka_imagestore.core.digest import DiffID
+from pykka_imagestore.core.tar import TarError
+
+BLOCK_BYTES = 256 * 1024
+MAX_ZSTD_WINDOW_BYTES = 32 << 20  # the decoder keeps this much
+
+_GZIP, _BZIP2, _XZ, _ZSTD = b"\x1f\x8b", b"BZh", b"\xfd7zXZ\0", b"\x28\xb5\x2f\xfd"
+MAGIC_BYTES = 6
+
+
+class Readable(Protocol):
+    """A file that fills a buffer; returns how many bytes it wrote, 0 at the end."""
+
+    def readinto(self, buffer: memoryview, /) -> int | None:
+        """Fill as much of ``buffer`` as there is now."""
+
+
+class ExtentFile(io.RawIOBase):
+    """An extent of a file as a file of its own. ``position`` counts the bytes read."""
+
+    def __init__(self, descriptor: int, extent: Extent) -> None:
+        self._descriptor = descriptor
+        self._offset, self._size = extent.offset, extent.size
+        self.position = 0
+
+    def readable(self) -> bool:
+        """Always true."""
+        return True
+
+    def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
+        """Read the next bytes of the extent."""
+        wanted = min(len(buffer), self._size - self.position)
+        if wanted <= 0:
+            return 0
+        count = os.preadv(self._descriptor, [memoryview(buffer)[:wanted]], self._offset + self.position)
+        self.position += count
+        return count
+
+
+def is_compressed(magic: bytes) -> bool:
+    """Tell from a file's first bytes whether it is of a compression that we read."""
+    return magic.startswith((_GZIP, _BZIP2, _XZ, _ZSTD))
+
+
+def inflate(file: BinaryIO | io.RawIOBase, magic: bytes) -> Readable:
+    """Return a reader of the uncompressed bytes, by what the first bytes say the compression is, if any."""
+    source = cast(BinaryIO, file)
+    if magic.startswith(_GZIP):
+        return cast(Readable, igzip.IGzipFile(fileobj=source, mode="rb"))
+    if magic.startswith(_ZSTD):
+        decompressor = zstandard.ZstdDecompressor(max_window_size=MAX_ZSTD_WINDOW_BYTES)
+        return cast(Readable, decompressor.stream_reader(source, read_across_frames=True))
+    if magic.startswith(_XZ):
+        return cast(Readable, lzma.LZMAFile(source))
+    if magic.startswith(_BZIP2):
+        return cast(Readable, bz2.BZ2File(source))
+    return cast(Readable, source)
+
+
+def read_some(source: Readable, buffer: memoryview) -> int:
+    """Fill ``buffer`` with what comes next; 0 at the end.
+
+    Raises:
+        TarError: The compressed bytes are damaged or cut off.
+        OSError: The disk failed.
+    """
+    try:
+        return source.readinto(buffer) or 0
+    except (EOFError, lzma.LZMAError, zstandard.ZstdError, ValueError) as error:
+        msg = f"cannot be inflated: {error}"
+        raise TarError(msg) from error
+    except OSError as error:
+        if error.errno is not None:
+            raise
+        msg = f"cannot be inflated: {error}"  # gzip and bzip2 call their own complaints OSError
+        raise TarError(msg) from error
+
+
+class LayerStream:
+    """A layer's uncompressed bytes: a ``Source`` for the tar reader that hashes all that passes.
+
+    Args:
+        descriptor: The open file of ``extent``.
+        extent: Where the layer lies.
+        on_block: Called after each block that was read.
+    """
+
+    def __init__(self, descriptor: int, extent: Extent, on_block: Callable[[], object]) -> None:
+        self._file = ExtentFile(descriptor, extent)
+        magic = os.pread(descriptor, min(MAGIC_BYTES, extent.size), extent.offset)
+        self._source = inflate(self._file, magic)
+        self._on_block = on_block
+        self._hash = hashlib.sha256()
+        self._buffer = memoryview(bytearray(BLOCK_BYTES))
+        self._start = self._end = 0
+        self.size_bytes = 0
+
+    @property
+    def bytes_read(self) -> int:
+        """Bytes read of the layer as it is stored."""
+        return self._file.position
+
+    def diff_id(self) -> DiffID:
+        """Return the digest of what was read so far."""
+        return DiffID(f"sha256:{self._hash.hexdigest()}")
+
+    def take(self, size: int) -> bytes:
+        """Return the next ``size`` bytes; fewer only at the end."""
+        start, end = self._start, self._start + size
+        if end <= self._end:
+            self._start = end
+            return bytes(self._buffer[start:end])
+        parts = []
+        while size and (self._start < self._end or self._fill()):
+            part = self._buffer[self._start : min(self._end, self._start + size)]
+            parts.append(bytes(part))
+            self._start += len(part)
+            size -= len(part)
+        return b"".join(parts)
+
+    def skip(self, size: int) -> None:
+        """Pass over ``size`` bytes, hashing them."""
+        while size and (self._start < self._end or self._fill()):
+            step = min(size, self._end - self._start)
+            self._start += step
+            size -= step
+
+    def write_to(self, descriptor: int, size: int) -> None:
+        """Write the next ``size`` bytes to a file.
+
+        Raises:
+            TarError: There are not as many.
+        """
+        while size:
+            if self._start == self._end and not self._fill():
+                msg = "is cut off: the layer ends inside its body"
+                raise TarError(msg)
+            step = os.write(descriptor, self._buffer[self._start : min(self._end, self._start + size)])
+            self._start += step
+            size -= step
+
+    def drain(self) -> None:
+        """Read and hash what is left after the end of the archive."""
+        while self._fill():
+            pass
+
+    def _fill(self) -> bool:
+        count = read_some(self._source, self._buffer)
+        self._start, self._end = 0, count
+        self._hash.update(self._buffer[:count])
+        self.size_bytes += count
+        self._on_block()
+        return count > 0

@@ -1,0 +1,191 @@
+"""Unpack one layer: one pass over its bytes that inflates, hashes, checks and writes. Runs in a worker process."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from pykka_imagestore._proto import layer_pb2
+from pykka_imagestore.core.archive import Extent
+from pykka_imagestore.core.digest import DiffID
+from pykka_imagestore.core.paths import RECORD, ROOTFS
+from pykka_imagestore.core.tar import EscapeError, TarError, read_entries
+from pykka_imagestore.errors import DigestMismatchError, EscapingEntryError, LayerError
+from pykka_imagestore.jobs.extractor import Extractor, Outcome
+from pykka_imagestore.jobs.sandbox import Sandbox
+from pykka_imagestore.jobs.streams import LayerStream
+from pykka_imagestore.jobs.tree import FOLDER_FLAGS, remove_tree
+from pykka_imagestore.runtime.worker import raise_if_discarded, report
+
+REPORT_INTERVAL = 0.1  # seconds
+
+
+@dataclass(frozen=True, slots=True)
+class UntarLayer:
+    """What to unpack.
+
+    Attributes:
+        layer: Where its bytes lie.
+        target: A folder to make, on the store's file system; what is there is removed first.
+        diff_id: What the layer must turn out to be; None takes any.
+        sandbox: Folder for what there is to say; None for nowhere.
+    """
+
+    layer: Extent
+    target: str
+    diff_id: DiffID | None = None
+    sandbox: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class LayerCounts:
+    """How far a layer has come, or what it was in the end.
+
+    Attributes:
+        bytes_read: Bytes read of the layer as it is stored.
+        entries: Entries unpacked.
+        size_bytes: Bytes of its uncompressed tar.
+        diff_id: What the layer is; empty while it is being unpacked.
+    """
+
+    bytes_read: int
+    entries: int
+    size_bytes: int
+    diff_id: DiffID = DiffID("")
+
+
+def untar_layer(request: UntarLayer) -> LayerCounts:
+    """Unpack a layer into ``target/rootfs`` and write its record beside it; nothing is synced yet.
+
+    Reports LayerCounts ten times a second at most. Safe to run again.
+
+    Returns:
+        The final counts.
+
+    Raises:
+        LayerError: An entry is malformed, hostile or not supported.
+        DigestMismatchError: The layer is not the one expected.
+        OSError: The disk failed, or is full.
+        In each case ``target`` is gone.
+    """
+    target = Path(request.target)
+    with Sandbox(request.sandbox) as sandbox:
+        remove_tree(request.target)
+        try:
+            (target / ROOTFS).mkdir(parents=True)
+            counts = unpack(request.layer, target / ROOTFS, request.diff_id, record=target / RECORD)
+        except BaseException:
+            remove_tree(request.target)
+            raise
+        sandbox.say(f"{request.layer.name}: {counts.diff_id}, {counts.entries} entries, {counts.size_bytes} bytes")
+    return counts
+
+
+def unpack(layer: Extent, rootfs: Path, diff_id: DiffID | None, *, record: Path | None = None) -> LayerCounts:
+    """Unpack a layer into the empty folder ``rootfs``; check its DiffID; write its record.
+
+    Raises:
+        As ``untar_layer``; but what was unpacked so far stays.
+    """
+    with _opened(layer, rootfs) as (file, root):
+        ticker = _Ticker()
+        stream = LayerStream(file, layer, ticker.tick)
+        extractor = Extractor(root)
+        ticker.attach(stream, extractor.outcome)
+        try:
+            _extract_all(layer, stream, extractor)
+            outcome = extractor.finish()
+        finally:
+            extractor.close()
+    found = stream.diff_id()
+    if diff_id is not None and found != diff_id:
+        raise DigestMismatchError(layer.path, f"layer {layer.name}", diff_id, found)
+    if record is not None:
+        record.write_bytes(_record(found, stream.size_bytes, outcome).SerializeToString())
+    return LayerCounts(stream.bytes_read, outcome.entries, stream.size_bytes, found)
+
+
+def hash_layer(layer: Extent) -> DiffID:
+    """Return a layer's DiffID without unpacking it.
+
+    Raises:
+        LayerError: It cannot be inflated.
+    """
+    file = os.open(layer.path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        stream = LayerStream(file, layer, raise_if_discarded)
+        stream.drain()
+        return stream.diff_id()
+    except TarError as error:
+        raise LayerError(layer.path, layer.name, None, b"", str(error)) from error
+    finally:
+        os.close(file)
+
+
+@contextmanager
+def _opened(layer: Extent, rootfs: Path) -> Iterator[tuple[int, int]]:
+    file = os.open(layer.path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        root = os.open(rootfs, FOLDER_FLAGS)
+        try:
+            _disown(root)
+            yield file, root
+        finally:
+            os.close(root)
+    finally:
+        os.close(file)
+
+
+def _disown(root: int) -> None:
+    """Give the root the plain mode and owner: a set-group-ID bit from above would reach every file in it."""
+    os.fchown(root, os.geteuid(), os.getegid())
+    os.fchmod(root, 0o755)
+
+
+def _extract_all(layer: Extent, stream: LayerStream, extractor: Extractor) -> None:
+    index, name = -1, b""
+    try:
+        for entry in read_entries(stream):
+            index, name = entry.index, entry.name
+            extractor.extract(entry, stream)
+        index, name = index + 1, b""
+        stream.drain()
+    except EscapeError as error:
+        raise EscapingEntryError(layer.path, layer.name, index, name, str(error)) from error
+    except TarError as error:
+        raise LayerError(layer.path, layer.name, index, name, str(error)) from error
+
+
+def _record(diff_id: DiffID, size_bytes: int, outcome: Outcome) -> layer_pb2.LayerRecord:
+    return layer_pb2.LayerRecord(
+        diff_id=diff_id,
+        size_bytes=size_bytes,
+        entries=outcome.entries,
+        whiteouts=outcome.whiteouts,
+        implicit_directories=outcome.implicit_directories,
+        unset=[layer_pb2.LayerRecord.Unset(path=path, what=what) for path, what in outcome.unset],
+        unset_count=outcome.unset_count,
+    )
+
+
+class _Ticker:
+    """Looks, after each block, whether to stop, and whether it is time to report."""
+
+    def __init__(self) -> None:
+        self._next = 0.0
+        self._stream: LayerStream | None = None
+        self._outcome = Outcome()
+
+    def attach(self, stream: LayerStream, outcome: Outcome) -> None:
+        self._stream, self._outcome = stream, outcome
+
+    def tick(self) -> None:
+        raise_if_discarded()
+        now = time.monotonic()
+        if now >= self._next and self._stream is not None:
+            self._next = now + REPORT_INTERVAL
+            report(LayerCounts(self._stream.bytes_read, self._outcome.entries, self._stream.size_bytes))

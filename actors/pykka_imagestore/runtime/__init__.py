@@ -1,0 +1,48 @@
+"""A Pykka plugin: futures that tell when they are done, actors with async methods, and worker processes.
+
+Usable by itself; nothing here knows of images.
+"""
+
+from pykka_imagestore.runtime.actor import Actor, defer, dispatch, terminate
+from pykka_imagestore.runtime.combine import after, await_all, collect, gather, select, undiscardable
+from pykka_imagestore.runtime.errors import (
+    AbandonedError,
+    DiscardedError,
+    PoolClosedError,
+    RuntimeFailure,
+    WorkerDiedError,
+    WorkerError,
+    WorkerTimeoutError,
+)
+from pykka_imagestore.runtime.future import Future, Promise, failed, ready
+from pykka_imagestore.runtime.pool import WorkerPool
+from pykka_imagestore.runtime.single_flight import SingleFlight
+from pykka_imagestore.runtime.worker import raise_if_discarded, report
+
+__all__ = [
+    "AbandonedError",
+    "Actor",
+    "DiscardedError",
+    "Future",
+    "PoolClosedError",
+    "Promise",
+    "RuntimeFailure",
+    "SingleFlight",
+    "WorkerDiedError",
+    "WorkerError",
+    "WorkerPool",
+    "WorkerTimeoutError",
+    "after",
+    "await_all",
+    "collect",
+    "defer",
+    "dispatch",
+    "failed",
+    "gather",
+    "raise_if_discarded",
+    "ready",
+    "report",
+    "select",
+    "terminate",
+    "undiscardable",
+]

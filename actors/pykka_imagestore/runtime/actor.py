@@ -1,0 +1,331 @@
+"""Pykka actors whose methods may be ``async def``, and the ways to reach them.
+
+A method runs in its actor's thread, one message at a time. At an ``await`` the method alone is suspended, and other
+messages run; it goes on, in the same thread, when the awaited future is final. So there must be no ``await`` between
+testing a table and writing it.
+
+Source: Apache Mesos, 3rdparty/libprocess/include/process/{process,dispatch,defer}.hpp.
+"""
+
+from __future__ import annotations
+
+import logging
+import queue
+import threading
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass
+from types import CoroutineType
+from typing import Any, Concatenate, ParamSpec, TypeVar, cast, overload
+
+import pykka
+
+from pykka_imagestore.runtime.errors import DiscardedError
+from pykka_imagestore.runtime.future import Future, Promise
+
+logger = logging.getLogger(__name__)
+
+A = TypeVar("A", bound="Actor")
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+class Actor(pykka.ThreadingActor):
+    """A Pykka actor with async methods and death notices.
+
+    Calls through ``dispatch``, ``ask`` and a proxy answer with a runtime Future; a future that a method returns is
+    flattened. An actor left running does not keep the interpreter from ending.
+    """
+
+    use_daemon_thread = True
+    actor_inbox: Inbox
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._tasks: set[_Task] = set()
+
+    def spawn(self, coroutine: Coroutine[Any, Any, T]) -> Future[T]:
+        """Run a coroutine in this actor's thread, never at once but as a message of its own.
+
+        Returns:
+            Its outcome. A discard stops what the coroutine awaits; once that has ended, DiscardedError is raised at
+            the ``await``, once: what it awaits afterwards, to clean up, is left alone. Fails with ActorDeadError if
+            the actor ends first.
+        """
+        task = _Task(self, coroutine)
+        task.wake()
+        return task.promise.future
+
+    def link(self, ref: pykka.ActorRef[Any]) -> None:
+        """Have ``exited(ref)`` called in this actor, exactly once, when the other has ended; at once if it has.
+
+        Raises:
+            TypeError: The other is no runtime Actor, so nobody tells when it ends.
+        """
+        inbox_of(ref).on_ended(lambda: _tell(self.actor_ref, _Exited(ref)))
+
+    def exited(self, ref: pykka.ActorRef[Any]) -> None:
+        """Handle the end of a linked actor; does nothing unless overridden."""
+
+    # -- Pykka's hooks
+
+    @staticmethod
+    def _create_actor_inbox() -> Inbox:
+        return Inbox()
+
+    @staticmethod
+    def _create_future() -> Future[Any]:
+        return Future()
+
+    def _handle_receive(self, message: Any) -> Any:
+        kind = type(message)
+        if kind is _Call:
+            result = message.function(self, *message.args, **message.kwargs)
+        elif kind is _Task:
+            return message.step()
+        elif kind is _Exited:
+            return self._tell_exited(message.ref)
+        else:
+            result = super()._handle_receive(message)
+        if type(result) is CoroutineType:
+            task = _Task(self, result)
+            task.step()
+            return task.promise.future
+        return result
+
+    def _actor_loop_teardown(self) -> None:
+        self.actor_inbox.close()
+        super()._actor_loop_teardown()
+        for task in list(self._tasks):
+            task.close(_dead(self.actor_ref))
+        self.actor_inbox.end()
+
+    def _tell_exited(self, ref: pykka.ActorRef[Any]) -> None:
+        try:
+            self.exited(ref)
+        except Exception:
+            logger.exception("%s failed to handle the end of %s", self, ref)
+
+
+@overload
+def dispatch(
+    ref: pykka.ActorRef[A],
+    method: Callable[Concatenate[A, P], Coroutine[Any, Any, T]],
+    *args: P.args,
+    **kwargs: P.kwargs,
+) -> Future[T]: ...
+@overload
+def dispatch(
+    ref: pykka.ActorRef[A], method: Callable[Concatenate[A, P], Future[T]], *args: P.args, **kwargs: P.kwargs
+) -> Future[T]: ...
+@overload
+def dispatch(
+    ref: pykka.ActorRef[A], method: Callable[Concatenate[A, P], T], *args: P.args, **kwargs: P.kwargs
+) -> Future[T]: ...
+def dispatch(ref: pykka.ActorRef[Any], method: Callable[..., Any], *args: Any, **kwargs: Any) -> Future[Any]:
+    """Run ``method(actor, *args)`` in the actor's thread, always later, first come first served.
+
+    Args:
+        ref: A runtime Actor.
+        method: A function whose first argument is the actor: ``MyActor.method``, or any other.
+
+    Returns:
+        What it returns or raises; a returned future is flattened. Fails with ActorDeadError if the actor ends
+        first. A discard before the method runs does not skip it; it is passed on to what the method awaits.
+    """
+    return cast("Future[Any]", ref.ask(_Call(method, args, kwargs), block=False))
+
+
+def defer(
+    ref: pykka.ActorRef[A], method: Callable[Concatenate[A, P], Coroutine[Any, Any, T] | Future[T] | T]
+) -> Callable[P, Future[T]]:
+    """Return a function that, whoever calls it in whichever thread, dispatches ``method`` to the actor."""
+
+    def dispatched(*args: P.args, **kwargs: P.kwargs) -> Future[T]:
+        return cast("Future[T]", dispatch(ref, method, *args, **kwargs))
+
+    return dispatched
+
+
+def terminate(ref: pykka.ActorRef[Any]) -> Future[bool]:
+    """End an actor now: the current message is finished, all that wait are refused with ActorDeadError.
+
+    Pykka's ``ref.stop()`` serves what is queued first.
+
+    Returns:
+        Whether there was a living actor; ready when it has ended and those who linked were told.
+    """
+    inbox, promise = inbox_of(ref), Promise[bool]()
+    alive = not inbox.closed
+    inbox.on_ended(lambda: promise.set(alive))
+    if alive:
+        inbox.terminate(ref)
+    return promise.future
+
+
+class Inbox:
+    """An actor's inbox that loses no reply: once closed it refuses what comes, and what waited.
+
+    Pykka checks that an actor lives, then puts the message; one that slips in after the final drain would never be
+    answered. Reentrant, because an abandoned future may complete, and so send a message, during any allocation.
+    """
+
+    def __init__(self) -> None:
+        self.closed = False
+        self._ended = False
+        self._lock = threading.RLock()
+        self._queue: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        self._watchers: list[Callable[[], object]] = []
+
+    def put(self, envelope: Any) -> None:
+        """Add a message, or refuse it if the actor is ending."""
+        with self._lock:
+            if not self.closed:
+                self._queue.put(envelope)
+                return
+        if envelope.reply_to is not None:
+            envelope.reply_to.set_exception(_exc_info(pykka.ActorDeadError("the actor has ended")))
+
+    def get(self) -> Any:
+        """Take the next message, waiting for one."""
+        return self._queue.get()
+
+    def empty(self) -> bool:
+        """Tell whether no message waits."""
+        return self._queue.empty()
+
+    def close(self) -> None:
+        """Refuse all messages from now on; those that wait stay to be drained."""
+        with self._lock:
+            self.closed = True
+
+    def terminate(self, ref: pykka.ActorRef[Any]) -> None:
+        """Refuse what waits and what comes, and stop the actor after its current message."""
+        with self._lock:
+            if self.closed:
+                return
+            waiting = []
+            while not self._queue.empty():
+                waiting.append(self._queue.get())
+            ref.stop(block=False)
+            self.closed = True
+        for envelope in waiting:
+            self.put(envelope)
+
+    def on_ended(self, callback: Callable[[], object]) -> None:
+        """Call ``callback`` when the actor has ended; at once if it has."""
+        with self._lock:
+            if not self._ended:
+                self._watchers.append(callback)
+                return
+        callback()
+
+    def end(self) -> None:
+        """Tell that the actor has ended."""
+        with self._lock:
+            self._ended = True
+            watchers, self._watchers = self._watchers, []
+        for watcher in watchers:
+            watcher()
+
+
+def inbox_of(ref: pykka.ActorRef[Any]) -> Inbox:
+    """Return the inbox of a runtime Actor; TypeError for any other actor."""
+    if not isinstance(ref.actor_inbox, Inbox):
+        msg = f"{ref} is no runtime Actor: derive {ref.actor_class.__name__} from pykka_imagestore.runtime.Actor"
+        raise TypeError(msg)
+    return ref.actor_inbox
+
+
+class _Task:
+    """One call of an async method: stepped as a message of its actor, each time what it awaits is final."""
+
+    def __init__(self, actor: Actor, coroutine: Coroutine[Any, Any, Any]) -> None:
+        self.promise: Promise[Any] = Promise()
+        self._actor = actor
+        self._coroutine = coroutine
+        self._awaited: Future[Any] | None = None
+        self._discard_delivered = False
+        actor._tasks.add(self)
+        self.promise.future.on_discard(self._pass_discard_on)
+
+    def wake(self, _: object = None) -> None:
+        _tell(self._actor.actor_ref, self)
+
+    def step(self) -> None:
+        try:
+            awaited = self._advance()
+            while not isinstance(awaited, Future):
+                awaited = self._coroutine.throw(_not_awaitable(awaited))
+        except StopIteration as stop:
+            self._finish()
+            self.promise.set(stop.value)
+        except DiscardedError as error:
+            self._finish()
+            if not (self.promise.future.has_discard() and self.promise.discard()):
+                self.promise.fail(error)
+        except BaseException as error:  # noqa: BLE001 - it travels to the caller; the actor lives on
+            self._finish()
+            self.promise.fail(error)
+        else:
+            self._awaited = awaited
+            if self.promise.future.has_discard():
+                self._pass_discard_on()
+            awaited.on_any(self.wake)
+
+    def close(self, error: BaseException) -> None:
+        """Stop what the coroutine awaits and end it; its caller gets ``error``."""
+        self._finish()
+        if self._awaited is not None:
+            self._awaited.discard()
+        try:
+            self._coroutine.close()
+        except Exception:
+            logger.exception("An async method failed while its actor ended")
+        self.promise.fail(error)
+
+    def _advance(self) -> object:
+        if self._awaited is not None and self.promise.future.has_discard() and not self._discard_delivered:
+            self._discard_delivered = True
+            return self._coroutine.throw(DiscardedError())
+        return self._coroutine.send(None)
+
+    def _pass_discard_on(self) -> None:
+        if self._awaited is not None and not self._discard_delivered:
+            self._awaited.discard()
+
+    def _finish(self) -> None:
+        self._actor._tasks.discard(self)
+
+
+@dataclass(slots=True)
+class _Call:
+    function: Callable[..., Any]
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+
+
+@dataclass(slots=True)
+class _Exited:
+    ref: pykka.ActorRef[Any]
+
+
+def _tell(ref: pykka.ActorRef[Any], message: object) -> None:
+    try:
+        ref.tell(message)
+    except pykka.ActorDeadError:
+        logger.debug("%s has ended; %s is dropped", ref, message)
+
+
+def _dead(ref: pykka.ActorRef[Any]) -> pykka.ActorDeadError:
+    return pykka.ActorDeadError(f"{ref} ended before its method did")
+
+
+def _exc_info(error: BaseException) -> tuple[type[BaseException], BaseException, None]:
+    return type(error), error, None
+
+
+def _not_awaitable(awaited: object) -> TypeError:
+    return TypeError(
+        f"an actor's async method can await runtime futures and coroutines only, not {awaited!r}: a plain Pykka "
+        "future would block the actor, and asyncio has no loop here"
+    )

@@ -1,0 +1,128 @@
+"""Futures of several futures."""
+
+from __future__ import annotations
+
+import threading
+import weakref
+from collections.abc import Iterable, Sequence
+from typing import Any, TypeVar
+
+from pykka_imagestore.runtime.future import Future, Promise
+from pykka_imagestore.runtime.timers import timers
+
+T = TypeVar("T")
+
+
+def collect(futures: Iterable[Future[T]]) -> Future[list[T]]:
+    """Return all values, in the order of the futures; at once ready for none.
+
+    The first failure or discard fails the result at once with its error, and leaves the others alone. A discard of
+    the result discards every input, then the result, without waiting for them; ``gather`` waits.
+    """
+    inputs = list(futures)
+    promise: Promise[list[T]] = Promise()
+
+    def settle(future: Future[T]) -> None:
+        error = future.error()
+        if error is not None:
+            promise.fail(error)
+        elif countdown.is_last():
+            promise.set([each.get(timeout=0) for each in inputs])
+
+    countdown = _Countdown(len(inputs))
+    _discard_together(promise, inputs)
+    for future in inputs:
+        future.on_any(settle)
+    if not inputs:
+        promise.set([])
+    return promise.future
+
+
+def await_all(futures: Iterable[Future[T]]) -> Future[list[Future[T]]]:
+    """Return the futures once all of them are final, whatever their outcomes.
+
+    A discard of the result discards every input, then the result, without waiting for them.
+    """
+    inputs = list(futures)
+    promise: Promise[list[Future[T]]] = Promise()
+    countdown = _Countdown(len(inputs))
+    _discard_together(promise, inputs)
+    for future in inputs:
+        future.on_any(lambda _: countdown.is_last() and promise.set(inputs))
+    if not inputs:
+        promise.set([])
+    return promise.future
+
+
+def select(futures: Iterable[Future[T]]) -> Future[T]:
+    """Return the value of the first future that becomes ready; failed and discarded ones are ignored.
+
+    If none is left that could become ready, the result is abandoned. A discard of the result discards the inputs.
+    """
+    inputs = list(futures)
+    promise: Promise[T] = Promise()
+    _discard_together(promise, inputs)
+    for future in inputs:
+        future.on_any(lambda each: each.is_ready() and promise.copy(each))
+    return promise.future
+
+
+async def gather(futures: Iterable[Future[T]]) -> list[T]:
+    """Await all values; on a failure or discard stop the others, and return only when all have ended.
+
+    What ``collect`` leaves running, this joins: no work outlives it, so what it used may be removed afterwards.
+    """
+    inputs = list(futures)
+    try:
+        return await collect(inputs)
+    except BaseException:
+        for future in inputs:
+            future.discard()
+        await await_all([undiscardable(future) for future in inputs])
+        raise
+
+
+def undiscardable(future: Future[T]) -> Future[T]:
+    """Return a future with the same outcome that never passes a discard on; its own ``on_discard`` still runs."""
+    promise: Promise[T] = Promise()
+    future.on_any(promise.copy)
+    return promise.future
+
+
+def after(seconds: float) -> Future[None]:
+    """Return a future that is ready in ``seconds``; a discard cancels the timer."""
+    promise: Promise[None] = Promise()
+
+    def cancel() -> None:
+        timer.cancel()
+        promise.discard()
+
+    timer = timers.call_later(seconds, lambda: promise.set(None))
+    promise.future.on_discard(cancel)
+    return promise.future
+
+
+class _Countdown:
+    """Tells the last of ``count`` calls apart from the others."""
+
+    def __init__(self, count: int) -> None:
+        self._lock, self._left = threading.Lock(), count
+
+    def is_last(self) -> bool:
+        with self._lock:
+            self._left -= 1
+            return self._left == 0
+
+
+def _discard_together(promise: Promise[Any], futures: Sequence[Future[Any]]) -> None:
+    # Through a weak reference, since only the inputs may keep the promise: when the last is gone, it is abandoned.
+    reference = weakref.ref(promise.future)
+
+    def discard() -> None:
+        for future in futures:
+            future.discard()
+        result = reference()
+        if result is not None:
+            result._stopped()
+
+    promise.future.on_discard(discard)

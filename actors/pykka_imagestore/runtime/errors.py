@@ -1,0 +1,83 @@
+"""What the runtime raises.
+
+RuntimeFailure
+    AbandonedError        nobody is left who could complete the future: the work was lost
+    WorkerError           a worker process failed its task, not the task's own code
+        WorkerDiedError   the process ended in mid-task: killed, out of memory, crashed
+        WorkerTimeoutError  the task ran past its time limit and was killed
+    PoolClosedError       the pool was closed before the task was done
+
+DiscardedError            the work was stopped because its future was discarded
+"""
+
+from __future__ import annotations
+
+import concurrent.futures
+
+
+class RuntimeFailure(Exception):  # noqa: N818 - the base is a kind of failure, its leaves are errors
+    """Base of every failure that the runtime itself causes."""
+
+
+class AbandonedError(RuntimeFailure):
+    """The future can never complete: whoever should have completed it is gone."""
+
+    def __str__(self) -> str:
+        return "abandoned: whoever should have completed this future is gone without an answer"
+
+
+class WorkerError(RuntimeFailure):
+    """A worker process failed its task.
+
+    Attributes:
+        task: Name of the function that was running.
+    """
+
+    def __init__(self, task: str) -> None:
+        super().__init__(task)
+        self.task = task
+
+
+class WorkerDiedError(WorkerError):
+    """A worker process ended in the middle of its task.
+
+    Attributes:
+        exit_code: As ``multiprocessing`` has it: minus the signal's number if a signal ended it.
+    """
+
+    def __init__(self, task: str, exit_code: int) -> None:
+        RuntimeFailure.__init__(self, task, exit_code)
+        self.task, self.exit_code = task, exit_code
+
+    def __str__(self) -> str:
+        how = f"signal {-self.exit_code}" if self.exit_code < 0 else f"exit code {self.exit_code}"
+        return f"the worker process running {self.task} ended with {how}; the task may be run again"
+
+
+class WorkerTimeoutError(WorkerError):
+    """A task ran past its time limit; its worker process was killed.
+
+    Attributes:
+        time_limit: The limit, in seconds.
+    """
+
+    def __init__(self, task: str, time_limit: float) -> None:
+        RuntimeFailure.__init__(self, task, time_limit)
+        self.task, self.time_limit = task, time_limit
+
+    def __str__(self) -> str:
+        return f"{self.task} ran past its time limit of {self.time_limit:g} s and was killed"
+
+
+class PoolClosedError(RuntimeFailure):
+    """The worker pool was closed before the task was done."""
+
+    def __str__(self) -> str:
+        return "the worker pool is closed; what was running in it has been stopped"
+
+
+class DiscardedError(concurrent.futures.CancelledError):
+    """The future was discarded: its work was stopped on request, and has ended."""
+
+    def __str__(self) -> str:
+        return "discarded: the work was stopped on request"

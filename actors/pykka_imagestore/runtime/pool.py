@@ -1,0 +1,175 @@
+"""Functions run away from the actors: in worker processes, or in any ``concurrent.futures.Executor``.
+
+Worker functions are module-level, take one picklable argument, and are safe to run twice, also at the same time.
+A task's future becomes discarded only once its work has stopped, so what it used may be removed then.
+"""
+
+from __future__ import annotations
+
+import atexit
+import concurrent.futures
+import contextlib
+import itertools
+import logging
+import os
+import tempfile
+import threading
+import weakref
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Protocol, TypeVar
+
+from pykka_imagestore.runtime.cpus import usable_cpus
+from pykka_imagestore.runtime.errors import DiscardedError, PoolClosedError
+from pykka_imagestore.runtime.future import Future, failed
+from pykka_imagestore.runtime.processes import ProcessEngine, Task
+from pykka_imagestore.runtime.worker import WorkerOptions, run_flagged
+
+logger = logging.getLogger(__name__)
+
+A = TypeVar("A")
+R = TypeVar("R")
+
+
+class Engine(Protocol):
+    """What runs the tasks."""
+
+    def submit(self, task: Task) -> None:
+        """Take a task; its promise is kept, or discarded once a discard has stopped the work."""
+
+    def close(self) -> None:
+        """Stop what runs; on return nothing does, and no process is left."""
+
+
+class WorkerPool:
+    """Runs worker functions. Thread-safe; ``close()``, or leaving the ``with`` block, stops what runs.
+
+    Args:
+        workers: Processes at most; by default as many as this process may use CPUs (affinity and cgroup quota). They
+            start when first needed.
+        executor: Runs the tasks instead of own processes; the caller shuts it down. A discard then sets a flag that
+            tasks look at (``raise_if_discarded``); there are no reports, retries and time limits.
+        name: What ``ps`` shows of a worker, at most 15 bytes.
+        memory_limit_bytes: Private memory of a worker; beyond it the task fails with MemoryError.
+        preload: Modules that worker processes have imported from the start.
+    """
+
+    def __init__(
+        self,
+        workers: int | None = None,
+        *,
+        executor: concurrent.futures.Executor | None = None,
+        name: str = "worker",
+        memory_limit_bytes: int | None = None,
+        preload: Sequence[str] = (),
+    ) -> None:
+        self.workers = usable_cpus() if workers is None else workers
+        if self.workers < 1:
+            msg = f"a pool needs at least one worker, not {workers}"
+            raise ValueError(msg)
+        self._closed = threading.Event()
+        self._numbers = itertools.count(1)
+        self._engine: Engine = (
+            ProcessEngine(self.workers, WorkerOptions(name, memory_limit_bytes), preload)
+            if executor is None
+            else ExecutorEngine(executor)
+        )
+        _open_pools.add(self)
+
+    def __enter__(self) -> WorkerPool:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def run(
+        self,
+        function: Callable[[A], R],
+        argument: A,
+        *,
+        retry: bool = False,
+        time_limit: float | None = None,
+        on_report: Callable[[Any], object] | None = None,
+    ) -> Future[R]:
+        """Run ``function(argument)`` in a worker.
+
+        Args:
+            function: Module-level, in a module that can be imported, not in the program's script.
+            argument: Picklable.
+            retry: Run it once more if its worker process dies.
+            time_limit: Seconds until it is killed, counted from its start.
+            on_report: Called with what the task reports, in a thread of the pool; it must not block.
+
+        Returns:
+            What it returns or raises. WorkerDiedError if its process died, WorkerTimeoutError past the time limit,
+            PoolClosedError if the pool is closed. A discard kills a running task; the future is discarded when it
+            has ended.
+
+        Raises:
+            ValueError: ``function`` is defined in the program's script, which workers do not import.
+        """
+        if getattr(function, "__module__", None) == "__main__":
+            msg = (
+                f"{function.__qualname__} is defined in the program's script, which worker processes do not import; "
+                "move it to a module"
+            )
+            raise ValueError(msg)
+        if self._closed.is_set():
+            return failed(PoolClosedError())
+        task = Task(next(self._numbers), function, argument, retry, time_limit, on_report)
+        self._engine.submit(task)
+        return task.promise.future
+
+    def close(self) -> None:
+        """Kill what runs, refuse what waits; on return no worker process is left. Idempotent."""
+        if not self._closed.is_set():
+            self._closed.set()
+            self._engine.close()
+
+
+class ExecutorEngine:
+    """Runs tasks in an executor that may be unable to stop them: a discard sets a flag file."""
+
+    def __init__(self, executor: concurrent.futures.Executor) -> None:
+        self._executor = executor
+        self._flags = tempfile.mkdtemp(prefix="pykka-imagestore-flags-")
+        self._running: set[concurrent.futures.Future[Any]] = set()
+
+    def submit(self, task: Task) -> None:
+        flag = Path(self._flags, str(task.number))
+        running = self._executor.submit(run_flagged, os.fspath(flag), task.function, task.argument)
+        self._running.add(running)
+
+        def discard() -> None:
+            if not running.cancel():
+                with contextlib.suppress(OSError):  # the pool is closed: the flag was set for all
+                    flag.touch()
+
+        def settle(_: object) -> None:
+            self._running.discard(running)
+            with contextlib.suppress(OSError):
+                flag.unlink(missing_ok=True)
+            error = None if running.cancelled() else running.exception()
+            if running.cancelled() or isinstance(error, DiscardedError):
+                task.promise.discard()
+            else:
+                task.promise.compute(running.result)
+
+        task.promise.future.on_discard(discard)
+        running.add_done_callback(settle)
+
+    def close(self) -> None:
+        for running in list(self._running):
+            running.cancel()
+        concurrent.futures.wait(list(self._running))
+        with contextlib.suppress(OSError):
+            Path(self._flags).rmdir()
+
+
+_open_pools: weakref.WeakSet[WorkerPool] = weakref.WeakSet()
+
+
+@atexit.register
+def _close_open_pools() -> None:
+    for pool in list(_open_pools):
+        pool.close()
