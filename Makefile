@@ -20,6 +20,9 @@ PROTOS := $(wildcard proto/*.proto)
 unexport PYTHONPATH
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
+# Installations share the folder build/.
+.NOTPARALLEL:
+
 .PHONY: demo test lint types proto proto-check pytest coverage bench clean
 
 demo: $(DEMO)/installed

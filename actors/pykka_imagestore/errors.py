@@ -11,6 +11,7 @@ StoreError
             EscapingEntryError
     NotFoundError               nothing of that name is here: put it first
         ImageIncompleteError    ... not all of it: put it again
+        NoArchiveError          no archive of that name is in the archive folder
     StateError                  the store cannot do this now
         CheckpointError         what the store wrote cannot be read: restore it
         StoreClosedError
@@ -158,6 +159,21 @@ class ImageIncompleteError(NotFoundError):
         return f"image {self.name} is incomplete: {', '.join(self.missing)} not in the store; put it again"
 
 
+class NoArchiveError(NotFoundError):
+    """A put was given no archive, and the archive folder has none of that name.
+
+    Attributes:
+        path: Where it was looked for.
+    """
+
+    def __init__(self, name: str, path: str) -> None:
+        StoreError.__init__(self, name, path)
+        self.name, self.path = name, path
+
+    def __str__(self) -> str:
+        return f"no archive was given for {self.name}, and there is no {self.path}"
+
+
 class StateError(StoreError):
     """The store cannot do this now."""
 
@@ -191,4 +207,4 @@ class StoreClosedError(StateError):
 def shown(name: bytes) -> str:
     """Return a name from an archive for a sentence: quoted, escaped, and not longer than a line."""
     text = repr(name.decode("utf-8", "backslashreplace"))
-    return text if len(text) <= 200 else f"{text[:200]}…'"  # noqa: PLR2004
+    return text if len(text) <= 200 else f"{text[:200]}…'"

@@ -16,11 +16,13 @@ class DockerImage:
         name: The familiar form with its tag, ``ubuntu:latest``.
         layer_ids: DiffIDs, root layer first, leaf last; one may appear twice.
         config_digest: Digest of the image config's bytes; None if the store does not have it.
+        missing: Those of ``layer_ids`` that are not in the store; an image with any is listed, and not served.
     """
 
     name: str
     layer_ids: tuple[DiffID, ...]
     config_digest: Digest | None = None
+    missing: tuple[DiffID, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

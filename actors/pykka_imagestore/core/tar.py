@@ -9,6 +9,7 @@ Spec:
 from __future__ import annotations
 
 import struct
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final, Protocol
@@ -23,9 +24,12 @@ _FILES = frozenset(b"\x0007")
 _WITHOUT_BODY = frozenset((HARD_LINK, SYMLINK, CHARACTER_DEVICE, BLOCK_DEVICE, DIRECTORY, FIFO))
 
 _ZERO_BLOCK = bytes(BLOCK)
+_EXTENSIONS = frozenset((_PAX, _PAX_GLOBAL, _GNU_LONG_NAME, _GNU_LONG_LINK))
+_NUMBERS = frozenset((b"size", b"uid", b"gid"))
 _XATTR = b"SCHILY.xattr."
-_FIELDS = struct.Struct("100s8s8s8s12s12s8sc100s6s2s64s8s8s155s12x")
-_BLANKS = b" \0"
+_NO_XATTRS: dict[bytes, bytes] = {}
+_MAX_REMEMBERED = 4096
+_PERMISSIONS: dict[bytes, tuple[int, int, int]] = {}
 
 
 class TarError(Exception):
@@ -40,9 +44,6 @@ class Source(Protocol):
 
     def skip(self, size: int) -> None:
         """Pass over ``size`` bytes; the end is noticed by the next ``take``."""
-
-    def at_end(self) -> bool:
-        """Tell whether no byte is left."""
 
 
 @dataclass(slots=True)
@@ -86,24 +87,21 @@ def read_entries(source: Source) -> Iterator[Entry]:
     index = 0
     defaults: dict[bytes, bytes] = {}
     overrides: dict[bytes, bytes] = {}
-    while (header := _next_header(source)) is not None:
-        kind, size = header[7][0], _number(header[4], "size")
-        if kind in (_PAX, _PAX_GLOBAL):
-            records = parse_pax(_extension(source, size))
-            (defaults if kind == _PAX_GLOBAL else overrides).update(records)
-        elif kind == _GNU_LONG_NAME:
-            overrides[b"path"] = _until_nul(_extension(source, size))
-        elif kind == _GNU_LONG_LINK:
-            overrides[b"linkpath"] = _until_nul(_extension(source, size))
+    while (block := _next_header(source)) is not None:
+        kind, size = block[156], _number(block[124:136], "size")
+        if kind in _EXTENSIONS:
+            _apply_extension(kind, _extension(source, size), defaults, overrides)
         elif kind == _GNU_VOLUME:
             _skip_padded(source, size)
         else:
-            entry = _entry(index, header, {**defaults, **overrides} if defaults else overrides)
+            entry = _entry(index, kind, size, block)
+            if defaults or overrides:
+                _override(entry, {**defaults, **overrides})
+                overrides = {}
+            _check(entry)
             yield entry
             source.skip(-entry.size % BLOCK)
             index += 1
-            if overrides:
-                overrides = {}
     if overrides:
         msg = "the archive ends after an extension header, before its entry"
         raise TarError(msg)
@@ -134,7 +132,7 @@ class EscapeError(TarError):
 
 
 def parse_pax(data: bytes) -> dict[bytes, bytes]:
-    """Parse the records of a pax extended header, ``LENGTH KEY=VALUE\\n`` each.
+    """Parse the records of a pax extended header, lines of ``LENGTH KEY=VALUE``.
 
     Raises:
         TarError: A record's length or shape is wrong, or a name in it has a NUL byte.
@@ -157,7 +155,7 @@ def parse_pax(data: bytes) -> dict[bytes, bytes]:
     return records
 
 
-def _next_header(source: Source) -> tuple[bytes, ...] | None:
+def _next_header(source: Source) -> bytes | None:
     block = source.take(BLOCK)
     if len(block) < BLOCK:
         if not block:
@@ -166,81 +164,85 @@ def _next_header(source: Source) -> tuple[bytes, ...] | None:
         raise TarError(msg)
     if block == _ZERO_BLOCK:
         return None
-    fields: tuple[bytes, ...] = _FIELDS.unpack(block)
-    stated = _number(fields[6], "checksum")
-    if sum(block) - sum(fields[6]) + 256 != stated and _signed_checksum(block, fields[6]) != stated:
+    field = block[148:156]
+    stated = _octal(field, "checksum") + sum(field) - 8 * ord(" ")  # it is summed as if it were blanks itself
+    # The low half of Adler-32 is one more than the sum, modulo 65521, and far quicker than to sum here.
+    if zlib.adler32(block) & 0xFFFF != stated + 1 and stated not in _sums(block):
         msg = "the header's checksum is wrong: this is no tar, or it is damaged here"
         raise TarError(msg)
-    return fields
+    return block
 
 
-def _signed_checksum(block: bytes, field: bytes) -> int:
-    """Some old tars sum signed characters."""
-    return sum(struct.unpack("512b", block)) - sum(struct.unpack("8b", field)) + 256
-
-
-def _entry(index: int, header: tuple[bytes, ...], overrides: dict[bytes, bytes]) -> Entry:
-    name, mode, uid, gid, size, mtime, _, flag, link, magic, _, _, major, minor, prefix = header
-    kind = flag[0]
-    path = name.partition(b"\0")[0]
-    if magic == b"ustar\0" and prefix[0]:
-        path = prefix.partition(b"\0")[0] + b"/" + path
+def _entry(index: int, kind: int, size: int, block: bytes) -> Entry:
+    path = block[:100].partition(b"\0")[0]
+    if block[345] and block[257:263] == b"ustar\0":
+        path = block[345:500].partition(b"\0")[0] + b"/" + path
+    mode, uid, gid = _permissions(block[100:124])
+    mtime_ns = _number(block[136:148], "mtime") * 1_000_000_000
     if kind in _FILES:
-        kind = FILE
-    entry = Entry(
-        index,
-        kind,
-        path,
-        link.partition(b"\0")[0],
-        _number(mode, "mode") & 0o7777,
-        _number(uid, "uid"),
-        _number(gid, "gid"),
-        _number(size, "size"),
-        _number(mtime, "mtime") * 1_000_000_000,
-        _number(major, "device number") if kind in (CHARACTER_DEVICE, BLOCK_DEVICE) else 0,
-        _number(minor, "device number") if kind in (CHARACTER_DEVICE, BLOCK_DEVICE) else 0,
-        {},
-    )
-    if overrides:
-        _override(entry, overrides)
-    if kind == FILE and entry.name.endswith(b"/"):
-        entry.kind = DIRECTORY  # as before ustar, and as some tools still write
-    if entry.kind in _WITHOUT_BODY:
-        entry.size = 0
-    _refuse_unsupported(entry)
-    return entry
+        return Entry(index, FILE, path, b"", mode, uid, gid, size, mtime_ns, 0, 0, _NO_XATTRS)
+    link = block[157:257].partition(b"\0")[0]
+    major = minor = 0
+    if kind in (CHARACTER_DEVICE, BLOCK_DEVICE):
+        major, minor = _number(block[329:337], "device number"), _number(block[337:345], "device number")
+    return Entry(index, kind, path, link, mode, uid, gid, size, mtime_ns, major, minor, _NO_XATTRS)
+
+
+def _permissions(fields: bytes) -> tuple[int, int, int]:
+    """Return mode, uid and gid. They repeat in most headers, so they are remembered."""
+    known = _PERMISSIONS.get(fields)
+    if known is None:
+        mode, uid, gid = _number(fields[:8], "mode"), _number(fields[8:16], "uid"), _number(fields[16:], "gid")
+        known = mode & 0o7777, uid, gid
+        if len(_PERMISSIONS) < _MAX_REMEMBERED:
+            _PERMISSIONS[fields] = known
+    return known
+
+
+def _apply_extension(kind: int, data: bytes, defaults: dict[bytes, bytes], overrides: dict[bytes, bytes]) -> None:
+    if kind == _PAX_GLOBAL:
+        defaults.update(parse_pax(data))
+    elif kind == _PAX:
+        overrides.update(parse_pax(data))
+    else:
+        overrides[b"path" if kind == _GNU_LONG_NAME else b"linkpath"] = data.partition(b"\0")[0]
 
 
 def _override(entry: Entry, records: dict[bytes, bytes]) -> None:
+    xattrs = {}
     for key, value in records.items():
         if key == b"path":
             entry.name = value
         elif key == b"linkpath":
             entry.link = value
-        elif key == b"size":
-            entry.size = _decimal(value, "size")
-        elif key == b"uid":
-            entry.uid = _decimal(value, "uid")
-        elif key == b"gid":
-            entry.gid = _decimal(value, "gid")
+        elif key in _NUMBERS:
+            setattr(entry, key.decode(), _decimal(value, key.decode()))
         elif key == b"mtime":
             entry.mtime_ns = parse_time(value)
         elif key.startswith(_XATTR):
-            entry.xattrs[key[len(_XATTR) :]] = value
+            xattrs[key[len(_XATTR) :]] = value
         elif key.startswith(b"GNU.sparse."):
             msg = "is a sparse file, which this version does not support"
             raise TarError(msg)
+    if xattrs:
+        entry.xattrs = xattrs
 
 
-def _refuse_unsupported(entry: Entry) -> None:
-    if entry.kind == _GNU_SPARSE:
+def _check(entry: Entry) -> None:
+    """Settle what an entry is, now that all of it is known; refuse what is not supported."""
+    if entry.kind == FILE:
+        if entry.name.endswith(b"/"):
+            entry.kind, entry.size = DIRECTORY, 0  # as before ustar, and as some tools still write
+        elif entry.size < 0:
+            msg = "has a negative size"
+            raise TarError(msg)
+    elif entry.kind in _WITHOUT_BODY:
+        entry.size = 0
+    elif entry.kind == _GNU_SPARSE:
         msg = "is a sparse file, which this version does not support"
         raise TarError(msg)
-    if entry.kind != FILE and entry.kind not in _WITHOUT_BODY:
+    else:
         msg = f"is of type {chr(entry.kind)!r}, which is none that a layer may have"
-        raise TarError(msg)
-    if entry.size < 0:
-        msg = "has a negative size"
         raise TarError(msg)
 
 
@@ -257,29 +259,33 @@ def parse_time(value: bytes) -> int:
 
 def _number(field: bytes, what: str) -> int:
     """Return a header's number: octal, or base-256 for what octal cannot hold."""
-    try:
-        return _NUMBERS[field]
-    except KeyError:
-        pass
-    if field[0] & 0x80:
-        value = int.from_bytes(field, "big", signed=False) & ((1 << (8 * len(field) - 1)) - 1)
-        if field[0] & 0x40:
-            value -= 1 << (8 * len(field) - 1)
-        if abs(value) >= 1 << 63:
-            msg = f"has a {what} that is too large"
-            raise TarError(msg)
-        return value
-    digits = field.strip(_BLANKS).partition(b"\0")[0].rstrip()
+    return _base_256(field, what) if field[0] & 0x80 else _octal(field, what)
+
+
+def _octal(field: bytes, what: str) -> int:
+    digits = field.strip(b" \0") or b"0"
     if digits.translate(None, b"01234567"):
-        msg = f"has a malformed {what} {field!r}"
+        digits = digits.partition(b"\0")[0].rstrip()  # some tools leave garbage behind the NUL
+        if digits.translate(None, b"01234567"):
+            msg = f"has a malformed {what} {field!r}"
+            raise TarError(msg)
+    return int(digits, 8)
+
+
+def _base_256(field: bytes, what: str) -> int:
+    bits = 8 * len(field) - 1
+    value = int.from_bytes(field, "big") & ((1 << bits) - 1)
+    if field[0] & 0x40:
+        value -= 1 << bits
+    if abs(value) >= 1 << 63:
+        msg = f"has a {what} that is too large"
         raise TarError(msg)
-    value = int(digits or b"0", 8)
-    if len(_NUMBERS) < 4096:
-        _NUMBERS[field] = value
     return value
 
 
-_NUMBERS: dict[bytes, int] = {}  # modes and owners repeat in every header
+def _sums(block: bytes) -> tuple[int, int]:
+    """Sum the bytes, and the same as signed characters, which some old tars took them for."""
+    return sum(block), sum(struct.unpack("512b", block))
 
 
 def _decimal(value: bytes, what: str) -> int:
@@ -306,10 +312,6 @@ def _skip_padded(source: Source, size: int) -> None:
         msg = "has a negative size"
         raise TarError(msg)
     source.skip(size + -size % BLOCK)
-
-
-def _until_nul(data: bytes) -> bytes:
-    return data.partition(b"\0")[0]
 
 
 def _clean_parts(name: bytes) -> list[bytes]:

@@ -87,6 +87,7 @@ class Extractor:
         self._root = root
         self._folders: dict[bytes, int] = {b"": root}
         self._aliases: dict[bytes, bytes] = {}  # paths through symlinks, and where they lead
+        self._places: dict[bytes, tuple[int, bytes]] = {}  # parents as entries spell them: descriptor and path
         self._times: dict[bytes, _FolderTimes] = {}
         self._implicit: set[bytes] = set()
         self._whiteouts: set[bytes] = set()
@@ -134,17 +135,14 @@ class Extractor:
         self._forget_folders()
 
     def _extract(self, entry: Entry, stream: LayerStream) -> None:
-        path = clean_path(entry.name)
-        parent, _, name = path.rpartition(b"/")
-        if not (0 <= entry.uid <= _MAX_ID and 0 <= entry.gid <= _MAX_ID):
+        above, _, name = entry.name.rpartition(b"/")
+        place = self._places.get(above)
+        if place is None or name in _NO_NAMES:
+            place, name = self._find_place(entry)
+        folder, parent = place
+        if not (entry.uid <= _MAX_ID and entry.gid <= _MAX_ID and entry.uid >= 0 <= entry.gid):
             msg = f"has an owner out of range, {entry.uid}:{entry.gid}"
             raise TarError(msg)
-        folder = self._folders.get(parent)
-        if folder is None:
-            if len(self._folders) > _MAX_OPEN_FOLDERS:
-                self._forget_folders()
-            folder = self._folder(parent)
-            parent = self._aliases.get(parent, parent)
         if name.startswith(WHITEOUT_PREFIX):
             stream.skip(entry.size)
             self._apply_whiteout(folder, parent, name)
@@ -157,6 +155,18 @@ class Extractor:
         else:
             msg = "would replace the root folder"
             raise TarError(msg)
+
+    def _find_place(self, entry: Entry) -> tuple[tuple[int, bytes], bytes]:
+        """Return an entry's parent, descriptor and path, and its name in there; the name of the root is empty."""
+        if len(self._folders) > _MAX_OPEN_FOLDERS or len(self._places) > _MAX_OPEN_FOLDERS:
+            self._forget_folders()
+        path = clean_path(entry.name)
+        parent, _, name = path.rpartition(b"/")
+        place = self._folder(parent), self._aliases.get(parent, parent)
+        above, _, last = entry.name.rpartition(b"/")
+        if last not in _NO_NAMES:
+            self._places[above] = place
+        return place, name
 
     # -- one method for each type
 
@@ -433,6 +443,10 @@ class Extractor:
                 os.close(folder)
         self._folders = {b"": self._root}
         self._aliases.clear()
+        self._places.clear()
+
+
+_NO_NAMES = (b"", b".", b"..")
 
 
 class _SymlinkMetError(Exception):

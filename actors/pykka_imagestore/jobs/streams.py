@@ -65,7 +65,7 @@ def inflate(file: BinaryIO | io.RawIOBase, magic: bytes) -> Readable:
     """Return a reader of the uncompressed bytes, by what the first bytes say the compression is, if any."""
     source = cast(BinaryIO, file)
     if magic.startswith(_GZIP):
-        return cast(Readable, igzip.IGzipFile(fileobj=source, mode="rb"))
+        return cast(Readable, igzip.open(source))  # type: ignore[no-untyped-call]
     if magic.startswith(_ZSTD):
         decompressor = zstandard.ZstdDecompressor(max_window_size=MAX_ZSTD_WINDOW_BYTES)
         return cast(Readable, decompressor.stream_reader(source, read_across_frames=True))

@@ -44,7 +44,7 @@ class WorkerContext(context.ForkServerContext):
 class WorkerProcess(context.ForkServerProcess):
     """A process that a given fork server starts."""
 
-    _server: forkserver.ForkServer | None = None
+    _server: forkserver.ForkServer
 
     def start_from(self, server: forkserver.ForkServer) -> None:
         """Choose the server that ``start()`` asks for a process."""
@@ -68,11 +68,11 @@ class _Popen(popen_forkserver.Popen):
             reduction.dump(process_obj, data)
         finally:
             context.set_spawning_popen(None)
-        self.sentinel, to_child = process_obj._server.connect_to_new_process(self._fds)
+        self.sentinel, to_child = process_obj._server.connect_to_new_process(self._fds)  # type: ignore[attr-defined]
         # The child takes the end of this descriptor for the end of its parent.
         lifeline = os.dup(to_child)
-        self.finalizer = util.Finalize(self, util.close_fds, (lifeline, self.sentinel))
-        with open(to_child, "wb") as pipe:
+        self.finalizer = util.Finalize(self, util.close_fds, (lifeline, self.sentinel))  # type: ignore[attr-defined]
+        with os.fdopen(to_child, "wb") as pipe:
             pipe.write(data.getbuffer())
         self.pid = forkserver.read_signed(self.sentinel)
 

@@ -97,7 +97,7 @@ class Future(pykka.ThreadingFuture[T]):
         """Return why the future failed or was discarded; None if it is pending or ready."""
         if self._state in (State.PENDING, State.READY):
             return None
-        return cast("tuple[Any, BaseException, Any]", self._result.exc_info)[1]
+        return cast(Any, self._result).exc_info[1]  # type: ignore[no-any-return]
 
     def get(self, *, timeout: float | None = None) -> T:
         """Wait for the value, blocking this thread.
@@ -111,7 +111,7 @@ class Future(pykka.ThreadingFuture[T]):
             BaseException: Whatever the future failed with.
         """
         if self._state is State.READY:
-            return cast(T, self._result.value)
+            return cast(T, cast(Any, self._result).value)
         return cast(T, super().get(timeout=timeout))
 
     # -- asking for less
@@ -148,7 +148,7 @@ class Future(pykka.ThreadingFuture[T]):
 
     def on_discarded(self, callback: Callable[[], object]) -> Future[T]:
         """Call ``callback()`` when the work was stopped on request."""
-        return self._observe(State.DISCARDED, lambda future: callback())
+        return self._observe(State.DISCARDED, lambda _: callback())
 
     def on_any(self, callback: Callable[[Future[T]], object]) -> Future[T]:
         """Call ``callback(future)`` when the future is final, whatever the outcome."""
@@ -236,7 +236,7 @@ class Future(pykka.ThreadingFuture[T]):
         self.on_any(complete)
         return promise.future
 
-    def map(self, func: Callable[[T], R]) -> Future[R]:  # type: ignore[override]
+    def map(self, func: Callable[[T], R]) -> Future[R]:
         """Same as ``then``: eager, unlike Pykka's, and never run twice."""
         return self.then(func)
 
@@ -382,7 +382,7 @@ class Future(pykka.ThreadingFuture[T]):
 
         def wake(_: Future[T]) -> None:
             with contextlib.suppress(RuntimeError):  # the loop was closed meanwhile: nobody waits
-                loop.call_soon_threadsafe(lambda: waiter.done() or waiter.set_result(None))
+                loop.call_soon_threadsafe(_wake_up, waiter)
 
         self.on_any(wake)
         try:
@@ -428,7 +428,7 @@ class Promise(Generic[T]):
         """Give the future the outcome of ``source``, which is final."""
         return self.future._copy(source)
 
-    def compute(self, function: Callable[..., Future[T] | T], *args: Any) -> bool:
+    def compute(self, function: Callable[..., Any], *args: Any) -> bool:
         """Give the future what ``function(*args)`` returns or raises."""
         try:
             value = function(*args)
@@ -461,6 +461,11 @@ def weak_discard(future: Future[Any]) -> Callable[[], object]:
             target.discard()
 
     return discard
+
+
+def _wake_up(waiter: asyncio.Future[None]) -> None:
+    if not waiter.done():
+        waiter.set_result(None)
 
 
 class _Trampoline(threading.local):

@@ -17,7 +17,7 @@ import threading
 import weakref
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol, Self, TypeVar
 
 from pykka_imagestore.runtime.cpus import usable_cpus
 from pykka_imagestore.runtime.errors import DiscardedError, PoolClosedError
@@ -76,7 +76,7 @@ class WorkerPool:
         )
         _open_pools.add(self)
 
-    def __enter__(self) -> WorkerPool:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:

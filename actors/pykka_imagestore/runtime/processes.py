@@ -197,7 +197,7 @@ class _Worker:
         elif error is not None:
             task.promise.fail(error)
         else:
-            task.promise.compute(pickle.loads, outcome.result())  # noqa: S301 - our own worker's
+            task.promise.compute(pickle.loads, outcome.result())
         return True
 
     def _hand_over(self, task: Task, payload: bytes) -> concurrent.futures.Future[bytes] | None:
@@ -211,7 +211,7 @@ class _Worker:
     def _end_process(self) -> None:
         pool, self._pool = self._pool, None
         if pool is not None:
-            pool.stop()
+            pool.stop()  # type: ignore[no-untyped-call]
             pool.join()
 
 

@@ -1,0 +1,1 @@
+"""Write, sync, rename: the only code that makes anything last."""

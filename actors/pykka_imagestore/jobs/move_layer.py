@@ -1,0 +1,46 @@
+"""Publish one unpacked layer. Runs in a worker process."""
+
+from __future__ import annotations
+
+import errno
+from dataclasses import dataclass
+from pathlib import Path
+
+from pykka_imagestore.durable.disk import Disk, disk
+
+
+@dataclass(frozen=True, slots=True)
+class MoveLayer:
+    """What to publish: ``source`` and ``target`` are on one file system.
+
+    Attributes:
+        source: The staged layer: its rootfs and its record.
+        target: The layer's directory in the store.
+        durable: Whether to sync before and after; without, a power loss may leave a layer in part.
+    """
+
+    source: str
+    target: str
+    durable: bool = True
+
+
+def move_layer(move: MoveLayer, on: Disk | None = None) -> None:
+    """Make a staged layer durable, then visible; safe to run again.
+
+    A layer that is there already stays: equal DiffID, equal content. The staged one is then left to be removed.
+
+    Raises:
+        OSError: The disk refused. The layer is whole or absent, never in part.
+    """
+    on = on or disk(durable=move.durable)
+    source, target = Path(move.source), Path(move.target)
+    if target.exists():
+        return
+    on.sync_file_system(source)
+    target.parent.mkdir(exist_ok=True)
+    try:
+        on.rename(source, target)  # commit point
+    except OSError as error:
+        if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+            raise
+    on.sync_folder(target.parent)

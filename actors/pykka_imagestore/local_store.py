@@ -1,0 +1,512 @@
+"""Images on this machine: put from archives, unpacked layer by layer in worker processes, found by name.
+
+Handle: LocalStore. Actor: LocalStoreActor.
+
+Source: Apache Mesos, src/slave/containerizer/mesos/provisioner/docker/{store,local_puller}.hpp.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self, cast
+
+import pykka
+
+from pykka_imagestore.core.archive import ArchiveIndex, Extent
+from pykka_imagestore.core.digest import DiffID, sha256
+from pykka_imagestore.core.image import DockerImage, ImageInfo, Layer
+from pykka_imagestore.core.image_name import ImageName
+from pykka_imagestore.core.manifest import legacy_config
+from pykka_imagestore.core.paths import StorePaths
+from pykka_imagestore.core.plan import PlannedImage, plan_put
+from pykka_imagestore.durable.disk import disk
+from pykka_imagestore.durable.layout import (
+    find_missing,
+    find_orphaned_work,
+    remove_config,
+    remove_staging,
+    take_out_layer,
+    write_config,
+)
+from pykka_imagestore.durable.staging import Staging
+from pykka_imagestore.errors import InvalidInputError, NoArchiveError, NotFoundError, StoreClosedError
+from pykka_imagestore.jobs.move_layer import MoveLayer, move_layer
+from pykka_imagestore.jobs.tree import remove_tree
+from pykka_imagestore.jobs.untar_image import UntarImage, untar_image
+from pykka_imagestore.jobs.untar_layer import LayerCounts, UntarLayer, hash_layer, untar_layer
+from pykka_imagestore.progress_feed import Listener, ProgressFeed
+from pykka_imagestore.reference_store import ReferenceStore
+from pykka_imagestore.runtime import (
+    Actor,
+    DiscardedError,
+    Future,
+    SingleFlight,
+    WorkerPool,
+    await_all,
+    defer,
+    dispatch,
+    gather,
+    undiscardable,
+)
+
+logger = logging.getLogger(__name__)
+
+WORKER_MODULES = ("pykka_imagestore.jobs.untar_image", "pykka_imagestore.jobs.untar_layer")
+
+
+class LocalStore:
+    """Images on this machine, by name.
+
+    Methods return at once; results, and errors, arrive through the future. Thread-safe. Names are taken in any
+    spelling: ``ubuntu`` and ``docker.io/library/ubuntu:latest`` are one image. ``close()``, or leaving the ``with``
+    block, stops all work and the worker processes.
+    """
+
+    def __init__(self, actor: pykka.ActorRef[LocalStoreActor], references: ReferenceStore, pool: WorkerPool) -> None:
+        self._actor = actor
+        self._references = references
+        self._pool = pool
+
+    @classmethod
+    def start(
+        cls,
+        directory: str | Path,
+        *,
+        archive_dir: str | Path | None = None,
+        workers: int | None = None,
+        durable: bool = True,
+        pool: WorkerPool | None = None,
+    ) -> LocalStore:
+        """Start a store. No disk is read until it is first needed; worker processes start with the first put.
+
+        Args:
+            directory: Where the store lies; made if missing, for its owner alone. All on one file system.
+            archive_dir: Where ``put`` finds ``<name>.tar`` if it is given no archive.
+            workers: Worker processes; by default as many as this process may use CPUs.
+            durable: Whether all that a put writes is synced before its future is ready. Without, a power loss may
+                leave layers in part, and nothing tells.
+            pool: Runs the work instead of own processes; it is closed with the store.
+        """
+        if pool is None:
+            pool = WorkerPool(workers, name="imagestore", preload=WORKER_MODULES)
+        paths = StorePaths(Path(directory).absolute())
+        references = ReferenceStore.start(paths.root, durable=durable)
+        archives = None if archive_dir is None else Path(archive_dir).absolute()
+        actor = LocalStoreActor.start(paths, references, pool, archives, durable=durable)
+        return cls(actor, references, pool)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: object, traceback: TracebackType | None) -> None:
+        self.close()
+
+    def recover(self) -> Future[None]:
+        """Read what is on disk; done by itself before anything else, and again after it failed.
+
+        Images with missing layers are logged. What dead processes left in staging/ and gc/ is deleted, behind.
+
+        Raises:
+            CheckpointError: What images there are cannot be read. Nothing is changed, and nothing else works.
+        """
+        return dispatch(self._actor, LocalStoreActor.recover)
+
+    def put(
+        self,
+        name: str,
+        archive: str | Path | None = None,
+        sandbox: str | Path | None = None,
+        *,
+        select: str | None = None,
+        progress: Listener | None = None,
+    ) -> Future[ImageInfo]:
+        """Put one image of an archive into the store, under ``name``.
+
+        Args:
+            name: The image's name.
+            archive: What ``docker save`` wrote, perhaps compressed as a whole; by default ``<name>.tar`` in the
+                store's ``archive_dir``.
+            sandbox: Folder whose files ``stdout`` and ``stderr`` get what the workers say; made if missing.
+            select: Which image, where the archive holds several and none has this name: one of its names, its
+                config digest, or at least 12 hex digits of it.
+            progress: Told how far the put has come, in a thread of the store; an actor's ``defer`` serves too.
+
+        Returns:
+            The image. Every layer's DiffID was verified; all of it is durable. Calls for the same name and archive
+            share the work, and calls that need the same layer that layer. A discard gives up this future alone; the
+            last one to be given up stops the work, and is discarded when nothing of it is left.
+
+        Raises:
+            InvalidNameError: ``name`` is no image name.
+            AmbiguousImageError: It cannot be told which image is meant.
+            ArchiveError: The archive is malformed, hostile or not supported; see its subclasses.
+            OSError: It cannot be read, or the disk failed or is full.
+            WorkerDiedError: A worker process was killed, twice.
+            In each case nothing of the image is left but layers that are whole.
+        """
+        put = dispatch(self._actor, LocalStoreActor.put, name, _absolute(archive), _absolute(sandbox), select, progress)
+        return put.then(lambda images: images[0])
+
+    def load(
+        self,
+        archive: str | Path,
+        sandbox: str | Path | None = None,
+        *,
+        select: str | None = None,
+        progress: Listener | None = None,
+    ) -> Future[tuple[ImageInfo, ...]]:
+        """Put every image of an archive under every name that it has there, as ``docker load`` does.
+
+        Returns, raises:
+            As ``put``, for each name. AmbiguousImageError if an image has no name, or none that is valid; nothing
+            is put then.
+        """
+        return dispatch(
+            self._actor, LocalStoreActor.put, None, _absolute(archive), _absolute(sandbox), select, progress
+        )
+
+    def get(self, name: str) -> Future[ImageInfo]:
+        """Return an image that is in the store.
+
+        Raises:
+            InvalidNameError: ``name`` is no image name.
+            NotFoundError: It is not there; ImageIncompleteError if some of its layers are not.
+        """
+        return dispatch(self._actor, LocalStoreActor.get, name)
+
+    def list(self) -> Future[tuple[ImageInfo, ...]]:
+        """Return all images, by name, incomplete ones too."""
+        return dispatch(self._actor, LocalStoreActor.list)
+
+    def config(self, name: str) -> Future[bytes]:
+        """Return an image's config, JSON, byte for byte as the archive had it.
+
+        Raises:
+            As ``get``.
+        """
+        return dispatch(self._actor, LocalStoreActor.config, name)
+
+    def remove(self, name: str) -> Future[ImageInfo]:
+        """Forget an image; delete the layers that no other image here has, behind.
+
+        Returns:
+            What was forgotten; its layers may be gone. Durable like ``put``.
+
+        Raises:
+            InvalidNameError: ``name`` is no image name.
+            NotFoundError: It is not there.
+        """
+        return dispatch(self._actor, LocalStoreActor.remove, name)
+
+    def close(self) -> None:
+        """Stop all work and wait for it; puts under way are discarded, and leave nothing behind. Idempotent."""
+        dispatch(self._actor, LocalStoreActor.close).recover(lambda _: None).get(timeout=120)
+        self._actor.stop(timeout=60)
+        self._references.close()
+        self._pool.close()
+
+
+@dataclass(frozen=True, slots=True)
+class PutRequest:
+    """What a put was asked for.
+
+    Attributes:
+        name: None for each image under all its own names.
+        archive: Absolute; None to look in the archive folder.
+    """
+
+    name: ImageName | None
+    archive: str | None
+    sandbox: str | None
+    select: str | None
+
+    @property
+    def key(self) -> tuple[str | None, str | None, str | None]:
+        """What makes two puts one."""
+        return (None if self.name is None else self.name.key, self.archive, self.select)
+
+
+class LocalStoreActor(Actor):
+    """Owns the tables of puts and layers in flight. Only its own thread touches them."""
+
+    def __init__(
+        self,
+        paths: StorePaths,
+        references: ReferenceStore,
+        pool: WorkerPool,
+        archive_dir: Path | None,
+        *,
+        durable: bool,
+    ) -> None:
+        super().__init__()
+        self._paths = paths
+        self._references = references
+        self._pool = pool
+        self._archive_dir = archive_dir
+        self._durable = durable
+        self._closed = False
+        self._recovery: Future[None] | None = None
+        self._puts: SingleFlight[object, tuple[ImageInfo, ...]] = SingleFlight()
+        self._layers: SingleFlight[DiffID, None] = SingleFlight()
+        self._feeds: dict[object, ProgressFeed] = {}
+        self._deletions: set[Future[None]] = set()
+        # Layers that a put counts on: a removal leaves them alone. The count of pins tells whether any came meanwhile.
+        self._pins: Counter[DiffID] = Counter()
+        self._pins_taken = 0
+        # Short file operations only, in a thread of their own: the worker processes may all be busy.
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="local-store")
+        self._lane = WorkerPool(executor=self._thread)
+        self._listener_thread = ThreadPoolExecutor(1, thread_name_prefix="progress")
+
+    # -- what the handle offers
+
+    def recover(self) -> Future[None]:
+        if self._recovery is None or self._recovery.is_failed():
+            self._recovery = self.spawn(self._recover())
+        return undiscardable(self._recovery)
+
+    def put(
+        self,
+        name: str | None,
+        archive: str | None,
+        sandbox: str | None,
+        select: str | None,
+        listener: Listener | None,
+    ) -> Future[tuple[ImageInfo, ...]]:
+        if self._closed:
+            raise StoreClosedError
+        request = PutRequest(None if name is None else ImageName.parse(name), archive, sandbox, select)
+
+        def start() -> Future[tuple[ImageInfo, ...]]:
+            feed = self._feeds[request.key] = ProgressFeed(self._listener_thread)
+            return self.spawn(self._put(request, feed))
+
+        handle = self._puts.join(request.key, start)
+        if listener is not None:
+            self._feeds[request.key].listen(listener)
+        return handle
+
+    async def get(self, name: str) -> ImageInfo:
+        return self._info(await self._references.get(name))
+
+    async def list(self) -> tuple[ImageInfo, ...]:
+        return tuple(self._info(image) for image in await self._references.list())
+
+    async def config(self, name: str) -> bytes:
+        image = await self._references.get(name)
+        if image.config_digest is None:
+            raise NotFoundError(f"{image.name} with a config")
+        return await self._lane.run(Path.read_bytes, self._paths.config(image.config_digest))
+
+    async def remove(self, name: str) -> ImageInfo:
+        image = await self._references.remove(name)
+        await self._drop_unused(image)
+        return self._info(image)
+
+    async def close(self) -> None:
+        self._closed = True
+        work: list[Future[Any]] = [*self._puts.futures(), *self._layers.futures(), *self._deletions]
+        for future in work:
+            future.discard()
+        await await_all([undiscardable(future) for future in work])
+
+    def on_stop(self) -> None:
+        self._lane.close()
+        self._thread.shutdown()
+        self._listener_thread.shutdown(wait=False)
+
+    # -- recover
+
+    async def _recover(self) -> None:
+        await self._references.recover()
+        for orphan in await self._lane.run(find_orphaned_work, self._paths):
+            self._delete_behind(orphan)
+
+    def _delete_behind(self, path: str) -> None:
+        deletion = self._pool.run(remove_tree, path)
+        self._deletions.add(deletion)
+        deletion.on_failed(lambda error: logger.warning("%s could not be deleted: %s", path, error))
+        deletion.on_any(defer(self.actor_ref, _forget_deletion))
+
+    # -- put
+
+    async def _put(self, request: PutRequest, feed: ProgressFeed) -> tuple[ImageInfo, ...]:
+        staging = Staging.below(self._paths.staging)
+        try:
+            await self.recover()
+            await self._lane.run(Staging.make, staging)
+            index = await self.untar_image(request, staging)
+            planned = plan_put(index, request.name, request.select)
+            # One after the other, so that images with layers in common read them once.
+            images = [await self.put_image(image, request.sandbox, feed) for image in planned]
+            return tuple(info for infos in images for info in infos)
+        finally:
+            if self._feeds.get(request.key) is feed:
+                del self._feeds[request.key]
+            await self._lane.run(remove_staging, staging.path)
+            staging.release()
+
+    async def untar_image(self, request: PutRequest, staging: Staging) -> ArchiveIndex:
+        """Find out what the archive holds."""
+        archive = await self._lane.run(partial(_find_archive, self._archive_dir), request)
+        return await self._pool.run(
+            untar_image, UntarImage(archive, str(staging.path / "archive.tar"), request.sandbox), retry=True
+        )
+
+    async def put_image(self, planned: PlannedImage, sandbox: str | None, feed: ProgressFeed) -> tuple[ImageInfo, ...]:
+        """Put an image's layers, then its config, then its names: the last is what makes it exist."""
+        image, config = planned.image, planned.image.config
+        diff_ids = image.diff_ids
+        if diff_ids is None:
+            diff_ids = tuple(await gather([self._pool.run(hash_layer, layer, retry=True) for layer in image.layers]))
+            config = legacy_config(image.config, diff_ids)
+        layers = dict(zip(diff_ids, image.layers, strict=True))
+        feed.expect(planned.names, {diff_id: layer.size for diff_id, layer in layers.items()})
+        with self._pinned(layers):
+            await self.put_layers(layers, sandbox)
+            write = partial(write_config, self._paths, disk=disk(durable=self._durable))
+            await self._lane.run(write, config)
+            stored = await gather([self._references.put(name, diff_ids, sha256(config)) for name in planned.names])
+        return tuple(map(self._info, stored))
+
+    async def put_layers(self, layers: Mapping[DiffID, Extent], sandbox: str | None) -> None:
+        """See to it that each layer is in the store; unpack those that are not, in parallel."""
+        missing = await self._lane.run(partial(find_missing, self._paths), tuple(layers))
+        for diff_id in layers:
+            if diff_id not in missing:
+                self._tell_complete(diff_id, None)
+        wanted = [diff_id for diff_id in layers if diff_id in missing or diff_id in self._layers]
+        await gather([self.spawn(self._put_layer(diff_id, layers[diff_id], sandbox)) for diff_id in wanted])
+
+    async def untar_layer(self, request: UntarLayer, diff_id: DiffID) -> LayerCounts:
+        """Unpack a layer into staging, verified."""
+        tell = defer(self.actor_ref, LocalStoreActor._tell_counts)
+        return await self._pool.run(untar_layer, request, retry=True, on_report=lambda counts: tell(diff_id, counts))
+
+    async def move_layer(self, staged: str, diff_id: DiffID) -> None:
+        """Make a staged layer durable and visible."""
+        move = MoveLayer(staged, str(self._paths.layer(diff_id)), self._durable)
+        await self._pool.run(move_layer, move, retry=True)
+
+    async def _put_layer(self, diff_id: DiffID, layer: Extent, sandbox: str | None) -> None:
+        """Join whatever is done with the layer now, until it is in the store; or put it there."""
+        mine = False
+
+        def start() -> Future[None]:
+            nonlocal mine
+            mine = True
+            return self.spawn(self._unpack_layer(diff_id, layer, sandbox))
+
+        while not mine:
+            try:
+                await self._layers.join(diff_id, start)
+            except DiscardedError:
+                raise
+            except Exception:
+                if mine:
+                    raise
+                logger.info("%s failed from another archive; trying this one", diff_id)
+            if not mine and not await self._lane.run(partial(find_missing, self._paths), (diff_id,)):
+                return
+
+    async def _unpack_layer(self, diff_id: DiffID, layer: Extent, sandbox: str | None) -> None:
+        staging = Staging.below(self._paths.staging)
+        moved = False
+        try:
+            await self._lane.run(Staging.make, staging)
+            staged = str(staging.path / "layer")
+            counts = await self.untar_layer(UntarLayer(layer, staged, diff_id, sandbox), diff_id)
+            await self.move_layer(staged, diff_id)
+            moved = True
+        finally:
+            # The worker has ended by now, however it ended; only then may its folder go.
+            if moved:
+                await self._lane.run(remove_staging, staging.path)
+            else:
+                await self._pool.run(remove_tree, str(staging.path))
+            staging.release()
+        self._tell_complete(diff_id, counts.entries)
+
+    @contextmanager
+    def _pinned(self, diff_ids: Iterable[DiffID]) -> Iterator[None]:
+        pins = list(diff_ids)
+        self._pins.update(pins)
+        self._pins_taken += 1
+        try:
+            yield
+        finally:
+            self._pins.subtract(pins)
+            self._pins = +self._pins
+
+    def _tell_counts(self, diff_id: DiffID, counts: LayerCounts) -> None:
+        for feed in self._feeds.values():
+            feed.advance(diff_id, counts.bytes_read, counts.entries)
+
+    def _tell_complete(self, diff_id: DiffID, entries: int | None) -> None:
+        for feed in self._feeds.values():
+            feed.complete(diff_id, entries)
+
+    # -- remove
+
+    async def _drop_unused(self, image: DockerImage) -> None:
+        layers, configs = await self._in_use()
+        # No await from here to the join: a put that pins a layer now finds the removal in flight, and waits for it.
+        for diff_id in set(image.layer_ids) - layers:
+            if diff_id not in self._pins and diff_id not in self._layers:
+                self._layers.join(diff_id, partial(self._start_taking_out, diff_id))
+        if image.config_digest is not None and image.config_digest not in configs:
+            await self._lane.run(partial(remove_config, self._paths), image.config_digest)
+
+    async def _in_use(self) -> tuple[set[DiffID], set[str | None]]:
+        """Return the layers and configs of all images, as of a moment since when no put has begun to count on any."""
+        while True:
+            taken = self._pins_taken
+            images = await self._references.list()
+            if taken == self._pins_taken:
+                layers = {layer for image in images for layer in image.layer_ids}
+                return layers, {image.config_digest for image in images}
+
+    def _start_taking_out(self, diff_id: DiffID) -> Future[None]:
+        return self.spawn(self._take_out(diff_id))
+
+    async def _take_out(self, diff_id: DiffID) -> None:
+        self._delete_behind(await self._lane.run(partial(take_out_layer, self._paths), diff_id))
+
+    # -- inside
+
+    def _info(self, image: DockerImage) -> ImageInfo:
+        layers = tuple(Layer(diff_id, self._paths.rootfs(diff_id)) for diff_id in image.layer_ids)
+        return ImageInfo(image.name, layers, image.config_digest, image.missing)
+
+
+def _find_archive(archive_dir: Path | None, request: PutRequest) -> str:
+    """Return the archive to read: the one asked for, or that of the name in the archive folder.
+
+    A name cannot lead out of the folder: no part of a parsed name is ``..`` or empty.
+    """
+    if request.archive is not None:
+        return request.archive
+    name = cast(ImageName, request.name).stored
+    if archive_dir is None:
+        raise InvalidInputError(f"no archive was given for {name}, and the store has no archive folder to look in")
+    candidates = [archive_dir / f"{name}.tar", archive_dir / f"{name.removesuffix(':latest')}.tar"]
+    for candidate in candidates:
+        if candidate.is_file():
+            return str(candidate)
+    raise NoArchiveError(name, str(candidates[0]))
+
+
+def _absolute(path: str | Path | None) -> str | None:
+    return None if path is None else str(Path(path).absolute())
+
+
+def _forget_deletion(actor: LocalStoreActor, deletion: Future[None]) -> None:
+    actor._deletions.discard(deletion)
