@@ -398,12 +398,11 @@ class LocalStoreActor(Actor):
 
     async def _put_layer(self, diff_id: DiffID, layer: Extent, sandbox: str | None) -> None:
         """Join whatever is done with the layer now, until it is in the store; or put it there."""
-        mine = False
+        mine: list[Future[None]] = []
 
         def start() -> Future[None]:
-            nonlocal mine
-            mine = True
-            return self.spawn(self._unpack_layer(diff_id, layer, sandbox))
+            mine.append(self.spawn(self._unpack_layer(diff_id, layer, sandbox)))
+            return mine[0]
 
         while not mine:
             try:

@@ -17,7 +17,7 @@ MAY_IMPORT = {  # layer: the layers of this package that it may import
     "_proto": {"_proto"},
     "core": {"core"} | BOTTOM,
     "durable": {"core", "durable"} | BOTTOM,
-    "jobs": {"core", "durable", "jobs"} | BOTTOM,
+    "jobs": {"core", "durable", "jobs", "runtime"} | BOTTOM,  # runtime.worker: reports, and whether to stop
     "registry": {"core", "durable", "registry"} | BOTTOM,
     "rootfs": {"core", "durable", "rootfs"} | BOTTOM,
     "runtime": {"runtime"},

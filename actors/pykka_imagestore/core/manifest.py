@@ -58,7 +58,7 @@ def read_images(members: MemberReader) -> tuple[ArchivedImage, ...]:
         return _read_legacy(members, legacy_ids)
     raise UnsupportedArchiveError(
         members.archive,
-        "is no image archive: it has neither manifest.json nor repositories, as docker save writes them",
+        "is no image archive: docker save writes manifest.json or repositories; it has neither",
     )
 
 

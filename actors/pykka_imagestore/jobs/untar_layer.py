@@ -41,6 +41,9 @@ class UntarLayer:
     sandbox: str | None = None
 
 
+_NOT_YET = DiffID("")
+
+
 @dataclass(frozen=True, slots=True)
 class LayerCounts:
     """How far a layer has come, or what it was in the end.
@@ -55,7 +58,7 @@ class LayerCounts:
     bytes_read: int
     entries: int
     size_bytes: int
-    diff_id: DiffID = DiffID("")
+    diff_id: DiffID = _NOT_YET
 
 
 def untar_layer(request: UntarLayer) -> LayerCounts:
