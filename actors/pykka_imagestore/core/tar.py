@@ -12,7 +12,7 @@ import struct
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Final, Protocol
+from typing import Any, Final, Protocol
 
 BLOCK: Final = 512
 MAX_EXTENSION_BYTES: Final = 1 << 20
@@ -20,15 +20,20 @@ MAX_PATH_BYTES: Final = 4096
 
 FILE, HARD_LINK, SYMLINK, CHARACTER_DEVICE, BLOCK_DEVICE, DIRECTORY, FIFO = b"0123456"
 _PAX, _PAX_GLOBAL, _GNU_LONG_NAME, _GNU_LONG_LINK, _GNU_SPARSE, _GNU_VOLUME = b"xgLKSV"
+_LINKS = frozenset((HARD_LINK, SYMLINK))
+_DEVICES = frozenset((CHARACTER_DEVICE, BLOCK_DEVICE))
 _FILES = frozenset(b"\x0007")
 _WITHOUT_BODY = frozenset((HARD_LINK, SYMLINK, CHARACTER_DEVICE, BLOCK_DEVICE, DIRECTORY, FIFO))
 
 _ZERO_BLOCK = bytes(BLOCK)
-_EXTENSIONS = frozenset((_PAX, _PAX_GLOBAL, _GNU_LONG_NAME, _GNU_LONG_LINK))
+_EXTENSIONS = frozenset((_PAX, _PAX_GLOBAL, _GNU_LONG_NAME, _GNU_LONG_LINK, _GNU_VOLUME))
 _NUMBERS = frozenset((b"size", b"uid", b"gid"))
 _XATTR = b"SCHILY.xattr."
 _NO_XATTRS: dict[bytes, bytes] = {}
-_MAX_REMEMBERED = 4096
+_BLANK_CHECKSUM = 8 * ord(" ")
+_MAX_REMEMBERED = 20_000
+_REMEMBERED: dict[bytes, int] = {}
+_ADLERS: dict[bytes, int] = {}
 _PERMISSIONS: dict[bytes, tuple[int, int, int]] = {}
 
 
@@ -84,24 +89,25 @@ def read_entries(source: Source) -> Iterator[Entry]:
     Raises:
         TarError: The archive is malformed there.
     """
-    index = 0
+    index = padding = 0
     defaults: dict[bytes, bytes] = {}
     overrides: dict[bytes, bytes] = {}
-    while (block := _next_header(source)) is not None:
-        kind, size = block[156], _number(block[124:136], "size")
+    while (block := _next_header(source, padding)) is not None:
+        kind = block[156]
         if kind in _EXTENSIONS:
-            _apply_extension(kind, _extension(source, size), defaults, overrides)
-        elif kind == _GNU_VOLUME:
-            _skip_padded(source, size)
-        else:
-            entry = _entry(index, kind, size, block)
-            if defaults or overrides:
-                _override(entry, {**defaults, **overrides})
-                overrides = {}
-            _check(entry)
-            yield entry
-            source.skip(-entry.size % BLOCK)
-            index += 1
+            data = _extension(source, _number(block[124:136]))
+            _apply_extension(kind, data, defaults, overrides)
+            padding = -len(data) % BLOCK
+            continue
+        entry = _entry(index, kind, block)
+        if defaults or overrides:
+            _override(entry, {**defaults, **overrides})
+            overrides = {}
+        if entry.kind != FILE or entry.size < 0 or entry.name[-1:] == b"/":
+            _settle(entry)
+        padding = -entry.size % BLOCK
+        yield entry
+        index += 1
     if overrides:
         msg = "the archive ends after an extension header, before its entry"
         raise TarError(msg)
@@ -155,8 +161,9 @@ def parse_pax(data: bytes) -> dict[bytes, bytes]:
     return records
 
 
-def _next_header(source: Source) -> bytes | None:
-    block = source.take(BLOCK)
+def _next_header(source: Source, padding: int) -> bytes | None:
+    """Return the next header, or None at the end; ``padding`` bytes come before it."""
+    block = source.take(padding + BLOCK)[padding:]
     if len(block) < BLOCK:
         if not block:
             return None
@@ -164,38 +171,63 @@ def _next_header(source: Source) -> bytes | None:
         raise TarError(msg)
     if block == _ZERO_BLOCK:
         return None
-    field = block[148:156]
-    stated = _octal(field, "checksum") + sum(field) - 8 * ord(" ")  # it is summed as if it were blanks itself
     # The low half of Adler-32 is one more than the sum, modulo 65521, and far quicker than to sum here.
-    if zlib.adler32(block) & 0xFFFF != stated + 1 and stated not in _sums(block):
-        msg = "the header's checksum is wrong: this is no tar, or it is damaged here"
-        raise TarError(msg)
+    if zlib.adler32(block) & 0xFFFF != _adler(block[148:156]):
+        _check_sum(block)
     return block
 
 
-def _entry(index: int, kind: int, size: int, block: bytes) -> Entry:
+def _adler(field: bytes) -> int:
+    """Return what the low half of a header's Adler-32 is if the checksum that it states is right."""
+    value = _ADLERS.get(field)
+    if value is None:
+        value = _ADLERS[field] = _number(field) + sum(field) - _BLANK_CHECKSUM + 1
+        _keep_small(_ADLERS)
+    return value
+
+
+def _check_sum(block: bytes) -> None:
+    """Compare the header's sum, in which its own field counts as blanks; some old tars summed signed characters."""
+    stated = _number(block[148:156])
+    blanked = block[:148] + b" " * 8 + block[156:]
+    if stated not in (sum(blanked), sum(struct.unpack("512b", blanked))):
+        msg = "the header's checksum is wrong: this is no tar, or it is damaged here"
+        raise TarError(msg)
+
+
+def _entry(index: int, kind: int, block: bytes) -> Entry:
     path = block[:100].partition(b"\0")[0]
     if block[345] and block[257:263] == b"ustar\0":
         path = block[345:500].partition(b"\0")[0] + b"/" + path
-    mode, uid, gid = _permissions(block[100:124])
-    mtime_ns = _number(block[136:148], "mtime") * 1_000_000_000
-    if kind in _FILES:
-        return Entry(index, FILE, path, b"", mode, uid, gid, size, mtime_ns, 0, 0, _NO_XATTRS)
-    link = block[157:257].partition(b"\0")[0]
-    major = minor = 0
-    if kind in (CHARACTER_DEVICE, BLOCK_DEVICE):
-        major, minor = _number(block[329:337], "device number"), _number(block[337:345], "device number")
-    return Entry(index, kind, path, link, mode, uid, gid, size, mtime_ns, major, minor, _NO_XATTRS)
+    entry = Entry(
+        index,
+        FILE if kind in _FILES else kind,
+        path,
+        b"",
+        *_permissions(block[100:124]),
+        _number(block[124:136]),
+        _number(block[136:148]) * 1_000_000_000,
+        0,
+        0,
+        _NO_XATTRS,
+    )
+    if kind in _LINKS:
+        entry.link = block[157:257].partition(b"\0")[0]
+    elif kind in _DEVICES:
+        entry.major, entry.minor = _number(block[329:337]), _number(block[337:345])
+    return entry
 
 
 def _permissions(fields: bytes) -> tuple[int, int, int]:
-    """Return mode, uid and gid. They repeat in most headers, so they are remembered."""
+    """Return mode, uid and gid; few headers differ in them."""
     known = _PERMISSIONS.get(fields)
     if known is None:
-        mode, uid, gid = _number(fields[:8], "mode"), _number(fields[8:16], "uid"), _number(fields[16:], "gid")
-        known = mode & 0o7777, uid, gid
-        if len(_PERMISSIONS) < _MAX_REMEMBERED:
-            _PERMISSIONS[fields] = known
+        known = _PERMISSIONS[fields] = (
+            _number(fields[:8]) & 0o7777,
+            _number(fields[8:16]),
+            _number(fields[16:]),
+        )
+        _keep_small(_PERMISSIONS)
     return known
 
 
@@ -204,7 +236,7 @@ def _apply_extension(kind: int, data: bytes, defaults: dict[bytes, bytes], overr
         defaults.update(parse_pax(data))
     elif kind == _PAX:
         overrides.update(parse_pax(data))
-    else:
+    elif kind != _GNU_VOLUME:
         overrides[b"path" if kind == _GNU_LONG_NAME else b"linkpath"] = data.partition(b"\0")[0]
 
 
@@ -228,21 +260,20 @@ def _override(entry: Entry, records: dict[bytes, bytes]) -> None:
         entry.xattrs = xattrs
 
 
-def _check(entry: Entry) -> None:
-    """Settle what an entry is, now that all of it is known; refuse what is not supported."""
-    if entry.kind == FILE:
-        if entry.name.endswith(b"/"):
-            entry.kind, entry.size = DIRECTORY, 0  # as before ustar, and as some tools still write
-        elif entry.size < 0:
-            msg = "has a negative size"
-            raise TarError(msg)
-    elif entry.kind in _WITHOUT_BODY:
+def _settle(entry: Entry) -> None:
+    """Settle what an entry is that may be no plain file; refuse what is not supported."""
+    if entry.kind == FILE and entry.name.endswith(b"/"):
+        entry.kind = DIRECTORY  # as before ustar, and as some tools still write
+    if entry.kind in _WITHOUT_BODY:
         entry.size = 0
     elif entry.kind == _GNU_SPARSE:
         msg = "is a sparse file, which this version does not support"
         raise TarError(msg)
-    else:
+    elif entry.kind != FILE:
         msg = f"is of type {chr(entry.kind)!r}, which is none that a layer may have"
+        raise TarError(msg)
+    elif entry.size < 0:
+        msg = "has a negative size"
         raise TarError(msg)
 
 
@@ -257,35 +288,40 @@ def parse_time(value: bytes) -> int:
     return -nanoseconds if whole.startswith(b"-") else nanoseconds
 
 
-def _number(field: bytes, what: str) -> int:
-    """Return a header's number: octal, or base-256 for what octal cannot hold."""
-    return _base_256(field, what) if field[0] & 0x80 else _octal(field, what)
+def _number(field: bytes) -> int:
+    """Return a header's number: octal, or base-256 for what octal cannot hold.
+
+    Most fields of most headers are ones seen before, so they are remembered.
+    """
+    value = _REMEMBERED.get(field)
+    if value is None:
+        value = _REMEMBERED[field] = _base_256(field) if field[0] & 0x80 else _octal(field)
+        _keep_small(_REMEMBERED)
+    return value
 
 
-def _octal(field: bytes, what: str) -> int:
-    digits = field.strip(b" \0") or b"0"
+def _keep_small(memory: dict[bytes, Any]) -> None:
+    if len(memory) > _MAX_REMEMBERED:
+        memory.clear()
+
+
+def _octal(field: bytes) -> int:
+    digits = field.strip(b" \0").partition(b"\0")[0].rstrip()  # some tools leave garbage behind the NUL
     if digits.translate(None, b"01234567"):
-        digits = digits.partition(b"\0")[0].rstrip()  # some tools leave garbage behind the NUL
-        if digits.translate(None, b"01234567"):
-            msg = f"has a malformed {what} {field!r}"
-            raise TarError(msg)
-    return int(digits, 8)
+        msg = f"has a malformed number {field!r}"
+        raise TarError(msg)
+    return int(digits or b"0", 8)
 
 
-def _base_256(field: bytes, what: str) -> int:
+def _base_256(field: bytes) -> int:
     bits = 8 * len(field) - 1
     value = int.from_bytes(field, "big") & ((1 << bits) - 1)
     if field[0] & 0x40:
         value -= 1 << bits
     if abs(value) >= 1 << 63:
-        msg = f"has a {what} that is too large"
+        msg = f"has a number that is too large, {field!r}"
         raise TarError(msg)
     return value
-
-
-def _sums(block: bytes) -> tuple[int, int]:
-    """Sum the bytes, and the same as signed characters, which some old tars took them for."""
-    return sum(block), sum(struct.unpack("512b", block))
 
 
 def _decimal(value: bytes, what: str) -> int:
@@ -303,15 +339,7 @@ def _extension(source: Source, size: int) -> bytes:
     if len(data) < size:
         msg = "the archive ends inside an extension header"
         raise TarError(msg)
-    source.skip(-size % BLOCK)
     return data
-
-
-def _skip_padded(source: Source, size: int) -> None:
-    if size < 0:
-        msg = "has a negative size"
-        raise TarError(msg)
-    source.skip(size + -size % BLOCK)
 
 
 def _clean_parts(name: bytes) -> list[bytes]:

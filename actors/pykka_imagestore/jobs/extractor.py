@@ -94,6 +94,7 @@ class Extractor:
         self._privileged = os.geteuid() == 0
         self._owner = (os.geteuid(), os.getegid())
         self._umask = _umask()
+        self._late_bits = self._umask | stat.S_ISUID | stat.S_ISGID  # writing and chown clear the set-ID bits
         self._make: dict[int, Callable[[Entry, int, bytes, bytes], None]] = {
             DIRECTORY: self._make_directory,
             SYMLINK: self._make_symlink,
@@ -140,10 +141,7 @@ class Extractor:
         if place is None or name in _NO_NAMES:
             place, name = self._find_place(entry)
         folder, parent = place
-        if not (entry.uid <= _MAX_ID and entry.gid <= _MAX_ID and entry.uid >= 0 <= entry.gid):
-            msg = f"has an owner out of range, {entry.uid}:{entry.gid}"
-            raise TarError(msg)
-        if name.startswith(WHITEOUT_PREFIX):
+        if name[:4] == WHITEOUT_PREFIX:
             stream.skip(entry.size)
             self._apply_whiteout(folder, parent, name)
         elif entry.kind == FILE and name:
@@ -183,8 +181,8 @@ class Extractor:
                 self._chown(entry, _join(parent, name), file)
             if entry.xattrs:
                 self._set_xattrs(entry, _join(parent, name), file)
-            if entry.mode & (self._umask | stat.S_ISUID | stat.S_ISGID):
-                os.fchmod(file, entry.mode)  # writing and chown clear the set-ID bits
+            if entry.mode & self._late_bits:
+                os.fchmod(file, entry.mode)
             os.utime(file, ns=(entry.mtime_ns, entry.mtime_ns))
         finally:
             os.close(file)
@@ -235,8 +233,6 @@ class Extractor:
         except PermissionError:
             self._leave_unset(_join(parent, name), "device")
             return
-        if entry.mode & self._umask:
-            os.chmod(name, entry.mode, dir_fd=folder)
         self._set_node_metadata(entry, folder, parent, name)
 
     # -- metadata
@@ -244,10 +240,9 @@ class Extractor:
     def _set_node_metadata(self, entry: Entry, folder: int, parent: bytes, name: bytes) -> None:
         path = _join(parent, name)
         if (entry.uid, entry.gid) != self._owner:
-            if self._privileged:
-                os.chown(name, entry.uid, entry.gid, dir_fd=folder, follow_symlinks=False)
-            else:
-                self._leave_unset(path, "owner")
+            self._chown(entry, path, name, folder)
+        if entry.kind != SYMLINK and entry.mode & self._late_bits:
+            os.chmod(name, entry.mode, dir_fd=folder)
         if entry.xattrs:
             # There is no lsetxattr relative to a folder: this is its spelling, and follows nothing.
             self._set_xattrs(entry, path, b"/proc/self/fd/%d/%s" % (folder, name))
@@ -273,11 +268,18 @@ class Extractor:
         else:
             os.utime(self._root, ns=(times.mtime_ns, times.mtime_ns))
 
-    def _chown(self, entry: Entry, path: bytes, descriptor: int) -> None:
-        if self._privileged:
-            os.fchown(descriptor, entry.uid, entry.gid)
-        elif (entry.uid, entry.gid) != self._owner:
-            self._leave_unset(path, "owner")
+    def _chown(self, entry: Entry, path: bytes, where: int | bytes, folder: int | None = None) -> None:
+        """Set the owner of an open file, or of the entry of that name in ``folder``."""
+        if not (0 <= entry.uid <= _MAX_ID and 0 <= entry.gid <= _MAX_ID):
+            msg = f"has an owner out of range, {entry.uid}:{entry.gid}"
+            raise TarError(msg)
+        if not self._privileged:
+            if (entry.uid, entry.gid) != self._owner:
+                self._leave_unset(path, "owner")
+        elif folder is None:
+            os.chown(where, entry.uid, entry.gid)
+        else:
+            os.chown(where, entry.uid, entry.gid, dir_fd=folder, follow_symlinks=False)
 
     def _set_xattrs(self, entry: Entry, path: bytes, where: int | bytes) -> None:
         for key, value in entry.xattrs.items():
