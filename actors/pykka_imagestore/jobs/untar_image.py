@@ -13,12 +13,12 @@ import os
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from pykka_imagestore.core.archive import ArchiveIndex, Extent
 from pykka_imagestore.core.manifest import MANIFEST, REPOSITORIES, read_images
-from pykka_imagestore.core.tar import FILE, HARD_LINK, SYMLINK, TarError, clean_path, read_entries
+from pykka_imagestore.core.tar import BLOCK, FILE, HARD_LINK, SYMLINK, TarError, clean_path, read_entries
 from pykka_imagestore.errors import ArchiveError, UnsupportedArchiveError
 from pykka_imagestore.jobs.sandbox import Sandbox
 from pykka_imagestore.jobs.streams import MAGIC_BYTES, ExtentFile, inflate, is_compressed, read_some
@@ -27,7 +27,9 @@ from pykka_imagestore.runtime.worker import raise_if_discarded
 MAX_MEMBERS = 100_000
 MAX_JSON_BYTES = 4 << 20
 _MAX_LINKS = 8
+_MAGIC_OFFSET = 257  # of "ustar" in a header
 _BLOCK_BYTES = 1 << 20
+_SAMPLES, _SAMPLE_BYTES = 64, 16 << 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +103,23 @@ def _index_tar(archive: str, path: str, file: int) -> ArchiveIndex:
     members = Members(archive, path, file)
     if not members.has(MANIFEST) and not members.has(REPOSITORIES) and members.has("index.json"):
         raise UnsupportedArchiveError(archive, "is an OCI archive, which this version does not support")
-    return ArchiveIndex(archive, read_images(members))
+    images = [
+        replace(image, layers=tuple(_with_estimate(file, layer) for layer in image.layers))
+        for image in read_images(members)
+    ]
+    return ArchiveIndex(archive, tuple(images))
+
+
+def _with_estimate(file: int, layer: Extent) -> Extent:
+    """Estimate a layer's entries by what share of some of its blocks are headers; a compressed one shows none."""
+    step = max(_SAMPLE_BYTES, layer.size // _SAMPLES // BLOCK * BLOCK)
+    blocks = headers = 0
+    for offset in range(0, layer.size, step):
+        sample = os.pread(file, min(_SAMPLE_BYTES, layer.size - offset), layer.offset + offset)
+        magics = [sample[block : block + 5] for block in range(_MAGIC_OFFSET, len(sample), BLOCK)]
+        blocks += len(magics)
+        headers += magics.count(b"ustar")
+    return replace(layer, entries_estimate=layer.size // BLOCK * headers // max(1, blocks))
 
 
 @dataclass(frozen=True, slots=True)

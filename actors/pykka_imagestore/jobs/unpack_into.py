@@ -1,0 +1,87 @@
+"""Unpack one layer file into a directory of the user's choice, all of it or nothing. Runs in a worker process."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import stat
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+from pykka_imagestore.core.archive import Extent
+from pykka_imagestore.errors import InvalidInputError
+from pykka_imagestore.jobs.tree import empty_folder
+from pykka_imagestore.jobs.untar_layer import LayerCounts, unpack
+
+
+@dataclass(frozen=True, slots=True)
+class UnpackInto:
+    """What to unpack, and where.
+
+    Attributes:
+        layer: The file.
+        directory: Absolute, without symlinks. Empty; nobody else may write to it meanwhile.
+        made: Whether it was made for this, and goes if this fails.
+    """
+
+    layer: Extent
+    directory: str
+    made: bool
+
+    @classmethod
+    def prepare(cls, layer: str, directory: str) -> Self:
+        """Make the directory, or see that it is empty. From here on, ``undo_unpack`` takes back what was done.
+
+        Raises:
+            InvalidInputError: The layer is no file, or the directory holds something.
+            OSError: One of them cannot be read, or made.
+        """
+        extent = _whole_file(layer)
+        target = os.path.realpath(directory)
+        try:
+            Path(target).mkdir()
+        except FileExistsError:
+            if os.listdir(target):  # noqa: PTH208 - a name is enough
+                raise InvalidInputError(
+                    f"{directory} is not empty; a layer is unpacked into an empty directory"
+                ) from None
+            return cls(extent, target, made=False)
+        return cls(extent, target, made=True)
+
+
+def unpack_into(request: UnpackInto) -> LayerCounts:
+    """Unpack the layer; its whiteouts and all. Nothing is synced.
+
+    Reports LayerCounts ten times a second at most.
+
+    Raises:
+        LayerError: An entry is malformed, hostile or not supported.
+        OSError: The disk failed, or is full.
+        In each case the directory is empty, or gone if it was made for this.
+    """
+    try:
+        return unpack(request.layer, Path(request.directory), None)
+    except BaseException:
+        undo_unpack(request)
+        raise
+
+
+def undo_unpack(request: UnpackInto) -> None:
+    """Take back what ``unpack_into`` did, also if it was killed; safe to run again."""
+    with contextlib.suppress(FileNotFoundError):
+        empty_folder(request.directory)
+        if request.made:
+            Path(request.directory).rmdir()
+
+
+def _whole_file(path: str) -> Extent:
+    # Not blocking: a fifo would be waited on for ever.
+    file = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    try:
+        status = os.fstat(file)
+        if not stat.S_ISREG(status.st_mode):
+            raise InvalidInputError(f"{path} is no file")
+        return Extent(str(Path(path).absolute()), 0, status.st_size, Path(path).name)
+    finally:
+        os.close(file)

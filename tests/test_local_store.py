@@ -1,0 +1,497 @@
+from __future__ import annotations
+
+import gzip
+import os
+import queue
+import signal
+import subprocess
+import sys
+import textwrap
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pykka
+import pytest
+from images import diff_id, docker_save, layer, long_layer, worker_pids, write_members
+
+from pykka_imagestore import (
+    AmbiguousImageError,
+    DigestMismatchError,
+    ImageIncompleteError,
+    ImageInfo,
+    InvalidNameError,
+    LocalStore,
+    NoArchiveError,
+    NotFoundError,
+    Progress,
+    StoreClosedError,
+    StoreError,
+)
+from pykka_imagestore.runtime import Actor, DiscardedError, Future, WorkerDiedError, await_all, collect, defer
+
+TIMEOUT = 60
+BASE = layer({"etc/os-release": b"ID=test\n", "bin/sh": b"#!"})
+APP = layer({"app/main.py": b"print('hello')\n"})
+OTHER = layer({"app/other.py": b"print('other')\n"})
+
+
+@pytest.fixture(scope="module")
+def slow() -> bytes:
+    return long_layer()
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[LocalStore]:
+    with LocalStore.start(tmp_path / "store", archive_dir=tmp_path, workers=2) as store:
+        yield store
+
+
+def staging(tmp_path: Path) -> list[str]:
+    return os.listdir(tmp_path / "store" / "staging")
+
+
+def published(tmp_path: Path) -> set[str]:
+    return {name.replace("-", ":") for name in os.listdir(tmp_path / "store" / "layers")}
+
+
+class Underway:
+    """A progress listener that lets a test wait until a put unpacks entries."""
+
+    def __init__(self) -> None:
+        self.seen: list[Progress] = []
+        self._unpacking = threading.Event()
+
+    def __call__(self, progress: Progress) -> None:
+        self.seen.append(progress)
+        if progress.entries_done:
+            self._unpacking.set()
+
+    def wait(self) -> None:
+        assert self._unpacking.wait(TIMEOUT)
+
+
+def test_put_image_is_there_again_after_a_restart(tmp_path: Path) -> None:
+    archive = docker_save(tmp_path / "app.tar", {"app:v1": [BASE, APP]})
+    with LocalStore.start(tmp_path / "store") as store:
+        put = store.put("app:v1", archive).get(timeout=TIMEOUT)
+
+    with LocalStore.start(tmp_path / "store") as reopened:
+        got = reopened.get("docker.io/library/app:v1").get(timeout=TIMEOUT)
+
+        assert got == put
+        assert [layer.diff_id for layer in got.layers] == [diff_id(BASE), diff_id(APP)]
+        assert (got.layers[1].path / "app/main.py").read_bytes() == b"print('hello')\n"
+        assert diff_id(reopened.config("app:v1").get(timeout=TIMEOUT)) == got.config_digest
+    assert staging(tmp_path) == []
+
+
+def test_put_without_an_archive_takes_that_of_the_name(store: LocalStore, tmp_path: Path) -> None:
+    docker_save(tmp_path / "app:v1.tar", {"app:v1": [BASE]})
+    docker_save(tmp_path / "base.tar", {"base": [BASE]})
+
+    assert store.put("app:v1").get(timeout=TIMEOUT).name == "app:v1"
+    assert store.put("base").get(timeout=TIMEOUT).name == "base:latest"
+    with pytest.raises(NoArchiveError, match=r"there is no .*/gone:latest\.tar"):
+        store.put("gone").get(timeout=TIMEOUT)
+
+
+@pytest.mark.parametrize("name", ["../secret", "..", "/etc/passwd", "a/../../b", "", "UPPER", "x" * 5000])
+def test_a_name_never_leads_out_of_the_archive_folder(store: LocalStore, tmp_path: Path, name: str) -> None:
+    with pytest.raises(InvalidNameError):
+        store.put(name).get(timeout=TIMEOUT)
+
+
+def test_load_puts_every_image_under_every_name(store: LocalStore, tmp_path: Path) -> None:
+    archive = docker_save(tmp_path / "two.tar", {"a:1,registry.example/b:2": [BASE, APP], "c": [BASE, OTHER]})
+
+    loaded = store.load(archive).get(timeout=TIMEOUT)
+
+    names = ["a:1", "registry.example/b:2", "c:latest"]
+    assert [image.name for image in loaded] == names
+    assert [image.name for image in store.list().get(timeout=TIMEOUT)] == sorted(names)
+    assert loaded[0].layers == loaded[1].layers
+
+
+def test_an_image_without_a_name_needs_one(store: LocalStore, tmp_path: Path) -> None:
+    archive = docker_save(tmp_path / "unnamed.tar", {"": [BASE]})
+
+    with pytest.raises(AmbiguousImageError, match="has no name; name it yourself"):
+        store.load(archive).get(timeout=TIMEOUT)
+
+    assert store.list().get(timeout=TIMEOUT) == ()
+    assert published(tmp_path) == set()
+    assert store.put("mine", archive).get(timeout=TIMEOUT).name == "mine:latest"
+
+
+def test_put_chooses_an_image_by_its_name_or_by_select(store: LocalStore, tmp_path: Path) -> None:
+    archive = docker_save(tmp_path / "two.tar", {"a": [BASE, APP], "b": [BASE, OTHER]})
+
+    by_name = store.put("b", archive).get(timeout=TIMEOUT)
+    selected = store.put("mine", archive, select="b").get(timeout=TIMEOUT)
+    by_digest = store.put("third", archive, select=str(by_name.config_digest)[7:23]).get(timeout=TIMEOUT)
+
+    assert by_name.layers == selected.layers == by_digest.layers
+    with pytest.raises(AmbiguousImageError, match="select one; it holds a, b"):
+        store.put("mine", archive).get(timeout=TIMEOUT)
+    with pytest.raises(AmbiguousImageError, match="no image in it is 'd'"):
+        store.put("mine", archive, select="d").get(timeout=TIMEOUT)
+
+
+def test_ten_puts_at_once_unpack_each_layer_once(store: LocalStore, tmp_path: Path) -> None:
+    archive = docker_save(tmp_path / "app.tar", {"app": [BASE, APP]})
+
+    puts = [store.put("app", archive, tmp_path / "sandbox") for _ in range(10)]
+    images = collect(puts).get(timeout=TIMEOUT)
+
+    assert len(set(images)) == 1
+    said = (tmp_path / "sandbox" / "stdout").read_text()
+    assert said.count(diff_id(BASE)) == said.count(diff_id(APP)) == 1
+
+
+def test_two_images_unpack_a_common_layer_once(store: LocalStore, tmp_path: Path, slow: bytes) -> None:
+    first = docker_save(tmp_path / "first.tar", {"first": [slow, APP]})
+    second = docker_save(tmp_path / "second.tar", {"second": [slow, OTHER]})
+
+    puts = [store.put("first", first, tmp_path / "said"), store.put("second", second, tmp_path / "said")]
+    collect(puts).get(timeout=TIMEOUT)
+
+    assert (tmp_path / "said" / "stdout").read_text().count(diff_id(slow)) == 1
+
+
+def test_discard_of_the_only_handle_stops_the_worker_and_leaves_nothing(
+    store: LocalStore, tmp_path: Path, slow: bytes
+) -> None:
+    archive = docker_save(tmp_path / "app.tar", {"app": [slow]})
+    underway = Underway()
+    put = store.put("app", archive, progress=underway)
+    underway.wait()
+
+    put.discard()
+
+    with pytest.raises(DiscardedError):
+        put.get(timeout=TIMEOUT)
+    assert staging(tmp_path) == []
+    assert published(tmp_path) == set()
+    assert store.put("app", archive).get(timeout=TIMEOUT).name == "app:latest"
+
+
+def test_discard_of_one_of_two_handles_leaves_the_other_alone(store: LocalStore, tmp_path: Path, slow: bytes) -> None:
+    archive = docker_save(tmp_path / "app.tar", {"app": [slow]})
+    underway = Underway()
+    kept, dropped = store.put("app", archive, progress=underway), store.put("app", archive)
+    underway.wait()
+
+    dropped.discard()
+
+    with pytest.raises(DiscardedError):
+        dropped.get(timeout=TIMEOUT)
+    assert kept.get(timeout=TIMEOUT).name == "app:latest"
+
+
+def test_discard_of_a_put_leaves_another_that_needs_the_same_layer(
+    store: LocalStore, tmp_path: Path, slow: bytes
+) -> None:
+    underway = Underway()
+    first = store.put("first", docker_save(tmp_path / "1.tar", {"first": [slow, APP]}), progress=underway)
+    second = store.put("second", docker_save(tmp_path / "2.tar", {"second": [slow, OTHER]}))
+    underway.wait()
+
+    first.discard()
+
+    assert second.get(timeout=TIMEOUT).name == "second:latest"
+    with pytest.raises(NotFoundError):
+        store.get("first").get(timeout=TIMEOUT)
+    assert staging(tmp_path) == []
+
+
+def test_a_worker_killed_in_mid_layer_costs_nothing(store: LocalStore, tmp_path: Path, slow: bytes) -> None:
+    underway = Underway()
+    put = store.put("app", docker_save(tmp_path / "app.tar", {"app": [slow]}), progress=underway)
+    underway.wait()
+
+    for pid in worker_pids():
+        os.kill(pid, signal.SIGKILL)
+
+    image = put.get(timeout=TIMEOUT)
+    assert len(list(image.layers[0].path.rglob("*"))) == 40_000 + 80 + 1
+    assert staging(tmp_path) == []
+
+
+def test_a_worker_killed_again_fails_that_put_alone(tmp_path: Path, slow: bytes) -> None:
+    with LocalStore.start(tmp_path / "store", workers=1) as store:
+        store.put("good", docker_save(tmp_path / "good.tar", {"good": [BASE]})).get(timeout=TIMEOUT)
+        kills: queue.SimpleQueue[None] = queue.SimpleQueue()
+
+        def kill_twice(progress: Progress) -> None:
+            if progress.entries_done and kills.qsize() < 2:
+                kills.put(None)
+                for pid in worker_pids():
+                    os.kill(pid, signal.SIGKILL)
+
+        put = store.put("app", docker_save(tmp_path / "app.tar", {"app": [slow]}), progress=kill_twice)
+
+        with pytest.raises(WorkerDiedError, match="signal 9"):
+            put.get(timeout=TIMEOUT)
+        assert staging(tmp_path) == []
+        assert store.get("good").get(timeout=TIMEOUT).name == "good:latest"
+
+
+def test_a_layer_that_is_not_what_the_config_says_is_refused(store: LocalStore, tmp_path: Path) -> None:
+    archive = tmp_path / "app.tar"
+    lying = docker_save(archive, {"app": [BASE, APP]}).read_bytes().replace(b"print('hello')", b"print('evil!')")
+    archive.write_bytes(lying)
+
+    with pytest.raises(DigestMismatchError, match=f"should have digest {diff_id(APP)}"):
+        store.put("app", archive, tmp_path / "sandbox").get(timeout=TIMEOUT)
+
+    assert "should have digest" in (tmp_path / "sandbox" / "stderr").read_text()
+    assert staging(tmp_path) == []
+    assert diff_id(APP) not in published(tmp_path)
+    with pytest.raises(NotFoundError):
+        store.get("app").get(timeout=TIMEOUT)
+
+
+def test_a_bad_copy_of_a_layer_does_not_fail_the_put_that_has_a_good_one(
+    store: LocalStore, tmp_path: Path, slow: bytes
+) -> None:
+    bad = docker_save(tmp_path / "bad.tar", {"bad": [slow]})
+    bad.write_bytes(bad.read_bytes()[: len(slow) // 2].ljust(bad.stat().st_size, b"\0"))
+    write_members(
+        tmp_path / "bad.tar",
+        {
+            "config.json": b'{"rootfs":{"diff_ids":["%s"]}}' % diff_id(slow).encode(),
+            "layer.tar": slow[: len(slow) // 2],
+            "manifest.json": b'[{"Config":"config.json","RepoTags":["bad"],"Layers":["layer.tar"]}]',
+        },
+    )
+    good = docker_save(tmp_path / "good.tar", {"good": [slow]})
+    underway = Underway()
+
+    failing = store.put("bad", bad, progress=underway)
+    underway.wait()
+    succeeding = store.put("good", good)
+
+    with pytest.raises(StoreError):
+        failing.get(timeout=TIMEOUT)
+    assert succeeding.get(timeout=TIMEOUT).name == "good:latest"
+
+
+def test_get_answers_while_a_put_runs(store: LocalStore, tmp_path: Path, slow: bytes) -> None:
+    store.put("good", docker_save(tmp_path / "good.tar", {"good": [BASE]})).get(timeout=TIMEOUT)
+    underway = Underway()
+    put = store.put("app", docker_save(tmp_path / "app.tar", {"app": [slow]}), progress=underway)
+    underway.wait()
+
+    image = store.get("good").get(timeout=TIMEOUT)
+
+    assert put.is_pending()
+    assert image.name == "good:latest"
+    put.get(timeout=TIMEOUT)
+
+
+def test_an_image_that_lost_a_layer_is_listed_but_not_served_until_it_is_put_again(
+    store: LocalStore, tmp_path: Path
+) -> None:
+    archive = docker_save(tmp_path / "app.tar", {"app": [BASE, APP]})
+    image = store.put("app", archive).get(timeout=TIMEOUT)
+    image.layers[1].path.parent.rename(tmp_path / "lost")
+
+    (listed,) = store.list().get(timeout=TIMEOUT)
+    with pytest.raises(ImageIncompleteError, match=f"{diff_id(APP)} not in the store; put it again"):
+        store.get("app").get(timeout=TIMEOUT)
+
+    assert listed.missing == (diff_id(APP),)
+    store.put("app", archive).get(timeout=TIMEOUT)
+    assert store.get("app").get(timeout=TIMEOUT) == image
+
+
+def test_remove_deletes_the_layers_that_nobody_else_has(store: LocalStore, tmp_path: Path) -> None:
+    store.load(docker_save(tmp_path / "two.tar", {"a": [BASE, APP], "b": [BASE, OTHER]})).get(timeout=TIMEOUT)
+
+    removed = store.remove("a").get(timeout=TIMEOUT)
+    store.swept().get(timeout=TIMEOUT)
+
+    assert removed.name == "a:latest"
+    assert published(tmp_path) == {diff_id(BASE), diff_id(OTHER)}
+    assert os.listdir(tmp_path / "store" / "gc") == []
+    assert len(os.listdir(tmp_path / "store" / "configs")) == 1
+    assert store.get("b").get(timeout=TIMEOUT).name == "b:latest"
+    with pytest.raises(NotFoundError, match="no image a:latest is in the store"):
+        store.remove("a").get(timeout=TIMEOUT)
+
+
+def test_removals_beside_puts_never_lose_a_layer(store: LocalStore, tmp_path: Path) -> None:
+    archives = [docker_save(tmp_path / f"{n}.tar", {f"i{n}": [BASE, APP]}) for n in range(4)]
+
+    for _ in range(10):
+        work: list[Future[ImageInfo]] = []
+        for number, archive in enumerate(archives):
+            work += [store.put(f"i{number}", archive), store.remove(f"i{(number + 1) % 4}")]
+        await_all(work).get(timeout=TIMEOUT)
+
+        assert all(image.missing == () for image in store.list().get(timeout=TIMEOUT))
+
+
+def test_progress_ends_with_all_bytes_and_entries(store: LocalStore, tmp_path: Path, slow: bytes) -> None:
+    underway = Underway()
+    archive = docker_save(tmp_path / "app.tar", {"app": [slow, APP]})
+    told: queue.SimpleQueue[Progress] = queue.SimpleQueue()
+
+    class Agent(Actor):
+        def hear(self, progress: Progress) -> None:
+            told.put(progress)
+
+    agent = Agent.start()
+
+    first = store.put("app", archive, progress=underway)
+    second = store.put("app", archive, progress=defer(agent, Agent.hear))
+    collect([first, second]).get(timeout=TIMEOUT)
+
+    last = told.get(timeout=TIMEOUT)
+    while not last.done:
+        last = told.get(timeout=TIMEOUT)
+    assert last.names == ("app:latest",)
+    assert last.bytes_done == last.bytes_expected == len(slow) + len(APP)
+    assert last.entries_done == last.entries_expected == 40_000 + 1
+    assert any(0 < seen.bytes_done < seen.bytes_expected for seen in underway.seen)
+
+
+def test_a_progress_listener_that_fails_hurts_nobody(
+    store: LocalStore, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail(_: Progress) -> None:
+        raise RuntimeError("listener")
+
+    image = store.put("app", docker_save(tmp_path / "app.tar", {"app": [APP]}), progress=fail).get(timeout=TIMEOUT)
+
+    assert image.name == "app:latest"
+
+
+def test_close_during_a_put_stops_it_and_leaves_nothing(tmp_path: Path, slow: bytes) -> None:
+    store = LocalStore.start(tmp_path / "store")
+    underway = Underway()
+    put = store.put("app", docker_save(tmp_path / "app.tar", {"app": [slow]}), progress=underway)
+    underway.wait()
+
+    store.close()
+    store.close()
+
+    assert put.is_discarded()
+    assert staging(tmp_path) == []
+    assert worker_pids() == set()
+    with pytest.raises(StoreClosedError):
+        store.get("app").get(timeout=TIMEOUT)
+
+
+def test_an_unreadable_checkpoint_stops_the_store_and_stays(tmp_path: Path) -> None:
+    checkpoint = tmp_path / "store" / "storedImages"
+    checkpoint.parent.mkdir()
+    checkpoint.write_bytes(b"\xff\xff\xff\xff garbage")
+    archive = docker_save(tmp_path / "app.tar", {"app": [APP]})
+
+    with LocalStore.start(tmp_path / "store") as store:
+        for operation in (store.list, store.recover, lambda: store.get("app"), lambda: store.put("app", archive)):
+            with pytest.raises(StoreError, match="storedImages: it says it has 4294967295 bytes"):
+                _get(operation)
+
+    assert checkpoint.read_bytes() == b"\xff\xff\xff\xff garbage"
+
+
+def _get(operation: Callable[[], Future[object]]) -> object:
+    return operation().get(timeout=TIMEOUT)
+
+
+@pytest.mark.parametrize("entries", [0, 1, 15_000, 30_000])
+def test_a_killed_program_leaves_a_store_that_a_new_one_puts_right(tmp_path: Path, slow: bytes, entries: int) -> None:
+    archive = docker_save(tmp_path / "app.tar", {"app": [APP, slow]})
+    program = textwrap.dedent(
+        f"""
+        import os, signal
+        from pykka_imagestore import LocalStore
+        store = LocalStore.start({str(tmp_path / "store")!r})
+        store.put("first", {str(docker_save(tmp_path / "first.tar", {"first": [BASE]}))!r}).get()
+        def die(progress):
+            if progress.entries_done >= {entries}:
+                os.kill(os.getpid(), signal.SIGKILL)
+        store.put("app", {str(archive)!r}, progress=die).get()
+        """
+    )
+    ended = subprocess.run([sys.executable, "-c", program], check=False, timeout=TIMEOUT)
+    assert ended.returncode == -signal.SIGKILL
+
+    with LocalStore.start(tmp_path / "store") as store:
+        names = [image.name for image in store.list().get(timeout=TIMEOUT)]
+        store.recover().get(timeout=TIMEOUT)
+        store.swept().get(timeout=TIMEOUT)
+        assert staging(tmp_path) == []
+        assert "first:latest" in names
+        assert all(store.get(name).get(timeout=TIMEOUT) for name in names)
+        store.put("app", archive).get(timeout=TIMEOUT)
+
+
+@pytest.mark.root
+def test_a_full_disk_fails_the_put_and_leaves_the_store_as_it_was(tmp_path: Path, slow: bytes) -> None:
+    mount = tmp_path / "store"
+    mount.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=16m", "tmpfs", mount], check=False)
+    if mounted.returncode != 0:
+        pytest.skip("needs to mount a tmpfs")
+    try:
+        with LocalStore.start(mount) as store:
+            store.put("good", docker_save(tmp_path / "good.tar", {"good": [BASE]})).get(timeout=TIMEOUT)
+
+            with pytest.raises(OSError, match="No space left on device"):
+                store.put("app", docker_save(tmp_path / "app.tar", {"app": [slow]})).get(timeout=TIMEOUT)
+
+            assert staging(tmp_path) == []
+            assert [image.name for image in store.list().get(timeout=TIMEOUT)] == ["good:latest"]
+            store.put("more", docker_save(tmp_path / "more.tar", {"more": [APP]})).get(timeout=TIMEOUT)
+    finally:
+        subprocess.run(["umount", mount], check=True)
+
+
+def test_a_compressed_archive_is_inflated_once_and_its_copy_removed(store: LocalStore, tmp_path: Path) -> None:
+    plain = docker_save(tmp_path / "app.tar", {"app": [BASE, APP]})
+    wrapped = tmp_path / "app.tar.gz"
+    wrapped.write_bytes(gzip.compress(plain.read_bytes()))
+
+    image = store.put("app", wrapped).get(timeout=TIMEOUT)
+
+    assert [layer.diff_id for layer in image.layers] == [diff_id(BASE), diff_id(APP)]
+    assert staging(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    ("archive", "sentence"),
+    [
+        ("gone.tar", "No such file or directory"),
+        (".", "Is a directory|is no file"),
+        ("/dev/zero", "is no file"),
+        ("empty.tar", "is no image archive"),
+        ("text.tar", "is no image archive"),
+    ],
+)
+def test_what_is_no_archive_is_refused(store: LocalStore, tmp_path: Path, archive: str, sentence: str) -> None:
+    (tmp_path / "empty.tar").touch()
+    (tmp_path / "text.tar").write_text("hello\n" * 1000)
+
+    with pytest.raises((StoreError, OSError), match=sentence):
+        store.put("app", tmp_path / archive).get(timeout=TIMEOUT)
+
+    assert staging(tmp_path) == []
+
+
+def test_actors_of_the_store_are_gone_after_close(tmp_path: Path) -> None:
+    store = LocalStore.start(tmp_path / "store")
+    store.list().get(timeout=TIMEOUT)
+
+    store.close()
+
+    assert pykka.ActorRegistry.get_all() == []
+
+
+def test_layers_lie_where_only_their_owner_may_enter(store: LocalStore, tmp_path: Path) -> None:
+    store.list().get(timeout=TIMEOUT)
+
+    assert (tmp_path / "store").stat().st_mode & 0o777 == 0o700
