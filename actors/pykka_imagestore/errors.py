@@ -118,7 +118,8 @@ class LayerError(ArchiveError):
         self.archive, self.layer, self.index, self.name, self.reason = archive, layer, index, name, reason
 
     def __str__(self) -> str:
-        entry = "" if self.index is None else f"entry {self.index} {shown(self.name)} "
+        name = f"{shown(self.name)} " if self.name else ""
+        entry = "" if self.index is None else f"entry {self.index} {name}"
         return (
             f"{self.archive}: layer {self.layer}: {entry}{self.reason}. Nothing of this layer was kept; "
             "rebuild the image, or report it to its publisher"

@@ -104,7 +104,7 @@ def read_entries(source: Source) -> Iterator[Entry]:
             _override(entry, {**defaults, **overrides})
             overrides = {}
         if entry.kind != FILE or entry.size < 0 or entry.name[-1:] == b"/":
-            _settle(entry)
+            _settle(entry, source)
         padding = -entry.size % BLOCK
         yield entry
         index += 1
@@ -243,7 +243,11 @@ def _apply_extension(kind: int, data: bytes, defaults: dict[bytes, bytes], overr
 def _override(entry: Entry, records: dict[bytes, bytes]) -> None:
     xattrs = {}
     for key, value in records.items():
-        if key == b"path":
+        if key.startswith(_XATTR):
+            xattrs[key[len(_XATTR) :]] = value
+        elif not value:
+            continue  # takes back what a global header said
+        elif key == b"path":
             entry.name = value
         elif key == b"linkpath":
             entry.link = value
@@ -251,8 +255,6 @@ def _override(entry: Entry, records: dict[bytes, bytes]) -> None:
             setattr(entry, key.decode(), _decimal(value, key.decode()))
         elif key == b"mtime":
             entry.mtime_ns = parse_time(value)
-        elif key.startswith(_XATTR):
-            xattrs[key[len(_XATTR) :]] = value
         elif key.startswith(b"GNU.sparse."):
             msg = "is a sparse file, which this version does not support"
             raise TarError(msg)
@@ -260,10 +262,8 @@ def _override(entry: Entry, records: dict[bytes, bytes]) -> None:
         entry.xattrs = xattrs
 
 
-def _settle(entry: Entry) -> None:
+def _settle(entry: Entry, source: Source) -> None:
     """Settle what an entry is that may be no plain file; refuse what is not supported."""
-    if entry.kind == FILE and entry.name.endswith(b"/"):
-        entry.kind = DIRECTORY  # as before ustar, and as some tools still write
     if entry.kind in _WITHOUT_BODY:
         entry.size = 0
     elif entry.kind == _GNU_SPARSE:
@@ -275,6 +275,10 @@ def _settle(entry: Entry) -> None:
     elif entry.size < 0:
         msg = "has a negative size"
         raise TarError(msg)
+    else:
+        # A folder, as before ustar and as some tools still write; a body that it has is passed over, as Go does.
+        source.skip(entry.size + -entry.size % BLOCK)
+        entry.kind, entry.size = DIRECTORY, 0
 
 
 def parse_time(value: bytes) -> int:

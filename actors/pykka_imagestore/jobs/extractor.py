@@ -42,7 +42,6 @@ WHITEOUT_META_PREFIX = b".wh..wh."  # aufs' own bookkeeping: no content
 _CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _WHITEOUT_DEVICE = os.makedev(0, 0)
 _MAX_OPEN_FOLDERS = 128
-_MAX_DEPTH = 256  # each open folder is a descriptor
 _MAX_SYMLINKS = 40  # as the kernel has it
 _MAX_ID = (1 << 32) - 2  # the one above means "leave it"
 _MAX_UNSET_LISTED = 1000
@@ -50,7 +49,11 @@ _OVERLAY_XATTRS = (b"trusted.overlay.", b"user.overlay.")
 _NODE_TYPES = {CHARACTER_DEVICE: stat.S_IFCHR, BLOCK_DEVICE: stat.S_IFBLK, FIFO: stat.S_IFIFO}
 # What the kernel says of a name or a link that no file system takes: the entry's fault, not the disk's.
 _ENTRY_FAULTS = frozenset({errno.ENAMETOOLONG, errno.ELOOP, errno.ENOENT, errno.ENOTDIR, errno.EINVAL, errno.EMLINK})
-_UNSETTABLE = frozenset({errno.EPERM, errno.EACCES, errno.ENOTSUP, errno.EINVAL, errno.ENOENT})
+_UNSETTABLE = frozenset(
+    {errno.EPERM, errno.EACCES, errno.ENOTSUP, errno.EINVAL, errno.ENOENT, errno.ERANGE, errno.E2BIG}
+)
+_SET_ID = stat.S_ISUID | stat.S_ISGID
+_NOWHERE = (-1, b"")
 
 
 @dataclass(slots=True)
@@ -94,7 +97,6 @@ class Extractor:
         self._privileged = os.geteuid() == 0
         self._owner = (os.geteuid(), os.getegid())
         self._umask = _umask()
-        self._late_bits = self._umask | stat.S_ISUID | stat.S_ISGID  # writing and chown clear the set-ID bits
         self._make: dict[int, Callable[[Entry, int, bytes, bytes], None]] = {
             DIRECTORY: self._make_directory,
             SYMLINK: self._make_symlink,
@@ -126,7 +128,7 @@ class Extractor:
     def finish(self) -> Outcome:
         """Give the folders their modes and times, deepest first; return what became of the layer."""
         self._forget_folders()
-        for path in sorted(self._times, key=lambda path: path.count(b"/"), reverse=True):
+        for path in sorted(self._times, key=lambda path: path.count(b"/") + bool(path), reverse=True):
             self._finish_folder(path, self._times[path])
         self.outcome.implicit_directories = sorted(self._implicit)
         return self.outcome
@@ -141,7 +143,9 @@ class Extractor:
         if place is None or name in _NO_NAMES:
             place, name = self._find_place(entry)
         folder, parent = place
-        if name[:4] == WHITEOUT_PREFIX:
+        if folder < 0:
+            stream.skip(entry.size)
+        elif name[:4] == WHITEOUT_PREFIX:
             stream.skip(entry.size)
             self._apply_whiteout(folder, parent, name)
         elif entry.kind == FILE and name:
@@ -158,31 +162,40 @@ class Extractor:
         """Return an entry's parent, descriptor and path, and its name in there; the name of the root is empty."""
         if len(self._folders) > _MAX_OPEN_FOLDERS or len(self._places) > _MAX_OPEN_FOLDERS:
             self._forget_folders()
-        path = clean_path(entry.name)
-        parent, _, name = path.rpartition(b"/")
-        place = self._folder(parent), self._aliases.get(parent, parent)
+        parent, _, name = clean_path(entry.name).rpartition(b"/")
+        place = self._place_below(parent)
         above, _, last = entry.name.rpartition(b"/")
         if last not in _NO_NAMES:
             self._places[above] = place
         return place, name
 
+    def _place_below(self, parent: bytes) -> tuple[int, bytes]:
+        if parent.startswith(WHITEOUT_META_PREFIX):
+            return _NOWHERE
+        if (b"/" + parent).find(b"/" + WHITEOUT_PREFIX) >= 0:
+            msg = "lies below a whiteout"
+            raise TarError(msg)
+        return self._folder(parent), self._aliases.get(parent, parent)
+
     # -- one method for each type
 
     def _make_file(self, entry: Entry, folder: int, parent: bytes, name: bytes, stream: LayerStream) -> None:
+        mode = entry.mode
+        made_with = (mode | stat.S_IWUSR if entry.xattrs else mode) & ~_SET_ID
         try:
-            file = os.open(name, _CREATE, entry.mode, dir_fd=folder)
+            file = os.open(name, _CREATE, made_with, dir_fd=folder)
         except FileExistsError:
             folder = self._clear(folder, parent, name)
-            file = os.open(name, _CREATE, entry.mode, dir_fd=folder)
+            file = os.open(name, _CREATE, made_with, dir_fd=folder)
         try:
             if entry.size:
                 stream.write_to(file, entry.size)
             if (entry.uid, entry.gid) != self._owner:
-                self._chown(entry, _join(parent, name), file)
+                mode = self._chown(entry, _join(parent, name), file)
             if entry.xattrs:
                 self._set_xattrs(entry, _join(parent, name), file)
-            if entry.mode & self._late_bits:
-                os.fchmod(file, entry.mode)
+            if made_with & self._umask or made_with != mode:
+                os.fchmod(file, mode)
             os.utime(file, ns=(entry.mtime_ns, entry.mtime_ns))
         finally:
             os.close(file)
@@ -226,10 +239,14 @@ class Extractor:
             raise TarError(msg) from error
 
     def _make_node(self, entry: Entry, folder: int, parent: bytes, name: bytes) -> None:
+        if entry.kind == CHARACTER_DEVICE and entry.major == entry.minor == 0:
+            self._apply_whiteout(folder, parent, WHITEOUT_PREFIX + name)  # which is what overlayfs takes it for
+            return
         if _exists(name, folder):
             folder = self._clear(folder, parent, name)
         try:
-            os.mknod(name, _NODE_TYPES[entry.kind] | entry.mode, os.makedev(entry.major, entry.minor), dir_fd=folder)
+            mode = _NODE_TYPES[entry.kind] | entry.mode & ~_SET_ID
+            os.mknod(name, mode, os.makedev(entry.major, entry.minor), dir_fd=folder)
         except PermissionError:
             self._leave_unset(_join(parent, name), "device")
             return
@@ -239,22 +256,24 @@ class Extractor:
 
     def _set_node_metadata(self, entry: Entry, folder: int, parent: bytes, name: bytes) -> None:
         path = _join(parent, name)
+        mode = entry.mode
         if (entry.uid, entry.gid) != self._owner:
-            self._chown(entry, path, name, folder)
-        if entry.kind != SYMLINK and entry.mode & self._late_bits:
-            os.chmod(name, entry.mode, dir_fd=folder)
+            mode = self._chown(entry, path, name, folder)
+        if entry.kind != SYMLINK and mode & (self._umask | _SET_ID):
+            os.chmod(name, mode, dir_fd=folder)
         if entry.xattrs:
             # There is no lsetxattr relative to a folder: this is its spelling, and follows nothing.
             self._set_xattrs(entry, path, b"/proc/self/fd/%d/%s" % (folder, name))
         os.utime(name, ns=(entry.mtime_ns, entry.mtime_ns), dir_fd=folder, follow_symlinks=False)
 
     def _set_folder_metadata(self, entry: Entry, path: bytes, *, existed: bool) -> None:
+        mode = entry.mode
         if existed or (entry.uid, entry.gid) != self._owner:
-            self._chown(entry, path, self._folder(path))
+            mode = self._chown(entry, path, self._folder(path))
         if entry.xattrs:
             self._set_xattrs(entry, path, self._folder(path))
         made_with = _folder_mode(entry.mode) & ~self._umask
-        self._times[path] = _FolderTimes(entry.mode if existed or entry.mode != made_with else None, entry.mtime_ns)
+        self._times[path] = _FolderTimes(mode if existed or mode != made_with else None, entry.mtime_ns)
 
     def _finish_folder(self, path: bytes, times: _FolderTimes) -> None:
         if len(self._folders) > _MAX_OPEN_FOLDERS:
@@ -268,18 +287,31 @@ class Extractor:
         else:
             os.utime(self._root, ns=(times.mtime_ns, times.mtime_ns))
 
-    def _chown(self, entry: Entry, path: bytes, where: int | bytes, folder: int | None = None) -> None:
-        """Set the owner of an open file, or of the entry of that name in ``folder``."""
+    def _chown(self, entry: Entry, path: bytes, where: int | bytes, folder: int | None = None) -> int:
+        """Set the owner of an open file, or of the entry of that name in ``folder``.
+
+        Returns:
+            The mode that the entry may have: without its set-ID bits if it does not get the owner they speak of.
+        """
         if not (0 <= entry.uid <= _MAX_ID and 0 <= entry.gid <= _MAX_ID):
             msg = f"has an owner out of range, {entry.uid}:{entry.gid}"
             raise TarError(msg)
-        if not self._privileged:
-            if (entry.uid, entry.gid) != self._owner:
-                self._leave_unset(path, "owner")
-        elif folder is None:
-            os.chown(where, entry.uid, entry.gid)
-        else:
-            os.chown(where, entry.uid, entry.gid, dir_fd=folder, follow_symlinks=False)
+        if self._privileged or (entry.uid, entry.gid) == self._owner:
+            try:
+                if folder is None:
+                    os.chown(where, entry.uid, entry.gid)
+                else:
+                    os.chown(where, entry.uid, entry.gid, dir_fd=folder, follow_symlinks=False)
+            except OSError as error:
+                # EINVAL: a user namespace that has no such owner.
+                if error.errno not in (errno.EPERM, errno.EINVAL):
+                    raise
+            else:
+                return entry.mode
+        self._leave_unset(path, "owner")
+        if entry.mode & _SET_ID:
+            self._leave_unset(path, "mode")
+        return entry.mode & ~_SET_ID
 
     def _set_xattrs(self, entry: Entry, path: bytes, where: int | bytes) -> None:
         for key, value in entry.xattrs.items():
@@ -362,19 +394,22 @@ class Extractor:
             return self._descend(self._aliases[path], make=make)
 
     def _descend(self, path: bytes, *, make: bool) -> int:
-        """Open a folder from its nearest open ancestor down."""
+        """Open a folder from its nearest open ancestor down; keep only the last of a long way open."""
         ancestor, missing = path, []
         while ancestor not in self._folders:
             ancestor, _, name = ancestor.rpartition(b"/")
             missing.append(name)
-        if len(missing) > _MAX_DEPTH:
-            msg = f"lies more than {_MAX_DEPTH} folders deep"
-            raise TarError(msg)
-        folder = self._folders[ancestor]
-        for name in reversed(missing):
-            folder = self._enter(folder, ancestor, name, make=make)
-            ancestor = _join(ancestor, name)
-            self._folders[ancestor] = folder
+        folder, kept = self._folders[ancestor], True
+        while missing:
+            try:
+                below = self._enter(folder, ancestor, missing[-1], make=make)
+            finally:
+                if not kept:
+                    os.close(folder)
+            ancestor = _join(ancestor, missing.pop())
+            folder, kept = below, len(missing) < _MAX_OPEN_FOLDERS
+            if kept:
+                self._folders[ancestor] = folder
         return folder
 
     def _enter(self, folder: int, parent: bytes, name: bytes, *, make: bool) -> int:
@@ -388,7 +423,9 @@ class Extractor:
             path = _join(parent, name)
             if stat.S_ISLNK(_lstat(name, folder).st_mode):
                 raise _SymlinkMetError from None
-            if not (make and path in self._whiteouts):
+            if path in self._whiteouts and not make:
+                raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT)) from None
+            if path not in self._whiteouts:
                 msg = f"has a parent {path.decode('utf-8', 'backslashreplace')!r} that is no folder"
                 raise TarError(msg) from None
             os.unlink(name, dir_fd=folder)

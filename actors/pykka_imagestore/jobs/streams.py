@@ -10,6 +10,7 @@ import hashlib
 import io
 import lzma
 import os
+import re
 from collections.abc import Callable
 from typing import BinaryIO, Protocol, cast
 
@@ -23,8 +24,9 @@ from pykka_imagestore.core.tar import TarError
 BLOCK_BYTES = 256 * 1024
 MAX_ZSTD_WINDOW_BYTES = 32 << 20  # the decoder keeps this much
 
-_GZIP, _BZIP2, _XZ, _ZSTD = b"\x1f\x8b", b"BZh", b"\xfd7zXZ\0", b"\x28\xb5\x2f\xfd"
-MAGIC_BYTES = 6
+_GZIP, _XZ, _ZSTD = b"\x1f\x8b", b"\xfd7zXZ\0", b"\x28\xb5\x2f\xfd"
+_BZIP2 = re.compile(rb"BZh[1-9](1AY&SY|\x17rE8P\x90)")  # with its first block's, since a tar may begin with "BZh"
+MAGIC_BYTES = 10
 
 
 class Readable(Protocol):
@@ -58,7 +60,7 @@ class ExtentFile(io.RawIOBase):
 
 def is_compressed(magic: bytes) -> bool:
     """Tell from a file's first bytes whether it is of a compression that we read."""
-    return magic.startswith((_GZIP, _BZIP2, _XZ, _ZSTD))
+    return magic.startswith((_GZIP, _XZ, _ZSTD)) or _BZIP2.match(magic) is not None
 
 
 def inflate(file: BinaryIO | io.RawIOBase, magic: bytes) -> Readable:
@@ -71,7 +73,7 @@ def inflate(file: BinaryIO | io.RawIOBase, magic: bytes) -> Readable:
         return cast(Readable, decompressor.stream_reader(source, read_across_frames=True))
     if magic.startswith(_XZ):
         return cast(Readable, lzma.LZMAFile(source))
-    if magic.startswith(_BZIP2):
+    if _BZIP2.match(magic):
         return cast(Readable, bz2.BZ2File(source))
     return cast(Readable, source)
 

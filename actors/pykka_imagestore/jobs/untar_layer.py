@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -100,8 +100,7 @@ def unpack(layer: Extent, rootfs: Path, diff_id: DiffID | None, *, record: Path 
         extractor = Extractor(root)
         ticker.attach(stream, extractor.outcome)
         try:
-            _extract_all(layer, stream, extractor)
-            outcome = extractor.finish()
+            outcome = _extract_all(layer, stream, extractor)
         finally:
             extractor.close()
     found = stream.diff_id()
@@ -144,19 +143,23 @@ def _opened(layer: Extent, rootfs: Path) -> Iterator[tuple[int, int]]:
 
 
 def _disown(root: int) -> None:
-    """Give the root the plain mode and owner: a set-group-ID bit from above would reach every file in it."""
+    """Give the root its plain mode and owner: a set-group-ID bit or an ACL from above would reach every file in it."""
     os.fchown(root, os.geteuid(), os.getegid())
+    for acl in ("system.posix_acl_default", "system.posix_acl_access"):
+        with suppress(OSError):  # there is none, or this file system has no such thing
+            os.removexattr(root, acl)
     os.fchmod(root, 0o755)
 
 
-def _extract_all(layer: Extent, stream: LayerStream, extractor: Extractor) -> None:
-    index, name = -1, b""
+def _extract_all(layer: Extent, stream: LayerStream, extractor: Extractor) -> Outcome:
+    index, name = 0, b""  # of the entry at fault; one whose header is has no name yet
     try:
         for entry in read_entries(stream):
-            index, name = entry.index, entry.name
+            name = entry.name
             extractor.extract(entry, stream)
-        index, name = index + 1, b""
+            index, name = entry.index + 1, b""
         stream.drain()
+        return extractor.finish()
     except EscapeError as error:
         raise EscapingEntryError(layer.path, layer.name, index, name, str(error)) from error
     except TarError as error:
