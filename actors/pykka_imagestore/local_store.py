@@ -73,8 +73,11 @@ class LocalStore:
     block, stops all work and the worker processes.
     """
 
-    def __init__(self, actor: pykka.ActorRef[LocalStoreActor], references: ReferenceStore, pool: WorkerPool) -> None:
+    def __init__(
+        self, actor: pykka.ActorRef[LocalStoreActor], paths: StorePaths, references: ReferenceStore, pool: WorkerPool
+    ) -> None:
         self._actor = actor
+        self._info = partial(_info, paths)
         self._references = references
         self._pool = pool
 
@@ -104,7 +107,7 @@ class LocalStore:
         references = ReferenceStore.start(paths.root, durable=durable)
         archives = None if archive_dir is None else Path(archive_dir).absolute()
         actor = LocalStoreActor.start(paths, references, pool, archives, durable=durable)
-        return cls(actor, references, pool)
+        return cls(actor, paths, references, pool)
 
     def __enter__(self) -> Self:
         return self
@@ -181,11 +184,12 @@ class LocalStore:
             InvalidNameError: ``name`` is no image name.
             NotFoundError: It is not there; ImageIncompleteError if some of its layers are not.
         """
-        return self._ask(LocalStoreActor.get, name)
+        return self._references.get(name).then(self._info).repair(_say_if_closed)
 
     def list(self) -> Future[tuple[ImageInfo, ...]]:
         """Return all images, by name, incomplete ones too."""
-        return self._ask(LocalStoreActor.list)
+        images = self._references.list()
+        return images.then(lambda images: tuple(map(self._info, images))).repair(_say_if_closed)
 
     def config(self, name: str) -> Future[bytes]:
         """Return an image's config, JSON, byte for byte as the archive had it.
@@ -265,6 +269,7 @@ class LocalStoreActor(Actor):
     ) -> None:
         super().__init__()
         self._paths = paths
+        self._info = partial(_info, paths)
         self._references = references
         self._pool = pool
         self._archive_dir = archive_dir
@@ -310,12 +315,6 @@ class LocalStoreActor(Actor):
         if listener is not None:
             self._feeds[request.key].listen(listener)
         return handle
-
-    async def get(self, name: str) -> ImageInfo:
-        return self._info(await self._references.get(name))
-
-    async def list(self) -> tuple[ImageInfo, ...]:
-        return tuple(self._info(image) for image in await self._references.list())
 
     async def config(self, name: str) -> bytes:
         image = await self._references.get(name)
@@ -503,12 +502,6 @@ class LocalStoreActor(Actor):
     async def _take_out(self, diff_id: DiffID) -> None:
         self._delete_behind(await self._lane.run(partial(take_out_layer, self._paths), diff_id))
 
-    # -- inside
-
-    def _info(self, image: DockerImage) -> ImageInfo:
-        layers = tuple(Layer(diff_id, self._paths.rootfs(diff_id)) for diff_id in image.layer_ids)
-        return ImageInfo(image.name, layers, image.config_digest, image.missing)
-
 
 def _say_if_closed(answer: Future[T]) -> Future[T]:
     if isinstance(answer.error(), pykka.ActorDeadError):
@@ -535,6 +528,11 @@ def _find_archive(archive_dir: Path | None, request: PutRequest) -> str:
 
 def _absolute(path: str | Path | None) -> str | None:
     return None if path is None else str(Path(path).absolute())
+
+
+def _info(paths: StorePaths, image: DockerImage) -> ImageInfo:
+    layers = tuple(Layer(diff_id, paths.rootfs(diff_id)) for diff_id in image.layer_ids)
+    return ImageInfo(image.name, layers, image.config_digest, image.missing)
 
 
 def _forget_deletion(actor: LocalStoreActor, deletion: Future[None]) -> None:
