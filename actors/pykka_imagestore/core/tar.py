@@ -150,7 +150,8 @@ def parse_pax(data: bytes) -> dict[bytes, bytes]:
         digits = data[position:space]
         end = position + int(digits) if space > 0 and digits.isdigit() else 0
         key, equals, value = data[space + 1 : end - 1].partition(b"=")
-        if not (space < end <= len(data) and data[end - 1] == ord("\n") and equals and key and b"\0" not in key):
+        sound = position < space < end <= len(data) and data[end - 1] == ord("\n")
+        if not (sound and equals and key and b"\0" not in key):
             msg = "has a malformed pax record"
             raise TarError(msg)
         if b"\0" in value and key in (b"path", b"linkpath", b"uname", b"gname"):
