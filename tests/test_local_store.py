@@ -330,7 +330,9 @@ def test_removals_beside_puts_never_lose_a_layer(store: LocalStore, tmp_path: Pa
             work += [store.put(f"i{number}", archive), store.remove(f"i{(number + 1) % 4}")]
         await_all(work).get(timeout=TIMEOUT)
 
-        assert all(image.missing == () for image in store.list().get(timeout=TIMEOUT))
+        images = store.list().get(timeout=TIMEOUT)
+        assert all(image.missing == () for image in images)
+        assert all(store.config(image.name).get(timeout=TIMEOUT) for image in images)
 
 
 def test_progress_ends_with_all_bytes_and_entries(store: LocalStore, tmp_path: Path, slow: bytes) -> None:

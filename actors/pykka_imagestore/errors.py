@@ -61,7 +61,7 @@ class AmbiguousImageError(InvalidInputError):
         self.archive, self.reason, self.choices = archive, reason, choices
 
     def __str__(self) -> str:
-        return f"{self.archive}: {self.reason}; it holds {', '.join(self.choices)}. Nothing was stored"
+        return f"{self.archive}: {self.reason}; it holds {_listed(self.choices)}. Nothing was stored"
 
 
 class ArchiveError(StoreError):
@@ -157,7 +157,7 @@ class ImageIncompleteError(NotFoundError):
         self.name, self.missing = name, missing
 
     def __str__(self) -> str:
-        return f"image {self.name} is incomplete: {', '.join(self.missing)} not in the store; put it again"
+        return f"image {self.name} is incomplete: {_listed(self.missing)} not in the store; put it again"
 
 
 class NoArchiveError(NotFoundError):
@@ -205,7 +205,17 @@ class StoreClosedError(StateError):
         return "the store is closed"
 
 
-def shown(name: bytes) -> str:
+def shown(name: bytes | str) -> str:
     """Return a name from an archive for a sentence: quoted, escaped, and not longer than a line."""
-    text = repr(name.decode("utf-8", "backslashreplace"))
+    text = repr(name if isinstance(name, str) else name.decode("utf-8", "backslashreplace"))
     return text if len(text) <= 200 else f"{text[:200]}…'"
+
+
+def _listed(names: Sequence[str]) -> str:
+    """Return some names for a sentence: as they are if nothing in them could harm a terminal, and not all of many."""
+    some = (name if name.isprintable() and len(name) <= 200 else shown(name) for name in names[:_MOST_LISTED])
+    more = f" and {len(names) - _MOST_LISTED} more" if len(names) > _MOST_LISTED else ""
+    return ", ".join(some) + more
+
+
+_MOST_LISTED = 20

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping
+from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -280,9 +280,10 @@ class LocalStoreActor(Actor):
         self._layers: SingleFlight[DiffID, None] = SingleFlight()
         self._feeds: dict[object, ProgressFeed] = {}
         self._deletions: set[Future[None]] = set()
-        # Layers that a put counts on: a removal leaves them alone. The count of pins tells whether any came meanwhile.
-        self._pins: Counter[DiffID] = Counter()
-        self._pins_taken = 0
+        # Layers and configs that a put counts on: a removal leaves them alone. The second tells whether any came or
+        # went meanwhile.
+        self._pins: Counter[str] = Counter()
+        self._pin_changes = 0
         # Short file operations only, in a thread of their own: the worker processes may all be busy.
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="local-store")
         self._lane = WorkerPool(executor=self._thread)
@@ -389,7 +390,7 @@ class LocalStoreActor(Actor):
             config = legacy_config(image.config, diff_ids)
         layers = dict(zip(diff_ids, image.layers, strict=True))
         feed.expect(planned.names, {diff_id: layer.size for diff_id, layer in layers.items()})
-        with self._pinned(layers):
+        with self._pinned([*layers, sha256(config)]):
             await self.put_layers(layers, sandbox)
             write = partial(write_config, self._paths, disk=disk(durable=self._durable))
             await self._lane.run(write, config)
@@ -455,15 +456,15 @@ class LocalStoreActor(Actor):
         self._tell_complete(diff_id, counts.entries)
 
     @contextmanager
-    def _pinned(self, diff_ids: Iterable[DiffID]) -> Iterator[None]:
-        pins = list(diff_ids)
+    def _pinned(self, pins: Sequence[str]) -> Iterator[None]:
         self._pins.update(pins)
-        self._pins_taken += 1
+        self._pin_changes += 1
         try:
             yield
         finally:
             self._pins.subtract(pins)
             self._pins = +self._pins
+            self._pin_changes += 1
 
     def _tell_counts(self, diff_id: DiffID, counts: LayerCounts) -> None:
         for feed in self._feeds.values():
@@ -477,22 +478,23 @@ class LocalStoreActor(Actor):
 
     async def _drop_unused(self, image: DockerImage) -> None:
         layers, configs = await self._in_use()
-        # No await from here to the join: a put that pins a layer now finds the removal in flight, and waits for it.
-        unused = [
+        # No await from here to the end: a put that pins a layer now finds the removal in flight, and waits for it.
+        unused: list[Future[None]] = [
             self._layers.join(diff_id, partial(self._start_taking_out, diff_id))
             for diff_id in set(image.layer_ids) - layers
             if diff_id not in self._pins and diff_id not in self._layers
         ]
+        config = image.config_digest
+        if config is not None and config not in configs and config not in self._pins:
+            unused.append(self._lane.run(partial(remove_config, self._paths), config))
         await gather(unused)
-        if image.config_digest is not None and image.config_digest not in configs:
-            await self._lane.run(partial(remove_config, self._paths), image.config_digest)
 
     async def _in_use(self) -> tuple[set[DiffID], set[str | None]]:
-        """Return the layers and configs of all images, as of a moment since when no put has begun to count on any."""
+        """Return the layers and configs of all images, as of a moment since when no put has begun or ended."""
         while True:
-            taken = self._pins_taken
+            changes = self._pin_changes
             images = await self._references.list()
-            if taken == self._pins_taken:
+            if changes == self._pin_changes:
                 layers = {layer for image in images for layer in image.layer_ids}
                 return layers, {image.config_digest for image in images}
 

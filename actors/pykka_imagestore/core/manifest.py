@@ -13,11 +13,12 @@ from typing import Any, Protocol
 
 from pykka_imagestore.core.archive import ArchivedImage, Extent
 from pykka_imagestore.core.digest import DiffID, is_sha256, sha256
-from pykka_imagestore.errors import ArchiveError, DigestMismatchError, UnsupportedArchiveError
+from pykka_imagestore.errors import ArchiveError, DigestMismatchError, UnsupportedArchiveError, shown
 
 MANIFEST = "manifest.json"
 REPOSITORIES = "repositories"
 MAX_LAYERS = 1000  # overlayfs takes 500
+MAX_NESTING = 100
 
 _HEX = re.compile(r"[a-f0-9]{64}")
 _CONFIG_NAME = re.compile(r"(?:.*/|sha256:)?([a-f0-9]{64})(?:\.json)?")
@@ -96,7 +97,7 @@ def _read_image(members: MemberReader, entry: object, where: str) -> ArchivedIma
     _check_config_name(members, config_name, config)
     diff_ids = _diff_ids(members, config, config_name)
     if len(diff_ids) != len(layer_names):
-        reason = f"{where} has {len(layer_names)} layers, but its config {config_name!r} lists {len(diff_ids)}"
+        reason = f"{where} has {len(layer_names)} layers, but its config {shown(config_name)} lists {len(diff_ids)}"
         raise ArchiveError(members.archive, reason)
     return ArchivedImage(names, config, tuple(map(members.extent, layer_names)), diff_ids)
 
@@ -104,18 +105,18 @@ def _read_image(members: MemberReader, entry: object, where: str) -> ArchivedIma
 def _check_config_name(members: MemberReader, name: str, config: bytes) -> None:
     claimed = _CONFIG_NAME.fullmatch(name)
     if claimed and sha256(config) != f"sha256:{claimed[1]}":
-        raise DigestMismatchError(members.archive, f"config {name}", f"sha256:{claimed[1]}", sha256(config))
+        raise DigestMismatchError(members.archive, f"config {shown(name)}", f"sha256:{claimed[1]}", sha256(config))
 
 
 def _diff_ids(members: MemberReader, config: bytes, name: str) -> tuple[DiffID, ...]:
     document = _parse_bytes(members, config, name)
     rootfs = document.get("rootfs") if isinstance(document, dict) else None
     if not isinstance(rootfs, dict):
-        raise ArchiveError(members.archive, f"{name} is no image config: it has no rootfs")
-    diff_ids = _texts(members, rootfs.get("diff_ids"), f"{name}, rootfs.diff_ids")
+        raise ArchiveError(members.archive, f"{shown(name)} is no image config: it has no rootfs")
+    diff_ids = _texts(members, rootfs.get("diff_ids"), f"{shown(name)}, rootfs.diff_ids")
     for diff_id in diff_ids:
         if not is_sha256(diff_id):
-            raise ArchiveError(members.archive, f"{name}, rootfs.diff_ids: {diff_id[:100]!r} is no sha256 digest")
+            raise ArchiveError(members.archive, f"{shown(name)}, rootfs.diff_ids: {shown(diff_id)} is no sha256 digest")
     return tuple(map(DiffID, diff_ids))
 
 
@@ -140,11 +141,11 @@ def _read_repositories(members: MemberReader) -> Iterable[tuple[str, str]]:
         raise ArchiveError(members.archive, f"repositories should be an object, but is {_shape(repositories)}")
     for repository, tags in repositories.items():
         if not isinstance(tags, dict):
-            reason = f"repositories, {repository[:100]!r} should be an object, but is {_shape(tags)}"
+            reason = f"repositories, {shown(repository)} should be an object, but is {_shape(tags)}"
             raise ArchiveError(members.archive, reason)
         for tag, leaf in tags.items():
             if not (isinstance(leaf, str) and _HEX.fullmatch(leaf)):
-                reason = f"repositories, {repository[:100]!r}, {tag[:100]!r} should be a layer's id of 64 hex digits"
+                reason = f"repositories, {shown(repository)}, {shown(tag)} should be a layer's id of 64 hex digits"
                 raise ArchiveError(members.archive, reason)
             yield f"{repository}:{tag}", leaf
 
@@ -191,9 +192,26 @@ def _parse(members: MemberReader, name: str) -> Any:
 
 def _parse_bytes(members: MemberReader, data: bytes, name: str) -> Any:
     try:
-        return json.loads(data)
+        document = json.loads(data)
     except (ValueError, RecursionError) as error:
-        raise ArchiveError(members.archive, f"{name} is no JSON: {error}") from error
+        raise ArchiveError(members.archive, f"{shown(name)} is no JSON: {error}") from error
+    if _is_nested(document, MAX_NESTING):
+        raise ArchiveError(members.archive, f"{shown(name)} has JSON nested more than {MAX_NESTING} deep")
+    return document
+
+
+def _is_nested(document: object, levels: int) -> bool:
+    """Tell whether values lie deeper than that; what is written again later must not exhaust the stack there."""
+    values = [document]
+    for _ in range(levels):
+        values = [below for value in values for below in _parts(value)]
+    return bool(values)
+
+
+def _parts(value: object) -> Iterable[object]:
+    if isinstance(value, dict):
+        return value.values()
+    return value if isinstance(value, list) else ()
 
 
 def _text(members: MemberReader, value: object, where: str) -> str:

@@ -31,6 +31,7 @@ _NUMBERS = frozenset((b"size", b"uid", b"gid"))
 _XATTR = b"SCHILY.xattr."
 _NO_XATTRS: dict[bytes, bytes] = {}
 _BLANK_CHECKSUM = 8 * ord(" ")
+_ADLER_MODULUS = 65521
 _MAX_REMEMBERED = 20_000
 _REMEMBERED: dict[bytes, int] = {}
 _ADLERS: dict[bytes, int] = {}
@@ -173,31 +174,29 @@ def _next_header(source: Source, padding: int) -> bytes | None:
     if block == _ZERO_BLOCK:
         return None
     # The low half of Adler-32 is one more than the sum, modulo 65521, and far quicker than to sum here.
-    if zlib.adler32(block) & 0xFFFF != _adler(block[148:156]):
+    if zlib.adler32(block) & 0xFFFF != _ADLERS.get(block[148:156]):
         _check_sum(block)
     return block
 
 
-def _adler(field: bytes) -> int:
-    """Return what the low half of a header's Adler-32 is if the checksum that it states is right."""
-    value = _ADLERS.get(field)
-    if value is None:
-        value = _ADLERS[field] = _number(field) + sum(field) - _BLANK_CHECKSUM + 1
-        _keep_small(_ADLERS)
-    return value
-
-
 def _check_sum(block: bytes) -> None:
-    """Compare the header's sum, in which its own field counts as blanks; some old tars summed signed characters."""
-    stated = _number(block[148:156])
+    """Compare the header's sum, in which its own field counts as blanks; some old tars summed signed characters.
+
+    Remembers which Adler-32 goes with a sum that is right.
+    """
+    field = block[148:156]
+    stated = _number(field)
     blanked = block[:148] + b" " * 8 + block[156:]
-    if stated not in (sum(blanked), sum(struct.unpack("512b", blanked))):
+    if stated == sum(blanked):
+        _ADLERS[field] = (stated + sum(field) - _BLANK_CHECKSUM + 1) % _ADLER_MODULUS
+        _keep_small(_ADLERS)
+    elif stated != sum(struct.unpack("512b", blanked)):
         msg = "the header's checksum is wrong: this is no tar, or it is damaged here"
         raise TarError(msg)
 
 
 def _entry(index: int, kind: int, block: bytes) -> Entry:
-    path = block[:100].partition(b"\0")[0]
+    path = block[: block.find(b"\0", 0, 100)] if block[99] == 0 else block[:100].partition(b"\0")[0]
     if block[345] and block[257:263] == b"ustar\0":
         path = block[345:500].partition(b"\0")[0] + b"/" + path
     entry = Entry(

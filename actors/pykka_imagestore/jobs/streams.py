@@ -30,10 +30,10 @@ MAGIC_BYTES = 10
 
 
 class Readable(Protocol):
-    """A file that fills a buffer; returns how many bytes it wrote, 0 at the end."""
+    """A file to read from."""
 
-    def readinto(self, buffer: memoryview, /) -> int | None:
-        """Fill as much of ``buffer`` as there is now."""
+    def read(self, size: int, /) -> bytes:
+        """Return at most ``size`` bytes, none at the end."""
 
 
 class ExtentFile(io.RawIOBase):
@@ -48,14 +48,18 @@ class ExtentFile(io.RawIOBase):
         """Always true."""
         return True
 
+    def read(self, size: int = -1) -> bytes:
+        """Read the next bytes of the extent, by default all."""
+        left = self._size - self.position
+        data = os.pread(self._descriptor, left if size < 0 else min(size, left), self._offset + self.position)
+        self.position += len(data)
+        return data
+
     def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
-        """Read the next bytes of the extent."""
-        wanted = min(len(buffer), self._size - self.position)
-        if wanted <= 0:
-            return 0
-        count = os.preadv(self._descriptor, [memoryview(buffer)[:wanted]], self._offset + self.position)
-        self.position += count
-        return count
+        """Read the next bytes of the extent, as the inflaters like to."""
+        data = self.read(len(buffer))
+        buffer[: len(data)] = data
+        return len(data)
 
 
 def is_compressed(magic: bytes) -> bool:
@@ -78,15 +82,15 @@ def inflate(file: BinaryIO | io.RawIOBase, magic: bytes) -> Readable:
     return cast(Readable, source)
 
 
-def read_some(source: Readable, buffer: memoryview) -> int:
-    """Fill ``buffer`` with what comes next; 0 at the end.
+def read_some(source: Readable, size: int) -> bytes:
+    """Return at most ``size`` bytes of what comes next, none at the end.
 
     Raises:
         TarError: The compressed bytes are damaged or cut off.
         OSError: The disk failed.
     """
     try:
-        return source.readinto(buffer) or 0
+        return source.read(size)
     except (EOFError, lzma.LZMAError, zstandard.ZstdError, ValueError) as error:
         msg = f"cannot be inflated: {error}"
         raise TarError(msg) from error
@@ -112,7 +116,7 @@ class LayerStream:
         self._source = inflate(self._file, magic)
         self._on_block = on_block
         self._hash = hashlib.sha256()
-        self._buffer = memoryview(bytearray(BLOCK_BYTES))
+        self._block = b""
         self._start = self._end = 0
         self.size_bytes = 0
 
@@ -130,11 +134,11 @@ class LayerStream:
         start, end = self._start, self._start + size
         if end <= self._end:
             self._start = end
-            return bytes(self._buffer[start:end])
+            return self._block[start:end]
         parts = []
         while size and (self._start < self._end or self._fill()):
-            part = self._buffer[self._start : min(self._end, self._start + size)]
-            parts.append(bytes(part))
+            part = self._block[self._start : self._start + size]
+            parts.append(part)
             self._start += len(part)
             size -= len(part)
         return b"".join(parts)
@@ -156,7 +160,7 @@ class LayerStream:
             if self._start == self._end and not self._fill():
                 msg = "is cut off: the layer ends inside its body"
                 raise TarError(msg)
-            step = os.write(descriptor, self._buffer[self._start : min(self._end, self._start + size)])
+            step = os.write(descriptor, memoryview(self._block)[self._start : self._start + size])
             self._start += step
             size -= step
 
@@ -166,9 +170,9 @@ class LayerStream:
             pass
 
     def _fill(self) -> bool:
-        count = read_some(self._source, self._buffer)
-        self._start, self._end = 0, count
-        self._hash.update(self._buffer[:count])
-        self.size_bytes += count
+        self._block = read_some(self._source, BLOCK_BYTES)
+        self._start, self._end = 0, len(self._block)
+        self._hash.update(self._block)
+        self.size_bytes += self._end
         self._on_block()
-        return count > 0
+        return self._end > 0

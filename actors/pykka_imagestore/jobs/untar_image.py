@@ -14,21 +14,22 @@ import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import cache, partial
 from pathlib import Path
 
 from pykka_imagestore.core.archive import ArchiveIndex, Extent
 from pykka_imagestore.core.manifest import MANIFEST, REPOSITORIES, read_images
 from pykka_imagestore.core.tar import BLOCK, FILE, HARD_LINK, SYMLINK, TarError, clean_path, read_entries
-from pykka_imagestore.errors import ArchiveError, UnsupportedArchiveError
+from pykka_imagestore.errors import ArchiveError, UnsupportedArchiveError, shown
 from pykka_imagestore.jobs.sandbox import Sandbox
-from pykka_imagestore.jobs.streams import MAGIC_BYTES, ExtentFile, inflate, is_compressed, read_some
+from pykka_imagestore.jobs.streams import BLOCK_BYTES, MAGIC_BYTES, ExtentFile, inflate, is_compressed, read_some
 from pykka_imagestore.runtime.worker import raise_if_discarded
 
 MAX_MEMBERS = 100_000
 MAX_JSON_BYTES = 4 << 20
+MAX_ALL_JSON_BYTES = 64 << 20  # a manifest may name one large config a thousand times
 _MAX_LINKS = 8
 _MAGIC_OFFSET = 257  # of "ustar" in a header
-_BLOCK_BYTES = 1 << 20
 _SAMPLES, _SAMPLE_BYTES = 64, 16 << 10
 
 
@@ -85,12 +86,11 @@ def _opened(path: str) -> Iterator[tuple[int, bytes]]:
 
 def _inflate(request: UntarImage, file: int, magic: bytes) -> None:
     source = inflate(ExtentFile(file, _whole(request.archive, file)), magic)
-    buffer = memoryview(bytearray(_BLOCK_BYTES))
     with Path(request.inflated).open("wb", buffering=0) as target:
         try:
-            while count := read_some(source, buffer):
+            while block := read_some(source, BLOCK_BYTES):
                 raise_if_discarded()
-                target.write(buffer[:count])
+                target.write(block)
         except TarError as error:
             raise ArchiveError(request.archive, f"it {error}") from error
 
@@ -103,23 +103,27 @@ def _index_tar(archive: str, path: str, file: int) -> ArchiveIndex:
     members = Members(archive, path, file)
     if not members.has(MANIFEST) and not members.has(REPOSITORIES) and members.has("index.json"):
         raise UnsupportedArchiveError(archive, "is an OCI archive, which this version does not support")
+    estimate = cache(partial(_estimate_entries, file))
     images = [
-        replace(image, layers=tuple(_with_estimate(file, layer) for layer in image.layers))
+        replace(
+            image,
+            layers=tuple(replace(layer, entries_estimate=estimate(layer.offset, layer.size)) for layer in image.layers),
+        )
         for image in read_images(members)
     ]
     return ArchiveIndex(archive, tuple(images))
 
 
-def _with_estimate(file: int, layer: Extent) -> Extent:
+def _estimate_entries(file: int, start: int, size: int) -> int:
     """Estimate a layer's entries by what share of some of its blocks are headers; a compressed one shows none."""
-    step = max(_SAMPLE_BYTES, layer.size // _SAMPLES // BLOCK * BLOCK)
+    step = max(_SAMPLE_BYTES, size // _SAMPLES // BLOCK * BLOCK)
     blocks = headers = 0
-    for offset in range(0, layer.size, step):
-        sample = os.pread(file, min(_SAMPLE_BYTES, layer.size - offset), layer.offset + offset)
+    for offset in range(0, size, step):
+        sample = os.pread(file, min(_SAMPLE_BYTES, size - offset), start + offset)
         magics = [sample[block : block + 5] for block in range(_MAGIC_OFFSET, len(sample), BLOCK)]
         blocks += len(magics)
         headers += magics.count(b"ustar")
-    return replace(layer, entries_estimate=layer.size // BLOCK * headers // max(1, blocks))
+    return size // BLOCK * headers // max(1, blocks)
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,12 +141,13 @@ class Members:
         self._path = path
         self._file = file
         self._members: dict[bytes, _Member] = {}
+        self._json_bytes = 0
         try:
             self._read_headers(_Seeker(file))
         except TarError as error:
             if not self._members:
                 raise UnsupportedArchiveError(archive, f"is no image archive: {error}") from error
-            raise ArchiveError(archive, f"after {len(self._members)} members, {error}") from error
+            raise ArchiveError(archive, f"after {len(self._members)} members: {error}") from error
 
     def names(self) -> list[str]:
         """Return the names of all members, cleaned."""
@@ -166,21 +171,26 @@ class Members:
                     return Extent(self._path, member.offset, member.size, unsafe_name)
                 name = member.link
         except KeyError:
-            raise ArchiveError(self.archive, f"it has no member {unsafe_name!r}") from None
-        except (TarError, UnicodeEncodeError) as error:
-            raise ArchiveError(self.archive, f"it names a member {unsafe_name!r}: {error}") from error
-        raise ArchiveError(self.archive, f"its member {unsafe_name!r} is a link that leads nowhere")
+            raise ArchiveError(self.archive, f"it has no member {shown(unsafe_name)}") from None
+        except TarError as error:
+            raise ArchiveError(self.archive, f"it names a member {shown(unsafe_name)} that {error}") from error
+        except UnicodeEncodeError as error:
+            raise ArchiveError(self.archive, f"it names a member {shown(unsafe_name)} that is no text") from error
+        raise ArchiveError(self.archive, f"its member {shown(unsafe_name)} is a link that leads nowhere")
 
     def read_json(self, unsafe_name: str) -> bytes:
         """Return the bytes of a member that holds JSON, bounded.
 
         Raises:
-            ArchiveError: There is no such member, or it is larger than JSON here may be.
+            ArchiveError: There is no such member, or it is larger than JSON here may be, by itself or with all before.
         """
         extent = self.extent(unsafe_name)
         if extent.size > MAX_JSON_BYTES:
-            reason = f"its member {unsafe_name!r} has {extent.size} bytes; {MAX_JSON_BYTES} is the limit"
+            reason = f"its member {shown(unsafe_name)} has {extent.size} bytes; {MAX_JSON_BYTES} is the limit for JSON"
             raise ArchiveError(self.archive, reason)
+        self._json_bytes += extent.size
+        if self._json_bytes > MAX_ALL_JSON_BYTES:
+            raise ArchiveError(self.archive, f"its JSON has more than {MAX_ALL_JSON_BYTES} bytes")
         return os.pread(self._file, extent.size, extent.offset)
 
     def _read_headers(self, source: _Seeker) -> None:
@@ -213,7 +223,7 @@ class _Seeker:
         return data
 
     def skip(self, size: int) -> None:
-        self.position += size
+        self.position = min(self.position + size, self._size)  # no further: an offset has 63 bits, a size may not
 
     def require(self, size: int) -> None:
         if self.position + size > self._size:
