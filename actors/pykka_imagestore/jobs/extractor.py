@@ -128,7 +128,7 @@ class Extractor:
     def finish(self) -> Outcome:
         """Give the folders their modes and times, deepest first; return what became of the layer."""
         self._forget_folders()
-        for path in sorted(self._times, key=lambda path: path.count(b"/") + bool(path), reverse=True):
+        for path in sorted(self._times, reverse=True):
             self._finish_folder(path, self._times[path])
         self.outcome.implicit_directories = sorted(self._implicit)
         return self.outcome
@@ -172,9 +172,7 @@ class Extractor:
     def _place_below(self, parent: bytes) -> tuple[int, bytes]:
         if parent.startswith(WHITEOUT_META_PREFIX):
             return _NOWHERE
-        if (b"/" + parent).find(b"/" + WHITEOUT_PREFIX) >= 0:
-            msg = "lies below a whiteout"
-            raise TarError(msg)
+        _refuse_whiteouts(parent)
         return self._folder(parent), self._aliases.get(parent, parent)
 
     # -- one method for each type
@@ -391,6 +389,7 @@ class Extractor:
             return self._descend(self._aliases.get(path, path), make=make)
         except _SymlinkMetError:
             self._aliases[path] = self._resolve(path)
+            _refuse_whiteouts(self._aliases[path])
             return self._descend(self._aliases[path], make=make)
 
     def _descend(self, path: bytes, *, make: bool) -> int:
@@ -407,7 +406,7 @@ class Extractor:
                 if not kept:
                     os.close(folder)
             ancestor = _join(ancestor, missing.pop())
-            folder, kept = below, len(missing) < _MAX_OPEN_FOLDERS
+            folder, kept = below, len(missing) < _MAX_OPEN_FOLDERS // 2
             if kept:
                 self._folders[ancestor] = folder
         return folder
@@ -514,6 +513,12 @@ def _choose_whiteout_format(root: int) -> layer_pb2.WhiteoutFormat:
 
 
 _PROBE = b".wh..wh.probe"  # a name that no entry can have
+
+
+def _refuse_whiteouts(folder: bytes) -> None:
+    if b"/" + WHITEOUT_PREFIX in b"/" + folder:
+        msg = "lies below a whiteout"
+        raise TarError(msg)
 
 
 def _join(parent: bytes, name: bytes) -> bytes:
