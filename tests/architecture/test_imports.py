@@ -108,7 +108,7 @@ def test_only_durable_syncs():
         ("durable/a.py", "from pykka_imagestore.jobs.untar import untar"),
         ("jobs/a.py", "import pykka"),
         ("jobs/a.py", "def late():\n    from pykka import ThreadingActor"),
-        ("jobs/a.py", "from pykka_imagestore.runtime import Future"),
+        ("jobs/a.py", "from pykka_imagestore.local_store import LocalStore"),
         ("runtime/a.py", "from pykka_imagestore.errors import StoreError"),
         ("local_store.py", "from pykka_imagestore.cli import main"),
         ("local_store.py", "import pykka_imagestore.cli.main"),
