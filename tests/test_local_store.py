@@ -97,7 +97,7 @@ def test_put_without_an_archive_takes_that_of_the_name(store: LocalStore, tmp_pa
 
 
 @pytest.mark.parametrize("name", ["../secret", "..", "/etc/passwd", "a/../../b", "", "UPPER", "x" * 5000])
-def test_a_name_never_leads_out_of_the_archive_folder(store: LocalStore, tmp_path: Path, name: str) -> None:
+def test_a_name_never_leads_out_of_the_archive_folder(store: LocalStore, name: str) -> None:
     with pytest.raises(InvalidNameError):
         store.put(name).get(timeout=TIMEOUT)
 
@@ -359,9 +359,7 @@ def test_progress_ends_with_all_bytes_and_entries(store: LocalStore, tmp_path: P
     assert any(0 < seen.bytes_done < seen.bytes_expected for seen in underway.seen)
 
 
-def test_a_progress_listener_that_fails_hurts_nobody(
-    store: LocalStore, tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_progress_listener_that_fails_hurts_nobody(store: LocalStore, tmp_path: Path) -> None:
     def fail(_: Progress) -> None:
         raise RuntimeError("listener")
 

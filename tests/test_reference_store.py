@@ -123,7 +123,7 @@ def test_an_unreadable_checkpoint_is_an_error_and_is_never_overwritten(directory
 
     with ReferenceStore.start(directory) as references:
         for future in (references.recover(), references.list(), references.put("a", [ONE]), references.remove("a")):
-            with pytest.raises(CheckpointError, match="storedImages: .* It was left as it is"):
+            with pytest.raises(CheckpointError, match=r"storedImages: .* It was left as it is"):
                 future.get(timeout=TIMEOUT)
 
     assert (directory / "storedImages").read_bytes() == data

@@ -11,18 +11,23 @@ import io
 import lzma
 import os
 import re
+import sys
 from collections.abc import Callable
 from typing import BinaryIO, Protocol, cast
 
-import zstandard
-from isal import igzip
+from isal import igzip, igzip_lib
 
 from pykka_imagestore.core.archive import Extent
 from pykka_imagestore.core.digest import DiffID
 from pykka_imagestore.core.tar import TarError
 
+if sys.version_info >= (3, 14):
+    from compression import zstd
+else:
+    from backports import zstd
+
 BLOCK_BYTES = 256 * 1024
-MAX_ZSTD_WINDOW_BYTES = 32 << 20  # the decoder keeps this much
+MAX_ZSTD_WINDOW_LOG = 25  # the decoder keeps 32 MiB
 
 _GZIP, _XZ, _ZSTD = b"\x1f\x8b", b"\xfd7zXZ\0", b"\x28\xb5\x2f\xfd"
 _BZIP2 = re.compile(rb"BZh[1-9](1AY&SY|\x17rE8P\x90)")  # with its first block's, since a tar may begin with "BZh"
@@ -73,8 +78,8 @@ def inflate(file: BinaryIO | io.RawIOBase, magic: bytes) -> Readable:
     if magic.startswith(_GZIP):
         return cast(Readable, igzip.open(source))  # type: ignore[no-untyped-call]
     if magic.startswith(_ZSTD):
-        decompressor = zstandard.ZstdDecompressor(max_window_size=MAX_ZSTD_WINDOW_BYTES)
-        return cast(Readable, decompressor.stream_reader(source, read_across_frames=True))
+        options = {int(zstd.DecompressionParameter.window_log_max): MAX_ZSTD_WINDOW_LOG}
+        return cast(Readable, zstd.ZstdFile(source, options=options))
     if magic.startswith(_XZ):
         return cast(Readable, lzma.LZMAFile(source))
     if _BZIP2.match(magic):
@@ -91,7 +96,7 @@ def read_some(source: Readable, size: int) -> bytes:
     """
     try:
         return source.read(size)
-    except (EOFError, lzma.LZMAError, zstandard.ZstdError, ValueError) as error:
+    except (EOFError, lzma.LZMAError, zstd.ZstdError, igzip_lib.IsalError, ValueError) as error:
         msg = f"cannot be inflated: {error}"
         raise TarError(msg) from error
     except OSError as error:
