@@ -1,17 +1,40 @@
 from __future__ import annotations
 
+import os
+import tempfile
 from collections.abc import Iterator
+from pathlib import Path
 
 import pykka
 import pytest
 from hypothesis import settings
+from privileges import ORDINARY_USER
+
+from pykka_imagestore.jobs.tree import remove_tree
 
 # A time limit on each example would fail a sound test on a busy machine.
 settings.register_profile("patient", deadline=None)
 settings.load_profile("patient")
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    if os.geteuid() != 0:
+        for item in items:
+            if item.get_closest_marker("root"):
+                item.add_marker(pytest.mark.skip(reason="needs root, for devices, owners or trusted attributes"))
+
+
 @pytest.fixture(autouse=True)
 def _stop_all_actors() -> Iterator[None]:
     yield
     pykka.ActorRegistry.stop_all(timeout=5)
+
+
+@pytest.fixture
+def users_folder() -> Iterator[Path]:
+    """Return an empty folder of the ordinary user that ``privileges`` calls functions as."""
+    folder = Path(tempfile.mkdtemp(prefix="imagestore-test-"))
+    if os.geteuid() == 0:
+        os.chown(folder, ORDINARY_USER, ORDINARY_USER)
+    yield folder
+    remove_tree(str(folder))

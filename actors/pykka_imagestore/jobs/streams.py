@@ -32,6 +32,7 @@ MAX_ZSTD_WINDOW_LOG = 25  # the decoder keeps 32 MiB
 _GZIP, _XZ, _ZSTD = b"\x1f\x8b", b"\xfd7zXZ\0", b"\x28\xb5\x2f\xfd"
 _BZIP2 = re.compile(rb"BZh[1-9](1AY&SY|\x17rE8P\x90)")  # with its first block's, since a tar may begin with "BZh"
 MAGIC_BYTES = 10
+_GZIP_ERROR = cast(type[Exception], igzip_lib.IsalError)  # its stub says that it is an instance
 
 
 class Readable(Protocol):
@@ -96,7 +97,7 @@ def read_some(source: Readable, size: int) -> bytes:
     """
     try:
         return source.read(size)
-    except (EOFError, lzma.LZMAError, zstd.ZstdError, igzip_lib.IsalError, ValueError) as error:
+    except (EOFError, lzma.LZMAError, zstd.ZstdError, _GZIP_ERROR, ValueError) as error:
         msg = f"cannot be inflated: {error}"
         raise TarError(msg) from error
     except OSError as error:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
 
 FOLDER_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
@@ -12,11 +14,15 @@ FOLDER_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 def remove_tree(path: str) -> None:
     """Delete a folder, or whatever is at ``path``; nothing there is fine.
 
-    Follows no symlink, and takes any depth. Runs in a worker process for large trees.
+    Follows no symlink, and takes any depth. Runs in a worker process for large trees; two at once do no harm.
     """
-    parent = os.open(os.path.dirname(path), FOLDER_FLAGS & ~os.O_NOFOLLOW)  # noqa: PTH120
+    tree = Path(path)
     try:
-        remove_entry(os.fsencode(os.path.basename(path)), parent)  # noqa: PTH119
+        parent = os.open(tree.parent, FOLDER_FLAGS & ~os.O_NOFOLLOW)
+    except FileNotFoundError:
+        return
+    try:
+        remove_entry(os.fsencode(tree.name), parent)
     finally:
         os.close(parent)
 
@@ -37,45 +43,48 @@ def remove_entry(name: bytes, parent: int, on_folder: Callable[[bytes], object] 
     Args:
         on_folder: Called with each removed folder's path, relative to ``parent``.
     """
-    try:
-        os.unlink(name, dir_fd=parent)
-    except FileNotFoundError:
-        return
-    except IsADirectoryError:
-        _remove_folder(name, parent, on_folder)
+    with suppress(FileNotFoundError):
+        try:
+            os.unlink(name, dir_fd=parent)
+        except IsADirectoryError:
+            _remove_folder(name, parent, on_folder)
 
 
 def _remove_folder(top: bytes, parent: int, on_folder: Callable[[bytes], object] | None) -> None:
     # One descriptor at a time, and back up through "..": a path of 2,000 folders needs neither as many descriptors
-    # nor as many calls on the stack. Nobody else moves folders here, so ".." is where we came from.
+    # nor as many calls on the stack. Nobody moves folders here, so ".." is where we came from; but somebody may remove
+    # the same tree, and whatever is gone is as good as removed.
     folder, trail = _enter(top, parent), [top]
     try:
         while trail:
             child = _unlink_files(folder)
             if child is not None:
-                folder = _step(folder, child)
-                trail.append(child)
+                with suppress(FileNotFoundError):
+                    folder = _step(folder, child)
+                    trail.append(child)
                 continue
             folder = _step(folder, b"..")
             if on_folder is not None:
                 on_folder(b"/".join(trail))
-            os.rmdir(trail.pop(), dir_fd=folder)
+            with suppress(FileNotFoundError):
+                os.rmdir(trail.pop(), dir_fd=folder)
     finally:
         os.close(folder)
 
 
 def _unlink_files(folder: int) -> bytes | None:
     """Delete all but folders from ``folder``; return one folder in it, or None if it is empty now."""
-    while True:
+    empty = False
+    while not empty:  # look again: a folder that changes while it is read may leave something out
         empty = True
-        with os.scandir(folder) as entries:
+        with suppress(FileNotFoundError), os.scandir(folder) as entries:
             for entry in entries:
                 empty = False
                 if entry.is_dir(follow_symlinks=False):
                     return os.fsencode(entry.name)
-                os.unlink(entry.name, dir_fd=folder)
-        if empty:  # else look again: a folder that changes while it is read may leave something out
-            return None
+                with suppress(FileNotFoundError):
+                    os.unlink(entry.name, dir_fd=folder)
+    return None
 
 
 def _step(folder: int, name: bytes) -> int:

@@ -86,7 +86,7 @@ def _opened(path: str) -> Iterator[tuple[int, bytes]]:
 
 def _inflate(request: UntarImage, file: int, magic: bytes) -> None:
     source = inflate(ExtentFile(file, _whole(request.archive, file)), magic)
-    with Path(request.inflated).open("wb", buffering=0) as target:
+    with Path(request.inflated).open("wb") as target:
         try:
             while block := read_some(source, BLOCK_BYTES):
                 raise_if_discarded()

@@ -12,6 +12,7 @@ from pykka_imagestore.runtime.errors import (
     RuntimeFailure,
     WorkerDiedError,
     WorkerError,
+    WorkerStartError,
     WorkerTimeoutError,
 )
 from pykka_imagestore.runtime.future import Future, Promise, failed, ready
@@ -31,6 +32,7 @@ __all__ = [
     "WorkerDiedError",
     "WorkerError",
     "WorkerPool",
+    "WorkerStartError",
     "WorkerTimeoutError",
     "after",
     "await_all",

@@ -18,9 +18,10 @@ from types import CoroutineType
 from typing import Any, Concatenate, ParamSpec, TypeVar, cast, overload
 
 import pykka
+from pykka.messages import _ActorStop
 
 from pykka_imagestore.runtime.errors import DiscardedError
-from pykka_imagestore.runtime.future import Future, Promise
+from pykka_imagestore.runtime.future import Future, Promise, without_frames
 
 logger = logging.getLogger(__name__)
 
@@ -41,7 +42,9 @@ class Actor(pykka.ThreadingActor):
 
     def __init__(self) -> None:
         super().__init__()
+        self._actor_ref = _Ref(self)
         self._tasks: set[_Task] = set()
+        self._links: set[str] = set()
 
     def spawn(self, coroutine: Coroutine[Any, Any, T]) -> Future[T]:
         """Run a coroutine in this actor's thread, never at once but as a message of its own.
@@ -53,6 +56,8 @@ class Actor(pykka.ThreadingActor):
         """
         task = _Task(self, coroutine)
         task.wake()
+        if self.actor_inbox.closed:
+            task.close(_dead(self.actor_ref))
         return task.promise.future
 
     def link(self, ref: pykka.ActorRef[Any]) -> None:
@@ -61,7 +66,10 @@ class Actor(pykka.ThreadingActor):
         Raises:
             TypeError: The other is no runtime Actor, so nobody tells when it ends.
         """
-        inbox_of(ref).on_ended(lambda: _tell(self.actor_ref, _Exited(ref)))
+        inbox, me = inbox_of(ref), self.actor_ref
+        if ref.actor_urn not in self._links:
+            self._links.add(ref.actor_urn)
+            inbox.on_ended(lambda: _tell(me, _Exited(ref)))
 
     def exited(self, ref: pykka.ActorRef[Any]) -> None:
         """Handle the end of a linked actor; does nothing unless overridden."""
@@ -100,6 +108,7 @@ class Actor(pykka.ThreadingActor):
         self.actor_inbox.end()
 
     def _tell_exited(self, ref: pykka.ActorRef[Any]) -> None:
+        self._links.discard(ref.actor_urn)
         try:
             self.exited(ref)
         except Exception:
@@ -206,10 +215,14 @@ class Inbox:
             waiting = []
             while not self._queue.empty():
                 waiting.append(self._queue.get())
+            for envelope in waiting:
+                if isinstance(envelope.message, _ActorStop):
+                    self._queue.put(envelope)
             ref.stop(block=False)
             self.closed = True
         for envelope in waiting:
-            self.put(envelope)
+            if not isinstance(envelope.message, _ActorStop):
+                self.put(envelope)
 
     def on_ended(self, callback: Callable[[], object]) -> None:
         """Call ``callback`` when the actor has ended; at once if it has."""
@@ -236,6 +249,15 @@ def inbox_of(ref: pykka.ActorRef[Any]) -> Inbox:
     return ref.actor_inbox
 
 
+class _Ref(pykka.ActorRef[A]):
+    """An actor's ref, whose ``stop(block=False)`` gives a future that can be awaited; Pykka's knows ``get`` alone."""
+
+    def stop(self, *, block: bool = True, timeout: float | None = None) -> Any:
+        answer = cast("Future[Any]", self.ask(_ActorStop(), block=False))
+        stopped = answer.then(lambda _: True).repair(_false_if_dead)
+        return stopped.get(timeout=timeout) if block else stopped
+
+
 class _Task:
     """One call of an async method: stepped as a message of its actor, each time what it awaits is final."""
 
@@ -254,18 +276,16 @@ class _Task:
     def step(self) -> None:
         try:
             awaited = self._advance()
-            while not isinstance(awaited, Future):
-                awaited = self._coroutine.throw(_not_awaitable(awaited))
         except StopIteration as stop:
             self._finish()
             self.promise.set(stop.value)
         except DiscardedError as error:
             self._finish()
             if not (self.promise.future.has_discard() and self.promise.discard()):
-                self.promise.fail(error)
+                self.promise.fail(without_frames(error, 2))
         except BaseException as error:  # noqa: BLE001 - it travels to the caller; the actor lives on
             self._finish()
-            self.promise.fail(error)
+            self.promise.fail(without_frames(error, 2))
         else:
             self._awaited = awaited
             if self.promise.future.has_discard():
@@ -283,15 +303,20 @@ class _Task:
             logger.exception("An async method failed while its actor ended")
         self.promise.fail(error)
 
-    def _advance(self) -> object:
+    def _advance(self) -> Future[Any]:
         if self._awaited is not None and self.promise.future.has_discard() and not self._discard_delivered:
             self._discard_delivered = True
-            return self._coroutine.throw(DiscardedError())
-        return self._coroutine.send(None)
+            awaited = self._coroutine.throw(DiscardedError())
+        else:
+            awaited = self._coroutine.send(None)
+        while not isinstance(awaited, Future):
+            awaited = self._coroutine.throw(_not_awaitable(awaited))
+        return awaited
 
     def _pass_discard_on(self) -> None:
-        if self._awaited is not None and not self._discard_delivered:
-            self._awaited.discard()
+        awaited = self._awaited  # read first: what is awaited after the delivery is left alone
+        if awaited is not None and not self._discard_delivered:
+            awaited.discard()
 
     def _finish(self) -> None:
         self._actor._tasks.discard(self)
@@ -314,6 +339,12 @@ def _tell(ref: pykka.ActorRef[Any], message: object) -> None:
         ref.tell(message)
     except pykka.ActorDeadError:
         logger.debug("%s has ended; %s is dropped", ref, message)
+
+
+def _false_if_dead(future: Future[bool]) -> bool:
+    if isinstance(future.error(), pykka.ActorDeadError):
+        return False
+    return future.get(timeout=0)
 
 
 def _dead(ref: pykka.ActorRef[Any]) -> pykka.ActorDeadError:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import threading
+import itertools
 import weakref
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, TypeVar
 
 from pykka_imagestore.runtime.future import Future, Promise
@@ -21,18 +21,16 @@ def collect(futures: Iterable[Future[T]]) -> Future[list[T]]:
     """
     inputs = list(futures)
     promise: Promise[list[T]] = Promise()
+    ready = itertools.count(1)
 
     def settle(future: Future[T]) -> None:
         error = future.error()
         if error is not None:
             promise.fail(error)
-        elif countdown.is_last():
+        elif next(ready) == len(inputs):
             promise.set([each.get(timeout=0) for each in inputs])
 
-    countdown = _Countdown(len(inputs))
-    _discard_together(promise, inputs)
-    for future in inputs:
-        future.on_any(settle)
+    _combine(inputs, promise, settle)
     if not inputs:
         promise.set([])
     return promise.future
@@ -45,10 +43,8 @@ def await_all(futures: Iterable[Future[T]]) -> Future[list[Future[T]]]:
     """
     inputs = list(futures)
     promise: Promise[list[Future[T]]] = Promise()
-    countdown = _Countdown(len(inputs))
-    _discard_together(promise, inputs)
-    for future in inputs:
-        future.on_any(lambda _: countdown.is_last() and promise.set(inputs))
+    final = itertools.count(1)
+    _combine(inputs, promise, lambda _: next(final) == len(inputs) and promise.set(inputs))
     if not inputs:
         promise.set([])
     return promise.future
@@ -59,11 +55,8 @@ def select(futures: Iterable[Future[T]]) -> Future[T]:
 
     If none is left that could become ready, the result is abandoned. A discard of the result discards the inputs.
     """
-    inputs = list(futures)
     promise: Promise[T] = Promise()
-    _discard_together(promise, inputs)
-    for future in inputs:
-        future.on_any(lambda each: each.is_ready() and promise.copy(each))
+    _combine(list(futures), promise, lambda each: each.is_ready() and promise.copy(each))
     return promise.future
 
 
@@ -75,10 +68,11 @@ async def gather(futures: Iterable[Future[T]]) -> list[T]:
     inputs = list(futures)
     try:
         return await collect(inputs)
-    except BaseException:
+    except BaseException as error:
         for future in inputs:
             future.discard()
-        await await_all([undiscardable(future) for future in inputs])
+        if not isinstance(error, GeneratorExit):  # else the actor has ended: nobody is left to wait
+            await await_all([undiscardable(future) for future in inputs])
         raise
 
 
@@ -102,27 +96,21 @@ def after(seconds: float) -> Future[None]:
     return promise.future
 
 
-class _Countdown:
-    """Tells the last of ``count`` calls apart from the others."""
+def _combine(inputs: Sequence[Future[T]], promise: Promise[Any], settle: Callable[[Future[T]], object]) -> None:
+    """Call ``settle`` with each input when it is final; pass a discard of the result on to all, then answer it.
 
-    def __init__(self, count: int) -> None:
-        self._lock, self._left = threading.Lock(), count
-
-    def is_last(self) -> bool:
-        with self._lock:
-            self._left -= 1
-            return self._left == 0
-
-
-def _discard_together(promise: Promise[Any], futures: Sequence[Future[Any]]) -> None:
-    # Through a weak reference, since only the inputs may keep the promise: when the last is gone, it is abandoned.
-    reference = weakref.ref(promise.future)
+    Only the inputs keep the promise: when the last of them is gone, it is abandoned.
+    """
+    reference = weakref.ref(promise)
 
     def discard() -> None:
-        for future in futures:
+        kept = reference()
+        for future in inputs:
             future.discard()
-        result = reference()
-        if result is not None:
-            result._stopped()
+        if kept is not None:
+            kept.discard()
 
     promise.future.on_discard(discard)
+    for future in inputs:
+        # What an input makes of the discard no longer matters to the result.
+        future.on_any(lambda each: promise.future.has_discard() or settle(each))

@@ -4,6 +4,7 @@ RuntimeFailure
     AbandonedError        nobody is left who could complete the future: the work was lost
     WorkerError           a worker process failed its task, not the task's own code
         WorkerDiedError   the process ended in mid-task: killed, out of memory, crashed
+        WorkerStartError  no process could be started, or each ended before it took the task
         WorkerTimeoutError  the task ran past its time limit and was killed
     PoolClosedError       the pool was closed before the task was done
 
@@ -52,6 +53,16 @@ class WorkerDiedError(WorkerError):
     def __str__(self) -> str:
         how = f"signal {-self.exit_code}" if self.exit_code < 0 else f"exit code {self.exit_code}"
         return f"the worker process running {self.task} ended with {how}; the task may be run again"
+
+
+class WorkerStartError(WorkerError):
+    """No worker process could be started, or each ended before it took the task."""
+
+    def __str__(self) -> str:
+        return (
+            f"no worker process could be started for {self.task}, or each ended at once; what they said is on this "
+            "program's standard error. Is the memory limit enough for Python itself?"
+        )
 
 
 class WorkerTimeoutError(WorkerError):

@@ -5,6 +5,9 @@ process that it starts. Worker functions live in importable modules, so nothing 
 context has a fork server of its own: it has the worker's modules loaded, and the program's own use of
 multiprocessing is unaffected.
 
+Python looks for the modules of a program given as ``-c`` in the current folder first, and such are the fork server
+and multiprocessing's resource tracker: a stray ``pickle.py`` there would be run. They are started with ``-P``.
+
 This module uses inner parts of ``multiprocessing``, the same ones in Python 3.11 to 3.13.
 """
 
@@ -12,10 +15,14 @@ from __future__ import annotations
 
 import io
 import os
+import signal
 import sys
+import threading
 from collections.abc import Sequence
 from multiprocessing import context, forkserver, popen_forkserver, process, reduction, util
 from typing import Any
+
+ENDED_WITH_0 = 256  # no exit code of a process
 
 
 class WorkerContext(context.ForkServerContext):
@@ -27,7 +34,7 @@ class WorkerContext(context.ForkServerContext):
 
     def __init__(self, preload: Sequence[str]) -> None:
         super().__init__()
-        self.server = forkserver.ForkServer()
+        self.server = _ForkServer()
         self.server.set_forkserver_preload(list(preload))
 
     def Process(self, *args: Any, **kwargs: Any) -> WorkerProcess:  # type: ignore[override]  # noqa: N802
@@ -36,19 +43,29 @@ class WorkerContext(context.ForkServerContext):
         worker.start_from(self.server)
         return worker
 
+    def start(self) -> None:
+        """Start the server, unless it runs."""
+        self.server.ensure_running()
+
     def close(self) -> None:
-        """End the server; its processes must have ended."""
-        self.server._stop()  # type: ignore[attr-defined]
+        """End the server; its processes must have ended. Idempotent."""
+        self.server.kill()
 
 
 class WorkerProcess(context.ForkServerProcess):
     """A process that a given fork server starts."""
 
-    _server: forkserver.ForkServer
+    _server: _ForkServer
 
-    def start_from(self, server: forkserver.ForkServer) -> None:
+    def start_from(self, server: _ForkServer) -> None:
         """Choose the server that ``start()`` asks for a process."""
         self._server = server
+
+    @property
+    def exitcode(self) -> int | None:
+        """As usual, but ``ENDED_WITH_0`` for 0: Pebble takes no notice of a worker that exits so in mid-task."""
+        code = super().exitcode
+        return ENDED_WITH_0 if code == 0 else code
 
     @staticmethod
     def _Popen(process_obj: process.BaseProcess) -> Any:  # noqa: N802
@@ -57,6 +74,39 @@ class WorkerProcess(context.ForkServerProcess):
     def __reduce__(self) -> Any:
         state = {key: value for key, value in self.__dict__.items() if key != "_server"}
         return WorkerProcess.__new__, (WorkerProcess,), state
+
+
+class _ForkServer(forkserver.ForkServer):
+    _forkserver_pid: int | None
+
+    def ensure_running(self) -> None:
+        with _safe_path:
+            super().ensure_running()
+
+    def kill(self) -> None:
+        # Left to itself it ends when the last copy of a pipe's end is closed, and any forked child has one.
+        if self._forkserver_pid is not None:
+            os.kill(self._forkserver_pid, signal.SIGTERM)
+        self._stop()  # type: ignore[attr-defined]
+
+
+class _SafePath:
+    """While it is entered, multiprocessing starts its helpers with ``-P``."""
+
+    def __init__(self) -> None:
+        self._lock = threading.RLock()
+
+    def __enter__(self) -> None:
+        self._lock.acquire()
+        self._usual = usual = util._args_from_interpreter_flags  # type: ignore[attr-defined]
+        util._args_from_interpreter_flags = lambda: [*usual(), "-P"]  # type: ignore[attr-defined]
+
+    def __exit__(self, *_: object) -> None:
+        util._args_from_interpreter_flags = self._usual  # type: ignore[attr-defined]
+        self._lock.release()
+
+
+_safe_path = _SafePath()
 
 
 class _Popen(popen_forkserver.Popen):

@@ -4,6 +4,7 @@ A future is pending until it becomes ready, failed or discarded, and never chang
 request to whoever produces the value; the future becomes discarded once the producer says so. Callbacks run at once,
 in the registering thread, if the future is final already, else in the thread that completes it: first those for the
 outcome, then ``on_any``, each in the order of registration. A callback that raises is logged and hurts nobody.
+Callbacks that nest very deep, as in a chain of a thousand links, run when the outer ones have returned.
 
 Source: Apache Mesos, 3rdparty/libprocess/include/process/future.hpp. Unlike there, exceptions travel with their
 traceback, and an abandoned future fails with AbandonedError instead of staying pending.
@@ -16,12 +17,13 @@ import concurrent.futures
 import contextlib
 import enum
 import functools
+import itertools
 import logging
 import queue
 import threading
 import weakref
 from collections import deque
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Generator, Iterable, Iterator
 from types import TracebackType
 from typing import Any, Generic, TypeVar, cast
 
@@ -173,14 +175,14 @@ class Future(pykka.ThreadingFuture[T]):
     def then(self, function: Callable[[T], Future[R] | R]) -> Future[R]:
         """Apply ``function`` to the value; failure and discard pass through untouched.
 
-        ``function`` is skipped, and the result discarded, if a discard of the result was requested by then.
+        ``function`` is skipped, and the result discarded, if a discard of either future was requested by then.
         A future that ``function`` returns is flattened. A discard of the result is passed on to this future.
         """
 
         def apply(source: Future[T], promise: Promise[R]) -> None:
             if not source.is_ready():
                 promise.copy(cast("Future[R]", source))
-            elif promise.future.has_discard():
+            elif source.has_discard() or promise.future.has_discard():
                 promise.discard()
             else:
                 promise.compute(function, source.get(timeout=0))
@@ -273,7 +275,7 @@ class Future(pykka.ThreadingFuture[T]):
     def to_concurrent(self) -> concurrent.futures.Future[T]:
         """Return a ``concurrent.futures.Future`` with this outcome; cancelling it discards this future."""
         twin: concurrent.futures.Future[T] = concurrent.futures.Future()
-        twin.add_done_callback(lambda _: self.discard() if twin.cancelled() else None)
+        twin.add_done_callback(lambda twin: self.discard() if twin.cancelled() else None)
 
         def settle(_: Future[T]) -> None:
             if self.is_discarded():
@@ -297,8 +299,10 @@ class Future(pykka.ThreadingFuture[T]):
         def settle(_: object) -> None:
             if source.cancelled():
                 promise.discard()
+            elif (error := source.exception()) is not None:
+                promise.fail(error)
             else:
-                promise.compute(source.result)
+                promise.set(source.result())
 
         promise.future.on_discard(source.cancel)
         source.add_done_callback(settle)
@@ -373,9 +377,6 @@ class Future(pykka.ThreadingFuture[T]):
             _run_callbacks([functools.partial(callback, self) for callback in chosen])
         return True
 
-    def _stopped(self) -> bool:
-        return self._complete(State.DISCARDED, (DiscardedError, DiscardedError(), None))
-
     def _wait_in_asyncio(self) -> Generator[Any, None, None]:
         loop = asyncio.get_running_loop()
         waiter: asyncio.Future[None] = loop.create_future()
@@ -418,7 +419,7 @@ class Promise(Generic[T]):
 
     def discard(self) -> bool:
         """Answer a discard: the work has stopped, the future becomes discarded."""
-        return self.future._stopped()
+        return self.future._complete(State.DISCARDED, (DiscardedError, DiscardedError(), None))
 
     def associate(self, source: Future[T]) -> bool:
         """Bind the future to ``source``: its outcome flows here, discard requests flow there."""
@@ -429,11 +430,14 @@ class Promise(Generic[T]):
         return self.future._copy(source)
 
     def compute(self, function: Callable[..., Any], *args: Any) -> bool:
-        """Give the future what ``function(*args)`` returns or raises."""
+        """Give the future what ``function(*args)`` returns or raises; KeyboardInterrupt is raised here as well."""
         try:
             value = function(*args)
+        except KeyboardInterrupt as error:
+            self.fail(error)
+            raise
         except BaseException as error:  # noqa: BLE001 - it travels to whoever gets the future
-            return self.fail(error)
+            return self.fail(without_frames(error, 1))
         return self.set(value)
 
 
@@ -463,31 +467,56 @@ def weak_discard(future: Future[Any]) -> Callable[[], object]:
     return discard
 
 
+def without_frames(error: BaseException, count: int) -> BaseException:
+    """Return ``error``, its traceback without the outermost frames.
+
+    A frame that holds the promise that the error goes to would make a cycle: nothing of it would be freed in time.
+    """
+    traceback = error.__traceback__
+    for _ in range(count):
+        traceback = traceback and traceback.tb_next
+    return error.with_traceback(traceback)
+
+
 def _wake_up(waiter: asyncio.Future[None]) -> None:
     if not waiter.done():
         waiter.set_result(None)
 
 
-class _Trampoline(threading.local):
-    """Callbacks still to run in this thread: a chain of a thousand links must not nest a thousand calls deep."""
-
-    waiting: deque[Callable[[], object]] | None = None
+DEEPEST_NESTING = 16  # callbacks in callbacks, of some seven calls each
 
 
-_trampoline = _Trampoline()
+class _Nesting(threading.local):
+    """How deep in callbacks this thread is, and what is put off until it is out of them."""
+
+    def __init__(self) -> None:
+        self.depth = 0
+        self.put_off: deque[Callable[[], object]] = deque()
+
+
+_nesting = _Nesting()
 
 
 def _run_callbacks(callbacks: Iterable[Callable[[], object]]) -> None:
-    if _trampoline.waiting is not None:
-        _trampoline.waiting.extend(callbacks)
+    if _nesting.depth == DEEPEST_NESTING:
+        _nesting.put_off.extend(callbacks)
         return
-    waiting = _trampoline.waiting = deque(callbacks)
+    interrupt = None
+    _nesting.depth += 1
     try:
-        while waiting:
-            callback = waiting.popleft()
+        for callback in itertools.chain(callbacks, _put_off()):
             try:
                 callback()
-            except Exception:
+            except KeyboardInterrupt as error:
+                interrupt = error  # raised when all have been told, or they would wait for ever
+            except BaseException:
                 logger.exception("A future's callback failed; the future is unaffected")
     finally:
-        _trampoline.waiting = None
+        _nesting.depth -= 1
+    if interrupt is not None:
+        raise interrupt
+
+
+def _put_off() -> Iterator[Callable[[], object]]:
+    while _nesting.depth == 1 and _nesting.put_off:
+        yield _nesting.put_off.popleft()

@@ -8,19 +8,19 @@ from __future__ import annotations
 
 import atexit
 import concurrent.futures
-import contextlib
 import itertools
 import logging
 import os
 import tempfile
 import threading
+import uuid
 import weakref
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Protocol, Self, TypeVar
 
 from pykka_imagestore.runtime.cpus import usable_cpus
-from pykka_imagestore.runtime.errors import DiscardedError, PoolClosedError
+from pykka_imagestore.runtime.errors import PoolClosedError
 from pykka_imagestore.runtime.future import Future, failed
 from pykka_imagestore.runtime.processes import ProcessEngine, Task
 from pykka_imagestore.runtime.worker import WorkerOptions, run_flagged
@@ -74,7 +74,7 @@ class WorkerPool:
             if executor is None
             else ExecutorEngine(executor)
         )
-        _open_pools.add(self)
+        _open_engines.add(self._engine)
 
     def __enter__(self) -> Self:
         return self
@@ -102,8 +102,8 @@ class WorkerPool:
 
         Returns:
             What it returns or raises. WorkerDiedError if its process died, WorkerTimeoutError past the time limit,
-            PoolClosedError if the pool is closed. A discard kills a running task; the future is discarded when it
-            has ended.
+            WorkerStartError if there was no process to run it, PoolClosedError if the pool is closed. A discard kills
+            a running task; the future is discarded when it has ended.
 
         Raises:
             ValueError: ``function`` is defined in the program's script, which workers do not import.
@@ -122,54 +122,61 @@ class WorkerPool:
 
     def close(self) -> None:
         """Kill what runs, refuse what waits; on return no worker process is left. Idempotent."""
-        if not self._closed.is_set():
-            self._closed.set()
-            self._engine.close()
+        self._closed.set()
+        self._engine.close()
 
 
 class ExecutorEngine:
-    """Runs tasks in an executor that may be unable to stop them: a discard sets a flag file."""
+    """Runs tasks in an executor that may be unable to stop them: a discard makes a file that is their flag."""
 
     def __init__(self, executor: concurrent.futures.Executor) -> None:
         self._executor = executor
-        self._flags = tempfile.mkdtemp(prefix="pykka-imagestore-flags-")
-        self._running: set[concurrent.futures.Future[Any]] = set()
+        self._flags = os.path.join(tempfile.gettempdir(), f"pykka-imagestore-{uuid.uuid4()}")  # noqa: PTH118
+        self._running: dict[concurrent.futures.Future[Any], Path] = {}
 
     def submit(self, task: Task) -> None:
-        flag = Path(self._flags, str(task.number))
-        running = self._executor.submit(run_flagged, os.fspath(flag), task.function, task.argument)
-        self._running.add(running)
-
-        def discard() -> None:
-            if not running.cancel():
-                with contextlib.suppress(OSError):  # the pool is closed: the flag was set for all
-                    flag.touch()
+        flag = Path(f"{self._flags}-{task.number}")
+        try:
+            running = self._executor.submit(run_flagged, os.fspath(flag), task.function, task.argument)
+        except RuntimeError as error:  # it was shut down, or is broken
+            task.promise.fail(error)
+            return
+        self._running[running] = flag
 
         def settle(_: object) -> None:
-            self._running.discard(running)
-            with contextlib.suppress(OSError):
-                flag.unlink(missing_ok=True)
-            error = None if running.cancelled() else running.exception()
-            if running.cancelled() or isinstance(error, DiscardedError):
+            self._running.pop(running, None)
+            flag.unlink(missing_ok=True)
+            error = concurrent.futures.CancelledError() if running.cancelled() else running.exception()
+            if error is None:
+                task.promise.set(running.result())
+            elif not isinstance(error, concurrent.futures.CancelledError):
+                task.promise.fail(error)
+            elif task.promise.future.has_discard():
                 task.promise.discard()
             else:
-                task.promise.compute(running.result)
+                task.promise.fail(PoolClosedError())
 
-        task.promise.future.on_discard(discard)
+        task.promise.future.on_discard(lambda: _stop(running, flag))
         running.add_done_callback(settle)
 
     def close(self) -> None:
-        for running in list(self._running):
-            running.cancel()
-        concurrent.futures.wait(list(self._running))
-        with contextlib.suppress(OSError):
-            Path(self._flags).rmdir()
+        running = dict(self._running)
+        for future, flag in running.items():
+            _stop(future, flag)
+        concurrent.futures.wait(running)
 
 
-_open_pools: weakref.WeakSet[WorkerPool] = weakref.WeakSet()
+def _stop(running: concurrent.futures.Future[Any], flag: Path) -> None:
+    if not running.cancel() and not running.done():
+        flag.touch()
+        if running.done():  # meanwhile
+            flag.unlink(missing_ok=True)
+
+
+_open_engines: weakref.WeakSet[Engine] = weakref.WeakSet()
 
 
 @atexit.register
-def _close_open_pools() -> None:
-    for pool in list(_open_pools):
-        pool.close()
+def _close_open_engines() -> None:
+    for engine in list(_open_engines):
+        engine.close()

@@ -8,6 +8,7 @@ to be stopped, whichever comes first. Pebble itself looks after its processes te
 from __future__ import annotations
 
 import concurrent.futures
+import contextlib
 import logging
 import multiprocessing
 import pickle
@@ -16,19 +17,25 @@ import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
-from multiprocessing.connection import Connection
 from typing import Any
 
 import pebble
 
-from pykka_imagestore.runtime.errors import PoolClosedError, WorkerDiedError, WorkerTimeoutError
-from pykka_imagestore.runtime.fork_server import WorkerContext
+from pykka_imagestore.runtime.errors import (
+    PoolClosedError,
+    WorkerDiedError,
+    WorkerError,
+    WorkerStartError,
+    WorkerTimeoutError,
+)
+from pykka_imagestore.runtime.fork_server import ENDED_WITH_0, WorkerContext
 from pykka_imagestore.runtime.future import Promise
 from pykka_imagestore.runtime.worker import WorkerOptions, initialize, run_pickled
 
 logger = logging.getLogger(__name__)
 
 MOST_STARTS = 3  # how often a task is handed out if its worker turns out dead before taking it
+SECONDS_TO_TAKE = 1.0  # after which a look is taken whether there is still a worker to take the task
 
 
 @dataclass(slots=True, eq=False)
@@ -43,8 +50,7 @@ class Task:
     on_report: Callable[[Any], object] | None = None
     promise: Promise[Any] = field(default_factory=Promise)
     outcomes: queue.SimpleQueue[concurrent.futures.Future[bytes] | None] = field(default_factory=queue.SimpleQueue)
-    _lock: threading.Lock = field(default_factory=threading.Lock)
-    _taken: bool = False
+    _claim: threading.Lock = field(default_factory=threading.Lock)
 
     @property
     def name(self) -> str:
@@ -53,17 +59,18 @@ class Task:
 
     def take(self) -> bool:
         """Claim the task for a worker; False if it was discarded while it waited."""
-        with self._lock:
-            self._taken = self.promise.future.is_pending()
-            return self._taken
+        return self._claim.acquire(blocking=False)
+
+    def discard(self) -> None:
+        """Have the task's worker stop it; a task that still waits is discarded at once."""
+        if self._claim.acquire(blocking=False):
+            self.promise.discard()
+        else:
+            self.stop()
 
     def stop(self) -> None:
-        """Have the task's worker stop it; a task that still waits is discarded at once."""
-        with self._lock:
-            if self._taken:
-                self.outcomes.put(None)
-                return
-        self.promise.discard()
+        """Have the task's worker stop it."""
+        self.outcomes.put(None)
 
 
 class ProcessEngine:
@@ -73,39 +80,40 @@ class ProcessEngine:
         self._limit = workers
         self._options = options
         self._context = WorkerContext(["pykka_imagestore.runtime.worker", *preload])
-        self._lock = threading.Lock()
-        self._closed = False
+        # Reentrant, because an abandoned future may complete, and so submit a task, during any allocation.
+        self._lock = threading.RLock()
+        self.closed = False
         self._waiting: queue.SimpleQueue[Task | None] = queue.SimpleQueue()
-        self._idle = threading.Semaphore(0)
+        self._idle = 0
         self._workers: list[_Worker] = []
         self._reports = _Reports()
 
     def submit(self, task: Task) -> None:
         """Queue a task, and start another worker if none is idle."""
-        task.promise.future.on_discard(task.stop)
+        task.promise.future.on_discard(task.discard)
         with self._lock:
-            if not self._closed:
+            if not self.closed:
                 self._waiting.put(task)
-                if not self._idle.acquire(blocking=False) and len(self._workers) < self._limit:
+                if self._idle:
+                    self._idle -= 1
+                elif len(self._workers) < self._limit:
+                    self._reports.start()
                     self._workers.append(_Worker(self))
                 return
         task.promise.fail(PoolClosedError())
 
     def close(self) -> None:
-        """Kill what runs, refuse what waits; on return no worker process is left."""
+        """Kill what runs, refuse what waits; on return no worker process is left. Idempotent."""
         with self._lock:
-            self._closed = True
-        while not self._waiting.empty():
-            task = self._waiting.get()
-            if task is not None:
-                task.promise.fail(PoolClosedError())
+            self.closed = True
         for worker in self._workers:
             self._waiting.put(None)
             worker.interrupt()
         for worker in self._workers:
             worker.join()
-        self._reports.close()
-        self._context.close()
+        with self._lock:
+            self._reports.close()
+            self._context.close()
 
     # -- for the worker threads
 
@@ -115,10 +123,12 @@ class ProcessEngine:
 
     def stand_idle(self) -> None:
         """Tell that a worker is about to wait for a task."""
-        self._idle.release()
+        with self._lock:
+            self._idle += 1
 
     def new_pool(self) -> pebble.ProcessPool:
         """Return a pool of one process, which starts with its first task."""
+        self._context.start()
         return pebble.ProcessPool(
             1, initializer=initialize, initargs=(self._options, self._reports.writer), context=self._context
         )
@@ -154,8 +164,10 @@ class _Worker:
 
     def _serve(self) -> None:
         while (task := self._engine.next_task()) is not None:
-            self._task = task
-            if task.take():
+            self._task = task  # before the look at ``closed``, so that either this sees it or ``interrupt`` the task
+            if self._engine.closed:
+                task.promise.fail(PoolClosedError())
+            elif task.take():
                 self._engine.listen(task)
                 self._run(task)
                 self._engine.unlisten(task)
@@ -165,7 +177,7 @@ class _Worker:
 
     def _run(self, task: Task) -> None:
         try:
-            payload = pickle.dumps((task.number, task.function, task.argument))
+            payload = _dump_task(task)
             for start in range(MOST_STARTS):
                 if self._try(task, payload, last=start == MOST_STARTS - 1):
                     return
@@ -181,32 +193,36 @@ class _Worker:
                 return task.promise.discard()
             return task.promise.fail(PoolClosedError())
         error = outcome.exception()
-        if isinstance(error, pebble.ProcessExpired):
-            self._end_process()
-            if task.retry and not last:
-                task.retry = False
-                return False
-            task.promise.fail(WorkerDiedError(task.name, error.exitcode))
-        elif isinstance(error, BrokenProcessPool):
-            self._end_process()
-            if not last:
-                return False
-            task.promise.fail(error)
-        elif isinstance(error, TimeoutError) and error.__cause__ is None and task.time_limit is not None:
+        if error is None:
+            _load_result(task.promise, outcome.result())
+        elif isinstance(error, TimeoutError) and task.time_limit is not None:
             task.promise.fail(WorkerTimeoutError(task.name, task.time_limit))
-        elif error is not None:
-            task.promise.fail(error)
         else:
-            task.promise.compute(pickle.loads, outcome.result())
+            self._end_process()
+            died = isinstance(error, pebble.ProcessExpired)
+            if not last and (task.retry or not died):
+                task.retry = task.retry and not died
+                return False
+            task.promise.fail(_death(task, error))
         return True
 
     def _hand_over(self, task: Task, payload: bytes) -> concurrent.futures.Future[bytes] | None:
-        if self._pool is None or not self._pool.active:
-            self._end_process()
-            self._pool = self._engine.new_pool()
-        running = self._pool.schedule(run_pickled, args=(payload,), timeout=task.time_limit)
+        """Have the process run the task; return what came of it, or None if it is to be stopped."""
+        try:
+            if self._pool is None or not self._pool.active:
+                self._end_process()
+                self._pool = self._engine.new_pool()
+            running = self._pool.schedule(run_pickled, args=(payload,), timeout=task.time_limit)
+        except (OSError, RuntimeError) as error:  # it died just now, or could not be started
+            return _failed(error)
         running.add_done_callback(task.outcomes.put)
-        return task.outcomes.get()
+        while True:
+            try:
+                return task.outcomes.get(timeout=None if running.running() else SECONDS_TO_TAKE)
+            except queue.Empty:
+                # Pebble forgets a task that it is given while it finds out that its worker is dead.
+                if not running.running() and not self._pool.active:
+                    return _failed(BrokenProcessPool("the worker died before it took the task"))
 
     def _end_process(self) -> None:
         pool, self._pool = self._pool, None
@@ -215,36 +231,64 @@ class _Worker:
             pool.join()
 
 
+def _dump_task(task: Task) -> bytes:
+    try:
+        return pickle.dumps((task.number, task.function, task.argument))
+    except Exception as error:
+        msg = f"{task.name} or its argument cannot be sent to a worker process: {error}"
+        raise pickle.PicklingError(msg) from error
+
+
+def _load_result(promise: Promise[Any], payload: bytes) -> None:
+    result, error = pickle.loads(payload)  # noqa: S301 - our own worker's
+    if error is None:
+        promise.set(result)
+    else:
+        promise.fail(error)
+
+
+def _death(task: Task, error: BaseException) -> WorkerError:
+    if not isinstance(error, pebble.ProcessExpired):
+        return WorkerStartError(task.name)
+    return WorkerDiedError(task.name, 0 if error.exitcode == ENDED_WITH_0 else error.exitcode)
+
+
+def _failed(error: BaseException) -> concurrent.futures.Future[bytes]:
+    future: concurrent.futures.Future[bytes] = concurrent.futures.Future()
+    future.set_exception(error)
+    return future
+
+
 class _Reports:
     """The pipe through which the workers' reports come, and the thread that reads it."""
 
     def __init__(self) -> None:
         self.callbacks: dict[int, Callable[[Any], object]] = {}
-        self._reader, self._writer = multiprocessing.Pipe(duplex=False)
+        self._reader, self.writer = multiprocessing.Pipe(duplex=False)
         self._thread: threading.Thread | None = None
 
-    @property
-    def writer(self) -> Connection:
-        """The end for the workers; whoever asks starts the reading."""
+    def start(self) -> None:
+        """Start the reading, if nobody has."""
         if self._thread is None:
             self._thread = threading.Thread(target=self._read, name="worker-reports", daemon=True)
             self._thread.start()
-        return self._writer
 
     def close(self) -> None:
-        """Close our end: with the workers gone, that ends the reading."""
-        self._writer.close()
+        """Close our end: with the workers gone, that ends the reading. Idempotent."""
+        self.writer.close()
+        if self._thread is None:
+            self._reader.close()
 
     def _read(self) -> None:
-        with self._reader:
+        with self._reader, contextlib.suppress(EOFError):
             while True:
-                try:
-                    number, message = pickle.loads(self._reader.recv_bytes())  # noqa: S301 - our own worker's
-                except EOFError:
-                    return
-                callback = self.callbacks.get(number)
-                if callback is not None:
-                    try:
-                        callback(message)
-                    except Exception:
-                        logger.exception("A task's on_report failed")
+                self._pass_on(self._reader.recv_bytes())
+
+    def _pass_on(self, data: bytes) -> None:
+        try:
+            number, message = pickle.loads(data)  # noqa: S301 - our own worker's
+            callback = self.callbacks.get(number)
+            if callback is not None:
+                callback(message)
+        except Exception:
+            logger.exception("A task's report could not be passed on, or its on_report failed")

@@ -11,11 +11,12 @@ import pickle
 import resource
 import signal
 import threading
+import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
 from multiprocessing import parent_process
 from multiprocessing.connection import Connection
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from pykka_imagestore.runtime.errors import DiscardedError
 
@@ -71,12 +72,17 @@ def raise_if_discarded() -> None:
 
 
 def run_pickled(payload: bytes) -> bytes:
-    """Run a pickled task; return its pickled result. Neither can then break the channel between the processes."""
-    _task.number, function, argument = pickle.loads(payload)  # noqa: S301 - from our own parent
+    """Run a pickled task; return, pickled, its result and its error, one of them None.
+
+    All travel as bytes, so that no object can break the channel between the processes.
+    """
     try:
-        return pickle.dumps(function(argument))
-    except Exception as error:
-        raise _portable(error) from error
+        _task.number, function, argument = _load_task(payload)
+        return _dump_result(function, function(argument))
+    except BaseException as error:  # noqa: BLE001 - it travels to whoever gets the future
+        portable = _portable(error)
+        portable.add_note("In the worker process:\n" + "".join(traceback.format_exception(error)).rstrip())
+        return pickle.dumps((None, portable))
     finally:
         _task.number = None
 
@@ -95,7 +101,7 @@ def initialize(options: WorkerOptions, reports: Connection) -> None:
     """Set up this process as a worker: named, limited, killable, and never outliving its parent."""
     global _reports  # noqa: PLW0603 - a worker process has one way back
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    with open("/proc/self/comm", "w") as comm:  # noqa: PTH123
+    with contextlib.suppress(OSError), open("/proc/self/comm", "w") as comm:  # noqa: PTH123
         comm.write(options.name[:15])
     if options.memory_limit_bytes is not None:
         resource.setrlimit(resource.RLIMIT_DATA, (options.memory_limit_bytes, options.memory_limit_bytes))
@@ -104,12 +110,34 @@ def initialize(options: WorkerOptions, reports: Connection) -> None:
     threading.Thread(target=_die_with_parent, name="parent-watch", daemon=True).start()
 
 
-def _portable(error: Exception) -> Exception:
-    """Return ``error`` if it survives a journey between processes, else one that says the same."""
+def _load_task(payload: bytes) -> tuple[int, Callable[[Any], Any], Any]:
     try:
-        return error if type(pickle.loads(pickle.dumps(error))) is type(error) else RuntimeError(repr(error))  # noqa: S301
-    except Exception:  # noqa: BLE001 - whatever a foreign class does when it is pickled
-        return RuntimeError(f"{type(error).__qualname__}: {error}")
+        return pickle.loads(payload)  # type: ignore[no-any-return]  # noqa: S301 - from our own parent
+    except Exception as error:
+        msg = (
+            f"a worker process cannot load the task: {error}; the function and its argument may use only what "
+            "modules define, not the program's script"
+        )
+        raise pickle.UnpicklingError(msg) from error
+
+
+def _dump_result(function: Callable[[Any], Any], result: object) -> bytes:
+    try:
+        return pickle.dumps((result, None))
+    except Exception as error:
+        msg = f"what {getattr(function, '__qualname__', function)} returned cannot be sent back: {error}"
+        raise pickle.PicklingError(msg) from error
+
+
+def _portable(error: BaseException) -> Exception:
+    """Return ``error`` if it is an Exception that survives a journey between processes, else one that says the same."""
+    try:
+        copy = pickle.loads(pickle.dumps(error))  # noqa: S301 - our own
+        if isinstance(error, Exception) and type(copy) is type(error):
+            return error
+    except Exception:  # noqa: BLE001, S110 - whatever a foreign class does when it is pickled
+        pass
+    return RuntimeError(f"{type(error).__qualname__}: {error}")
 
 
 def _die_with_parent() -> None:

@@ -1,0 +1,168 @@
+"""What the user may type: verbs, options, and where the store lies."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+DESCRIPTION = "Keep container images as directories: put archives of docker save, get the paths of their layers."
+
+EPILOG = """\
+exit status:
+  0    done
+  1    refused, failed, or not there: one sentence on stderr says which
+  2    wrong usage
+  130  interrupted with Ctrl-C (143: terminated); what was begun has been undone
+
+examples:
+  docker save app:1.0 | zstd > app.tar.zst && imagestore put app.tar.zst
+  imagestore get app:1.0
+  imagestore get --json app:1.0 | jq -r '.layers[].path'
+  imagestore inspect --json app:1.0 | jq .config.Env
+"""
+
+STORE_HELP = "the store's directory (default: $IMAGESTORE_DIR, else imagestore in $XDG_DATA_HOME or ~/.local/share)"
+JSON_HELP = "print one JSON document instead of text for people"
+
+
+def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
+    """Parse the command line; ``verb`` names what to do.
+
+    Raises:
+        SystemExit: With status 2 and a message for wrong usage, with 0 after help.
+    """
+    parser = argparse.ArgumentParser(
+        prog="imagestore",
+        description=DESCRIPTION,
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--store", metavar="DIR", help=STORE_HELP)
+    parser.add_argument("--json", action="store_true", help=JSON_HELP)
+    parser.add_argument("--version", action=_Version, nargs=0, help="print the version")
+    verbs = _Verbs(parser.add_subparsers(dest="verb", metavar="VERB", required=True))
+    _add_put(verbs)
+    _add_get(verbs)
+    _add_list(verbs)
+    _add_inspect(verbs)
+    _add_remove(verbs)
+    _add_unpack(verbs)
+    return parser.parse_args(arguments)
+
+
+def store_folder(option: str | None, environment: Mapping[str, str] = os.environ) -> Path:
+    """Return the store's directory, absolute.
+
+    Args:
+        option: What ``--store`` says, if anything.
+        environment: Where to look else. An empty variable counts for none.
+
+    Spec:
+        XDG Base Directory Specification: a relative $XDG_DATA_HOME is to be ignored.
+    """
+    named = option or environment.get("IMAGESTORE_DIR")
+    if named:
+        return Path(named).absolute()
+    data = Path(environment.get("XDG_DATA_HOME", ""))
+    return (data if data.is_absolute() else Path("~/.local/share").expanduser()) / "imagestore"
+
+
+class _Verbs:
+    """Adds verbs, each of which takes the common options too: they may stand before the verb or after it."""
+
+    def __init__(self, parsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+        self._parsers = parsers
+        # A default here would win over what stood before the verb.
+        self._common = argparse.ArgumentParser(add_help=False, argument_default=argparse.SUPPRESS)
+        self._common.add_argument("--store", metavar="DIR", help=STORE_HELP)
+        self._common.add_argument("--json", action="store_true", help=JSON_HELP)
+
+    def add(self, verb: str, summary: str, more: str = "") -> argparse.ArgumentParser:
+        return self._parsers.add_parser(
+            verb, help=summary, description=f"{summary[0].upper()}{summary[1:]}. {more}", parents=[self._common]
+        )
+
+
+def _add_put(verbs: _Verbs) -> None:
+    parser = verbs.add(
+        "put",
+        "put the images of an archive into the store",
+        "Without --name, every image is put under every name that the archive gives it, as docker load does. "
+        "Layers that the store has are not read again. Prints the images.",
+    )
+    parser.add_argument("archive", metavar="ARCHIVE", help="what docker save wrote; may be gzip, bzip2, xz or zstd")
+    parser.add_argument("--name", help="put one image, under this name")
+    parser.add_argument(
+        "--select", metavar="REF", help="which image, if there are several: its name there, or its config digest"
+    )
+    parser.add_argument("--sandbox", metavar="DIR", help="folder whose files stdout and stderr get what workers say")
+    parser.add_argument(
+        "--not-durable",
+        action="store_true",
+        help="do not wait until all is on disk: faster, but a power loss may leave layers in part, unnoticed",
+    )
+    _add_workers(parser)
+
+
+def _add_get(verbs: _Verbs) -> None:
+    parser = verbs.add(
+        "get", "print where an image's layers lie", "Root layer first. The directories are for reading only."
+    )
+    _add_name(parser)
+
+
+def _add_list(verbs: _Verbs) -> None:
+    verbs.add("list", "list all images", "Images with missing layers are marked incomplete.")
+
+
+def _add_inspect(verbs: _Verbs) -> None:
+    parser = verbs.add(
+        "inspect", "print an image's config", "With --json, as one compact document; what it says is the same."
+    )
+    _add_name(parser)
+
+
+def _add_remove(verbs: _Verbs) -> None:
+    parser = verbs.add("remove", "remove an image", "Layers that no other image has are deleted.")
+    _add_name(parser)
+
+
+def _add_unpack(verbs: _Verbs) -> None:
+    parser = verbs.add(
+        "unpack",
+        "unpack one layer file into an empty directory",
+        "The store is not touched. Prints the layer's DiffID, the bytes of its tar, and its entries. "
+        "If the layer is refused, nothing of it is left.",
+    )
+    parser.add_argument("layer", metavar="LAYER", help="a layer's tar; may be gzip, bzip2, xz or zstd")
+    parser.add_argument("directory", metavar="DIRECTORY", help="empty, or made if it is not there")
+
+
+def _add_name(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("name", metavar="NAME", help="in any spelling: app, docker.io/library/app:latest")
+
+
+def _add_workers(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--workers", metavar="N", type=_positive, help="worker processes (default: the CPUs that this one may use)"
+    )
+
+
+def _positive(text: str) -> int:
+    if not (text.isascii() and text.isdigit() and int(text) > 0):
+        raise argparse.ArgumentTypeError(f"{text!r} is no positive number")
+    return int(text)
+
+
+class _Version(argparse.Action):
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
+        import importlib.metadata  # noqa: PLC0415 - slow, and seldom needed
+
+        try:
+            version = importlib.metadata.version("pykka-imagestore")
+        except importlib.metadata.PackageNotFoundError:
+            version = "(not installed)"
+        print(f"imagestore {version}")
+        parser.exit()

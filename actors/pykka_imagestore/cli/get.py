@@ -1,0 +1,20 @@
+"""``imagestore get NAME``: where an image's layers lie."""
+
+from __future__ import annotations
+
+import argparse
+
+from pykka_imagestore.cli.arguments import store_folder
+from pykka_imagestore.cli.output import image_document, print_json, print_table
+from pykka_imagestore.cli.stored import read_image
+
+
+def run(options: argparse.Namespace) -> None:
+    """Print the image's config digest and the path of each layer, root layer first."""
+    image = read_image(store_folder(options.store), options.name)
+    if options.json:
+        print_json(image_document(image))
+        return
+    rows = [("name", image.name, ""), ("config", image.config_digest or "-", "")]
+    rows += [("layer", layer.diff_id, str(layer.path)) for layer in image.layers]
+    print_table(rows)

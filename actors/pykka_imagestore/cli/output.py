@@ -1,0 +1,115 @@
+"""What is printed: text for people, JSON for programs, and never a character that a terminal acts upon."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from pykka_imagestore.core.image import ImageInfo
+
+MAX_SENTENCE_LENGTH = 2000  # an archive with thousands of names is not to fill the screen
+
+
+class OutputError(Exception):
+    """Standard output takes nothing more: its reader is gone, or the disk behind it is full."""
+
+
+def print_text(text: str) -> None:
+    """Print text, at once.
+
+    Raises:
+        OutputError: It cannot be written.
+    """
+    if sys.stdout is None:
+        raise OutputError("standard output is closed")
+    encoding = sys.stdout.encoding
+    with _told_from_other_errors():
+        sys.stdout.write(text.encode(encoding, "backslashreplace").decode(encoding) + "\n")
+        sys.stdout.flush()
+
+
+def flush_output() -> None:
+    """Write what others printed.
+
+    Raises:
+        OutputError: It cannot be written.
+    """
+    with _told_from_other_errors():
+        if sys.stdout is not None:
+            sys.stdout.flush()
+
+
+def give_up_output() -> None:
+    """Send what is left to nowhere: Python would try it once more at its end, and say so at length."""
+    if sys.stdout is not None:
+        os.dup2(os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC), sys.stdout.fileno())
+
+
+def print_json(document: object) -> None:
+    """Print one JSON document on one line, in ASCII."""
+    print_text(json.dumps(document, separators=(",", ":"), allow_nan=False))
+
+
+def print_table(rows: Iterable[Sequence[str]]) -> None:
+    """Print rows in columns that are aligned to the left; what is in them is escaped."""
+    lines = [[escaped(cell) for cell in row] for row in rows]
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    padded = ["  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines]
+    print_text("\n".join(padded))
+
+
+def print_images(images: Iterable[ImageInfo]) -> None:
+    """Print a table of images."""
+    rows = [("NAME", "CONFIG", "LAYERS", "STATE")]
+    rows += [(image.name, _short(image.config_digest), str(len(image.layers)), _state(image)) for image in images]
+    print_table(rows)
+
+
+def image_document(image: ImageInfo) -> dict[str, Any]:
+    """Return an image for JSON; ``missing`` is there only if it is incomplete."""
+    document = {
+        "name": image.name,
+        "layers": [{"diff_id": layer.diff_id, "path": str(layer.path)} for layer in image.layers],
+        "config_digest": image.config_digest,
+    }
+    return document | ({"missing": list(image.missing)} if image.missing else {})
+
+
+def complain(sentence: str) -> None:
+    """Print one sentence, on one line, for people to read, on stderr."""
+    if len(sentence) > MAX_SENTENCE_LENGTH:
+        sentence = f"{sentence[:MAX_SENTENCE_LENGTH]}…"
+    try:
+        print(f"imagestore: {escaped(sentence)}", file=sys.stderr, flush=True)
+    except OSError:
+        return  # nobody is there to read it; the exit status tells
+
+
+def escaped(unsafe_text: str) -> str:
+    """Return a text in which each character that is not printable is escaped: control characters, line ends, bidi."""
+    if unsafe_text.isprintable():
+        return unsafe_text
+    return "".join(
+        character if character.isprintable() else character.encode("unicode_escape").decode("ascii")
+        for character in unsafe_text
+    )
+
+
+@contextmanager
+def _told_from_other_errors() -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise OutputError(f"standard output: {error.strerror}") from error
+
+
+def _short(config_digest: str | None) -> str:
+    return "-" if config_digest is None else config_digest.removeprefix("sha256:")[:12]
+
+
+def _state(image: ImageInfo) -> str:
+    return f"incomplete ({len(image.missing)} missing)" if image.missing else "complete"

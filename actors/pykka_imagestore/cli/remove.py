@@ -1,0 +1,26 @@
+"""``imagestore remove NAME``: an image, and the layers that no other image has."""
+
+from __future__ import annotations
+
+import argparse
+
+from pykka_imagestore.cli.arguments import store_folder
+from pykka_imagestore.cli.log import show_warnings
+from pykka_imagestore.cli.output import image_document, print_json, print_text
+from pykka_imagestore.cli.stop_signals import StopSignals
+from pykka_imagestore.cli.stored import require_store
+from pykka_imagestore.local_store import LocalStore
+
+
+def run(options: argparse.Namespace) -> None:
+    """Remove the image, wait until the disk is free of it, and print what was removed."""
+    show_warnings()
+    directory = store_folder(options.store)
+    require_store(directory)
+    with StopSignals() as signals, LocalStore.start(directory) as store:
+        image = signals.wait(store.remove(options.name))
+        signals.wait(store.swept())
+    if options.json:
+        print_json(image_document(image))
+    else:
+        print_text(f"removed {image.name}")

@@ -1,0 +1,83 @@
+"""Ctrl-C and its like while work is under way: the work is stopped and cleaned up before the program ends.
+
+A handler that raises could do so anywhere, also while a lock is held. So the main thread waits at one place, for the
+work or a signal, whichever comes first.
+"""
+
+from __future__ import annotations
+
+import os
+import queue
+import signal
+from types import FrameType
+from typing import TYPE_CHECKING, Any, Self, TypeVar
+
+if TYPE_CHECKING:
+    from pykka_imagestore.runtime import Future
+
+T = TypeVar("T")
+
+_STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+class StoppedError(Exception):
+    """The user, or the system, wants the program to end.
+
+    Attributes:
+        signal_number: How that was said.
+    """
+
+    def __init__(self, signal_number: signal.Signals) -> None:
+        super().__init__(signal_number)
+        self.signal_number = signal_number
+
+
+class StopSignals:
+    """Holds back the signals that end a program, so that ``wait`` can undo the work first; the second one ends it.
+
+    For the main thread; the work is started inside the ``with`` block. Signals that are ignored, as ``nohup`` has it,
+    stay so.
+    """
+
+    def __init__(self) -> None:
+        self._events: queue.SimpleQueue[object] = queue.SimpleQueue()
+        self._before: dict[signal.Signals, Any] = {}
+        self._received: signal.Signals | None = None
+
+    def __enter__(self) -> Self:
+        for number in _STOP_SIGNALS:
+            if signal.getsignal(number) is not signal.SIG_IGN:
+                self._before[number] = signal.signal(number, self._handle)
+        # Threads that start now, and the processes that they start, are to leave Ctrl-C to us: a process that Python
+        # starts for multiprocessing does so only once it has imported its modules, and says at length what hit it.
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def wait(self, future: Future[T]) -> T:
+        """Return what the future becomes.
+
+        Raises:
+            StoppedError: A signal came first, before this call or during it. The work has been stopped, and nothing
+                of it is left.
+            BaseException: Whatever the future failed with.
+        """
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+        future.on_any(self._events.put)
+        event = self._events.get()
+        if event is not future:
+            future.discard()
+            self._events.get()
+        if self._received is not None:  # a signal to all our processes may have killed the worker before
+            raise StoppedError(self._received)
+        return future.get(timeout=0)
+
+    def _handle(self, number: int, _: FrameType | None) -> None:
+        if self._received is not None:
+            os._exit(128 + number)  # who asks twice does not want to wait; a later put sweeps up what is left
+        self._received = signal.Signals(number)
+        self._events.put(self._received)

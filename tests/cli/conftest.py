@@ -1,0 +1,76 @@
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from images import docker_save, layer, long_layer
+
+
+class CommandLine:
+    """Runs ``imagestore`` in a process of its own, on a store of its own."""
+
+    def __init__(self, store: Path) -> None:
+        self.store = store
+        installed = Path(sys.executable).with_name("imagestore")
+        self.command = [str(installed)] if installed.exists() else [sys.executable, "-m", "pykka_imagestore.cli"]
+        self.environment = {**os.environ, "IMAGESTORE_DIR": str(store), "PYTHONWARNINGS": "error"}
+        self.environment.pop("PYTHONUNBUFFERED", None)  # as users have it
+
+    def __call__(self, *arguments: object, **options: object) -> subprocess.CompletedProcess[str]:
+        defaults = {"capture_output": True, "text": True, "timeout": 60, "env": self.environment}
+        return subprocess.run([*self.command, *map(str, arguments)], check=False, **{**defaults, **options})
+
+    def start(self, *arguments: object, **options: object) -> subprocess.Popen[bytes]:
+        """Start a run as the leader of a session of its own, so that its process group can be signalled."""
+        return subprocess.Popen(
+            [*self.command, *map(str, arguments)],
+            **{
+                "stdin": subprocess.DEVNULL,
+                "stdout": subprocess.PIPE,
+                "stderr": subprocess.PIPE,
+                "env": self.environment,
+                "start_new_session": True,
+                **options,
+            },
+        )
+
+
+@pytest.fixture
+def imagestore(tmp_path: Path) -> CommandLine:
+    return CommandLine(tmp_path / "store")
+
+
+@pytest.fixture
+def archive(tmp_path: Path) -> Path:
+    """Return an archive of one image, ``app:1``, with two layers."""
+    return save_app(tmp_path)
+
+
+def save_app(folder: Path) -> Path:
+    layers = [layer({"etc/os-release": b"ID=test\n"}), layer({"app/main.py": b"print('hello')\n"})]
+    return docker_save(folder / "app.tar", {"app:1": layers}, config={"Env": ["A=B"]})
+
+
+@pytest.fixture(scope="session")
+def put_once(tmp_path_factory: pytest.TempPathFactory) -> CommandLine:
+    folder = tmp_path_factory.mktemp("filled")
+    imagestore = CommandLine(folder / "store")
+    assert imagestore("put", "--not-durable", save_app(folder)).returncode == 0
+    return imagestore
+
+
+@pytest.fixture
+def filled(put_once: CommandLine, imagestore: CommandLine) -> CommandLine:
+    """Return a command line whose store holds what ``archive`` does."""
+    shutil.copytree(put_once.store, imagestore.store, symlinks=True)
+    return imagestore
+
+
+@pytest.fixture(scope="session")
+def long_archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return an archive that takes a second or more to put."""
+    return docker_save(tmp_path_factory.mktemp("long") / "long.tar", {"long:1": [long_layer()]})

@@ -1,0 +1,160 @@
+"""The process as a whole: signals, terminals, pipes, and what it imports."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import pty
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from images import long_layer
+
+TIMEOUT = 60
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+def wait_for(condition) -> None:
+    deadline = time.monotonic() + TIMEOUT
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.005)  # another process' files: there is nothing to wait on
+
+
+def session_processes(leader: int) -> list[str]:
+    """Return the living processes of a session."""
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            state, _, _, session = (folder / "stat").read_text().rpartition(")")[2].split()[:4]
+            if int(session) == leader and state not in "ZX":
+                found.append(folder.name)
+    return found
+
+
+def unpacks(directory: Path) -> bool:
+    """Tell whether a layer's files are being written below a store's staging folder."""
+    return any(directory.glob("staging/*/layer/rootfs/*"))
+
+
+@pytest.mark.parametrize(
+    ("number", "to_all", "status"),
+    [(signal.SIGINT, True, 130), (signal.SIGTERM, True, 143), (signal.SIGTERM, False, 143)],
+)
+def test_signal_during_a_put_stops_it_and_leaves_nothing(imagestore, archive, long_archive, number, to_all, status):
+    run = imagestore.start("put", long_archive)
+    wait_for(lambda: unpacks(imagestore.store))
+
+    (os.killpg if to_all else os.kill)(run.pid, number)
+
+    output, errors = run.communicate(timeout=TIMEOUT)
+    assert (run.returncode, output) == (status, b"")
+    assert errors in (b"imagestore: interrupted\n", b"imagestore: stopped by SIGTERM\n")
+    assert names(imagestore.store / "staging") == []
+    assert names(imagestore.store / "layers") == []
+    wait_for(lambda: session_processes(run.pid) == [])
+    assert imagestore("put", archive).returncode == 0
+
+
+@pytest.mark.parametrize("existed", [True, False])
+def test_signal_during_an_unpack_empties_the_directory(imagestore, tmp_path, existed):
+    layer_file, directory = tmp_path / "layer.tar", tmp_path / "rootfs"
+    layer_file.write_bytes(long_layer())
+    if existed:
+        directory.mkdir()
+    run = imagestore.start("unpack", layer_file, directory)
+    wait_for(lambda: directory.exists() and names(directory))
+
+    os.killpg(run.pid, signal.SIGINT)
+
+    _, errors = run.communicate(timeout=TIMEOUT)
+    assert (run.returncode, errors) == (130, b"imagestore: interrupted\n")
+    assert (names(directory) == []) if existed else not directory.exists()
+    wait_for(lambda: session_processes(run.pid) == [])
+
+
+def test_killed_put_leaves_no_worker_and_the_next_put_sweeps_up(imagestore, archive, long_archive):
+    run = imagestore.start("put", long_archive)
+    wait_for(lambda: unpacks(imagestore.store))
+
+    run.kill()
+
+    run.communicate(timeout=TIMEOUT)
+    wait_for(lambda: session_processes(run.pid) == [])
+    assert imagestore("put", archive).returncode == 0
+    wait_for(lambda: names(imagestore.store / "staging") == [])
+
+
+def test_progress_is_shown_on_a_terminal(imagestore, long_archive):
+    shown, output = run_on_terminal(imagestore, "put", long_archive)
+
+    assert "long:1" in shown
+    assert "entries" in shown
+    assert "MB" in shown
+    assert output.splitlines()[1].startswith(b"long:1")
+
+
+@pytest.mark.parametrize("terminal", ["dumb", None])
+def test_no_progress_is_shown_where_it_cannot_be(imagestore, archive, terminal):
+    if terminal is None:
+        imagestore.environment.pop("TERM", None)
+
+    shown, _ = run_on_terminal(imagestore, "put", archive, terminal=terminal)
+
+    assert shown == ""
+
+
+def run_on_terminal(imagestore, *arguments, terminal: str | None = "xterm") -> tuple[str, bytes]:
+    """Run with stderr on a terminal; return what that showed, and stdout."""
+    ours, theirs = pty.openpty()
+    if terminal is not None:
+        imagestore.environment["TERM"] = terminal
+    run = imagestore.start(*arguments, stderr=theirs)
+    os.close(theirs)
+    shown = b""
+    with contextlib.suppress(OSError):  # what a terminal says when nobody has its other end open
+        while data := os.read(ours, 65536):
+            shown += data
+    os.close(ours)
+    output, _ = run.communicate(timeout=TIMEOUT)
+    assert run.returncode == 0
+    return shown.decode(), output
+
+
+@pytest.mark.parametrize("verb", [["list"], ["list", "--json"], ["--help"]])
+@pytest.mark.parametrize("where", ["closed pipe", "full disk"])
+def test_output_that_cannot_be_written_is_one_sentence(filled, verb, where):
+    if where == "full disk":
+        target = os.open("/dev/full", os.O_WRONLY)
+    else:
+        reader, target = os.pipe()
+        os.close(reader)
+
+    done = filled(*verb, capture_output=False, stdout=target, stderr=subprocess.PIPE)
+
+    os.close(target)
+    assert done.returncode == 1
+    assert done.stderr.startswith("imagestore: standard output: ")
+    assert done.stderr.count("\n") == 1
+
+
+def test_reading_verbs_start_neither_actors_nor_workers(filled):
+    program = """
+import sys
+from pykka_imagestore.cli import main
+status = main(["get", "app:1"])
+print(status, sorted({"rich", "pykka_imagestore.jobs.extractor", "importlib.metadata"} & set(sys.modules)))
+"""
+
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, env=filled.environment, check=True
+    )
+
+    assert done.stdout.splitlines()[-1] == "0 []"

@@ -1,0 +1,355 @@
+"""Each verb, in a process of its own: what it prints, and its exit status."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+from backports import zstd
+from images import diff_id, docker_save, layer, write_members
+from tars import file, tar
+
+BASE = layer({"etc/os-release": b"ID=test\n"})
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+def assert_refused(done: subprocess.CompletedProcess[str], *words: str) -> None:
+    """Exit status 1, nothing on stdout, and one sentence that has these words."""
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.startswith("imagestore: ")
+    assert done.stderr.count("\n") == 1
+    for word in words:
+        assert word in done.stderr
+
+
+# -- put
+
+
+def test_put_prints_a_table_of_the_images(imagestore, archive):
+    done = imagestore("put", archive)
+
+    lines = [line.split() for line in done.stdout.splitlines()]
+    assert (done.returncode, done.stderr) == (0, "")
+    assert lines[0] == ["NAME", "CONFIG", "LAYERS", "STATE"]
+    assert [line[0] for line in lines[1:]] == ["app:1"]
+    assert lines[1][2:] == ["2", "complete"]
+
+
+def test_put_without_a_name_puts_every_image_under_every_name(imagestore, tmp_path):
+    archive = docker_save(tmp_path / "two.tar", {"a:1,example.com/a:2": [BASE], "b:1": [layer({"b": b""})]})
+
+    done = imagestore("put", "--json", archive)
+
+    assert [image["name"] for image in json.loads(done.stdout)] == ["a:1", "example.com/a:2", "b:1"]
+
+
+def test_put_with_json_prints_one_list_on_one_line(imagestore, archive):
+    done = imagestore("put", archive, "--json")
+
+    (image,) = json.loads(done.stdout)
+    assert done.stdout.count("\n") == 1
+    assert set(image) == {"name", "layers", "config_digest"}
+    assert [set(item) for item in image["layers"]] == [{"diff_id", "path"}] * 2
+    assert Path(image["layers"][1]["path"], "app/main.py").read_bytes() == b"print('hello')\n"
+
+
+def test_put_under_a_name_of_ones_own(imagestore, archive):
+    imagestore("put", "--name", "example.com/mine", archive)
+
+    assert [image["name"] for image in json.loads(imagestore("list", "--json").stdout)] == ["example.com/mine:latest"]
+
+
+def test_put_of_a_selected_image(imagestore, tmp_path):
+    archive = docker_save(tmp_path / "two.tar", {"a:1": [BASE], "b:1": [layer({"b": b""})]})
+
+    assert_refused(imagestore("put", "--name", "mine", archive), "a:1", "b:1", "--select")
+    done = imagestore("put", "--name", "mine", "--select", "a:1", "--json", archive)
+
+    (image,) = json.loads(done.stdout)
+    assert [item["diff_id"] for item in image["layers"]] == [diff_id(BASE)]
+
+
+def test_put_of_an_image_without_a_name_asks_for_one(imagestore, tmp_path):
+    archive = docker_save(tmp_path / "unnamed.tar", {"": [BASE]})
+
+    assert_refused(imagestore("put", archive), "no name", "--name")
+
+
+def test_put_says_in_the_sandbox_what_its_workers_say(imagestore, archive, tmp_path):
+    imagestore("put", "--sandbox", tmp_path / "sandbox", archive)
+
+    assert diff_id(BASE) in (tmp_path / "sandbox" / "stdout").read_text()
+
+
+def test_put_takes_the_number_of_workers_and_whether_to_sync(imagestore, archive):
+    assert imagestore("put", "--workers", 1, "--not-durable", archive).returncode == 0
+
+
+@pytest.mark.parametrize("what", ["nothing", "a folder", "no archive", "a layer that is not the one named"])
+def test_put_of_what_cannot_be_put_is_refused(imagestore, archive, tmp_path, what):
+    if what == "nothing":
+        archive.unlink()
+    elif what == "a folder":
+        archive = tmp_path
+    elif what == "no archive":
+        archive.write_bytes(b"no archive")
+    else:
+        archive.write_bytes(archive.read_bytes().replace(b"hello", b"HELLO"))
+
+    assert_refused(imagestore("put", archive), str(archive))
+    assert imagestore("list", "--json").stdout == "[]\n"
+    assert names(imagestore.store / "staging") == []
+
+
+@pytest.mark.root
+def test_put_on_a_full_disk_says_so_and_leaves_nothing(imagestore, tmp_path):
+    archive = docker_save(tmp_path / "big.tar", {"big:1": [layer({"big": bytes(4 << 20)})]})
+    imagestore.store.mkdir()
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=2m", "none", imagestore.store], capture_output=True, check=False
+    )
+    if mounted.returncode != 0:
+        pytest.skip("this machine does not let us mount a file system")
+    try:
+        done = imagestore("put", archive)
+        left = names(imagestore.store / "staging")
+    finally:
+        subprocess.run(["umount", imagestore.store], check=True)
+
+    assert_refused(done, "No space left on device")
+    assert left == []
+
+
+# -- get, list, inspect
+
+
+def test_get_prints_the_paths_of_the_layers(filled):
+    done = filled("get", "docker.io/library/app:1")
+
+    lines = [line.split() for line in done.stdout.splitlines()]
+    assert [line[0] for line in lines] == ["name", "config", "layer", "layer"]
+    assert lines[0][1] == "app:1"
+    assert Path(lines[2][2], "etc/os-release").read_bytes() == b"ID=test\n"
+
+
+def test_get_with_json_prints_one_object(imagestore, archive):
+    (put,) = json.loads(imagestore("put", "--json", archive).stdout)
+
+    assert json.loads(imagestore("get", "--json", "app:1").stdout) == put
+
+
+def test_get_of_what_is_not_there_is_refused(filled):
+    assert_refused(filled("get", "--json", "app"), "app:latest")
+
+
+def test_get_of_what_is_no_name_is_refused(filled):
+    assert_refused(filled("get", "Not A Name"), "not an image name")
+
+
+def test_image_with_a_missing_layer_is_marked_and_not_served(filled):
+    shutil.rmtree(filled.store / "layers" / diff_id(BASE).replace(":", "-"))
+
+    assert "incomplete (1 missing)" in filled("list").stdout
+    (image,) = json.loads(filled("list", "--json").stdout)
+    assert image["missing"] == [diff_id(BASE)]
+    assert_refused(filled("get", "app:1"), "incomplete", diff_id(BASE))
+
+
+def test_list_is_sorted_by_name(imagestore, tmp_path):
+    imagestore("put", docker_save(tmp_path / "three.tar", {"b:1,c:1,a:1": [BASE]}))
+
+    assert [line.split()[0] for line in imagestore("list").stdout.splitlines()] == ["NAME", "a:1", "b:1", "c:1"]
+
+
+def test_inspect_prints_the_config(filled):
+    pretty, compact = filled("inspect", "app:1").stdout, filled("inspect", "--json", "app:1").stdout
+
+    assert json.loads(pretty) == json.loads(compact)
+    assert json.loads(compact)["config"] == {"Env": ["A=B"]}
+    assert pretty.startswith("{\n  ")
+    assert compact.count("\n") == 1
+
+
+@pytest.mark.parametrize("verb", ["get", "list", "inspect"])
+def test_verbs_that_read_change_nothing(filled, verb):
+    for folder in ("staging", "gc"):
+        (filled.store / folder).rmdir()
+    filled.store.chmod(0o500)
+
+    assert filled(verb, *(() if verb == "list" else ("app:1",))).returncode == 0
+    assert names(filled.store) == ["configs", "layers", "storedImages"]
+
+
+def test_unreadable_checkpoint_is_said_and_kept(filled, archive):
+    checkpoint = filled.store / "storedImages"
+    checkpoint.write_bytes(b"\xff" * 10)
+
+    for arguments in (["list"], ["get", "app:1"], ["put", archive], ["remove", "app:1"]):
+        assert_refused(filled(*arguments), str(checkpoint))
+    assert checkpoint.read_bytes() == b"\xff" * 10
+
+
+@pytest.mark.parametrize("arguments", [["get", "app"], ["list"], ["inspect", "app"], ["remove", "app"]])
+def test_where_there_is_no_store_none_is_made(imagestore, arguments):
+    assert_refused(imagestore(*arguments), "no image store", str(imagestore.store))
+    assert not imagestore.store.exists()
+
+
+# -- remove
+
+
+def test_remove_frees_the_disk(filled):
+    done = filled("remove", "app:1")
+
+    assert (done.returncode, done.stdout, done.stderr) == (0, "removed app:1\n", "")
+    assert [names(filled.store / folder) for folder in ("layers", "configs", "gc")] == [[], [], []]
+    assert_refused(filled("remove", "app:1"), "app:1")
+
+
+def test_remove_with_json_prints_what_get_did(filled):
+    got = filled("get", "--json", "app:1").stdout
+
+    assert filled("--json", "remove", "app:1").stdout == got
+
+
+# -- unpack
+
+COMPRESSIONS = {
+    "plain": bytes,
+    "gzip": gzip.compress,
+    "zstd": zstd.compress,
+}
+
+
+@pytest.mark.parametrize("compression", COMPRESSIONS)
+def test_unpack_takes_any_compression(imagestore, tmp_path, compression):
+    layer_file = tmp_path / "layer"
+    layer_file.write_bytes(COMPRESSIONS[compression](BASE))
+
+    done = imagestore("unpack", "--json", layer_file, tmp_path / "rootfs")
+
+    assert json.loads(done.stdout) == {"diff_id": diff_id(BASE), "bytes": len(BASE), "entries": 1}
+    assert (tmp_path / "rootfs/etc/os-release").read_bytes() == b"ID=test\n"
+    assert not imagestore.store.exists()
+
+
+def test_unpack_into_an_empty_directory_prints_what_it_was(imagestore, tmp_path):
+    layer_file, directory = tmp_path / "layer", tmp_path / "rootfs"
+    layer_file.write_bytes(BASE)
+    directory.mkdir()
+
+    done = imagestore("unpack", layer_file, directory)
+
+    assert [line.split() for line in done.stdout.splitlines()] == [
+        ["diff_id", diff_id(BASE)],
+        ["bytes", str(len(BASE))],
+        ["entries", "1"],
+    ]
+    assert names(directory) == ["etc"]
+
+
+def test_unpack_into_a_directory_that_holds_something_is_refused(imagestore, tmp_path):
+    layer_file = tmp_path / "layer"
+    layer_file.write_bytes(BASE)
+    (tmp_path / "rootfs").mkdir()
+    (tmp_path / "rootfs" / "mine").touch()
+
+    assert_refused(imagestore("unpack", layer_file, tmp_path / "rootfs"), "not empty")
+    assert names(tmp_path / "rootfs") == ["mine"]
+
+
+@pytest.mark.parametrize("existed", [True, False])
+def test_unpack_that_is_refused_leaves_nothing(imagestore, tmp_path, existed):
+    layer_file, directory = tmp_path / "layer", tmp_path / "rootfs"
+    layer_file.write_bytes(tar(file(b"etc/passwd", b"x"), file(b"../outside", b"x")))
+    if existed:
+        directory.mkdir()
+
+    assert_refused(imagestore("unpack", layer_file, directory), "entry 1", "../outside")
+    assert not (tmp_path / "outside").exists()
+    assert (names(directory) == []) if existed else not directory.exists()
+
+
+def test_unpack_of_what_is_no_file_is_refused_at_once(imagestore, tmp_path):
+    os.mkfifo(tmp_path / "fifo")
+
+    assert_refused(imagestore("unpack", tmp_path / "fifo", tmp_path / "rootfs"), "fifo")
+    assert not (tmp_path / "rootfs").exists()
+
+
+# -- the command line itself
+
+
+def test_common_options_stand_before_the_verb_or_after_it(imagestore, archive, tmp_path):
+    imagestore("--store", tmp_path / "other", "--json", "put", archive)
+
+    before = imagestore("--json", "--store", tmp_path / "other", "list")
+    after = imagestore("list", "--store", tmp_path / "other", "--json")
+
+    assert before.stdout == after.stdout
+    assert [image["name"] for image in json.loads(after.stdout)] == ["app:1"]
+    assert not imagestore.store.exists()
+
+
+@pytest.mark.parametrize(
+    ("variables", "expected"),
+    [
+        ({"IMAGESTORE_DIR": "named", "XDG_DATA_HOME": "/data"}, "named"),
+        ({"XDG_DATA_HOME": "data"}, "data/imagestore"),
+        ({"IMAGESTORE_DIR": "", "XDG_DATA_HOME": ""}, "home/.local/share/imagestore"),
+    ],
+)
+def test_where_the_store_lies_by_default(imagestore, put_once, tmp_path, variables, expected):
+    variables = {name: str(tmp_path / value) if value else "" for name, value in variables.items()}
+    del imagestore.environment["IMAGESTORE_DIR"]
+    imagestore.environment |= {"HOME": str(tmp_path / "home"), **variables}
+    shutil.copytree(put_once.store, tmp_path / expected)
+
+    assert "app:1" in imagestore("list").stdout
+
+
+@pytest.mark.parametrize(
+    "arguments", [[], ["fetch"], ["put"], ["get", "a", "b"], ["list", "--colour"], ["put", "--workers", "0", "a.tar"]]
+)
+def test_wrong_usage_has_exit_status_2(imagestore, arguments):
+    done = imagestore(*arguments)
+
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "usage: imagestore" in done.stderr
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["put", "--help"], ["--version"]])
+def test_help_and_version(imagestore, arguments):
+    done = imagestore(*arguments)
+
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "imagestore" in done.stdout
+
+
+def test_control_characters_of_an_archive_never_reach_the_terminal(imagestore, tmp_path):
+    evil = "\x1b[2Jevil\u202e\x9b\r\n"
+    archive = docker_save(tmp_path / "evil.tar", {evil: [BASE]}, author=evil)
+    hostile = tmp_path / "hostile.tar"
+    hostile.write_bytes(tar(file(b"../\x1b[2J\n\xff", b"x")))
+
+    assert imagestore("put", "--name", "evil", archive).stderr == ""
+    runs = [
+        imagestore("put", archive),
+        imagestore("inspect", "evil"),
+        imagestore("inspect", "--json", "evil"),
+        imagestore("unpack", hostile, tmp_path / "rootfs"),
+        imagestore("put", write_members(tmp_path / "a\x1b[2J.tar", {})),
+    ]
+
+    for run in runs:
+        assert all(character.isprintable() or character == "\n" for character in run.stdout + run.stderr)
+    assert "evil\\u202e" in runs[0].stderr
+    assert json.loads(runs[1].stdout)["author"] == json.loads(runs[2].stdout)["author"] == evil

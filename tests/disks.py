@@ -1,0 +1,44 @@
+"""Disks that lose power, or remember what was asked of them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pykka_imagestore.durable.disk import Disk
+
+
+class PowerCutError(BaseException):
+    """Not an Exception, so that no handler in the code under test swallows it."""
+
+
+class DyingDisk(Disk):
+    """A disk that loses power just before one of its calls."""
+
+    def __init__(self, calls_before_cut: int) -> None:
+        self._calls_left = calls_before_cut
+
+    def __getattribute__(self, attribute: str) -> object:
+        real = super().__getattribute__(attribute)
+        if not attribute.startswith("_"):
+            if self._calls_left == 0:
+                raise PowerCutError(attribute)
+            self._calls_left -= 1
+        return real
+
+
+class RecordingDisk(Disk):
+    """A disk that lists its calls: what was called, and the names of the files."""
+
+    def __init__(self) -> None:
+        self.calls: list[tuple[str, ...]] = []
+
+    def __getattribute__(self, attribute: str) -> object:
+        real = super().__getattribute__(attribute)
+        if attribute.startswith("_") or attribute == "calls":
+            return real
+
+        def call(*paths: Path) -> object:
+            self.calls.append((attribute, *(path.name for path in paths)))
+            return real(*paths)
+
+        return call

@@ -1,0 +1,89 @@
+from __future__ import annotations
+
+import os
+
+import pytest
+from disks import DyingDisk, PowerCutError, RecordingDisk
+
+from pykka_imagestore.durable.disk import Disk, ForgetfulDisk, disk, write_whole
+
+
+@pytest.mark.parametrize("calls_before_cut", range(3))
+def test_write_is_all_or_nothing_across_a_power_cut(tmp_path, calls_before_cut):
+    target = tmp_path / "file"
+    target.write_bytes(b"old")
+
+    with pytest.raises(PowerCutError):
+        write_whole(target, b"new and longer", DyingDisk(calls_before_cut))
+
+    assert target.read_bytes() == (b"old" if calls_before_cut < 2 else b"new and longer")
+
+
+@pytest.mark.parametrize("calls_before_cut", range(3))
+def test_write_after_a_power_cut_leaves_no_trace_of_the_first(tmp_path, calls_before_cut):
+    target = tmp_path / "file"
+    with pytest.raises(PowerCutError):
+        write_whole(target, b"a long first try", DyingDisk(calls_before_cut))
+
+    write_whole(target, b"second", Disk())
+
+    assert target.read_bytes() == b"second"
+    assert os.listdir(tmp_path) == ["file"]
+
+
+def test_write_syncs_the_bytes_then_renames_then_syncs_the_name(tmp_path):
+    recorder = RecordingDisk()
+
+    write_whole(tmp_path / "file", b"x", recorder)
+
+    assert recorder.calls == [
+        ("sync_file", "file.new"),
+        ("rename", "file.new", "file"),
+        ("sync_folder", tmp_path.name),
+    ]
+
+
+def test_bytes_are_written_before_they_are_synced(tmp_path):
+    class LookingDisk(Disk):
+        def sync_file(self, path):
+            assert path.read_bytes() == b"x"
+            super().sync_file(path)
+
+    write_whole(tmp_path / "file", b"x", LookingDisk())
+
+
+@pytest.mark.parametrize("call", [Disk.sync_file, Disk.sync_folder, Disk.sync_file_system])
+def test_syncing_what_is_there_works_and_what_is_not_fails(tmp_path, call):
+    path = tmp_path / "it"
+    path.touch() if call is Disk.sync_file else path.mkdir()
+
+    call(Disk(), path)
+
+    with pytest.raises(FileNotFoundError):
+        call(Disk(), tmp_path / "missing")
+
+
+def test_syncing_a_file_as_a_folder_fails(tmp_path):
+    (tmp_path / "file").touch()
+
+    with pytest.raises(NotADirectoryError):
+        Disk().sync_folder(tmp_path / "file")
+
+
+def test_failure_to_sync_is_an_error_with_the_path(tmp_path, monkeypatch):
+    monkeypatch.setattr("pykka_imagestore.durable.disk._libc.syncfs", lambda _: -1)
+
+    with pytest.raises(OSError, match=str(tmp_path)):
+        Disk().sync_file_system(tmp_path)
+
+
+def test_disk_that_is_not_durable_renames_and_syncs_nothing(tmp_path):
+    forgetful = disk(durable=False)
+
+    for call in (forgetful.sync_file, forgetful.sync_folder, forgetful.sync_file_system):
+        call(tmp_path / "missing")
+    write_whole(tmp_path / "file", b"x", forgetful)
+
+    assert isinstance(forgetful, ForgetfulDisk)
+    assert (tmp_path / "file").read_bytes() == b"x"
+    assert not isinstance(disk(durable=True), ForgetfulDisk)

@@ -1,0 +1,407 @@
+"""Image archives that lie, loop, or reach outside: each is refused in one sentence."""
+
+from __future__ import annotations
+
+import bz2
+import gzip
+import json
+import lzma
+import os
+import pickle
+import socket
+import time
+
+import pytest
+import tars
+import zstandard
+from images import diff_id, docker_save, layer
+
+from pykka_imagestore import LocalStore
+from pykka_imagestore.core.digest import sha256
+from pykka_imagestore.errors import ArchiveError, StoreError, UnsupportedArchiveError
+from pykka_imagestore.jobs import untar_image as job
+from pykka_imagestore.jobs.untar_image import MAX_ALL_JSON_BYTES, MAX_JSON_BYTES, UntarImage, untar_image
+
+LAYER = layer({"etc/motd": b"hello"})
+CONFIG = json.dumps({"rootfs": {"type": "layers", "diff_ids": [diff_id(LAYER)]}}).encode()
+COMPRESSIONS = {
+    "gzip": gzip.compress,
+    "bzip2": bz2.compress,
+    "xz": lzma.compress,
+    "zstd": zstandard.ZstdCompressor(write_checksum=True).compress,
+}
+ID = "1" * 64
+
+
+def manifest(config="config.json", layers=("layer.tar",), **others):
+    return tars.file(
+        b"manifest.json", json.dumps([{"Config": config, "RepoTags": ["app:1"], "Layers": layers, **others}]).encode()
+    )
+
+
+SOUND = [manifest(), tars.file(b"config.json", CONFIG), tars.file(b"layer.tar", LAYER)]
+
+
+class Indexer:
+    """Indexes archives in a folder that holds a secret beside them."""
+
+    def __init__(self, folder):
+        self._folder = folder
+        self.path = folder / "image.tar"
+        (folder / "secret").write_bytes(LAYER)
+
+    def index(self, data):
+        self.path.write_bytes(data)
+        return untar_image(UntarImage(str(self.path), str(self._folder / "inflated.tar")))
+
+    def refuse(self, *parts, match, error=ArchiveError):
+        with pytest.raises(error, match=match) as caught:
+            self.index(tars.tar(*parts))
+        assert str(caught.value).startswith(f"{self.path}: ")
+        assert str(caught.value).isprintable()
+        assert len(str(caught.value)) < 1000
+        assert str(pickle.loads(pickle.dumps(caught.value))) == str(caught.value)
+
+
+@pytest.fixture
+def indexer(tmp_path):
+    return Indexer(tmp_path)
+
+
+# -- names that lead out
+
+
+@pytest.mark.parametrize("name", ["../secret", "../../etc/passwd", "..", "a/../../secret", "/../secret"])
+def test_layer_outside_of_the_archive(indexer, name):
+    indexer.refuse(*SOUND[1:], manifest(layers=[name]), match=r"it names a member '.*' that points outside")
+
+
+@pytest.mark.parametrize("name", ["../secret", "../../etc/passwd", "..", "a/../../secret"])
+def test_config_outside_of_the_archive(indexer, name):
+    indexer.refuse(*SOUND[1:], manifest(config=name), match=r"it names a member '.*' that points outside")
+
+
+@pytest.mark.parametrize("name", ["/etc/passwd", "etc/passwd", "secret", "./secret", "", ".", "/", "layer.tar/x"])
+def test_layer_that_is_no_member(indexer, name):
+    indexer.refuse(*SOUND[1:], manifest(layers=[name]), match=r"it has no member '")
+
+
+def test_absolute_path_of_a_file_beside_the_archive(indexer, tmp_path):
+    indexer.refuse(*SOUND[1:], manifest(layers=[str(tmp_path / "secret")]), match=r"it has no member '")
+
+
+@pytest.mark.parametrize("name", ["\0", "layer.tar\0", "\ud800", "x" * 5000, "a/" * 5000])
+def test_layer_whose_name_is_none(indexer, name):
+    indexer.refuse(*SOUND[1:], manifest(layers=[name]), match=r"it (names a|has no) member '")
+
+
+@pytest.mark.parametrize("name", [b"../layer.tar", b"..", b"a/../../layer.tar"])
+def test_member_that_leads_out(indexer, name):
+    indexer.refuse(*SOUND, tars.file(name, LAYER), match=r"after 3 members: points outside")
+
+
+def test_legacy_id_that_leads_out(indexer):
+    for leaf in ("..", "../" * 21 + "x", "/" + ID[1:]):
+        indexer.refuse(
+            tars.file(b"repositories", json.dumps({"app": {"1": leaf}}).encode()), match=r"should be a layer's id of 64"
+        )
+
+
+def test_legacy_parent_that_leads_out(indexer):
+    indexer.refuse(
+        tars.file(b"repositories", json.dumps({"app": {"1": ID}}).encode()),
+        tars.file(f"{ID}/json".encode(), json.dumps({"parent": "../../secret"}).encode()),
+        tars.file(f"{ID}/layer.tar".encode(), LAYER),
+        match=rf"{ID}/json, parent should be a layer's id of 64 hex digits",
+    )
+
+
+# -- links
+
+
+@pytest.mark.parametrize("target", [b"../secret", b"../../etc/passwd", b"a/../../secret", b".."])
+def test_symlinked_member_that_leads_out(indexer, target):
+    indexer.refuse(*SOUND[:2], tars.symlink(b"layer.tar", target), match=r"after 2 members: points outside")
+
+
+@pytest.mark.parametrize("target", [b"../secret", b"/../secret"])
+def test_hard_linked_member_that_leads_out(indexer, target):
+    indexer.refuse(*SOUND[:2], tars.hard_link(b"layer.tar", target), match=r"after 2 members: points outside")
+
+
+@pytest.mark.parametrize("make", [tars.symlink, tars.hard_link])
+@pytest.mark.parametrize("target", [b"/etc/passwd", b"secret", b"/proc/self/exe", b"folder", b""])
+def test_linked_member_that_leads_to_no_member(indexer, make, target):
+    indexer.refuse(
+        *SOUND[:2], tars.folder(b"folder"), make(b"layer.tar", target), match=r"it has no member 'layer.tar'"
+    )
+
+
+@pytest.mark.parametrize("make", [tars.symlink, tars.hard_link])
+def test_linked_members_in_a_loop(indexer, make):
+    indexer.refuse(*SOUND[:2], make(b"layer.tar", b"layer.tar"), match=r"'layer.tar' is a link that leads nowhere")
+    indexer.refuse(
+        *SOUND[:2],
+        make(b"layer.tar", b"b"),
+        make(b"b", b"layer.tar"),
+        match=r"'layer.tar' is a link that leads nowhere",
+    )
+
+
+def test_linked_members_in_a_long_chain(indexer):
+    chain = [tars.symlink(b"%d" % number, b"%d" % (number + 1)) for number in range(1000)]
+
+    indexer.refuse(*SOUND[:2], manifest(layers=["0"]), *chain, match=r"'0' is a link that leads nowhere")
+
+
+def test_manifest_that_is_a_link_to_itself(indexer):
+    indexer.refuse(*SOUND[1:], tars.symlink(b"manifest.json", b"manifest.json"), match=r"is a link that leads nowhere")
+
+
+@pytest.mark.parametrize("kind", [tars.FOLDER, tars.FIFO, tars.CHARACTER_DEVICE])
+def test_layer_that_is_no_file(indexer, kind):
+    indexer.refuse(*SOUND[:2], tars.header(b"layer.tar", kind, major=1, minor=5), match=r"it has no member 'layer.tar'")
+
+
+# -- lies and bombs
+
+
+def test_size_of_a_member_beyond_the_end(indexer):
+    for size in (len(LAYER) + 5000, 2**40, 2**62):
+        indexer.refuse(
+            *SOUND[:2],
+            tars.header(b"layer.tar", size=tars.base_256(size, 12)),
+            LAYER,
+            match=r"after 2 members: it is cut off",
+        )
+
+
+@pytest.mark.parametrize("size", [b"9" * 19, b"%d" % 2**63, b"%d" % (2**63 - 1)])
+@pytest.mark.parametrize("name", [b"layer.tar", b"folder/"])
+def test_size_that_no_file_has(indexer, name, size):
+    data = tars.tar(*SOUND, tars.pax({b"size": size}), tars.header(name))
+
+    try:
+        indexer.index(data)
+    except ArchiveError as error:
+        assert "cut off" in str(error)  # noqa: PT017 - either answer will do
+    else:
+        assert name.endswith(b"/")
+
+
+def test_archive_cut_off_anywhere(indexer):
+    whole = tars.tar(tars.pax({b"path": b"manifest.json"}), *SOUND)
+
+    for size in range(0, len(whole) - 1024 - 500, 100):
+        with pytest.raises(ArchiveError):
+            indexer.index(whole[:size])
+
+
+def test_archive_damaged_in_any_header(indexer):
+    whole = tars.tar(*SOUND)
+
+    for position in range(0, 157, 3):
+        damaged = bytearray(whole)
+        damaged[position] ^= 0x55
+        with pytest.raises(ArchiveError):
+            indexer.index(bytes(damaged))
+
+
+@pytest.mark.parametrize("bracket", [b"[", b'{"a":'])
+@pytest.mark.parametrize("name", [b"manifest.json", b"config.json"])
+def test_json_that_nests_deep(indexer, name, bracket):
+    bomb = tars.file(name, bracket * 200_000)
+
+    indexer.refuse(*SOUND, bomb, match=rf"'{name.decode()}' is no JSON|nested more than")
+
+
+def test_json_that_is_large(indexer):
+    large = tars.file(b"manifest.json", b" " * (MAX_JSON_BYTES + 1))
+
+    indexer.refuse(*SOUND[1:], large, match=rf"has {MAX_JSON_BYTES + 1} bytes; {MAX_JSON_BYTES} is the limit for JSON")
+
+
+def test_json_that_is_large_all_together(indexer):
+    # One config of a megabyte, named by a thousand images.
+    config = CONFIG + b" " * 1_000_000
+    entry = {"Config": "config.json", "RepoTags": ["app:1"], "Layers": ["layer.tar"]}
+    bomb = tars.file(b"manifest.json", json.dumps([entry] * 1000).encode())
+
+    indexer.refuse(
+        bomb,
+        tars.file(b"config.json", config),
+        SOUND[2],
+        match=rf"its JSON has more than {MAX_ALL_JSON_BYTES} bytes",
+    )
+
+
+def test_legacy_images_that_share_a_long_chain_end_soon(indexer):
+    ids = [f"{number:064x}" for number in range(50)]
+    chain = [
+        tars.file(f"{layer}/json".encode(), json.dumps({"parent": parent, "comment": "x" * 100_000}).encode())
+        + tars.file(f"{layer}/layer.tar".encode())
+        for layer, parent in zip(ids, [*ids[1:], None], strict=True)
+    ]
+    names = {"app": {str(number): layer for number, layer in enumerate(ids)}}
+    started = time.monotonic()
+
+    indexer.refuse(tars.file(b"repositories", json.dumps(names).encode()), *chain, match=r"its JSON has more than")
+
+    assert time.monotonic() - started < 20
+
+
+def test_more_members_than_an_image_has(indexer, monkeypatch):
+    monkeypatch.setattr(job, "MAX_MEMBERS", 50)
+
+    indexer.refuse(*[tars.file(b"%d" % number) for number in range(51)], match=r"it has more than 50 members")
+
+
+def test_one_layer_under_many_spellings_is_looked_at_once(indexer):
+    # 5,000 times a sample of a megabyte would take minutes.
+    big = layer({"big": bytes(4 << 20)})
+    spellings = ["./" * number + "layer.tar" for number in range(500)]
+    config = json.dumps({"rootfs": {"diff_ids": [diff_id(big)] * 500}}).encode()
+    started = time.monotonic()
+
+    index = indexer.index(
+        tars.tar(manifest(layers=spellings), tars.file(b"config.json", config), tars.file(b"layer.tar", big))
+    )
+
+    assert {layer.offset for layer in index.images[0].layers} == {index.images[0].layers[0].offset}
+    assert time.monotonic() - started < 10
+
+
+def test_members_of_one_name_are_the_last_one(indexer):
+    index = indexer.index(tars.tar(tars.file(b"layer.tar", b"old"), *SOUND))
+
+    assert index.images[0].layers[0].size == len(LAYER)
+
+
+# -- no archive
+
+
+@pytest.mark.parametrize("data", [b"", b"\0" * 10240, b"text", b"text" * 1000, b"PK\3\4" * 1000, b"\x7fELF" * 1000])
+def test_file_that_is_no_archive(indexer, data):
+    indexer.path.write_bytes(data)
+
+    with pytest.raises(UnsupportedArchiveError, match=r"image.tar: is no image archive: "):
+        indexer.index(data)
+
+
+def test_folder_that_is_no_archive(tmp_path):
+    with pytest.raises(UnsupportedArchiveError, match=r"is no file"):
+        untar_image(UntarImage(str(tmp_path), str(tmp_path / "inflated")))
+
+
+@pytest.mark.parametrize("kind", ["fifo", "socket", "device"])
+def test_file_that_would_be_waited_for(tmp_path, monkeypatch, kind):
+    path = str(tmp_path / "image.tar")
+    if kind == "fifo":
+        os.mkfifo(path)
+    elif kind == "socket":
+        with socket.socket(socket.AF_UNIX) as listener:
+            monkeypatch.chdir(tmp_path)  # a socket's path is short
+            listener.bind("image.tar")
+    else:
+        path = "/dev/zero"
+
+    with pytest.raises((UnsupportedArchiveError, OSError)):
+        untar_image(UntarImage(path, str(tmp_path / "inflated")))
+
+
+# -- compressed as a whole
+
+
+@pytest.mark.parametrize("compression", COMPRESSIONS)
+def test_compressed_archive_is_read_and_only_its_copy_holds_layers(indexer, tmp_path, compression):
+    index = indexer.index(COMPRESSIONS[compression](tars.tar(*SOUND)))
+
+    assert index.path == str(indexer.path)
+    assert index.images[0].layers[0].path == str(tmp_path / "inflated.tar")
+    assert sha256(index.images[0].config) == sha256(CONFIG)
+
+
+@pytest.mark.parametrize("compression", COMPRESSIONS)
+def test_compressed_archive_cut_off_anywhere(indexer, compression):
+    compressed = COMPRESSIONS[compression](tars.tar(*SOUND, tars.file(b"rest", os.urandom(2000))))
+
+    for size in range(1, len(compressed) - 9, 97):
+        with pytest.raises(ArchiveError) as caught:
+            indexer.index(compressed[:size])
+
+        assert str(caught.value).startswith(f"{indexer.path}: ")
+
+
+@pytest.mark.parametrize("compression", COMPRESSIONS)
+def test_compressed_archive_damaged_anywhere(indexer, compression):
+    compressed = COMPRESSIONS[compression](tars.tar(*SOUND, tars.file(b"rest", os.urandom(500))))
+
+    for position in range(0, len(compressed), 11):
+        damaged = bytearray(compressed)
+        damaged[position] ^= 0x55
+        try:
+            indexer.index(bytes(damaged))
+        except ArchiveError as error:
+            assert str(error).startswith(f"{indexer.path}: ")  # noqa: PT017 - what is not noticed here, a digest tells
+
+
+def test_archive_compressed_twice_is_no_archive(indexer):
+    twice = gzip.compress(gzip.compress(tars.tar(*SOUND)))
+
+    with pytest.raises(UnsupportedArchiveError, match=r"is no image archive"):
+        indexer.index(twice)
+
+
+# -- through the whole store
+
+
+def other_layer(_):
+    forged = tars.file(b"layer.tar", layer({"etc/motd": b"forged"}))
+    return tars.tar(*SOUND[:2], forged)
+
+
+def escaping_layer(_):
+    bad = tars.tar(tars.file(b"good", b"x"), tars.file(b"../../../escaped", b"x"))
+    config = json.dumps({"rootfs": {"diff_ids": [diff_id(LAYER), diff_id(bad)]}}).encode()
+    both = manifest(layers=["layer.tar", "bad.tar"])
+    return tars.tar(both, tars.file(b"config.json", config), SOUND[2], tars.file(b"bad.tar", bad))
+
+
+def legacy_config_that_nests(depth):
+    leaf = b'{"config":' + b'{"a":' * depth + b"1" + b"}" * depth + b"}"
+    return tars.tar(
+        tars.file(b"repositories", json.dumps({"app": {"1": ID}}).encode()),
+        tars.file(f"{ID}/json".encode(), leaf),
+        tars.file(f"{ID}/layer.tar".encode(), LAYER),
+    )
+
+
+HOSTILE = {
+    "layer outside": lambda _: tars.tar(*SOUND[1:], manifest(layers=["../../secret"])),
+    "other layer": other_layer,
+    "escaping layer": escaping_layer,
+    "symlinks in a loop": lambda _: tars.tar(*SOUND[:2], tars.symlink(b"layer.tar", b"layer.tar")),
+    "layer is no tar": lambda _: tars.tar(*SOUND[:2], tars.file(b"layer.tar", b"?" * 1000)),
+    "damaged gzip": lambda _: gzip.compress(tars.tar(*SOUND))[:-100],
+    "no archive": lambda _: b"?" * 1000,
+    **{
+        f"nested {depth}": lambda _, depth=depth: legacy_config_that_nests(depth) for depth in (101, 900, 940, 960, 980)
+    },
+}
+
+
+@pytest.mark.parametrize("attack", HOSTILE)
+def test_store_refuses_and_goes_on_as_if_nothing_had_been(tmp_path, attack):
+    archive, store_folder = tmp_path / "hostile.tar", tmp_path / "store"
+    archive.write_bytes(HOSTILE[attack](tmp_path))
+    good = docker_save(tmp_path / "good.tar", {"good": [LAYER]})
+    with LocalStore.start(store_folder, workers=1) as store:
+        with pytest.raises(StoreError) as caught:
+            store.put("app", archive).get(timeout=60)
+
+        assert str(archive) in str(caught.value)
+        assert str(caught.value).isprintable()
+        assert os.listdir(store_folder / "staging") == []
+        assert store.list().get(timeout=60) == ()
+        assert store.put("good", good).get(timeout=60).name == "good:latest"
+    assert not (tmp_path / "escaped").exists()

@@ -1,0 +1,11 @@
+from __future__ import annotations
+
+import pytest
+import tars
+from layers import unpack_layer
+
+
+@pytest.fixture
+def unpack(tmp_path):
+    """Return a function that unpacks a layer of these parts."""
+    return lambda *parts: unpack_layer(tars.tar(*parts), tmp_path)

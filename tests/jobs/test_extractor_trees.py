@@ -1,0 +1,197 @@
+"""Trees at random, packed by the tools that people pack layers with: what is unpacked is what was packed."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import stat
+import subprocess
+import tarfile
+import tempfile
+from dataclasses import dataclass, replace
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from layers import unpack_layer
+from trees import describe
+
+pytestmark = pytest.mark.root
+
+BIRTHDAY = 1_700_000_000 * 10**9
+
+
+@dataclass(frozen=True)
+class Described:
+    """What a node of a random tree is to be.
+
+    Attributes:
+        what: Bytes of a file, target of a symlink, entries of a folder by name, kind and number of a device.
+    """
+
+    what: bytes | str | dict | tuple
+    mode: int
+    owner: tuple[int, int]
+    mtime_ns: int
+    xattrs: dict
+
+
+@dataclass(frozen=True)
+class Packer:
+    """A tool and a format.
+
+    Attributes:
+        pack: Packs the folder given first into the file given second.
+        nanoseconds: Whether its times are exact.
+        xattrs: Whether it keeps extended attributes.
+        long: Whether it keeps long names.
+    """
+
+    pack: object
+    nanoseconds: bool = False
+    xattrs: bool = False
+    long: bool = True
+
+
+def gnu_tar(form, *options):
+    def pack(folder, archive):
+        run("tar", f"--format={form}", "--numeric-owner", *options, "-C", folder, "-cf", archive, ".")
+
+    return pack
+
+
+def bsdtar(form):
+    def pack(folder, archive):
+        run("bsdtar", f"--format={form}", "--numeric-owner", "-C", folder, "-cf", archive, ".")
+
+    return pack
+
+
+def python_tarfile(form):
+    def pack(folder, archive):
+        with tarfile.open(archive, "w", format=form) as file:
+            file.add(folder, ".")
+
+    return pack
+
+
+def run(*command):
+    done = subprocess.run(
+        command, env={**os.environ, "LC_ALL": "C.UTF-8"}, capture_output=True, timeout=60, check=False
+    )
+    assert done.returncode == 0, done.stderr.decode(errors="replace")
+
+
+ALL_XATTRS = ("--xattrs", "--xattrs-include=*")
+PACKERS = {
+    "GNU tar, gnu": Packer(gnu_tar("gnu")),
+    "GNU tar, posix": Packer(gnu_tar("posix", *ALL_XATTRS), nanoseconds=True, xattrs=True),
+    "GNU tar, ustar": Packer(gnu_tar("ustar"), long=False),
+    "GNU tar, oldgnu": Packer(gnu_tar("oldgnu")),
+    "bsdtar, pax": Packer(bsdtar("pax"), nanoseconds=True, xattrs=True),
+    "bsdtar, gnutar": Packer(bsdtar("gnutar")),
+    "bsdtar, ustar": Packer(bsdtar("ustar"), long=False),
+    "tarfile, pax": Packer(python_tarfile(tarfile.PAX_FORMAT), nanoseconds=True),
+    "tarfile, gnu": Packer(python_tarfile(tarfile.GNU_FORMAT)),
+    "tarfile, ustar": Packer(python_tarfile(tarfile.USTAR_FORMAT), long=False),
+}
+
+short_names = st.sampled_from([b"a", b"b", b".c", b"with space", b"\xff\xfe", "ü\n".encode(), b"~", b"d" * 40])
+long_names = short_names | st.sampled_from([b"n" * 101, b"\xff" * 255])
+modes = st.sampled_from([0o644, 0o755, 0, 0o4755, 0o2711, 0o1777, 0o7777, 0o600])
+owners = st.tuples(*[st.sampled_from([0, 0, 1000, 65534, 2**18 - 1])] * 2)
+# Halves and quarters of a second survive the floating-point numbers that tarfile keeps times in.
+times = st.sampled_from([0, BIRTHDAY, BIRTHDAY + 250_000_000, 2**32 * 10**9 + 500_000_000])
+attributes = st.dictionaries(st.sampled_from(["user.a", "trusted.b"]), st.binary(min_size=1, max_size=5), max_size=2)
+targets = st.sampled_from(["a", "../b", "/etc/passwd", "no where", "t" * 99])
+devices = st.sampled_from([(stat.S_IFCHR, 1, 3), (stat.S_IFBLK, 7, 200), (stat.S_IFIFO, 0, 0)])
+bodies = st.binary(max_size=8) | st.integers(500, 1100).map(lambda size: b"x" * size)
+
+
+def nodes(what, xattrs):
+    return st.builds(Described, what, modes, owners, times, xattrs)
+
+
+def trees(names):
+    def folders(below):
+        return nodes(st.dictionaries(names, below, max_size=4), attributes)
+
+    no_attributes = st.just({})
+    leaves = nodes(bodies, attributes) | nodes(targets | devices, no_attributes)
+    return folders(st.recursive(leaves, folders, max_leaves=8))
+
+
+def make(path, node, files):
+    """Make a node; hard links of a file may be made later, from ``files``."""
+    if isinstance(node.what, dict):
+        os.makedirs(path, exist_ok=True)
+        for name, below in node.what.items():
+            make(os.path.join(path, name), below, files)
+    elif isinstance(node.what, bytes):
+        with open(path, "wb") as file:
+            file.write(node.what)
+        files.append(path)
+    elif isinstance(node.what, str):
+        os.symlink(node.what, path)
+    else:
+        kind, major, minor = node.what
+        os.mknod(path, kind | 0o600, os.makedev(major, minor))
+    os.chown(path, *node.owner, follow_symlinks=False)
+    if not isinstance(node.what, str):
+        os.chmod(path, node.mode)
+    for key, value in node.xattrs.items():
+        os.setxattr(path, key, value, follow_symlinks=False)
+    os.utime(path, ns=(node.mtime_ns, node.mtime_ns), follow_symlinks=False)
+
+
+def add_hard_links(links, files):
+    """Give some files more names, and their folders their times back."""
+    for number, link in enumerate(links):
+        if files:
+            source = files[link % len(files)]
+            folder = os.path.dirname(files[link // 7 % len(files)])
+            before = os.stat(folder).st_mtime_ns
+            os.link(source, os.path.join(folder, b"link%d" % number))
+            os.utime(folder, ns=(before, before))
+
+
+def as_kept_by(packer, nodes):
+    """Return nodes without what a format does not keep."""
+    kept = {}
+    for path, node in nodes.items():
+        kept[path] = replace(
+            node,
+            mtime_ns=node.mtime_ns if packer.nanoseconds else node.mtime_ns // 10**9,
+            xattrs=node.xattrs if packer.xattrs else (),
+        )
+    return kept
+
+
+@pytest.mark.parametrize("packer", PACKERS)
+def test_unpacked_tree_is_the_tree_that_was_packed(packer):
+    tool = "bsdtar" if packer.startswith("bsdtar") else "tar"
+    if shutil.which(tool) is None:
+        pytest.skip(f"there is no {tool} here")
+
+    @settings(max_examples=40)
+    @given(trees(long_names if PACKERS[packer].long else short_names), st.lists(st.integers(0, 50), max_size=3))
+    def check(tree, links):
+        with tempfile.TemporaryDirectory() as place:
+            packed_and_unpacked(PACKERS[packer], os.fsencode(place), tree, links)
+
+    check()
+
+
+def packed_and_unpacked(packer, place, tree, links):
+    original, archive, files = os.path.join(place, b"tree"), os.path.join(place, b"tree.tar"), []
+    make(original, tree, files)
+    add_hard_links(links, files)
+    packer.pack(os.fsdecode(original), os.fsdecode(archive))
+    with open(archive, "rb") as file:
+        data = file.read()
+
+    unpacked = unpack_layer(data, os.fsdecode(place))
+
+    assert as_kept_by(packer, unpacked.nodes) == as_kept_by(packer, describe(os.fsdecode(original)))
+    assert unpacked.unset == []
+    assert list(unpacked.record.implicit_directories) == []

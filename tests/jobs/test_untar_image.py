@@ -1,0 +1,212 @@
+from __future__ import annotations
+
+import gzip
+import hashlib
+import json
+import lzma
+from pathlib import Path
+
+import pytest
+import tars
+from images import diff_id, docker_save, layer
+
+from pykka_imagestore.core.archive import Extent
+from pykka_imagestore.errors import UnsupportedArchiveError
+from pykka_imagestore.jobs.untar_image import UntarImage, untar_image
+
+BASE, APP = layer({"etc/motd": b"hello"}), layer({"app/main": b"x" * 5000})
+CONFIG = json.dumps({"rootfs": {"type": "layers", "diff_ids": [diff_id(BASE), diff_id(APP)]}}).encode()
+ONE, TWO = "1" * 64, "2" * 64
+
+
+def manifest(*layers, config="config.json"):
+    entry = {"Config": config, "RepoTags": ["app:1"], "Layers": [*layers]}
+    return tars.file(b"manifest.json", json.dumps([entry]).encode())
+
+
+@pytest.fixture
+def index(tmp_path):
+    """Return a function that indexes an archive of these parts."""
+
+    def index(*parts):
+        (tmp_path / "image.tar").write_bytes(tars.tar(*parts))
+        return untar_image(UntarImage(str(tmp_path / "image.tar"), str(tmp_path / "inflated.tar")))
+
+    return index
+
+
+def read(extent):
+    with Path(extent.path).open("rb") as file:
+        file.seek(extent.offset)
+        return file.read(extent.size)
+
+
+def test_layers_are_found_where_they_lie(tmp_path):
+    archive = docker_save(tmp_path / "image.tar", {"app:1": [BASE, APP]})
+
+    (image,) = untar_image(UntarImage(str(archive), str(tmp_path / "inflated.tar"))).images
+
+    assert [read(layer) for layer in image.layers] == [BASE, APP]
+    assert [layer.path for layer in image.layers] == [str(archive)] * 2
+    assert image.diff_ids == (diff_id(BASE), diff_id(APP))
+    assert image.unsafe_names == ("app:1",)
+    assert not (tmp_path / "inflated.tar").exists()
+
+
+def test_layers_of_a_compressed_archive_are_found_in_its_inflated_copy(tmp_path):
+    plain = docker_save(tmp_path / "plain.tar", {"app:1": [BASE, APP]}).read_bytes()
+    (tmp_path / "image.tar.xz").write_bytes(lzma.compress(plain))
+
+    index = untar_image(UntarImage(str(tmp_path / "image.tar.xz"), str(tmp_path / "inflated.tar")))
+
+    assert index.path == str(tmp_path / "image.tar.xz")
+    assert [read(layer) for layer in index.images[0].layers] == [BASE, APP]
+    assert (tmp_path / "inflated.tar").read_bytes() == plain
+
+
+def test_several_images_are_found_in_the_archives_order(tmp_path):
+    archive = docker_save(tmp_path / "image.tar", {"b:1,b:2": [APP], "": [BASE], "a:1": [BASE, APP]})
+
+    index = untar_image(UntarImage(str(archive), str(tmp_path / "inflated.tar")))
+
+    assert [image.unsafe_names for image in index.images] == [("b:1", "b:2"), (), ("a:1",)]
+    assert [read(layer) for image in index.images for layer in image.layers] == [APP, BASE, BASE, APP]
+
+
+@pytest.mark.parametrize(
+    ("member", "named"),
+    [
+        (b"a/layer.tar", "a/layer.tar"),
+        (b"./a/layer.tar", "a/layer.tar"),
+        (b"a/layer.tar", "./a/layer.tar"),
+        (b"a//layer.tar", "a/./b/../layer.tar"),
+        (b"/a/layer.tar", "a/layer.tar"),
+        ("größe".encode(), "größe"),
+        (b"n" * 90 + b"/" + b"m" * 90, "n" * 90 + "/" + "m" * 90),
+    ],
+)
+def test_member_is_found_however_it_is_spelled(index, member, named):
+    config = tars.file(b"config.json", json.dumps({"rootfs": {"diff_ids": [diff_id(BASE)]}}).encode())
+
+    found = index(manifest(named), config, tars.pax({b"path": member}), tars.file(b"x", BASE))
+
+    assert read(found.images[0].layers[0]) == BASE
+
+
+@pytest.mark.parametrize(
+    ("link", "target"),
+    [
+        (b"b/layer.tar", b"../a/layer.tar"),
+        (b"b/layer.tar", b"/a/layer.tar"),
+        (b"b/layer.tar", b"./../a/../a/layer.tar"),
+        (b"layer.tar", b"a/layer.tar"),
+    ],
+)
+def test_layer_that_is_a_symlink_is_the_layer_it_leads_to(index, link, target):
+    config = tars.file(b"config.json", json.dumps({"rootfs": {"diff_ids": [diff_id(BASE)] * 2}}).encode())
+
+    found = index(
+        manifest("a/layer.tar", link.decode()), config, tars.symlink(link, target), tars.file(b"a/layer.tar", BASE)
+    )
+
+    assert [read(layer) for layer in found.images[0].layers] == [BASE, BASE]
+
+
+def test_layer_that_is_a_hard_link_is_the_layer_it_leads_to(index):
+    config = tars.file(b"config.json", json.dumps({"rootfs": {"diff_ids": [diff_id(BASE)] * 2}}).encode())
+
+    found = index(
+        manifest("a.tar", "b.tar"), config, tars.file(b"a.tar", BASE), tars.hard_link(b"b.tar", b"a.tar", size=512)
+    )
+
+    assert [read(layer) for layer in found.images[0].layers] == [BASE, BASE]
+
+
+def test_legacy_archive_is_read_by_its_repositories(index):
+    found = index(
+        tars.folder(TWO.encode() + b"/"),
+        tars.file(f"{TWO}/VERSION".encode(), b"1.0"),
+        tars.file(f"{TWO}/json".encode(), json.dumps({"id": TWO, "parent": ONE}).encode()),
+        tars.file(f"{TWO}/layer.tar".encode(), APP),
+        tars.file(f"{ONE}/json".encode(), json.dumps({"id": ONE}).encode()),
+        tars.file(f"{ONE}/layer.tar".encode(), BASE),
+        tars.file(b"repositories", json.dumps({"app": {"1": TWO}}).encode()),
+    )
+
+    (image,) = found.images
+    assert image.unsafe_names == ("app:1",)
+    assert [read(layer) for layer in image.layers] == [BASE, APP]
+    assert image.diff_ids is None
+
+
+def test_archive_for_both_worlds_is_read_by_its_manifest(index):
+    config = f"blobs/sha256/{hashlib.sha256(CONFIG).hexdigest()}"
+
+    found = index(
+        tars.file(b"oci-layout", b"{}"),
+        tars.file(b"index.json", b"{}"),
+        tars.file(config.encode(), CONFIG),
+        tars.file(b"blobs/sha256/a", BASE),
+        tars.file(b"blobs/sha256/b", gzip.compress(APP)),
+        manifest("blobs/sha256/a", "blobs/sha256/b", config=config),
+    )
+
+    assert found.images[0].config == CONFIG
+
+
+def test_oci_archive_is_said_to_be_one(index):
+    with pytest.raises(UnsupportedArchiveError, match=r"image.tar: is an OCI archive, which this version does not"):
+        index(tars.file(b"oci-layout", b"{}"), tars.file(b"index.json", b"{}"))
+
+
+def test_entries_of_a_layer_are_estimated(index):
+    small_files = tars.tar(*(tars.file(b"%d" % number, b"x" * 100) for number in range(2000)))
+    one_file = layer({"big": bytes(len(small_files))})
+    config = json.dumps({"rootfs": {"diff_ids": [diff_id(small_files), diff_id(one_file)]}}).encode()
+
+    found = index(
+        manifest("s.tar", "o.tar"),
+        tars.file(b"config.json", config),
+        tars.file(b"s.tar", small_files),
+        tars.file(b"o.tar", one_file),
+    )
+
+    small, one = found.images[0].layers
+    assert 1500 < small.entries_estimate < 2500
+    assert one.entries_estimate < 100
+    assert small.cost > one.cost
+
+
+def test_empty_layer_has_no_entries(index):
+    config = json.dumps({"rootfs": {"diff_ids": [diff_id(b"")]}}).encode()
+
+    found = index(manifest("e.tar"), tars.file(b"config.json", config), tars.file(b"e.tar"))
+
+    assert (found.images[0].layers[0].size, found.images[0].layers[0].entries_estimate) == (0, 0)
+
+
+def test_layer_extents_name_what_the_archive_calls_them(index):
+    config = json.dumps({"rootfs": {"diff_ids": [diff_id(BASE)]}}).encode()
+
+    found = index(manifest("./a.tar"), tars.file(b"config.json", config), tars.file(b"a.tar", BASE))
+
+    extent = found.images[0].layers[0]
+    assert extent == Extent(extent.path, extent.offset, len(BASE), "./a.tar", extent.entries_estimate)
+
+
+def test_sandbox_is_told_what_was_found_or_what_was_wrong(tmp_path):
+    archive = docker_save(tmp_path / "image.tar", {"app:1": [BASE], "b:1": [APP]})
+    sandbox = tmp_path / "sandbox"
+
+    untar_image(UntarImage(str(archive), str(tmp_path / "inflated.tar"), str(sandbox)))
+    archive.write_bytes(b"?")
+    with pytest.raises(UnsupportedArchiveError) as caught:
+        untar_image(UntarImage(str(archive), str(tmp_path / "inflated.tar"), str(sandbox)))
+
+    assert (sandbox / "stdout").read_text() == f"{archive}: 2 images\n"
+    assert (sandbox / "stderr").read_text() == f"{caught.value}\n"
+
+
+def test_archive_that_is_not_there_is_an_error_of_the_system(tmp_path):
+    with pytest.raises(FileNotFoundError):
+        untar_image(UntarImage(str(tmp_path / "none.tar"), str(tmp_path / "inflated.tar")))

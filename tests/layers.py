@@ -1,0 +1,63 @@
+"""Layers unpacked by the real job, by functions that other processes can import too."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from trees import Node, describe
+
+from pykka_imagestore._proto.layer_pb2 import LayerRecord
+from pykka_imagestore.core.archive import Extent
+from pykka_imagestore.core.digest import DiffID
+from pykka_imagestore.jobs.untar_layer import LayerCounts, UntarLayer, untar_layer
+
+
+@dataclass(frozen=True)
+class Unpacked:
+    """A layer that was unpacked below ``target``."""
+
+    target: Path
+    counts: LayerCounts
+
+    @property
+    def rootfs(self) -> Path:
+        return self.target / "rootfs"
+
+    @property
+    def nodes(self) -> dict[bytes, Node]:
+        return describe(self.rootfs)
+
+    @property
+    def kinds(self) -> dict[bytes, str]:
+        """Paths and kinds of all but the root; those of folders that no entry named are in brackets."""
+        implicit = set(self.record.implicit_directories)
+        nodes = {path: node.kind for path, node in self.nodes.items() if path}
+        return {path: f"[{kind}]" if path in implicit else kind for path, kind in nodes.items()}
+
+    @property
+    def record(self) -> LayerRecord:
+        return LayerRecord.FromString((self.target / "layer.pb").read_bytes())
+
+    @property
+    def unset(self) -> list[tuple[bytes, str]]:
+        return [(unset.path, unset.what) for unset in self.record.unset]
+
+
+def extent_of(data: bytes, folder: str | Path) -> Extent:
+    """Return a layer that lies in a file ``layer.tar``."""
+    stored = Path(folder, "layer.tar")
+    stored.write_bytes(data)
+    return Extent(str(stored), 0, len(data), "layer.tar")
+
+
+def unpack_layer(data: bytes, folder: str | Path, diff_id: DiffID | None = None) -> Unpacked:
+    """Unpack a layer into ``folder/layer``; what was there is replaced."""
+    target = Path(folder, "layer")
+    return Unpacked(target, untar_layer(UntarLayer(extent_of(data, folder), str(target), diff_id)))
+
+
+def unpack_and_look(data: bytes, folder: str | Path) -> tuple[dict[bytes, Node], bytes]:
+    """Unpack a layer where nobody else can look; return its nodes and its serialized record."""
+    unpacked = unpack_layer(data, folder)
+    return unpacked.nodes, unpacked.record.SerializeToString()

@@ -1,0 +1,448 @@
+from __future__ import annotations
+
+import gc
+import multiprocessing
+import os
+import pickle
+import queue
+import threading
+import time
+
+import pytest
+import worker_functions as work
+from worker_functions import Meetings
+
+from pykka_imagestore.runtime import (
+    DiscardedError,
+    PoolClosedError,
+    RuntimeFailure,
+    WorkerDiedError,
+    WorkerPool,
+    WorkerStartError,
+    WorkerTimeoutError,
+    collect,
+    select,
+)
+from pykka_imagestore.runtime.cpus import usable_cpus
+
+
+@pytest.fixture
+def meetings():
+    with Meetings() as meetings:
+        yield meetings
+
+
+def test_run_gives_what_the_function_returns(pool):
+    assert pool.run(work.double, 21).get(timeout=20) == 42
+
+
+def test_run_raises_what_the_function_raises_with_a_note_of_where(pool):
+    with pytest.raises(LookupError, match="not here") as caught:
+        pool.run(work.fail_with, LookupError("not here")).get(timeout=20)
+
+    assert "worker_functions.py" in caught.value.__notes__[0]
+    assert "in fail_with" in caught.value.__notes__[0]
+
+
+def test_tasks_run_side_by_side_in_as_many_processes_as_there_are_workers(pool, meetings):
+    both = collect(pool.run(work.wait_for, meetings.address) for _ in range(2))
+
+    with meetings.next() as first, meetings.next() as second:
+        assert first.pid != second.pid
+        first.answer("one")
+        second.answer("two")
+        assert sorted(both.get(timeout=20)) == ["one", "two"]
+
+
+def test_more_tasks_than_workers_wait_and_processes_are_used_again(pool):
+    pids = collect(pool.run(work.pid_of, None) for _ in range(50)).get(timeout=20)
+
+    assert len(set(pids)) <= 2
+    assert os.getpid() not in pids
+
+
+def test_workers_are_named_in_ps(pool):
+    assert pool.run(work.name_of, None).get(timeout=20) == "test-worker"
+
+
+def test_a_pool_has_as_many_workers_as_cpus_may_be_used_and_at_least_one():
+    with WorkerPool() as pool:
+        assert pool.workers == usable_cpus()
+    with pytest.raises(ValueError, match="at least one worker, not 0"):
+        WorkerPool(0)
+
+
+# -- workers that die
+
+
+def test_a_worker_killed_in_mid_task_fails_that_task_alone(pool, meetings):
+    errors = queue.SimpleQueue()
+    tasks = [pool.run(work.wait_for, meetings.address).on_failed(errors.put) for _ in range(2)]
+    with meetings.next() as victim, meetings.next() as other:
+        victim.kill()
+        error = errors.get(timeout=20)
+
+        other.answer("unharmed")
+        assert select(tasks).get(timeout=20) == "unharmed"
+
+    assert isinstance(error, WorkerDiedError)
+    assert error.exit_code == -9
+    assert "wait_for ended with signal 9" in str(error)
+
+
+@pytest.mark.parametrize("code", [0, 1, 77])
+def test_a_worker_that_exits_in_mid_task_fails_it_whatever_the_exit_code(pool, code):
+    error = pool.run(work.exit_with, code).recover(lambda future: future.error()).get(timeout=20)
+
+    assert isinstance(error, WorkerDiedError)
+    assert error.exit_code == code
+
+
+def test_a_task_whose_worker_dies_is_run_once_more_if_asked(pool, tmp_path):
+    retried = pool.run(work.die_the_first_time, str(tmp_path / "tried"), retry=True)
+    hopeless = pool.run(work.kill_self, None, retry=True)
+
+    assert retried.get(timeout=20) == "second time"
+    with pytest.raises(WorkerDiedError):
+        hopeless.get(timeout=20)
+
+
+def test_a_task_that_raises_is_not_run_again(pool, tmp_path):
+    with pytest.raises(LookupError, match="the first time"):
+        pool.run(work.fail_the_first_time, str(tmp_path / "tried"), retry=True).get(timeout=20)
+
+
+@pytest.mark.parametrize("wait_for_its_end", [False, True])
+def test_a_worker_killed_while_idle_is_replaced_and_costs_no_task(meetings, wait_for_its_end):
+    with WorkerPool(1) as pool:
+        for _ in range(3):
+            task = pool.run(work.wait_for, meetings.address)
+            with meetings.next() as worker:
+                worker.answer("now idle")
+                task.get(timeout=20)
+                worker.kill()
+                if wait_for_its_end:
+                    assert worker.is_gone(20)
+
+                assert pool.run(work.double, 2).get(timeout=20) == 4
+
+
+def test_sys_exit_in_a_task_fails_the_task_and_ends_neither_program(pool):
+    with pytest.raises(RuntimeError, match="SystemExit: 3"):
+        pool.run(work.raise_system_exit, 3).get(timeout=20)
+
+
+def test_a_process_that_cannot_start_fails_the_task_with_a_sentence():
+    with (
+        WorkerPool(1, memory_limit_bytes=1) as pool,
+        pytest.raises(WorkerStartError, match="no worker process could be started for double"),
+    ):
+        pool.run(work.double, 1).get(timeout=20)
+
+
+# -- discard
+
+
+def test_discard_of_a_running_task_kills_it_and_is_answered_when_the_process_is_gone(pool, meetings):
+    task = pool.run(work.wait_for, meetings.address)
+    seen = queue.SimpleQueue()
+    with meetings.next() as worker:
+        task.on_discarded(lambda: seen.put(worker.is_gone()))
+
+        begin = time.monotonic()
+        task.discard()
+
+        assert seen.get(timeout=20) is True
+        assert time.monotonic() - begin < 1
+    assert task.is_discarded()
+    assert pool.run(work.double, 4).get(timeout=20) == 8
+
+
+def test_discard_of_a_waiting_task_is_answered_at_once_and_the_task_never_runs(meetings, tmp_path):
+    with WorkerPool(1) as pool:
+        running = pool.run(work.wait_for, meetings.address)
+        with meetings.next() as worker:
+            waiting = pool.run(work.die_the_first_time, str(tmp_path / "ran"))
+
+            waiting.discard()
+
+            assert waiting.is_discarded()
+            assert running.is_pending()
+            worker.answer("next")
+        assert running.get(timeout=20) == "next"
+        assert pool.run(work.double, 5).get(timeout=20) == 10
+    assert not (tmp_path / "ran").exists()
+
+
+def test_discard_of_a_task_that_has_ended_does_nothing(pool):
+    task = pool.run(work.double, 6)
+    pid = pool.run(work.pid_of, None).get(timeout=20)
+    assert task.get(timeout=20) == 12
+
+    assert task.discard() is False
+
+    assert pid in collect(pool.run(work.pid_of, None) for _ in range(10)).get(timeout=20)
+
+
+def test_discards_at_every_moment_leave_the_pool_in_order(pool):
+    tasks = []
+    for number in range(60):
+        task = pool.run(work.double, number)
+        if number % 3:
+            task.discard()
+        tasks.append(task)
+
+    for number, task in enumerate(tasks):
+        assert task.recover(lambda _: None).get(timeout=20) in {2 * number} | ({None} if number % 3 else set())
+    assert all(task.is_ready() or task.is_discarded() for task in tasks)
+
+
+# -- limits
+
+
+def test_a_task_past_its_time_limit_is_killed(pool, meetings):
+    task = pool.run(work.wait_for, meetings.address, time_limit=0.2)
+
+    with meetings.next() as worker:
+        error = task.recover(lambda future: future.error()).get(timeout=20)
+
+        assert isinstance(error, WorkerTimeoutError)
+        assert str(error) == "wait_for ran past its time limit of 0.2 s and was killed"
+        assert worker.is_gone(20)
+    assert pool.run(work.double, 7, time_limit=20).get(timeout=20) == 14
+
+
+def test_a_tasks_own_timeout_error_is_not_taken_for_the_limit(pool):
+    with pytest.raises(TimeoutError, match="the task's own"):
+        pool.run(work.fail_with, TimeoutError("the task's own"), time_limit=20).get(timeout=20)
+
+
+def test_a_task_beyond_the_memory_limit_fails_and_its_worker_goes_on():
+    with WorkerPool(1, memory_limit_bytes=256 << 20) as pool:
+        pid = pool.run(work.pid_of, None).get(timeout=20)
+
+        with pytest.raises(MemoryError):
+            pool.run(work.allocate, 512 << 20).get(timeout=20)
+
+        assert pool.run(work.allocate, 1 << 20).get(timeout=20) == 1 << 20
+        assert pool.run(work.pid_of, None).get(timeout=20) == pid
+
+
+# -- what cannot travel
+
+
+def test_an_argument_that_cannot_be_pickled_is_named(pool):
+    with pytest.raises(
+        pickle.PicklingError, match=r"^double or its argument cannot be sent to a worker process: .*lock"
+    ):
+        pool.run(work.double, threading.Lock()).get(timeout=20)
+
+
+def test_a_function_that_cannot_be_pickled_is_named(pool):
+    with pytest.raises(pickle.PicklingError, match="<lambda> or its argument cannot be sent"):
+        pool.run(lambda number: number, 1).get(timeout=20)
+
+
+def test_a_result_that_cannot_be_pickled_is_told_of(pool):
+    with pytest.raises(pickle.PicklingError, match=r"^what return_lock returned cannot be sent back: .*lock"):
+        pool.run(work.return_lock, None).get(timeout=20)
+
+
+@pytest.mark.parametrize(
+    ("function", "message"),
+    [
+        (work.raise_what_cannot_be_unpickled, "TwoArgumentsError: this and that"),
+        (work.raise_what_cannot_be_pickled, "HoldsALockError: locked"),
+    ],
+)
+def test_an_error_that_cannot_travel_is_replaced_by_one_that_says_the_same(pool, function, message):
+    error = pool.run(function, None).recover(lambda future: future.error()).get(timeout=20)
+
+    assert repr(error) == f"RuntimeError({message!r})"
+
+
+def test_an_argument_of_the_programs_script_is_refused_with_a_sentence(pool, monkeypatch):
+    class OfTheScript:
+        __module__, __qualname__ = "__main__", "OfTheScript"
+
+    monkeypatch.setattr("__main__.OfTheScript", OfTheScript, raising=False)
+
+    with pytest.raises(pickle.UnpicklingError, match=r"use only what modules define, not the program's script"):
+        pool.run(work.double, OfTheScript()).get(timeout=20)
+
+
+def test_a_function_of_the_programs_script_is_refused_with_a_sentence(pool):
+    def function(_):
+        pass
+
+    function.__module__, function.__qualname__ = "__main__", "function"
+
+    with pytest.raises(ValueError, match=r"^function is defined in the program's script, .*; move it to a module$"):
+        pool.run(function, None)
+
+
+def test_big_arguments_and_results_travel(pool):
+    data = os.urandom(3 << 20)
+
+    assert pool.run(bytes.upper, data).get(timeout=20) == data.upper()
+
+
+# -- reports
+
+
+def test_reports_arrive_in_order_while_the_task_runs(pool, meetings):
+    reports = queue.SimpleQueue()
+    messages = ["begun", {"entries": 3}, 7]
+    task = pool.run(work.report_all_then_wait, (messages, meetings.address), on_report=reports.put)
+
+    with meetings.next() as worker:
+        assert [reports.get(timeout=20) for _ in messages] == messages
+        assert task.is_pending()
+        worker.answer("enough")
+
+    assert task.get(timeout=20) == "enough"
+
+
+def test_a_report_that_is_too_big_is_dropped(pool, meetings):
+    reports = queue.SimpleQueue()
+    messages = ["x" * 5000, "small"]
+    pool.run(work.report_all_then_wait, (messages, meetings.address), on_report=reports.put)
+
+    with meetings.next() as worker:
+        assert reports.get(timeout=20) == "small"
+        worker.answer("")
+
+
+def test_on_report_that_raises_is_logged_and_the_next_report_comes_all_the_same(pool, meetings, caplog):
+    reports = queue.SimpleQueue()
+    requests = ([0, 1], meetings.address)
+    pool.run(work.report_all_then_wait, requests, on_report=lambda number: reports.put(1 // number))
+
+    with meetings.next() as worker:
+        assert reports.get(timeout=20) == 1
+        worker.answer("")
+    assert "ZeroDivisionError" in caplog.text
+
+
+def test_a_listener_that_is_slow_does_not_hold_up_the_task(pool):
+    go_on = threading.Event()
+    task = pool.run(work.report_more_than_the_pipe_holds, None, on_report=lambda _: go_on.wait(20))
+
+    result = task.recover(lambda _: None).get(timeout=20)
+    go_on.set()
+
+    assert result == 1000
+
+
+# -- close
+
+
+def test_close_kills_what_runs_fails_what_waits_and_leaves_nothing(pool, meetings):
+    pool.run(work.double, 1).get(timeout=20)  # multiprocessing's resource tracker lives on, from the first pool
+    before = _open_files(), _threads(), multiprocessing.active_children()
+    mine = WorkerPool(1)
+    running, waiting = mine.run(work.wait_for, meetings.address), mine.run(work.double, 1)
+    with meetings.next() as worker:
+        parent = running_parent(worker.pid)
+
+        mine.close()
+
+        assert worker.is_gone()
+    assert isinstance(running.error(), PoolClosedError)
+    assert isinstance(waiting.error(), PoolClosedError)
+    assert not os.path.exists(f"/proc/{parent}")
+    assert _settles(lambda: (_open_files(), _threads(), multiprocessing.active_children()), before)
+
+
+def _settles(look, expected):
+    """Wait until ``look()`` gives ``expected``: threads and their files go a moment after they have been told."""
+    deadline = time.monotonic() + 20
+    while (found := look()) != expected and time.monotonic() < deadline:
+        gc.collect()
+    return found == expected
+
+
+def running_parent(pid):
+    with open(f"/proc/{pid}/stat") as stat:
+        return int(stat.read().rpartition(")")[2].split()[1])
+
+
+def _open_files():
+    return sorted(os.readlink(f"/proc/self/fd/{fd}") for fd in os.listdir("/proc/self/fd") if _is_open(fd))
+
+
+def _is_open(fd):
+    return os.path.lexists(f"/proc/self/fd/{fd}")
+
+
+def _threads():
+    return sorted(thread.name for thread in threading.enumerate())
+
+
+def test_close_is_idempotent_and_a_closed_pool_refuses():
+    pool = WorkerPool(1)
+    pool.close()
+    pool.close()
+
+    with pytest.raises(PoolClosedError, match="the worker pool is closed"):
+        pool.run(work.double, 1).get(timeout=20)
+
+
+def test_close_by_several_threads_at_once_returns_to_each_when_all_is_gone(meetings):
+    pool = WorkerPool(1)
+    pool.run(work.wait_for, meetings.address)
+    gone = queue.SimpleQueue()
+    with meetings.next() as worker:
+        threads = [threading.Thread(target=lambda: gone.put((pool.close(), worker.is_gone()))) for _ in range(3)]
+        for thread in threads:
+            thread.start()
+
+        assert [gone.get(timeout=20) for _ in threads] == [(None, True)] * 3
+
+
+def test_close_may_be_called_in_a_callback_of_the_pools_own_task():
+    pool = WorkerPool(1)
+    closed = queue.SimpleQueue()
+
+    pool.run(work.double, 1).on_any(lambda _: closed.put(pool.close()))
+
+    assert closed.get(timeout=20) is None
+    pool.close()
+
+
+def test_close_while_tasks_come_in_answers_every_one():
+    for _ in range(3):
+        pool = WorkerPool(2)
+        tasks = queue.SimpleQueue()
+
+        def run_some(pool=pool, tasks=tasks):
+            for number in range(30):
+                tasks.put(pool.run(work.double, number))
+
+        thread = threading.Thread(target=run_some)
+        thread.start()
+        tasks.get(timeout=20)
+        pool.close()
+        thread.join(20)
+
+        for _ in range(29):
+            error = tasks.get(timeout=20).recover(lambda future: future.error()).get(timeout=20)
+            assert isinstance(error, int | PoolClosedError)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [WorkerDiedError("task", -9), WorkerTimeoutError("task", 1.5), WorkerStartError("task"), PoolClosedError()],
+    ids=lambda error: type(error).__name__,
+)
+def test_errors_survive_pickling(error):
+    copy = pickle.loads(pickle.dumps(error))
+
+    assert str(copy) == str(error)
+    assert vars(copy) == vars(error)
+    assert isinstance(copy, RuntimeFailure)
+
+
+def test_a_discard_error_is_no_runtime_failure_but_a_cancellation():
+    assert not issubclass(DiscardedError, RuntimeFailure)
+    assert str(pickle.loads(pickle.dumps(DiscardedError()))) == "discarded: the work was stopped on request"

@@ -1,0 +1,106 @@
+"""Tars made by hand, block by block: what no tool would write can be written here."""
+
+from __future__ import annotations
+
+BLOCK = 512
+END = bytes(2 * BLOCK)
+
+FILE, HARD_LINK, SYMLINK, CHARACTER_DEVICE, BLOCK_DEVICE, FOLDER, FIFO = (b"%d" % kind for kind in range(7))
+PAX, PAX_GLOBAL, GNU_LONG_NAME, GNU_LONG_LINK = b"x", b"g", b"L", b"K"
+
+
+def octal(number: int, width: int) -> bytes:
+    return b"%0*o\0" % (width - 1, number)
+
+
+def base_256(number: int, width: int) -> bytes:
+    """Return what GNU tar writes where octal digits do not do."""
+    data = bytearray(number.to_bytes(width, "big", signed=True))
+    data[0] |= 0x80
+    return bytes(data)
+
+
+def header(
+    name: bytes,
+    kind: bytes = FILE,
+    *,
+    size: int | bytes = 0,
+    mode: int | bytes = 0o644,
+    uid: int | bytes = 0,
+    gid: int | bytes = 0,
+    mtime: int | bytes = 0,
+    link: bytes = b"",
+    magic: bytes = b"ustar\x0000",
+    major: int | bytes = 0,
+    minor: int | bytes = 0,
+    prefix: bytes = b"",
+) -> bytes:
+    """Return a header with a right checksum; a field given as bytes goes in as it is."""
+    numbers = ((mode, 8), (uid, 8), (gid, 8), (size, 12), (mtime, 12))
+    block = name.ljust(100, b"\0") + b"".join(_field(*number) for number in numbers) + b" " * 8 + kind
+    block += link.ljust(100, b"\0") + magic + bytes(64) + _field(major, 8) + _field(minor, 8) + prefix.ljust(155, b"\0")
+    return with_checksum(block.ljust(BLOCK, b"\0"))
+
+
+def with_checksum(block: bytes, *, signed: bool = False) -> bytes:
+    blank = block[:148] + b" " * 8 + block[156:]
+    total = sum(byte - 256 if signed and byte > 127 else byte for byte in blank)
+    return blank[:148] + b"%06o\0 " % total + blank[156:]
+
+
+def padded(body: bytes) -> bytes:
+    return body + bytes(-len(body) % BLOCK)
+
+
+def file(name: bytes, body: bytes = b"", **fields: int | bytes) -> bytes:
+    return header(name, FILE, **{"size": len(body), **fields}) + padded(body)
+
+
+def folder(name: bytes, **fields: int | bytes) -> bytes:
+    return header(name, FOLDER, **{"mode": 0o755, **fields})
+
+
+def symlink(name: bytes, target: bytes, **fields: int | bytes) -> bytes:
+    return header(name, SYMLINK, link=target, **{"mode": 0o777, **fields})
+
+
+def hard_link(name: bytes, target: bytes, **fields: int | bytes) -> bytes:
+    return header(name, HARD_LINK, link=target, **fields)
+
+
+def whiteout(name: bytes) -> bytes:
+    folder, slash, base = name.rpartition(b"/")
+    return file(folder + slash + b".wh." + base)
+
+
+def opaque(folder: bytes) -> bytes:
+    return file(folder + b"/.wh..wh..opq" if folder else b".wh..wh..opq")
+
+
+def pax(records: dict[bytes, bytes], kind: bytes = PAX) -> bytes:
+    """Return an extended header."""
+    return raw_pax(b"".join(pax_record(key, value) for key, value in records.items()), kind)
+
+
+def raw_pax(data: bytes, kind: bytes = PAX) -> bytes:
+    return header(b"././@PaxHeader", kind, size=len(data)) + padded(data)
+
+
+def pax_record(key: bytes, value: bytes) -> bytes:
+    rest = len(key) + len(value) + 3
+    length = rest
+    while length != rest + len(b"%d" % length):  # the length counts its own digits
+        length = rest + len(b"%d" % length)
+    return b"%d %s=%s\n" % (length, key, value)
+
+
+def long_name(name: bytes, kind: bytes = GNU_LONG_NAME) -> bytes:
+    return header(b"././@LongLink", kind, size=len(name) + 1, magic=b"ustar  \0") + padded(name + b"\0")
+
+
+def tar(*parts: bytes) -> bytes:
+    return b"".join(parts) + END
+
+
+def _field(value: int | bytes, width: int) -> bytes:
+    return octal(value, width) if isinstance(value, int) else value.ljust(width, b"\0")

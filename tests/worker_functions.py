@@ -1,0 +1,182 @@
+"""What the tests have worker processes do, and how they meet a worker in the middle of it."""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import socket
+import sys
+import threading
+import uuid
+from types import TracebackType
+from typing import Self
+
+from pykka_imagestore.runtime import DiscardedError, raise_if_discarded, report
+
+
+class Meetings:
+    """Where workers that run ``wait_for(meetings.address)`` wait for an answer."""
+
+    def __init__(self) -> None:
+        self.address = f"\0{uuid.uuid4()}"
+        self._listener = socket.socket(socket.AF_UNIX)
+        self._listener.settimeout(20)
+        self._listener.bind(self.address)
+        self._listener.listen()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: object, traceback: TracebackType | None) -> None:
+        self._listener.close()
+
+    def next(self) -> Worker:
+        connection, _ = self._listener.accept()
+        return Worker(connection)
+
+
+class Worker:
+    """A worker that waits in the middle of its task."""
+
+    def __init__(self, connection: socket.socket) -> None:
+        self._connection = connection
+        with connection.makefile() as lines:
+            self.pid = int(lines.readline())
+        self._pidfd = os.pidfd_open(self.pid)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: object, traceback: TracebackType | None) -> None:
+        self._connection.close()
+        os.close(self._pidfd)
+
+    def answer(self, text: str) -> None:
+        self._connection.sendall(text.encode() + b"\n")
+
+    def kill(self) -> None:
+        signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
+
+    def is_gone(self, timeout: float = 0) -> bool:
+        """Tell whether the process has ended, or does within ``timeout`` seconds."""
+        return bool(select.select([self._pidfd], [], [], timeout)[0])
+
+
+def wait_for(address: str) -> str:
+    """Tell our pid; return what is answered."""
+    with socket.socket(socket.AF_UNIX) as connection:
+        connection.connect(address)
+        connection.sendall(b"%d\n" % os.getpid())
+        with connection.makefile() as lines:
+            return lines.readline().strip()
+
+
+def double(number: int) -> int:
+    return 2 * number
+
+
+def pid_of(_: object) -> int:
+    return os.getpid()
+
+
+def parent_pid_of(_: object) -> int:
+    return os.getppid()
+
+
+def name_of(_: object) -> str:
+    with open("/proc/self/comm") as comm:
+        return comm.read().strip()
+
+
+def fail_with(error: BaseException) -> None:
+    raise error
+
+
+def raise_system_exit(code: int) -> None:
+    sys.exit(code)
+
+
+def exit_with(code: int) -> None:
+    os._exit(code)
+
+
+def kill_self(_: object) -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def die_the_first_time(path: str) -> str:
+    """Die, unless the file is there: it tells that this was tried before."""
+    if os.path.exists(path):
+        return "second time"
+    with open(path, "x"):
+        return kill_self(None)
+
+
+def fail_the_first_time(path: str) -> None:
+    """As ``die_the_first_time``, but with an error."""
+    if not os.path.exists(path):
+        with open(path, "x"):
+            raise LookupError("the first time")
+
+
+def report_all_then_wait(request: tuple[list[object], str]) -> str:
+    messages, address = request
+    for message in messages:
+        report(message)
+    return wait_for(address)
+
+
+def report_more_than_the_pipe_holds(_: object) -> int:
+    for number in range(1000):
+        report(b"%4d" % number * 1000)
+    return 1000
+
+
+def allocate(size_bytes: int) -> int:
+    return len(bytearray(size_bytes))
+
+
+def return_lock(_: object) -> object:
+    return threading.Lock()
+
+
+class TwoArgumentsError(Exception):
+    """Cannot be unpickled: it would be made again with one argument."""
+
+    def __init__(self, first: str, second: str) -> None:
+        super().__init__(f"{first} and {second}")
+
+
+def raise_what_cannot_be_unpickled(_: object) -> None:
+    raise TwoArgumentsError("this", "that")
+
+
+class HoldsALockError(Exception):
+    def __init__(self) -> None:
+        super().__init__("locked")
+        self.lock = threading.Lock()
+
+
+def raise_what_cannot_be_pickled(_: object) -> None:
+    raise HoldsALockError
+
+
+def work_until_discarded(events: tuple[threading.Event, threading.Event]) -> None:
+    """Look for a discard as often as can be; tell when this begins, and when it is stopped."""
+    begun, stopped = events
+    begun.set()
+    try:
+        while True:
+            raise_if_discarded()
+    except DiscardedError:
+        stopped.set()
+        raise
+
+
+def say_so_and_wait(events: tuple[threading.Event, threading.Event]) -> str:
+    begun, go_on = events
+    begun.set()
+    if not go_on.wait(10):
+        raise TimeoutError
+    return "done"
