@@ -384,6 +384,35 @@ def test_close_during_a_put_stops_it_and_leaves_nothing(tmp_path: Path, slow: by
         store.get("app").get(timeout=TIMEOUT)
 
 
+def test_close_right_after_a_discard_waits_for_what_it_stops(tmp_path: Path, slow: bytes) -> None:
+    store = LocalStore.start(tmp_path / "store")
+    underway = Underway()
+    put = store.put("app", docker_save(tmp_path / "app.tar", {"app": [slow]}), progress=underway)
+    underway.wait()
+
+    put.discard()
+    store.close()
+
+    assert put.is_discarded()
+    assert staging(tmp_path) == []
+
+
+def test_a_discard_during_the_clean_up_of_a_failed_put_does_not_stop_it(tmp_path: Path) -> None:
+    archives = [tmp_path / f"bad{number}.tar" for number in range(100)]
+    for archive in archives:
+        archive.write_bytes(b"x")
+
+    with LocalStore.start(tmp_path / "store") as store:
+        for waited_for in range(0, 100, 20):
+            puts = [store.put(f"app{number}", archive) for number, archive in enumerate(archives)]
+            puts[waited_for].recover(lambda _: None).get(timeout=TIMEOUT)
+            for put in puts:
+                put.discard()
+            await_all(puts).get(timeout=TIMEOUT)
+
+            assert staging(tmp_path) == []
+
+
 def test_an_unreadable_checkpoint_stops_the_store_and_stays(tmp_path: Path) -> None:
     checkpoint = tmp_path / "store" / "storedImages"
     checkpoint.parent.mkdir()

@@ -279,7 +279,8 @@ class LocalStoreActor(Actor):
         self._puts: SingleFlight[object, tuple[ImageInfo, ...]] = SingleFlight()
         self._layers: SingleFlight[DiffID, None] = SingleFlight()
         self._feeds: dict[object, ProgressFeed] = {}
-        self._deletions: set[Future[None]] = set()
+        self._work: set[Future[Any]] = set()  # puts and layers that have not ended, discarded ones too
+        self._deletions: set[Future[Any]] = set()
         # Layers and configs that a put counts on: a removal leaves them alone. The second tells whether any came or
         # went meanwhile.
         self._pins: Counter[str] = Counter()
@@ -310,7 +311,7 @@ class LocalStoreActor(Actor):
 
         def start() -> Future[tuple[ImageInfo, ...]]:
             feed = self._feeds[request.key] = ProgressFeed(self._listener_thread)
-            return self.spawn(self._put(request, feed))
+            return self._track(self.spawn(self._put(request, feed)), self._work)
 
         handle = self._puts.join(request.key, start)
         if listener is not None:
@@ -333,10 +334,13 @@ class LocalStoreActor(Actor):
 
     async def close(self) -> None:
         self._closed = True
-        stopped: list[Future[Any]] = [*self._puts.futures(), *self._deletions]
-        for future in stopped:
+        for future in [*self._puts.futures(), *self._deletions]:
             future.discard()
-        await await_all([undiscardable(future) for future in [*stopped, *self._layers.futures()]])
+        while unfinished := [future for future in self._under_way() if future.is_pending()]:
+            await await_all([undiscardable(future) for future in unfinished])
+
+    def _under_way(self) -> tuple[Future[Any], ...]:
+        return (*self._work, *self._deletions, *self._layers.futures())
 
     def on_stop(self) -> None:
         self._lane.close()
@@ -351,10 +355,14 @@ class LocalStoreActor(Actor):
             self._delete_behind(orphan)
 
     def _delete_behind(self, path: str) -> None:
-        deletion = self._pool.run(remove_tree, path)
-        self._deletions.add(deletion)
+        deletion = self._track(self._pool.run(remove_tree, path), self._deletions)
         deletion.on_failed(lambda error: logger.warning("%s could not be deleted: %s", path, error))
-        deletion.on_any(defer(self.actor_ref, _forget_deletion))
+
+    def _track(self, future: Future[T], among: set[Future[Any]]) -> Future[T]:
+        """Keep a future among others until it is final."""
+        among.add(future)
+        future.on_any(defer(self.actor_ref, lambda _, ended: among.discard(ended)))
+        return future
 
     # -- put
 
@@ -371,8 +379,7 @@ class LocalStoreActor(Actor):
         finally:
             if self._feeds.get(request.key) is feed:
                 del self._feeds[request.key]
-            await self._lane.run(remove_staging, staging.path)
-            staging.release()
+            await self._clean_up(staging, self._lane.run(remove_staging, staging.path))
 
     async def untar_image(self, request: PutRequest, staging: Staging) -> ArchiveIndex:
         """Find out what the archive holds."""
@@ -422,7 +429,7 @@ class LocalStoreActor(Actor):
         mine: list[Future[None]] = []
 
         def start() -> Future[None]:
-            mine.append(self.spawn(self._unpack_layer(diff_id, layer, sandbox)))
+            mine.append(self._track(self.spawn(self._unpack_layer(diff_id, layer, sandbox)), self._work))
             return mine[0]
 
         while not mine:
@@ -449,11 +456,17 @@ class LocalStoreActor(Actor):
         finally:
             # The worker has ended by now, however it ended; only then may its folder go.
             if moved:
-                await self._lane.run(remove_staging, staging.path)
+                removal = self._lane.run(remove_staging, staging.path)
             else:
-                await self._pool.run(remove_tree, str(staging.path))
-            staging.release()
+                removal = self._pool.run(remove_tree, str(staging.path))
+            await self._clean_up(staging, removal)
         self._tell_complete(diff_id, counts.entries)
+
+    async def _clean_up(self, staging: Staging, removal: Future[None]) -> None:
+        try:
+            await undiscardable(removal)  # a discard that comes only now must not stop it
+        finally:
+            staging.release()
 
     @contextmanager
     def _pinned(self, pins: Sequence[str]) -> Iterator[None]:
@@ -535,7 +548,3 @@ def _absolute(path: str | Path | None) -> str | None:
 def _info(paths: StorePaths, image: DockerImage) -> ImageInfo:
     layers = tuple(Layer(diff_id, paths.rootfs(diff_id)) for diff_id in image.layer_ids)
     return ImageInfo(image.name, layers, image.config_digest, image.missing)
-
-
-def _forget_deletion(actor: LocalStoreActor, deletion: Future[None]) -> None:
-    actor._deletions.discard(deletion)

@@ -48,13 +48,9 @@ class StopSignals:
         for number in _STOP_SIGNALS:
             if signal.getsignal(number) is not signal.SIG_IGN:
                 self._before[number] = signal.signal(number, self._handle)
-        # Threads that start now, and the processes that they start, are to leave Ctrl-C to us: a process that Python
-        # starts for multiprocessing does so only once it has imported its modules, and says at length what hit it.
-        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         return self
 
     def __exit__(self, *_: object) -> None:
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
         for number, handler in self._before.items():
             signal.signal(number, handler)
 
@@ -66,7 +62,6 @@ class StopSignals:
                 of it is left.
             BaseException: Whatever the future failed with.
         """
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
         future.on_any(self._events.put)
         event = self._events.get()
         if event is not future:
