@@ -19,7 +19,7 @@ import signal
 import sys
 import threading
 from collections.abc import Sequence
-from multiprocessing import context, forkserver, popen_forkserver, process, reduction, util
+from multiprocessing import context, forkserver, popen_forkserver, process, reduction, resource_tracker, util
 from typing import Any
 
 ENDED_WITH_0 = 256  # no exit code of a process
@@ -81,7 +81,14 @@ class _ForkServer(forkserver.ForkServer):
 
     def ensure_running(self) -> None:
         with _safe_path:
-            super().ensure_running()
+            # First, since it leaves SIGINT unblocked; and that is blocked because the server, until its modules are
+            # imported, would answer a Ctrl-C on the terminal with a traceback.
+            resource_tracker.ensure_running()
+            mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+            try:
+                super().ensure_running()
+            finally:
+                signal.pthread_sigmask(signal.SIG_SETMASK, mask)
 
     def kill(self) -> None:
         # Left to itself it ends when the last copy of a pipe's end is closed, and any forked child has one.

@@ -95,7 +95,7 @@ class WorkerPool:
 
         Args:
             function: Module-level, in a module that can be imported, not in the program's script.
-            argument: Picklable.
+            argument: Picklable. Paths in it are absolute: workers run in ``/``.
             retry: Run it once more if its worker process dies.
             time_limit: Seconds until it is killed, counted from its start.
             on_report: Called with what the task reports, in a thread of the pool; it must not block.

@@ -101,6 +101,7 @@ def initialize(options: WorkerOptions, reports: Connection) -> None:
     """Set up this process as a worker: named, limited, killable, and never outliving its parent."""
     global _reports  # noqa: PLW0603 - a worker process has one way back
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})  # ignored by now; programs that a task runs may want it
     with contextlib.suppress(OSError), open("/proc/self/comm", "w") as comm:  # noqa: PTH123
         comm.write(options.name[:15])
     if options.memory_limit_bytes is not None:
