@@ -53,9 +53,10 @@ def in_user_namespace(function: Callable[..., R], *arguments: Any) -> R:
     return _call(command, None, 0o022, function, arguments)
 
 
-def on_ramfs(folder: str, function: Callable[..., R], *arguments: Any) -> R:
-    """Call ``function`` while ``folder`` is a file system that has no extended attributes; what it wrote is lost."""
-    command = ("unshare", "--mount", "sh", "-c", 'mount -t ramfs none "$0" && exec "$@"', folder)
+def on_file_system(kind: str, options: str, folder: str, function: Callable[..., R], *arguments: Any) -> R:
+    """Call ``function`` while ``folder`` is a file system of its own; what it wrote there is lost."""
+    mount = 'mount -t "$0" -o "$1" none "$2" && shift 2 && exec "$@"'
+    command = ("unshare", "--mount", "sh", "-c", mount, kind, options, folder)
     if not _works((*command, "true")):
         pytest.skip("this machine does not let us mount a file system")
     return _call(command, None, 0o022, function, arguments)

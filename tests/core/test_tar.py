@@ -298,6 +298,14 @@ def test_number_that_no_machine_holds_is_refused(field):
         read_one(tars.header(b"name", size=field))
 
 
+def test_more_different_numbers_than_are_remembered_are_read_right():
+    count = 9000
+
+    entries = read(*(tars.header(b"name", uid=number, mtime=number) for number in range(count)))
+
+    assert [(entry.uid, entry.mtime_ns) for entry in entries] == [(n, n * 10**9) for n in range(count)]
+
+
 @given(st.integers(-(2**62), 2**62))
 def test_base_256_round_trip(number):
     entry = read_one(tars.header(b"name", mtime=tars.base_256(number, 12)))

@@ -132,12 +132,11 @@ SOUND = DockerProvisionerImages(
         (framed(b"text, and no message at all"), "it is no DockerProvisionerImages"),
         (framed(b"\x0a\x7f"), "it is no DockerProvisionerImages"),
         (framed(b"\x0a\x02\x12\x00"), "it is no DockerProvisionerImages"),
-        (framed(b"\x0a\x03\x0a\x01\xff"), "it is no DockerProvisionerImages|is not an image name"),
+        (framed(b"\x0a\x03\x0a\x01\xff"), "it is no DockerProvisionerImages"),
         (framed(b"\x0a\x06\x0a\x01a\x12\x01\xff"), "it is no DockerProvisionerImages"),
         (framed(b"\x0a\x02\x0a\x00"), "'' is not an image name"),
         (framed(b"\x0a\x07\x0a\x05UPPER"), "'UPPER' is not an image name"),
         (framed(b"\x0a\x06\x0a\x01a\x1a\x01x"), "image 'a' has a config whose id is no sha256 digest"),
-        (framed(b"\x0a\x1a\x0a\x01a\x1a\x15../../../../etc/passwd"[:28]), "no sha256 digest"),
     ],
 )
 def test_file_that_cannot_be_read_is_an_error_and_stays_as_it_is(path, data, sentence):

@@ -105,22 +105,20 @@ def test_missing_folder_has_no_orphans(tmp_path):
 
 
 def test_folder_that_is_being_made_is_no_orphan(tmp_path):
-    made, stop = [], threading.Event()
+    folder, seen, stop = tmp_path / "staging", [], threading.Event()
 
-    def make():
+    def sweep():
         while not stop.is_set():
-            staging = Staging.below(tmp_path)
-            staging.make()
-            made.append(staging)
+            seen.extend(path for path in find_orphans(folder) if path.exists())
 
-    maker = threading.Thread(target=make)
-    maker.start()
-    try:
-        seen = [orphan for _ in range(100) for orphan in find_orphans(tmp_path)]
-    finally:
-        stop.set()
-        maker.join()
-        for staging in made:
-            staging.release()
+    sweeper = threading.Thread(target=sweep)
+    sweeper.start()
+    for number in range(1000):
+        staging = Staging.below(folder)
+        staging.make()
+        staging.path.rename(tmp_path / str(number))
+        staging.release()
+    stop.set()
+    sweeper.join(timeout=10)
 
     assert seen == []

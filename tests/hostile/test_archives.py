@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import bz2
 import gzip
 import json
-import lzma
 import os
 import pickle
 import socket
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import tars
-import zstandard
+from compressions import COMPRESS
 from images import diff_id, docker_save, layer
 
 from pykka_imagestore import LocalStore
@@ -21,15 +20,10 @@ from pykka_imagestore.core.digest import sha256
 from pykka_imagestore.errors import ArchiveError, StoreError, UnsupportedArchiveError
 from pykka_imagestore.jobs import untar_image as job
 from pykka_imagestore.jobs.untar_image import MAX_ALL_JSON_BYTES, MAX_JSON_BYTES, UntarImage, untar_image
+from pykka_imagestore.runtime import WorkerPool
 
 LAYER = layer({"etc/motd": b"hello"})
 CONFIG = json.dumps({"rootfs": {"type": "layers", "diff_ids": [diff_id(LAYER)]}}).encode()
-COMPRESSIONS = {
-    "gzip": gzip.compress,
-    "bzip2": bz2.compress,
-    "xz": lzma.compress,
-    "zstd": zstandard.ZstdCompressor(write_checksum=True).compress,
-}
 ID = "1" * 64
 
 
@@ -312,18 +306,18 @@ def test_file_that_would_be_waited_for(tmp_path, monkeypatch, kind):
 # -- compressed as a whole
 
 
-@pytest.mark.parametrize("compression", COMPRESSIONS)
+@pytest.mark.parametrize("compression", COMPRESS)
 def test_compressed_archive_is_read_and_only_its_copy_holds_layers(indexer, tmp_path, compression):
-    index = indexer.index(COMPRESSIONS[compression](tars.tar(*SOUND)))
+    index = indexer.index(COMPRESS[compression](tars.tar(*SOUND)))
 
     assert index.path == str(indexer.path)
     assert index.images[0].layers[0].path == str(tmp_path / "inflated.tar")
     assert sha256(index.images[0].config) == sha256(CONFIG)
 
 
-@pytest.mark.parametrize("compression", COMPRESSIONS)
+@pytest.mark.parametrize("compression", COMPRESS)
 def test_compressed_archive_cut_off_anywhere(indexer, compression):
-    compressed = COMPRESSIONS[compression](tars.tar(*SOUND, tars.file(b"rest", os.urandom(2000))))
+    compressed = COMPRESS[compression](tars.tar(*SOUND, tars.file(b"rest", os.urandom(2000))))
 
     for size in range(1, len(compressed) - 9, 97):
         with pytest.raises(ArchiveError) as caught:
@@ -332,9 +326,9 @@ def test_compressed_archive_cut_off_anywhere(indexer, compression):
         assert str(caught.value).startswith(f"{indexer.path}: ")
 
 
-@pytest.mark.parametrize("compression", COMPRESSIONS)
+@pytest.mark.parametrize("compression", COMPRESS)
 def test_compressed_archive_damaged_anywhere(indexer, compression):
-    compressed = COMPRESSIONS[compression](tars.tar(*SOUND, tars.file(b"rest", os.urandom(500))))
+    compressed = COMPRESS[compression](tars.tar(*SOUND, tars.file(b"rest", os.urandom(500))))
 
     for position in range(0, len(compressed), 11):
         damaged = bytearray(compressed)
@@ -355,12 +349,12 @@ def test_archive_compressed_twice_is_no_archive(indexer):
 # -- through the whole store
 
 
-def other_layer(_):
+def other_layer():
     forged = tars.file(b"layer.tar", layer({"etc/motd": b"forged"}))
     return tars.tar(*SOUND[:2], forged)
 
 
-def escaping_layer(_):
+def escaping_layer():
     bad = tars.tar(tars.file(b"good", b"x"), tars.file(b"../../../escaped", b"x"))
     config = json.dumps({"rootfs": {"diff_ids": [diff_id(LAYER), diff_id(bad)]}}).encode()
     both = manifest(layers=["layer.tar", "bad.tar"])
@@ -377,31 +371,47 @@ def legacy_config_that_nests(depth):
 
 
 HOSTILE = {
-    "layer outside": lambda _: tars.tar(*SOUND[1:], manifest(layers=["../../secret"])),
+    "layer outside": lambda: tars.tar(*SOUND[1:], manifest(layers=["../../secret"])),
     "other layer": other_layer,
     "escaping layer": escaping_layer,
-    "symlinks in a loop": lambda _: tars.tar(*SOUND[:2], tars.symlink(b"layer.tar", b"layer.tar")),
-    "layer is no tar": lambda _: tars.tar(*SOUND[:2], tars.file(b"layer.tar", b"?" * 1000)),
-    "damaged gzip": lambda _: gzip.compress(tars.tar(*SOUND))[:-100],
-    "no archive": lambda _: b"?" * 1000,
-    **{
-        f"nested {depth}": lambda _, depth=depth: legacy_config_that_nests(depth) for depth in (101, 900, 940, 960, 980)
-    },
+    "symlinks in a loop": lambda: tars.tar(*SOUND[:2], tars.symlink(b"layer.tar", b"layer.tar")),
+    "layer is no tar": lambda: tars.tar(*SOUND[:2], tars.file(b"layer.tar", b"?" * 1000)),
+    "damaged gzip": lambda: gzip.compress(tars.tar(*SOUND))[:-100],
+    "no archive": lambda: b"?" * 1000,
+    **{f"nested {depth}": lambda depth=depth: legacy_config_that_nests(depth) for depth in (101, 900, 940, 960, 980)},
 }
 
 
-@pytest.mark.parametrize("attack", HOSTILE)
-def test_store_refuses_and_goes_on_as_if_nothing_had_been(tmp_path, attack):
-    archive, store_folder = tmp_path / "hostile.tar", tmp_path / "store"
-    archive.write_bytes(HOSTILE[attack](tmp_path))
-    good = docker_save(tmp_path / "good.tar", {"good": [LAYER]})
-    with LocalStore.start(store_folder, workers=1) as store:
-        with pytest.raises(StoreError) as caught:
-            store.put("app", archive).get(timeout=60)
+@pytest.fixture
+def store(tmp_path):
+    """Return an empty store whose work is done by threads: those start at once."""
+    with (
+        ThreadPoolExecutor(1) as threads,
+        LocalStore.start(tmp_path / "store", durable=False, pool=WorkerPool(executor=threads)) as store,
+    ):
+        yield store
 
-        assert str(archive) in str(caught.value)
-        assert str(caught.value).isprintable()
-        assert os.listdir(store_folder / "staging") == []
-        assert store.list().get(timeout=60) == ()
-        assert store.put("good", good).get(timeout=60).name == "good:latest"
+
+def assert_refuses_and_goes_on(store, tmp_path, attack):
+    archive, good = tmp_path / "hostile.tar", docker_save(tmp_path / "good.tar", {"good": [LAYER]})
+    archive.write_bytes(HOSTILE[attack]())
+
+    with pytest.raises(StoreError) as caught:
+        store.put("app", archive).get(timeout=60)
+
+    assert str(archive) in str(caught.value)
+    assert str(caught.value).isprintable()
+    assert os.listdir(tmp_path / "store" / "staging") == []
+    assert store.list().get(timeout=60) == ()
+    assert store.put("good", good).get(timeout=60).name == "good:latest"
     assert not (tmp_path / "escaped").exists()
+
+
+@pytest.mark.parametrize("attack", HOSTILE)
+def test_store_refuses_and_goes_on_as_if_nothing_had_been(store, tmp_path, attack):
+    assert_refuses_and_goes_on(store, tmp_path, attack)
+
+
+def test_refusal_comes_back_from_a_worker_process_as_it_is(tmp_path):
+    with LocalStore.start(tmp_path / "store", workers=1) as store:
+        assert_refuses_and_goes_on(store, tmp_path, "escaping layer")

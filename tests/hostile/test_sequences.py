@@ -52,7 +52,7 @@ def outcome(data, place):
     }
 
 
-@settings(max_examples=400)
+@settings(max_examples=250)
 @given(st.lists(entries, min_size=1, max_size=8))
 def test_entries_at_random_change_nothing_outside_and_give_the_same_layer_twice(parts):
     with tempfile.TemporaryDirectory() as folder:

@@ -90,6 +90,14 @@ def test_device_has_its_number_and_mode(unpack, kind, letter):
     assert (node.kind, node.content, node.mode, node.owner) == (letter, b"259:1000000", 0o660, (0, 5))
 
 
+@pytest.mark.parametrize("number", [-1, 2**20, 2**40])
+@pytest.mark.parametrize("field", ["major", "minor"])
+def test_device_number_that_no_device_has_is_refused(unpack, field, number):
+    if (field, number) != ("minor", 2**20):  # minors have twenty bits, majors twelve
+        with pytest.raises(LayerError, match=r"entry 0 'dev' cannot be made|'dev' has"):
+            unpack(tars.header(b"dev", tars.BLOCK_DEVICE, **{"minor": 1, field: tars.base_256(number, 8)}))
+
+
 def test_fifo_has_its_mode(unpack):
     unpacked = unpack(tars.header(b"pipe", tars.FIFO, mode=0o622))
 

@@ -6,7 +6,7 @@ import stat
 import pytest
 import tars
 from layers import unpack_and_look, unpack_layer
-from privileges import as_ordinary_user, in_user_namespace, on_ramfs
+from privileges import as_ordinary_user, in_user_namespace, on_file_system
 
 from pykka_imagestore._proto.layer_pb2 import FILES, OVERLAY_USER, LayerRecord
 from pykka_imagestore.errors import LayerError
@@ -141,7 +141,7 @@ def test_whiteouts_are_kept_as_files_where_there_are_no_attributes(tmp_path):
         tars.file(b"d/f"), tars.whiteout(b"d/gone"), tars.opaque(b"e"), tars.whiteout(b"both"), tars.file(b"both")
     )
 
-    nodes, record = on_ramfs(str(tmp_path), unpack_and_look, data, tmp_path)
+    nodes, record = on_file_system("ramfs", "mode=700", str(tmp_path), unpack_and_look, data, tmp_path)
 
     assert LayerRecord.FromString(record).whiteouts == FILES
     assert {path: node.kind for path, node in nodes.items() if path} == {
@@ -159,6 +159,6 @@ def test_whiteouts_are_kept_as_files_where_there_are_no_attributes(tmp_path):
 def test_device_that_overlay_takes_for_a_whiteout_is_kept_as_a_file_too(tmp_path):
     data = tars.tar(tars.header(b"gone", tars.CHARACTER_DEVICE))
 
-    nodes, _ = on_ramfs(str(tmp_path), unpack_and_look, data, tmp_path)
+    nodes, _ = on_file_system("ramfs", "mode=700", str(tmp_path), unpack_and_look, data, tmp_path)
 
     assert set(nodes) == {b"", b".wh.gone"}

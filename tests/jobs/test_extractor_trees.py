@@ -173,7 +173,7 @@ def test_unpacked_tree_is_the_tree_that_was_packed(packer):
     if shutil.which(tool) is None:
         pytest.skip(f"there is no {tool} here")
 
-    @settings(max_examples=40)
+    @settings(max_examples=20)
     @given(trees(long_names if PACKERS[packer].long else short_names), st.lists(st.integers(0, 50), max_size=3))
     def check(tree, links):
         with tempfile.TemporaryDirectory() as place:

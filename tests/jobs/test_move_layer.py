@@ -87,7 +87,7 @@ def test_layer_that_another_moves_there_meanwhile_stays(tmp_path, move):
 
 def test_move_to_another_file_system_fails_and_leaves_the_layer_where_it_is(tmp_path, move):
     class OtherDisk(Disk):
-        def rename(self, source, target):
+        def rename(self, *_):
             raise OSError(18, "Invalid cross-device link")
 
     with pytest.raises(OSError, match="cross-device"):

@@ -5,6 +5,7 @@ import gc
 import queue
 import threading
 import weakref
+from concurrent.futures import ThreadPoolExecutor
 
 import pykka
 import pytest
@@ -15,6 +16,7 @@ from pykka_imagestore.runtime import (
     DiscardedError,
     Future,
     Promise,
+    WorkerPool,
     after,
     collect,
     defer,
@@ -431,6 +433,28 @@ def test_actors_of_both_kinds_live_side_by_side(ref):
     assert len(pykka.ActorRegistry.get_all()) == 2
     pykka.ActorRegistry.stop_all(timeout=10)
     assert not ref.is_alive()
+
+
+def test_dispatch_to_a_plain_actor_is_refused_with_a_sentence():
+    class Plain(pykka.ThreadingActor):
+        pass
+
+    with pytest.raises(TypeError, match=r"derive Plain from pykka_imagestore\.runtime\.Actor"):
+        dispatch(Plain.start(), str)
+
+
+def test_an_async_method_can_have_a_thread_wait_for_a_plain_pykka_future(ref):
+    class Plain(pykka.ThreadingActor):
+        def on_receive(self, message):
+            return message * 2
+
+    plain = Plain.start()
+    with ThreadPoolExecutor(1) as threads, WorkerPool(executor=threads) as pool:
+
+        async def ask(_):
+            return await pool.run(pykka.ThreadingFuture.get, plain.ask(21, block=False))
+
+        assert dispatch(ref, ask).get(timeout=10) == 42
 
 
 def test_defer_serves_as_the_next_link_of_a_chain(ref):

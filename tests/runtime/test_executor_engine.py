@@ -96,6 +96,29 @@ def test_an_executor_that_was_shut_down_fails_the_task():
         pool.run(work.double, 1).get(timeout=10)
 
 
+def test_an_executor_of_threads_runs_functions_of_the_programs_script(thread):
+    def function(number):
+        return number
+
+    function.__module__ = "__main__"
+
+    with WorkerPool(executor=thread) as pool:
+        assert pool.run(function, 1).get(timeout=10) == 1
+
+
+def test_without_room_for_a_flag_the_task_runs_to_its_end(thread, flags):
+    with WorkerPool(executor=thread) as pool:
+        begun, go_on = events()
+        task = pool.run(work.say_so_and_wait, (begun, go_on))
+        assert begun.wait(10)
+        flags.rmdir()
+
+        task.discard()
+        go_on.set()
+
+        assert task.get(timeout=10) == "done"
+
+
 def test_looking_for_a_discard_outside_of_any_task_is_harmless():
     assert raise_if_discarded() is None
 

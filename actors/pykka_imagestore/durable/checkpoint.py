@@ -53,9 +53,17 @@ def read_checkpoint(path: Path) -> list[DockerImage]:
         raise CheckpointError(str(path), f"it says it has {length} bytes, and has {len(data) - _LENGTH.size}")
     try:
         message = DockerProvisionerImages.FromString(data[_LENGTH.size :])
-    except DecodeError as error:
+    except (DecodeError, UnicodeDecodeError) as error:
         raise CheckpointError(str(path), f"it is no DockerProvisionerImages: {error}") from error
+    if not all(map(_is_whole, message.images)):
+        raise CheckpointError(str(path), "it is no DockerProvisionerImages: a field is missing or no text")
     return [_image(path, image) for image in message.images]
+
+
+def _is_whole(image: DockerProvisionerImages.Image) -> bool:
+    """Tell whether a message has what it must have: the parser asks neither for required fields nor for UTF-8."""
+    texts = (image.name, image.config_digest, *image.layer_ids)
+    return image.HasField("name") and all(isinstance(text, str) for text in texts)
 
 
 def _image(path: Path, image: DockerProvisionerImages.Image) -> DockerImage:

@@ -1,12 +1,14 @@
 """Folders for work in progress, each with a lock that says whether its owner lives.
 
 An owner holds its lock shared for as long as the work lasts; the kernel lets go of it when the process ends, however
-it ends. Who sweeps takes it exclusively, so never while an owner lives.
+it ends. Who sweeps takes it exclusively, so never while an owner lives. A folder that is just being made has no lock
+yet: the folder around is locked meanwhile, and while it is swept.
 """
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import os
 import secrets
@@ -31,9 +33,11 @@ class Staging:
 
     def make(self) -> None:
         """Make the folder and take its lock."""
-        self.path.mkdir(parents=True)
-        self._lock = os.open(self.path / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        fcntl.flock(self._lock, fcntl.LOCK_SH)
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        with _locked(self.path.parent, fcntl.LOCK_SH):
+            self.path.mkdir()
+            self._lock = os.open(self.path / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            fcntl.flock(self._lock, fcntl.LOCK_SH)
 
     def release(self) -> None:
         """Let go of the lock; the folder should be gone."""
@@ -42,18 +46,31 @@ class Staging:
             self._lock = None
 
 
-def find_orphans(folder: Path) -> Iterator[Path]:
-    """Yield what lies in ``folder`` and has no living owner."""
-    with contextlib.suppress(FileNotFoundError):
-        for path in sorted(folder.iterdir()):
-            if not _has_owner(path):
-                yield path
+def find_orphans(folder: Path) -> list[Path]:
+    """Return what lies in ``folder`` and has no living owner."""
+    try:
+        with _locked(folder, fcntl.LOCK_EX):
+            return [path for path in sorted(folder.iterdir()) if not _has_owner(path)]
+    except FileNotFoundError:
+        return []
+
+
+@contextlib.contextmanager
+def _locked(folder: Path, how: int) -> Iterator[None]:
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(descriptor, how)
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def _has_owner(path: Path) -> bool:
     try:
         lock = os.open(path / LOCK, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
-    except (FileNotFoundError, NotADirectoryError):
+    except OSError as error:
+        if error.errno not in _NO_LOCK:
+            raise
         return False
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -62,3 +79,6 @@ def _has_owner(path: Path) -> bool:
     finally:
         os.close(lock)
     return False
+
+
+_NO_LOCK = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.EISDIR})

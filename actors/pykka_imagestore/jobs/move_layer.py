@@ -34,13 +34,12 @@ def move_layer(move: MoveLayer, on: Disk | None = None) -> None:
     """
     on = on or disk(durable=move.durable)
     source, target = Path(move.source), Path(move.target)
-    if target.exists():
-        return
-    on.sync_file_system(source)
-    target.parent.mkdir(exist_ok=True)
-    try:
-        on.rename(source, target)  # commit point
-    except OSError as error:
-        if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
-            raise
-    on.sync_folder(target.parent)
+    if not target.exists():
+        on.sync_file_system(source)
+        target.parent.mkdir(exist_ok=True)
+        try:
+            on.rename(source, target)  # commit point
+        except OSError as error:
+            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                raise
+    on.sync_folder(target.parent)  # also the name that another gave it, who may have died before this line

@@ -21,7 +21,7 @@ import pykka
 from pykka.messages import _ActorStop
 
 from pykka_imagestore.runtime.errors import DiscardedError
-from pykka_imagestore.runtime.future import Future, Promise, without_frames
+from pykka_imagestore.runtime.future import Future, Promise, failed, without_frames
 
 logger = logging.getLogger(__name__)
 
@@ -94,11 +94,7 @@ class Actor(pykka.ThreadingActor):
             return self._tell_exited(message.ref)
         else:
             result = super()._handle_receive(message)
-        if type(result) is CoroutineType:
-            task = _Task(self, result)
-            task.step()
-            return task.promise.future
-        return result
+        return self._begin(result) if type(result) is CoroutineType else result
 
     def _actor_loop_teardown(self) -> None:
         self.actor_inbox.close()
@@ -106,6 +102,18 @@ class Actor(pykka.ThreadingActor):
         for task in list(self._tasks):
             task.close(_dead(self.actor_ref))
         self.actor_inbox.end()
+
+    def _begin(self, coroutine: Coroutine[Any, Any, Any]) -> Any:
+        """Run an async method until it awaits, or to its end if it does not: most answer from a table, at once."""
+        try:
+            awaited = _advance(coroutine)
+        except StopIteration as stop:
+            return stop.value
+        except BaseException as error:  # noqa: BLE001 - it travels to the caller; the actor lives on
+            return failed(without_frames(error, 2))
+        task = _Task(self, coroutine)
+        task.wait_for(awaited)
+        return task.promise.future
 
     def _tell_exited(self, ref: pykka.ActorRef[Any]) -> None:
         self._links.discard(ref.actor_urn)
@@ -140,7 +148,11 @@ def dispatch(ref: pykka.ActorRef[Any], method: Callable[..., Any], *args: Any, *
     Returns:
         What it returns or raises; a returned future is flattened. Fails with ActorDeadError if the actor ends
         first. A discard before the method runs does not skip it; it is passed on to what the method awaits.
+
+    Raises:
+        TypeError: The actor is no runtime Actor, so it does not know what to do with a method.
     """
+    inbox_of(ref)
     return cast("Future[Any]", ref.ask(_Call(method, args, kwargs), block=False))
 
 
@@ -275,7 +287,7 @@ class _Task:
 
     def step(self) -> None:
         try:
-            awaited = self._advance()
+            awaited = _advance(self._coroutine, self._take_discard())
         except StopIteration as stop:
             self._finish()
             self.promise.set(stop.value)
@@ -287,10 +299,14 @@ class _Task:
             self._finish()
             self.promise.fail(without_frames(error, 2))
         else:
-            self._awaited = awaited
-            if self.promise.future.has_discard():
-                self._pass_discard_on()
-            awaited.on_any(self.wake)
+            self.wait_for(awaited)
+
+    def wait_for(self, awaited: Future[Any]) -> None:
+        """Go on when ``awaited`` is final."""
+        self._awaited = awaited
+        if self.promise.future.has_discard():
+            self._pass_discard_on()
+        awaited.on_any(self.wake)
 
     def close(self, error: BaseException) -> None:
         """Stop what the coroutine awaits and end it; its caller gets ``error``."""
@@ -303,15 +319,11 @@ class _Task:
             logger.exception("An async method failed while its actor ended")
         self.promise.fail(error)
 
-    def _advance(self) -> Future[Any]:
-        if self._awaited is not None and self.promise.future.has_discard() and not self._discard_delivered:
-            self._discard_delivered = True
-            awaited = self._coroutine.throw(DiscardedError())
-        else:
-            awaited = self._coroutine.send(None)
-        while not isinstance(awaited, Future):
-            awaited = self._coroutine.throw(_not_awaitable(awaited))
-        return awaited
+    def _take_discard(self) -> DiscardedError | None:
+        if self._awaited is None or self._discard_delivered or not self.promise.future.has_discard():
+            return None
+        self._discard_delivered = True
+        return DiscardedError()
 
     def _pass_discard_on(self) -> None:
         awaited = self._awaited  # read first: what is awaited after the delivery is left alone
@@ -320,6 +332,14 @@ class _Task:
 
     def _finish(self) -> None:
         self._actor._tasks.discard(self)
+
+
+def _advance(coroutine: Coroutine[Any, Any, Any], error: BaseException | None = None) -> Future[Any]:
+    """Go on with a coroutine until it awaits; return what."""
+    awaited = coroutine.send(None) if error is None else coroutine.throw(error)
+    while not isinstance(awaited, Future):
+        awaited = coroutine.throw(_not_awaitable(awaited))
+    return awaited
 
 
 @dataclass(slots=True)

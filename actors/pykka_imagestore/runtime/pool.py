@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import atexit
 import concurrent.futures
+import contextlib
 import itertools
-import logging
 import os
 import tempfile
 import threading
@@ -25,14 +25,15 @@ from pykka_imagestore.runtime.future import Future, failed
 from pykka_imagestore.runtime.processes import ProcessEngine, Task
 from pykka_imagestore.runtime.worker import WorkerOptions, run_flagged
 
-logger = logging.getLogger(__name__)
-
 A = TypeVar("A")
 R = TypeVar("R")
 
 
 class Engine(Protocol):
     """What runs the tasks."""
+
+    def check(self, task: Task) -> None:
+        """Raise ValueError for a task that cannot be run."""
 
     def submit(self, task: Task) -> None:
         """Take a task; its promise is kept, or discarded once a discard has stopped the work."""
@@ -94,7 +95,8 @@ class WorkerPool:
         """Run ``function(argument)`` in a worker.
 
         Args:
-            function: Module-level, in a module that can be imported, not in the program's script.
+            function: Module-level, in a module that can be imported; not in the program's script, unless an
+                executor runs it that knows the script.
             argument: Picklable. Paths in it are absolute: workers run in ``/``.
             retry: Run it once more if its worker process dies.
             time_limit: Seconds until it is killed, counted from its start.
@@ -106,17 +108,12 @@ class WorkerPool:
             a running task; the future is discarded when it has ended.
 
         Raises:
-            ValueError: ``function`` is defined in the program's script, which workers do not import.
+            ValueError: ``function`` is defined in the program's script, which worker processes do not import.
         """
-        if getattr(function, "__module__", None) == "__main__":
-            msg = (
-                f"{function.__qualname__} is defined in the program's script, which worker processes do not import; "
-                "move it to a module"
-            )
-            raise ValueError(msg)
+        task = Task(next(self._numbers), function, argument, retry, time_limit, on_report)
+        self._engine.check(task)
         if self._closed.is_set():
             return failed(PoolClosedError())
-        task = Task(next(self._numbers), function, argument, retry, time_limit, on_report)
         self._engine.submit(task)
         return task.promise.future
 
@@ -132,7 +129,10 @@ class ExecutorEngine:
     def __init__(self, executor: concurrent.futures.Executor) -> None:
         self._executor = executor
         self._flags = os.path.join(tempfile.gettempdir(), f"pykka-imagestore-{uuid.uuid4()}")  # noqa: PTH118
-        self._running: dict[concurrent.futures.Future[Any], Path] = {}
+        self._running: dict[concurrent.futures.Future[Any], tuple[Path, threading.Event]] = {}
+
+    def check(self, task: Task) -> None:
+        pass
 
     def submit(self, task: Task) -> None:
         flag = Path(f"{self._flags}-{task.number}")
@@ -141,11 +141,12 @@ class ExecutorEngine:
         except RuntimeError as error:  # it was shut down, or is broken
             task.promise.fail(error)
             return
-        self._running[running] = flag
+        ended = threading.Event()
+        self._running[running] = flag, ended
 
         def settle(_: object) -> None:
             self._running.pop(running, None)
-            flag.unlink(missing_ok=True)
+            _lower(flag)
             error = concurrent.futures.CancelledError() if running.cancelled() else running.exception()
             if error is None:
                 task.promise.set(running.result())
@@ -155,22 +156,32 @@ class ExecutorEngine:
                 task.promise.discard()
             else:
                 task.promise.fail(PoolClosedError())
+            ended.set()
 
         task.promise.future.on_discard(lambda: _stop(running, flag))
         running.add_done_callback(settle)
 
     def close(self) -> None:
         running = dict(self._running)
-        for future, flag in running.items():
+        for future in running:
+            future.cancel()  # all that wait, before one that runs makes room for them
+        for future, (flag, _) in running.items():
             _stop(future, flag)
-        concurrent.futures.wait(running)
+        for _, ended in running.values():
+            ended.wait()
 
 
 def _stop(running: concurrent.futures.Future[Any], flag: Path) -> None:
     if not running.cancel() and not running.done():
-        flag.touch()
+        with contextlib.suppress(OSError):  # no room for it: then the task runs to its end
+            flag.touch()
         if running.done():  # meanwhile
-            flag.unlink(missing_ok=True)
+            _lower(flag)
+
+
+def _lower(flag: Path) -> None:
+    with contextlib.suppress(OSError):
+        flag.unlink(missing_ok=True)
 
 
 _open_engines: weakref.WeakSet[Engine] = weakref.WeakSet()

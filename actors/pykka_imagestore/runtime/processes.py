@@ -88,6 +88,15 @@ class ProcessEngine:
         self._workers: list[_Worker] = []
         self._reports = _Reports()
 
+    def check(self, task: Task) -> None:
+        """Raise ValueError if the task's function is in the program's script."""
+        if getattr(task.function, "__module__", None) == "__main__":
+            msg = (
+                f"{task.name} is defined in the program's script, which worker processes do not import; "
+                "move it to a module"
+            )
+            raise ValueError(msg)
+
     def submit(self, task: Task) -> None:
         """Queue a task, and start another worker if none is idle."""
         task.promise.future.on_discard(task.discard)

@@ -1,0 +1,154 @@
+from __future__ import annotations
+
+import gzip
+import hashlib
+import os
+import tracemalloc
+
+import pytest
+from compressions import COMPRESS
+from hypothesis import given
+from hypothesis import strategies as st
+from layers import extent_of, unpack_layer
+from tars import file, tar
+
+from pykka_imagestore.core.archive import Extent
+from pykka_imagestore.core.tar import TarError
+from pykka_imagestore.jobs.streams import BLOCK_BYTES, LayerStream, is_compressed
+
+BODY = bytes(range(256)) * 3000  # three blocks, nearly
+
+
+@pytest.fixture
+def opened(tmp_path):
+    """Return a function that opens bytes as a layer."""
+    descriptors = []
+
+    def open_layer(data, on_block=lambda: None):
+        extent = extent_of(data, tmp_path)
+        descriptors.append(os.open(extent.path, os.O_RDONLY))
+        return LayerStream(descriptors[-1], extent, on_block)
+
+    yield open_layer
+    for descriptor in descriptors:
+        os.close(descriptor)
+
+
+@given(st.data())
+def test_pieces_of_any_size_are_the_whole(tmp_path_factory, data):
+    extent = extent_of(BODY, tmp_path_factory.mktemp("layer"))
+    descriptor = os.open(extent.path, os.O_RDONLY)
+    stream, position = LayerStream(descriptor, extent, lambda: None), 0
+    for size in data.draw(st.lists(st.integers(0, 2 * BLOCK_BYTES), max_size=6)):
+        if data.draw(st.booleans()):
+            assert stream.take(size) == BODY[position : position + size]
+        else:
+            stream.skip(size)
+        position += size
+    stream.drain()
+
+    assert stream.diff_id() == f"sha256:{hashlib.sha256(BODY).hexdigest()}"
+    assert stream.size_bytes == stream.bytes_read == len(BODY)
+    os.close(descriptor)
+
+
+@pytest.mark.parametrize("size", [0, 1, 512, BLOCK_BYTES - 1, BLOCK_BYTES, BLOCK_BYTES + 1, len(BODY) - 3])
+def test_bytes_are_written_to_a_file_as_they_are(opened, tmp_path, size):
+    stream = opened(BODY)
+    stream.take(3)
+    target = os.open(tmp_path / "target", os.O_RDWR | os.O_CREAT)
+
+    stream.write_to(target, size)
+
+    os.close(target)
+    assert (tmp_path / "target").read_bytes() == BODY[3 : 3 + size]
+    assert stream.take(5) == BODY[3 + size : 8 + size]
+
+
+def test_taking_more_than_there_is_gives_what_there_is(opened):
+    stream = opened(b"abc")
+
+    assert stream.take(10) == b"abc"
+    assert stream.take(10) == b""
+
+
+def test_writing_more_than_there_is_fails(opened, tmp_path):
+    target = os.open(tmp_path / "target", os.O_RDWR | os.O_CREAT)
+
+    with pytest.raises(TarError, match=r"is cut off: the layer ends inside its body"):
+        opened(b"abc").write_to(target, 4)
+
+    os.close(target)
+
+
+def test_extent_ends_where_it_says_whatever_follows(tmp_path):
+    (tmp_path / "archive").write_bytes(b"before" + b"layer" + b"after" * 1000)
+    descriptor = os.open(tmp_path / "archive", os.O_RDONLY)
+
+    stream = LayerStream(descriptor, Extent(str(tmp_path / "archive"), 6, 5, "layer"), lambda: None)
+
+    assert stream.take(100) == b"layer"
+    os.close(descriptor)
+
+
+def test_extent_beyond_the_end_of_its_file_gives_what_there_is(tmp_path):
+    (tmp_path / "archive").write_bytes(b"layer")
+    descriptor = os.open(tmp_path / "archive", os.O_RDONLY)
+
+    stream = LayerStream(descriptor, Extent(str(tmp_path / "archive"), 2, 1000, "layer"), lambda: None)
+
+    assert stream.take(100) == b"yer"
+    os.close(descriptor)
+
+
+@pytest.mark.parametrize("compression", COMPRESS)
+def test_compressed_bytes_are_counted_as_they_are_stored_and_hashed_as_they_are(opened, compression):
+    compressed = COMPRESS[compression](BODY)
+    stream = opened(compressed)
+
+    stream.drain()
+
+    assert is_compressed(compressed[:10])
+    assert (stream.bytes_read, stream.size_bytes) == (len(compressed), len(BODY))
+    assert stream.diff_id() == f"sha256:{hashlib.sha256(BODY).hexdigest()}"
+
+
+@pytest.mark.parametrize("name", [b"BZh", b"BZh9", b"BZhello", b"\x1f"])
+def test_tar_whose_first_name_looks_like_a_compression_is_a_tar(tmp_path, name):
+    unpacked = unpack_layer(tar(file(name, b"x")), tmp_path)
+
+    assert unpacked.kinds == {name: "f"}
+
+
+def test_each_block_is_told(opened):
+    told = []
+    stream = opened(BODY, lambda: told.append(1))
+
+    stream.drain()
+
+    assert len(told) >= len(BODY) // BLOCK_BYTES
+
+
+def test_error_of_the_disk_is_no_fault_of_the_layer(tmp_path):
+    extent = extent_of(gzip.compress(BODY), tmp_path)
+    descriptor = os.open(extent.path, os.O_RDONLY)
+    stream = LayerStream(descriptor, extent, lambda: None)
+    os.close(descriptor)
+
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        stream.drain()
+
+
+@pytest.mark.parametrize("compression", ["none", "gzip", "zstd"])
+def test_memory_does_not_grow_with_the_layer(tmp_path, compression):
+    layer = tar(file(b"big", bytes(32 << 20)), *(file(b"%d" % number) for number in range(100)))
+    data = COMPRESS[compression](layer) if compression != "none" else layer
+    extent_of(data, tmp_path)
+    tracemalloc.start()
+    before = tracemalloc.get_traced_memory()[0]
+
+    unpack_layer(data, tmp_path)
+
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak - before < 4 << 20

@@ -1,0 +1,87 @@
+from __future__ import annotations
+
+import gzip
+import hashlib
+import os
+
+import pytest
+import tars
+from layers import extent_of, unpack_layer
+from privileges import on_file_system
+
+from pykka_imagestore.core.archive import Extent
+from pykka_imagestore.core.digest import DiffID
+from pykka_imagestore.errors import DigestMismatchError, LayerError
+from pykka_imagestore.jobs.untar_layer import UntarLayer, hash_layer, untar_layer
+
+LAYER = tars.tar(tars.folder(b"d"), tars.file(b"d/f", b"x" * 5000))
+DIFF_ID = DiffID(f"sha256:{hashlib.sha256(LAYER).hexdigest()}")
+
+
+def test_layer_is_read_where_it_lies_in_an_archive(tmp_path):
+    (tmp_path / "image.tar").write_bytes(b"before" + LAYER + b"after")
+    layer = Extent(str(tmp_path / "image.tar"), 6, len(LAYER), "1/layer.tar")
+
+    counts = untar_layer(UntarLayer(layer, str(tmp_path / "target"), DIFF_ID))
+
+    assert (counts.diff_id, counts.entries, counts.size_bytes, counts.bytes_read) == (
+        DIFF_ID,
+        2,
+        len(LAYER),
+        len(LAYER),
+    )
+    assert (tmp_path / "target" / "rootfs" / "d" / "f").read_bytes() == b"x" * 5000
+
+
+def test_layer_of_no_bytes_is_empty(tmp_path):
+    unpacked = unpack_layer(b"", tmp_path)
+
+    assert unpacked.kinds == {}
+    assert unpacked.counts.diff_id == f"sha256:{hashlib.sha256(b'').hexdigest()}"
+
+
+def test_layer_that_is_another_is_refused_and_leaves_nothing(tmp_path):
+    other = DiffID("sha256:" + "0" * 64)
+
+    with pytest.raises(DigestMismatchError) as caught:
+        unpack_layer(LAYER, tmp_path, other)
+
+    assert (caught.value.expected, caught.value.found) == (other, DIFF_ID)
+    assert str(caught.value) == (
+        f"{tmp_path / 'layer.tar'}: layer layer.tar should have digest {other} but has {DIFF_ID}. "
+        "Nothing of it was stored; get the archive anew"
+    )
+    assert os.listdir(tmp_path) == ["layer.tar"]
+
+
+def test_digest_of_a_layer_is_that_of_its_tar(tmp_path):
+    assert hash_layer(extent_of(LAYER, tmp_path)) == DIFF_ID
+    assert hash_layer(extent_of(gzip.compress(LAYER), tmp_path)) == DIFF_ID
+
+
+def test_digest_of_a_layer_that_is_cut_off_is_refused(tmp_path):
+    with pytest.raises(LayerError, match=r"layer layer.tar: cannot be inflated"):
+        hash_layer(extent_of(gzip.compress(LAYER)[:-20], tmp_path))
+
+
+def test_sandbox_is_told_what_was_unpacked_or_what_was_wrong(tmp_path):
+    sandbox = tmp_path / "sandbox"
+
+    untar_layer(UntarLayer(extent_of(LAYER, tmp_path), str(tmp_path / "one"), None, str(sandbox)))
+    with pytest.raises(LayerError) as caught:
+        untar_layer(UntarLayer(extent_of(b"?" * 600, tmp_path), str(tmp_path / "two"), None, str(sandbox)))
+
+    assert (sandbox / "stdout").read_text() == f"layer.tar: {DIFF_ID}, 2 entries, {len(LAYER)} bytes\n"
+    assert (sandbox / "stderr").read_text() == f"{caught.value}\n"
+
+
+@pytest.mark.root
+def test_full_disk_is_an_error_of_the_system(tmp_path):
+    large = tars.tar(tars.folder(b"d"), tars.file(b"d/f", bytes(1 << 20)))
+    disk, archive = tmp_path / "disk", tmp_path / "archive"
+    disk.mkdir()
+    archive.mkdir()
+    request = UntarLayer(extent_of(large, archive), str(disk / "target"))
+
+    with pytest.raises(OSError, match="No space left on device"):
+        on_file_system("tmpfs", "size=64k", str(disk), untar_layer, request)
