@@ -50,10 +50,11 @@ with TemporaryDirectory(prefix="imagestore-demo-") as folder, LocalStore.start(P
         archive.write_bytes(docker_save(number))
     agent, answers, begin = Agent.start(store), [], time.perf_counter()
     puts = collect([dispatch(agent, Agent.prepare, f"app:{number}", path) for number, path in enumerate(archives)])
-    while not puts.done():
+    while puts.is_pending():
         start = time.perf_counter()
         dispatch(agent, Agent.count).get(timeout=10)
         answers.append(time.perf_counter() - start)
         time.sleep(0.001)
+    puts.get(timeout=10)
     print(f"{dispatch(agent, Agent.count).get(timeout=10)} puts took {time.perf_counter() - begin:.2f} s.")
     print(f"Meanwhile the agent answered {len(answers)} questions, the slowest in {max(answers) * 1000:.1f} ms.")

@@ -17,6 +17,7 @@ from pykka_imagestore import (
     ReferenceStore,
 )
 from pykka_imagestore._proto.docker_provisioner_pb2 import DockerProvisionerImages
+from pykka_imagestore.durable.disk import Disk
 from pykka_imagestore.runtime import collect
 
 TIMEOUT = 30
@@ -161,7 +162,7 @@ def test_remove_forgets_an_image_for_good(directory: Path) -> None:
         put = references.put("a", [ONE]).get(timeout=TIMEOUT)
 
         assert references.remove("a").get(timeout=TIMEOUT) == put
-        with pytest.raises(NotFoundError, match="no image a:latest is in the store; put it first"):
+        with pytest.raises(NotFoundError, match="no image a:latest is in the store"):
             references.get("a").get(timeout=TIMEOUT)
     with ReferenceStore.start(directory) as references:
         assert references.list().get(timeout=TIMEOUT) == ()
@@ -184,3 +185,33 @@ def test_close_makes_the_changes_asked_for_and_is_idempotent(directory: Path) ->
     assert all(put.get(timeout=TIMEOUT) for put in puts)
     with ReferenceStore.start(directory) as reopened:
         assert len(reopened.list().get(timeout=TIMEOUT)) == 20
+
+
+def test_two_stores_that_write_at_once_never_tear_the_checkpoint(directory: Path) -> None:
+    with ReferenceStore.start(directory) as one, ReferenceStore.start(directory) as other:
+        puts = [references.put(f"image{number}", [ONE]) for number in range(50) for references in (one, other)]
+
+        collect(puts).get(timeout=TIMEOUT)
+
+    with ReferenceStore.start(directory) as references:
+        assert references.list().get(timeout=TIMEOUT)
+
+
+def test_a_checkpoint_that_may_have_got_through_is_written_again(
+    directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with ReferenceStore.start(directory) as references:
+        references.put("a", [ONE]).get(timeout=TIMEOUT)
+        with monkeypatch.context() as broken:
+            broken.setattr(Disk, "sync_folder", _fail)
+            with pytest.raises(OSError, match="injected"):
+                references.remove("a").get(timeout=TIMEOUT)
+
+        references.put("a", [ONE]).get(timeout=TIMEOUT)
+
+    with ReferenceStore.start(directory) as references:
+        assert references.get("a").get(timeout=TIMEOUT).name == "a:latest"
+
+
+def _fail(*_: object) -> None:
+    raise OSError("injected")

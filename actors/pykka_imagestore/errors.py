@@ -142,7 +142,7 @@ class NotFoundError(StoreError):
         self.name = name
 
     def __str__(self) -> str:
-        return f"no image {self.name} is in the store; put it first"
+        return f"no image {self.name} is in the store"
 
 
 class ImageIncompleteError(NotFoundError):

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -175,7 +175,7 @@ class LocalStore:
             As ``put``, for each name. AmbiguousImageError if an image has no name, or none that is valid; nothing
             is put then.
         """
-        return self._ask(LocalStoreActor.put, None, _absolute(archive), _absolute(sandbox), select, progress)
+        return self._ask(LocalStoreActor.load, _absolute(archive), _absolute(sandbox), select, progress)
 
     def get(self, name: str) -> Future[ImageInfo]:
         """Return an image that is in the store.
@@ -220,10 +220,12 @@ class LocalStore:
 
         What was removed and is not deleted by now, see ``swept``, is deleted by the next store on this directory.
         """
-        self._ask(LocalStoreActor.close).recover(lambda _: None).get(timeout=120)
-        self._actor.stop(timeout=60)
-        self._references.close()
-        self._pool.close()
+        try:
+            self._ask(LocalStoreActor.close).recover(lambda _: None).get(timeout=120)
+        finally:
+            self._pool.close()
+            self._actor.stop(timeout=60)
+            self._references.close()
 
     def _ask(
         self,
@@ -250,9 +252,9 @@ class PutRequest:
     select: str | None
 
     @property
-    def key(self) -> tuple[str | None, str | None, str | None]:
+    def key(self) -> tuple[str | None, ...]:
         """What makes two puts one."""
-        return (None if self.name is None else self.name.key, self.archive, self.select)
+        return (None if self.name is None else self.name.key, self.archive, self.sandbox, self.select)
 
 
 class LocalStoreActor(Actor):
@@ -298,33 +300,29 @@ class LocalStoreActor(Actor):
         return undiscardable(self._recovery)
 
     def put(
-        self,
-        name: str | None,
-        archive: str | None,
-        sandbox: str | None,
-        select: str | None,
-        listener: Listener | None,
+        self, name: str, archive: str | None, sandbox: str | None, select: str | None, listener: Listener | None
     ) -> Future[tuple[ImageInfo, ...]]:
-        if self._closed:
-            raise StoreClosedError
-        request = PutRequest(None if name is None else ImageName.parse(name), archive, sandbox, select)
+        return self._join(PutRequest(ImageName.parse(name), archive, sandbox, select), listener)
 
-        def start() -> Future[tuple[ImageInfo, ...]]:
-            feed = self._feeds[request.key] = ProgressFeed(self._listener_thread)
-            return self._track(self.spawn(self._put(request, feed)), self._work)
-
-        handle = self._puts.join(request.key, start)
-        if listener is not None:
-            self._feeds[request.key].listen(listener)
-        return handle
+    def load(
+        self, archive: str | None, sandbox: str | None, select: str | None, listener: Listener | None
+    ) -> Future[tuple[ImageInfo, ...]]:
+        return self._join(PutRequest(None, archive, sandbox, select), listener)
 
     async def config(self, name: str) -> bytes:
         image = await self._references.get(name)
         if image.config_digest is None:
             raise NotFoundError(f"{image.name} with a config")
-        return await self._lane.run(Path.read_bytes, self._paths.config(image.config_digest))
+        try:
+            return await self._lane.run(Path.read_bytes, self._paths.config(image.config_digest))
+        except FileNotFoundError:
+            raise NotFoundError(f"{image.name} with a config") from None
 
-    async def remove(self, name: str) -> ImageInfo:
+    def remove(self, name: str) -> Future[ImageInfo]:
+        # Once the name is gone, its layers must go too, whoever loses interest.
+        return undiscardable(self._track(self.spawn(self._remove(name)), self._work))
+
+    async def _remove(self, name: str) -> ImageInfo:
         image = await self._references.remove(name)
         await self._drop_unused(image)
         return self._info(image)
@@ -355,7 +353,9 @@ class LocalStoreActor(Actor):
             self._delete_behind(orphan)
 
     def _delete_behind(self, path: str) -> None:
-        deletion = self._track(self._pool.run(remove_tree, path), self._deletions)
+        deletion = self._track(self._pool.run(remove_tree, path, retry=True), self._deletions)
+        if self._closed:
+            deletion.discard()
         deletion.on_failed(lambda error: logger.warning("%s could not be deleted: %s", path, error))
 
     def _track(self, future: Future[T], among: set[Future[Any]]) -> Future[T]:
@@ -366,20 +366,32 @@ class LocalStoreActor(Actor):
 
     # -- put
 
+    def _join(self, request: PutRequest, listener: Listener | None) -> Future[tuple[ImageInfo, ...]]:
+        if self._closed:
+            raise StoreClosedError
+
+        def start() -> Future[tuple[ImageInfo, ...]]:
+            feed = self._feeds[request.key] = ProgressFeed(self._listener_thread)
+            return self._track(self.spawn(self._put(request, feed)), self._work)
+
+        handle = self._puts.join(request.key, start)
+        feed = self._feeds.get(request.key)  # none if the put that was joined has done its work
+        if listener is not None and feed is not None:
+            feed.listen(listener)
+        return handle
+
     async def _put(self, request: PutRequest, feed: ProgressFeed) -> tuple[ImageInfo, ...]:
-        staging = Staging.below(self._paths.staging)
         try:
             await self.recover()
-            await self._lane.run(Staging.make, staging)
-            index = await self.untar_image(request, staging)
-            planned = plan_put(index, request.name, request.select)
-            # One after the other, so that images with layers in common read them once.
-            images = [await self.put_image(image, request.sandbox, feed) for image in planned]
-            return tuple(info for infos in images for info in infos)
+            async with self._staged() as staging:
+                index = await self.untar_image(request, staging)
+                planned = plan_put(index, request.name, request.select)
+                # One after the other, so that images with layers in common read them once.
+                images = [await self.put_image(image, request.sandbox, feed) for image in planned]
+                return tuple(info for infos in images for info in infos)
         finally:
             if self._feeds.get(request.key) is feed:
                 del self._feeds[request.key]
-            await self._clean_up(staging, self._lane.run(remove_staging, staging.path))
 
     async def untar_image(self, request: PutRequest, staging: Staging) -> ArchiveIndex:
         """Find out what the archive holds."""
@@ -399,8 +411,9 @@ class LocalStoreActor(Actor):
         feed.expect(planned.names, {diff_id: layer.size for diff_id, layer in layers.items()})
         with self._pinned([*layers, sha256(config)]):
             await self.put_layers(layers, sandbox)
-            write = partial(write_config, self._paths, disk=disk(durable=self._durable))
-            await self._lane.run(write, config)
+            on = disk(durable=self._durable)
+            await self._lane.run(on.sync_folder, self._paths.layers)  # for layers whose writer died before it did
+            await self._lane.run(partial(write_config, self._paths, disk=on), config)
             stored = await gather([self._references.put(name, diff_ids, sha256(config)) for name in planned.names])
         return tuple(map(self._info, stored))
 
@@ -445,28 +458,36 @@ class LocalStoreActor(Actor):
                 return
 
     async def _unpack_layer(self, diff_id: DiffID, layer: Extent, sandbox: str | None) -> None:
-        staging = Staging.below(self._paths.staging)
-        moved = False
-        try:
-            await self._lane.run(Staging.make, staging)
+        async with self._staged() as staging:
             staged = str(staging.path / "layer")
             counts = await self.untar_layer(UntarLayer(layer, staged, diff_id, sandbox), diff_id)
             await self.move_layer(staged, diff_id)
-            moved = True
-        finally:
-            # The worker has ended by now, however it ended; only then may its folder go.
-            if moved:
-                removal = self._lane.run(remove_staging, staging.path)
-            else:
-                removal = self._pool.run(remove_tree, str(staging.path))
-            await self._clean_up(staging, removal)
         self._tell_complete(diff_id, counts.entries)
 
-    async def _clean_up(self, staging: Staging, removal: Future[None]) -> None:
+    @asynccontextmanager
+    async def _staged(self) -> AsyncIterator[Staging]:
+        """Lend a staging folder, and remove it afterwards: by then the workers that wrote to it have ended."""
+        staging = Staging.below(self._paths.staging)
+        abandoned = False
         try:
-            await undiscardable(removal)  # a discard that comes only now must not stop it
+            await self._lane.run(Staging.make, staging)
+            yield staging
+        except GeneratorExit:
+            abandoned = True  # the actor has ended, and nothing can be awaited: the next store sweeps
+            raise
         finally:
-            staging.release()
+            try:
+                if not abandoned:
+                    await undiscardable(self.spawn(self._remove_staging(staging.path)))
+            finally:
+                staging.release()
+
+    async def _remove_staging(self, path: Path) -> None:
+        try:
+            if not await self._lane.run(remove_staging, path):
+                await self._pool.run(remove_tree, str(path), retry=True)
+        except Exception as error:  # noqa: BLE001 - it must not hide how the put ended; the next store sweeps
+            logger.warning("%s could not be removed: %s", path, error)
 
     @contextmanager
     def _pinned(self, pins: Sequence[str]) -> Iterator[None]:

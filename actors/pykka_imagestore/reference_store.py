@@ -118,7 +118,7 @@ class ReferenceStore:
 
 
 class ReferenceStoreActor(Actor):
-    """Owns the table of images, which is always what the checkpoint holds."""
+    """Owns the table of images: what the last checkpoint that was written for certain holds."""
 
     def __init__(self, paths: StorePaths, *, durable: bool) -> None:
         super().__init__()
@@ -126,6 +126,7 @@ class ReferenceStoreActor(Actor):
         self._disk = disk(durable=durable)
         self._images: Images = {}
         self._recovery: Future[None] | None = None
+        self._unsure = False  # whether the checkpoint is what the table is: a write that failed may have got through
         self._changes: list[tuple[Callable[[Images], DockerImage], Promise[DockerImage]]] = []
         self._saving: Future[None] | None = None
         # Short reads and writes only, in their order, in a thread of their own: the worker processes may all be busy.
@@ -216,10 +217,11 @@ class ReferenceStoreActor(Actor):
             images = dict(self._images)
             answers = [(promise, _answer(change, images)) for change, promise in changes]
             try:
-                if images != self._images:
+                if self._unsure or images != self._images:
+                    self._unsure = True
                     write = partial(write_checkpoint, self._paths.stored_images, disk=self._disk)
                     await self._lane.run(write, tuple(images.values()))
-                self._images = images
+                self._images, self._unsure = images, False
             except Exception as error:  # noqa: BLE001 - it travels to each who asked for a change
                 for promise, _ in answers:
                     promise.fail(error)

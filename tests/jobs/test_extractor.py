@@ -260,12 +260,12 @@ def test_root_folder_cannot_be_replaced(unpack, entry):
 # -- whatever is around
 
 
-@pytest.mark.parametrize("umask", [0o077, 0o000, 0o777 & ~0o300])
+@pytest.mark.parametrize("umask", [0o077, 0o000, 0o027])
 def test_umask_takes_nothing_away(tmp_path, umask):
     data = tars.tar(
         tars.folder(b"d", mode=0o777),
         tars.file(b"d/f", mode=0o666),
-        tars.file(b"implicit/f", mode=0o4777),
+        tars.file(b"implicit/f", mode=0o4777, uid=os.geteuid(), gid=os.getegid()),
         tars.header(b"p", tars.FIFO, mode=0o666),
     )
 
@@ -393,10 +393,10 @@ def test_record_says_what_the_layer_is(unpack):
 
 
 def test_digest_covers_what_lies_behind_the_end_of_the_archive(tmp_path):
-    sound = unpack_layer(tars.tar(tars.file(b"f")) + bytes(10240), tmp_path).counts.diff_id
+    sound = unpack_layer(tars.tar(tars.file(b"f")) + bytes(1_000_000), tmp_path).counts.diff_id
 
     with pytest.raises(DigestMismatchError) as caught:
-        unpack_layer(tars.tar(tars.file(b"f")) + bytes(10239) + b"!", tmp_path, sound)
+        unpack_layer(tars.tar(tars.file(b"f")) + bytes(999_999) + b"!", tmp_path, sound)
 
     assert caught.value.expected == sound
     assert not (tmp_path / "layer").exists()

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+_SHOW_CURSOR = b"\x1b[?25h\n"  # the progress bar hid it
 _STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
@@ -73,6 +74,9 @@ class StopSignals:
 
     def _handle(self, number: int, _: FrameType | None) -> None:
         if self._received is not None:
-            os._exit(128 + number)  # who asks twice does not want to wait; a later put sweeps up what is left
+            # Who asks twice does not want to wait; a later put sweeps up what is left.
+            if os.isatty(2):
+                os.write(2, _SHOW_CURSOR)
+            os._exit(128 + number)
         self._received = signal.Signals(number)
         self._events.put(self._received)

@@ -75,6 +75,8 @@ class ImageName:
         Spec:
             distribution/reference, "Grammar", and ``ParseNormalizedNamed``.
         """
+        if not isinstance(unsafe_text, str):
+            raise InvalidNameError(repr(unsafe_text)[:MAX_LENGTH], "it is no text")
         if len(unsafe_text) > MAX_LENGTH:
             raise InvalidNameError(unsafe_text[:MAX_LENGTH], f"it is longer than {MAX_LENGTH} characters")
         if _IDENTIFIER.fullmatch(unsafe_text):

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
+import fcntl
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -56,13 +59,31 @@ def disk(*, durable: bool) -> Disk:
 def write_whole(target: Path, data: bytes, to: Disk) -> None:
     """Write a file that is there entirely or not at all, whatever happens; an old one is replaced.
 
-    Durable on return. What a crash leaves is ``<name>.new``, which the next write replaces.
+    Durable on return. Writers into one folder wait for each other. What a crash leaves is ``<name>.new``, which the
+    next write replaces.
     """
     new = target.with_name(f"{target.name}.new")
-    new.write_bytes(data)
-    to.sync_file(new)
-    to.rename(new, target)  # commit point
+    with locked(target.parent, fcntl.LOCK_EX):
+        try:
+            new.write_bytes(data)
+            to.sync_file(new)
+            to.rename(new, target)  # commit point
+        except OSError:
+            with contextlib.suppress(OSError):
+                new.unlink()
+            raise
     to.sync_folder(target.parent)
+
+
+@contextlib.contextmanager
+def locked(folder: Path, how: int) -> Iterator[None]:
+    """Hold a lock on a folder, ``fcntl.LOCK_SH`` or ``LOCK_EX``; waits for it. The kernel frees a dead process'."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(descriptor, how)
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def _sync(path: Path, flags: int) -> None:

@@ -38,6 +38,7 @@ def find_orphaned_work(paths: StorePaths) -> list[str]:
 
 def take_out_layer(paths: StorePaths, diff_id: DiffID) -> str:
     """Rename a layer into gc/, so that it is gone at once; return where it awaits deletion."""
+    paths.gc.mkdir(mode=0o700, exist_ok=True)
     target = paths.gc / secrets.token_hex(8)
     with contextlib.suppress(FileNotFoundError):
         paths.layer(diff_id).rename(target)
@@ -47,7 +48,9 @@ def take_out_layer(paths: StorePaths, diff_id: DiffID) -> str:
 def write_config(paths: StorePaths, config: bytes, disk: Disk) -> None:
     """Store an image config under its digest; durable on return."""
     target = paths.config(sha256(config))
-    if not target.exists():
+    if target.exists():
+        disk.sync_folder(target.parent)  # whoever wrote it may have died before
+    else:
         write_whole(target, config, disk)
 
 
@@ -56,9 +59,14 @@ def remove_config(paths: StorePaths, config_digest: str) -> None:
     paths.config(config_digest).unlink(missing_ok=True)
 
 
-def remove_staging(path: Path) -> None:
-    """Delete a staging folder that holds files only; nothing there is fine."""
-    with contextlib.suppress(FileNotFoundError):
+def remove_staging(path: Path) -> bool:
+    """Delete a staging folder that holds files only; False if it holds a folder, for a worker to delete."""
+    try:
         for entry in list(path.iterdir()):
             entry.unlink()
         path.rmdir()
+    except FileNotFoundError:
+        return True
+    except IsADirectoryError:
+        return False
+    return True

@@ -7,16 +7,15 @@ yet: the folder around is locked meanwhile, and while it is swept.
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import fcntl
 import os
 import secrets
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from pykka_imagestore.core.paths import LOCK
+from pykka_imagestore.durable.disk import locked
 
 
 @dataclass(slots=True)
@@ -34,7 +33,7 @@ class Staging:
     def make(self) -> None:
         """Make the folder and take its lock."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        with _locked(self.path.parent, fcntl.LOCK_SH):
+        with locked(self.path.parent, fcntl.LOCK_SH):
             self.path.mkdir()
             self._lock = os.open(self.path / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
             fcntl.flock(self._lock, fcntl.LOCK_SH)
@@ -49,20 +48,10 @@ class Staging:
 def find_orphans(folder: Path) -> list[Path]:
     """Return what lies in ``folder`` and has no living owner."""
     try:
-        with _locked(folder, fcntl.LOCK_EX):
+        with locked(folder, fcntl.LOCK_EX):
             return [path for path in sorted(folder.iterdir()) if not _has_owner(path)]
     except FileNotFoundError:
         return []
-
-
-@contextlib.contextmanager
-def _locked(folder: Path, how: int) -> Iterator[None]:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        fcntl.flock(descriptor, how)
-        yield
-    finally:
-        os.close(descriptor)
 
 
 def _has_owner(path: Path) -> bool:

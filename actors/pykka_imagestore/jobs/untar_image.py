@@ -146,7 +146,7 @@ class Members:
             self._read_headers(_Seeker(file))
         except TarError as error:
             if not self._members:
-                raise UnsupportedArchiveError(archive, f"is no image archive: {error}") from error
+                raise UnsupportedArchiveError(archive, "is no image archive: it is no tar") from error
             raise ArchiveError(archive, f"after {len(self._members)} members: {error}") from error
 
     def names(self) -> list[str]:

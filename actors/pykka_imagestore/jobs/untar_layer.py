@@ -81,8 +81,10 @@ def untar_layer(request: UntarLayer) -> LayerCounts:
         try:
             (target / ROOTFS).mkdir(parents=True)
             counts = unpack(request.layer, target / ROOTFS, request.diff_id, record=target / RECORD)
-        except BaseException:
+        except BaseException as error:
             remove_tree(request.target)
+            if isinstance(error, OSError) and error.filename is None:
+                error.filename = request.target  # a full disk does not say which
             raise
         sandbox.say(f"{request.layer.name}: {counts.diff_id}, {counts.entries} entries, {counts.size_bytes} bytes")
     return counts

@@ -72,7 +72,7 @@ async def gather(futures: Iterable[Future[T]]) -> list[T]:
         for future in inputs:
             future.discard()
         if not isinstance(error, GeneratorExit):  # else the actor has ended: nobody is left to wait
-            await await_all([undiscardable(future) for future in inputs])
+            await undiscardable(await_all(inputs))
         raise
 
 

@@ -15,13 +15,16 @@ from __future__ import annotations
 
 import io
 import os
+import shutil
 import signal
 import sys
+import tempfile
 import threading
 from collections.abc import Sequence
 from multiprocessing import context, forkserver, popen_forkserver, process, reduction, resource_tracker, util
 from typing import Any
 
+_LONGEST_FOLDER = 70  # below it come "pymp-" and "listener-" with 8 characters each; a socket's path has 107 bytes
 ENDED_WITH_0 = 256  # no exit code of a process
 
 
@@ -84,6 +87,7 @@ class _ForkServer(forkserver.ForkServer):
             # First, since it leaves SIGINT unblocked; and that is blocked because the server, until its modules are
             # imported, would answer a Ctrl-C on the terminal with a traceback.
             resource_tracker.ensure_running()
+            _choose_short_folder()
             mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
             try:
                 super().ensure_running()
@@ -95,6 +99,14 @@ class _ForkServer(forkserver.ForkServer):
         if self._forkserver_pid is not None:
             os.kill(self._forkserver_pid, signal.SIGTERM)
         self._stop()  # type: ignore[attr-defined]
+
+
+def _choose_short_folder() -> None:
+    """Have multiprocessing make its socket in /tmp where the usual folder's path is too long for one."""
+    config: dict[str, Any] = process.current_process()._config  # type: ignore[attr-defined]
+    if len(os.fsencode(tempfile.gettempdir())) > _LONGEST_FOLDER and config.get("tempdir") is None:
+        config["tempdir"] = folder = tempfile.mkdtemp(prefix="pymp-", dir="/tmp")
+        util.Finalize(None, shutil.rmtree, args=(folder, True), exitpriority=-100)
 
 
 class _SafePath:

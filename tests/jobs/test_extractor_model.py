@@ -1,0 +1,143 @@
+"""Entries at random against a model of what they mean: a dict, and the rules of the image specification."""
+
+from __future__ import annotations
+
+import itertools
+import tempfile
+
+import pytest
+import tars
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from layers import unpack_layer
+
+from pykka_imagestore.errors import LayerError
+
+pytestmark = pytest.mark.root
+OPAQUE = ("trusted.overlay.opaque", b"y")
+
+
+class RefusedError(Exception):
+    """The model refuses an entry."""
+
+
+class Layer:
+    """What a layer's entries mean, in their order.
+
+    Each path has a kind (``f``, ``l``, ``d`` or ``w`` for a whiteout) and the number of its file; folders may be
+    opaque, or implicit.
+    """
+
+    def __init__(self):
+        self.kinds, self.files = {}, {}
+        self.opaque, self.implicit = set(), set()
+        self._numbers = itertools.count()
+
+    def add(self, action, path, target):
+        self._make_parents(path)
+        getattr(self, action)(path, target)
+
+    def file(self, path, _):
+        self._replace(path, "f")
+
+    def symlink(self, path, _):
+        self._replace(path, "l")
+
+    def hard_link(self, path, target):
+        if self.kinds.get(target) not in ("f", "l"):
+            raise RefusedError
+        if path != target:
+            kind, number = self.kinds[target], self.files[target]
+            if target.startswith(path + b"/"):
+                raise RefusedError
+            self._replace(path, kind)
+            self.files[path] = number
+
+    def folder(self, path, _):
+        kind = self.kinds.get(path)
+        if kind != "d":
+            self._replace(path, "d")
+            if kind == "w":
+                self.opaque.add(path)
+        self.implicit.discard(path)
+
+    def whiteout(self, path, _):
+        if self.kinds.get(path) == "d":
+            self.opaque.add(path)
+        elif path not in self.kinds:
+            self.kinds[path] = "w"
+
+    def make_opaque(self, path, _):
+        self._make_parents(path + b"/x")
+        self.opaque.add(path)
+
+    def _make_parents(self, path):
+        parts = path.split(b"/")[:-1]
+        for parent in itertools.accumulate(parts, lambda above, name: above + b"/" + name):
+            kind = self.kinds.get(parent)
+            if kind in (None, "w"):
+                self.kinds[parent] = "d"
+                self.implicit.add(parent)
+                if kind == "w":
+                    self.opaque.add(parent)
+            elif kind != "d":
+                raise RefusedError
+
+    def _replace(self, path, kind):
+        for gone in [known for known in self.kinds if known == path or known.startswith(path + b"/")]:
+            del self.kinds[gone]
+            self.files.pop(gone, None)
+            self.opaque.discard(gone)
+            self.implicit.discard(gone)
+        self.kinds[path] = kind
+        if kind in ("f", "l"):
+            self.files[path] = next(self._numbers)
+
+
+WRITTEN = {
+    "file": lambda path, _: tars.file(path, b"x"),
+    "symlink": lambda path, _: tars.symlink(path, b"/nowhere"),
+    "hard_link": tars.hard_link,
+    "folder": lambda path, _: tars.folder(path),
+    "whiteout": lambda path, _: tars.whiteout(path),
+    "make_opaque": lambda path, _: tars.opaque(path),
+}
+# Symlinks, by whatever way, have names that are nobody's parent: where parents lead is for other tests.
+paths = st.lists(st.sampled_from([b"a", b"b"]), min_size=1, max_size=3).map(b"/".join)
+leaves = st.tuples(paths, st.sampled_from([b"s", b"t"])).map(b"/".join)
+steps = st.one_of(
+    st.tuples(st.sampled_from([action for action in WRITTEN if action != "symlink"]), paths, paths),
+    st.tuples(st.sampled_from(["symlink", "file", "hard_link", "whiteout"]), leaves, paths | leaves),
+)
+
+
+def grouped(files):
+    """Return files that are one, by their first path."""
+    first = {}
+    return {path: first.setdefault(number, path) for path, number in sorted(files.items())}
+
+
+@settings(max_examples=300)
+@given(st.lists(steps, min_size=1, max_size=10))
+def test_layer_is_what_its_entries_mean(sequence):
+    data = tars.tar(*(WRITTEN[action](path, target) for action, path, target in sequence))
+    layer = Layer()
+    try:
+        for step in sequence:
+            layer.add(*step)
+    except RefusedError:
+        layer = None
+
+    with tempfile.TemporaryDirectory() as folder:
+        if layer is None:
+            with pytest.raises(LayerError):
+                unpack_layer(data, folder)
+            return
+        unpacked = unpack_layer(data, folder)
+        nodes = {path: node for path, node in unpacked.nodes.items() if path}
+        implicit = set(unpacked.record.implicit_directories)
+
+    assert {path: "w" if node.kind == "c" else node.kind for path, node in nodes.items()} == layer.kinds
+    assert {path for path, node in nodes.items() if OPAQUE in node.xattrs} == layer.opaque
+    assert {path: node.same_as for path, node in nodes.items() if node.kind in "fl"} == grouped(layer.files)
+    assert implicit == layer.implicit
