@@ -117,7 +117,7 @@ def grouped(files):
     return {path: first.setdefault(number, path) for path, number in sorted(files.items())}
 
 
-@settings(max_examples=300)
+@settings(max_examples=150)
 @given(st.lists(steps, min_size=1, max_size=10))
 def test_layer_is_what_its_entries_mean(sequence):
     data = tars.tar(*(WRITTEN[action](path, target) for action, path, target in sequence))

@@ -224,10 +224,10 @@ class Extractor:
         try:
             target_folder = self._folder(target_parent, make=False)
             source = _join(self._aliases.get(target_parent, target_parent), target)
-            if source == path:
-                return
             if not target or source in self._whiteouts or stat.S_ISDIR(_lstat(target, target_folder).st_mode):
                 raise FileNotFoundError
+            if source == path:
+                return
             if _exists(name, folder):
                 folder = self._clear(folder, parent, name)
                 target_folder = self._folder(target_parent, make=False)
