@@ -23,6 +23,7 @@ from pykka_imagestore.runtime.errors import DiscardedError
 A = TypeVar("A")
 R = TypeVar("R")
 
+_NICENESS = 10  # workers may use every CPU, and the agent must still answer at once
 LARGEST_REPORT_BYTES = 4096  # what a pipe takes whole or not at all (PIPE_BUF on Linux)
 
 
@@ -107,6 +108,7 @@ def initialize(options: WorkerOptions, reports: Connection) -> None:
     if options.memory_limit_bytes is not None:
         resource.setrlimit(resource.RLIMIT_DATA, (options.memory_limit_bytes, options.memory_limit_bytes))
     _reports = reports
+    os.nice(_NICENESS)
     os.set_blocking(reports.fileno(), False)
     threading.Thread(target=_die_with_parent, name="parent-watch", daemon=True).start()
 
