@@ -11,7 +11,6 @@ DiffID = NewType("DiffID", str)
 """sha256 of a layer's uncompressed tar: a layer's only identity, computed and never believed."""
 
 _SHA256 = re.compile(r"sha256:[a-f0-9]{64}")
-_DIRECTORY = re.compile(r"sha256-[a-f0-9]{64}")
 
 
 def sha256(data: bytes) -> Digest:
@@ -27,8 +26,3 @@ def is_sha256(unsafe_text: object) -> bool:
 def directory_name(digest: str) -> str:
     """Return the name of the directory or file that a digest has: ``:`` made ``-``."""
     return digest.replace(":", "-")
-
-
-def find_diff_id(directory: str) -> DiffID | None:
-    """Return the DiffID that a layer's directory is named after, or None."""
-    return DiffID(directory.replace("-", ":")) if _DIRECTORY.fullmatch(directory) else None
