@@ -38,7 +38,7 @@ types: $(TEST)/installed
 	$(TEST)/bin/mypy
 
 pytest: $(TEST)/installed
-	$(TEST)/bin/pytest $(PYTEST_FLAGS)
+	$(TEST)/bin/pytest --numprocesses=auto --quiet $(PYTEST_FLAGS)
 
 coverage: PYTEST_FLAGS += --cov --cov-report=term-missing:skip-covered
 coverage: pytest

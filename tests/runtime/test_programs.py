@@ -93,6 +93,33 @@ def test_a_function_of_the_script_gets_one_sentence(start):
     assert outcome(program) == (sentence, "", 0)
 
 
+def test_a_closed_pool_leaves_no_process_no_thread_and_no_open_file(start):
+    program = start("""
+        import gc, multiprocessing, os, threading, time
+        from pykka_imagestore.runtime import WorkerPool
+        def look():
+            gc.collect()
+            files = [f"/proc/self/fd/{fd}" for fd in os.listdir("/proc/self/fd")]
+            return (
+                sorted(os.readlink(file) for file in files if os.path.lexists(file)),
+                sorted(thread.name for thread in threading.enumerate()),
+                multiprocessing.active_children(),
+            )
+        def use_a_pool():
+            with WorkerPool(2) as pool:
+                idle, busy = pool.run(time.sleep, 0), pool.run(time.sleep, 60)
+                idle.get(timeout=20)
+        use_a_pool()  # multiprocessing's resource tracker lives on, from the first pool
+        before, deadline = look(), time.monotonic() + 10
+        use_a_pool()
+        while (after := look()) != before and time.monotonic() < deadline:
+            pass  # threads and their files go a moment after they have been told
+        print(before == after or (before, after))
+    """)
+
+    assert outcome(program) == ("True\n", "", 0)
+
+
 def test_an_actor_and_a_pool_left_open_do_not_keep_a_program_from_ending(start):
     program = start("""
         import time
