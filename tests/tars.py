@@ -35,11 +35,19 @@ def header(
     minor: int | bytes = 0,
     prefix: bytes = b"",
 ) -> bytes:
-    """Return a header with a right checksum; a field given as bytes goes in as it is."""
+    """Return a header with a right checksum; a field given as bytes goes in as it is, a long name before it."""
     numbers = ((mode, 8), (uid, 8), (gid, 8), (size, 12), (mtime, 12))
-    block = name.ljust(100, b"\0") + b"".join(_field(*number) for number in numbers) + b" " * 8 + kind
-    block += link.ljust(100, b"\0") + magic + bytes(64) + _field(major, 8) + _field(minor, 8) + prefix.ljust(155, b"\0")
-    return with_checksum(block.ljust(BLOCK, b"\0"))
+    long = (long_name(name) if len(name) > 100 else b"") + (long_name(link, GNU_LONG_LINK) if len(link) > 100 else b"")
+    block = name[:100].ljust(100, b"\0") + b"".join(_field(*number) for number in numbers) + b" " * 8 + kind
+    block += (
+        link[:100].ljust(100, b"\0")
+        + magic
+        + bytes(64)
+        + _field(major, 8)
+        + _field(minor, 8)
+        + prefix.ljust(155, b"\0")
+    )
+    return long + with_checksum(block.ljust(BLOCK, b"\0"))
 
 
 def with_checksum(block: bytes, *, signed: bool = False) -> bytes:
