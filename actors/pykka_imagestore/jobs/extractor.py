@@ -16,8 +16,7 @@ import errno
 import os
 import stat
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from pathlib import Path
+from dataclasses import dataclass
 
 from pykka_imagestore._proto import layer_pb2
 from pykka_imagestore.core.tar import (
@@ -32,6 +31,7 @@ from pykka_imagestore.core.tar import (
     TarError,
     clean_path,
 )
+from pykka_imagestore.jobs.attributes import SET_ID, Attributes, Outcome
 from pykka_imagestore.jobs.streams import LayerStream
 from pykka_imagestore.jobs.tree import FOLDER_FLAGS, remove_entry
 
@@ -39,36 +39,13 @@ WHITEOUT_PREFIX = b".wh."
 OPAQUE_WHITEOUT = b".wh..wh..opq"
 WHITEOUT_META_PREFIX = b".wh..wh."  # aufs' own bookkeeping: no content
 
-_CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _WHITEOUT_DEVICE = os.makedev(0, 0)
 _MAX_OPEN_FOLDERS = 128
 _MAX_SYMLINKS = 40  # as the kernel has it
-_MAX_ID = (1 << 32) - 2  # the one above means "leave it"
-_MAX_UNSET_LISTED = 1000
-_OVERLAY_XATTRS = (b"trusted.overlay.", b"user.overlay.")
 _NODE_TYPES = {CHARACTER_DEVICE: stat.S_IFCHR, BLOCK_DEVICE: stat.S_IFBLK, FIFO: stat.S_IFIFO}
 # What the kernel says of a name or a link that no file system takes: the entry's fault, not the disk's.
 _ENTRY_FAULTS = frozenset({errno.ENAMETOOLONG, errno.ELOOP, errno.ENOENT, errno.ENOTDIR, errno.EINVAL, errno.EMLINK})
-_UNSETTABLE = frozenset(
-    {errno.EPERM, errno.EACCES, errno.ENOTSUP, errno.EINVAL, errno.ENOENT, errno.ERANGE, errno.E2BIG}
-)
-_SET_ID = stat.S_ISUID | stat.S_ISGID
 _NOWHERE = (-1, b"")
-
-
-@dataclass(slots=True)
-class Outcome:
-    """What became of the layer besides its files; see layer.proto.
-
-    Attributes:
-        unset: Path and what of it could not be set; the first 1000.
-    """
-
-    entries: int = 0
-    whiteouts: layer_pb2.WhiteoutFormat = layer_pb2.NONE
-    implicit_directories: list[bytes] = field(default_factory=list)
-    unset: list[tuple[bytes, str]] = field(default_factory=list)
-    unset_count: int = 0
 
 
 @dataclass(slots=True)
@@ -94,9 +71,7 @@ class Extractor:
         self._times: dict[bytes, _FolderTimes] = {}
         self._implicit: set[bytes] = set()
         self._whiteouts: set[bytes] = set()
-        self._privileged = os.geteuid() == 0
-        self._owner = (os.geteuid(), os.getegid())
-        self._umask = _umask()
+        self._attributes = Attributes(self.outcome)
         self._make: dict[int, Callable[[Entry, int, bytes, bytes], None]] = {
             DIRECTORY: self._make_directory,
             SYMLINK: self._make_symlink,
@@ -178,23 +153,14 @@ class Extractor:
     # -- one method for each type
 
     def _make_file(self, entry: Entry, folder: int, parent: bytes, name: bytes, stream: LayerStream) -> None:
-        mode = entry.mode
-        made_with = (mode | stat.S_IWUSR if entry.xattrs else mode) & ~_SET_ID
         try:
-            file = os.open(name, _CREATE, made_with, dir_fd=folder)
+            file = self._attributes.create_file(entry, folder, name)
         except FileExistsError:
             folder = self._clear(folder, parent, name)
-            file = os.open(name, _CREATE, made_with, dir_fd=folder)
+            file = self._attributes.create_file(entry, folder, name)
         try:
-            if entry.size:
-                stream.write_to(file, entry.size)
-            if (entry.uid, entry.gid) != self._owner:
-                mode = self._chown(entry, _join(parent, name), file)
-            if entry.xattrs:
-                self._set_xattrs(entry, _join(parent, name), file)
-            if made_with & self._umask or made_with != mode:
-                os.fchmod(file, mode)
-            os.utime(file, ns=(entry.mtime_ns, entry.mtime_ns))
+            stream.write_to(file, entry.size)
+            self._attributes.finish_file(entry, _join(parent, name), file)
         finally:
             os.close(file)
 
@@ -243,10 +209,10 @@ class Extractor:
         if _exists(name, folder):
             folder = self._clear(folder, parent, name)
         try:
-            mode = _NODE_TYPES[entry.kind] | entry.mode & ~_SET_ID
+            mode = _NODE_TYPES[entry.kind] | entry.mode & ~SET_ID
             os.mknod(name, mode, os.makedev(entry.major, entry.minor), dir_fd=folder)
         except PermissionError:
-            self._leave_unset(_join(parent, name), "device")
+            self.outcome.leave_unset(_join(parent, name), "device")
             return
         self._set_node_metadata(entry, folder, parent, name)
 
@@ -255,22 +221,22 @@ class Extractor:
     def _set_node_metadata(self, entry: Entry, folder: int, parent: bytes, name: bytes) -> None:
         path = _join(parent, name)
         mode = entry.mode
-        if (entry.uid, entry.gid) != self._owner:
-            mode = self._chown(entry, path, name, folder)
-        if entry.kind != SYMLINK and mode & (self._umask | _SET_ID):
+        if (entry.uid, entry.gid) != self._attributes.owner:
+            mode = self._attributes.chown(entry, path, name, folder)
+        if entry.kind != SYMLINK and mode & (self._attributes.umask | SET_ID):
             os.chmod(name, mode, dir_fd=folder)
         if entry.xattrs:
             # There is no lsetxattr relative to a folder: this is its spelling, and follows nothing.
-            self._set_xattrs(entry, path, b"/proc/self/fd/%d/%s" % (folder, name))
+            self._attributes.set_xattrs(entry, path, b"/proc/self/fd/%d/%s" % (folder, name))
         os.utime(name, ns=(entry.mtime_ns, entry.mtime_ns), dir_fd=folder, follow_symlinks=False)
 
     def _set_folder_metadata(self, entry: Entry, path: bytes, *, existed: bool) -> None:
         mode = entry.mode
-        if existed or (entry.uid, entry.gid) != self._owner:
-            mode = self._chown(entry, path, self._folder(path))
+        if existed or (entry.uid, entry.gid) != self._attributes.owner:
+            mode = self._attributes.chown(entry, path, self._folder(path))
         if entry.xattrs:
-            self._set_xattrs(entry, path, self._folder(path))
-        made_with = _folder_mode(entry.mode) & ~self._umask
+            self._attributes.set_xattrs(entry, path, self._folder(path))
+        made_with = _folder_mode(entry.mode) & ~self._attributes.umask
         self._times[path] = _FolderTimes(mode if existed or mode != made_with else None, entry.mtime_ns)
 
     def _finish_folder(self, path: bytes, times: _FolderTimes) -> None:
@@ -284,48 +250,6 @@ class Extractor:
             os.utime(name, ns=(times.mtime_ns, times.mtime_ns), dir_fd=folder, follow_symlinks=False)
         else:
             os.utime(self._root, ns=(times.mtime_ns, times.mtime_ns))
-
-    def _chown(self, entry: Entry, path: bytes, where: int | bytes, folder: int | None = None) -> int:
-        """Set the owner of an open file, or of the entry of that name in ``folder``.
-
-        Returns:
-            The mode that the entry may have: without its set-ID bits if it does not get the owner they speak of.
-        """
-        if not (0 <= entry.uid <= _MAX_ID and 0 <= entry.gid <= _MAX_ID):
-            msg = f"has an owner out of range, {entry.uid}:{entry.gid}"
-            raise TarError(msg)
-        if self._privileged or (entry.uid, entry.gid) == self._owner:
-            try:
-                if folder is None:
-                    os.chown(where, entry.uid, entry.gid)
-                else:
-                    os.chown(where, entry.uid, entry.gid, dir_fd=folder, follow_symlinks=False)
-            except OSError as error:
-                # EINVAL: a user namespace that has no such owner.
-                if error.errno not in (errno.EPERM, errno.EINVAL):
-                    raise
-            else:
-                return entry.mode
-        self._leave_unset(path, "owner")
-        if entry.mode & _SET_ID:
-            self._leave_unset(path, "mode")
-        return entry.mode & ~_SET_ID
-
-    def _set_xattrs(self, entry: Entry, path: bytes, where: int | bytes) -> None:
-        for key, value in entry.xattrs.items():
-            if not key.startswith(_OVERLAY_XATTRS):
-                try:
-                    os.setxattr(where, key, value, follow_symlinks=isinstance(where, int))
-                    continue
-                except OSError as error:
-                    if error.errno not in _UNSETTABLE:
-                        raise
-            self._leave_unset(path, f"xattr {key.decode('utf-8', 'backslashreplace')}")
-
-    def _leave_unset(self, path: bytes, what: str) -> None:
-        self.outcome.unset_count += 1
-        if len(self.outcome.unset) < _MAX_UNSET_LISTED:
-            self.outcome.unset.append((path, what))
 
     # -- whiteouts
 
@@ -439,7 +363,7 @@ class Extractor:
         os.mkdir(name, _IMPLICIT_MODE, dir_fd=folder)
         path = _join(parent, name)
         self._implicit.add(path)
-        self._times[path] = _FolderTimes(_IMPLICIT_MODE if _IMPLICIT_MODE & self._umask else None, 0)
+        self._times[path] = _FolderTimes(_IMPLICIT_MODE if _IMPLICIT_MODE & self._attributes.umask else None, 0)
 
     def _resolve(self, path: bytes) -> bytes:
         """Return a path with its symlinks followed, as if the root were ``/``."""
@@ -544,12 +468,3 @@ def _exists(name: bytes, folder: int) -> bool:
 
 def _touch(name: bytes, folder: int) -> None:
     os.close(os.open(name, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600, dir_fd=folder))
-
-
-def _umask() -> int:
-    """Return this process' umask without setting it, which other threads would notice."""
-    for line in Path("/proc/self/status").read_text().splitlines():
-        key, _, value = line.partition(":")
-        if key == "Umask":
-            return int(value, 8)
-    return 0o777  # unknown: set every mode by hand

@@ -15,7 +15,8 @@ from pykka_imagestore.core.digest import DiffID
 from pykka_imagestore.core.paths import RECORD, ROOTFS
 from pykka_imagestore.core.tar import EscapeError, TarError, read_entries
 from pykka_imagestore.errors import DigestMismatchError, EscapingEntryError, LayerError
-from pykka_imagestore.jobs.extractor import Extractor, Outcome
+from pykka_imagestore.jobs.attributes import Outcome
+from pykka_imagestore.jobs.extractor import Extractor
 from pykka_imagestore.jobs.sandbox import Sandbox
 from pykka_imagestore.jobs.streams import LayerStream
 from pykka_imagestore.jobs.tree import FOLDER_FLAGS, remove_tree

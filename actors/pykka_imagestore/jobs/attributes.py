@@ -1,0 +1,125 @@
+"""What an entry has besides its content: mode, owner, extended attributes, time. And what became of those.
+
+What a process may not set is left out and recorded, so that the layer is as usable as it can be.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from dataclasses import dataclass, field
+from errno import E2BIG, EACCES, EINVAL, ENOENT, ENOTSUP, EPERM, ERANGE
+from pathlib import Path
+
+from pykka_imagestore._proto import layer_pb2
+from pykka_imagestore.core.tar import Entry, TarError
+
+SET_ID = stat.S_ISUID | stat.S_ISGID
+MAX_ID = (1 << 32) - 2  # the one above means "leave it"
+
+_CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+_MAX_UNSET_LISTED = 1000
+_OVERLAY_XATTRS = (b"trusted.overlay.", b"user.overlay.")
+_UNSETTABLE = frozenset({EPERM, EACCES, ENOTSUP, EINVAL, ENOENT, ERANGE, E2BIG})
+
+
+@dataclass(slots=True)
+class Outcome:
+    """What became of the layer besides its files; see layer.proto.
+
+    Attributes:
+        unset: Path and what of it could not be set; the first 1000.
+    """
+
+    entries: int = 0
+    whiteouts: layer_pb2.WhiteoutFormat = layer_pb2.NONE
+    implicit_directories: list[bytes] = field(default_factory=list)
+    unset: list[tuple[bytes, str]] = field(default_factory=list)
+    unset_count: int = 0
+
+    def leave_unset(self, path: bytes, what: str) -> None:
+        """Record what of an entry could not be set."""
+        self.unset_count += 1
+        if len(self.unset) < _MAX_UNSET_LISTED:
+            self.unset.append((path, what))
+
+
+class Attributes:
+    """Sets attributes as far as this process may, with no call that a default already gives."""
+
+    def __init__(self, outcome: Outcome) -> None:
+        self._outcome = outcome
+        self._privileged = os.geteuid() == 0
+        self.owner = (os.geteuid(), os.getegid())
+        self.umask = _umask()
+
+    def create_file(self, entry: Entry, folder: int, name: bytes) -> int:
+        """Create a file, never through a symlink; return its descriptor.
+
+        Raises:
+            FileExistsError: There is something of that name.
+        """
+        return os.open(name, _CREATE, _made_with(entry), dir_fd=folder)
+
+    def finish_file(self, entry: Entry, path: bytes, file: int) -> None:
+        """Give a file that was created and written all that it does not have yet."""
+        mode, made_with = entry.mode, _made_with(entry)
+        if (entry.uid, entry.gid) != self.owner:
+            mode = self.chown(entry, path, file)
+        if entry.xattrs:
+            self.set_xattrs(entry, path, file)
+        if made_with & self.umask or made_with != mode:
+            os.fchmod(file, mode)
+        os.utime(file, ns=(entry.mtime_ns, entry.mtime_ns))
+
+    def chown(self, entry: Entry, path: bytes, where: int | bytes, folder: int | None = None) -> int:
+        """Set the owner of an open file, or of the entry of that name in ``folder``.
+
+        Returns:
+            The mode that the entry may have: without its set-ID bits if it does not get the owner they speak of.
+        """
+        if not (0 <= entry.uid <= MAX_ID and 0 <= entry.gid <= MAX_ID):
+            msg = f"has an owner out of range, {entry.uid}:{entry.gid}"
+            raise TarError(msg)
+        if self._privileged or (entry.uid, entry.gid) == self.owner:
+            try:
+                if folder is None:
+                    os.chown(where, entry.uid, entry.gid)
+                else:
+                    os.chown(where, entry.uid, entry.gid, dir_fd=folder, follow_symlinks=False)
+            except OSError as error:
+                # EINVAL: a user namespace that has no such owner.
+                if error.errno not in (EPERM, EINVAL):
+                    raise
+            else:
+                return entry.mode
+        self._outcome.leave_unset(path, "owner")
+        if entry.mode & SET_ID:
+            self._outcome.leave_unset(path, "mode")
+        return entry.mode & ~SET_ID
+
+    def set_xattrs(self, entry: Entry, path: bytes, where: int | bytes) -> None:
+        """Set the extended attributes of an open file, or of a path whose last part is not followed."""
+        for key, value in entry.xattrs.items():
+            if not key.startswith(_OVERLAY_XATTRS):
+                try:
+                    os.setxattr(where, key, value, follow_symlinks=isinstance(where, int))
+                    continue
+                except OSError as error:
+                    if error.errno not in _UNSETTABLE:
+                        raise
+            self._outcome.leave_unset(path, f"xattr {key.decode('utf-8', 'backslashreplace')}")
+
+
+def _made_with(entry: Entry) -> int:
+    """Return the mode a file is made with: writable to who sets attributes; set-ID bits come after the owner."""
+    return (entry.mode | stat.S_IWUSR if entry.xattrs else entry.mode) & ~SET_ID
+
+
+def _umask() -> int:
+    """Return this process' umask without setting it, which other threads would notice."""
+    for line in Path("/proc/self/status").read_text().splitlines():
+        key, _, value = line.partition(":")
+        if key == "Umask":
+            return int(value, 8)
+    return 0o777  # unknown: set every mode by hand
