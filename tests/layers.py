@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import select
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+from unittest.mock import patch
 
 from trees import Node, describe
 
 from pykka_imagestore._proto.layer_pb2 import LayerRecord
 from pykka_imagestore.core.archive import Extent
 from pykka_imagestore.core.digest import DiffID
+from pykka_imagestore.jobs import untar_layer as untar_layer_module
+from pykka_imagestore.jobs.helpers import Helpers, HelpUnpack, help_unpack
 from pykka_imagestore.jobs.untar_layer import LayerCounts, UntarLayer, untar_layer
 
 
@@ -55,6 +62,36 @@ def unpack_layer(data: bytes, folder: str | Path, diff_id: DiffID | None = None)
     """Unpack a layer into ``folder/layer``; what was there is replaced."""
     target = Path(folder, "layer")
     return Unpacked(target, untar_layer(UntarLayer(extent_of(data, folder), str(target), diff_id)))
+
+
+def unpack_with_help(
+    data: bytes, folder: str | Path, helpers: int = 2, help_: Callable[[HelpUnpack], None] = help_unpack
+) -> Unpacked:
+    """Unpack a layer with helpers in threads, who are there before the first entry is."""
+    target, address = Path(folder, "layer"), str(Path(folder, "helpers"))
+    request = UntarLayer(extent_of(data, folder), str(target), helpers_at=address)
+    with ThreadPoolExecutor(helpers) as threads:
+
+        def attended(*args: Any) -> Helpers:
+            leader = Helpers(*args)
+            helping.extend(threads.submit(help_, HelpUnpack(address)) for _ in range(helpers))
+            while len(leader._hands) < helpers:
+                assert select.select([leader._listener], [], [], 20)[0]
+                leader.welcome()
+            return leader
+
+        helping: list[Future[None]] = []
+        with patch.object(untar_layer_module, "Helpers", attended):
+            unpacked = Unpacked(target, untar_layer(request))
+        for helper in helping:
+            helper.result(timeout=20)
+    return unpacked
+
+
+def unpack_with_help_and_look(data: bytes, folder: str | Path) -> tuple[dict[bytes, Node], bytes]:
+    """As ``unpack_and_look``, with help."""
+    unpacked = unpack_with_help(data, folder)
+    return unpacked.nodes, unpacked.record.SerializeToString()
 
 
 def unpack_and_look(data: bytes, folder: str | Path) -> tuple[dict[bytes, Node], bytes]:

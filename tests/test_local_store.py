@@ -232,12 +232,15 @@ def test_discard_of_a_put_leaves_another_that_needs_the_same_layer(
     assert staging(tmp_path) == []
 
 
-def test_a_worker_killed_in_mid_layer_costs_nothing(store: LocalStore, tmp_path: Path, slow: bytes) -> None:
+@pytest.mark.parametrize("killed", [slice(0, 1), slice(1, 2), slice(0, 2)], ids=["one", "another", "both"])
+def test_a_worker_killed_in_mid_layer_costs_nothing(
+    store: LocalStore, tmp_path: Path, slow: bytes, killed: slice
+) -> None:
     underway = Underway()
     put = store.put("app", docker_save(tmp_path / "app.tar", {"app": [slow]}), progress=underway)
     underway.wait()
 
-    for pid in worker_pids():
+    for pid in sorted(worker_pids())[killed]:  # one unpacks the layer, and one helps it
         os.kill(pid, signal.SIGKILL)
 
     image = put.get(timeout=TIMEOUT)

@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from types import TracebackType
@@ -38,6 +38,7 @@ from pykka_imagestore.durable.layout import (
 )
 from pykka_imagestore.durable.staging import Staging
 from pykka_imagestore.errors import InvalidInputError, NoArchiveError, NotFoundError, StoreClosedError
+from pykka_imagestore.jobs.helpers import MAX_HELPERS, HelperLostError, HelpUnpack, help_unpack
 from pykka_imagestore.jobs.move_layer import MoveLayer, move_layer
 from pykka_imagestore.jobs.tree import remove_tree
 from pykka_imagestore.jobs.untar_image import UntarImage, untar_image
@@ -62,6 +63,7 @@ logger = logging.getLogger(__name__)
 P = ParamSpec("P")
 T = TypeVar("T")
 
+WORTH_HELP = 32 << 20  # bytes of cost, see Extent: below it, a layer is done before help has come
 WORKER_MODULES = ("pykka_imagestore.jobs.untar_image", "pykka_imagestore.jobs.untar_layer")
 
 
@@ -428,9 +430,28 @@ class LocalStoreActor(Actor):
         await gather([self.spawn(self._put_layer(diff_id, layers[diff_id], sandbox)) for diff_id in wanted])
 
     async def untar_layer(self, request: UntarLayer, diff_id: DiffID) -> LayerCounts:
-        """Unpack a layer into staging, verified."""
+        """Unpack a layer into staging, verified; a big one with the help of workers that have nothing else to do."""
+        if request.layer.cost < WORTH_HELP:
+            return await self._untar_layer(request, diff_id)
+        address = f"{request.target}.helpers"
+        helpers = [
+            self._pool.run(help_unpack, HelpUnpack(address), idle=True)
+            for _ in range(min(self._pool.workers - 1, MAX_HELPERS))
+        ]
+        try:
+            return await self._untar_layer(replace(request, helpers_at=address), diff_id)
+        except Exception as error:
+            for helper in helpers:
+                helper.discard()
+            await await_all([undiscardable(helper) for helper in helpers])  # they may be at work in there
+            if not isinstance(error, HelperLostError):
+                raise
+        logger.warning("a worker that helped with %s died; unpacking it anew", diff_id)
+        return await self._untar_layer(request, diff_id)
+
+    def _untar_layer(self, request: UntarLayer, diff_id: DiffID) -> Future[LayerCounts]:
         tell = defer(self.actor_ref, LocalStoreActor._tell_counts)
-        return await self._pool.run(untar_layer, request, retry=True, on_report=lambda counts: tell(diff_id, counts))
+        return self._pool.run(untar_layer, request, retry=True, on_report=lambda counts: tell(diff_id, counts))
 
     async def move_layer(self, staged: str, diff_id: DiffID) -> None:
         """Make a staged layer durable and visible."""

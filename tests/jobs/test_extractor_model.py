@@ -9,7 +9,7 @@ import pytest
 import tars
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from layers import unpack_layer
+from layers import unpack_layer, unpack_with_help
 
 from pykka_imagestore.errors import LayerError
 
@@ -120,6 +120,16 @@ def grouped(files):
 @settings(max_examples=150)
 @given(st.lists(steps, min_size=1, max_size=10))
 def test_layer_is_what_its_entries_mean(sequence):
+    assert_is_what_its_entries_mean(sequence, unpack_layer)
+
+
+@settings(max_examples=100)
+@given(st.lists(steps, min_size=1, max_size=10))
+def test_layer_that_helpers_help_with_is_what_its_entries_mean(sequence):
+    assert_is_what_its_entries_mean(sequence, unpack_with_help)
+
+
+def assert_is_what_its_entries_mean(sequence, unpack):
     data = tars.tar(*(WRITTEN[action](path, target) for action, path, target in sequence))
     layer = Layer()
     try:
@@ -131,9 +141,9 @@ def test_layer_is_what_its_entries_mean(sequence):
     with tempfile.TemporaryDirectory() as folder:
         if layer is None:
             with pytest.raises(LayerError):
-                unpack_layer(data, folder)
+                unpack(data, folder)
             return
-        unpacked = unpack_layer(data, folder)
+        unpacked = unpack(data, folder)
         nodes = {path: node for path, node in unpacked.nodes.items() if path}
         implicit = set(unpacked.record.implicit_directories)
 

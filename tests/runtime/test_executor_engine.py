@@ -34,6 +34,11 @@ def test_an_executor_runs_the_tasks(thread):
             pool.run(work.fail_with, LookupError("not here")).get(timeout=10)
 
 
+def test_an_idle_task_is_discarded_for_nobody_can_tell_when_its_time_has_come(thread):
+    with WorkerPool(executor=thread) as pool:
+        assert pool.run(work.double, 21, idle=True).is_discarded()
+
+
 def test_discard_of_a_running_task_raises_a_flag_which_the_task_looks_at(thread, flags):
     with WorkerPool(executor=thread) as pool:
         begun, stopped = events()

@@ -70,6 +70,21 @@ def test_a_pool_has_as_many_workers_as_cpus_may_be_used_and_at_least_one():
         WorkerPool(0)
 
 
+def test_an_idle_task_runs_when_no_other_waits(meetings):
+    with WorkerPool(1) as pool:
+        first, idle, second = (pool.run(work.wait_for, meetings.address, idle=idle) for idle in (False, True, False))
+        with meetings.next() as worker:
+            worker.answer("first")
+        with meetings.next() as worker:
+            worker.answer("second")
+        assert (first.get(timeout=20), second.get(timeout=20), idle.is_pending()) == ("first", "second", True)
+
+        with meetings.next() as worker:
+            worker.answer("idle")
+
+        assert idle.get(timeout=20) == "idle"
+
+
 # -- workers that die
 
 

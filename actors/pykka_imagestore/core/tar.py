@@ -39,7 +39,13 @@ _PERMISSIONS: dict[bytes, tuple[int, int, int]] = {}
 
 
 class TarError(Exception):
-    """A tar is malformed, or asks for what is not supported; the argument is the rest of a sentence."""
+    """A tar is malformed, or asks for what is not supported; the argument is the rest of a sentence.
+
+    Attributes:
+        where: Index and name of the entry that it is about, if that is not the one at hand.
+    """
+
+    where: tuple[int, bytes] | None = None
 
 
 class Source(Protocol):

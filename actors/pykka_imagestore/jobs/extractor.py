@@ -16,6 +16,7 @@ import errno
 import os
 import stat
 from collections.abc import Callable
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 
 from pykka_imagestore._proto import layer_pb2
@@ -32,6 +33,7 @@ from pykka_imagestore.core.tar import (
     clean_path,
 )
 from pykka_imagestore.jobs.attributes import SET_ID, Attributes, Outcome
+from pykka_imagestore.jobs.helpers import Helpers, entry_fault
 from pykka_imagestore.jobs.streams import LayerStream
 from pykka_imagestore.jobs.tree import FOLDER_FLAGS, remove_entry
 
@@ -43,8 +45,6 @@ _WHITEOUT_DEVICE = os.makedev(0, 0)
 _MAX_OPEN_FOLDERS = 128
 _MAX_SYMLINKS = 40  # as the kernel has it
 _NODE_TYPES = {CHARACTER_DEVICE: stat.S_IFCHR, BLOCK_DEVICE: stat.S_IFBLK, FIFO: stat.S_IFIFO}
-# What the kernel says of a name or a link that no file system takes: the entry's fault, not the disk's.
-_ENTRY_FAULTS = frozenset({errno.ENAMETOOLONG, errno.ELOOP, errno.ENOENT, errno.ENOTDIR, errno.EINVAL, errno.EMLINK})
 _NOWHERE = (-1, b"")
 
 
@@ -62,11 +62,14 @@ class Extractor:
     Throughout, ``folder`` is the descriptor of an entry's parent, ``parent`` that parent's path without symlinks.
     """
 
-    def __init__(self, root: int) -> None:
-        self.outcome = Outcome()
+    def __init__(self, root: int, outcome: Outcome, helpers: Helpers | None = None) -> None:
+        self.outcome = outcome
+        self._helpers = helpers
+        self._pending: AbstractSet[bytes] = frozenset() if helpers is None else helpers.pending
         self._root = root
         self._folders: dict[bytes, int] = {b"": root}
         self._aliases: dict[bytes, bytes] = {}  # paths through symlinks, and where they lead
+        self._followed: set[bytes] = set()  # those symlinks
         self._places: dict[bytes, tuple[int, bytes]] = {}  # parents as entries spell them: descriptor and path
         self._times: dict[bytes, _FolderTimes] = {}
         self._implicit: set[bytes] = set()
@@ -90,18 +93,16 @@ class Extractor:
         """
         try:
             self._extract(entry, stream)
-        except OSError as error:
-            if error.errno not in _ENTRY_FAULTS:
+        except (OSError, OverflowError, ValueError) as error:
+            refusal = entry_fault(error)
+            if refusal is None:
                 raise
-            msg = f"cannot be made: {error.strerror}"
-            raise TarError(msg) from error
-        except (OverflowError, ValueError) as error:
-            msg = f"cannot be made: {error}"
-            raise TarError(msg) from error
+            raise refusal from error
         self.outcome.entries += 1
 
     def finish(self) -> Outcome:
         """Give the folders their modes and times, deepest first; return what became of the layer."""
+        self._wait()
         self._forget_folders()
         for path in sorted(self._times, reverse=True):
             self._finish_folder(path, self._times[path])
@@ -126,6 +127,7 @@ class Extractor:
         elif entry.kind == FILE and name:
             self._make_file(entry, folder, parent, name, stream)
         elif name:
+            self._settle(_join(parent, name))
             self._make[entry.kind](entry, folder, parent, name)
         elif entry.kind == DIRECTORY:
             self._set_folder_metadata(entry, b"", existed=True)
@@ -153,6 +155,8 @@ class Extractor:
     # -- one method for each type
 
     def _make_file(self, entry: Entry, folder: int, parent: bytes, name: bytes, stream: LayerStream) -> None:
+        if self._helpers is not None and self._hand_on(entry, parent, name, stream, self._helpers):
+            return
         try:
             file = self._attributes.create_file(entry, folder, name)
         except FileExistsError:
@@ -163,6 +167,13 @@ class Extractor:
             self._attributes.finish_file(entry, _join(parent, name), file)
         finally:
             os.close(file)
+
+    def _hand_on(self, entry: Entry, parent: bytes, name: bytes, stream: LayerStream, helpers: Helpers) -> bool:
+        """Have a helper make a file, if whoever knows no other entry makes the same of it."""
+        path = _join(parent, name)
+        self._settle(path)
+        in_the_way = path in self._times or path in self._followed or path in self._whiteouts
+        return not (in_the_way or entry.xattrs) and helpers.take(entry, parent, name, path, stream)
 
     def _make_directory(self, entry: Entry, folder: int, parent: bytes, name: bytes) -> None:
         existed = False
@@ -190,6 +201,7 @@ class Extractor:
         try:
             target_folder = self._folder(target_parent, make=False)
             source = _join(self._aliases.get(target_parent, target_parent), target)
+            self._settle(source)
             if not target or source in self._whiteouts or stat.S_ISDIR(_lstat(target, target_folder).st_mode):
                 raise FileNotFoundError
             if source == path:
@@ -265,6 +277,7 @@ class Extractor:
         if name in (b"", b".", b".."):
             msg = "is a whiteout of nothing"
             raise TarError(msg)
+        self._settle(_join(parent, name))
         if self.outcome.whiteouts == layer_pb2.FILES:
             _touch(WHITEOUT_PREFIX + name, folder)
             return
@@ -284,11 +297,23 @@ class Extractor:
 
     # -- what is there already
 
+    def _settle(self, path: bytes) -> None:
+        """Have a file that was handed over made before something else is done with its path."""
+        if path in self._pending:
+            self._wait()
+
+    def _wait(self) -> None:
+        if self._helpers is not None:
+            self._helpers.wait()
+
     def _clear(self, folder: int, parent: bytes, name: bytes) -> int:
         """Remove what an earlier entry put there, since the last one wins; return ``folder``, perhaps opened anew."""
         if stat.S_IFMT(_lstat(name, folder).st_mode) in (stat.S_IFDIR, stat.S_IFLNK):
+            self._wait()
             self._forget_folders()  # some may lie below it, or be reached through it
             folder = self._folder(parent)
+            if self._helpers is not None:
+                self._helpers.forget_folders()
             remove_entry(name, folder, lambda below: self._forget_folder(_join(parent, below)))
         else:
             os.unlink(name, dir_fd=folder)
@@ -336,6 +361,7 @@ class Extractor:
         return folder
 
     def _enter(self, folder: int, parent: bytes, name: bytes, *, make: bool) -> int:
+        self._settle(_join(parent, name))
         try:
             return os.open(name, FOLDER_FLAGS, dir_fd=folder)
         except FileNotFoundError:
@@ -379,6 +405,7 @@ class Extractor:
                 if target is None:
                     real.append(part)
                     continue
+                self._followed.add(_join(b"/".join(real), part))
                 hops += 1
                 if hops > _MAX_SYMLINKS:
                     msg = f"has a parent behind more than {_MAX_SYMLINKS} symlinks"
@@ -405,6 +432,7 @@ class Extractor:
                 os.close(folder)
         self._folders = {b"": self._root}
         self._aliases.clear()
+        self._followed.clear()
         self._places.clear()
 
 

@@ -35,6 +35,9 @@ MAGIC_BYTES = 10
 _GZIP_ERROR = cast(type[Exception], igzip_lib.IsalError)  # its stub says that it is an instance
 
 
+_CUT_OFF = "is cut off: the layer ends inside its body"
+
+
 class Readable(Protocol):
     """A file to read from."""
 
@@ -156,6 +159,17 @@ class LayerStream:
             self._start += step
             size -= step
 
+    def read_body(self, size: int) -> bytes:
+        """Return the next ``size`` bytes.
+
+        Raises:
+            TarError: There are not as many.
+        """
+        data = self.take(size)
+        if len(data) < size:
+            raise TarError(_CUT_OFF)
+        return data
+
     def write_to(self, descriptor: int, size: int) -> None:
         """Write the next ``size`` bytes to a file.
 
@@ -164,8 +178,7 @@ class LayerStream:
         """
         while size:
             if self._start == self._end and not self._fill():
-                msg = "is cut off: the layer ends inside its body"
-                raise TarError(msg)
+                raise TarError(_CUT_OFF)
             step = os.write(descriptor, memoryview(self._block)[self._start : self._start + size])
             self._start += step
             size -= step

@@ -17,6 +17,7 @@ from pykka_imagestore.core.tar import EscapeError, TarError, read_entries
 from pykka_imagestore.errors import DigestMismatchError, EscapingEntryError, LayerError
 from pykka_imagestore.jobs.attributes import Outcome
 from pykka_imagestore.jobs.extractor import Extractor
+from pykka_imagestore.jobs.helpers import Helpers, wait_for_helpers
 from pykka_imagestore.jobs.sandbox import Sandbox
 from pykka_imagestore.jobs.streams import LayerStream
 from pykka_imagestore.jobs.tree import FOLDER_FLAGS, remove_tree
@@ -34,12 +35,14 @@ class UntarLayer:
         target: A folder to make, on the store's file system; what is there is removed first.
         diff_id: What the layer must turn out to be; None takes any.
         sandbox: Folder for what there is to say; None for nowhere.
+        helpers_at: Where to wait for ``help_unpack``, a path beside ``target``; None to do it alone.
     """
 
     layer: Extent
     target: str
     diff_id: DiffID | None = None
     sandbox: str | None = None
+    helpers_at: str | None = None
 
 
 _NOT_YET = DiffID("")
@@ -78,10 +81,14 @@ def untar_layer(request: UntarLayer) -> LayerCounts:
     """
     target = Path(request.target)
     with Sandbox(request.sandbox) as sandbox:
+        if request.helpers_at is not None:
+            wait_for_helpers(target / ROOTFS)
         remove_tree(request.target)
         try:
             (target / ROOTFS).mkdir(parents=True)
-            counts = unpack(request.layer, target / ROOTFS, request.diff_id, record=target / RECORD)
+            counts = unpack(
+                request.layer, target / ROOTFS, request.diff_id, record=target / RECORD, helpers_at=request.helpers_at
+            )
         except BaseException as error:
             remove_tree(request.target)
             if isinstance(error, OSError) and error.filename is None:
@@ -91,19 +98,26 @@ def untar_layer(request: UntarLayer) -> LayerCounts:
     return counts
 
 
-def unpack(layer: Extent, rootfs: Path, diff_id: DiffID | None, *, record: Path | None = None) -> LayerCounts:
+def unpack(
+    layer: Extent,
+    rootfs: Path,
+    diff_id: DiffID | None,
+    *,
+    record: Path | None = None,
+    helpers_at: str | None = None,
+) -> LayerCounts:
     """Unpack a layer into the empty folder ``rootfs``; check its DiffID; write its record.
 
     Raises:
         As ``untar_layer``; but what was unpacked so far stays.
     """
-    with _opened(layer, rootfs) as (file, root):
-        ticker = _Ticker()
-        stream = LayerStream(file, layer, ticker.tick)
-        extractor = Extractor(root)
-        ticker.attach(stream, extractor.outcome)
+    outcome = Outcome()
+    with _opened(layer, rootfs) as (file, root), _helped(helpers_at, root, outcome) as helpers:
+        ticker = _Ticker(outcome, helpers)
+        stream = ticker.stream = LayerStream(file, layer, ticker.tick)
+        extractor = Extractor(root, outcome, helpers)
         try:
-            outcome = _extract_all(layer, stream, extractor)
+            _extract_all(layer, stream, extractor)
         finally:
             extractor.close()
     found = stream.diff_id()
@@ -132,6 +146,15 @@ def hash_layer(layer: Extent) -> DiffID:
 
 
 @contextmanager
+def _helped(address: str | None, root: int, outcome: Outcome) -> Iterator[Helpers | None]:
+    if address is None:
+        yield None
+        return
+    with Helpers(address, root, outcome) as helpers:
+        yield helpers
+
+
+@contextmanager
 def _opened(layer: Extent, rootfs: Path) -> Iterator[tuple[int, int]]:
     file = os.open(layer.path, os.O_RDONLY | os.O_CLOEXEC)
     try:
@@ -154,7 +177,7 @@ def _disown(root: int) -> None:
     os.fchmod(root, 0o755)
 
 
-def _extract_all(layer: Extent, stream: LayerStream, extractor: Extractor) -> Outcome:
+def _extract_all(layer: Extent, stream: LayerStream, extractor: Extractor) -> None:
     index, name = 0, b""  # of the entry at fault; one whose header is has no name yet
     try:
         for entry in read_entries(stream):
@@ -162,10 +185,11 @@ def _extract_all(layer: Extent, stream: LayerStream, extractor: Extractor) -> Ou
             extractor.extract(entry, stream)
             index, name = entry.index + 1, b""
         stream.drain()
-        return extractor.finish()
+        extractor.finish()
     except EscapeError as error:
         raise EscapingEntryError(layer.path, layer.name, index, name, str(error)) from error
     except TarError as error:
+        index, name = error.where or (index, name)
         raise LayerError(layer.path, layer.name, index, name, str(error)) from error
 
 
@@ -182,19 +206,19 @@ def _record(diff_id: DiffID, size_bytes: int, outcome: Outcome) -> layer_pb2.Lay
 
 
 class _Ticker:
-    """Looks, after each block, whether to stop, and whether it is time to report."""
+    """Looks, after each block, whether to stop, whether somebody has come to help, and whether it is time to report."""
 
-    def __init__(self) -> None:
+    def __init__(self, outcome: Outcome, helpers: Helpers | None) -> None:
+        self.stream: LayerStream | None = None
+        self._outcome = outcome
+        self._helpers = helpers
         self._next = 0.0
-        self._stream: LayerStream | None = None
-        self._outcome = Outcome()
-
-    def attach(self, stream: LayerStream, outcome: Outcome) -> None:
-        self._stream, self._outcome = stream, outcome
 
     def tick(self) -> None:
         raise_if_discarded()
+        if self._helpers is not None:
+            self._helpers.welcome()
         now = time.monotonic()
-        if now >= self._next and self._stream is not None:
+        if now >= self._next and self.stream is not None:
             self._next = now + REPORT_INTERVAL
-            report(LayerCounts(self._stream.bytes_read, self._outcome.entries, self._stream.size_bytes))
+            report(LayerCounts(self.stream.bytes_read, self._outcome.entries, self.stream.size_bytes))

@@ -89,6 +89,7 @@ class WorkerPool:
         argument: A,
         *,
         retry: bool = False,
+        idle: bool = False,
         time_limit: float | None = None,
         on_report: Callable[[Any], object] | None = None,
     ) -> Future[R]:
@@ -99,6 +100,7 @@ class WorkerPool:
                 executor runs it that knows the script.
             argument: Picklable. Paths in it are absolute: workers run in ``/``.
             retry: Run it once more if its worker process dies.
+            idle: Run it only when no other task waits. An executor cannot tell when: there it is discarded.
             time_limit: Seconds until it is killed, counted from its start.
             on_report: Called with what the task reports, in a thread of the pool; it must not block.
 
@@ -110,7 +112,7 @@ class WorkerPool:
         Raises:
             ValueError: ``function`` is defined in the program's script, which worker processes do not import.
         """
-        task = Task(next(self._numbers), function, argument, retry, time_limit, on_report)
+        task = Task(next(self._numbers), function, argument, retry, idle, time_limit, on_report)
         self._engine.check(task)
         if self._closed.is_set():
             return failed(PoolClosedError())
@@ -135,6 +137,9 @@ class ExecutorEngine:
         pass
 
     def submit(self, task: Task) -> None:
+        if task.idle:
+            task.promise.discard()
+            return
         flag = Path(f"{self._flags}-{task.number}")
         try:
             running = self._executor.submit(run_flagged, os.fspath(flag), task.function, task.argument)

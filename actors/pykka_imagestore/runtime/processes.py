@@ -14,6 +14,7 @@ import multiprocessing
 import pickle
 import queue
 import threading
+from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
@@ -46,6 +47,7 @@ class Task:
     function: Callable[[Any], Any]
     argument: Any
     retry: bool = False
+    idle: bool = False
     time_limit: float | None = None
     on_report: Callable[[Any], object] | None = None
     promise: Promise[Any] = field(default_factory=Promise)
@@ -83,7 +85,7 @@ class ProcessEngine:
         # Reentrant, because an abandoned future may complete, and so submit a task, during any allocation.
         self._lock = threading.RLock()
         self.closed = False
-        self._waiting: queue.SimpleQueue[Task | None] = queue.SimpleQueue()
+        self._waiting = _TaskQueue()
         self._idle = 0
         self._workers: list[_Worker] = []
         self._reports = _Reports()
@@ -116,7 +118,7 @@ class ProcessEngine:
         with self._lock:
             self.closed = True
         for worker in self._workers:
-            self._waiting.put(None)
+            self._waiting.put_end()
             worker.interrupt()
         for worker in self._workers:
             worker.join()
@@ -150,6 +152,31 @@ class ProcessEngine:
     def unlisten(self, task: Task) -> None:
         """Stop passing on what ``task`` reports."""
         self._reports.callbacks.pop(task.number, None)
+
+
+class _TaskQueue:
+    """Tasks in their order, those for idle workers last. Reentrant: what is called here runs no Python code."""
+
+    def __init__(self) -> None:
+        self._ready: queue.SimpleQueue[bool] = queue.SimpleQueue()  # one for each task; False is the end
+        self._tasks: deque[Task] = deque()
+        self._idle_tasks: deque[Task] = deque()
+
+    def put(self, task: Task) -> None:
+        (self._idle_tasks if task.idle else self._tasks).append(task)
+        self._ready.put(True)
+
+    def put_end(self) -> None:
+        """Have one ``get`` return None, when all tasks that came before have been taken."""
+        self._ready.put(False)
+
+    def get(self) -> Task | None:
+        if not self._ready.get():
+            return None
+        try:
+            return self._tasks.popleft()
+        except IndexError:
+            return self._idle_tasks.popleft()
 
 
 class _Worker:

@@ -1,0 +1,432 @@
+"""One layer unpacked by several workers: one reads it, and hands files on to helpers to make.
+
+The worker that unpacks the layer, the leader, alone reads, inflates, hashes and parses it, and alone decides what each
+entry means. What takes most of the time, making files, needs no decision once it is clear that nothing stands in the
+way: such files, attributes and bodies, it writes into shared memory, piece by piece, and reads on while helpers make
+them. A file that was handed on and is not made yet is *pending*; before an entry touches one, the leader waits. So
+the layer becomes what it would have become in the hands of one.
+
+A helper has nothing but the memory and the descriptor of the root folder, both passed through a socket in the
+layer's staging folder. It ends when the leader closes the socket, or dies. If a helper dies, so does the attempt.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import mmap
+import os
+import pickle
+import select
+import socket
+import struct
+from collections import deque
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Self
+
+from pykka_imagestore.core.tar import FILE, Entry, TarError
+from pykka_imagestore.jobs.attributes import MAX_ID, Attributes, Outcome
+from pykka_imagestore.jobs.streams import LayerStream
+from pykka_imagestore.jobs.tree import FOLDER_FLAGS
+
+MAX_HELPERS = 3  # more would wait for the leader, which parses about as fast as four workers make files
+
+_PIECE_BYTES = 256 << 10
+_PIECE_FILES = 128
+_PIECES = 4  # of memory for each helper: one in work and some in wait
+_MAX_DEPTH = 64
+_MAX_OPEN_FOLDERS = 128
+_ACK_BYTES = 64 << 10
+_SKIPPED_LOOKS = 16
+# A file: lengths of its folder's path and of its name, mode, owner, time, bytes of its body. Folder, name and body
+# follow, the body through as many pieces as it takes.
+_FILE = struct.Struct("=HHIIIqQ")
+_PIECE = struct.Struct("=III")  # where in the memory it begins, its bytes, and how often folders were forgotten
+
+# What the kernel says of a name or a link that no file system takes: the entry's fault, not the disk's.
+_ENTRY_FAULTS = frozenset(
+    {errno.ENAMETOOLONG, errno.ELOOP, errno.ENOENT, errno.ENOTDIR, errno.EINVAL, errno.EMLINK, errno.EISDIR}
+)
+
+
+class HelperLostError(Exception):
+    """A helper died in the middle of its work. What it was to make is missing, and the layer must be begun anew."""
+
+
+@dataclass(frozen=True, slots=True)
+class HelpUnpack:
+    """Which layer to help with.
+
+    Attributes:
+        address: Where its leader's socket is, or will be.
+    """
+
+    address: str
+
+
+def help_unpack(request: HelpUnpack) -> None:
+    """Make files for the leader at an address, as long as it unpacks; nothing if it has not begun or has ended."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as connection:
+        try:
+            with _short_path(request.address) as address:
+                connection.connect(address)
+            _, descriptors, _, _ = socket.recv_fds(connection, 1, 2)
+            if len(descriptors) == 2:
+                with _Helper(connection, *descriptors) as helper:
+                    helper.serve()
+        except (FileNotFoundError, ConnectionError):
+            return
+
+
+def wait_for_helpers(root: Path) -> None:
+    """Return when nobody is at work in a layer's root folder any more who helped a leader that was killed."""
+    try:
+        folder = os.open(root, FOLDER_FLAGS)
+    except FileNotFoundError:
+        return
+    try:
+        fcntl.flock(folder, fcntl.LOCK_EX)
+    finally:
+        os.close(folder)
+
+
+def entry_fault(error: Exception) -> TarError | None:
+    """Return the refusal of an entry that the kernel, or Python before it, does not take; None if it is the disk."""
+    if not isinstance(error, OSError):
+        return TarError(f"cannot be made: {error}")
+    if error.errno in _ENTRY_FAULTS:
+        return TarError(f"cannot be made: {error.strerror}")
+    return None
+
+
+@dataclass(frozen=True, slots=True)
+class _Ack:
+    """What a helper says when it is done with a piece.
+
+    Attributes:
+        files: How many files it has finished since it last said so.
+        unset: Which of them, and what of it could not be set.
+        failure: What was wrong with the next one, if something was.
+    """
+
+    files: int
+    unset: Sequence[tuple[int, str]]
+    failure: Exception | None
+
+
+@dataclass(slots=True)
+class _Hand:
+    """A helper, as its leader sees it.
+
+    Attributes:
+        free: Where in the memory pieces for it may begin.
+        sent: Where those begin that it is working on, in their order.
+        files: The files that it has not finished: path, and the entry's index and name.
+        position: Where the next bytes go.
+        end: Where the piece being filled ends.
+        in_piece: Files that end in that piece.
+    """
+
+    socket: socket.socket
+    free: list[int]
+    sent: deque[int] = field(default_factory=deque)
+    files: deque[tuple[bytes, int, bytes]] = field(default_factory=deque)
+    position: int = 0
+    end: int = 0
+    in_piece: int = 0
+
+
+class Helpers:
+    """The leader's side: whoever comes to help, and what they have in hand.
+
+    Args:
+        address: Where to wait for helpers, a path that is free.
+        root: The layer's root folder.
+        outcome: Where to record what helpers could not set.
+    """
+
+    def __init__(self, address: str, root: int, outcome: Outcome) -> None:
+        self.pending: set[bytes] = set()
+        self._address = address
+        self._root = root
+        self._outcome = outcome
+        self._hands: list[_Hand] = []
+        self._hand: _Hand | None = None  # whose piece is being filled
+        self._looks_to_skip = 0
+        self._forgotten = 0
+        self._descriptor = os.memfd_create("imagestore-files", os.MFD_CLOEXEC)
+        os.ftruncate(self._descriptor, MAX_HELPERS * _PIECES * _PIECE_BYTES)
+        self._memory = mmap.mmap(self._descriptor, 0)
+        self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_NONBLOCK)
+        fcntl.flock(root, fcntl.LOCK_EX)  # until the last descriptor of it is closed, the helpers' too
+        Path(address).unlink(missing_ok=True)
+        with _short_path(address) as short:
+            self._listener.bind(short)
+        self._listener.listen(MAX_HELPERS)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._listener.close()
+        Path(self._address).unlink(missing_ok=True)
+        for hand in self._hands:
+            hand.socket.close()
+        os.close(self._descriptor)
+        self._memory.close()
+
+    def welcome(self) -> None:
+        """Let in whoever has come to help."""
+        while len(self._hands) < MAX_HELPERS:
+            try:
+                connection, _ = self._listener.accept()
+            except BlockingIOError:
+                return
+            connection.setblocking(True)
+            with contextlib.suppress(ConnectionError):  # gone already, as the first piece will tell
+                socket.send_fds(connection, [b"\0"], [self._descriptor, self._root])
+            first = len(self._hands) * _PIECES
+            self._hands.append(_Hand(connection, [(first + piece) * _PIECE_BYTES for piece in range(_PIECES)]))
+
+    def take(self, entry: Entry, parent: bytes, name: bytes, path: bytes, stream: LayerStream) -> bool:
+        """Take a file, and its body from ``stream``; False if the leader should make it itself.
+
+        No folder or whiteout has its path.
+        """
+        if not self._hands or not _fits(entry, parent):
+            return False
+        numbers = entry.mode, entry.uid, entry.gid, entry.mtime_ns, entry.size
+        head = _FILE.pack(len(parent), len(name), *numbers) + parent + name
+        size = len(head) + entry.size
+        hand = self._hand
+        if hand is None or hand.position + size > hand.end or hand.in_piece == _PIECE_FILES:
+            hand = self._next_hand()
+            if hand is None:
+                return False
+        hand.files.append((path, entry.index, entry.name))
+        hand.in_piece += 1
+        self.pending.add(path)
+        if hand.position + size <= hand.end:
+            self._write(hand, head + stream.read_body(entry.size))
+        else:
+            self._write(hand, head)
+            self._write_body(hand, entry.size, stream)
+        return True
+
+    def wait(self) -> None:
+        """Return when nothing is pending.
+
+        Raises:
+            TarError: A file is one that we refuse; ``where`` tells which.
+            OSError: The disk failed.
+            HelperLostError: A helper died.
+        """
+        self._send()
+        while any(hand.sent for hand in self._hands):
+            self._collect(block=True)
+
+    def forget_folders(self) -> None:
+        """Have helpers open folders anew: one is about to be replaced. Nothing is pending."""
+        self._forgotten += 1
+
+    # -- pieces
+
+    def _next_hand(self) -> _Hand | None:
+        """Send the piece that is full; begin one of the helper that has the least to do, if it can take any more."""
+        self._send()
+        hand = max(self._hands, key=lambda hand: len(hand.free))
+        if not hand.free:
+            if self._looks_to_skip:
+                self._looks_to_skip -= 1
+                return None
+            self._looks_to_skip = _SKIPPED_LOOKS  # a look costs as much as some part of a file
+            self._collect(block=False)
+            hand = max(self._hands, key=lambda hand: len(hand.free))
+        if not hand.free:
+            return None
+        self._begin(hand)
+        return hand
+
+    def _begin(self, hand: _Hand) -> None:
+        hand.position = hand.free[-1]
+        hand.end = hand.position + _PIECE_BYTES
+        hand.in_piece = 0
+        self._hand = hand
+
+    def _write(self, hand: _Hand, data: bytes) -> None:
+        start = hand.position
+        hand.position = start + len(data)
+        self._memory[start : hand.position] = data
+
+    def _write_body(self, hand: _Hand, size: int, stream: LayerStream) -> None:
+        """Hand a body on that one piece cannot hold."""
+        while size:
+            if hand.position == hand.end:
+                self._send()
+                while not hand.free:
+                    self._collect(block=True)
+                self._begin(hand)
+            step = min(size, hand.end - hand.position)
+            self._write(hand, stream.read_body(step))
+            size -= step
+
+    def _send(self) -> None:
+        """Hand the piece on that is being filled, if there is one."""
+        hand, self._hand = self._hand, None
+        if hand is None:
+            return
+        start = hand.free.pop()
+        hand.sent.append(start)
+        try:
+            hand.socket.send(_PIECE.pack(start, hand.position - start, self._forgotten))
+        except ConnectionError as error:
+            raise HelperLostError from error
+
+    def _collect(self, *, block: bool) -> None:
+        """Take note of the pieces that are done; wait for one if asked."""
+        poll = select.poll()
+        hands = {hand.socket.fileno(): hand for hand in self._hands}
+        for descriptor in hands:
+            poll.register(descriptor, select.POLLIN)
+        for descriptor, _ in poll.poll(None if block else 0):
+            self._take_ack(hands[descriptor])
+
+    def _take_ack(self, hand: _Hand) -> None:
+        try:
+            data = hand.socket.recv(_ACK_BYTES)
+        except ConnectionError as error:
+            raise HelperLostError from error
+        if not data:
+            raise HelperLostError
+        ack: _Ack = pickle.loads(data)  # noqa: S301 - from our own worker
+        for number, what in ack.unset:
+            self._outcome.leave_unset(hand.files[number][0], what)
+        for _ in range(ack.files):
+            self.pending.discard(hand.files.popleft()[0])
+        if isinstance(ack.failure, TarError):
+            ack.failure.where = hand.files[0][1:]
+        if ack.failure is not None:
+            raise ack.failure
+        hand.free.append(hand.sent.popleft())
+
+
+class _Helper:
+    """The helper's side: makes the files in the pieces that the leader sends."""
+
+    def __init__(self, connection: socket.socket, memory: int, root: int) -> None:
+        self._connection = connection
+        self._root = root
+        try:
+            self._memory = mmap.mmap(memory, 0, prot=mmap.PROT_READ)
+        finally:
+            os.close(memory)
+        self._view = memoryview(self._memory)
+        self._position = self._end = 0
+        self._outcome = Outcome()
+        self._attributes = Attributes(self._outcome)
+        self._files = 0
+        self._unset: list[tuple[int, str]] = []
+        self._folders: dict[bytes, int] = {b"": root}
+        self._forgotten = 0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._forget_folders()
+        os.close(self._root)
+        self._view.release()
+        self._memory.close()
+
+    def serve(self) -> None:
+        """Make files until the leader has no more."""
+        try:
+            while self._next_piece():
+                while self._position < self._end:
+                    self._make_file()
+                self._acknowledge(None)
+        except ConnectionError:
+            raise
+        except (OSError, OverflowError, ValueError, TarError) as error:
+            refusal = error if isinstance(error, TarError) else entry_fault(error)
+            self._acknowledge(refusal or error)
+
+    def _next_piece(self) -> bool:
+        message = self._connection.recv(_PIECE.size)
+        if not message:
+            return False
+        self._position, size, forgotten = _PIECE.unpack(message)
+        self._end = self._position + size
+        if forgotten != self._forgotten or len(self._folders) > _MAX_OPEN_FOLDERS:
+            self._forget_folders()
+            self._forgotten = forgotten
+        return True
+
+    def _acknowledge(self, failure: Exception | None) -> None:
+        self._connection.send(pickle.dumps(_Ack(self._files, self._unset, failure)))
+        self._files, self._unset = 0, []
+
+    def _make_file(self) -> None:
+        parent_size, name_size, mode, uid, gid, mtime_ns, size = _FILE.unpack_from(self._view, self._position)
+        start = self._position + _FILE.size
+        split = start + parent_size
+        self._position = split + name_size
+        parent, name = bytes(self._view[start:split]), bytes(self._view[split : self._position])
+        entry = Entry(0, FILE, name, b"", mode, uid, gid, size, mtime_ns, 0, 0, {})
+        folder = self._folder(parent)
+        try:
+            file = self._attributes.create_file(entry, folder, name)
+        except FileExistsError:  # an earlier entry's, that is no folder
+            os.unlink(name, dir_fd=folder)
+            file = self._attributes.create_file(entry, folder, name)
+        try:
+            self._write_body(file, size)
+            self._attributes.finish_file(entry, name, file)
+        finally:
+            os.close(file)
+        if self._outcome.unset:
+            self._unset += [(self._files, what) for _, what in self._outcome.unset]
+            self._outcome.unset.clear()
+        self._files += 1
+
+    def _write_body(self, file: int, size: int) -> None:
+        while size:
+            if self._position == self._end:
+                self._acknowledge(None)
+                if not self._next_piece():
+                    raise ConnectionAbortedError
+            step = os.write(file, self._view[self._position : min(self._position + size, self._end)])
+            self._position += step
+            size -= step
+
+    def _folder(self, path: bytes) -> int:
+        folder = self._folders.get(path)
+        if folder is None:
+            above, _, name = path.rpartition(b"/")
+            folder = self._folders[path] = os.open(name, FOLDER_FLAGS, dir_fd=self._folder(above))
+        return folder
+
+    def _forget_folders(self) -> None:
+        for path, folder in self._folders.items():
+            if path:
+                os.close(folder)
+        self._folders = {b"": self._root}
+
+
+def _fits(entry: Entry, parent: bytes) -> bool:
+    """Tell whether an entry can be handed on; the leader says what is wrong with numbers that cannot."""
+    numbers = 0 <= entry.uid <= MAX_ID and 0 <= entry.gid <= MAX_ID and abs(entry.mtime_ns) < 1 << 63
+    return numbers and parent.count(b"/") < _MAX_DEPTH
+
+
+@contextlib.contextmanager
+def _short_path(path: str) -> Iterator[str]:
+    """Lend a short name for a path: a socket's has 107 bytes at most."""
+    folder = os.open(os.path.dirname(path), os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)  # noqa: PTH120
+    try:
+        yield f"/proc/self/fd/{folder}/{os.path.basename(path)}"  # noqa: PTH119
+    finally:
+        os.close(folder)

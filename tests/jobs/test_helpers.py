@@ -1,0 +1,207 @@
+from __future__ import annotations
+
+import os
+import random
+import socket
+
+import pytest
+import tars
+from layers import extent_of, unpack_layer, unpack_with_help, unpack_with_help_and_look
+from privileges import as_ordinary_user
+
+from pykka_imagestore._proto.layer_pb2 import LayerRecord
+from pykka_imagestore.errors import DigestMismatchError, LayerError
+from pykka_imagestore.jobs.helpers import HelperLostError, HelpUnpack, help_unpack
+from pykka_imagestore.jobs.untar_layer import UntarLayer, untar_layer
+
+
+def assert_same_as_alone(tmp_path, *parts):
+    """Unpack a layer with help and without; compare all but the order in which attributes could not be set."""
+    data = tars.tar(tars.folder(b"./"), *parts)
+    for name in ("alone", "helped"):
+        (tmp_path / name).mkdir()
+
+    alone, helped = unpack_layer(data, tmp_path / "alone"), unpack_with_help(data, tmp_path / "helped")
+
+    assert helped.nodes == alone.nodes
+    assert helped.counts == alone.counts
+    assert sorted(helped.unset) == sorted(alone.unset)
+    assert helped.record.implicit_directories == alone.record.implicit_directories
+    return helped
+
+
+def a_tree(files, largest):
+    """Return entries of many files, of random sizes up to ``largest``, in folders that some entry names, or none."""
+    chance = random.Random(1)
+    for number in range(files):
+        folder = b"d%d/e%d" % (number // 97, number // 31)
+        if number % 300 == 0:
+            yield tars.folder(folder, mtime=5, mode=0o750)
+        body = chance.randbytes(chance.choice([0, 1, 600, chance.randrange(largest)]))
+        yield tars.file(b"%s/f%d" % (folder, number), body, mtime=number, mode=chance.choice([0o644, 0o755, 0o4711]))
+        if number % 50 == 0:
+            yield tars.hard_link(b"l%d" % number, b"%s/f%d" % (folder, number))
+
+
+def test_many_small_files(tmp_path):
+    assert_same_as_alone(tmp_path, *a_tree(2000, 5000))
+
+
+def test_files_larger_than_the_memory_that_is_shared(tmp_path):
+    assert_same_as_alone(tmp_path, *a_tree(20, 5 << 20))
+
+
+@pytest.mark.parametrize("size", [262_000, 262_144, 262_145, 300_000, 524_288, 524_289])
+def test_files_about_as_large_as_a_piece_of_it(tmp_path, size):
+    assert_same_as_alone(tmp_path, *(tars.file(b"f%d" % number, b"x" * size) for number in range(9)))
+
+
+def test_files_in_place_of_others(tmp_path):
+    assert_same_as_alone(
+        tmp_path,
+        *(tars.file(b"f", b"%d" % number) for number in range(5)),
+        tars.symlink(b"s", b"f"),
+        tars.file(b"s", b"no link"),
+        tars.header(b"p", tars.FIFO),
+        tars.file(b"p", b"no fifo"),
+        tars.folder(b"d"),
+        tars.file(b"d/below", b"gone"),
+        tars.file(b"d", b"no folder"),
+        tars.folder(b"f"),
+        tars.file(b"f/below", b"there"),
+    )
+
+
+def test_files_in_folders_made_anew(tmp_path):
+    parts = []
+    for number in range(200):
+        parts += [tars.file(b"d/e/f%d" % number, b"%d" % number), tars.file(b"d/e", b"no folder"), tars.folder(b"d/e")]
+
+    assert_same_as_alone(tmp_path, *parts)
+
+
+def test_files_behind_symlinks(tmp_path):
+    assert_same_as_alone(
+        tmp_path,
+        tars.folder(b"usr/lib"),
+        tars.symlink(b"lib", b"usr/lib"),
+        tars.file(b"lib/a"),
+        tars.file(b"./lib/b/c"),
+    )
+
+
+def test_file_in_place_of_a_symlink_that_was_followed(tmp_path):
+    data = tars.tar(
+        tars.symlink(b"s", b"d"), tars.file(b"s/x/f", b"1"), tars.file(b"s", b"no link"), tars.file(b"s/x/g", b"2")
+    )
+
+    for unpack in (unpack_layer, unpack_with_help):
+        with pytest.raises(LayerError, match="entry 3 's/x/g' has a parent 's' that is no folder"):
+            unpack(data, tmp_path)
+
+
+def test_whiteouts_beside_files(tmp_path):
+    assert_same_as_alone(
+        tmp_path,
+        tars.file(b"d/a", b"1"),
+        tars.whiteout(b"d/a"),
+        tars.opaque(b"d"),
+        tars.whiteout(b"b"),
+        tars.file(b"b"),
+    )
+
+
+def test_long_names_and_pax_headers_travel(tmp_path):
+    name = b"n" * 200
+    assert_same_as_alone(
+        tmp_path,
+        tars.long_name(name + b"/" + name),
+        tars.file(b"short", b"1"),
+        tars.pax({b"path": b"p/" + name, b"mtime": b"1.5", b"uid": b"70000", b"SCHILY.xattr.user.a": b"b"}),
+        tars.file(b"short", b"2"),
+        tars.pax({b"mtime": b"-12345678.25"}),
+        tars.file(b"other", b"3"),
+    )
+
+
+@pytest.mark.parametrize("deep", [60, 70, 300])
+def test_deep_folders(tmp_path, deep):
+    assert_same_as_alone(tmp_path, tars.file(b"d/" * deep + b"a", b"1"), tars.file(b"d/" * deep + b"b", b"2"))
+
+
+def test_an_entry_that_a_helper_finds_at_fault_is_named(tmp_path):
+    good = [tars.file(b"g%d" % number, b"x") for number in range(300)]
+    data = tars.tar(*good, tars.file(b"n" * 256, b"x"), *good)
+
+    with pytest.raises(LayerError, match=r"entry 300 'nnn.* cannot be made: File name too long"):
+        unpack_with_help(data, tmp_path)
+
+    assert not (tmp_path / "layer").exists()
+
+
+def test_layer_that_ends_in_the_middle_of_a_file_is_refused(tmp_path):
+    data = tars.file(b"f", b"x" * 1_000_000)[:-600_000]
+
+    with pytest.raises(LayerError, match="entry 0 'f' is cut off"):
+        unpack_with_help(data, tmp_path)
+
+
+def test_layer_with_another_diff_id_is_refused(tmp_path):
+    layer = extent_of(tars.tar(*a_tree(100, 100)), tmp_path)
+
+    with pytest.raises(DigestMismatchError):
+        untar_layer(
+            UntarLayer(layer, str(tmp_path / "layer"), "sha256:" + "0" * 64, helpers_at=str(tmp_path / "helpers"))
+        )
+
+
+def test_what_an_ordinary_user_may_not_set_is_recorded(users_folder):
+    data = tars.tar(*(tars.file(b"f%d" % number, uid=1, mode=0o4755) for number in range(300)))
+
+    nodes, record = as_ordinary_user(unpack_with_help_and_look, data, str(users_folder))
+
+    unset = LayerRecord.FromString(record).unset
+    assert sorted((one.path, one.what) for one in unset) == sorted(
+        (path, what) for path in nodes if path for what in ("owner", "mode")
+    )
+
+
+def test_a_leader_in_a_folder_with_a_long_name(tmp_path):
+    folder = tmp_path / ("x" * 200)
+    folder.mkdir()
+
+    assert unpack_with_help(tars.tar(tars.file(b"f", b"1")), folder).nodes[b"f"].kind == "f"
+
+
+def test_help_that_comes_too_early_or_too_late_returns(tmp_path):
+    help_unpack(HelpUnpack(str(tmp_path / "nobody")))
+    help_unpack(HelpUnpack(str(tmp_path / "no folder" / "nobody")))
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as gone:
+        gone.bind(str(tmp_path / "gone"))
+    help_unpack(HelpUnpack(str(tmp_path / "gone")))
+
+
+def test_leader_whose_helper_is_lost_says_so(tmp_path):
+    with pytest.raises(HelperLostError):
+        unpack_with_help(tars.tar(*a_tree(1000, 100)), tmp_path, helpers=1, help_=come_and_go)
+
+    assert not (tmp_path / "layer").exists()
+    assert not (tmp_path / "helpers").exists()
+
+
+def come_and_go(request):
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as connection:
+        connection.connect(request.address)
+        _, descriptors, _, _ = socket.recv_fds(connection, 1, 2)
+        for descriptor in descriptors:
+            os.close(descriptor)
+
+
+def test_nothing_stays_open(tmp_path):
+    data = tars.tar(*a_tree(200, 1000))
+    unpack_with_help(data, tmp_path)
+    before = sorted(os.listdir("/proc/self/fd"))
+
+    unpack_with_help(data, tmp_path)
+
+    assert sorted(os.listdir("/proc/self/fd")) == before
