@@ -356,6 +356,8 @@ class LocalStoreActor(Actor):
 
     def _delete_behind(self, path: str) -> None:
         deletion = self._track(self._pool.run(remove_tree, path, retry=True), self._deletions)
+        for _ in range(min(self._pool.workers - 1, MAX_HELPERS)):
+            self._pool.run(remove_tree, path, idle=True)  # nobody waits for these: they only make it faster
         if self._closed:
             deletion.discard()
         deletion.on_failed(lambda error: logger.warning("%s could not be deleted: %s", path, error))

@@ -1,8 +1,9 @@
-"""Removing a folder and all below it, by directory descriptors only."""
+"""Removing a folder and all below it, by directory descriptors only, alone or together with others."""
 
 from __future__ import annotations
 
 import os
+import random
 import stat
 from collections.abc import Callable
 from contextlib import suppress
@@ -11,10 +12,14 @@ from pathlib import Path
 FOLDER_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
+_CHOICE = 32
+
+
 def remove_tree(path: str) -> None:
     """Delete a folder, or whatever is at ``path``; nothing there is fine.
 
-    Follows no symlink, and takes any depth. Runs in a worker process for large trees; two at once do no harm.
+    Follows no symlink, and takes any depth. Several at once share the work, since each goes its own way through the
+    tree; each returns when nothing is left.
     """
     tree = Path(path)
     try:
@@ -73,17 +78,23 @@ def _remove_folder(top: bytes, parent: int, on_folder: Callable[[bytes], object]
 
 
 def _unlink_files(folder: int) -> bytes | None:
-    """Delete all but folders from ``folder``; return one folder in it, or None if it is empty now."""
+    """Delete files from ``folder``; return one of the folders in it, by chance, or None if it is empty now."""
     empty = False
     while not empty:  # look again: a folder that changes while it is read may leave something out
         empty = True
+        folders: list[bytes] = []
         with suppress(FileNotFoundError), os.scandir(folder) as entries:
             for entry in entries:
                 empty = False
                 if entry.is_dir(follow_symlinks=False):
-                    return os.fsencode(entry.name)
-                with suppress(FileNotFoundError):
-                    os.unlink(entry.name, dir_fd=folder)
+                    folders.append(os.fsencode(entry.name))
+                    if len(folders) == _CHOICE:
+                        break
+                else:
+                    with suppress(FileNotFoundError):
+                        os.unlink(entry.name, dir_fd=folder)
+        if folders:
+            return random.choice(folders)  # noqa: S311 - so that those at work here part ways
     return None
 
 
