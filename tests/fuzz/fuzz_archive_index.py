@@ -12,8 +12,7 @@ from pathlib import Path
 
 from fuzz_extractor import inflated
 from mutations import mutate_archive
-from plain import cleaned, plain_members
-from tars import BLOCK
+from plain import cleaned, is_whole, plain_members
 
 from pykka_imagestore.core.archive import ArchivedImage, ArchiveIndex
 from pykka_imagestore.core.digest import DiffID, is_sha256
@@ -95,8 +94,7 @@ def see_that_it_can_be_planned(found: ArchiveIndex) -> None:
 def see_that_tarfile_agrees(found: ArchiveIndex, tar: bytes) -> None:
     """See that each layer is where tarfile finds it, if all of the archive is plain."""
     members = plain_members(tar)
-    end = max((member.start + len(member.body or b"") for member in members), default=0)
-    if tar[end + -end % BLOCK :].strip(b"\0"):
+    if not is_whole(members, tar):
         return
     places = {cleaned(member.name): member for member in members if member.body is not None}
     for image in found.images:

@@ -10,9 +10,11 @@ import atexit
 import io
 import os
 import pickle
+import resource
 import stat
 import sys
 import tempfile
+from collections import Counter
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
@@ -30,6 +32,7 @@ from pykka_imagestore.jobs.tree import remove_tree
 
 mutate = mutate_tar
 MAX_INFLATED_BYTES = 64 << 10  # some bytes of bzip2 hold a gigabyte
+MAX_FILE_BYTES = 1 << 20
 PAGE_BYTES = 4096
 OVERLAY = ("trusted.overlay.", "user.overlay.")
 
@@ -40,16 +43,15 @@ def check(data: bytes) -> None:
     if tar is None:
         return
     place = playground()
-    before, open_before = describe(place.parent / "outside"), set(os.listdir("/proc/self/fd"))
+    before, open_before = describe(place / "outside"), set(os.listdir("/proc/self/fd"))
 
     first, second = outcome(data, tar, place), outcome(data, tar, place)
 
     assert first == second
-    assert describe(place.parent / "outside") == before
-    assert set(os.listdir(place.parent)) == {"outside", "place"}
+    assert describe(place / "outside") == before
     assert not set(os.listdir("/proc/self/fd")) - open_before
     remove_tree(str(place / "layer"))
-    assert set(os.listdir(place)) <= {"layer.tar"}
+    assert set(os.listdir(place)) == {"layer.tar", "outside"}
 
 
 def check_all(layers: list[bytes]) -> None:
@@ -101,8 +103,9 @@ def is_locked(node: Node) -> bool:
 
 def see_that_it_is_no_larger(unpacked: Unpacked, nodes: dict[bytes, Node], tar: bytes) -> None:
     assert unpacked.counts.size_bytes == len(tar)
-    paths = [path for path, node in nodes.items() if node.kind == "f" and node.same_as == path]
-    files = [(unpacked.rootfs / os.fsdecode(path)).lstat() for path in paths]
+    names = Counter(node.same_as for node in nodes.values() if node.kind == "f")
+    files = [(unpacked.rootfs / os.fsdecode(path)).lstat() for path in names]
+    assert [found.st_nlink for found in files] == list(names.values()), "a file has names elsewhere"
     # What a header claims and the layer does not have is refused: not written, and not left as a hole either.
     assert sum(found.st_size for found in files) <= len(tar)
     assert sum(found.st_blocks * 512 for found in files) <= len(tar) + PAGE_BYTES * len(files)
@@ -156,13 +159,12 @@ def playground() -> Path:
     """Return a folder to unpack in, beside one that is not to be reached."""
     base = Path(tempfile.mkdtemp(prefix="fuzz-"))  # nobody else may enter: programs with set-ID bits may lie in it
     atexit.register(remove_tree, str(base))
-    (base / "place").mkdir()
     (base / "outside" / "inner").mkdir(parents=True)
     (base / "outside" / "secret").write_bytes(b"unchanged")
     os.symlink("secret", base / "outside" / "link")
     os.utime(base / "outside", (1, 1))
     sys.addaudithook(_see_call)
-    return base / "place"
+    return base
 
 
 _watched: list[str] = []
@@ -170,12 +172,15 @@ _watched: list[str] = []
 
 @contextmanager
 def watched(place: Path):
-    """Look at each system call that takes a path."""
+    """Look at each system call that takes a path, and let no file become large."""
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (MAX_FILE_BYTES, limits[1]))
     _watched[:] = [os.fspath(place)]
     try:
         yield
     finally:
         _watched.clear()
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
 
 
 _ONE_PATH = frozenset({"open", "os.mkdir", "os.remove", "os.rmdir", "os.chmod", "os.chown", "os.utime", "os.truncate"})
@@ -201,7 +206,8 @@ def _see_path(event: str, path: object, last: object) -> None:
     """See that a path is one name in an open folder, or one of our own. Names from the layer are bytes, as in a tar."""
     if isinstance(path, str | os.PathLike) and "/" in os.fspath(path):
         text = os.fspath(path)
-        assert text == "/proc/self/status" or (text + "/").startswith(_watched[0] + "/"), (event, text)
+        own = ("/proc/self/status", _watched[0], f"{_watched[0]}/layer.tar", f"{_watched[0]}/layer")
+        assert text in own or text.startswith(f"{_watched[0]}/layer/"), (event, text)
     elif isinstance(path, bytes | str):
         name = os.fsencode(path)
         if event in _XATTRS:

@@ -26,6 +26,8 @@ LAYERS = {
     "name-out": (tars.file(b"f"), tars.file(b"../outside/secret", b"x")),
     "hard-links": (tars.file(b"a", b"x"), tars.hard_link(b"b", b"a"), tars.hard_link(b"c/d", b"./b")),
     "hard-link-out": (tars.symlink(b"a", b"../../outside"), tars.hard_link(b"b", b"a/secret")),
+    "hard-link-to-symlink-out": (tars.symlink(b"a", b"../../outside/secret"), tars.hard_link(b"b", b"a")),
+    "hard-link-below-whiteout": (tars.whiteout(b"a"), tars.hard_link(b"b", b"a/f")),
     "whiteouts": (tars.folder(b"a"), tars.whiteout(b"a/gone"), tars.opaque(b"a"), tars.whiteout(b"b")),
     "whiteout-then-folder": (tars.whiteout(b"a"), tars.file(b"a/f", b"x"), tars.whiteout(b"a")),
     "aufs-bookkeeping": (tars.file(b".wh..wh.plnk/1.2", b"x"), tars.file(b".wh..wh.aufs")),
@@ -114,6 +116,7 @@ ARCHIVES = {
     "legacy-without-names": LEGACY,
     "legacy-loop": (*LEGACY, tars.file(f"{PARENT}/json".encode(), json.dumps({"parent": ID}).encode())),
     "oci": (tars.file(b"index.json", b"{}"), tars.file(b"oci-layout", b"{}")),
+    "no-json": (tars.file(b"manifest.json", b"[{,}]"), *MEMBERS),
     "nested-json": (tars.file(b"manifest.json", b"[" * 200 + b"]" * 200),),
     "pax-members": (tars.pax({b"path": b"manifest.json"}), manifest(IMAGE), *MEMBERS),
 }

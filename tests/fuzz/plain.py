@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from tars import BLOCK
 
 _PLAIN_NUMBER = re.compile(rb" *[0-7]+[ \0]*|\0+")  # tarfile takes signs and underscores, and 0 before a NUL
-_NUMBERS = ((100, 108), (108, 116), (116, 124), (124, 136), (136, 148))
+_NUMBERS = ((100, 108), (108, 116), (116, 124), (124, 136), (136, 148), (148, 156))
 
 
 @dataclass(frozen=True)
@@ -21,11 +21,19 @@ class PlainMember:
     Attributes:
         start: Where its body begins.
         body: None for a folder.
+        has_extension: Whether an extended header belongs to it.
     """
 
     name: bytes
     start: int
     body: bytes | None
+    has_extension: bool
+
+    @property
+    def end(self) -> int:
+        """Where the next header begins."""
+        stop = self.start + len(self.body or b"")
+        return stop + -stop % BLOCK
 
 
 def plain_members(tar: bytes) -> list[PlainMember]:
@@ -42,11 +50,17 @@ def plain_members(tar: bytes) -> list[PlainMember]:
                 if stop > len(tar):
                     break
                 body = tar[member.offset_data : stop] if member.isreg() else None
-                found.append(PlainMember(_bytes(member.name), member.offset_data, body))
-                end = stop + -stop % BLOCK
+                found.append(PlainMember(_bytes(member.name), member.offset_data, body, bool(member.pax_headers)))
+                end = found[-1].end
     except (tarfile.TarError, ValueError, OverflowError, EOFError, RecursionError, IndexError, TypeError, KeyError):
         pass  # tarfile's own trouble with what is malformed; what came before is what both agree on
     return found
+
+
+def is_whole(members: list[PlainMember], tar: bytes) -> bool:
+    """Tell whether these are all there are: behind them comes a block of zeros, or nothing."""
+    end = members[-1].end if members else 0
+    return tar[end : end + BLOCK] in (b"", bytes(BLOCK))
 
 
 def cleaned(name: bytes) -> bytes:
