@@ -54,6 +54,7 @@ LAYERS = {
         tars.folder(b"d"),
     ),
     "gnu-long-names": (tars.long_name(b"n/" * 70 + b"f"), tars.file(b"n", b"x"), tars.symlink(b"l", b"t" * 150)),
+    "more-folders-than-stay-open": tuple(tars.file(name * 100 + b"f") for name in (b"a/", b"b/", b"c/", b"d/", b"a/")),
     "ustar-prefix": (tars.file(b"f", b"x", prefix=b"some/folder"),),
     "base-256": (
         tars.file(b"a", b"x", size=tars.base_256(1, 12), mtime=tars.base_256(-1, 12), uid=tars.base_256(70000, 8)),
