@@ -11,6 +11,7 @@ import importlib.util
 import os
 import random
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -58,16 +59,27 @@ def fuzz(target: str, options: list[str]) -> None:
     atheris.Fuzz()
 
 
-def main(target: str, *arguments: str) -> None:
+def fuzz_and_clean_up(target: str, options: list[str]) -> int:
+    """Fuzz in a process of its own: libFuzzer ends one without letting Python remove what it made."""
+    folder = tempfile.tempdir = tempfile.mkdtemp(prefix="fuzz-")
+    if (child := os.fork()) == 0:
+        fuzz(target, options)
+    try:
+        return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    finally:
+        importlib.import_module("pykka_imagestore.jobs.tree").remove_tree(folder)
+
+
+def main(target: str, *arguments: str) -> int:
     sys.path[:0] = [str(HERE), str(HERE.parent)]
     if os.access("/dev/shm", os.W_OK):
         os.environ.setdefault("TMPDIR", "/dev/shm")  # thousands of small files a second
     files = [Path(argument) for argument in arguments if not argument.startswith("-")]
     if files or importlib.util.find_spec("atheris") is None:
         replay(target, files or sorted(corpus_of(target).iterdir()))
-    else:
-        fuzz(target, list(arguments))
+        return 0
+    return fuzz_and_clean_up(target, list(arguments))
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    sys.exit(main(*sys.argv[1:]))
