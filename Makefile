@@ -3,6 +3,7 @@
 #
 #   PYTHON=python3.12   the interpreter; else the first of python3.13, 3.12, 3.11 and python3 that works
 #   ARCHIVE=image.tar   the archive that `make demo` and `make bench` put; the demo else builds one itself
+#   FUZZ_SECONDS=20     how long `make fuzz` looks for bad inputs to each target; FUZZ_TARGETS names the targets
 
 PRINT_VERSION := import sys; sys.version_info >= (3, 11) or sys.exit(1); print("%d.%d" % sys.version_info[:2])
 ifndef PYTHON
@@ -15,6 +16,8 @@ TEST := .venv/test-$(VERSION)
 # The folders too: their times tell of files that are gone.
 SOURCES := setup.cfg pyproject.toml $(shell find actors \( -name __pycache__ -o -name '*.egg-info' \) -prune -o -print)
 PROTOS := $(wildcard proto/*.proto)
+FUZZ_SECONDS ?= 20
+FUZZ_TARGETS ?= tar_reader extractor archive_index
 
 # What is tested is what is installed: a PYTHONPATH of the caller's would put a source tree before it.
 unexport PYTHONPATH
@@ -23,7 +26,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 # Installations share the folder build/.
 .NOTPARALLEL:
 
-.PHONY: demo test lint types proto proto-check pytest coverage bench clean
+.PHONY: demo test lint types proto proto-check pytest coverage fuzz fuzz-tools bench clean
 
 demo: $(DEMO)/installed
 	$(DEMO)/bin/python examples/quickstart.py $(ARCHIVE)
@@ -56,12 +59,20 @@ proto-check: $(TEST)/installed
 	diff -r -x __init__.py -x __pycache__ $(TEST)/proto/pykka_imagestore/_proto actors/pykka_imagestore/_proto \
 		|| { echo "_proto/ is not what proto/ generates: run 'make proto'" >&2; exit 1; }
 
+fuzz: fuzz-tools
+	@for target in $(FUZZ_TARGETS); do \
+		echo "fuzzing $$target for $(FUZZ_SECONDS) s"; \
+		$(TEST)/bin/python tests/fuzz/run.py $$target -max_total_time=$(FUZZ_SECONDS) -verbosity=0 || exit 1; \
+	done
+
+fuzz-tools: $(TEST)/fuzz-tools
+
 bench: $(DEMO)/installed
 	$(DEMO)/bin/python benchmarks/runtime.py
 	$(DEMO)/bin/python benchmarks/put.py $(ARCHIVE)
 
 clean:
-	rm -rf .venv build .coverage .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	rm -rf .venv .fuzz build .coverage .hypothesis .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -prune -exec rm -rf {} + -o -name '*.egg-info' -prune -exec rm -rf {} +
 
 $(TEST)/installed: EXTRAS := [test,dev]
@@ -69,6 +80,13 @@ $(DEMO)/installed $(TEST)/installed: %/installed: %/made $(SOURCES)
 	@echo "installing into $(@D)"
 	@rm -rf build actors/*.egg-info # or files that an older build left there would be installed
 	@$(@D)/bin/python -m pip install -qq '.$(EXTRAS)'
+	@touch $@
+
+# Some Pythons and machines have no atheris: this fails there, and says so.
+$(TEST)/fuzz-tools: $(TEST)/installed
+	@rm -rf build actors/*.egg-info
+	@$(@D)/bin/python -m pip install -qq --only-binary=atheris '.[test,dev,fuzz]'
+	@$(@D)/bin/python -c "import atheris"
 	@touch $@
 
 .venv/%/made:

@@ -31,10 +31,9 @@ _NUMBERS = frozenset((b"size", b"uid", b"gid"))
 _XATTR = b"SCHILY.xattr."
 _NO_XATTRS: dict[bytes, bytes] = {}
 _BLANK_CHECKSUM = 8 * ord(" ")
-_ADLER_MODULUS = 65521
 _MAX_REMEMBERED = 20_000
 _REMEMBERED: dict[bytes, int] = {}
-_ADLERS: dict[bytes, int] = {}
+_SUMS: dict[bytes, int] = {}
 _PERMISSIONS: dict[bytes, tuple[int, int, int]] = {}
 
 
@@ -179,8 +178,10 @@ def _next_header(source: Source, padding: int) -> bytes | None:
         raise TarError(msg)
     if block == _ZERO_BLOCK:
         return None
-    # The low half of Adler-32 is one more than the sum, modulo 65521, and far quicker than to sum here.
-    if zlib.adler32(block) & 0xFFFF != _ADLERS.get(block[148:156]):
+    # The low half of Adler-32 is one more than the sum, modulo 65521, and far quicker than to sum here. That of half a
+    # block is never more than that; a whole one's may be, and then two sums would look alike.
+    halves = (zlib.adler32(block[:256]) & 0xFFFF) + (zlib.adler32(block[256:]) & 0xFFFF)
+    if halves != _SUMS.get(block[148:156]):
         _check_sum(block)
     return block
 
@@ -188,14 +189,14 @@ def _next_header(source: Source, padding: int) -> bytes | None:
 def _check_sum(block: bytes) -> None:
     """Compare the header's sum, in which its own field counts as blanks; some old tars summed signed characters.
 
-    Remembers which Adler-32 goes with a sum that is right.
+    Remembers what the halves' Adler-32s add up to if a sum is right.
     """
     field = block[148:156]
     stated = _number(field)
     blanked = block[:148] + b" " * 8 + block[156:]
     if stated == sum(blanked):
-        _ADLERS[field] = (stated + sum(field) - _BLANK_CHECKSUM + 1) % _ADLER_MODULUS
-        _keep_small(_ADLERS)
+        _SUMS[field] = stated + sum(field) - _BLANK_CHECKSUM + 2
+        _keep_small(_SUMS)
     elif stated != sum(struct.unpack("512b", blanked)):
         msg = "the header's checksum is wrong: this is no tar, or it is damaged here"
         raise TarError(msg)
