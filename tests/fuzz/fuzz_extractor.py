@@ -1,4 +1,4 @@
-"""Fuzz target: any bytes as a layer. It becomes a folder of files, the same twice, or is refused without a trace.
+"""Fuzz target: any bytes as a layer. It becomes a folder of files, or is refused without a trace; with help, the same.
 
 What it may not do is looked for in three ways: a folder beside it is compared, each call with a path that came from the
 layer is looked at on its way to the kernel, and what was unpacked is held against the layer's record.
@@ -15,11 +15,12 @@ import stat
 import sys
 import tempfile
 from collections import Counter
+from collections.abc import Callable
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 
-from layers import Unpacked, unpack_layer
+from layers import Unpacked, unpack_layer, unpack_with_help
 from mutations import mutate_tar
 from plain import cleaned, plain_members
 from trees import Node, describe
@@ -32,22 +33,22 @@ from pykka_imagestore.jobs.tree import remove_tree
 
 mutate = mutate_tar
 MAX_INFLATED_BYTES = 64 << 10  # some bytes of bzip2 hold a gigabyte
-MAX_FILE_BYTES = 1 << 20
+MAX_FILE_BYTES = 4 << 20  # as much as a layer's helpers share
 PAGE_BYTES = 4096
 OVERLAY = ("trusted.overlay.", "user.overlay.")
 
 
 def check(data: bytes) -> None:
-    """Unpack the same bytes twice."""
+    """Unpack the same bytes alone and with help."""
     tar = inflated(data)
     if tar is None:
         return
     place = playground()
     before, open_before = describe(place / "outside"), set(os.listdir("/proc/self/fd"))
 
-    first, second = outcome(data, tar, place), outcome(data, tar, place)
+    alone, helped = outcome(data, tar, place, unpack_layer), outcome(data, tar, place, unpack_with_help)
 
-    assert first == second
+    assert helped == alone
     assert describe(place / "outside") == before
     assert not set(os.listdir("/proc/self/fd")) - open_before
     remove_tree(str(place / "layer"))
@@ -73,11 +74,11 @@ def inflated(data: bytes) -> bytes | None:
     return None
 
 
-def outcome(data: bytes, tar: bytes, place: Path) -> object:
+def outcome(data: bytes, tar: bytes, place: Path, unpack: Callable[[bytes, Path], Unpacked]) -> object:
     """Return what a layer becomes, or the sentence that refuses it."""
     try:
         with watched(place):
-            unpacked = unpack_layer(data, place)
+            unpacked = unpack(data, place)
     except LayerError as error:
         assert not (place / "layer").exists()
         assert str(error).isprintable()
@@ -206,7 +207,7 @@ def _see_path(event: str, path: object, last: object) -> None:
     """See that a path is one name in an open folder, or one of our own. Names from the layer are bytes, as in a tar."""
     if isinstance(path, str | os.PathLike) and "/" in os.fspath(path):
         text = os.fspath(path)
-        own = ("/proc/self/status", _watched[0], f"{_watched[0]}/layer.tar", f"{_watched[0]}/layer")
+        own = ("/proc/self/status", *(f"{_watched[0]}{name}" for name in ("", "/layer.tar", "/layer", "/helpers")))
         assert text in own or text.startswith(f"{_watched[0]}/layer/"), (event, text)
     elif isinstance(path, bytes | str):
         name = os.fsencode(path)

@@ -109,6 +109,14 @@ class Extractor:
         self.outcome.implicit_directories = sorted(self._implicit)
         return self.outcome
 
+    def first_fault(self, error: TarError) -> TarError:
+        """Return what is wrong with the layer, given what was found wrong: an earlier entry may be, in other hands."""
+        try:
+            self._wait()
+        except TarError as earlier:
+            return earlier
+        return error
+
     def close(self) -> None:
         """Close all folders but the root."""
         self._forget_folders()

@@ -306,9 +306,11 @@ class Helpers:
             self._outcome.leave_unset(hand.files[number][0], what)
         for _ in range(ack.files):
             self.pending.discard(hand.files.popleft()[0])
-        if isinstance(ack.failure, TarError):
-            ack.failure.where = hand.files[0][1:]
         if ack.failure is not None:
+            self._hands.remove(hand)  # it has ended
+            hand.socket.close()
+            if isinstance(ack.failure, TarError):
+                ack.failure.where = hand.files[0][1:]
             raise ack.failure
         hand.free.append(hand.sent.popleft())
 

@@ -186,11 +186,11 @@ def _extract_all(layer: Extent, stream: LayerStream, extractor: Extractor) -> No
             index, name = entry.index + 1, b""
         stream.drain()
         extractor.finish()
-    except EscapeError as error:
-        raise EscapingEntryError(layer.path, layer.name, index, name, str(error)) from error
-    except TarError as error:
+    except TarError as found:
+        error = extractor.first_fault(found)
         index, name = error.where or (index, name)
-        raise LayerError(layer.path, layer.name, index, name, str(error)) from error
+        kind = EscapingEntryError if isinstance(error, EscapeError) else LayerError
+        raise kind(layer.path, layer.name, index, name, str(error)) from error
 
 
 def _record(diff_id: DiffID, size_bytes: int, outcome: Outcome) -> layer_pb2.LayerRecord:
@@ -200,7 +200,7 @@ def _record(diff_id: DiffID, size_bytes: int, outcome: Outcome) -> layer_pb2.Lay
         entries=outcome.entries,
         whiteouts=outcome.whiteouts,
         implicit_directories=outcome.implicit_directories,
-        unset=[layer_pb2.LayerRecord.Unset(path=path, what=what) for path, what in outcome.unset],
+        unset=[layer_pb2.LayerRecord.Unset(path=path, what=what) for path, what in sorted(outcome.unset)],
         unset_count=outcome.unset_count,
     )
 
