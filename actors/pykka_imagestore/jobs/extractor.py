@@ -29,6 +29,7 @@ from pykka_imagestore.core.tar import (
     HARD_LINK,
     SYMLINK,
     Entry,
+    SparseMap,
     TarError,
     clean_path,
 )
@@ -48,7 +49,9 @@ _MAX_UNSET_LISTED = 1000
 _OVERLAY_XATTRS = (b"trusted.overlay.", b"user.overlay.")
 _NODE_TYPES = {CHARACTER_DEVICE: stat.S_IFCHR, BLOCK_DEVICE: stat.S_IFBLK, FIFO: stat.S_IFIFO}
 # What the kernel says of a name or a link that no file system takes: the entry's fault, not the disk's.
-_ENTRY_FAULTS = frozenset({errno.ENAMETOOLONG, errno.ELOOP, errno.ENOENT, errno.ENOTDIR, errno.EINVAL, errno.EMLINK})
+_ENTRY_FAULTS = frozenset(
+    {errno.ENAMETOOLONG, errno.ELOOP, errno.ENOENT, errno.ENOTDIR, errno.EINVAL, errno.EMLINK, errno.EFBIG}
+)
 _UNSETTABLE = frozenset(
     {errno.EPERM, errno.EACCES, errno.ENOTSUP, errno.EINVAL, errno.ENOENT, errno.ERANGE, errno.E2BIG}
 )
@@ -186,7 +189,9 @@ class Extractor:
             folder = self._clear(folder, parent, name)
             file = os.open(name, _CREATE, made_with, dir_fd=folder)
         try:
-            if entry.size:
+            if entry.sparse is not None:
+                _write_sparse(entry.sparse, file, stream)
+            elif entry.size:
                 stream.write_to(file, entry.size)
             if (entry.uid, entry.gid) != self._owner:
                 mode = self._chown(entry, _join(parent, name), file)
@@ -496,6 +501,14 @@ _OPAQUE_XATTRS: dict[layer_pb2.WhiteoutFormat, bytes] = {
     layer_pb2.OVERLAY_TRUSTED: b"trusted.overlay.opaque",
     layer_pb2.OVERLAY_USER: b"user.overlay.opaque",
 }
+
+
+def _write_sparse(sparse: SparseMap, file: int, stream: LayerStream) -> None:
+    """Write a body where it belongs; what is never written are holes, the last of them too."""
+    for offset, size in sparse.segments:
+        os.lseek(file, offset, os.SEEK_SET)
+        stream.write_to(file, size)
+    os.ftruncate(file, sparse.size_bytes)
 
 
 def _choose_whiteout_format(root: int) -> layer_pb2.WhiteoutFormat:

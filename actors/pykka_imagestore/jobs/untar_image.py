@@ -196,6 +196,9 @@ class Members:
     def _read_headers(self, source: _Seeker) -> None:
         for entry in read_entries(source):
             name = clean_path(entry.name)
+            if entry.sparse is not None:
+                msg = f"its member {shown(entry.name)} is sparse, so it has to be packed again, without holes"
+                raise TarError(msg)
             if entry.kind == FILE:
                 source.require(entry.size)
                 self._members[name] = _Member(source.position, entry.size, None)
