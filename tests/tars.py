@@ -131,7 +131,8 @@ def pax_sparse(
     numbers = [number for segment in segments for number in segment]
     if version == "0.0":
         pairs = [pax_record(b"GNU.sparse." + (b"offset", b"numbytes")[n % 2], b"%d" % x) for n, x in enumerate(numbers)]
-        records = pax_record(b"GNU.sparse.size", b"%d" % size) + b"".join(pairs)
+        counted = {b"GNU.sparse.size": size, b"GNU.sparse.numblocks": len(segments)}
+        records = b"".join([*(pax_record(key, b"%d" % number) for key, number in counted.items()), *pairs])
         return raw_pax(records) + file(name, body, **fields)
     if version == "0.1":
         joined = b",".join(b"%d" % number for number in numbers)

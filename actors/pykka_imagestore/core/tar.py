@@ -15,8 +15,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
+from pykka_imagestore.core.limits import DEFAULT_LIMITS, Limits
+
 BLOCK: Final = 512
-MAX_EXTENSION_BYTES: Final = 1 << 20
 MAX_PATH_BYTES: Final = 4096
 MAX_SEGMENTS: Final = 100_000
 
@@ -30,6 +31,7 @@ _WITHOUT_BODY = frozenset((HARD_LINK, SYMLINK, CHARACTER_DEVICE, BLOCK_DEVICE, D
 _ZERO_BLOCK = bytes(BLOCK)
 _EXTENSIONS = frozenset((_PAX, _PAX_GLOBAL, _GNU_LONG_NAME, _GNU_LONG_LINK, _GNU_VOLUME))
 _NUMBERS = frozenset((b"size", b"uid", b"gid"))
+_KEYS = _NUMBERS | {b"path", b"linkpath", b"mtime"}
 _XATTR = b"SCHILY.xattr."
 _SPARSE = b"GNU.sparse."
 _SPARSE_MAP = b"GNU.sparse.map"
@@ -47,6 +49,21 @@ _PERMISSIONS: dict[bytes, tuple[int, int, int]] = {}
 
 class TarError(Exception):
     """A tar is malformed, or asks for what is not supported; the argument is the rest of a sentence."""
+
+
+class OverLimitError(TarError):
+    """A tar asks for more than a limit allows.
+
+    Attributes:
+        limit: The limit's name in ``Limits``.
+    """
+
+    def __init__(self, reason: str, limit: str) -> None:
+        super().__init__(reason, limit)
+        self.reason, self.limit = reason, limit
+
+    def __str__(self) -> str:
+        return self.reason
 
 
 class Source(Protocol):
@@ -103,40 +120,34 @@ class Entry:
     sparse: SparseMap | None = None
 
 
-def read_entries(source: Source) -> Iterator[Entry]:
+def read_entries(source: Source, limits: Limits = DEFAULT_LIMITS) -> Iterator[Entry]:
     """Yield the entries of a tar.
 
     The consumer takes or skips the ``size`` bytes of an entry's body before it asks for the next entry. Ends at the
     first zero block, or where the bytes end between two entries.
 
     Raises:
-        TarError: The archive is malformed there.
+        TarError: The archive is malformed there; OverLimitError if it goes past a limit.
     """
     index = padding = 0
-    defaults: dict[bytes, bytes] = {}
-    overrides: dict[bytes, bytes] = {}
+    extensions = _Extensions(limits)
     while (block := _next_header(source, padding)) is not None:
         kind = block[156]
         if kind in _EXTENSIONS:
-            data = _extension(source, _number(block[124:136]))
-            _apply_extension(kind, data, defaults, overrides)
-            padding = -len(data) % BLOCK
+            padding = extensions.read(kind, _number(block[124:136]), source)
             continue
+        if index >= limits.entries:
+            msg = f"is one more than {limits.entries} entries, the limit"
+            raise OverLimitError(msg, "entries")
         entry = _entry(index, kind, block)
-        if defaults or overrides:
-            records = {**defaults, **overrides}
-            overrides = {}
-            _override(entry, records)
-            if any(key.startswith(_SPARSE) for key in records):
-                _read_pax_sparse(entry, records, source)
+        if extensions.present:
+            extensions.apply(entry, source)
         if entry.kind != FILE or entry.size < 0 or entry.name[-1:] == b"/":
             _settle(entry, block, source)
         padding = -entry.size % BLOCK
         yield entry
         index += 1
-    if overrides:
-        msg = "the archive ends after an extension header, before its entry"
-        raise TarError(msg)
+    extensions.see_that_none_is_left()
 
 
 def clean_path(name: bytes) -> bytes:
@@ -261,17 +272,71 @@ def _permissions(fields: bytes) -> tuple[int, int, int]:
     return known
 
 
-def _apply_extension(kind: int, data: bytes, defaults: dict[bytes, bytes], overrides: dict[bytes, bytes]) -> None:
-    if kind == _PAX_GLOBAL:
-        defaults.update(parse_pax(data))
-    elif kind == _PAX:
-        overrides.update(parse_pax(data))
-    elif kind != _GNU_VOLUME:
-        overrides[b"path" if kind == _GNU_LONG_NAME else b"linkpath"] = data.partition(b"\0")[0]
+class _Extensions:
+    """What extension headers say: of the next entry, or, if they are global, of all that follow.
+
+    Where pax headers and GNU tar's give one entry two names, tools differ. Image tools are written in Go, whose reader
+    takes GNU tar's, and the last of several pax headers alone.
+    """
+
+    def __init__(self, limits: Limits) -> None:
+        self.present = False
+        self._limits = limits
+        self._bytes = 0
+        self._global: dict[bytes, bytes] = {}
+        self._pax: dict[bytes, bytes] = {}
+        self._gnu: dict[bytes, bytes] = {}
+
+    def read(self, kind: int, size: int, source: Source) -> int:
+        """Take an extension header's body; return how much padding follows it."""
+        self._bytes += BLOCK + size
+        if size < 0:
+            msg = "has an extension header of negative size"
+            raise TarError(msg)
+        if self._bytes > self._limits.extension_bytes:
+            msg = f"has extension headers of {self._bytes} bytes; {self._limits.extension_bytes} is the limit"
+            raise OverLimitError(msg, "extension_bytes")
+        data = source.take(size)
+        if len(data) < size:
+            msg = "the archive ends inside an extension header"
+            raise TarError(msg)
+        self.present = True
+        if kind == _PAX_GLOBAL:
+            self._global.update(_meaningful(parse_pax(data)))
+        elif kind == _PAX:
+            self._pax = parse_pax(data)
+        elif kind != _GNU_VOLUME:
+            self._gnu[b"path" if kind == _GNU_LONG_NAME else b"linkpath"] = data.partition(b"\0")[0]
+        return -size % BLOCK
+
+    def apply(self, entry: Entry, source: Source) -> None:
+        """Change an entry as they say; take a sparse file's map from its body."""
+        records = {**self._global, **self._pax, **self._gnu}
+        self._bytes, self._pax, self._gnu = 0, {}, {}
+        self.present = bool(self._global)
+        is_sparse = _override(entry, records)
+        if len(entry.xattrs) > self._limits.xattrs:
+            msg = f"has {len(entry.xattrs)} extended attributes; {self._limits.xattrs} is the limit"
+            raise OverLimitError(msg, "xattrs")
+        if is_sparse:
+            _read_pax_sparse(entry, records, source)
+
+    def see_that_none_is_left(self) -> None:
+        """Refuse an archive that ends here, if an entry was announced."""
+        if self._pax or self._gnu:
+            msg = "the archive ends after an extension header, before its entry"
+            raise TarError(msg)
 
 
-def _override(entry: Entry, records: dict[bytes, bytes]) -> None:
+def _meaningful(records: dict[bytes, bytes]) -> dict[bytes, bytes]:
+    """Return the records that change an entry: those of a global header are gone through for each."""
+    return {key: value for key, value in records.items() if key in _KEYS or key.startswith((_XATTR, _SPARSE))}
+
+
+def _override(entry: Entry, records: dict[bytes, bytes]) -> bool:
+    """Change an entry as the records say; return whether they speak of a sparse file."""
     xattrs = {}
+    is_sparse = False
     for key, value in records.items():
         if key.startswith(_XATTR):
             xattrs[key[len(_XATTR) :]] = value
@@ -285,8 +350,11 @@ def _override(entry: Entry, records: dict[bytes, bytes]) -> None:
             setattr(entry, key.decode(), _decimal(value, key.decode()))
         elif key == b"mtime":
             entry.mtime_ns = parse_time(value)
+        elif key.startswith(_SPARSE):
+            is_sparse = True
     if xattrs:
         entry.xattrs = xattrs
+    return is_sparse
 
 
 def _settle(entry: Entry, block: bytes, source: Source) -> None:
@@ -302,8 +370,10 @@ def _settle(entry: Entry, block: bytes, source: Source) -> None:
         msg = "has a negative size"
         raise TarError(msg)
     else:
-        # A folder, as before ustar and as some tools still write; a body that it has is passed over, as Go does.
-        source.skip(entry.size + -entry.size % BLOCK)
+        # A folder, as before ustar, where it has no body, and as some tools still write; GNU tar and bsdtar then see no
+        # body, Go sees one, and so do we.
+        if block[156]:
+            source.skip(entry.size + -entry.size % BLOCK)
         entry.kind, entry.size, entry.sparse = DIRECTORY, 0, None
 
 
@@ -465,17 +535,6 @@ def _decimal(value: bytes, what: str) -> int:
         msg = f"has a malformed {what} {value[:40]!r}"
         raise TarError(msg)
     return int(value)
-
-
-def _extension(source: Source, size: int) -> bytes:
-    if not 0 <= size <= MAX_EXTENSION_BYTES:
-        msg = f"has an extension header of {size} bytes; {MAX_EXTENSION_BYTES} is the limit"
-        raise TarError(msg)
-    data = source.take(size)
-    if len(data) < size:
-        msg = "the archive ends inside an extension header"
-        raise TarError(msg)
-    return data
 
 
 def _clean_parts(name: bytes) -> list[bytes]:

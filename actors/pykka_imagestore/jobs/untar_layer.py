@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import time
 from collections.abc import Iterator
@@ -12,10 +13,12 @@ from pathlib import Path
 from pykka_imagestore._proto import layer_pb2
 from pykka_imagestore.core.archive import Extent
 from pykka_imagestore.core.digest import DiffID
+from pykka_imagestore.core.limits import DEFAULT_LIMITS, Limits
 from pykka_imagestore.core.paths import RECORD, ROOTFS
-from pykka_imagestore.core.tar import EscapeError, TarError, read_entries
-from pykka_imagestore.errors import DigestMismatchError, EscapingEntryError, LayerError
+from pykka_imagestore.core.tar import BLOCK, EscapeError, OverLimitError, TarError, read_entries
+from pykka_imagestore.errors import DigestMismatchError, EscapingEntryError, LayerError, LimitError, NoSpaceError
 from pykka_imagestore.jobs.extractor import Extractor, Outcome
+from pykka_imagestore.jobs.guard import Guard, free_bytes, require_space
 from pykka_imagestore.jobs.sandbox import Sandbox
 from pykka_imagestore.jobs.streams import LayerStream
 from pykka_imagestore.jobs.tree import FOLDER_FLAGS, remove_tree
@@ -33,12 +36,14 @@ class UntarLayer:
         target: A folder to make, on the store's file system; what is there is removed first.
         diff_id: What the layer must turn out to be; None takes any.
         sandbox: Folder for what there is to say; None for nowhere.
+        limits: How much it may ask for.
     """
 
     layer: Extent
     target: str
     diff_id: DiffID | None = None
     sandbox: str | None = None
+    limits: Limits = DEFAULT_LIMITS
 
 
 _NOT_YET = DiffID("")
@@ -70,9 +75,10 @@ def untar_layer(request: UntarLayer) -> LayerCounts:
         The final counts.
 
     Raises:
-        LayerError: An entry is malformed, hostile or not supported.
+        LayerError: An entry is malformed, hostile, past a limit or not supported.
         DigestMismatchError: The layer is not the one expected.
-        OSError: The disk failed, or is full.
+        NoSpaceError: The disk is full, or would be.
+        OSError: The disk failed.
         In each case ``target`` is gone.
     """
     target = Path(request.target)
@@ -80,7 +86,9 @@ def untar_layer(request: UntarLayer) -> LayerCounts:
         remove_tree(request.target)
         try:
             (target / ROOTFS).mkdir(parents=True)
-            counts = unpack(request.layer, target / ROOTFS, request.diff_id, record=target / RECORD)
+            counts = unpack(
+                request.layer, target / ROOTFS, request.diff_id, record=target / RECORD, limits=request.limits
+            )
         except BaseException as error:
             remove_tree(request.target)
             if isinstance(error, OSError) and error.filename is None:
@@ -90,19 +98,26 @@ def untar_layer(request: UntarLayer) -> LayerCounts:
     return counts
 
 
-def unpack(layer: Extent, rootfs: Path, diff_id: DiffID | None, *, record: Path | None = None) -> LayerCounts:
+def unpack(
+    layer: Extent,
+    rootfs: Path,
+    diff_id: DiffID | None,
+    *,
+    record: Path | None = None,
+    limits: Limits = DEFAULT_LIMITS,
+) -> LayerCounts:
     """Unpack a layer into the empty folder ``rootfs``; check its DiffID; write its record.
 
     Raises:
         As ``untar_layer``; but what was unpacked so far stays.
     """
-    with _opened(layer, rootfs) as (file, root):
-        ticker = _Ticker()
-        stream = LayerStream(file, layer, ticker.tick)
-        extractor = Extractor(root)
+    with _opened(layer, rootfs) as (file, root), _space_for(layer, rootfs):
+        ticker = _Ticker(Guard(limits, str(rootfs)))
+        stream = LayerStream(file, layer, ticker.tick, limits.decoder_bytes)
+        extractor = Extractor(root, limits)
         ticker.attach(stream, extractor.outcome)
         try:
-            outcome = _extract_all(layer, stream, extractor)
+            outcome = _extract_all(layer, stream, extractor, limits)
         finally:
             extractor.close()
     found = stream.diff_id()
@@ -113,17 +128,21 @@ def unpack(layer: Extent, rootfs: Path, diff_id: DiffID | None, *, record: Path 
     return LayerCounts(stream.bytes_read, outcome.entries, stream.size_bytes, found)
 
 
-def hash_layer(layer: Extent) -> DiffID:
+def hash_layer(layer: Extent, limits: Limits = DEFAULT_LIMITS) -> DiffID:
     """Return a layer's DiffID without unpacking it.
 
     Raises:
-        LayerError: It cannot be inflated.
+        LayerError: It cannot be inflated, or to more than the limits allow.
     """
     file = os.open(layer.path, os.O_RDONLY | os.O_CLOEXEC)
     try:
-        stream = LayerStream(file, layer, raise_if_discarded)
+        ticker = _Ticker(Guard(limits, None))
+        stream = LayerStream(file, layer, ticker.tick, limits.decoder_bytes)
+        ticker.attach(stream, Outcome())
         stream.drain()
         return stream.diff_id()
+    except OverLimitError as error:
+        raise LimitError(layer.path, layer.name, None, b"", str(error), error.limit) from error
     except TarError as error:
         raise LayerError(layer.path, layer.name, None, b"", str(error)) from error
     finally:
@@ -144,6 +163,21 @@ def _opened(layer: Extent, rootfs: Path) -> Iterator[tuple[int, int]]:
         os.close(file)
 
 
+@contextmanager
+def _space_for(layer: Extent, rootfs: Path) -> Iterator[None]:
+    """See first that a layer may fit; say how much is missing if it does not."""
+    # What is plain becomes this much, or a little more; what is compressed becomes more.
+    needed = max(0, layer.size - layer.entries_estimate * 2 * BLOCK)
+    require_space(str(rootfs), needed)
+    try:
+        yield
+    except OSError as error:
+        free = free_bytes(str(rootfs)) if error.errno in (errno.ENOSPC, errno.EDQUOT) else None
+        if free is None or isinstance(error, NoSpaceError):
+            raise
+        raise NoSpaceError(str(rootfs), needed, free) from error
+
+
 def _disown(root: int) -> None:
     """Give the root its plain mode and owner: a set-group-ID bit or an ACL from above would reach every file in it."""
     os.fchown(root, os.geteuid(), os.getegid())
@@ -153,10 +187,10 @@ def _disown(root: int) -> None:
     os.fchmod(root, 0o755)
 
 
-def _extract_all(layer: Extent, stream: LayerStream, extractor: Extractor) -> Outcome:
+def _extract_all(layer: Extent, stream: LayerStream, extractor: Extractor, limits: Limits) -> Outcome:
     index, name = 0, b""  # of the entry at fault; one whose header is has no name yet
     try:
-        for entry in read_entries(stream):
+        for entry in read_entries(stream, limits):
             name = entry.name
             extractor.extract(entry, stream)
             index, name = entry.index + 1, b""
@@ -164,6 +198,8 @@ def _extract_all(layer: Extent, stream: LayerStream, extractor: Extractor) -> Ou
         return extractor.finish()
     except EscapeError as error:
         raise EscapingEntryError(layer.path, layer.name, index, name, str(error)) from error
+    except OverLimitError as error:
+        raise LimitError(layer.path, layer.name, index, name, str(error), error.limit) from error
     except TarError as error:
         raise LayerError(layer.path, layer.name, index, name, str(error)) from error
 
@@ -183,7 +219,8 @@ def _record(diff_id: DiffID, size_bytes: int, outcome: Outcome) -> layer_pb2.Lay
 class _Ticker:
     """Looks, after each block, whether to stop, and whether it is time to report."""
 
-    def __init__(self) -> None:
+    def __init__(self, guard: Guard) -> None:
+        self._guard = guard
         self._next = 0.0
         self._stream: LayerStream | None = None
         self._outcome = Outcome()
@@ -193,7 +230,10 @@ class _Ticker:
 
     def tick(self) -> None:
         raise_if_discarded()
+        if self._stream is None:
+            return
+        self._guard.check(self._stream.bytes_read, self._stream.size_bytes)
         now = time.monotonic()
-        if now >= self._next and self._stream is not None:
+        if now >= self._next:
             self._next = now + REPORT_INTERVAL
             report(LayerCounts(self._stream.bytes_read, self._outcome.entries, self._stream.size_bytes))
