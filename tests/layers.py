@@ -15,6 +15,8 @@ from trees import Node, describe
 from pykka_imagestore._proto.layer_pb2 import LayerRecord
 from pykka_imagestore.core.archive import Extent
 from pykka_imagestore.core.digest import DiffID
+from pykka_imagestore.core.limits import DEFAULT_LIMITS, Limits
+from pykka_imagestore.errors import StoreError
 from pykka_imagestore.jobs import untar_layer as untar_layer_module
 from pykka_imagestore.jobs.helpers import Helpers, HelpUnpack, help_unpack
 from pykka_imagestore.jobs.untar_layer import LayerCounts, UntarLayer, untar_layer
@@ -58,10 +60,21 @@ def extent_of(data: bytes, folder: str | Path) -> Extent:
     return Extent(str(stored), 0, len(data), "layer.tar")
 
 
-def unpack_layer(data: bytes, folder: str | Path, diff_id: DiffID | None = None) -> Unpacked:
+def unpack_layer(
+    data: bytes, folder: str | Path, diff_id: DiffID | None = None, limits: Limits = DEFAULT_LIMITS
+) -> Unpacked:
     """Unpack a layer into ``folder/layer``; what was there is replaced."""
     target = Path(folder, "layer")
-    return Unpacked(target, untar_layer(UntarLayer(extent_of(data, folder), str(target), diff_id)))
+    return Unpacked(target, untar_layer(UntarLayer(extent_of(data, folder), str(target), diff_id, limits=limits)))
+
+
+def refusal(data: bytes, folder: str | Path, limits: Limits) -> str:
+    """Return why a layer is refused; empty if it is not."""
+    try:
+        unpack_layer(data, folder, limits=limits)
+    except StoreError as error:
+        return str(error)
+    return ""
 
 
 def unpack_with_help(

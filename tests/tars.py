@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
 BLOCK = 512
 END = bytes(2 * BLOCK)
 
@@ -106,9 +110,56 @@ def long_name(name: bytes, kind: bytes = GNU_LONG_NAME) -> bytes:
     return header(b"././@LongLink", kind, size=len(name) + 1, magic=b"ustar  \0") + padded(name + b"\0")
 
 
+def gnu_sparse(name: bytes, size: int | bytes, segments: list[tuple[int, int]], body: bytes, **fields: Any) -> bytes:
+    """Return a sparse file as GNU tar's own format has it: four segments in the header, 21 in each block behind it."""
+    fields = {"magic": b"ustar  \0", "size": len(body), **fields}
+    block = bytearray(header(name, b"S", **fields))
+    block[386:482] = _segments(segments[:4], 96)
+    more = [segments[start : start + 21] for start in range(4, len(segments), 21)]
+    block[482] = bool(more)
+    block[483:495] = _field(size, 12)
+    behind = [
+        _segments(some, 504) + bytes([number < len(more)]) + bytes(7) for number, some in enumerate(more, start=1)
+    ]
+    return with_checksum(bytes(block)) + b"".join(behind) + padded(body)
+
+
+def pax_sparse(
+    version: str, name: bytes, size: int, segments: list[tuple[int, int]], body: bytes, **fields: Any
+) -> bytes:
+    """Return a sparse file as one of the pax formats has it: 0.0, 0.1 or 1.0."""
+    numbers = [number for segment in segments for number in segment]
+    if version == "0.0":
+        pairs = [pax_record(b"GNU.sparse." + (b"offset", b"numbytes")[n % 2], b"%d" % x) for n, x in enumerate(numbers)]
+        counted = {b"GNU.sparse.size": size, b"GNU.sparse.numblocks": len(segments)}
+        records = b"".join([*(pax_record(key, b"%d" % number) for key, number in counted.items()), *pairs])
+        return raw_pax(records) + file(name, body, **fields)
+    if version == "0.1":
+        joined = b",".join(b"%d" % number for number in numbers)
+        records = {b"GNU.sparse.size": b"%d" % size, b"GNU.sparse.name": name, b"GNU.sparse.map": joined}
+        return pax(records) + file(b"GNUSparseFile.0/f", body, **fields)
+    records = {b"GNU.sparse.major": b"1", b"GNU.sparse.minor": b"0", b"GNU.sparse.name": name}
+    lines = b"".join(b"%d\n" % number for number in (len(segments), *numbers))
+    return pax({**records, b"GNU.sparse.realsize": b"%d" % size}) + file(
+        b"GNUSparseFile.0/f", padded(lines) + body, **fields
+    )
+
+
 def tar(*parts: bytes) -> bytes:
     return b"".join(parts) + END
 
 
+def _segments(segments: list[tuple[int, int]], width: int) -> bytes:
+    return b"".join(_field(number, 12) for segment in segments for number in segment).ljust(width, b"\0")
+
+
 def _field(value: int | bytes, width: int) -> bytes:
-    return octal(value, width) if isinstance(value, int) else value.ljust(width, b"\0")
+    if isinstance(value, bytes):
+        return value.ljust(width, b"\0")
+    return octal(value, width) if 0 <= value < 8 ** (width - 1) else base_256(value, width)
+
+
+SPARSE: dict[str, Callable[..., bytes]] = {
+    "gnu": gnu_sparse,
+    **{version: partial(pax_sparse, version) for version in ("0.0", "0.1", "1.0")},
+}

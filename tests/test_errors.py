@@ -17,12 +17,14 @@ ARGUMENTS = {
     errors.DigestMismatchError: ("image.tar", "layer layer.tar", "sha256:1", "sha256:2"),
     errors.LayerError: ("image.tar", "layer.tar", 3, b"\xff\n", "is broken"),
     errors.EscapingEntryError: ("image.tar", "layer.tar", None, b"", "points outside"),
+    errors.LimitError: ("image.tar", "layer.tar", 3, b"f", "is one too many", "entries"),
     errors.NotFoundError: ("a:1",),
     errors.ImageIncompleteError: ("a:1", ["sha256:1"]),
     errors.NoArchiveError: ("a:1", "archives/a:1.tar"),
     errors.StateError: ("it cannot",),
     errors.CheckpointError: ("storedImages", "it is no message"),
     errors.StoreClosedError: (),
+    errors.NoSpaceError: ("store/staging/1", 2000, 1000),
     StoreError: ("something",),
 }
 CLASSES = [error for _, error in inspect.getmembers(errors, inspect.isclass) if issubclass(error, Exception)]
@@ -53,7 +55,7 @@ def test_classes_are_as_the_drawing_says():
             above[depth:] = [name]
             drawn[name] = above[depth - 1] if depth else "Exception"
 
-    assert drawn == {error.__name__: error.__base__.__name__ for error in CLASSES}
+    assert drawn == {error.__name__: error.__bases__[0].__name__ for error in CLASSES}
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from pykka_imagestore.core.digest import DiffID, Digest
     from pykka_imagestore.core.image import DockerImage, ImageInfo, Layer
     from pykka_imagestore.core.image_name import ImageName
+    from pykka_imagestore.core.limits import Limits
     from pykka_imagestore.core.progress import LayerProgress, Progress
     from pykka_imagestore.errors import (
         AmbiguousImageError,
@@ -20,7 +21,9 @@ if TYPE_CHECKING:
         InvalidInputError,
         InvalidNameError,
         LayerError,
+        LimitError,
         NoArchiveError,
+        NoSpaceError,
         NotFoundError,
         StateError,
         StoreClosedError,
@@ -47,9 +50,12 @@ __all__ = [
     "Layer",
     "LayerError",
     "LayerProgress",
+    "LimitError",
+    "Limits",
     "LocalStore",
     "LocalStoreActor",
     "NoArchiveError",
+    "NoSpaceError",
     "NotFoundError",
     "Progress",
     "ReferenceStore",
@@ -77,9 +83,12 @@ _HOMES = {
     "Layer": "core.image",
     "LayerError": "errors",
     "LayerProgress": "core.progress",
+    "LimitError": "errors",
+    "Limits": "core.limits",
     "LocalStore": "local_store",
     "LocalStoreActor": "local_store",
     "NoArchiveError": "errors",
+    "NoSpaceError": "errors",
     "NotFoundError": "errors",
     "Progress": "core.progress",
     "ReferenceStore": "reference_store",

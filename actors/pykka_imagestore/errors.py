@@ -9,16 +9,20 @@ StoreError
         DigestMismatchError
         LayerError              ... because of one entry in one layer
             EscapingEntryError
+            LimitError          ... it asks for more than the store's limits allow: raise them, if you trust it
     NotFoundError               nothing of that name is here: put it first
         ImageIncompleteError    ... not all of it: put it again
         NoArchiveError          no archive of that name is in the archive folder
     StateError                  the store cannot do this now
         CheckpointError         what the store wrote cannot be read: restore it
         StoreClosedError
+        NoSpaceError            the disk is full: free some of it. An OSError, too
 """
 
 from __future__ import annotations
 
+import errno
+import os
 from collections.abc import Sequence
 
 
@@ -130,6 +134,28 @@ class EscapingEntryError(LayerError):
     """An entry of a layer would lie outside its root file system."""
 
 
+class LimitError(LayerError):
+    """An archive asks for more than a limit allows.
+
+    Attributes:
+        layer: Empty if it is the archive as a whole.
+        limit: The limit's name in ``Limits``.
+    """
+
+    def __init__(self, archive: str, layer: str, index: int | None, name: bytes, reason: str, limit: str) -> None:
+        super().__init__(archive, layer, index, name, reason)
+        self.args, self.limit = (*self.args, limit), limit
+
+    def __str__(self) -> str:
+        layer = f"layer {self.layer}: " if self.layer else ""
+        name = f"{shown(self.name)} " if self.name else ""
+        entry = "" if self.index is None else f"entry {self.index} {name}"
+        return (
+            f"{self.archive}: {layer}{entry}{self.reason}. Nothing of it was kept; if you trust the image, start the "
+            f"store with a larger Limits.{self.limit}"
+        )
+
+
 class NotFoundError(StoreError):
     """No image of that name is in the store.
 
@@ -203,6 +229,30 @@ class StoreClosedError(StateError):
 
     def __str__(self) -> str:
         return "the store is closed"
+
+
+class NoSpaceError(StateError, OSError):
+    """The store's disk is full, or would be.
+
+    Attributes:
+        path: What was to be written.
+        needed_bytes: How much room it takes, at least.
+        free_bytes: How much there is.
+    """
+
+    def __init__(self, path: str, needed_bytes: int, free_bytes: int) -> None:
+        OSError.__init__(self, errno.ENOSPC, os.strerror(errno.ENOSPC), path)
+        self.path, self.needed_bytes, self.free_bytes = path, needed_bytes, free_bytes
+
+    def __reduce__(self) -> tuple[type[NoSpaceError], tuple[str, int, int]]:
+        # An OSError would pass on its errno and its text.
+        return type(self), (self.path, self.needed_bytes, self.free_bytes)
+
+    def __str__(self) -> str:
+        return (
+            f"{self.strerror}: {self.path}: {self.free_bytes} bytes are left, and at least {self.needed_bytes} are "
+            "needed. Nothing of it was stored; make room, or move the store"
+        )
 
 
 def shown(name: bytes | str) -> str:

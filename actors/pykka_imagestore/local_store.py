@@ -24,6 +24,7 @@ from pykka_imagestore.core.archive import ArchiveIndex, Extent
 from pykka_imagestore.core.digest import DiffID, sha256
 from pykka_imagestore.core.image import DockerImage, ImageInfo, Layer
 from pykka_imagestore.core.image_name import ImageName
+from pykka_imagestore.core.limits import DEFAULT_LIMITS, Limits
 from pykka_imagestore.core.manifest import legacy_config
 from pykka_imagestore.core.paths import StorePaths
 from pykka_imagestore.core.plan import PlannedImage, plan_put
@@ -91,6 +92,7 @@ class LocalStore:
         archive_dir: str | Path | None = None,
         workers: int | None = None,
         durable: bool = True,
+        limits: Limits = DEFAULT_LIMITS,
         pool: WorkerPool | None = None,
     ) -> LocalStore:
         """Start a store. No disk is read until it is first needed; worker processes start with the first put.
@@ -101,6 +103,7 @@ class LocalStore:
             workers: Worker processes; by default as many as this process may use CPUs.
             durable: Whether all that a put writes is synced before its future is ready. Without, a power loss may
                 leave layers in part, and nothing tells.
+            limits: How much an archive may ask for.
             pool: Runs the work instead of own processes; it is closed with the store.
         """
         if pool is None:
@@ -108,7 +111,7 @@ class LocalStore:
         paths = StorePaths(Path(directory).absolute())
         references = ReferenceStore.start(paths.root, durable=durable)
         archives = None if archive_dir is None else Path(archive_dir).absolute()
-        actor = LocalStoreActor.start(paths, references, pool, archives, durable=durable)
+        actor = LocalStoreActor.start(paths, references, pool, archives, durable=durable, limits=limits)
         return cls(actor, paths, references, pool)
 
     def __enter__(self) -> Self:
@@ -155,8 +158,9 @@ class LocalStore:
         Raises:
             InvalidNameError: ``name`` is no image name.
             AmbiguousImageError: It cannot be told which image is meant.
-            ArchiveError: The archive is malformed, hostile or not supported; see its subclasses.
-            OSError: It cannot be read, or the disk failed or is full.
+            ArchiveError: The archive is malformed, hostile, past a limit or not supported; see its subclasses.
+            NoSpaceError: The disk is full, or would be.
+            OSError: It cannot be read, or the disk failed.
             WorkerDiedError: A worker process was killed, twice.
             In each case nothing of the image is left but layers that are whole.
         """
@@ -270,8 +274,10 @@ class LocalStoreActor(Actor):
         archive_dir: Path | None,
         *,
         durable: bool,
+        limits: Limits = DEFAULT_LIMITS,
     ) -> None:
         super().__init__()
+        self._limits = limits
         self._paths = paths
         self._info = partial(_info, paths)
         self._references = references
@@ -401,7 +407,9 @@ class LocalStoreActor(Actor):
         """Find out what the archive holds."""
         archive = await self._lane.run(partial(_find_archive, self._archive_dir), request)
         return await self._pool.run(
-            untar_image, UntarImage(archive, str(staging.path / "archive.tar"), request.sandbox), retry=True
+            untar_image,
+            UntarImage(archive, str(staging.path / "archive.tar"), request.sandbox, self._limits),
+            retry=True,
         )
 
     async def put_image(self, planned: PlannedImage, sandbox: str | None, feed: ProgressFeed) -> tuple[ImageInfo, ...]:
@@ -409,7 +417,8 @@ class LocalStoreActor(Actor):
         image, config = planned.image, planned.image.config
         diff_ids = image.diff_ids
         if diff_ids is None:
-            diff_ids = tuple(await gather([self._pool.run(hash_layer, layer, retry=True) for layer in image.layers]))
+            hash_it = partial(hash_layer, limits=self._limits)
+            diff_ids = tuple(await gather([self._pool.run(hash_it, layer, retry=True) for layer in image.layers]))
             config = legacy_config(image.config, diff_ids)
         layers = dict(zip(diff_ids, image.layers, strict=True))
         feed.expect(planned.names, {diff_id: layer.size for diff_id, layer in layers.items()})
@@ -483,7 +492,7 @@ class LocalStoreActor(Actor):
     async def _unpack_layer(self, diff_id: DiffID, layer: Extent, sandbox: str | None) -> None:
         async with self._staged() as staging:
             staged = str(staging.path / "layer")
-            counts = await self.untar_layer(UntarLayer(layer, staged, diff_id, sandbox), diff_id)
+            counts = await self.untar_layer(UntarLayer(layer, staged, diff_id, sandbox, self._limits), diff_id)
             await self.move_layer(staged, diff_id)
         self._tell_complete(diff_id, counts.entries)
 

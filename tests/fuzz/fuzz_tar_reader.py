@@ -6,9 +6,11 @@ from mutations import mutate_tar
 from plain import is_whole, plain_members
 
 from pykka_imagestore.core import tar
-from pykka_imagestore.core.tar import BLOCK, MAX_EXTENSION_BYTES, MAX_PATH_BYTES, Entry, TarError
+from pykka_imagestore.core.limits import DEFAULT_LIMITS
+from pykka_imagestore.core.tar import BLOCK, MAX_PATH_BYTES, Entry, TarError
 
 mutate = mutate_tar
+MAX_EXTENSION_BYTES = DEFAULT_LIMITS.extension_bytes
 KINDS = frozenset(b"0123456")
 CACHES = (tar._REMEMBERED, tar._SUMS, tar._PERMISSIONS)
 

@@ -62,6 +62,16 @@ def indexer(tmp_path):
     return Indexer(tmp_path)
 
 
+# -- members that are not what they seem
+
+
+@pytest.mark.parametrize("form", tars.SPARSE)
+def test_layer_that_is_a_sparse_member_is_not_read_as_if_it_had_no_holes(indexer, form):
+    sparse = tars.SPARSE[form](b"layer.tar", 1 << 20, [(0, len(LAYER))], LAYER)
+
+    indexer.refuse(*SOUND[:2], sparse, match=r"its member 'layer.tar' is sparse, so it has to be packed again")
+
+
 # -- names that lead out
 
 

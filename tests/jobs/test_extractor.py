@@ -9,6 +9,7 @@ from layers import unpack_layer
 from privileges import with_umask
 
 from pykka_imagestore._proto.layer_pb2 import NONE, LayerRecord
+from pykka_imagestore.core.limits import Limits
 from pykka_imagestore.errors import DigestMismatchError, EscapingEntryError, LayerError
 from pykka_imagestore.jobs.tree import remove_tree
 
@@ -344,10 +345,11 @@ def test_name_longer_than_a_file_may_have_is_refused(unpack, name):
 
 
 @pytest.mark.parametrize("part", [b"p" * 199, b"\xff" * 39, b"d"])
-def test_path_of_four_thousand_bytes_is_made_seen_and_removed(unpack, part):
+def test_path_of_four_thousand_bytes_is_made_seen_and_removed(tmp_path, part):
     path = b"/".join([part] * (4000 // (len(part) + 1)))
+    layer = tars.tar(tars.pax({b"path": path}), tars.file(b"short", b"x"), tars.file(b"beside"))
 
-    unpacked = unpack(tars.pax({b"path": path}), tars.file(b"short", b"x"), tars.file(b"beside"))
+    unpacked = unpack_layer(layer, tmp_path, limits=Limits(depth=4000))
 
     assert len(unpacked.record.implicit_directories) == path.count(b"/")
     remove_tree(str(unpacked.target))
@@ -355,7 +357,7 @@ def test_path_of_four_thousand_bytes_is_made_seen_and_removed(unpack, part):
 
 
 def test_deep_folders_one_by_one_have_their_times(unpack):
-    depth = 300
+    depth = 250
     paths = [b"/".join([b"d"] * level) for level in range(1, depth)]
 
     unpacked = unpack(*(tars.pax({b"path": path}) + tars.folder(b"d", mtime=7) for path in paths))

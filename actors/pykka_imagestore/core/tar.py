@@ -3,7 +3,8 @@
 Everything is bytes, since a name in a tar need not be UTF-8.
 
 Spec:
-    POSIX.1-2017, pax, "pax Interchange Format" and "ustar Interchange Format"; GNU tar manual, "Basic Tar Format".
+    POSIX.1-2017, pax, "pax Interchange Format" and "ustar Interchange Format"; GNU tar manual, "Basic Tar Format" and
+    "Storing Sparse Files".
 """
 
 from __future__ import annotations
@@ -14,9 +15,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
+from pykka_imagestore.core.limits import DEFAULT_LIMITS, Limits
+
 BLOCK: Final = 512
-MAX_EXTENSION_BYTES: Final = 1 << 20
 MAX_PATH_BYTES: Final = 4096
+MAX_SEGMENTS: Final = 100_000
 
 FILE, HARD_LINK, SYMLINK, CHARACTER_DEVICE, BLOCK_DEVICE, DIRECTORY, FIFO = b"0123456"
 _PAX, _PAX_GLOBAL, _GNU_LONG_NAME, _GNU_LONG_LINK, _GNU_SPARSE, _GNU_VOLUME = b"xgLKSV"
@@ -28,7 +31,13 @@ _WITHOUT_BODY = frozenset((HARD_LINK, SYMLINK, CHARACTER_DEVICE, BLOCK_DEVICE, D
 _ZERO_BLOCK = bytes(BLOCK)
 _EXTENSIONS = frozenset((_PAX, _PAX_GLOBAL, _GNU_LONG_NAME, _GNU_LONG_LINK, _GNU_VOLUME))
 _NUMBERS = frozenset((b"size", b"uid", b"gid"))
+_KEYS = _NUMBERS | {b"path", b"linkpath", b"mtime"}
 _XATTR = b"SCHILY.xattr."
+_SPARSE = b"GNU.sparse."
+_SPARSE_MAP = b"GNU.sparse.map"
+_SPARSE_OFFSET, _SPARSE_BYTES = _SPARSE_PAIR = (b"GNU.sparse.offset", b"GNU.sparse.numbytes")
+_GNU_MAGIC = b"ustar  \0"
+_LONGEST_DECIMAL = 19  # digits of what 63 bits hold
 _NO_XATTRS: dict[bytes, bytes] = {}
 _BLANK_CHECKSUM = 8 * ord(" ")
 _MAX_REMEMBERED = 20_000
@@ -47,6 +56,21 @@ class TarError(Exception):
     where: tuple[int, bytes] | None = None
 
 
+class OverLimitError(TarError):
+    """A tar asks for more than a limit allows.
+
+    Attributes:
+        limit: The limit's name in ``Limits``.
+    """
+
+    def __init__(self, reason: str, limit: str) -> None:
+        super().__init__(reason, limit)
+        self.reason, self.limit = reason, limit
+
+    def __str__(self) -> str:
+        return self.reason
+
+
 class Source(Protocol):
     """Bytes, in order."""
 
@@ -55,6 +79,19 @@ class Source(Protocol):
 
     def skip(self, size: int) -> None:
         """Pass over ``size`` bytes; the end is noticed by the next ``take``."""
+
+
+@dataclass(frozen=True, slots=True)
+class SparseMap:
+    """Which parts of a file its body holds, one after the other; the rest of the file are holes.
+
+    Attributes:
+        size_bytes: Of the file, holes included.
+        segments: Offset and size of each part, in order.
+    """
+
+    size_bytes: int
+    segments: tuple[tuple[int, int], ...]
 
 
 @dataclass(slots=True)
@@ -70,6 +107,7 @@ class Entry:
         size: Bytes of the body that follows.
         mtime_ns: Nanoseconds since the epoch.
         xattrs: Extended attributes.
+        sparse: Where the body belongs, if the file has holes.
     """
 
     index: int
@@ -84,39 +122,37 @@ class Entry:
     major: int
     minor: int
     xattrs: dict[bytes, bytes]
+    sparse: SparseMap | None = None
 
 
-def read_entries(source: Source) -> Iterator[Entry]:
+def read_entries(source: Source, limits: Limits = DEFAULT_LIMITS) -> Iterator[Entry]:
     """Yield the entries of a tar.
 
     The consumer takes or skips the ``size`` bytes of an entry's body before it asks for the next entry. Ends at the
     first zero block, or where the bytes end between two entries.
 
     Raises:
-        TarError: The archive is malformed there.
+        TarError: The archive is malformed there; OverLimitError if it goes past a limit.
     """
     index = padding = 0
-    defaults: dict[bytes, bytes] = {}
-    overrides: dict[bytes, bytes] = {}
+    extensions = _Extensions(limits)
     while (block := _next_header(source, padding)) is not None:
         kind = block[156]
         if kind in _EXTENSIONS:
-            data = _extension(source, _number(block[124:136]))
-            _apply_extension(kind, data, defaults, overrides)
-            padding = -len(data) % BLOCK
+            padding = extensions.read(kind, _number(block[124:136]), source)
             continue
+        if index >= limits.entries:
+            msg = f"is one more than {limits.entries} entries, the limit"
+            raise OverLimitError(msg, "entries")
         entry = _entry(index, kind, block)
-        if defaults or overrides:
-            _override(entry, {**defaults, **overrides})
-            overrides = {}
+        if extensions.present:
+            extensions.apply(entry, source)
         if entry.kind != FILE or entry.size < 0 or entry.name[-1:] == b"/":
-            _settle(entry, source)
+            _settle(entry, block, source)
         padding = -entry.size % BLOCK
         yield entry
         index += 1
-    if overrides:
-        msg = "the archive ends after an extension header, before its entry"
-        raise TarError(msg)
+    extensions.see_that_none_is_left()
 
 
 def clean_path(name: bytes) -> bytes:
@@ -150,6 +186,7 @@ def parse_pax(data: bytes) -> dict[bytes, bytes]:
         TarError: A record's length or shape is wrong, or a name in it has a NUL byte.
     """
     records = {}
+    sparse: list[tuple[bytes, bytes]] = []
     position = 0
     while position < len(data):
         space = data.find(b" ", position, position + 20)
@@ -163,8 +200,12 @@ def parse_pax(data: bytes) -> dict[bytes, bytes]:
         if b"\0" in value and key in (b"path", b"linkpath", b"uname", b"gname"):
             msg = f"has a NUL byte in its pax {key.decode()}"
             raise TarError(msg)
+        if key in _SPARSE_PAIR:
+            sparse.append((key, value))  # the one kind of record that may come many times
         records[key] = value
         position = end
+    if sparse:
+        records[_SPARSE_MAP] = _join_sparse_pairs(sparse)
     return records
 
 
@@ -238,17 +279,71 @@ def _permissions(fields: bytes) -> tuple[int, int, int]:
     return known
 
 
-def _apply_extension(kind: int, data: bytes, defaults: dict[bytes, bytes], overrides: dict[bytes, bytes]) -> None:
-    if kind == _PAX_GLOBAL:
-        defaults.update(parse_pax(data))
-    elif kind == _PAX:
-        overrides.update(parse_pax(data))
-    elif kind != _GNU_VOLUME:
-        overrides[b"path" if kind == _GNU_LONG_NAME else b"linkpath"] = data.partition(b"\0")[0]
+class _Extensions:
+    """What extension headers say: of the next entry, or, if they are global, of all that follow.
+
+    Where pax headers and GNU tar's give one entry two names, tools differ. Image tools are written in Go, whose reader
+    takes GNU tar's, and the last of several pax headers alone.
+    """
+
+    def __init__(self, limits: Limits) -> None:
+        self.present = False
+        self._limits = limits
+        self._bytes = 0
+        self._global: dict[bytes, bytes] = {}
+        self._pax: dict[bytes, bytes] = {}
+        self._gnu: dict[bytes, bytes] = {}
+
+    def read(self, kind: int, size: int, source: Source) -> int:
+        """Take an extension header's body; return how much padding follows it."""
+        self._bytes += BLOCK + size
+        if size < 0:
+            msg = "has an extension header of negative size"
+            raise TarError(msg)
+        if self._bytes > self._limits.extension_bytes:
+            msg = f"has extension headers of {self._bytes} bytes; {self._limits.extension_bytes} is the limit"
+            raise OverLimitError(msg, "extension_bytes")
+        data = source.take(size)
+        if len(data) < size:
+            msg = "the archive ends inside an extension header"
+            raise TarError(msg)
+        self.present = True
+        if kind == _PAX_GLOBAL:
+            self._global.update(_meaningful(parse_pax(data)))
+        elif kind == _PAX:
+            self._pax = parse_pax(data)
+        elif kind != _GNU_VOLUME:
+            self._gnu[b"path" if kind == _GNU_LONG_NAME else b"linkpath"] = data.partition(b"\0")[0]
+        return -size % BLOCK
+
+    def apply(self, entry: Entry, source: Source) -> None:
+        """Change an entry as they say; take a sparse file's map from its body."""
+        records = {**self._global, **self._pax, **self._gnu}
+        self._bytes, self._pax, self._gnu = 0, {}, {}
+        self.present = bool(self._global)
+        is_sparse = _override(entry, records)
+        if len(entry.xattrs) > self._limits.xattrs:
+            msg = f"has {len(entry.xattrs)} extended attributes; {self._limits.xattrs} is the limit"
+            raise OverLimitError(msg, "xattrs")
+        if is_sparse:
+            _read_pax_sparse(entry, records, source)
+
+    def see_that_none_is_left(self) -> None:
+        """Refuse an archive that ends here, if an entry was announced."""
+        if self._pax or self._gnu:
+            msg = "the archive ends after an extension header, before its entry"
+            raise TarError(msg)
 
 
-def _override(entry: Entry, records: dict[bytes, bytes]) -> None:
+def _meaningful(records: dict[bytes, bytes]) -> dict[bytes, bytes]:
+    """Return the records that change an entry: those of a global header are gone through for each."""
+    return {key: value for key, value in records.items() if key in _KEYS or key.startswith((_XATTR, _SPARSE))}
+
+
+def _override(entry: Entry, records: dict[bytes, bytes]) -> bool:
+    """Change an entry as the records say; return whether they speak of a sparse file."""
     xattrs = {}
+    is_sparse = False
     for key, value in records.items():
         if key.startswith(_XATTR):
             xattrs[key[len(_XATTR) :]] = value
@@ -262,20 +357,19 @@ def _override(entry: Entry, records: dict[bytes, bytes]) -> None:
             setattr(entry, key.decode(), _decimal(value, key.decode()))
         elif key == b"mtime":
             entry.mtime_ns = parse_time(value)
-        elif key.startswith(b"GNU.sparse."):
-            msg = "is a sparse file, which this version does not support"
-            raise TarError(msg)
+        elif key.startswith(_SPARSE):
+            is_sparse = True
     if xattrs:
         entry.xattrs = xattrs
+    return is_sparse
 
 
-def _settle(entry: Entry, source: Source) -> None:
+def _settle(entry: Entry, block: bytes, source: Source) -> None:
     """Settle what an entry is that may be no plain file; refuse what is not supported."""
     if entry.kind in _WITHOUT_BODY:
         entry.size = 0
     elif entry.kind == _GNU_SPARSE:
-        msg = "is a sparse file, which this version does not support"
-        raise TarError(msg)
+        _read_gnu_sparse(entry, block, source)
     elif entry.kind != FILE:
         msg = f"is of type {chr(entry.kind)!r}, which is none that a layer may have"
         raise TarError(msg)
@@ -283,9 +377,117 @@ def _settle(entry: Entry, source: Source) -> None:
         msg = "has a negative size"
         raise TarError(msg)
     else:
-        # A folder, as before ustar and as some tools still write; a body that it has is passed over, as Go does.
-        source.skip(entry.size + -entry.size % BLOCK)
-        entry.kind, entry.size = DIRECTORY, 0
+        # A folder, as before ustar, where it has no body, and as some tools still write; GNU tar and bsdtar then see no
+        # body, Go sees one, and so do we.
+        if block[156]:
+            source.skip(entry.size + -entry.size % BLOCK)
+        entry.kind, entry.size, entry.sparse = DIRECTORY, 0, None
+
+
+def _read_gnu_sparse(entry: Entry, block: bytes, source: Source) -> None:
+    """Read the map of GNU tar's own format: four segments in the header, and more in the blocks behind it."""
+    if block[257:265] != _GNU_MAGIC:
+        msg = "is a sparse file in a header that is not GNU tar's"
+        raise TarError(msg)
+    numbers = _gnu_segments(block[386:482])
+    more = block[482]
+    while more:
+        extension = source.take(BLOCK)
+        if len(extension) < BLOCK:
+            msg = "the archive ends inside a sparse file's map"
+            raise TarError(msg)
+        numbers += _gnu_segments(extension[:504])
+        more = extension[504]
+        _check_segments(len(numbers) // 2)
+    entry.kind = FILE
+    entry.sparse = _sparse_map(_number(block[483:495]), numbers, entry.size)
+
+
+def _gnu_segments(fields: bytes) -> list[int]:
+    """Return offset and size of each segment in turn; an empty field ends them."""
+    numbers = []
+    for start in range(0, len(fields), 24):
+        if not (fields[start] and fields[start + 12]):
+            break
+        numbers += [_number(fields[start : start + 12]), _number(fields[start + 12 : start + 24])]
+    return numbers
+
+
+def _read_pax_sparse(entry: Entry, records: dict[bytes, bytes], source: Source) -> None:
+    """Read the map of GNU tar's pax formats: 0.0 and 0.1 have it in records, 1.0 at the beginning of the body."""
+    version = records.get(b"GNU.sparse.major", b"0"), records.get(b"GNU.sparse.minor", b"")
+    if entry.kind != FILE:
+        msg = "has the map of a sparse file, and is no file"
+        raise TarError(msg)
+    if version == (b"1", b"0"):
+        numbers = _take_map(entry, source)
+    elif version in ((b"0", b""), (b"0", b"0"), (b"0", b"1")):
+        numbers = _parse_map(records.get(_SPARSE_MAP, b""))
+    else:
+        msg = f"is a sparse file of an unknown version, {b'.'.join(version)[:40]!r}"
+        raise TarError(msg)
+    entry.name = records.get(b"GNU.sparse.name") or entry.name
+    size = records.get(b"GNU.sparse.realsize") or records.get(b"GNU.sparse.size") or b"%d" % entry.size
+    entry.sparse = _sparse_map(_decimal(size, "sparse size"), numbers, entry.size)
+
+
+def _take_map(entry: Entry, source: Source) -> list[int]:
+    """Take the map from a body: the number of segments, then offset and size of each, a line each, padded."""
+    lines: list[bytes] = []
+    wanted, rest = 1, b""
+    while len(lines) < wanted:
+        block = source.take(BLOCK)
+        entry.size -= BLOCK
+        if len(block) < BLOCK or entry.size < 0:
+            msg = "has a sparse map that does not end"
+            raise TarError(msg)
+        *whole, rest = (rest + block).split(b"\n")
+        lines += whole
+        if wanted == 1 and lines:
+            wanted += 2 * _check_segments(_decimal(lines[0], "sparse map"))
+        if len(lines) < wanted and len(rest) > _LONGEST_DECIMAL:
+            msg = f"has a malformed sparse map {rest[:40]!r}"
+            raise TarError(msg)
+    return [_decimal(line, "sparse map") for line in lines[1:wanted]]
+
+
+def _parse_map(value: bytes) -> list[int]:
+    """Parse the map of format 0.1: offset and size of each segment in turn, between commas."""
+    _check_segments(value.count(b",") // 2)
+    return [_decimal(number, "sparse map") for number in value.split(b",")] if value else []
+
+
+def _join_sparse_pairs(pairs: list[tuple[bytes, bytes]]) -> bytes:
+    """Return the map of format 0.0, a pair of records for each segment, as 0.1 has it."""
+    if any(key != _SPARSE_PAIR[number % 2] for number, (key, _) in enumerate(pairs)):
+        msg = "has a malformed sparse map: offsets and sizes do not take turns"
+        raise TarError(msg)
+    return b",".join(value for _, value in pairs)
+
+
+def _check_segments(count: int) -> int:
+    if count > MAX_SEGMENTS:
+        msg = f"is a sparse file of {count} segments or more; {MAX_SEGMENTS} is the limit"
+        raise TarError(msg)
+    return count
+
+
+def _sparse_map(size: int, numbers: list[int], body: int) -> SparseMap:
+    segments = tuple(zip(numbers[::2], numbers[1::2], strict=False))
+    end = held = 0
+    for offset, length in segments:
+        if offset < end or length < 0:
+            msg = f"has a sparse map whose segments overlap or run backwards at {offset}"
+            raise TarError(msg)
+        end = offset + length
+        held += length
+    if end > size or len(numbers) % 2:
+        msg = f"has a sparse map that does not fit its size of {size} bytes"
+        raise TarError(msg)
+    if held != body:
+        msg = f"has a sparse map of {held} bytes and a body of {body}"
+        raise TarError(msg)
+    return SparseMap(size, segments)
 
 
 def parse_time(value: bytes) -> int:
@@ -336,21 +538,10 @@ def _base_256(field: bytes) -> int:
 
 
 def _decimal(value: bytes, what: str) -> int:
-    if not value.isdigit() or len(value) > 19:
+    if not value.isdigit() or len(value) > _LONGEST_DECIMAL:
         msg = f"has a malformed {what} {value[:40]!r}"
         raise TarError(msg)
     return int(value)
-
-
-def _extension(source: Source, size: int) -> bytes:
-    if not 0 <= size <= MAX_EXTENSION_BYTES:
-        msg = f"has an extension header of {size} bytes; {MAX_EXTENSION_BYTES} is the limit"
-        raise TarError(msg)
-    data = source.take(size)
-    if len(data) < size:
-        msg = "the archive ends inside an extension header"
-        raise TarError(msg)
-    return data
 
 
 def _clean_parts(name: bytes) -> list[bytes]:

@@ -20,6 +20,7 @@ from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 
 from pykka_imagestore._proto import layer_pb2
+from pykka_imagestore.core.limits import DEFAULT_LIMITS, Limits
 from pykka_imagestore.core.tar import (
     BLOCK_DEVICE,
     CHARACTER_DEVICE,
@@ -29,6 +30,8 @@ from pykka_imagestore.core.tar import (
     HARD_LINK,
     SYMLINK,
     Entry,
+    OverLimitError,
+    SparseMap,
     TarError,
     clean_path,
 )
@@ -44,16 +47,23 @@ WHITEOUT_META_PREFIX = b".wh..wh."  # aufs' own bookkeeping: no content
 _WHITEOUT_DEVICE = os.makedev(0, 0)
 _MAX_OPEN_FOLDERS = 128
 _MAX_SYMLINKS = 40  # as the kernel has it
+_FREE_LOOKUPS = 1_000_000
+_FOLDER_BYTES = 240  # of memory, beside the path
 _NODE_TYPES = {CHARACTER_DEVICE: stat.S_IFCHR, BLOCK_DEVICE: stat.S_IFBLK, FIFO: stat.S_IFIFO}
 _NOWHERE = (-1, b"")
 
 
 @dataclass(slots=True)
 class _FolderTimes:
-    """What a folder gets last: its mode, if it could not be made with it, and its time."""
+    """What a folder gets last: its mode, if it could not be made with it, and its time.
+
+    Attributes:
+        implicit: No entry named it.
+    """
 
     mode: int | None
     mtime_ns: int
+    implicit: bool = False
 
 
 class Extractor:
@@ -62,18 +72,20 @@ class Extractor:
     Throughout, ``folder`` is the descriptor of an entry's parent, ``parent`` that parent's path without symlinks.
     """
 
-    def __init__(self, root: int, outcome: Outcome, helpers: Helpers | None = None) -> None:
+    def __init__(
+        self, root: int, outcome: Outcome, limits: Limits = DEFAULT_LIMITS, helpers: Helpers | None = None
+    ) -> None:
         self.outcome = outcome
         self._helpers = helpers
         self._pending: AbstractSet[bytes] = frozenset() if helpers is None else helpers.pending
         self._root = root
+        self._limits = limits
+        self._lookups = self._memory_bytes = self._hole_bytes = 0
         self._folders: dict[bytes, int] = {b"": root}
         self._aliases: dict[bytes, bytes] = {}  # paths through symlinks, and where they lead
         self._followed: set[bytes] = set()  # those symlinks
         self._places: dict[bytes, tuple[int, bytes]] = {}  # parents as entries spell them: descriptor and path
         self._times: dict[bytes, _FolderTimes] = {}
-        self._implicit: set[bytes] = set()
-        self._whiteouts: set[bytes] = set()
         self._attributes = Attributes(self.outcome)
         self._make: dict[int, Callable[[Entry, int, bytes, bytes], None]] = {
             DIRECTORY: self._make_directory,
@@ -106,7 +118,7 @@ class Extractor:
         self._forget_folders()
         for path in sorted(self._times, reverse=True):
             self._finish_folder(path, self._times[path])
-        self.outcome.implicit_directories = sorted(self._implicit)
+        self.outcome.implicit_directories = sorted(path for path, times in self._times.items() if times.implicit)
         return self.outcome
 
     def first_fault(self, error: TarError) -> TarError:
@@ -171,7 +183,11 @@ class Extractor:
             folder = self._clear(folder, parent, name)
             file = self._attributes.create_file(entry, folder, name)
         try:
-            stream.write_to(file, entry.size)
+            if entry.sparse is not None:
+                self._count_holes(entry.sparse.size_bytes - entry.size, stream)
+                _write_sparse(entry.sparse, file, stream)
+            elif entry.size:
+                stream.write_to(file, entry.size)
             self._attributes.finish_file(entry, _join(parent, name), file)
         finally:
             os.close(file)
@@ -180,8 +196,8 @@ class Extractor:
         """Have a helper make a file, if whoever knows no other entry makes the same of it."""
         path = _join(parent, name)
         self._settle(path)
-        in_the_way = path in self._times or path in self._followed or path in self._whiteouts
-        return not (in_the_way or entry.xattrs) and helpers.take(entry, parent, name, path, stream)
+        in_the_way = path in self._times or path in self._followed
+        return not (in_the_way or entry.xattrs or entry.sparse) and helpers.take(entry, parent, name, path, stream)
 
     def _make_directory(self, entry: Entry, folder: int, parent: bytes, name: bytes) -> None:
         existed = False
@@ -191,9 +207,7 @@ class Extractor:
             existed = stat.S_ISDIR(_lstat(name, folder).st_mode)
             if not existed:
                 self._replace_by_folder(folder, parent, name, _folder_mode(entry.mode))
-        path = _join(parent, name)
-        self._implicit.discard(path)
-        self._set_folder_metadata(entry, path, existed=existed)
+        self._set_folder_metadata(entry, _join(parent, name), existed=existed)
 
     def _make_symlink(self, entry: Entry, folder: int, parent: bytes, name: bytes) -> None:
         try:
@@ -210,7 +224,7 @@ class Extractor:
             target_folder = self._folder(target_parent, make=False)
             source = _join(self._aliases.get(target_parent, target_parent), target)
             self._settle(source)
-            if not target or source in self._whiteouts or stat.S_ISDIR(_lstat(target, target_folder).st_mode):
+            if not target or _is_whiteout_or_folder(_lstat(target, target_folder)):
                 raise FileNotFoundError
             if source == path:
                 return
@@ -257,7 +271,23 @@ class Extractor:
         if entry.xattrs:
             self._attributes.set_xattrs(entry, path, self._folder(path))
         made_with = _folder_mode(entry.mode) & ~self._attributes.umask
-        self._times[path] = _FolderTimes(mode if existed or mode != made_with else None, entry.mtime_ns)
+        self._remember(path, _FolderTimes(mode if existed or mode != made_with else None, entry.mtime_ns))
+
+    def _remember(self, path: bytes, times: _FolderTimes) -> None:
+        if path not in self._times:
+            self._memory_bytes += _FOLDER_BYTES + len(path)
+            if self._memory_bytes > self._limits.memory_bytes:
+                count = f"{len(self._times)} folders and their paths"
+                msg = f"is one folder too many: {count} take all of {self._limits.memory_bytes} bytes of memory"
+                raise OverLimitError(msg, "memory_bytes")
+        self._times[path] = times
+
+    def _count_holes(self, size: int, stream: LayerStream) -> None:
+        self._hole_bytes += size
+        total = self._hole_bytes + stream.size_bytes
+        if total > self._limits.layer_bytes:
+            msg = f"brings the layer to {total} bytes, holes included; {self._limits.layer_bytes} is the limit"
+            raise OverLimitError(msg, "layer_bytes")
 
     def _finish_folder(self, path: bytes, times: _FolderTimes) -> None:
         if len(self._folders) > _MAX_OPEN_FOLDERS:
@@ -291,7 +321,6 @@ class Extractor:
             return
         try:
             os.mknod(name, stat.S_IFCHR, _WHITEOUT_DEVICE, dir_fd=folder)
-            self._whiteouts.add(_join(parent, name))
         except FileExistsError:
             # A whiteout speaks of lower layers only. A file of this layer hides what was there; a folder must say so.
             if stat.S_ISDIR(_lstat(name, folder).st_mode):
@@ -325,11 +354,10 @@ class Extractor:
             remove_entry(name, folder, lambda below: self._forget_folder(_join(parent, below)))
         else:
             os.unlink(name, dir_fd=folder)
-            self._whiteouts.discard(_join(parent, name))
         return folder
 
     def _replace_by_folder(self, folder: int, parent: bytes, name: bytes, mode: int) -> None:
-        hidden = _join(parent, name) in self._whiteouts
+        hidden = _is_whiteout(_lstat(name, folder))
         folder = self._clear(folder, parent, name)
         os.mkdir(name, mode, dir_fd=folder)
         if hidden:
@@ -351,6 +379,9 @@ class Extractor:
 
     def _descend(self, path: bytes, *, make: bool) -> int:
         """Open a folder from its nearest open ancestor down; keep only the last of a long way open."""
+        if path.count(b"/") >= self._limits.depth:
+            msg = f"lies below {path.count(b'/') + 1} folders; {self._limits.depth} is the limit"
+            raise OverLimitError(msg, "depth")
         ancestor, missing = path, []
         while ancestor not in self._folders:
             ancestor, _, name = ancestor.rpartition(b"/")
@@ -369,6 +400,7 @@ class Extractor:
         return folder
 
     def _enter(self, folder: int, parent: bytes, name: bytes, *, make: bool) -> int:
+        self._count_lookup()
         self._settle(_join(parent, name))
         try:
             return os.open(name, FOLDER_FLAGS, dir_fd=folder)
@@ -377,16 +409,16 @@ class Extractor:
                 raise
             self._make_implicit_folder(folder, parent, name)
         except NotADirectoryError:
-            path = _join(parent, name)
-            if stat.S_ISLNK(_lstat(name, folder).st_mode):
+            found = _lstat(name, folder)
+            if stat.S_ISLNK(found.st_mode):
                 raise _SymlinkMetError from None
-            if path in self._whiteouts and not make:
-                raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT)) from None
-            if path not in self._whiteouts:
+            if not _is_whiteout(found):
+                path = _join(parent, name)
                 msg = f"has a parent {path.decode('utf-8', 'backslashreplace')!r} that is no folder"
                 raise TarError(msg) from None
+            if not make:
+                raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT)) from None
             os.unlink(name, dir_fd=folder)
-            self._whiteouts.discard(path)
             self._make_implicit_folder(folder, parent, name)
             below = os.open(name, FOLDER_FLAGS, dir_fd=folder)
             self._make_opaque(below)
@@ -395,9 +427,15 @@ class Extractor:
 
     def _make_implicit_folder(self, folder: int, parent: bytes, name: bytes) -> None:
         os.mkdir(name, _IMPLICIT_MODE, dir_fd=folder)
-        path = _join(parent, name)
-        self._implicit.add(path)
-        self._times[path] = _FolderTimes(_IMPLICIT_MODE if _IMPLICIT_MODE & self._attributes.umask else None, 0)
+        mode = _IMPLICIT_MODE if _IMPLICIT_MODE & self._attributes.umask else None
+        self._remember(_join(parent, name), _FolderTimes(mode, 0, implicit=True))
+
+    def _count_lookup(self) -> None:
+        """Bound how long it takes to find parents: what is far apart, or behind symlinks, is found anew each time."""
+        self._lookups += 1
+        if self._lookups > _FREE_LOOKUPS + self._limits.lookups * self.outcome.entries:
+            msg = f"is one of {self.outcome.entries} entries whose parents took {self._lookups} folders to find"
+            raise OverLimitError(f"{msg}; {self._limits.lookups} for each is the limit", "lookups")
 
     def _resolve(self, path: bytes) -> bytes:
         """Return a path with its symlinks followed, as if the root were ``/``."""
@@ -405,6 +443,7 @@ class Extractor:
         left = path.split(b"/")[::-1]
         hops = 0
         while left:
+            self._count_lookup()
             part = left.pop()
             if part == b"..":
                 del real[-1:]
@@ -431,8 +470,8 @@ class Extractor:
             raise
 
     def _forget_folder(self, path: bytes) -> None:
-        self._times.pop(path, None)
-        self._implicit.discard(path)
+        if self._times.pop(path, None) is not None:
+            self._memory_bytes -= _FOLDER_BYTES + len(path)
 
     def _forget_folders(self) -> None:
         for path, folder in self._folders.items():
@@ -456,6 +495,14 @@ _OPAQUE_XATTRS: dict[layer_pb2.WhiteoutFormat, bytes] = {
     layer_pb2.OVERLAY_TRUSTED: b"trusted.overlay.opaque",
     layer_pb2.OVERLAY_USER: b"user.overlay.opaque",
 }
+
+
+def _write_sparse(sparse: SparseMap, file: int, stream: LayerStream) -> None:
+    """Write a body where it belongs; what is never written are holes, the last of them too."""
+    for offset, size in sparse.segments:
+        os.lseek(file, offset, os.SEEK_SET)
+        stream.write_to(file, size)
+    os.ftruncate(file, sparse.size_bytes)
 
 
 def _choose_whiteout_format(root: int) -> layer_pb2.WhiteoutFormat:
@@ -492,6 +539,15 @@ def _folder_mode(mode: int) -> int:
 
 def _lstat(name: bytes, folder: int) -> os.stat_result:
     return os.stat(name, dir_fd=folder, follow_symlinks=False)
+
+
+def _is_whiteout(status: os.stat_result) -> bool:
+    # No entry gets this device otherwise: one that asks for it is a whiteout.
+    return stat.S_ISCHR(status.st_mode) and status.st_rdev == _WHITEOUT_DEVICE
+
+
+def _is_whiteout_or_folder(status: os.stat_result) -> bool:
+    return stat.S_ISDIR(status.st_mode) or _is_whiteout(status)
 
 
 def _exists(name: bytes, folder: int) -> bool:

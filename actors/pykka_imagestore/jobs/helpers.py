@@ -48,7 +48,16 @@ _PIECE = struct.Struct("=III")  # where in the memory it begins, its bytes, and 
 
 # What the kernel says of a name or a link that no file system takes: the entry's fault, not the disk's.
 _ENTRY_FAULTS = frozenset(
-    {errno.ENAMETOOLONG, errno.ELOOP, errno.ENOENT, errno.ENOTDIR, errno.EINVAL, errno.EMLINK, errno.EISDIR}
+    {
+        errno.ENAMETOOLONG,
+        errno.ELOOP,
+        errno.ENOENT,
+        errno.ENOTDIR,
+        errno.EISDIR,
+        errno.EINVAL,
+        errno.EMLINK,
+        errno.EFBIG,
+    }
 )
 
 

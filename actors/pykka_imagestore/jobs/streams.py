@@ -19,7 +19,8 @@ from isal import igzip, igzip_lib
 
 from pykka_imagestore.core.archive import Extent
 from pykka_imagestore.core.digest import DiffID
-from pykka_imagestore.core.tar import TarError
+from pykka_imagestore.core.limits import DEFAULT_LIMITS
+from pykka_imagestore.core.tar import OverLimitError, TarError
 
 if sys.version_info >= (3, 14):
     from compression import zstd
@@ -76,8 +77,12 @@ def is_compressed(magic: bytes) -> bool:
     return magic.startswith((_GZIP, _XZ, _ZSTD)) or _BZIP2.match(magic) is not None
 
 
-def inflate(file: BinaryIO | io.RawIOBase, magic: bytes) -> Readable:
-    """Return a reader of the uncompressed bytes, by what the first bytes say the compression is, if any."""
+def inflate(file: BinaryIO | io.RawIOBase, magic: bytes, decoder_bytes: int = DEFAULT_LIMITS.decoder_bytes) -> Readable:
+    """Return a reader of the uncompressed bytes, by what the first bytes say the compression is, if any.
+
+    Args:
+        decoder_bytes: Memory that an xz stream may ask for.
+    """
     source = cast(BinaryIO, file)
     if magic.startswith(_GZIP):
         return cast(Readable, igzip.open(source))  # type: ignore[no-untyped-call]
@@ -85,10 +90,54 @@ def inflate(file: BinaryIO | io.RawIOBase, magic: bytes) -> Readable:
         options = {int(zstd.DecompressionParameter.window_log_max): MAX_ZSTD_WINDOW_LOG}
         return cast(Readable, zstd.ZstdFile(source, options=options))
     if magic.startswith(_XZ):
-        return cast(Readable, lzma.LZMAFile(source))
+        return _XzReader(source, decoder_bytes)
     if _BZIP2.match(magic):
         return cast(Readable, bz2.BZ2File(source))
     return cast(Readable, source)
+
+
+class _XzReader:
+    """Reads xz streams in a row, as ``lzma.LZMAFile`` does, which knows no bound on the decoder's memory."""
+
+    def __init__(self, source: Readable, memory_bytes: int) -> None:
+        self._source = source
+        self._memory_bytes = memory_bytes
+        self._decoder = self._new_decoder()
+
+    def read(self, size: int, /) -> bytes:
+        data = b""
+        while not data:
+            more = self._take_input()
+            if self._decoder.eof:
+                if not more:
+                    break
+                self._decoder = self._new_decoder()
+            elif not more and self._decoder.needs_input:
+                msg = "the compressed bytes end too early"
+                raise EOFError(msg)
+            data = self._decode(more, size)
+        return data
+
+    def _take_input(self) -> bytes:
+        """Return the compressed bytes to go on with; between two streams, those after the padding."""
+        if not self._decoder.eof:
+            return self._source.read(BLOCK_BYTES) if self._decoder.needs_input else b""
+        more = self._decoder.unused_data.lstrip(b"\0")
+        while not more and (block := self._source.read(BLOCK_BYTES)):
+            more = block.lstrip(b"\0")
+        return more
+
+    def _decode(self, data: bytes, size: int) -> bytes:
+        try:
+            return self._decoder.decompress(data, size)
+        except lzma.LZMAError as error:
+            if "Memory usage limit" not in str(error):
+                raise
+            msg = f"asks for more memory to be inflated than {self._memory_bytes} bytes, the limit"
+            raise OverLimitError(msg, "decoder_bytes") from error
+
+    def _new_decoder(self) -> lzma.LZMADecompressor:
+        return lzma.LZMADecompressor(lzma.FORMAT_XZ, memlimit=self._memory_bytes)
 
 
 def read_some(source: Readable, size: int) -> bytes:
@@ -117,12 +166,19 @@ class LayerStream:
         descriptor: The open file of ``extent``.
         extent: Where the layer lies.
         on_block: Called after each block that was read.
+        decoder_bytes: As for ``inflate``.
     """
 
-    def __init__(self, descriptor: int, extent: Extent, on_block: Callable[[], object]) -> None:
+    def __init__(
+        self,
+        descriptor: int,
+        extent: Extent,
+        on_block: Callable[[], object],
+        decoder_bytes: int = DEFAULT_LIMITS.decoder_bytes,
+    ) -> None:
         self._file = ExtentFile(descriptor, extent)
         magic = os.pread(descriptor, min(MAGIC_BYTES, extent.size), extent.offset)
-        self._source = inflate(self._file, magic)
+        self._source = inflate(self._file, magic, decoder_bytes)
         self._on_block = on_block
         self._hash = hashlib.sha256()
         self._block = b""

@@ -18,9 +18,20 @@ from functools import cache, partial
 from pathlib import Path
 
 from pykka_imagestore.core.archive import ArchiveIndex, Extent
+from pykka_imagestore.core.limits import DEFAULT_LIMITS, Limits
 from pykka_imagestore.core.manifest import MANIFEST, REPOSITORIES, read_images
-from pykka_imagestore.core.tar import BLOCK, FILE, HARD_LINK, SYMLINK, TarError, clean_path, read_entries
-from pykka_imagestore.errors import ArchiveError, UnsupportedArchiveError, shown
+from pykka_imagestore.core.tar import (
+    BLOCK,
+    FILE,
+    HARD_LINK,
+    SYMLINK,
+    OverLimitError,
+    TarError,
+    clean_path,
+    read_entries,
+)
+from pykka_imagestore.errors import ArchiveError, LimitError, UnsupportedArchiveError, shown
+from pykka_imagestore.jobs.guard import Guard
 from pykka_imagestore.jobs.sandbox import Sandbox
 from pykka_imagestore.jobs.streams import BLOCK_BYTES, MAGIC_BYTES, ExtentFile, inflate, is_compressed, read_some
 from pykka_imagestore.runtime.worker import raise_if_discarded
@@ -41,11 +52,13 @@ class UntarImage:
         archive: An archive as ``docker save`` writes it, perhaps compressed as a whole.
         inflated: Where to put the inflated archive, if it is.
         sandbox: Folder for what there is to say; None for nowhere.
+        limits: How much it may become, inflated.
     """
 
     archive: str
     inflated: str
     sandbox: str | None = None
+    limits: Limits = DEFAULT_LIMITS
 
 
 def untar_image(request: UntarImage) -> ArchiveIndex:
@@ -85,12 +98,17 @@ def _opened(path: str) -> Iterator[tuple[int, bytes]]:
 
 
 def _inflate(request: UntarImage, file: int, magic: bytes) -> None:
-    source = inflate(ExtentFile(file, _whole(request.archive, file)), magic)
+    stored = ExtentFile(file, _whole(request.archive, file))
+    source = inflate(stored, magic, request.limits.decoder_bytes)
     with Path(request.inflated).open("wb") as target:
+        guard = Guard(request.limits, str(Path(request.inflated).parent))
         try:
             while block := read_some(source, BLOCK_BYTES):
                 raise_if_discarded()
                 target.write(block)
+                guard.check(stored.position, target.tell())
+        except OverLimitError as error:
+            raise LimitError(request.archive, "", None, b"", f"it {error}", error.limit) from error
         except TarError as error:
             raise ArchiveError(request.archive, f"it {error}") from error
 
@@ -196,6 +214,9 @@ class Members:
     def _read_headers(self, source: _Seeker) -> None:
         for entry in read_entries(source):
             name = clean_path(entry.name)
+            if entry.sparse is not None:
+                msg = f"its member {shown(entry.name)} is sparse, so it has to be packed again, without holes"
+                raise TarError(msg)
             if entry.kind == FILE:
                 source.require(entry.size)
                 self._members[name] = _Member(source.position, entry.size, None)
@@ -204,7 +225,7 @@ class Members:
                 self._members[name] = _Member(0, 0, clean_path(entry.link))
             elif entry.kind == SYMLINK:
                 self._members[name] = _Member(0, 0, clean_path(_beside(name, entry.link)))
-            if len(self._members) > MAX_MEMBERS:
+            if entry.index >= MAX_MEMBERS:
                 msg = f"it has more than {MAX_MEMBERS} members"
                 raise TarError(msg)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import time
 from collections.abc import Iterator
@@ -12,11 +13,13 @@ from pathlib import Path
 from pykka_imagestore._proto import layer_pb2
 from pykka_imagestore.core.archive import Extent
 from pykka_imagestore.core.digest import DiffID
+from pykka_imagestore.core.limits import DEFAULT_LIMITS, Limits
 from pykka_imagestore.core.paths import RECORD, ROOTFS
-from pykka_imagestore.core.tar import EscapeError, TarError, read_entries
-from pykka_imagestore.errors import DigestMismatchError, EscapingEntryError, LayerError
+from pykka_imagestore.core.tar import BLOCK, EscapeError, OverLimitError, TarError, read_entries
+from pykka_imagestore.errors import DigestMismatchError, EscapingEntryError, LayerError, LimitError, NoSpaceError
 from pykka_imagestore.jobs.attributes import Outcome
 from pykka_imagestore.jobs.extractor import Extractor
+from pykka_imagestore.jobs.guard import Guard, free_bytes, require_space
 from pykka_imagestore.jobs.helpers import Helpers, wait_for_helpers
 from pykka_imagestore.jobs.sandbox import Sandbox
 from pykka_imagestore.jobs.streams import LayerStream
@@ -35,6 +38,7 @@ class UntarLayer:
         target: A folder to make, on the store's file system; what is there is removed first.
         diff_id: What the layer must turn out to be; None takes any.
         sandbox: Folder for what there is to say; None for nowhere.
+        limits: How much it may ask for.
         helpers_at: Where to wait for ``help_unpack``, a path beside ``target``; None to do it alone.
     """
 
@@ -42,6 +46,7 @@ class UntarLayer:
     target: str
     diff_id: DiffID | None = None
     sandbox: str | None = None
+    limits: Limits = DEFAULT_LIMITS
     helpers_at: str | None = None
 
 
@@ -74,9 +79,10 @@ def untar_layer(request: UntarLayer) -> LayerCounts:
         The final counts.
 
     Raises:
-        LayerError: An entry is malformed, hostile or not supported.
+        LayerError: An entry is malformed, hostile, past a limit or not supported.
         DigestMismatchError: The layer is not the one expected.
-        OSError: The disk failed, or is full.
+        NoSpaceError: The disk is full, or would be.
+        OSError: The disk failed.
         In each case ``target`` is gone.
     """
     target = Path(request.target)
@@ -87,7 +93,12 @@ def untar_layer(request: UntarLayer) -> LayerCounts:
         try:
             (target / ROOTFS).mkdir(parents=True)
             counts = unpack(
-                request.layer, target / ROOTFS, request.diff_id, record=target / RECORD, helpers_at=request.helpers_at
+                request.layer,
+                target / ROOTFS,
+                request.diff_id,
+                record=target / RECORD,
+                limits=request.limits,
+                helpers_at=request.helpers_at,
             )
         except BaseException as error:
             remove_tree(request.target)
@@ -104,6 +115,7 @@ def unpack(
     diff_id: DiffID | None,
     *,
     record: Path | None = None,
+    limits: Limits = DEFAULT_LIMITS,
     helpers_at: str | None = None,
 ) -> LayerCounts:
     """Unpack a layer into the empty folder ``rootfs``; check its DiffID; write its record.
@@ -112,12 +124,16 @@ def unpack(
         As ``untar_layer``; but what was unpacked so far stays.
     """
     outcome = Outcome()
-    with _opened(layer, rootfs) as (file, root), _helped(helpers_at, root, outcome) as helpers:
-        ticker = _Ticker(outcome, helpers)
-        stream = ticker.stream = LayerStream(file, layer, ticker.tick)
-        extractor = Extractor(root, outcome, helpers)
+    with (
+        _opened(layer, rootfs) as (file, root),
+        _space_for(layer, rootfs),
+        _helped(helpers_at, root, outcome) as helpers,
+    ):
+        ticker = _Ticker(Guard(limits, str(rootfs)), outcome, helpers)
+        stream = ticker.stream = LayerStream(file, layer, ticker.tick, limits.decoder_bytes)
+        extractor = Extractor(root, outcome, limits, helpers)
         try:
-            _extract_all(layer, stream, extractor)
+            _extract_all(layer, stream, extractor, limits)
         finally:
             extractor.close()
     found = stream.diff_id()
@@ -128,19 +144,20 @@ def unpack(
     return LayerCounts(stream.bytes_read, outcome.entries, stream.size_bytes, found)
 
 
-def hash_layer(layer: Extent) -> DiffID:
+def hash_layer(layer: Extent, limits: Limits = DEFAULT_LIMITS) -> DiffID:
     """Return a layer's DiffID without unpacking it.
 
     Raises:
-        LayerError: It cannot be inflated.
+        LayerError: It cannot be inflated, or to more than the limits allow.
     """
     file = os.open(layer.path, os.O_RDONLY | os.O_CLOEXEC)
     try:
-        stream = LayerStream(file, layer, raise_if_discarded)
+        ticker = _Ticker(Guard(limits, None), Outcome(), None)
+        stream = ticker.stream = LayerStream(file, layer, ticker.tick, limits.decoder_bytes)
         stream.drain()
         return stream.diff_id()
     except TarError as error:
-        raise LayerError(layer.path, layer.name, None, b"", str(error)) from error
+        raise _refusal(layer, None, b"", error) from error
     finally:
         os.close(file)
 
@@ -168,6 +185,21 @@ def _opened(layer: Extent, rootfs: Path) -> Iterator[tuple[int, int]]:
         os.close(file)
 
 
+@contextmanager
+def _space_for(layer: Extent, rootfs: Path) -> Iterator[None]:
+    """See first that a layer may fit; say how much is missing if it does not."""
+    # What is plain becomes this much, or a little more; what is compressed becomes more.
+    needed = max(0, layer.size - layer.entries_estimate * 2 * BLOCK)
+    require_space(str(rootfs), needed)
+    try:
+        yield
+    except OSError as error:
+        free = free_bytes(str(rootfs)) if error.errno in (errno.ENOSPC, errno.EDQUOT) else None
+        if free is None or isinstance(error, NoSpaceError):
+            raise
+        raise NoSpaceError(str(rootfs), needed, free) from error
+
+
 def _disown(root: int) -> None:
     """Give the root its plain mode and owner: a set-group-ID bit or an ACL from above would reach every file in it."""
     os.fchown(root, os.geteuid(), os.getegid())
@@ -177,10 +209,10 @@ def _disown(root: int) -> None:
     os.fchmod(root, 0o755)
 
 
-def _extract_all(layer: Extent, stream: LayerStream, extractor: Extractor) -> None:
+def _extract_all(layer: Extent, stream: LayerStream, extractor: Extractor, limits: Limits) -> None:
     index, name = 0, b""  # of the entry at fault; one whose header is has no name yet
     try:
-        for entry in read_entries(stream):
+        for entry in read_entries(stream, limits):
             name = entry.name
             extractor.extract(entry, stream)
             index, name = entry.index + 1, b""
@@ -189,8 +221,14 @@ def _extract_all(layer: Extent, stream: LayerStream, extractor: Extractor) -> No
     except TarError as found:
         error = extractor.first_fault(found)
         index, name = error.where or (index, name)
-        kind = EscapingEntryError if isinstance(error, EscapeError) else LayerError
-        raise kind(layer.path, layer.name, index, name, str(error)) from error
+        raise _refusal(layer, index, name, error) from error
+
+
+def _refusal(layer: Extent, index: int | None, name: bytes, error: TarError) -> LayerError:
+    where = layer.path, layer.name, index, name, str(error)
+    if isinstance(error, OverLimitError):
+        return LimitError(*where, error.limit)
+    return EscapingEntryError(*where) if isinstance(error, EscapeError) else LayerError(*where)
 
 
 def _record(diff_id: DiffID, size_bytes: int, outcome: Outcome) -> layer_pb2.LayerRecord:
@@ -208,8 +246,9 @@ def _record(diff_id: DiffID, size_bytes: int, outcome: Outcome) -> layer_pb2.Lay
 class _Ticker:
     """Looks, after each block, whether to stop, whether somebody has come to help, and whether it is time to report."""
 
-    def __init__(self, outcome: Outcome, helpers: Helpers | None) -> None:
+    def __init__(self, guard: Guard, outcome: Outcome, helpers: Helpers | None) -> None:
         self.stream: LayerStream | None = None
+        self._guard = guard
         self._outcome = outcome
         self._helpers = helpers
         self._next = 0.0
@@ -218,7 +257,10 @@ class _Ticker:
         raise_if_discarded()
         if self._helpers is not None:
             self._helpers.welcome()
+        if self.stream is None:
+            return
+        self._guard.check(self.stream.bytes_read, self.stream.size_bytes)
         now = time.monotonic()
-        if now >= self._next and self.stream is not None:
+        if now >= self._next:
             self._next = now + REPORT_INTERVAL
             report(LayerCounts(self.stream.bytes_read, self._outcome.entries, self.stream.size_bytes))

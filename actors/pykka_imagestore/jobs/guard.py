@@ -1,0 +1,58 @@
+"""Looks, while bytes are inflated and written, at how many they have become and whether the disk holds them."""
+
+from __future__ import annotations
+
+import os
+
+from pykka_imagestore.core.limits import Limits
+from pykka_imagestore.core.tar import OverLimitError
+from pykka_imagestore.errors import NoSpaceError
+
+RATIO_COUNTS_FROM = 1 << 30
+_LOOK_EVERY = 64 << 20
+_KEPT_FREE = 16 << 20  # for the store's own records, and whoever else writes here
+
+
+class Guard:
+    """Bounds what one stream of bytes becomes, below the folder ``path`` if it is written at all."""
+
+    def __init__(self, limits: Limits, path: str | None) -> None:
+        self._limits = limits
+        self._path = path
+        self._next_look = _LOOK_EVERY
+
+    def check(self, bytes_read: int, size_bytes: int) -> None:
+        """Look at how far it has come: at bytes as they are stored, and at what they became.
+
+        Raises:
+            OverLimitError: They became too many.
+            NoSpaceError: The disk is all but full.
+        """
+        if size_bytes > self._limits.layer_bytes:
+            msg = f"brings it to {size_bytes} bytes; {self._limits.layer_bytes} is the limit"
+            raise OverLimitError(msg, "layer_bytes")
+        if size_bytes > RATIO_COUNTS_FROM and size_bytes > bytes_read * self._limits.inflate_ratio:
+            ratio = f"{self._limits.inflate_ratio} for each is the limit"
+            msg = f"brings it to {size_bytes} bytes, inflated from {bytes_read}; {ratio}"
+            raise OverLimitError(msg, "inflate_ratio")
+        if self._path is not None and size_bytes >= self._next_look:
+            self._next_look = size_bytes + _LOOK_EVERY
+            require_space(self._path, _KEPT_FREE)
+
+
+def require_space(path: str, needed_bytes: int) -> None:
+    """See that the file system of ``path`` has room for so many bytes.
+
+    Raises:
+        NoSpaceError: It has not.
+    """
+    free = free_bytes(path)
+    if free is not None and free < needed_bytes:
+        raise NoSpaceError(path, needed_bytes, free)
+
+
+def free_bytes(path: str) -> int | None:
+    """Return the bytes that are free for this process; None where the file system does not tell."""
+    status = os.statvfs(path)
+    blocks = status.f_bfree if os.geteuid() == 0 else status.f_bavail
+    return blocks * status.f_frsize if status.f_blocks else None

@@ -1,0 +1,227 @@
+"""Layers that ask for too much: each ends in one sentence that names the limit, and leaves nothing."""
+
+from __future__ import annotations
+
+import errno
+import gzip
+import lzma
+import time
+import zlib
+from dataclasses import replace
+
+import pytest
+import tars
+from images import docker_save, layer
+from layers import extent_of, refusal, unpack_layer
+from privileges import as_ordinary_user, on_file_system
+
+from pykka_imagestore import LimitError, Limits, LocalStore, NoSpaceError
+from pykka_imagestore.jobs import extractor, guard
+from pykka_imagestore.jobs.untar_image import UntarImage, untar_image
+from pykka_imagestore.jobs.untar_layer import UntarLayer, hash_layer, untar_layer
+
+EXBIBYTE = 1 << 60
+MANY = b"".join(tars.file(b"f%d" % number) for number in range(1000))
+DEEP = tars.pax({b"path": b"d/" * 300 + b"f"}) + tars.file(b"f")
+ATTRIBUTES = {b"SCHILY.xattr.user.a%d" % number: b"x" for number in range(65)}
+FOLDERS = b"".join(tars.folder(b"d%d" % number) for number in range(1000))
+ATTACKS = {
+    "bytes": (tars.file(b"f", bytes(200_000)), Limits(layer_bytes=100_000), "layer_bytes", "100000 is the limit"),
+    "holes": (tars.gnu_sparse(b"f", EXBIBYTE, [], b""), Limits(), "layer_bytes", "holes included; 1099511627776 is"),
+    "holes of many files": (
+        b"".join(tars.gnu_sparse(b"f%d" % number, 1 << 39, [], b"") for number in range(3)),
+        Limits(),
+        "layer_bytes",
+        "entry 1 'f1' brings the layer to",
+    ),
+    "entries": (MANY, Limits(entries=999), "entries", "entry 999 is one more than 999 entries"),
+    "depth": (DEEP, Limits(), "depth", "lies below 300 folders; 256 is the limit"),
+    "extension header": (
+        tars.pax({b"comment": b"x" * (1 << 20)}) + tars.file(b"f"),
+        Limits(),
+        "extension_bytes",
+        "1048576 is the limit",
+    ),
+    "attributes": (tars.pax(ATTRIBUTES) + tars.file(b"f"), Limits(), "xattrs", "65 extended attributes; 64 is"),
+    "attributes of all": (
+        tars.pax(ATTRIBUTES, tars.PAX_GLOBAL) + tars.file(b"f"),
+        Limits(),
+        "xattrs",
+        "65 extended attributes; 64 is",
+    ),
+    "folders": (FOLDERS, Limits(memory_bytes=50_000), "memory_bytes", "folder too many"),
+    "missing parents": (DEEP, Limits(memory_bytes=50_000, depth=1000), "memory_bytes", "folder too many"),
+}
+
+
+@pytest.mark.parametrize("attack", ATTACKS)
+def test_layer_past_a_limit(tmp_path, attack):
+    parts, limits, name, sentence = ATTACKS[attack]
+
+    with pytest.raises(LimitError, match=sentence) as caught:
+        unpack_layer(tars.tar(parts), tmp_path, limits=limits)
+
+    assert caught.value.limit == name
+    assert str(caught.value).endswith(f"start the store with a larger Limits.{name}")
+    assert not (tmp_path / "layer").exists()
+
+
+@pytest.mark.parametrize("attack", ATTACKS)
+def test_layer_past_a_limit_as_an_ordinary_user(users_folder, attack):
+    parts, limits, name, _ = ATTACKS[attack]
+
+    sentence = as_ordinary_user(refusal, tars.tar(parts), str(users_folder), limits)
+
+    assert f"a larger Limits.{name}" in sentence
+    assert not (users_folder / "layer").exists()
+
+
+@pytest.mark.parametrize("attack", ATTACKS)
+def test_larger_limit_takes_the_layer(tmp_path, attack):
+    parts, limits, name, _ = ATTACKS[attack]
+    if attack == "holes":
+        pytest.skip("file systems differ in how large a file may be")
+
+    unpacked = unpack_layer(tars.tar(parts), tmp_path, limits=replace(limits, **{name: 1 << 42}))
+
+    assert unpacked.counts.entries >= 1
+
+
+# -- what inflates
+
+
+def test_bomb_is_refused_by_its_ratio(tmp_path, monkeypatch):
+    monkeypatch.setattr(guard, "RATIO_COUNTS_FROM", 1 << 20)
+    bomb = gzip.compress(tars.tar(tars.file(b"f", bytes(30 << 20))))
+
+    with pytest.raises(LimitError, match=r"entry 0 'f' brings it to \d+ bytes, inflated from \d+; 200 for each"):
+        unpack_layer(bomb, tmp_path)
+
+    assert not (tmp_path / "layer").exists()
+    with pytest.raises(LimitError, match=r"200 for each"):
+        hash_layer(extent_of(bomb, tmp_path))
+
+
+def test_small_layer_may_inflate_as_it_likes(tmp_path):
+    unpacked = unpack_layer(gzip.compress(tars.tar(tars.file(b"f", bytes(30 << 20)))), tmp_path)
+
+    assert unpacked.counts.size_bytes > 300 * unpacked.counts.bytes_read
+
+
+def test_bomb_behind_the_end_of_the_tar(tmp_path):
+    with pytest.raises(LimitError, match=r"layer_bytes"):
+        unpack_layer(gzip.compress(tars.END + bytes(10 << 20)), tmp_path, limits=Limits(layer_bytes=5 << 20))
+
+
+def test_compressed_archive_that_is_a_bomb(tmp_path):
+    (tmp_path / "app.tar.gz").write_bytes(gzip.compress(bytes(10 << 20)))
+    request = UntarImage(str(tmp_path / "app.tar.gz"), str(tmp_path / "inflated"), limits=Limits(layer_bytes=5 << 20))
+
+    with pytest.raises(LimitError, match=r"app.tar.gz: it brings it to \d+ bytes; 5242880 is the limit"):
+        untar_image(request)
+
+
+@pytest.mark.parametrize(("dictionary", "taken"), [(64 << 20, True), (256 << 20, False)])
+def test_xz_dictionary_that_would_take_all_memory(tmp_path, dictionary, taken):
+    filters = [{"id": lzma.FILTER_LZMA2, "preset": 0, "dict_size": 4096}]
+    data = bytearray(lzma.compress(tars.tar(tars.file(b"f", b"x")), filters=filters))
+    data[12:24] = block_header(dictionary)
+
+    if taken:
+        assert unpack_layer(bytes(data), tmp_path).kinds == {b"f": "f"}
+        return
+    with pytest.raises(LimitError, match=r"asks for more memory to be inflated than 83886080 bytes"):
+        unpack_layer(bytes(data), tmp_path)
+
+
+def block_header(dictionary):
+    """Return the header of an xz block whose decoder needs such a dictionary."""
+    exponent = dictionary.bit_length() - 1
+    header = bytes([2, 0, 0x21, 1, 2 * (exponent - 12), 0, 0, 0])
+    return header + zlib.crc32(header).to_bytes(4, "little")
+
+
+# -- what takes long
+
+
+def alternating(paths, count):
+    return b"".join(tars.header(paths[number % len(paths)]) for number in range(count))
+
+
+def test_parents_far_apart_end_soon(tmp_path, monkeypatch):
+    monkeypatch.setattr(extractor, "_FREE_LOOKUPS", 10_000)
+    started = time.monotonic()
+    paths = [bytes([97 + number]) + b"/d" * 48 + b"/f" for number in range(10)]
+
+    with pytest.raises(LimitError, match=r"whose parents took \d+ folders to find; 32 for each is the limit"):
+        unpack_layer(tars.tar(alternating(paths, 5000)), tmp_path)
+
+    assert time.monotonic() - started < 10
+
+
+def test_links_in_a_row_that_are_followed_again_and_again_end_soon(tmp_path, monkeypatch):
+    monkeypatch.setattr(extractor, "_FREE_LOOKUPS", 10_000)
+    started = time.monotonic()
+    links = [tars.symlink(b"s%d" % number, b"./" * 20 + b"s%d" % (number + 1)) for number in range(39)]
+    again = [tars.file(b"s0/f") + tars.symlink(b"x", b"y") for _ in range(5000)]  # what replaces a link forgets all
+
+    with pytest.raises(LimitError, match=r"whose parents took"):
+        unpack_layer(tars.tar(*links, *again), tmp_path)
+
+    assert time.monotonic() - started < 10
+
+
+def test_global_header_of_many_records_is_not_gone_through_for_each_entry(tmp_path):
+    started = time.monotonic()
+    records = b"".join(tars.pax_record(b"comment%d" % number, b"x") for number in range(40_000))
+
+    unpack_layer(tars.tar(tars.raw_pax(records, tars.PAX_GLOBAL), MANY), tmp_path)
+
+    assert time.monotonic() - started < 10
+
+
+# -- the disk
+
+
+def test_layer_that_cannot_fit_is_refused_before_it_is_read(tmp_path, monkeypatch):
+    monkeypatch.setattr(guard, "free_bytes", lambda _: 1000)
+
+    with pytest.raises(NoSpaceError, match=r"1000 bytes are left, and at least 3072 are needed") as caught:
+        unpack_layer(tars.tar(tars.file(b"f", bytes(1500))), tmp_path)
+
+    assert (caught.value.errno, caught.value.needed_bytes, caught.value.free_bytes) == (errno.ENOSPC, 3072, 1000)
+    assert not (tmp_path / "layer").exists()
+
+
+@pytest.mark.root
+def test_disk_that_fills_up_meanwhile_is_one_sentence(tmp_path):
+    disk, archive = tmp_path / "disk", tmp_path / "archive"
+    disk.mkdir()
+    archive.mkdir()
+    stored = extent_of(gzip.compress(tars.tar(tars.file(b"f", bytes(4 << 20)))), archive)
+
+    with pytest.raises(NoSpaceError, match=r"No space left on device: .*/target/rootfs: \d+ bytes are left") as caught:
+        on_file_system("tmpfs", "size=1m", str(disk), untar_layer, UntarLayer(stored, str(disk / "target")))
+
+    assert caught.value.errno == errno.ENOSPC
+
+
+@pytest.mark.root
+def test_disk_that_is_nearly_full_is_noticed_before_it_is(tmp_path, monkeypatch):
+    monkeypatch.setattr(guard, "_LOOK_EVERY", 1 << 20)
+    monkeypatch.setattr(guard, "free_bytes", lambda _: 10 << 20)
+
+    with pytest.raises(NoSpaceError, match=r"at least 16777216 are needed"):
+        unpack_layer(gzip.compress(tars.tar(tars.file(b"f", bytes(4 << 20)))), tmp_path)
+
+
+# -- through the store
+
+
+def test_store_has_the_limits_that_it_was_started_with(tmp_path):
+    archive = docker_save(tmp_path / "app.tar", {"app": [layer({"a": b"x", "b": b"y"})]})
+
+    with LocalStore.start(tmp_path / "store", limits=Limits(entries=1)) as store:
+        with pytest.raises(LimitError, match=r"entry 1 is one more than 1 entries"):
+            store.put("app", archive).get(timeout=60)
+        assert store.list().get(timeout=60) == ()
