@@ -17,8 +17,10 @@ texts = st.one_of(
 platforms = texts.map(Platform.parse)
 some_json = st.recursive(
     st.none() | st.booleans() | st.integers() | st.text(max_size=5) | st.sampled_from(["linux", "arm"]),
-    lambda inner: st.lists(inner, max_size=3)
-    | st.dictionaries(st.sampled_from(["os", "architecture", "variant", "x"]), inner, max_size=4),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(st.sampled_from(["os", "architecture", "variant", "x"]), inner, max_size=4)
+    ),
     max_leaves=8,
 )
 

@@ -16,6 +16,7 @@ from pykka_imagestore.core.paths import RECORD, ROOTFS
 from pykka_imagestore.core.tar import EscapeError, TarError, read_entries
 from pykka_imagestore.errors import DigestMismatchError, EscapingEntryError, LayerError
 from pykka_imagestore.jobs.extractor import Extractor, Outcome
+from pykka_imagestore.jobs.folder import open_extent
 from pykka_imagestore.jobs.sandbox import Sandbox
 from pykka_imagestore.jobs.streams import LayerStream
 from pykka_imagestore.jobs.tree import FOLDER_FLAGS, remove_tree
@@ -71,7 +72,8 @@ def untar_layer(request: UntarLayer) -> LayerCounts:
 
     Raises:
         LayerError: An entry is malformed, hostile or not supported.
-        DigestMismatchError: The layer is not the one expected.
+        DigestMismatchError: The layer is not the one expected, or its bytes are not those that the archive names.
+        ArchiveError: It lay in a folder, and is no file there any more.
         OSError: The disk failed, or is full.
         In each case ``target`` is gone.
     """
@@ -103,8 +105,12 @@ def unpack(layer: Extent, rootfs: Path, diff_id: DiffID | None, *, record: Path 
         ticker.attach(stream, extractor.outcome)
         try:
             outcome = _extract_all(layer, stream, extractor)
+        except LayerError:
+            _check_blob(layer, stream)  # bytes that are not the publisher's are no fault of the image
+            raise
         finally:
             extractor.close()
+        _check_blob(layer, stream)
     found = stream.diff_id()
     if diff_id is not None and found != diff_id:
         raise DigestMismatchError(layer.path, f"layer {layer.name}", diff_id, found)
@@ -119,7 +125,7 @@ def hash_layer(layer: Extent) -> DiffID:
     Raises:
         LayerError: It cannot be inflated.
     """
-    file = os.open(layer.path, os.O_RDONLY | os.O_CLOEXEC)
+    file = open_extent(layer)
     try:
         stream = LayerStream(file, layer, raise_if_discarded)
         stream.drain()
@@ -130,9 +136,15 @@ def hash_layer(layer: Extent) -> DiffID:
         os.close(file)
 
 
+def _check_blob(layer: Extent, stream: LayerStream) -> None:
+    found = stream.blob_digest()
+    if found is not None and layer.digest is not None and found != layer.digest:
+        raise DigestMismatchError(layer.path, f"blob {layer.name}", layer.digest, found)
+
+
 @contextmanager
 def _opened(layer: Extent, rootfs: Path) -> Iterator[tuple[int, int]]:
-    file = os.open(layer.path, os.O_RDONLY | os.O_CLOEXEC)
+    file = open_extent(layer)
     try:
         root = os.open(rootfs, FOLDER_FLAGS)
         try:
