@@ -233,6 +233,14 @@ def test_index_gives_the_image_that_suits_best(layout, wanted, chosen, depth):
     assert platforms_of(read(layout, wanted)) == [chosen]
 
 
+def test_image_has_the_digests_of_its_manifest_and_of_the_index_that_is_named(layout):
+    manifest, other = multi_platform(layout, AMD64, ARM64)
+    index = layout.index(layout.index(manifest), other)
+    layout.name(index, "app:1")
+
+    assert only(layout).digests == (index["digest"], manifest["digest"])
+
+
 def test_first_of_equals_is_chosen(layout):
     first, second = layout.manifest(BASE, platform=AMD64), layout.manifest(APP, platform=AMD64)
     layout.name(layout.index(first, second), "app:1")

@@ -3,6 +3,7 @@ from __future__ import annotations
 import gzip
 import hashlib
 import os
+import random
 from dataclasses import replace
 
 import pytest
@@ -13,7 +14,7 @@ from privileges import on_file_system
 
 from pykka_imagestore.core.archive import Extent
 from pykka_imagestore.core.digest import DiffID, Digest
-from pykka_imagestore.errors import DigestMismatchError, LayerError
+from pykka_imagestore.errors import DigestMismatchError, EscapingEntryError, LayerError
 from pykka_imagestore.jobs.untar_layer import UntarLayer, hash_layer, untar_layer
 
 LAYER = tars.tar(tars.folder(b"d"), tars.file(b"d/f", b"x" * 5000))
@@ -147,3 +148,10 @@ def test_plain_layer_is_hashed_once(tmp_path, monkeypatch):
     untar_layer(UntarLayer(digested(LAYER, tmp_path), str(tmp_path / "target"), DIFF_ID))
 
     assert hashed == []
+
+
+def test_layer_that_is_refused_early_is_hashed_to_its_end(tmp_path):
+    escaping = tars.tar(tars.file(b"../x"), tars.file(b"rest", random.Random(1).randbytes(3 << 20)))
+
+    with pytest.raises(EscapingEntryError):  # not DigestMismatchError: the bytes are the publisher's
+        untar_layer(UntarLayer(digested(gzip.compress(escaping, 1), tmp_path), str(tmp_path / "target"), DIFF_ID))
