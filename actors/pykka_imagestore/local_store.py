@@ -28,6 +28,7 @@ from pykka_imagestore.core.limits import DEFAULT_LIMITS, Limits
 from pykka_imagestore.core.manifest import legacy_config
 from pykka_imagestore.core.paths import StorePaths
 from pykka_imagestore.core.plan import PlannedImage, plan_put
+from pykka_imagestore.core.platform import Platform
 from pykka_imagestore.durable.disk import disk
 from pykka_imagestore.durable.layout import (
     find_missing,
@@ -38,7 +39,7 @@ from pykka_imagestore.durable.layout import (
     write_config,
 )
 from pykka_imagestore.durable.staging import Staging
-from pykka_imagestore.errors import InvalidInputError, NoArchiveError, NotFoundError, StoreClosedError
+from pykka_imagestore.errors import ArchiveError, InvalidInputError, NoArchiveError, NotFoundError, StoreClosedError
 from pykka_imagestore.jobs.helpers import MAX_HELPERS, HelperLostError, HelpUnpack, help_unpack
 from pykka_imagestore.jobs.move_layer import MoveLayer, move_layer
 from pykka_imagestore.jobs.tree import remove_tree
@@ -137,17 +138,21 @@ class LocalStore:
         sandbox: str | Path | None = None,
         *,
         select: str | None = None,
+        platform: str | None = None,
         progress: Listener | None = None,
     ) -> Future[ImageInfo]:
         """Put one image of an archive into the store, under ``name``.
 
         Args:
             name: The image's name.
-            archive: What ``docker save`` wrote, perhaps compressed as a whole; by default ``<name>.tar`` in the
-                store's ``archive_dir``.
+            archive: What ``docker save`` wrote, or an OCI archive, either perhaps compressed as a whole or coming
+                through a pipe; or a folder that is an OCI layout. By default ``<name>.tar`` in the store's
+                ``archive_dir``.
             sandbox: Folder whose files ``stdout`` and ``stderr`` get what the workers say; made if missing.
-            select: Which image, where the archive holds several and none has this name: one of its names, its
-                config digest, or at least 12 hex digits of it.
+            select: Which image, where the archive holds several and none has this name: one of its names or tags,
+                the digest of its config or manifest, or at least 12 hex digits of one.
+            platform: Which of the images that share a name, ``os/architecture`` or ``os/architecture/variant``; an
+                image for another is refused then. By default this machine's, or the only one that is there.
             progress: Told how far the put has come, in a thread of the store; an actor's ``defer`` serves too.
 
         Returns:
@@ -157,6 +162,7 @@ class LocalStore:
 
         Raises:
             InvalidNameError: ``name`` is no image name.
+            InvalidInputError: ``platform`` is no platform.
             AmbiguousImageError: It cannot be told which image is meant.
             ArchiveError: The archive is malformed, hostile, past a limit or not supported; see its subclasses.
             NoSpaceError: The disk is full, or would be.
@@ -164,7 +170,7 @@ class LocalStore:
             WorkerDiedError: A worker process was killed, twice.
             In each case nothing of the image is left but layers that are whole.
         """
-        put = self._ask(LocalStoreActor.put, name, _absolute(archive), _absolute(sandbox), select, progress)
+        put = self._ask(LocalStoreActor.put, name, _absolute(archive), _absolute(sandbox), select, platform, progress)
         return put.then(lambda images: images[0])
 
     def load(
@@ -173,15 +179,18 @@ class LocalStore:
         sandbox: str | Path | None = None,
         *,
         select: str | None = None,
+        platform: str | None = None,
         progress: Listener | None = None,
     ) -> Future[tuple[ImageInfo, ...]]:
         """Put every image of an archive under every name that it has there, as ``docker load`` does.
+
+        Artifacts beside the images, signatures and the like, are passed over.
 
         Returns, raises:
             As ``put``, for each name. AmbiguousImageError if an image has no name, or none that is valid; nothing
             is put then.
         """
-        return self._ask(LocalStoreActor.load, _absolute(archive), _absolute(sandbox), select, progress)
+        return self._ask(LocalStoreActor.load, _absolute(archive), _absolute(sandbox), select, platform, progress)
 
     def get(self, name: str) -> Future[ImageInfo]:
         """Return an image that is in the store.
@@ -256,11 +265,13 @@ class PutRequest:
     archive: str | None
     sandbox: str | None
     select: str | None
+    platform: Platform | None
 
     @property
-    def key(self) -> tuple[str | None, ...]:
+    def key(self) -> tuple[object, ...]:
         """What makes two puts one."""
-        return (None if self.name is None else self.name.key, self.archive, self.sandbox, self.select)
+        name = None if self.name is None else self.name.key
+        return (name, self.archive, self.sandbox, self.select, self.platform)
 
 
 class LocalStoreActor(Actor):
@@ -308,14 +319,26 @@ class LocalStoreActor(Actor):
         return undiscardable(self._recovery)
 
     def put(
-        self, name: str, archive: str | None, sandbox: str | None, select: str | None, listener: Listener | None
+        self,
+        name: str,
+        archive: str | None,
+        sandbox: str | None,
+        select: str | None,
+        platform: str | None,
+        listener: Listener | None,
     ) -> Future[tuple[ImageInfo, ...]]:
-        return self._join(PutRequest(ImageName.parse(name), archive, sandbox, select), listener)
+        request = PutRequest(ImageName.parse(name), archive, sandbox, select, _parse_platform(platform))
+        return self._join(request, listener)
 
     def load(
-        self, archive: str | None, sandbox: str | None, select: str | None, listener: Listener | None
+        self,
+        archive: str | None,
+        sandbox: str | None,
+        select: str | None,
+        platform: str | None,
+        listener: Listener | None,
     ) -> Future[tuple[ImageInfo, ...]]:
-        return self._join(PutRequest(None, archive, sandbox, select), listener)
+        return self._join(PutRequest(None, archive, sandbox, select, _parse_platform(platform)), listener)
 
     async def config(self, name: str) -> bytes:
         image = await self._references.get(name)
@@ -406,11 +429,10 @@ class LocalStoreActor(Actor):
     async def untar_image(self, request: PutRequest, staging: Staging) -> ArchiveIndex:
         """Find out what the archive holds."""
         archive = await self._lane.run(partial(_find_archive, self._archive_dir), request)
-        return await self._pool.run(
-            untar_image,
-            UntarImage(archive, str(staging.path / "archive.tar"), request.sandbox, self._limits),
-            retry=True,
-        )
+        copy = str(staging.path / "archive.tar")
+        job = UntarImage(archive, copy, request.sandbox, request.platform, self._limits)
+        is_pipe = await self._lane.run(Path.is_fifo, Path(archive))  # what came through it does not come again
+        return await self._pool.run(untar_image, job, retry=not is_pipe)
 
     async def put_image(self, planned: PlannedImage, sandbox: str | None, feed: ProgressFeed) -> tuple[ImageInfo, ...]:
         """Put an image's layers, then its config, then its names: the last is what makes it exist."""
@@ -437,7 +459,8 @@ class LocalStoreActor(Actor):
             if diff_id not in missing:
                 self._tell_complete(diff_id, None)
         wanted = [diff_id for diff_id in layers if diff_id in missing or diff_id in self._layers]
-        wanted.sort(key=lambda diff_id: layers[diff_id].cost, reverse=True)
+        # What must fail, unless another put brings it, comes first.
+        wanted.sort(key=lambda diff_id: (bool(layers[diff_id].absence), layers[diff_id].cost), reverse=True)
         await gather([self.spawn(self._put_layer(diff_id, layers[diff_id], sandbox)) for diff_id in wanted])
 
     async def untar_layer(self, request: UntarLayer, diff_id: DiffID) -> LayerCounts:
@@ -490,6 +513,8 @@ class LocalStoreActor(Actor):
                 return
 
     async def _unpack_layer(self, diff_id: DiffID, layer: Extent, sandbox: str | None) -> None:
+        if layer.absence:
+            raise ArchiveError(layer.path, f"its blob {layer.name} {layer.absence}, and the store does not have it")
         async with self._staged() as staging:
             staged = str(staging.path / "layer")
             counts = await self.untar_layer(UntarLayer(layer, staged, diff_id, sandbox, self._limits), diff_id)
@@ -592,6 +617,10 @@ def _find_archive(archive_dir: Path | None, request: PutRequest) -> str:
         if candidate.is_file():
             return str(candidate)
     raise NoArchiveError(name, str(candidates[0]))
+
+
+def _parse_platform(text: str | None) -> Platform | None:
+    return None if text is None else Platform.parse(text)
 
 
 def _absolute(path: str | Path | None) -> str | None:

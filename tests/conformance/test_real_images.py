@@ -6,8 +6,10 @@ checkout, or wherever the variable IMAGESTORE_TEST_IMAGES says.
 
 from __future__ import annotations
 
+import io
 import json
 import os
+import tarfile
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +18,7 @@ import pytest
 from compressions import COMPRESS, INFLATE
 from stacks import flatten, listing, listing_digest
 
-from pykka_imagestore import ArchiveError, LocalStore, StoreError, UnsupportedArchiveError
+from pykka_imagestore import AmbiguousImageError, ArchiveError, LocalStore
 from pykka_imagestore.core.digest import sha256
 from pykka_imagestore.core.paths import StorePaths
 from pykka_imagestore.runtime import WorkerPool
@@ -36,8 +38,17 @@ SOUND = [
     and file != PARENT_LOOP
     and (not image["facts"]["problems"] or file == "docker-25/buildkit-docker.tar")
 ]
-BROKEN = [PARENT_LOOP, "broken/ggcr-null-manifest.tar", "broken/snyk-layer-count-mismatch.tar"]
-OCI = [file for file in FACTS if file.startswith(("oci-archive/", "oci-layout/"))]
+BROKEN = {
+    PARENT_LOOP: "is its own ancestor",
+    "broken/ggcr-null-manifest.tar": "manifest.json should be a list of images, but is missing or null",
+    "broken/snyk-layer-count-mismatch.tar": "has 1 layers, but its config",
+    "broken/container-libs-config-size-mismatch": "what it names 'v1.0' is an artifact, no image",
+    "broken/fanal-bad-index-json": "'index.json' is no JSON",
+    "broken/imgutil-sparse-missing-layer": "is missing, and the store does not have it",
+    "broken/sylabs-config-digest-mismatch": "has 536 bytes, but should have 525",
+}
+ARTIFACTS = ["oci-layout/container-libs-artifact-blobs-only", "oci-layout/notation-signed-artifact"]
+OCI = [file for file in FACTS if file.startswith(("oci-archive/", "oci-layout/")) and file not in ARTIFACTS]
 GIVEN_NAME = "given/name:1"
 TIMEOUT = 60
 
@@ -92,6 +103,72 @@ def _expected_legacy(facts, tools):
     ((name, tree),) = tools["legacy_rootfs"].items()
     diff_ids = tuple(facts["v1_tars"][layer]["diff_id"] for layer in tree["layers_base_first"])
     return Expected((name,), diff_ids, None, tree)
+
+
+@dataclass(frozen=True)
+class OciImage:
+    """An image of an OCI layout, how it is chosen there, and what it should turn out to be."""
+
+    file: str
+    select: str
+    platform: str | None
+    expected: Expected
+
+    def __str__(self):
+        return f"{self.file}-{self.select[:20]}-{self.platform}"
+
+
+def oci_images():
+    """Yield every image of every layout by every way that leads there."""
+    for file in OCI:
+        top = None
+        for found in FACTS[file]["facts"]["oci"]:
+            top = found if found["depth"] == 0 else top
+            if is_oci_image(found):
+                name = f"given/name:{found['digest'][7:19]}"
+                diff_ids = tuple(layer["diff_id"] for layer in found["layers"])
+                tree = next((each["rootfs"] for each in FACTS[file]["tools"].values() if made(each, found)), None)
+                expected = Expected((name,), diff_ids, found["config"]["digest"], tree)
+                yield OciImage(file, way_to(top), platform_of(found), expected)
+
+
+def is_oci_image(found):
+    kinds = [found["mediaType"], (found.get("config") or {}).get("mediaType", "")]
+    layers = found.get("layers", [])
+    return (
+        kinds[0].endswith((".manifest.v1+json", ".manifest.v2+json"))
+        and kinds[1].endswith((".image.config.v1+json", ".container.image.v1+json"))
+        and not any("tar_error" in layer for layer in layers)
+    )
+
+
+def way_to(top):
+    return (top.get("annotations") or {}).get("org.opencontainers.image.ref.name", top["digest"])
+
+
+def platform_of(found):
+    named = found.get("platform") or found["config"]
+    parts = [named.get("os"), named.get("architecture"), named.get("variant")]
+    return "/".join(filter(None, parts)) or None
+
+
+def made(answer, found):
+    """Tell whether a tool made a tree of this very image."""
+    return isinstance(answer, dict) and answer.get("dir_manifest_digest") == found["digest"] and "rootfs" in answer
+
+
+OCI_IMAGES = [*oci_images()]
+
+
+def as_tar(file):
+    """Return an archive as a plain tar; a folder becomes one."""
+    path = IMAGES / file
+    if path.is_file():
+        return INFLATE[FACTS[file]["facts"]["wrap"]](path.read_bytes())
+    packed = io.BytesIO()
+    with tarfile.open(fileobj=packed, mode="w") as archive:
+        archive.add(path, arcname=".")
+    return packed.getvalue()
 
 
 def put_all(store, file, archive):
@@ -188,8 +265,7 @@ def store(tmp_path):
 @pytest.mark.parametrize("compression", COMPRESS)
 @pytest.mark.parametrize("file", SOUND)
 def test_archive_compressed_as_a_whole_gives_the_same_images(store, tmp_path, file, compression):
-    plain = INFLATE[FACTS[file]["facts"]["wrap"]]((IMAGES / file).read_bytes())
-    (tmp_path / "archive").write_bytes(COMPRESS[compression](plain))
+    (tmp_path / "archive").write_bytes(COMPRESS[compression](as_tar(file)))
 
     infos = put_all(store, file, tmp_path / "archive")
 
@@ -206,18 +282,112 @@ def assert_usable_and_empty(store, tmp_path):
 
 @pytest.mark.parametrize("file", BROKEN)
 def test_broken_archive_is_refused_with_a_sentence(store, tmp_path, file):
-    with pytest.raises(ArchiveError) as caught:
-        store.load(IMAGES / file).get(timeout=TIMEOUT)
+    assert_refused(store, tmp_path, IMAGES / file, BROKEN[file])
 
-    assert str(caught.value).startswith(f"{IMAGES / file}: ")
+
+@pytest.mark.parametrize("compression", ["none", *COMPRESS])
+@pytest.mark.parametrize("file", BROKEN)
+def test_broken_archive_compressed_as_a_whole_is_refused_as_well(store, tmp_path, file, compression):
+    (tmp_path / "archive").write_bytes(COMPRESS.get(compression, bytes)(as_tar(file)))
+
+    assert_refused(store, tmp_path, tmp_path / "archive", BROKEN[file])
+
+
+@pytest.mark.parametrize("file", ARTIFACTS)
+def test_artifact_is_refused_with_a_sentence(store, tmp_path, file):
+    assert_refused(store, tmp_path, IMAGES / file, "is an artifact, no image: its config has the media type '")
+
+
+def assert_refused(store, tmp_path, archive, sentence):
+    with pytest.raises(ArchiveError) as caught:
+        store.put("app", archive).get(timeout=TIMEOUT)
+
+    assert str(caught.value).startswith(f"{archive}: ")
+    assert sentence in str(caught.value)
     assert str(caught.value).isprintable()
     assert_usable_and_empty(store, tmp_path)
 
 
-@pytest.mark.parametrize("file", OCI)
-def test_oci_input_is_refused_as_not_supported(store, tmp_path, file):
-    with pytest.raises(UnsupportedArchiveError, match="this version") as caught:
-        store.put("app", IMAGES / file).get(timeout=TIMEOUT)
+# -- OCI archives and layouts
 
-    assert isinstance(caught.value, StoreError)
-    assert_usable_and_empty(store, tmp_path)
+
+@pytest.fixture(scope="module")
+def oci_put(tmp_path_factory):
+    """Put every image of every layout; return the store's paths and what each turned out to be."""
+    folder = tmp_path_factory.mktemp("oci") / "store"
+    with LocalStore.start(folder, workers=2, durable=False) as store:
+        infos = {str(image): put_oci(store, image, IMAGES / image.file) for image in OCI_IMAGES}
+    return StorePaths(folder), infos
+
+
+def put_oci(store, image, archive):
+    (name,) = image.expected.names
+    put = store.put(name, archive, select=image.select, platform=image.platform)
+    return put.get(timeout=TIMEOUT)
+
+
+def test_there_are_oci_images_to_put():
+    assert len(OCI) == 19
+    assert {image.file for image in OCI_IMAGES} == set(OCI)
+    assert len(OCI_IMAGES) > 50
+    assert sum(image.expected.rootfs is not None for image in OCI_IMAGES) > 20
+
+
+@pytest.mark.parametrize("image", OCI_IMAGES, ids=str)
+def test_oci_image_is_what_other_tools_found(oci_put, image):
+    info = oci_put[1][str(image)]
+
+    assert tuple(layer.diff_id for layer in info.layers) == image.expected.diff_ids
+    assert info.config_digest == image.expected.config_digest
+    config = oci_put[0].config(info.config_digest).read_bytes()
+    assert sha256(config) == info.config_digest
+
+
+@pytest.mark.root
+@pytest.mark.parametrize("image", [image for image in OCI_IMAGES if image.expected.rootfs], ids=str)
+def test_oci_layers_applied_in_order_are_the_tree_that_other_tools_made(oci_put, image):
+    tree = flatten([oci_put[0].layer(diff_id) for diff_id in image.expected.diff_ids])
+
+    if "listing" in image.expected.rootfs:
+        assert listing(tree) == sorted(image.expected.rootfs["listing"])
+    assert listing_digest(tree) == image.expected.rootfs["listing_sha256"]
+    assert len(tree) == image.expected.rootfs["entries"]
+
+
+@pytest.mark.parametrize("compression", ["none", *COMPRESS])
+@pytest.mark.parametrize("file", OCI)
+def test_oci_archive_compressed_as_a_whole_gives_the_same_image(store, tmp_path, file, compression):
+    image = next(image for image in OCI_IMAGES if image.file == file)
+    (tmp_path / "archive").write_bytes(COMPRESS.get(compression, bytes)(as_tar(file)))
+
+    info = put_oci(store, image, tmp_path / "archive")
+
+    assert tuple(layer.diff_id for layer in info.layers) == image.expected.diff_ids
+    assert info.config_digest == image.expected.config_digest
+
+
+@pytest.mark.parametrize(
+    ("file", "names"),
+    [
+        ("oci-archive/libimage-name-only.tar.gz", ["pretty-empty:latest"]),
+        ("oci-layout/stereoscope-multiplatform", ["multi-platform:latest"]),
+    ],
+)
+def test_oci_images_are_put_under_the_names_they_have(store, file, names):
+    assert [info.name for info in store.load(IMAGES / file).get(timeout=TIMEOUT)] == names
+
+
+@pytest.mark.parametrize(
+    ("file", "sentence"),
+    [
+        ("oci-archive/libimage-unnamed.tar.gz", "has no name; name it yourself"),
+        ("oci-archive/libimage-non-docker-name.tar.gz", "only the tag 'UPPERCASE-IS-INVALID'; name it yourself"),
+        ("oci-layout/stereoscope-two-tags", "only the tag 'latest'; name it yourself; it holds latest, 1.0"),
+        ("oci-layout/regclient-testrepo", "only the tag 'b1'; name it yourself; it holds b1, b2, b3, v1, v2, v3, "),
+    ],
+)
+def test_oci_image_without_a_name_asks_for_one(store, file, sentence):
+    with pytest.raises(AmbiguousImageError) as caught:
+        store.load(IMAGES / file).get(timeout=TIMEOUT)
+
+    assert sentence in str(caught.value)

@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 
 from pykka_imagestore.core.archive import Extent
 from pykka_imagestore.core.digest import sha256
-from pykka_imagestore.core.manifest import MAX_LAYERS, MAX_NESTING, legacy_config, read_images
+from pykka_imagestore.core.json_fields import MAX_NESTING
+from pykka_imagestore.core.manifest import MAX_LAYERS, legacy_config, read_images
 from pykka_imagestore.errors import ArchiveError, DigestMismatchError, StoreError, UnsupportedArchiveError
 
 ONE, TWO, THREE = ("1" * 64, "2" * 64, "3" * 64)
@@ -294,7 +295,7 @@ def test_legacy_config_is_the_same_whatever_the_order_of_the_leafs_fields():
 
 @pytest.mark.parametrize("members", [{}, {"readme": b""}, {"a/json": {}}, {f"{ONE[:63]}/json": {}}])
 def test_archive_that_names_no_images_is_unsupported(members):
-    with pytest.raises(UnsupportedArchiveError, match="it has neither"):
+    with pytest.raises(UnsupportedArchiveError, match=r"it has none of manifest.json, index.json"):
         read_images(Members(members))
 
 

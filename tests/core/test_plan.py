@@ -4,11 +4,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pykka_imagestore.core.archive import ArchivedImage, ArchiveIndex
+from pykka_imagestore.core.archive import ArchivedImage, ArchiveIndex, RefusedImage
 from pykka_imagestore.core.digest import sha256
 from pykka_imagestore.core.image_name import ImageName
 from pykka_imagestore.core.plan import plan_put
-from pykka_imagestore.errors import AmbiguousImageError
+from pykka_imagestore.errors import AmbiguousImageError, ArchiveError
 
 ALPHA, BETA, GAMMA = (sha256(config) for config in (b"alpha", b"beta", b"gamma"))
 
@@ -130,3 +130,49 @@ def test_plan_has_an_image_and_names_for_each_or_is_refused(images, name, select
     assert all(ImageName.parse(stored).stored == stored for image in planned for stored in image.names)
     if name is not None:
         assert [image.names for image in planned] == [(ImageName.parse(name).stored,)]
+
+
+# -- tags, digests, and what cannot be put
+
+MANIFEST = sha256(b"manifest")
+TAGGED = ArchivedImage((), b"alpha", (), (), ("v1.0", "UPPER"), (MANIFEST,))
+BROKEN = RefusedImage(("broken:1",), ("1",), (sha256(b"broken"),), ArchiveError("image.tar", "it is broken"), False)
+ARTIFACT = RefusedImage(("sbom:1",), (), (), ArchiveError("image.tar", "it is an artifact"), True)
+
+
+@pytest.mark.parametrize("select", ["v1.0", "UPPER", MANIFEST, MANIFEST[7:], MANIFEST[7:19]])
+def test_image_is_selected_by_a_tag_or_its_manifest_digest(select):
+    both = index(TAGGED, image(b"beta", "beta"))
+
+    assert put(both, "other", select) == [("other:latest", ALPHA)]
+
+
+def test_tag_is_no_name():
+    with pytest.raises(
+        AmbiguousImageError, match=r"has no name, only the tag 'v1.0'; name it yourself; it holds v1.0, "
+    ):
+        put(index(TAGGED))
+    with pytest.raises(AmbiguousImageError, match=r"which of its 2 images v1.0:latest is"):
+        put(index(TAGGED, image(b"beta", "beta")), "v1.0")
+
+
+def test_what_cannot_be_put_is_no_matter_where_it_is_not_meant():
+    mixed = ArchiveIndex("image.tar", (image(b"alpha", "alpha:1"),), (BROKEN, ARTIFACT))
+
+    assert put(mixed, "alpha:1") == [("alpha:1", ALPHA)]
+    assert put(mixed, "other", "alpha:1") == [("other:latest", ALPHA)]
+
+
+@pytest.mark.parametrize(("name", "select"), [(None, None), ("other", None), ("other", "broken:1"), (None, "1")])
+def test_what_is_meant_and_cannot_be_put_is_refused(name, select):
+    mixed = ArchiveIndex("image.tar", (image(b"alpha", "alpha:1"),), (BROKEN, ARTIFACT))
+
+    with pytest.raises(ArchiveError, match="it is broken"):
+        put(mixed, name, select)
+
+
+def test_artifacts_are_passed_over_unless_there_is_nothing_else():
+    assert put(ArchiveIndex("image.tar", (image(b"alpha", "alpha:1"),), (ARTIFACT,))) == [("alpha:1", ALPHA)]
+    for name in (None, "other"):
+        with pytest.raises(ArchiveError, match="it is an artifact"):
+            put(ArchiveIndex("image.tar", (), (ARTIFACT,)), name)

@@ -18,8 +18,9 @@ from images import diff_id, docker_save, layer
 from pykka_imagestore import LocalStore
 from pykka_imagestore.core.digest import sha256
 from pykka_imagestore.errors import ArchiveError, StoreError, UnsupportedArchiveError
-from pykka_imagestore.jobs import untar_image as job
-from pykka_imagestore.jobs.untar_image import MAX_ALL_JSON_BYTES, MAX_JSON_BYTES, UntarImage, untar_image
+from pykka_imagestore.jobs import members
+from pykka_imagestore.jobs.members import MAX_ALL_JSON_BYTES, MAX_JSON_BYTES
+from pykka_imagestore.jobs.untar_image import UntarImage, untar_image
 from pykka_imagestore.runtime import WorkerPool
 
 LAYER = layer({"etc/motd": b"hello"})
@@ -255,7 +256,7 @@ def test_legacy_images_that_share_a_long_chain_end_soon(indexer):
 
 
 def test_more_members_than_an_image_has(indexer, monkeypatch):
-    monkeypatch.setattr(job, "MAX_MEMBERS", 50)
+    monkeypatch.setattr(members, "MAX_MEMBERS", 50)
 
     indexer.refuse(*[tars.file(b"%d" % number) for number in range(51)], match=r"it has more than 50 members")
 
@@ -293,7 +294,7 @@ def test_file_that_is_no_archive(indexer, data):
 
 
 def test_folder_that_is_no_archive(tmp_path):
-    with pytest.raises(UnsupportedArchiveError, match=r"is no file"):
+    with pytest.raises(UnsupportedArchiveError, match=r"has none of manifest.json, index.json and"):
         untar_image(UntarImage(str(tmp_path), str(tmp_path / "inflated")))
 
 

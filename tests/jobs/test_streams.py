@@ -152,3 +152,19 @@ def test_memory_does_not_grow_with_the_layer(tmp_path, compression):
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert peak - before < 4 << 20
+
+
+SKIPPED = b"\x52\x2a\x4d\x18" + (5).to_bytes(4, "little") + b"hello"
+FRAMES = [COMPRESS["zstd"](BODY[:1000]), COMPRESS["zstd"](BODY[1000:])]
+
+
+@pytest.mark.parametrize(
+    "frames",
+    [FRAMES, [SKIPPED, *FRAMES], [FRAMES[0], SKIPPED, FRAMES[1]], [*FRAMES, SKIPPED], [SKIPPED, SKIPPED, *FRAMES]],
+)
+def test_zstd_of_several_frames_and_frames_to_skip_is_the_whole(opened, frames):
+    stream = opened(b"".join(frames))
+
+    stream.drain()
+
+    assert stream.diff_id() == f"sha256:{hashlib.sha256(BODY).hexdigest()}"

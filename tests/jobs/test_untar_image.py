@@ -154,11 +154,6 @@ def test_archive_for_both_worlds_is_read_by_its_manifest(index):
     assert found.images[0].config == CONFIG
 
 
-def test_oci_archive_is_said_to_be_one(index):
-    with pytest.raises(UnsupportedArchiveError, match=r"image.tar: is an OCI archive, which this version does not"):
-        index(tars.file(b"oci-layout", b"{}"), tars.file(b"index.json", b"{}"))
-
-
 def test_entries_of_a_layer_are_estimated(index):
     small_files = tars.tar(*(tars.file(b"%d" % number, b"x" * 100) for number in range(2000)))
     one_file = layer({"big": bytes(len(small_files))})

@@ -7,7 +7,7 @@ import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-DESCRIPTION = "Keep container images as directories: put archives of docker save, get the paths of their layers."
+DESCRIPTION = "Keep container images as directories: put archives and OCI layouts, get the paths of their layers."
 
 EPILOG = """\
 exit status:
@@ -17,7 +17,8 @@ exit status:
   130  interrupted with Ctrl-C (143: terminated); what was begun has been undone
 
 examples:
-  docker save app:1.0 | zstd > app.tar.zst && imagestore put app.tar.zst
+  docker save app:1.0 | imagestore put -
+  skopeo copy docker://app:1.0 oci:app && imagestore put --name app:1.0 app
   imagestore get app:1.0
   imagestore get --json app:1.0 | jq -r '.layers[].path'
   imagestore inspect --json app:1.0 | jq .config.Env
@@ -92,10 +93,22 @@ def _add_put(verbs: _Verbs) -> None:
         "Without --name, every image is put under every name that the archive gives it, as docker load does. "
         "Layers that the store has are not read again. Prints the images.",
     )
-    parser.add_argument("archive", metavar="ARCHIVE", help="what docker save wrote; may be gzip, bzip2, xz or zstd")
+    parser.add_argument(
+        "archive",
+        metavar="ARCHIVE",
+        help="what docker save wrote, or an OCI archive; may be gzip, bzip2, xz or zstd; - for standard input; "
+        "or a folder that is an OCI layout",
+    )
     parser.add_argument("--name", help="put one image, under this name")
     parser.add_argument(
-        "--select", metavar="REF", help="which image, if there are several: its name there, or its config digest"
+        "--select",
+        metavar="REF",
+        help="which image, if there are several: its name or tag there, or the digest of its config or manifest",
+    )
+    parser.add_argument(
+        "--platform",
+        metavar="OS/ARCH",
+        help="which of the images that share a name, as linux/arm64 or linux/arm/v7 (default: this machine's)",
     )
     parser.add_argument("--sandbox", metavar="DIR", help="folder whose files stdout and stderr get what workers say")
     parser.add_argument(

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from signal import SIGINT, Signals
 
 from pykka_imagestore.cli.arguments import parse_arguments
+from pykka_imagestore.cli.descriptors import shown_descriptor
 from pykka_imagestore.cli.output import OutputError, complain, flush_output, give_up_output
 from pykka_imagestore.cli.stop_signals import StoppedError
 from pykka_imagestore.errors import AmbiguousImageError, StoreError
@@ -29,7 +30,7 @@ def run_command(arguments: Sequence[str] | None) -> int:
         complain(str(error))
         return 1
     except Exception as error:  # noqa: BLE001 - whatever it is, a user gets a sentence
-        complain(_sentence(error))
+        complain(shown_descriptor(_sentence(error)))
         return 1
     return 0
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Protocol
 
-from pykka_imagestore.core.digest import DiffID
+from pykka_imagestore.core.digest import DiffID, Digest
+from pykka_imagestore.errors import ArchiveError
 
 _BYTES_PER_ENTRY = 12_000  # measured: 35 µs an entry, 3 ns a byte
 
@@ -14,11 +16,13 @@ class Extent:
     """A run of bytes in a file: where a layer lies, perhaps compressed.
 
     Attributes:
-        path: The file.
+        path: The file; or a folder, in which ``name`` is the file.
         offset: Where in it the bytes begin.
         size: How many there are.
-        name: What the archive calls it, for messages.
+        name: What the archive calls it.
         entries_estimate: How many entries there may be, from a sample.
+        digest: What the bytes must be, as they lie there; None if nobody says.
+        absence: Why the archive names it and does not hold it, as the rest of a sentence; empty if it does.
     """
 
     path: str
@@ -26,11 +30,31 @@ class Extent:
     size: int
     name: str
     entries_estimate: int = 0
+    digest: Digest | None = None
+    absence: str = ""
 
     @property
     def cost(self) -> int:
         """How long it takes to unpack, in bytes: making a file takes as long as writing that many."""
         return self.size + _BYTES_PER_ENTRY * self.entries_estimate
+
+
+class MemberReader(Protocol):
+    """An archive's members, by name."""
+
+    archive: str
+
+    def has(self, name: str) -> bool:
+        """Tell whether there is a member of that name."""
+
+    def names(self) -> list[str]:
+        """Return the names of all members."""
+
+    def extent(self, unsafe_name: str) -> Extent:
+        """Return where a member lies; ArchiveError if it is not there."""
+
+    def read_json(self, unsafe_name: str) -> bytes:
+        """Return a member's bytes, bounded; ArchiveError if it is not there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,12 +66,35 @@ class ArchivedImage:
         config: The image config as the archive has it; for a legacy archive, the JSON of the leaf layer.
         layers: Root layer first.
         diff_ids: The config's claim, one for each layer; None in a legacy archive, which makes none.
+        unsafe_tags: What the archive calls it that is no name by itself, such as ``latest``.
+        digests: Of its manifest, and of the indexes that led there.
     """
 
     unsafe_names: tuple[str, ...]
     config: bytes
     layers: tuple[Extent, ...]
     diff_ids: tuple[DiffID, ...] | None
+    unsafe_tags: tuple[str, ...] = ()
+    digests: tuple[Digest, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class RefusedImage:
+    """Something in an archive that cannot be put; that matters only if it is what would be put.
+
+    Attributes:
+        unsafe_names: The names the archive gives it.
+        unsafe_tags: What else it calls it.
+        digests: What it may be selected by.
+        error: Why it cannot be put.
+        is_artifact: Whether it is no image at all, but a signature, a list of contents or the like.
+    """
+
+    unsafe_names: tuple[str, ...]
+    unsafe_tags: tuple[str, ...]
+    digests: tuple[Digest, ...]
+    error: ArchiveError
+    is_artifact: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,3 +103,4 @@ class ArchiveIndex:
 
     path: str
     images: tuple[ArchivedImage, ...]
+    refused: tuple[RefusedImage, ...] = ()

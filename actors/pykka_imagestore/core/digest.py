@@ -10,6 +10,7 @@ Digest = NewType("Digest", str)
 DiffID = NewType("DiffID", str)
 """sha256 of a layer's uncompressed tar: a layer's only identity, computed and never believed."""
 
+_BLOB = re.compile(r"sha256:[a-f0-9]{64}|sha512:[a-f0-9]{128}")
 _SHA256 = re.compile(r"sha256:[a-f0-9]{64}")
 
 
@@ -21,6 +22,32 @@ def sha256(data: bytes) -> Digest:
 def is_sha256(unsafe_text: object) -> bool:
     """Tell whether a value is a well-formed sha256 digest."""
     return isinstance(unsafe_text, str) and _SHA256.fullmatch(unsafe_text) is not None
+
+
+def is_blob_digest(unsafe_text: object) -> bool:
+    """Tell whether a value is a well-formed digest that a blob may have: sha256 or sha512.
+
+    Spec:
+        OCI image-spec v1.1 descriptor.md, "Registered Algorithms".
+    """
+    return isinstance(unsafe_text, str) and _BLOB.fullmatch(unsafe_text) is not None
+
+
+def hasher(digest: Digest) -> hashlib._Hash:
+    """Return what computes digests of the same algorithm."""
+    return hashlib.new(digest.partition(":")[0])
+
+
+def digest_like(digest: Digest, data: bytes) -> Digest:
+    """Return the digest of ``data``, of the same algorithm as another one."""
+    computed = hasher(digest)
+    computed.update(data)
+    return digest_of(computed)
+
+
+def digest_of(computed: hashlib._Hash) -> Digest:
+    """Return what was computed as a digest."""
+    return Digest(f"{computed.name}:{computed.hexdigest()}")
 
 
 def directory_name(digest: str) -> str:

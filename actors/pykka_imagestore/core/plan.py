@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from pykka_imagestore.core.archive import ArchivedImage, ArchiveIndex
+from pykka_imagestore.core.archive import ArchivedImage, ArchiveIndex, RefusedImage
 from pykka_imagestore.core.digest import sha256
 from pykka_imagestore.core.image_name import ImageName
-from pykka_imagestore.errors import AmbiguousImageError, InvalidNameError
+from pykka_imagestore.errors import AmbiguousImageError, InvalidNameError, shown
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,39 +25,58 @@ def plan_put(index: ArchiveIndex, name: ImageName | None, select: str | None = N
     Args:
         index: What the archive holds.
         name: The name to put one image under; None puts each image under every name that it has.
-        select: Which image, where there are several: one of its names, its config digest, or the first 12 or more
-            hex digits of that.
+        select: Which image, where there are several: one of its names or tags, the digest of its config or manifest,
+            or the first 12 or more hex digits of that.
 
     Returns:
         At least one image, each with at least one name.
 
     Raises:
         AmbiguousImageError: No image, or more than one, can be meant; or one has no name to be put under.
+        ArchiveError: What is meant cannot be put.
     """
     images = index.images if select is None else _select(index, select)
+    named = tuple(image for image in images if name is not None and name.key in _keys(image.unsafe_names))
+    if select is None and len(named) != 1:
+        _refuse_what_is_meant_too(index)
     if name is None:
         return tuple(PlannedImage(_own_names(index, image), image) for image in images)
-    if len(images) > 1:
-        images = tuple(image for image in images if name.key in _keys(image)) or images
+    images = named or images
     if len(images) > 1:
         reason = f"it is not clear which of its {len(images)} images {name.stored} is; select one"
-        raise AmbiguousImageError(index.path, reason, _choices(index.images))
+        raise AmbiguousImageError(index.path, reason, _choices(index))
     return (PlannedImage((name.stored,), images[0]),)
+
+
+def _refuse_what_is_meant_too(index: ArchiveIndex) -> None:
+    """Refuse an archive where all is meant and not all can be put; artifacts beside images are passed over."""
+    for refused in index.refused:
+        if not refused.is_artifact or not index.images:
+            raise refused.error
 
 
 def _select(index: ArchiveIndex, select: str) -> tuple[ArchivedImage, ...]:
     images = tuple(image for image in index.images if _is_meant(image, select))
-    if not images:
-        raise AmbiguousImageError(index.path, f"no image in it is {select!r}", _choices(index.images))
-    return images
+    if images:
+        return images
+    for refused in index.refused:
+        if _is_named(refused, select):
+            raise refused.error
+    raise AmbiguousImageError(index.path, f"no image in it is {select!r}", _choices(index))
 
 
 def _is_meant(image: ArchivedImage, select: str) -> bool:
-    digest = sha256(image.config)
-    if select == digest or (len(select) >= 12 and digest.removeprefix("sha256:").startswith(select)):
+    return _is_named(image, select) or any(
+        select == digest or (len(select) >= 12 and digest.partition(":")[2].startswith(select))
+        for digest in (sha256(image.config), *image.digests)
+    )
+
+
+def _is_named(image: ArchivedImage | RefusedImage, select: str) -> bool:
+    if select in image.unsafe_tags or select in image.digests:
         return True
     try:
-        return ImageName.parse(select).key in _keys(image)
+        return ImageName.parse(select).key in _keys(image.unsafe_names)
     except InvalidNameError:
         return False
 
@@ -69,16 +88,17 @@ def _own_names(index: ArchiveIndex, image: ArchivedImage) -> tuple[str, ...]:
             names.append(ImageName.parse(unsafe_name).stored)
         except InvalidNameError as error:
             reason = f"{error}; name the image yourself"
-            raise AmbiguousImageError(index.path, reason, _choices(index.images)) from error
+            raise AmbiguousImageError(index.path, reason, _choices(index)) from error
     if not names:
-        reason = f"image {sha256(image.config)} has no name; name it yourself"
-        raise AmbiguousImageError(index.path, reason, _choices(index.images))
+        only = f", only the tag {shown(image.unsafe_tags[0])}" if image.unsafe_tags else ""
+        reason = f"image {sha256(image.config)} has no name{only}; name it yourself"
+        raise AmbiguousImageError(index.path, reason, _choices(index))
     return tuple(dict.fromkeys(names))
 
 
-def _keys(image: ArchivedImage) -> set[str]:
+def _keys(unsafe_names: Sequence[str]) -> set[str]:
     keys = set()
-    for unsafe_name in image.unsafe_names:
+    for unsafe_name in unsafe_names:
         try:
             keys.add(ImageName.parse(unsafe_name).key)
         except InvalidNameError:
@@ -86,5 +106,7 @@ def _keys(image: ArchivedImage) -> set[str]:
     return keys
 
 
-def _choices(images: Sequence[ArchivedImage]) -> tuple[str, ...]:
-    return tuple(", ".join(image.unsafe_names) or str(sha256(image.config)) for image in images)
+def _choices(index: ArchiveIndex) -> tuple[str, ...]:
+    return tuple(
+        ", ".join(image.unsafe_names or image.unsafe_tags) or str(sha256(image.config)) for image in index.images
+    )

@@ -18,7 +18,7 @@ from typing import BinaryIO, Protocol, cast
 from isal import igzip, igzip_lib
 
 from pykka_imagestore.core.archive import Extent
-from pykka_imagestore.core.digest import DiffID
+from pykka_imagestore.core.digest import DiffID, Digest, digest_of, hasher
 from pykka_imagestore.core.limits import DEFAULT_LIMITS
 from pykka_imagestore.core.tar import OverLimitError, TarError
 
@@ -30,7 +30,8 @@ else:
 BLOCK_BYTES = 256 * 1024
 MAX_ZSTD_WINDOW_LOG = 25  # the decoder keeps 32 MiB
 
-_GZIP, _XZ, _ZSTD = b"\x1f\x8b", b"\xfd7zXZ\0", b"\x28\xb5\x2f\xfd"
+_GZIP, _XZ = b"\x1f\x8b", b"\xfd7zXZ\0"
+_ZSTD = re.compile(rb"\x28\xb5\x2f\xfd|[\x50-\x5f]\x2a\x4d\x18")  # a frame, or one to skip: pzstd begins so
 _BZIP2 = re.compile(rb"BZh[1-9](1AY&SY|\x17rE8P\x90)")  # with its first block's, since a tar may begin with "BZh"
 MAGIC_BYTES = 10
 _GZIP_ERROR = cast(type[Exception], igzip_lib.IsalError)  # its stub says that it is an instance
@@ -47,11 +48,18 @@ class Readable(Protocol):
 
 
 class ExtentFile(io.RawIOBase):
-    """An extent of a file as a file of its own. ``position`` counts the bytes read."""
+    """An extent of a file as a file of its own. ``position`` counts the bytes read.
 
-    def __init__(self, descriptor: int, extent: Extent) -> None:
+    Args:
+        descriptor: The open file.
+        extent: Which part of it.
+        computed: Computes the digest of what is read; None if nobody asks.
+    """
+
+    def __init__(self, descriptor: int, extent: Extent, computed: hashlib._Hash | None = None) -> None:
         self._descriptor = descriptor
         self._offset, self._size = extent.offset, extent.size
+        self._computed = computed
         self.position = 0
 
     def readable(self) -> bool:
@@ -63,6 +71,8 @@ class ExtentFile(io.RawIOBase):
         left = self._size - self.position
         data = os.pread(self._descriptor, left if size < 0 else min(size, left), self._offset + self.position)
         self.position += len(data)
+        if self._computed is not None:
+            self._computed.update(data)
         return data
 
     def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
@@ -74,7 +84,7 @@ class ExtentFile(io.RawIOBase):
 
 def is_compressed(magic: bytes) -> bool:
     """Tell from a file's first bytes whether it is of a compression that we read."""
-    return magic.startswith((_GZIP, _XZ, _ZSTD)) or _BZIP2.match(magic) is not None
+    return magic.startswith((_GZIP, _XZ)) or bool(_ZSTD.match(magic) or _BZIP2.match(magic))
 
 
 def inflate(file: BinaryIO | io.RawIOBase, magic: bytes, decoder_bytes: int = DEFAULT_LIMITS.decoder_bytes) -> Readable:
@@ -86,7 +96,7 @@ def inflate(file: BinaryIO | io.RawIOBase, magic: bytes, decoder_bytes: int = DE
     source = cast(BinaryIO, file)
     if magic.startswith(_GZIP):
         return cast(Readable, igzip.open(source))  # type: ignore[no-untyped-call]
-    if magic.startswith(_ZSTD):
+    if _ZSTD.match(magic):
         options = {int(zstd.DecompressionParameter.window_log_max): MAX_ZSTD_WINDOW_LOG}
         return cast(Readable, zstd.ZstdFile(source, options=options))
     if magic.startswith(_XZ):
@@ -176,8 +186,11 @@ class LayerStream:
         on_block: Callable[[], object],
         decoder_bytes: int = DEFAULT_LIMITS.decoder_bytes,
     ) -> None:
-        self._file = ExtentFile(descriptor, extent)
         magic = os.pread(descriptor, min(MAGIC_BYTES, extent.size), extent.offset)
+        # What is not compressed is hashed once.
+        self._is_plain_sha256 = not is_compressed(magic) and (extent.digest or "").startswith("sha256:")
+        self._blob = None if extent.digest is None or self._is_plain_sha256 else hasher(extent.digest)
+        self._file = ExtentFile(descriptor, extent, self._blob)
         self._source = inflate(self._file, magic, decoder_bytes)
         self._on_block = on_block
         self._hash = hashlib.sha256()
@@ -193,6 +206,17 @@ class LayerStream:
     def diff_id(self) -> DiffID:
         """Return the digest of what was read so far."""
         return DiffID(f"sha256:{self._hash.hexdigest()}")
+
+    def blob_digest(self) -> Digest | None:
+        """Read what is left of the layer as it is stored, and return that one's digest; None if nobody asks."""
+        if self._is_plain_sha256:
+            self.drain()
+            return Digest(self.diff_id())
+        if self._blob is None:
+            return None
+        while self._file.read(BLOCK_BYTES):
+            self._on_block()
+        return digest_of(self._blob)
 
     def take(self, size: int) -> bytes:
         """Return the next ``size`` bytes; fewer only at the end."""

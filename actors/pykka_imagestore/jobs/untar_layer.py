@@ -19,6 +19,7 @@ from pykka_imagestore.core.tar import BLOCK, EscapeError, OverLimitError, TarErr
 from pykka_imagestore.errors import DigestMismatchError, EscapingEntryError, LayerError, LimitError, NoSpaceError
 from pykka_imagestore.jobs.attributes import Outcome
 from pykka_imagestore.jobs.extractor import Extractor
+from pykka_imagestore.jobs.folder import open_extent
 from pykka_imagestore.jobs.guard import Guard, free_bytes, require_space
 from pykka_imagestore.jobs.helpers import Helpers, wait_for_helpers
 from pykka_imagestore.jobs.sandbox import Sandbox
@@ -80,7 +81,8 @@ def untar_layer(request: UntarLayer) -> LayerCounts:
 
     Raises:
         LayerError: An entry is malformed, hostile, past a limit or not supported.
-        DigestMismatchError: The layer is not the one expected.
+        DigestMismatchError: The layer is not the one expected, or its bytes are not those that the archive names.
+        ArchiveError: It lay in a folder, and is no file there any more.
         NoSpaceError: The disk is full, or would be.
         OSError: The disk failed.
         In each case ``target`` is gone.
@@ -134,8 +136,12 @@ def unpack(
         extractor = Extractor(root, outcome, limits, helpers)
         try:
             _extract_all(layer, stream, extractor, limits)
+        except LayerError:
+            _check_blob(layer, stream)  # bytes that are not the publisher's are no fault of the image
+            raise
         finally:
             extractor.close()
+        _check_blob(layer, stream)
     found = stream.diff_id()
     if diff_id is not None and found != diff_id:
         raise DigestMismatchError(layer.path, f"layer {layer.name}", diff_id, found)
@@ -150,7 +156,7 @@ def hash_layer(layer: Extent, limits: Limits = DEFAULT_LIMITS) -> DiffID:
     Raises:
         LayerError: It cannot be inflated, or to more than the limits allow.
     """
-    file = os.open(layer.path, os.O_RDONLY | os.O_CLOEXEC)
+    file = open_extent(layer)
     try:
         ticker = _Ticker(Guard(limits, None), Outcome(), None)
         stream = ticker.stream = LayerStream(file, layer, ticker.tick, limits.decoder_bytes)
@@ -160,6 +166,12 @@ def hash_layer(layer: Extent, limits: Limits = DEFAULT_LIMITS) -> DiffID:
         raise _refusal(layer, None, b"", error) from error
     finally:
         os.close(file)
+
+
+def _check_blob(layer: Extent, stream: LayerStream) -> None:
+    found = stream.blob_digest()
+    if found is not None and layer.digest is not None and found != layer.digest:
+        raise DigestMismatchError(layer.path, f"blob {layer.name}", layer.digest, found)
 
 
 @contextmanager
@@ -173,7 +185,7 @@ def _helped(address: str | None, root: int, outcome: Outcome) -> Iterator[Helper
 
 @contextmanager
 def _opened(layer: Extent, rootfs: Path) -> Iterator[tuple[int, int]]:
-    file = os.open(layer.path, os.O_RDONLY | os.O_CLOEXEC)
+    file = open_extent(layer)
     try:
         root = os.open(rootfs, FOLDER_FLAGS)
         try:

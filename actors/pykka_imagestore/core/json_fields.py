@@ -1,0 +1,100 @@
+"""JSON out of an archive, checked field by field; what is wrong becomes a sentence that names the field."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from typing import Any
+
+from pykka_imagestore.errors import ArchiveError, shown
+
+MAX_ITEMS = 1000  # of a list of strings
+MAX_NESTING = 100
+
+
+def parse_json(archive: str, data: bytes, name: str) -> Any:
+    """Parse the JSON of a member.
+
+    Args:
+        archive: Path of the archive, for the sentence.
+        name: What the archive calls the member.
+
+    Raises:
+        ArchiveError: It is no JSON, or nested deeper than anything sound.
+    """
+    try:
+        document = json.loads(data)
+    except (ValueError, RecursionError) as error:
+        raise ArchiveError(archive, f"{shown(name)} is no JSON: {error}") from error
+    if _is_nested(document, MAX_NESTING):
+        raise ArchiveError(archive, f"{shown(name)} has JSON nested more than {MAX_NESTING} deep")
+    return document
+
+
+def expect_object(archive: str, value: object, where: str) -> dict[str, Any]:
+    """Return a value that must be an object.
+
+    Raises:
+        ArchiveError: It is none.
+    """
+    if not isinstance(value, dict):
+        raise ArchiveError(archive, f"{where} should be an object, but is {shape(value)}")
+    return value
+
+
+def expect_list(archive: str, value: object, where: str, limit: int = MAX_ITEMS) -> list[Any]:
+    """Return a value that must be a list; null, as Go writes an empty one, is empty.
+
+    Raises:
+        ArchiveError: It is none, or has more items than ``limit``.
+    """
+    if value is None:
+        return []
+    if not isinstance(value, list):
+        raise ArchiveError(archive, f"{where} should be a list, but is {shape(value)}")
+    if len(value) > limit:
+        raise ArchiveError(archive, f"{where} has {len(value)} items; {limit} is the limit")
+    return value
+
+
+def expect_text(archive: str, value: object, where: str) -> str:
+    """Return a value that must be a string.
+
+    Raises:
+        ArchiveError: It is none.
+    """
+    if not isinstance(value, str):
+        raise ArchiveError(archive, f"{where} should be a string, but is {shape(value)}")
+    return value
+
+
+def expect_texts(archive: str, value: object, where: str) -> tuple[str, ...]:
+    """Return a value that must be a list of strings, or null.
+
+    Raises:
+        ArchiveError: It is none, or too long.
+    """
+    return tuple(expect_text(archive, item, where) for item in expect_list(archive, value, where))
+
+
+def shape(value: object) -> str:
+    """Return what a JSON value is, for a sentence."""
+    if value is None:
+        return "missing or null"
+    if isinstance(value, list):
+        return f"a list of {len(value)}"
+    return {dict: "an object", str: "a string", bool: "true or false"}.get(type(value), "a number")
+
+
+def _is_nested(document: object, levels: int) -> bool:
+    """Tell whether values lie deeper than that; what is written again later must not exhaust the stack there."""
+    values = [document]
+    for _ in range(levels):
+        values = [below for value in values for below in _parts(value)]
+    return bool(values)
+
+
+def _parts(value: object) -> Iterable[object]:
+    if isinstance(value, dict):
+        return value.values()
+    return value if isinstance(value, list) else ()

@@ -1,0 +1,155 @@
+"""The members of an archive that is a folder, an OCI image layout: each opened component by component.
+
+No symbolic link in the folder is followed, and only regular files are opened: so nothing outside is reached, and
+nothing is waited for.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+
+from pykka_imagestore.core.archive import Extent
+from pykka_imagestore.core.tar import TarError, clean_path
+from pykka_imagestore.errors import ArchiveError, shown
+from pykka_imagestore.jobs.members import JsonBudget, estimate_entries
+
+_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+_NOT_FOUND = frozenset({errno.ENOENT, errno.ENAMETOOLONG})
+_NO_FILE = frozenset({errno.ELOOP, errno.ENOTDIR})
+
+
+class FolderMembers:
+    """The files in a folder, by name.
+
+    Args:
+        archive: Path of the folder; a symbolic link there, or above, is the caller's and is followed.
+        folder: The open folder.
+    """
+
+    def __init__(self, archive: str, folder: int) -> None:
+        self.archive = archive
+        self._folder = folder
+        self._budget = JsonBudget(archive)
+
+    def names(self) -> list[str]:
+        """Return nothing: names tell only the form before Docker 1.10, which comes as a tar."""
+        return []
+
+    def has(self, name: str) -> bool:
+        """Tell whether there is something of that name, whatever it is."""
+        try:
+            os.close(self._open(name))
+        except FileNotFoundError:
+            return False
+        except ArchiveError:
+            return True
+        return True
+
+    def extent(self, unsafe_name: str) -> Extent:
+        """Return a member as an extent of the folder.
+
+        Raises:
+            ArchiveError: There is no such member, or it is no regular file, or lies behind a symbolic link.
+        """
+        try:
+            file = self._open(unsafe_name)
+        except FileNotFoundError:
+            raise ArchiveError(self.archive, f"it has no member {shown(unsafe_name)}") from None
+        try:
+            return Extent(self.archive, 0, os.fstat(file).st_size, unsafe_name)
+        finally:
+            os.close(file)
+
+    def read_json(self, unsafe_name: str) -> bytes:
+        """Return the bytes of a member that holds JSON, bounded.
+
+        Raises:
+            ArchiveError: As ``extent``; or it is larger than JSON here may be, by itself or with all before.
+        """
+        extent = self.extent(unsafe_name)
+        self._budget.spend(extent)
+        file = self._open(unsafe_name)
+        try:
+            return os.pread(file, extent.size, 0)
+        finally:
+            os.close(file)
+
+    def estimate_entries(self, layer: Extent) -> int:
+        """Estimate a layer's entries."""
+        file = self._open(layer.name)
+        try:
+            return estimate_entries(file, 0, layer.size)
+        finally:
+            os.close(file)
+
+    def _open(self, unsafe_name: str) -> int:
+        return _open_below(self._folder, self.archive, unsafe_name)
+
+
+def open_extent(extent: Extent) -> int:
+    """Open the file that an extent lies in, for reading.
+
+    Raises:
+        ArchiveError: It lies in a folder, and is no regular file there any more.
+        OSError: It cannot be opened.
+    """
+    file = os.open(extent.path, os.O_RDONLY | os.O_CLOEXEC)
+    if not stat.S_ISDIR(os.fstat(file).st_mode):
+        return file
+    try:
+        return _open_below(file, extent.path, extent.name)
+    finally:
+        os.close(file)
+
+
+def _open_below(folder: int, archive: str, unsafe_name: str) -> int:
+    """Open a regular file below a folder.
+
+    Raises:
+        FileNotFoundError: There is nothing of that name.
+        ArchiveError: The name is none, or what it names is no regular file.
+    """
+    parts = _parts(archive, unsafe_name)
+    below = os.dup(folder)
+    try:
+        for part in parts[:-1]:
+            above, below = below, os.open(part, _FOLDER, dir_fd=below)
+            os.close(above)
+        return _open_file(below, archive, unsafe_name, parts[-1])
+    except OSError as error:
+        if error.errno in _NOT_FOUND:
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), unsafe_name) from error
+        if error.errno in _NO_FILE:
+            raise _no_file(archive, unsafe_name) from error
+        raise
+    finally:
+        os.close(below)
+
+
+def _open_file(folder: int, archive: str, unsafe_name: str, base: bytes) -> int:
+    # Looked at before: to open a device may be to use it.
+    if not stat.S_ISREG(os.stat(base, dir_fd=folder, follow_symlinks=False).st_mode):
+        raise _no_file(archive, unsafe_name)
+    file = os.open(base, _FILE, dir_fd=folder)
+    if not stat.S_ISREG(os.fstat(file).st_mode):
+        os.close(file)
+        raise _no_file(archive, unsafe_name)
+    return file
+
+
+def _parts(archive: str, unsafe_name: str) -> list[bytes]:
+    try:
+        name = clean_path(unsafe_name.encode("utf-8", "surrogateescape"))
+    except (TarError, UnicodeEncodeError) as error:
+        raise ArchiveError(archive, f"it names a member {shown(unsafe_name)} that is no path in it") from error
+    if not name or b"\0" in name:
+        raise ArchiveError(archive, f"it names a member {shown(unsafe_name)} that is no path in it")
+    return name.split(b"/")
+
+
+def _no_file(archive: str, unsafe_name: str) -> ArchiveError:
+    reason = f"its member {shown(unsafe_name)} is no regular file; symbolic links in a folder are not followed"
+    return ArchiveError(archive, reason)
