@@ -34,6 +34,12 @@ ATTACKS = {
         "layer_bytes",
         "entry 1 'f1' brings the layer to",
     ),
+    "segments": (
+        b"".join(tars.gnu_sparse(b"f%d" % n, 999, [(4 * at, 1) for at in range(40)], b"x" * 40) for n in range(3)),
+        Limits(segments=100),
+        "segments",
+        "entry 2 'f2' brings the layer to 120 segments of sparse files; 100 is the limit",
+    ),
     "entries": (MANY, Limits(entries=999), "entries", "entry 999 is one more than 999 entries"),
     "depth": (DEEP, Limits(), "depth", "lies below 300 folders; 256 is the limit"),
     "extension header": (

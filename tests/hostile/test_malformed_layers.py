@@ -129,6 +129,38 @@ def test_layer_cut_off_anywhere_is_a_part_of_it_or_refused(tmp_path, offset):
         assert cut.kinds.items() <= whole.items()
 
 
+EVERY_FORM = b"".join(
+    [
+        SMALL[:-1024],
+        *(
+            make(b"sparse " + form.encode(), 9000, [(0, 3), (8192, 800)], b"s" * 803)
+            for form, make in tars.SPARSE.items()
+        ),
+        tars.gnu_sparse(b"sparse in many pieces", 90_000, [(number * 1024, 2) for number in range(60)], b"s" * 120),
+        tars.pax({b"comment": b"x" * 600}, tars.PAX_GLOBAL),
+        tars.file(b"end"),
+    ]
+)
+
+
+@settings(max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.integers(0, len(EVERY_FORM) // 512 - 1), st.sampled_from([0, 0, 1, 511]))
+def test_layer_cut_off_at_any_byte_is_refused_or_ends_between_two_entries(tmp_path, block, rest):
+    whole = unpack_layer(EVERY_FORM, tmp_path).nodes
+    cut = EVERY_FORM[: block * 512 + rest]
+
+    try:
+        unpacked = unpack_layer(cut, tmp_path)
+    except LayerError:
+        assert not (tmp_path / "layer").exists()
+    else:
+        files = {path: node for path, node in unpacked.nodes.items() if node.kind == "f"}
+        assert {path: node.content for path, node in files.items()}.items() <= {
+            path: node.content for path, node in whole.items()
+        }.items()
+        assert unpacked.counts.diff_id == f"sha256:{hashlib.sha256(cut).hexdigest()}"
+
+
 @pytest.mark.parametrize(
     "offset", [n for n in range(0, len(SMALL) - 1024, 512) if SMALL[n + 257 : n + 262] == b"ustar"]
 )

@@ -19,6 +19,16 @@ from trees import describe
 pytestmark = pytest.mark.root
 
 BIRTHDAY = 1_700_000_000 * 10**9
+# In all, shared out among the packers: TREES=1000 for a thousand.
+TREES = int(os.environ.get("TREES", "200"))
+
+
+@dataclass(frozen=True)
+class Holes:
+    """A file with holes: its size, and what is where."""
+
+    size: int
+    pieces: dict[int, bytes]
 
 
 @dataclass(frozen=True)
@@ -26,10 +36,11 @@ class Described:
     """What a node of a random tree is to be.
 
     Attributes:
-        what: Bytes of a file, target of a symlink, entries of a folder by name, kind and number of a device.
+        what: Bytes of a file, a file with holes, target of a symlink, entries of a folder by name, or kind and number
+            of a device.
     """
 
-    what: bytes | str | dict | tuple
+    what: bytes | Holes | str | dict | tuple
     mode: int
     owner: tuple[int, int]
     mtime_ns: int
@@ -45,12 +56,16 @@ class Packer:
         nanoseconds: Whether its times are exact.
         xattrs: Whether it keeps extended attributes.
         long: Whether it keeps long names.
+        special: Whether it keeps devices.
+        holes: Whether it keeps files with holes.
     """
 
     pack: object
     nanoseconds: bool = False
     xattrs: bool = False
     long: bool = True
+    special: bool = True
+    holes: bool = True
 
 
 def gnu_tar(form, *options):
@@ -88,7 +103,18 @@ PACKERS = {
     "GNU tar, posix": Packer(gnu_tar("posix", *ALL_XATTRS), nanoseconds=True, xattrs=True),
     "GNU tar, ustar": Packer(gnu_tar("ustar"), long=False),
     "GNU tar, oldgnu": Packer(gnu_tar("oldgnu")),
-    "bsdtar, pax": Packer(bsdtar("pax"), nanoseconds=True, xattrs=True),
+    "GNU tar, v7": Packer(gnu_tar("v7"), long=False, special=False),
+    "GNU tar, sparse gnu": Packer(gnu_tar("gnu", "--sparse")),
+    "GNU tar, sparse oldgnu": Packer(gnu_tar("oldgnu", "--sparse", "--hole-detection=raw")),
+    **{
+        f"GNU tar, sparse {version}": Packer(
+            gnu_tar("posix", "--sparse", f"--sparse-version={version}", *ALL_XATTRS), nanoseconds=True, xattrs=True
+        )
+        for version in ("0.0", "0.1", "1.0")
+    },
+    # It cuts the name of a file with holes that is long and not UTF-8: what it unpacks then is not what it packed.
+    "bsdtar, pax": Packer(bsdtar("pax"), nanoseconds=True, xattrs=True, holes=False),
+    "bsdtar, pax with holes": Packer(bsdtar("pax"), nanoseconds=True, xattrs=True, long=False),
     "bsdtar, gnutar": Packer(bsdtar("gnutar")),
     "bsdtar, ustar": Packer(bsdtar("ustar"), long=False),
     "tarfile, pax": Packer(python_tarfile(tarfile.PAX_FORMAT), nanoseconds=True),
@@ -105,6 +131,10 @@ times = st.sampled_from([0, BIRTHDAY, BIRTHDAY + 250_000_000, 2**32 * 10**9 + 50
 attributes = st.dictionaries(st.sampled_from(["user.a", "trusted.b"]), st.binary(min_size=1, max_size=5), max_size=2)
 targets = st.sampled_from(["a", "../b", "/etc/passwd", "no where", "t" * 99])
 devices = st.sampled_from([(stat.S_IFCHR, 1, 3), (stat.S_IFBLK, 7, 200), (stat.S_IFIFO, 0, 0)])
+pieces = st.dictionaries(
+    st.integers(0, 60).map(lambda block: block * 4096), st.binary(min_size=1, max_size=9), max_size=9
+)
+holes = st.builds(Holes, st.integers(0, 300_000), pieces)
 bodies = st.binary(max_size=8) | st.integers(500, 1100).map(lambda size: b"x" * size)
 
 
@@ -112,12 +142,12 @@ def nodes(what, xattrs):
     return st.builds(Described, what, modes, owners, times, xattrs)
 
 
-def trees(names):
+def trees(names, bodies, others):
     def folders(below):
         return nodes(st.dictionaries(names, below, max_size=4), attributes)
 
     no_attributes = st.just({})
-    leaves = nodes(bodies, attributes) | nodes(targets | devices, no_attributes)
+    leaves = nodes(bodies, attributes) | nodes(others, no_attributes)
     return folders(st.recursive(leaves, folders, max_leaves=8))
 
 
@@ -130,6 +160,12 @@ def make(path, node, files):
     elif isinstance(node.what, bytes):
         with open(path, "wb") as file:
             file.write(node.what)
+        files.append(path)
+    elif isinstance(node.what, Holes):
+        with open(path, "wb") as file:
+            for offset, piece in node.what.pieces.items():
+                os.pwrite(file.fileno(), piece, offset)
+            file.truncate(node.what.size)
         files.append(path)
     elif isinstance(node.what, str):
         os.symlink(node.what, path)
@@ -173,8 +209,14 @@ def test_unpacked_tree_is_the_tree_that_was_packed(packer):
     if shutil.which(tool) is None:
         pytest.skip(f"there is no {tool} here")
 
-    @settings(max_examples=20)
-    @given(trees(long_names if PACKERS[packer].long else short_names), st.lists(st.integers(0, 50), max_size=3))
+    names = long_names if PACKERS[packer].long else short_names
+    others = targets | devices if PACKERS[packer].special else targets
+
+    @settings(max_examples=-(-TREES // len(PACKERS)))
+    @given(
+        trees(names, bodies | holes if PACKERS[packer].holes else bodies, others),
+        st.lists(st.integers(0, 50), max_size=3),
+    )
     def check(tree, links):
         with tempfile.TemporaryDirectory() as place:
             packed_and_unpacked(PACKERS[packer], os.fsencode(place), tree, links)

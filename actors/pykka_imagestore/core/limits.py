@@ -17,10 +17,11 @@ class Limits:
         lookups: Folders opened to reach an entry's parent, on average, once it was a million: an entry whose parent
             is far from the last one's, or behind symlinks, takes many.
         inflate_ratio: Bytes that one compressed byte may become, once it was 1 GiB.
+        segments: Segments of all the sparse files of a layer.
         extension_bytes: Bytes of all the extension headers of one entry.
         xattrs: Extended attributes of one entry.
         decoder_bytes: Memory that an xz stream may ask for; ``xz -9`` asks for 65 MiB.
-        memory_bytes: Memory for the folders of a layer, which get their times last; 48 MiB are some 200,000 folders.
+        memory_bytes: Memory for the folders of a layer, which get their times last; 48 MiB are some 160,000 folders.
     """
 
     layer_bytes: int = 1 << 40
@@ -28,6 +29,7 @@ class Limits:
     depth: int = 256
     lookups: int = 32
     inflate_ratio: int = 200
+    segments: int = 1_000_000
     extension_bytes: int = 1 << 20
     xattrs: int = 64
     decoder_bytes: int = 80 << 20

@@ -80,7 +80,7 @@ class Extractor:
         self._pending: AbstractSet[bytes] = frozenset() if helpers is None else helpers.pending
         self._root = root
         self._limits = limits
-        self._lookups = self._memory_bytes = self._hole_bytes = 0
+        self._lookups = self._memory_bytes = self._hole_bytes = self._segments = 0
         self._folders: dict[bytes, int] = {b"": root}
         self._aliases: dict[bytes, bytes] = {}  # paths through symlinks, and where they lead
         self._followed: set[bytes] = set()  # those symlinks
@@ -184,7 +184,7 @@ class Extractor:
             file = self._attributes.create_file(entry, folder, name)
         try:
             if entry.sparse is not None:
-                self._count_holes(entry.sparse.size_bytes - entry.size, stream)
+                self._count_sparse(entry.sparse, entry.size, stream)
                 _write_sparse(entry.sparse, file, stream)
             elif entry.size:
                 stream.write_to(file, entry.size)
@@ -274,16 +274,21 @@ class Extractor:
         self._remember(path, _FolderTimes(mode if existed or mode != made_with else None, entry.mtime_ns))
 
     def _remember(self, path: bytes, times: _FolderTimes) -> None:
-        if path not in self._times:
-            self._memory_bytes += _FOLDER_BYTES + len(path)
-            if self._memory_bytes > self._limits.memory_bytes:
-                count = f"{len(self._times)} folders and their paths"
-                msg = f"is one folder too many: {count} take all of {self._limits.memory_bytes} bytes of memory"
-                raise OverLimitError(msg, "memory_bytes")
+        self._forget_folder(path)
         self._times[path] = times
+        self._memory_bytes += _memory_of(path, times)
+        if self._memory_bytes > self._limits.memory_bytes:
+            count = f"{len(self._times)} folders and their paths"
+            msg = f"is one folder too many: {count} take all of {self._limits.memory_bytes} bytes of memory"
+            raise OverLimitError(msg, "memory_bytes")
 
-    def _count_holes(self, size: int, stream: LayerStream) -> None:
-        self._hole_bytes += size
+    def _count_sparse(self, sparse: SparseMap, body_bytes: int, stream: LayerStream) -> None:
+        # A segment of one byte takes a block on disk, and as many system calls as a long one.
+        self._segments += len(sparse.segments)
+        if self._segments > self._limits.segments:
+            msg = f"brings the layer to {self._segments} segments of sparse files; {self._limits.segments} is the limit"
+            raise OverLimitError(msg, "segments")
+        self._hole_bytes += sparse.size_bytes - body_bytes
         total = self._hole_bytes + stream.size_bytes
         if total > self._limits.layer_bytes:
             msg = f"brings the layer to {total} bytes, holes included; {self._limits.layer_bytes} is the limit"
@@ -470,8 +475,9 @@ class Extractor:
             raise
 
     def _forget_folder(self, path: bytes) -> None:
-        if self._times.pop(path, None) is not None:
-            self._memory_bytes -= _FOLDER_BYTES + len(path)
+        times = self._times.pop(path, None)
+        if times is not None:
+            self._memory_bytes -= _memory_of(path, times)
 
     def _forget_folders(self) -> None:
         for path, folder in self._folders.items():
@@ -495,6 +501,11 @@ _OPAQUE_XATTRS: dict[layer_pb2.WhiteoutFormat, bytes] = {
     layer_pb2.OVERLAY_TRUSTED: b"trusted.overlay.opaque",
     layer_pb2.OVERLAY_USER: b"user.overlay.opaque",
 }
+
+
+def _memory_of(path: bytes, times: _FolderTimes) -> int:
+    # The path of an implicit folder goes into the layer's record too, as it is and serialized.
+    return _FOLDER_BYTES + len(path) * (4 if times.implicit else 1)
 
 
 def _write_sparse(sparse: SparseMap, file: int, stream: LayerStream) -> None:
