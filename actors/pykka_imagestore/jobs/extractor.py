@@ -104,7 +104,8 @@ class Extractor:
             OSError: The disk failed.
         """
         try:
-            self._extract(entry, stream)
+            if entry.kind != FILE or self._helpers is None or not self._hand_on(entry, stream, self._helpers):
+                self._extract(entry, stream)
         except (OSError, OverflowError, ValueError) as error:
             refusal = entry_fault(error)
             if refusal is None:
@@ -139,6 +140,7 @@ class Extractor:
         if place is None or name in _NO_NAMES:
             place, name = self._find_place(entry)
         folder, parent = place
+        self._settle(_join(parent, name))
         if folder < 0:
             stream.skip(entry.size)
         elif name[:4] == WHITEOUT_PREFIX:
@@ -147,13 +149,24 @@ class Extractor:
         elif entry.kind == FILE and name:
             self._make_file(entry, folder, parent, name, stream)
         elif name:
-            self._settle(_join(parent, name))
             self._make[entry.kind](entry, folder, parent, name)
         elif entry.kind == DIRECTORY:
             self._set_folder_metadata(entry, b"", existed=True)
         else:
             msg = "would replace the root folder"
             raise TarError(msg)
+
+    def _hand_on(self, entry: Entry, stream: LayerStream, helpers: Helpers) -> bool:
+        """Have a helper make a file, if whoever knows no other entry makes the same of it."""
+        above, _, name = entry.name.rpartition(b"/")
+        place = self._places.get(above)
+        if place is None or place is _NOWHERE or name in _NO_NAMES or name[:4] == WHITEOUT_PREFIX:
+            return False
+        path = _join(place[1], name)
+        self._settle(path)
+        if path in self._times or path in self._followed or entry.xattrs or entry.sparse:
+            return False
+        return helpers.take(entry, place[1], name, path, stream)
 
     def _find_place(self, entry: Entry) -> tuple[tuple[int, bytes], bytes]:
         """Return an entry's parent, descriptor and path, and its name in there; the name of the root is empty."""
@@ -175,8 +188,6 @@ class Extractor:
     # -- one method for each type
 
     def _make_file(self, entry: Entry, folder: int, parent: bytes, name: bytes, stream: LayerStream) -> None:
-        if self._helpers is not None and self._hand_on(entry, parent, name, stream, self._helpers):
-            return
         try:
             file = self._attributes.create_file(entry, folder, name)
         except FileExistsError:
@@ -191,13 +202,6 @@ class Extractor:
             self._attributes.finish_file(entry, _join(parent, name), file)
         finally:
             os.close(file)
-
-    def _hand_on(self, entry: Entry, parent: bytes, name: bytes, stream: LayerStream, helpers: Helpers) -> bool:
-        """Have a helper make a file, if whoever knows no other entry makes the same of it."""
-        path = _join(parent, name)
-        self._settle(path)
-        in_the_way = path in self._times or path in self._followed
-        return not (in_the_way or entry.xattrs or entry.sparse) and helpers.take(entry, parent, name, path, stream)
 
     def _make_directory(self, entry: Entry, folder: int, parent: bytes, name: bytes) -> None:
         existed = False

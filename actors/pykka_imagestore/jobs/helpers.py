@@ -28,7 +28,7 @@ from pathlib import Path
 from typing import Self
 
 from pykka_imagestore.core.tar import FILE, Entry, TarError
-from pykka_imagestore.jobs.attributes import MAX_ID, Attributes, Outcome
+from pykka_imagestore.jobs.attributes import Attributes, Outcome
 from pykka_imagestore.jobs.streams import LayerStream
 from pykka_imagestore.jobs.tree import FOLDER_FLAGS
 
@@ -37,7 +37,7 @@ MAX_HELPERS = 3  # more would wait for the leader, which parses about as fast as
 _PIECE_BYTES = 256 << 10
 _PIECE_FILES = 128
 _PIECES = 4  # of memory for each helper: one in work and some in wait
-_MAX_DEPTH = 64
+_LONGEST_PARENT = 512  # bytes, so at most half as many folders in one another
 _MAX_OPEN_FOLDERS = 128
 _ACK_BYTES = 64 << 10
 _SKIPPED_LOOKS = 16
@@ -205,10 +205,13 @@ class Helpers:
 
         No folder or whiteout has its path.
         """
-        if not self._hands or not _fits(entry, parent):
+        if not self._hands or len(parent) > _LONGEST_PARENT:
             return False
-        numbers = entry.mode, entry.uid, entry.gid, entry.mtime_ns, entry.size
-        head = _FILE.pack(len(parent), len(name), *numbers) + parent + name
+        try:
+            head = _FILE.pack(len(parent), len(name), entry.mode, entry.uid, entry.gid, entry.mtime_ns, entry.size)
+        except struct.error:
+            return False  # a number out of range, and the leader says what is wrong with it
+        head += parent + name
         size = len(head) + entry.size
         hand = self._hand
         if hand is None or hand.position + size > hand.end or hand.in_piece == _PIECE_FILES:
@@ -425,12 +428,6 @@ class _Helper:
             if path:
                 os.close(folder)
         self._folders = {b"": self._root}
-
-
-def _fits(entry: Entry, parent: bytes) -> bool:
-    """Tell whether an entry can be handed on; the leader says what is wrong with numbers that cannot."""
-    numbers = 0 <= entry.uid <= MAX_ID and 0 <= entry.gid <= MAX_ID and abs(entry.mtime_ns) < 1 << 63
-    return numbers and parent.count(b"/") < _MAX_DEPTH
 
 
 @contextlib.contextmanager
