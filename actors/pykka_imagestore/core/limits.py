@@ -21,7 +21,7 @@ class Limits:
         extension_bytes: Bytes of all the extension headers of one entry.
         xattrs: Extended attributes of one entry.
         decoder_bytes: Memory that an xz stream may ask for; ``xz -9`` asks for 65 MiB.
-        memory_bytes: Memory for the folders of a layer, which get their times last; 48 MiB are some 160,000 folders.
+        memory_bytes: Memory for the folders of a layer, which get their times last; 40 MiB are some 140,000 folders.
     """
 
     layer_bytes: int = 1 << 40
@@ -33,7 +33,7 @@ class Limits:
     extension_bytes: int = 1 << 20
     xattrs: int = 64
     decoder_bytes: int = 80 << 20
-    memory_bytes: int = 48 << 20
+    memory_bytes: int = 40 << 20
 
 
 DEFAULT_LIMITS: Final = Limits()
