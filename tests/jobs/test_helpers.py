@@ -47,6 +47,16 @@ def test_many_small_files(tmp_path):
     assert_same_as_alone(tmp_path, *a_tree(2000, 5000))
 
 
+def test_many_folders_that_nothing_makes_the_leader_wait_for(tmp_path):
+    files = (tars.file(b"d%d/f%d" % (number // 7, number), b"%d" % number * 300) for number in range(3000))
+
+    assert_same_as_alone(tmp_path, *files)
+
+
+def test_one_folder_of_many_files(tmp_path):
+    assert_same_as_alone(tmp_path, *(tars.file(b"d/f%d" % number, b"%d" % number * 300) for number in range(3000)))
+
+
 def test_files_larger_than_the_memory_that_is_shared(tmp_path):
     assert_same_as_alone(tmp_path, *a_tree(20, 5 << 20))
 

@@ -40,7 +40,6 @@ _PIECES = 4  # of memory for each helper: one in work and some in wait
 _LONGEST_PARENT = 512  # bytes, so at most half as many folders in one another
 _MAX_OPEN_FOLDERS = 128
 _ACK_BYTES = 64 << 10
-_SKIPPED_LOOKS = 16
 # A file: lengths of its folder's path and of its name, mode, owner, time, bytes of its body. Folder, name and body
 # follow, the body through as many pieces as it takes.
 _FILE = struct.Struct("=HHIIIqQ")
@@ -134,8 +133,9 @@ class _Hand:
         free: Where in the memory pieces for it may begin.
         sent: Where those begin that it is working on, in their order.
         files: The files that it has not finished: path, and the entry's index and name.
+        start: Where the piece being filled begins.
         position: Where the next bytes go.
-        end: Where the piece being filled ends.
+        end: Where the piece ends.
         in_piece: Files that end in that piece.
     """
 
@@ -143,6 +143,7 @@ class _Hand:
     free: list[int]
     sent: deque[int] = field(default_factory=deque)
     files: deque[tuple[bytes, int, bytes]] = field(default_factory=deque)
+    start: int = 0
     position: int = 0
     end: int = 0
     in_piece: int = 0
@@ -164,7 +165,8 @@ class Helpers:
         self._outcome = outcome
         self._hands: list[_Hand] = []
         self._hand: _Hand | None = None  # whose piece is being filled
-        self._looks_to_skip = 0
+        self._parent: bytes | None = None  # the folder of the last file
+        self._maker: _Hand | None = None  # of its files; None for the leader
         self._forgotten = 0
         self._descriptor = os.memfd_create("imagestore-files", os.MFD_CLOEXEC)
         os.ftruncate(self._descriptor, MAX_HELPERS * _PIECES * _PIECE_BYTES)
@@ -198,6 +200,7 @@ class Helpers:
             with contextlib.suppress(ConnectionError):  # gone already, as the first piece will tell
                 socket.send_fds(connection, [b"\0"], [self._descriptor, self._root])
             first = len(self._hands) * _PIECES
+            self._parent = None
             self._hands.append(_Hand(connection, [(first + piece) * _PIECE_BYTES for piece in range(_PIECES)]))
 
     def take(self, entry: Entry, parent: bytes, name: bytes, path: bytes, stream: LayerStream) -> bool:
@@ -205,23 +208,24 @@ class Helpers:
 
         No folder or whiteout has its path.
         """
-        if not self._hands or len(parent) > _LONGEST_PARENT:
+        if parent != self._parent:
+            self._parent = parent
+            self._maker = self._choose_maker()
+        hand = self._maker
+        if hand is None or len(parent) > _LONGEST_PARENT:
             return False
         try:
             head = _FILE.pack(len(parent), len(name), entry.mode, entry.uid, entry.gid, entry.mtime_ns, entry.size)
         except struct.error:
             return False  # a number out of range, and the leader says what is wrong with it
         head += parent + name
-        size = len(head) + entry.size
-        hand = self._hand
-        if hand is None or hand.position + size > hand.end or hand.in_piece == _PIECE_FILES:
-            hand = self._next_hand()
-            if hand is None:
-                return False
+        if hand.position + len(head) + entry.size > hand.end or hand.in_piece == _PIECE_FILES or hand is not self._hand:
+            self._send()
+            self._begin(hand)
         hand.files.append((path, entry.index, entry.name))
         hand.in_piece += 1
         self.pending.add(path)
-        if hand.position + size <= hand.end:
+        if hand.position + len(head) + entry.size <= hand.end:
             self._write(hand, head + stream.read_body(entry.size))
         else:
             self._write(hand, head)
@@ -246,25 +250,23 @@ class Helpers:
 
     # -- pieces
 
-    def _next_hand(self) -> _Hand | None:
-        """Send the piece that is full; begin one of the helper that has the least to do, if it can take any more."""
-        self._send()
-        hand = max(self._hands, key=lambda hand: len(hand.free))
-        if not hand.free:
-            if self._looks_to_skip:
-                self._looks_to_skip -= 1
-                return None
-            self._looks_to_skip = _SKIPPED_LOOKS  # a look costs as much as some part of a file
-            self._collect(block=False)
-            hand = max(self._hands, key=lambda hand: len(hand.free))
-        if not hand.free:
+    def _choose_maker(self) -> _Hand | None:
+        """Return who is to make a folder's files: the helper with the least to do, or the leader if all have enough.
+
+        A folder's files have one maker: two at once wait for each other, and long, since the kernel locks the folder
+        for each file. So the leader rather waits for the helper.
+        """
+        if not self._hands:
             return None
-        self._begin(hand)
-        return hand
+        self._collect(block=False)
+        hand = min(self._hands, key=lambda hand: len(hand.sent))
+        return hand if len(hand.sent) < _PIECES - 1 else None
 
     def _begin(self, hand: _Hand) -> None:
-        hand.position = hand.free[-1]
-        hand.end = hand.position + _PIECE_BYTES
+        while not hand.free:
+            self._collect(block=True)
+        hand.start = hand.position = hand.free.pop()
+        hand.end = hand.start + _PIECE_BYTES
         hand.in_piece = 0
         self._hand = hand
 
@@ -278,8 +280,6 @@ class Helpers:
         while size:
             if hand.position == hand.end:
                 self._send()
-                while not hand.free:
-                    self._collect(block=True)
                 self._begin(hand)
             step = min(size, hand.end - hand.position)
             self._write(hand, stream.read_body(step))
@@ -290,10 +290,9 @@ class Helpers:
         hand, self._hand = self._hand, None
         if hand is None:
             return
-        start = hand.free.pop()
-        hand.sent.append(start)
+        hand.sent.append(hand.start)
         try:
-            hand.socket.send(_PIECE.pack(start, hand.position - start, self._forgotten))
+            hand.socket.send(_PIECE.pack(hand.start, hand.position - hand.start, self._forgotten))
         except ConnectionError as error:
             raise HelperLostError from error
 
