@@ -274,6 +274,27 @@ class PutRequest:
         return (name, self.archive, self.sandbox, self.select, self.platform)
 
 
+class _HelpCall:
+    """A call for idle workers to help with one layer, made once."""
+
+    def __init__(self, pool: WorkerPool, address: str) -> None:
+        self.address = address
+        self._pool = pool
+        self._helpers: list[Future[None]] = []
+
+    def make(self) -> None:
+        """Call, unless that has been done."""
+        if not self._helpers:
+            wanted = min(self._pool.workers - 1, MAX_HELPERS)
+            self._helpers = [self._pool.run(help_unpack, HelpUnpack(self.address), idle=True) for _ in range(wanted)]
+
+    async def cancel(self) -> None:
+        """Stop who came; return when none is at work in the layer's folder any more."""
+        for helper in self._helpers:
+            helper.discard()
+        await await_all([undiscardable(helper) for helper in self._helpers])
+
+
 class LocalStoreActor(Actor):
     """Owns the tables of puts and layers in flight. Only its own thread touches them."""
 
@@ -299,6 +320,7 @@ class LocalStoreActor(Actor):
         self._recovery: Future[None] | None = None
         self._puts: SingleFlight[object, tuple[ImageInfo, ...]] = SingleFlight()
         self._layers: SingleFlight[DiffID, None] = SingleFlight()
+        self._calls: dict[DiffID, _HelpCall] = {}
         self._feeds: dict[object, ProgressFeed] = {}
         self._work: set[Future[Any]] = set()  # puts and layers that have not ended, discarded ones too
         self._deletions: set[Future[Any]] = set()
@@ -465,21 +487,18 @@ class LocalStoreActor(Actor):
 
     async def untar_layer(self, request: UntarLayer, diff_id: DiffID) -> LayerCounts:
         """Unpack a layer into staging, verified; a big one with the help of workers that have nothing else to do."""
-        if request.layer.cost < WORTH_HELP:
+        if request.layer.cost < WORTH_HELP or self._pool.workers == 1:
             return await self._untar_layer(request, diff_id)
-        address = f"{request.target}.helpers"
-        helpers = [
-            self._pool.run(help_unpack, HelpUnpack(address), idle=True)
-            for _ in range(min(self._pool.workers - 1, MAX_HELPERS))
-        ]
+        call = _HelpCall(self._pool, f"{request.target}.helpers")
+        self._calls[diff_id] = call
         try:
-            return await self._untar_layer(replace(request, helpers_at=address), diff_id)
+            return await self._untar_layer(replace(request, helpers_at=call.address), diff_id)
         except Exception as error:
-            for helper in helpers:
-                helper.discard()
-            await await_all([undiscardable(helper) for helper in helpers])  # they may be at work in there
+            await call.cancel()
             if not isinstance(error, HelperLostError):
                 raise
+        finally:
+            del self._calls[diff_id]
         logger.warning("a worker that helped with %s died; unpacking it anew", diff_id)
         return await self._untar_layer(request, diff_id)
 
@@ -558,6 +577,9 @@ class LocalStoreActor(Actor):
             self._pin_changes += 1
 
     def _tell_counts(self, diff_id: DiffID, counts: LayerCounts) -> None:
+        # Not before it is under way: a helper stays to the end, and other layers of the put want a worker each.
+        if counts.entries and diff_id in self._calls:
+            self._calls[diff_id].make()
         for feed in self._feeds.values():
             feed.advance(diff_id, counts.bytes_read, counts.entries)
 

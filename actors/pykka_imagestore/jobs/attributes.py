@@ -61,13 +61,14 @@ class Attributes:
         """
         return os.open(name, _CREATE, _made_with(entry), dir_fd=folder)
 
-    def finish_file(self, entry: Entry, path: bytes, file: int) -> None:
+    def finish_file(self, entry: Entry, parent: bytes, name: bytes, file: int) -> None:
         """Give a file that was created and written all that it does not have yet."""
-        mode, made_with = entry.mode, _made_with(entry)
+        mode = entry.mode
         if (entry.uid, entry.gid) != self.owner:
-            mode = self.chown(entry, path, file)
+            mode = self.chown(entry, join(parent, name), file)
         if entry.xattrs:
-            self.set_xattrs(entry, path, file)
+            self.set_xattrs(entry, join(parent, name), file)
+        made_with = _made_with(entry)
         if made_with & self.umask or made_with != mode:
             os.fchmod(file, mode)
         os.utime(file, ns=(entry.mtime_ns, entry.mtime_ns))
@@ -109,6 +110,11 @@ class Attributes:
                     if error.errno not in _UNSETTABLE:
                         raise
             self._outcome.leave_unset(path, f"xattr {key.decode('utf-8', 'backslashreplace')}")
+
+
+def join(parent: bytes, name: bytes) -> bytes:
+    """Return the path of a name in a folder of the layer."""
+    return parent + b"/" + name if parent else name
 
 
 def _made_with(entry: Entry) -> int:

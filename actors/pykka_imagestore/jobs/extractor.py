@@ -35,7 +35,7 @@ from pykka_imagestore.core.tar import (
     TarError,
     clean_path,
 )
-from pykka_imagestore.jobs.attributes import SET_ID, Attributes, Outcome
+from pykka_imagestore.jobs.attributes import SET_ID, Attributes, Outcome, join
 from pykka_imagestore.jobs.helpers import Helpers, entry_fault
 from pykka_imagestore.jobs.streams import LayerStream
 from pykka_imagestore.jobs.tree import FOLDER_FLAGS, remove_entry
@@ -104,7 +104,8 @@ class Extractor:
             OSError: The disk failed.
         """
         try:
-            if entry.kind != FILE or self._helpers is None or not self._hand_on(entry, stream, self._helpers):
+            helpers = self._helpers
+            if entry.kind != FILE or not helpers or not self._hand_on(entry, stream, helpers):
                 self._extract(entry, stream)
         except (OSError, OverflowError, ValueError) as error:
             refusal = entry_fault(error)
@@ -140,7 +141,8 @@ class Extractor:
         if place is None or name in _NO_NAMES:
             place, name = self._find_place(entry)
         folder, parent = place
-        self._settle(_join(parent, name))
+        if self._pending:
+            self._settle(join(parent, name))
         if folder < 0:
             stream.skip(entry.size)
         elif name[:4] == WHITEOUT_PREFIX:
@@ -162,7 +164,7 @@ class Extractor:
         place = self._places.get(above)
         if place is None or place is _NOWHERE or name in _NO_NAMES or name[:4] == WHITEOUT_PREFIX:
             return False
-        path = _join(place[1], name)
+        path = join(place[1], name)
         self._settle(path)
         if path in self._times or path in self._followed or entry.xattrs or entry.sparse:
             return False
@@ -199,7 +201,7 @@ class Extractor:
                 _write_sparse(entry.sparse, file, stream)
             elif entry.size:
                 stream.write_to(file, entry.size)
-            self._attributes.finish_file(entry, _join(parent, name), file)
+            self._attributes.finish_file(entry, parent, name, file)
         finally:
             os.close(file)
 
@@ -211,7 +213,7 @@ class Extractor:
             existed = stat.S_ISDIR(_lstat(name, folder).st_mode)
             if not existed:
                 self._replace_by_folder(folder, parent, name, _folder_mode(entry.mode))
-        self._set_folder_metadata(entry, _join(parent, name), existed=existed)
+        self._set_folder_metadata(entry, join(parent, name), existed=existed)
 
     def _make_symlink(self, entry: Entry, folder: int, parent: bytes, name: bytes) -> None:
         try:
@@ -223,10 +225,10 @@ class Extractor:
 
     def _make_hard_link(self, entry: Entry, folder: int, parent: bytes, name: bytes) -> None:
         target_parent, _, target = clean_path(entry.link).rpartition(b"/")
-        path = _join(parent, name)
+        path = join(parent, name)
         try:
             target_folder = self._folder(target_parent, make=False)
-            source = _join(self._aliases.get(target_parent, target_parent), target)
+            source = join(self._aliases.get(target_parent, target_parent), target)
             self._settle(source)
             if not target or _is_whiteout_or_folder(_lstat(target, target_folder)):
                 raise FileNotFoundError
@@ -250,14 +252,14 @@ class Extractor:
             mode = _NODE_TYPES[entry.kind] | entry.mode & ~SET_ID
             os.mknod(name, mode, os.makedev(entry.major, entry.minor), dir_fd=folder)
         except PermissionError:
-            self.outcome.leave_unset(_join(parent, name), "device")
+            self.outcome.leave_unset(join(parent, name), "device")
             return
         self._set_node_metadata(entry, folder, parent, name)
 
     # -- metadata
 
     def _set_node_metadata(self, entry: Entry, folder: int, parent: bytes, name: bytes) -> None:
-        path = _join(parent, name)
+        path = join(parent, name)
         mode = entry.mode
         if (entry.uid, entry.gid) != self._attributes.owner:
             mode = self._attributes.chown(entry, path, name, folder)
@@ -324,7 +326,7 @@ class Extractor:
         if name in (b"", b".", b".."):
             msg = "is a whiteout of nothing"
             raise TarError(msg)
-        self._settle(_join(parent, name))
+        self._settle(join(parent, name))
         if self.outcome.whiteouts == layer_pb2.FILES:
             _touch(WHITEOUT_PREFIX + name, folder)
             return
@@ -333,7 +335,7 @@ class Extractor:
         except FileExistsError:
             # A whiteout speaks of lower layers only. A file of this layer hides what was there; a folder must say so.
             if stat.S_ISDIR(_lstat(name, folder).st_mode):
-                self._make_opaque(self._folder(_join(parent, name)))
+                self._make_opaque(self._folder(join(parent, name)))
 
     def _make_opaque(self, folder: int) -> None:
         if self.outcome.whiteouts == layer_pb2.FILES:
@@ -360,7 +362,7 @@ class Extractor:
             folder = self._folder(parent)
             if self._helpers is not None:
                 self._helpers.forget_folders()
-            remove_entry(name, folder, lambda below: self._forget_folder(_join(parent, below)))
+            remove_entry(name, folder, lambda below: self._forget_folder(join(parent, below)))
         else:
             os.unlink(name, dir_fd=folder)
         return folder
@@ -370,7 +372,7 @@ class Extractor:
         folder = self._clear(folder, parent, name)
         os.mkdir(name, mode, dir_fd=folder)
         if hidden:
-            self._make_opaque(self._folder(_join(parent, name)))
+            self._make_opaque(self._folder(join(parent, name)))
 
     # -- folders
 
@@ -402,7 +404,7 @@ class Extractor:
             finally:
                 if not kept:
                     os.close(folder)
-            ancestor = _join(ancestor, missing.pop())
+            ancestor = join(ancestor, missing.pop())
             folder, kept = below, len(missing) < _MAX_OPEN_FOLDERS // 2
             if kept:
                 self._folders[ancestor] = folder
@@ -410,7 +412,7 @@ class Extractor:
 
     def _enter(self, folder: int, parent: bytes, name: bytes, *, make: bool) -> int:
         self._count_lookup()
-        self._settle(_join(parent, name))
+        self._settle(join(parent, name))
         try:
             return os.open(name, FOLDER_FLAGS, dir_fd=folder)
         except FileNotFoundError:
@@ -422,7 +424,7 @@ class Extractor:
             if stat.S_ISLNK(found.st_mode):
                 raise _SymlinkMetError from None
             if not _is_whiteout(found):
-                path = _join(parent, name)
+                path = join(parent, name)
                 msg = f"has a parent {path.decode('utf-8', 'backslashreplace')!r} that is no folder"
                 raise TarError(msg) from None
             if not make:
@@ -437,7 +439,7 @@ class Extractor:
     def _make_implicit_folder(self, folder: int, parent: bytes, name: bytes) -> None:
         os.mkdir(name, _IMPLICIT_MODE, dir_fd=folder)
         mode = _IMPLICIT_MODE if _IMPLICIT_MODE & self._attributes.umask else None
-        self._remember(_join(parent, name), _FolderTimes(mode, 0, implicit=True))
+        self._remember(join(parent, name), _FolderTimes(mode, 0, implicit=True))
 
     def _count_lookup(self) -> None:
         """Bound how long it takes to find parents: what is far apart, or behind symlinks, is found anew each time."""
@@ -461,7 +463,7 @@ class Extractor:
                 if target is None:
                     real.append(part)
                     continue
-                self._followed.add(_join(b"/".join(real), part))
+                self._followed.add(join(b"/".join(real), part))
                 hops += 1
                 if hops > _MAX_SYMLINKS:
                     msg = f"has a parent behind more than {_MAX_SYMLINKS} symlinks"
@@ -541,10 +543,6 @@ def _refuse_whiteouts(folder: bytes) -> None:
     if b"/" + WHITEOUT_PREFIX in b"/" + folder:
         msg = "lies below a whiteout"
         raise TarError(msg)
-
-
-def _join(parent: bytes, name: bytes) -> bytes:
-    return parent + b"/" + name if parent else name
 
 
 def _folder_mode(mode: int) -> int:

@@ -189,6 +189,10 @@ class Helpers:
         os.close(self._descriptor)
         self._memory.close()
 
+    def __bool__(self) -> bool:
+        """Whether there is anybody."""
+        return bool(self._hands)
+
     def welcome(self) -> None:
         """Let in whoever has come to help."""
         while len(self._hands) < MAX_HELPERS:
@@ -256,8 +260,6 @@ class Helpers:
         A folder's files have one maker: two at once wait for each other, and long, since the kernel locks the folder
         for each file. So the leader rather waits for the helper.
         """
-        if not self._hands:
-            return None
         self._collect(block=False)
         hand = min(self._hands, key=lambda hand: len(hand.sent))
         return hand if len(hand.sent) < _PIECES - 1 else None
@@ -397,7 +399,7 @@ class _Helper:
             file = self._attributes.create_file(entry, folder, name)
         try:
             self._write_body(file, size)
-            self._attributes.finish_file(entry, name, file)
+            self._attributes.finish_file(entry, parent, name, file)
         finally:
             os.close(file)
         if self._outcome.unset:
