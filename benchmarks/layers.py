@@ -8,6 +8,7 @@ with gzip and with zstd; a layer of --layer is a plain tar. All take turns, roun
 - GNU tar -x of the file; of a compressed one, at the end of a pipe from zcat or zstd.
 - ours: an OCI archive of that one layer is put into a store without final sync, after another one, so that the worker
   processes are there. The time of the put includes its index, the layer's rename, and the image's record.
+- cp -r: of the tree that GNU tar made before, untimed, with its files still in the page cache.
 - removed: what GNU tar had unpacked, by rm -rf, and by remove_tree in one worker process and in two at once.
 
 Cores: seconds that processors were at work for it, for each second that it took.
@@ -62,8 +63,7 @@ def gnu_tar(layer: Layer, folder: Path, rows: Rows) -> None:
     begin = resource.getrusage(resource.RUSAGE_CHILDREN)
     done = run("sh", "-ec", UNPACK[layer.compression], "sh", layer.stored, folder)
     end = resource.getrusage(resource.RUSAGE_CHILDREN)
-    used = end.ru_utime + end.ru_stime - begin.ru_utime - begin.ru_stime
-    rows.add(TAR, seconds=done.seconds, cpu_seconds=used, peak_bytes=done.peak_bytes)
+    rows.add(TAR, seconds=done.seconds, cpu_seconds=cpu_between(begin, end), peak_bytes=done.peak_bytes)
 
 
 def ours(layer: Layer, workers: int, warm_up: Path, folder: Path, rows: Rows) -> None:
@@ -71,12 +71,18 @@ def ours(layer: Layer, workers: int, warm_up: Path, folder: Path, rows: Rows) ->
     rows.add(f"ours, {workers} worker{'s' * (workers > 1)}", **put)
 
 
+def copy(layer: Path, folder: Path, rows: Rows) -> None:
+    """Copy what the layer unpacks to, which nobody times."""
+    tree = unpack_tree(layer, folder)
+    begin = resource.getrusage(resource.RUSAGE_CHILDREN)
+    done = run("cp", "-r", tree, folder / "copy")
+    end = resource.getrusage(resource.RUSAGE_CHILDREN)
+    rows.add("cp -r of the tree", seconds=done.seconds, cpu_seconds=cpu_between(begin, end), peak_bytes=done.peak_bytes)
+
+
 def removal(layer: Path, workers: int, folder: Path, rows: Rows) -> None:
     """Remove a tree; with ``rm`` if there are no workers."""
-    tree = folder / "tree"
-    tree.mkdir()
-    run("tar", "-xf", layer, "-C", tree)
-    subprocess.run(["sync", "--file-system", folder], check=True)
+    tree = unpack_tree(layer, folder)
     if not workers:
         rows.add(RM, seconds=run("rm", "-rf", tree).seconds)
         return
@@ -89,6 +95,18 @@ def removal(layer: Path, workers: int, folder: Path, rows: Rows) -> None:
         remove(folder / "nothing")  # starts the processes
         name = f"remove_tree, {workers} worker{'s' * (workers > 1)}"
         rows.add(name, seconds=seconds_of(lambda: remove(tree)))
+
+
+def unpack_tree(layer: Path, folder: Path) -> Path:
+    tree = folder / "tree"
+    tree.mkdir()
+    run("tar", "-xf", layer, "-C", tree)
+    subprocess.run(["sync", "--file-system", folder], check=True)
+    return tree
+
+
+def cpu_between(begin: resource.struct_rusage, end: resource.struct_rusage) -> float:
+    return end.ru_utime + end.ru_stime - begin.ru_utime - begin.ru_stime
 
 
 # -- the run
@@ -111,6 +129,8 @@ def choose_contestants(
             group = f"{name}, {compression}, {stored.stat().st_size / 1e6:.0f} MB"
             if compression != "zstd" or shutil.which("zstd"):
                 contestants.append((group, partial(gnu_tar, layer)))
+            if compression == "plain":
+                contestants.append((group, partial(copy, path)))
             contestants += [(group, partial(ours, layer, count, warm_up)) for count in workers]
         contestants += [(f"{name}, removed", partial(removal, path, count)) for count in (0, 1, 2)]
     return contestants, files
