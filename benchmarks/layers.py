@@ -9,7 +9,8 @@ with gzip and with zstd; a layer of --layer is a plain tar. All take turns, roun
 - ours: an OCI archive of that one layer is put into a store without final sync, after another one, so that the worker
   processes are there. The time of the put includes its index, the layer's rename, and the image's record.
 - cp -r: of the tree that GNU tar made before, untimed, with its files still in the page cache.
-- removed: what GNU tar had unpacked, by rm -rf, and by remove_tree in one worker process and in two at once.
+- removed, when all else is done: what GNU tar had unpacked, by rm -rf, and by remove_tree in one worker process and in
+  two at once.
 
 Cores: seconds that processors were at work for it, for each second that it took.
 """
@@ -132,7 +133,6 @@ def choose_contestants(
             if compression == "plain":
                 contestants.append((group, partial(copy, path)))
             contestants += [(group, partial(ours, layer, count, warm_up)) for count in workers]
-        contestants += [(f"{name}, removed", partial(removal, path, count)) for count in (0, 1, 2)]
     return contestants, files
 
 
@@ -173,7 +173,13 @@ def main() -> None:
             name = f"{shape.files} files of {shape.mean_bytes / 1000:g} kB"
             plain[name] = write_layer(work / f"layer{shape.files}.tar", shape, arguments.seed)
         contestants, files = choose_contestants(plain, workers_of(arguments), work)
-        groups = measure(contestants, files, Places(work, arguments.fresh_fs), rounds)
+        places = Places(work, arguments.fresh_fs)
+        groups = measure(contestants, files, places, rounds)
+        # Afterwards: files are made slowly where many were deleted just before.
+        removals = [
+            (f"{name}, removed", partial(removal, path, count)) for name, path in plain.items() for count in (0, 1, 2)
+        ]
+        groups |= measure(removals, files, places, rounds)
         on = {"type": "ext4, a fresh one for each run"} if arguments.fresh_fs else file_system(work)
     for title, rows in groups.items():
         baseline = rows.get(TAR) or rows.get(RM)
