@@ -14,8 +14,8 @@ unpacked, save ours in the rows of --durable; only ours and the image tools veri
   processes; `process` is all of it, with Python's start and end. Memory: of our largest process.
 - podman load, skopeo copy: into a store of their own. They keep layers apart, as ours does.
 - umoci unpack: all layers into one tree, from an OCI layout that skopeo made before, untimed.
-- docker load, ctr images import: where a daemon answers. It writes to its own folder, wherever that is; what it loaded
-  is removed again, untimed, and the memory is the client's.
+- docker load, ctr images import: where a daemon answers, docker's only if it has no images. It writes to its own
+  folder, wherever that is; what it loaded is removed again, untimed, and the memory is the client's.
 """
 
 from __future__ import annotations
@@ -169,6 +169,8 @@ class Umoci:
 class Docker:
     def __init__(self, tiny: Image, folder: Path) -> None:
         require_answer("docker", "info")
+        if run("docker", "images", "--all", "--quiet").output.strip():  # it may have the layers, and they may be missed
+            raise ProgramFailedError("its daemon has images; only one without any is measured")
         self(tiny, folder, Rows())
 
     def __call__(self, image: Image, _: Path, rows: Rows) -> None:
