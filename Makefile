@@ -3,6 +3,8 @@
 #
 #   PYTHON=python3.12   the interpreter; else the first of python3.13, 3.12, 3.11 and python3 that works
 #   ARCHIVE=image.tar   the archive that `make demo` and `make bench` put; the demo else builds one itself
+#   BENCH_FLAGS=        where `make bench` writes and how often, such as "--on /mnt --fresh-fs 8G --rounds 9"; its
+#                       results become JSON in .venv/bench/
 #   FUZZ_SECONDS=20     how long `make fuzz` looks for bad inputs to each target; FUZZ_TARGETS names the targets
 
 PRINT_VERSION := import sys; sys.version_info >= (3, 11) or sys.exit(1); print("%d.%d" % sys.version_info[:2])
@@ -16,6 +18,7 @@ TEST := .venv/test-$(VERSION)
 # The folders too: their times tell of files that are gone.
 SOURCES := setup.cfg pyproject.toml $(shell find actors \( -name __pycache__ -o -name '*.egg-info' \) -prune -o -print)
 PROTOS := $(wildcard proto/*.proto)
+BENCH := .venv/bench
 FUZZ_SECONDS ?= 20
 FUZZ_TARGETS ?= tar_reader extractor archive_index
 
@@ -68,8 +71,14 @@ fuzz: fuzz-tools
 fuzz-tools: $(TEST)/fuzz-tools
 
 bench: $(DEMO)/installed
-	$(DEMO)/bin/python benchmarks/runtime.py
-	$(DEMO)/bin/python benchmarks/put.py $(ARCHIVE)
+	@mkdir -p $(BENCH)
+	$(DEMO)/bin/python benchmarks/runtime.py --json $(BENCH)/runtime.json
+	$(DEMO)/bin/python benchmarks/put.py $(ARCHIVE) $(BENCH_FLAGS) --json $(BENCH)/put.json
+	$(DEMO)/bin/python benchmarks/latency.py $(firstword $(ARCHIVE)) $(BENCH_FLAGS) --json $(BENCH)/latency.json
+	$(DEMO)/bin/python benchmarks/stages.py $(firstword $(ARCHIVE)) $(BENCH_FLAGS) --json $(BENCH)/stages.json
+	$(DEMO)/bin/python benchmarks/layers.py $(BENCH_FLAGS) --json $(BENCH)/layers.json
+	if command -v strace >/dev/null; then $(DEMO)/bin/python benchmarks/syscalls.py --json $(BENCH)/syscalls.json; fi
+	$(DEMO)/bin/python benchmarks/chart.py $(BENCH)/put.json $(BENCH)/put.svg
 
 clean:
 	rm -rf .venv .fuzz build .coverage .hypothesis .mypy_cache .pytest_cache .ruff_cache

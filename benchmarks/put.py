@@ -1,372 +1,371 @@
-"""How long does it take until an archive of docker save lies unpacked on disk: ours, GNU tar, podman, umoci?
+"""How long does it take until an image archive lies unpacked on disk: ours, GNU tar, and the tools that people have?
 
-    put.py [ARCHIVE] [--work DIR] [--rounds N] [--workers N] [--json FILE] [--quick]
+    put.py [ARCHIVE ...] [--on DIR] [--fresh-fs SIZE] [--rounds N] [--workers 1,2,4] [--durable] [--json FILE]
 
-All take turns, round by round, each into a fresh directory; in between, what they wrote is synced, untimed. It is all
-deleted at the very end: ext4 makes files slowly right after a mass deletion. GNU tar verifies nothing, and nobody
-syncs what it unpacked, save ours where the row says `durable`.
+An archive is what docker save wrote, an OCI archive, or an OCI layout; by default, one of each of the first two is made
+up. All take turns, round by round, each into a fresh folder; what a run wrote is synced after it, untimed. Nothing is
+deleted before the end, since ext4 makes files slowly right after a mass deletion: with --fresh-fs each run has a
+file system of its own, which takes less room. What an archive holds is in the page cache. Nobody syncs what it
+unpacked, save ours in the rows of --durable; only ours and the image tools verify anything.
 
-- bare layers: taken out of the archive before, untimed; two processes of GNU tar at a time unpack them.
-- Mesos' way: GNU tar unpacks the archive, then all its layers at once, each into a folder, which is then moved.
-- ours: a fresh Python process each time. `put` is from the call until the future is ready, and includes the start of
-  the worker processes; `whole process` includes Python's start and end.
-- podman load: into a store of its own. It keeps layers apart, as ours does.
+- GNU tar, bare layers: taken out of the archive before, untimed, as they are stored; two at a time.
+- GNU tar, Mesos' way: the archive, then all its layers at once, each into a folder, which is then moved.
+- ours: a fresh Python process each time. `put` is from the call until the future is ready, with the start of the worker
+  processes; `process` is all of it, with Python's start and end. Memory: of our largest process.
+- podman load, skopeo copy: into a store of their own. They keep layers apart, as ours does.
 - umoci unpack: all layers into one tree, from an OCI layout that skopeo made before, untimed.
+- docker load, ctr images import: where a daemon answers, docker's only if it has no images. It writes to its own
+  folder, wherever that is; what it loaded is removed again, untimed, and the memory is the client's.
 """
 
 from __future__ import annotations
 
 import argparse
-import hashlib
-import io
-import json
 import os
 import shutil
-import statistics
 import subprocess
 import sys
 import tarfile
-import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
-from processes import ProgramFailedError, Run, peak_of, run, tree
-from surroundings import file_system, machine, versions
+from ours import add_workers_argument, put_in_new_process, workers_of
+from places import Places, add_place_arguments, read_into_cache, work_folder
+from processes import ProgramFailedError, Run, run
+from rows import PEAK, SECONDS, Rows, add_output_arguments, print_table, ratio_to, write_json
+from samples import Shape, compress, write_docker_archive, write_layer, write_oci_archive
+from surroundings import file_system
 
-from pykka_imagestore import LocalStore
+from pykka_imagestore.jobs.folder import open_extent
+from pykka_imagestore.jobs.streams import BLOCK_BYTES, ExtentFile
+from pykka_imagestore.jobs.untar_image import UntarImage, untar_image
 
 BASELINE = "GNU tar, bare layers, two at a time"
-TIMEOUT = 3600
+DRIVERS = ("overlay", "vfs")
+DAEMON_TIMEOUT = 5
+TOOLS = ("tar", "podman", "skopeo", "umoci", "docker", "ctr")
 
 
-@dataclass
-class Inputs:
+@dataclass(frozen=True, slots=True)
+class Image:
     """What the contestants get.
 
     Attributes:
-        layers: Names of the archive's distinct layers, as files below ``bare``.
-        tiny: An archive of a small image.
+        form: As skopeo spells it: docker-archive, oci-archive, or oci.
+        bare: Its distinct layers, each as a file of its own, the largest first.
+        names: What the archive calls them.
+        layout: As an OCI layout, for umoci; None if skopeo is not there.
     """
 
-    archive: Path
-    bare: Path
-    layers: list[str]
-    tiny: Path
-    workers: int | None
-
-
-@dataclass
-class Row:
-    """What was measured of one thing, round by round."""
-
-    seconds: list[float] = field(default_factory=list)
-    peak_bytes: list[int] = field(default_factory=list)
+    form: str
+    path: Path
+    bare: list[Path]
+    names: list[str]
+    layout: Path | None
 
     @property
-    def median(self) -> float:
-        return statistics.median(self.seconds)
+    def title(self) -> str:
+        files = self.path.rglob("*") if self.path.is_dir() else (self.path,)
+        size = sum(file.stat().st_size for file in files if file.is_file())
+        return f"{self.path.name}: {self.form}, {size / 1e6:.0f} MB, {len(self.bare)} layers"
 
 
-class Rows(dict[str, Row]):
-    """By name, in the order in which they were first measured."""
-
-    def add(self, name: str, seconds: float, peak_bytes: int = 0) -> None:
-        row = self.setdefault(name, Row())
-        row.seconds.append(seconds)
-        row.peak_bytes.append(peak_bytes)
+Contestant = Callable[[Image, Path, Rows], None]
 
 
-Contestant = Callable[[Inputs, Path, Rows], None]
+# -- GNU tar
 
 
-# -- the contestants: each gets a fresh directory, and adds what it measured
-
-
-def bare_layers(inputs: Inputs, directory: Path, rows: Rows) -> None:
-    layers = sorted(inputs.layers, key=lambda layer: (inputs.bare / layer).stat().st_size, reverse=True)
+def bare_layers(image: Image, folder: Path, rows: Rows) -> None:
     begin = time.perf_counter()
-    peak_bytes = untar_all(2, [(inputs.bare / layer, directory / str(n)) for n, layer in enumerate(layers)])
-    rows.add(BASELINE, time.perf_counter() - begin, peak_bytes)
+    peak_bytes = untar_all(2, [(layer, folder / layer.name) for layer in image.bare])
+    rows.add(BASELINE, seconds=time.perf_counter() - begin, peak_bytes=peak_bytes)
 
 
-def mesos_way(inputs: Inputs, directory: Path, rows: Rows) -> None:
-    image, staged, store = directory / "image", directory / "staged", directory / "store"
+def mesos_way(image: Image, folder: Path, rows: Rows) -> None:
+    unpacked, staged, store = folder / "image", folder / "staged", folder / "store"
     begin = time.perf_counter()
-    peaks = [untar_all(1, [(inputs.archive, image)])]
-    peaks += [
-        untar_all(len(inputs.layers), [(image / layer, staged / str(n)) for n, layer in enumerate(inputs.layers)])
-    ]
+    peaks = [untar_all(1, [(image.path, unpacked)])]
+    layers = [(unpacked / name, staged / str(number)) for number, name in enumerate(image.names)]
+    peaks.append(untar_all(len(layers), layers))
     store.mkdir()
     for layer in list(staged.iterdir()):
         layer.rename(store / layer.name)
-    rows.add("GNU tar, Mesos' way", time.perf_counter() - begin, max(peaks))
+    rows.add("GNU tar, Mesos' way", seconds=time.perf_counter() - begin, peak_bytes=max(peaks))
 
 
-def ours(inputs: Inputs, directory: Path, rows: Rows) -> None:
-    done, put = run_ours("put", inputs, directory)
-    rows.add("ours, put (no final sync)", put["seconds"], put["worker_peak_bytes"])
-    rows.add("ours, whole process (no final sync)", done.seconds, done.peak_bytes)
+def untar_all(processes: int, archives: Sequence[tuple[Path, Path]]) -> int:
+    """Unpack with GNU tar, so many at a time; return the memory of the largest process."""
 
-
-def ours_durable(inputs: Inputs, directory: Path, rows: Rows) -> None:
-    _, put = run_ours("put", inputs, directory, durable=True)
-    rows.add("ours, put, durable (all synced)", put["seconds"], put["worker_peak_bytes"])
-
-
-def ours_meanwhile(inputs: Inputs, directory: Path, rows: Rows) -> None:
-    _, latencies = run_ours("latencies", inputs, directory)
-    for name, seconds in latencies.items():
-        rows.add(name, seconds)
-
-
-class Podman:
-    """``podman load`` with the first storage driver that works here."""
-
-    def __init__(self, inputs: Inputs, directory: Path) -> None:
-        for self.driver in ("overlay", "vfs"):
-            try:
-                self._load(inputs.tiny, directory / self.driver)
-                return
-            except ProgramFailedError as error:
-                failure = error
-        raise failure
-
-    def __call__(self, inputs: Inputs, directory: Path, rows: Rows) -> None:
-        loaded = self._load(inputs.archive, directory)
-        rows.add(f"podman load ({self.driver})", loaded.seconds, loaded.peak_bytes)
-
-    def _load(self, archive: Path, directory: Path) -> Run:
-        (directory / "tmp").mkdir(parents=True)
-        folders = ("--root", directory / "root", "--runroot", directory / "run", "--tmpdir", directory / "libpod")
-        environment = {**os.environ, "TMPDIR": str(directory / "tmp")}
-        return run("podman", *folders, "--storage-driver", self.driver, "load", "-i", archive, env=environment)
-
-
-class Umoci:
-    """``umoci unpack`` of an OCI layout."""
-
-    def __init__(self, inputs: Inputs, directory: Path) -> None:
-        directory.mkdir()
-        self._image = f"{directory / 'oci'}:bench"
-        run("skopeo", "--tmpdir", directory, "copy", f"docker-archive:{inputs.archive}:@0", f"oci:{self._image}")
-
-    def __call__(self, _: Inputs, directory: Path, rows: Rows) -> None:
-        unpacked = run("umoci", "unpack", "--image", self._image, directory / "bundle")
-        rows.add("umoci unpack", unpacked.seconds, unpacked.peak_bytes)
-
-
-def untar_all(processes: int, archives: list[tuple[Path, Path]]) -> int:
-    """Unpack with GNU tar; return the memory of the largest process."""
-
-    def untar(archive: Path, directory: Path) -> int:
-        directory.mkdir(parents=True)
-        return run("tar", "-xf", archive, "-C", directory).peak_bytes
+    def untar(archive: Path, folder: Path) -> int:
+        folder.mkdir(parents=True)
+        return run("tar", "-xf", archive, "-C", folder).peak_bytes
 
     with ThreadPoolExecutor(processes) as threads:
         return max(threads.map(lambda item: untar(*item), archives))
 
 
-# -- ours, in a process of its own
+# -- ours
 
 
-def run_ours(what: str, inputs: Inputs, directory: Path, *, durable: bool = False) -> tuple[Run, dict[str, float]]:
-    request = {
-        "what": what,
-        "archive": str(inputs.archive),
-        "tiny": str(inputs.tiny),
-        "store": str(directory / "store"),
-    }
-    done = run(
-        sys.executable, __file__, "--ours", json.dumps({**request, "workers": inputs.workers, "durable": durable})
-    )
-    return done, json.loads(done.output)
+def ours(workers: int, durable: bool, image: Image, folder: Path, rows: Rows) -> None:
+    process, put = put_in_new_process(image.path, folder / "store", workers, durable=durable)
+    how = f"{workers} worker{'s' * (workers > 1)}{', durable' * durable}"
+    rows.add(f"ours, put, {how}", **put)
+    rows.add(f"ours, process, {how}", seconds=process.seconds, peak_bytes=process.peak_bytes)
 
 
-def measure_ours(request: dict[str, object]) -> dict[str, float]:
-    with LocalStore.start(request["store"], workers=request["workers"], durable=request["durable"]) as store:
-        if request["what"] == "put":
-            seconds = seconds_of(lambda: store.put("big", request["archive"]).get(timeout=TIMEOUT))
-            return {"seconds": seconds, "worker_peak_bytes": max(map(peak_of, tree(os.getpid())))}
-        return measure_latencies(store, request["archive"], request["tiny"])
+# -- the tools; a class' instance was tried before on a small image
 
 
-def measure_latencies(store: LocalStore, archive: str, tiny: str) -> dict[str, float]:
-    store.put("tiny", tiny).get(timeout=TIMEOUT)
-    put, gets = store.put("big", archive), []
-    while not put.done():
-        gets.append(seconds_of(lambda: store.get("tiny").get(timeout=TIMEOUT)))
-        time.sleep(0.001)
-    put.get(timeout=0)
-    again = [seconds_of(lambda: store.put("big", archive).get(timeout=TIMEOUT)) for _ in range(20)]
-    idle = [seconds_of(lambda: store.get("big").get(timeout=TIMEOUT)) for _ in range(200)]
-    return {
-        "put again": statistics.median(again),
-        "get": statistics.median(idle),
-        "get of another image while a put runs": statistics.median(gets),
-        "... 99 of 100 are no slower than": statistics.quantiles([*gets, gets[-1]], n=100)[-1],
-        "... the slowest": max(gets),
-    }
+class Podman:
+    def __init__(self, tiny: Image, folder: Path) -> None:
+        self._driver = first_that_works(lambda driver: self._load(driver, tiny, folder / driver))
+
+    def __call__(self, image: Image, folder: Path, rows: Rows) -> None:
+        loaded = self._load(self._driver, image, folder)
+        rows.add(f"podman load ({self._driver})", seconds=loaded.seconds, peak_bytes=loaded.peak_bytes)
+
+    def _load(self, driver: str, image: Image, folder: Path) -> Run:
+        (folder / "tmp").mkdir(parents=True)
+        folders = ("--root", folder / "root", "--runroot", folder / "run", "--tmpdir", folder / "libpod")
+        environment = {**os.environ, "TMPDIR": str(folder / "tmp")}
+        return run("podman", *folders, "--storage-driver", driver, "load", "-i", image.path, env=environment)
 
 
-def seconds_of(function: Callable[[], object]) -> float:
-    begin = time.perf_counter()
-    function()
-    return time.perf_counter() - begin
+class Skopeo:
+    def __init__(self, tiny: Image, folder: Path) -> None:
+        self._driver = first_that_works(lambda driver: self._copy(driver, tiny, folder / driver))
+
+    def __call__(self, image: Image, folder: Path, rows: Rows) -> None:
+        copied = self._copy(self._driver, image, folder)
+        name = f"skopeo copy to containers-storage ({self._driver})"
+        rows.add(name, seconds=copied.seconds, peak_bytes=copied.peak_bytes)
+
+    def _copy(self, driver: str, image: Image, folder: Path) -> Run:
+        (folder / "tmp").mkdir(parents=True)
+        target = f"containers-storage:[{driver}@{folder / 'root'}+{folder / 'run'}]localhost/bench:1"
+        return skopeo_copy(image.form, image.path, target, folder / "tmp")
 
 
-# -- inputs
+class Umoci:
+    def __init__(self, tiny: Image, folder: Path) -> None:
+        self._unpack(tiny, folder)
+
+    def __call__(self, image: Image, folder: Path, rows: Rows) -> None:
+        unpacked = self._unpack(image, folder)
+        rows.add("umoci unpack", seconds=unpacked.seconds, peak_bytes=unpacked.peak_bytes)
+
+    def _unpack(self, image: Image, folder: Path) -> Run:
+        if image.layout is None:
+            raise ProgramFailedError("it needs an OCI layout, and skopeo to make one")
+        return run("umoci", "unpack", "--image", f"{image.layout}:bench", folder / "bundle")
 
 
-def prepare(archive: Path, work: Path, workers: int | None) -> Inputs:
-    bare = work / "bare"
-    untar_all(1, [(archive, bare)])
-    manifest = bare / "manifest.json"
-    if not manifest.exists():
-        sys.exit(f"put.py: {archive} has no manifest.json; an archive of docker save 1.10 or later is needed")
-    layers = [layer for image in json.loads(manifest.read_text()) for layer in image["Layers"]]
-    tiny = write_archive(work / "tiny.tar", "tiny:1", layers=1, files=10)
-    return Inputs(archive, bare, list(dict.fromkeys(layers)), tiny, workers)
+class Docker:
+    def __init__(self, tiny: Image, folder: Path) -> None:
+        require_answer("docker", "info")
+        if run("docker", "images", "--all", "--quiet").output.strip():  # it may have the layers, and they may be missed
+            raise ProgramFailedError("its daemon has images; only one without any is measured")
+        self(tiny, folder, Rows())
+
+    def __call__(self, image: Image, _: Path, rows: Rows) -> None:
+        loaded = run("docker", "load", "-i", image.path)
+        rows.add("docker load (daemon)", seconds=loaded.seconds, peak_bytes=loaded.peak_bytes)
+        for line in loaded.output.splitlines():
+            if line.startswith("Loaded image"):
+                run("docker", "image", "rm", "--force", line.partition(": ")[2])
 
 
-def write_archive(path: Path, name: str, layers: int, files: int) -> Path:
-    """Write an archive as docker save does."""
-    members = {}
-    for layer in range(layers):
-        data = tar_of({f"layer{layer}/{file // 100}/{file}": b"%d\n" % file * 200 for file in range(files)})
-        members[f"{hashlib.sha256(data).hexdigest()}.tar"] = data
-    diff_ids = [f"sha256:{member.removesuffix('.tar')}" for member in members]
-    config = {"architecture": "amd64", "os": "linux", "config": {}, "rootfs": {"type": "layers", "diff_ids": diff_ids}}
-    encoded = json.dumps(config).encode()
-    config_name = f"{hashlib.sha256(encoded).hexdigest()}.json"
-    manifest = json.dumps([{"Config": config_name, "RepoTags": [name], "Layers": list(members)}]).encode()
-    path.write_bytes(tar_of({config_name: encoded, **members, "manifest.json": manifest}))
-    return path
+class Ctr:
+    def __init__(self, tiny: Image, folder: Path) -> None:
+        require_answer("ctr", "version")
+        self(tiny, folder, Rows())
+
+    def __call__(self, image: Image, _: Path, rows: Rows) -> None:
+        namespace = ("ctr", "--namespace", "pykka-imagestore-bench")
+        loaded = run(*namespace, "images", "import", image.path)
+        rows.add("ctr images import (daemon)", seconds=loaded.seconds, peak_bytes=loaded.peak_bytes)
+        names = run(*namespace, "images", "list", "--quiet").output.split()
+        run(*namespace, "images", "remove", "--sync", *names)
 
 
-def tar_of(members: dict[str, bytes]) -> bytes:
-    data = io.BytesIO()
-    with tarfile.open(fileobj=data, mode="w") as tar:
-        for name, body in members.items():
-            member = tarfile.TarInfo(name)
-            member.size = len(body)
-            tar.addfile(member, io.BytesIO(body))
-    return data.getvalue()
+PEERS: dict[str, Callable[[Image, Path], Contestant]] = {
+    "podman": Podman,
+    "skopeo": Skopeo,
+    "umoci": Umoci,
+    "docker": Docker,
+    "ctr": Ctr,
+}
 
 
-def choose_contestants(inputs: Inputs, work: Path) -> list[Contestant]:
-    contestants: list[Contestant] = [bare_layers, ours, mesos_way, ours_durable, ours_meanwhile]
-    for tools, peer in ((("podman",), Podman), (("umoci", "skopeo"), Umoci)):
-        absent = [tool for tool in tools if shutil.which(tool) is None]
+def first_that_works(attempt: Callable[[str], object]) -> str:
+    """Return the first storage driver that an attempt works with."""
+    failure: ProgramFailedError | None = None
+    for driver in DRIVERS:
         try:
-            if absent:
-                raise ProgramFailedError(f"{absent[0]} is not installed")
-            contestants.append(peer(inputs, work / tools[0]))
+            attempt(driver)
+            return driver
         except ProgramFailedError as error:
-            print(f"without {tools[0]}: {error}", file=sys.stderr)
-    return contestants
+            failure = failure or error
+    raise failure or AssertionError
 
 
-def require_space(work: Path, archive: Path, contestants: int, rounds: int) -> None:
-    needed = archive.stat().st_size * (contestants + 1) * rounds
-    free = shutil.disk_usage(work).free
-    if needed > free:
-        sys.exit(
-            f"put.py: {rounds} rounds may need {needed / 1e9:.0f} GB in {work}, {free / 1e9:.0f} GB are free: "
-            "choose fewer --rounds, or another --work"
-        )
+def require_answer(*command: str) -> None:
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+        try:
+            status = process.wait(DAEMON_TIMEOUT)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            status = None
+    if status != 0:
+        raise ProgramFailedError("its daemon does not answer")
+
+
+def skopeo_copy(form: str, path: Path, target: str, temporary: Path) -> Run:
+    which = ":@0" if form == "docker-archive" else ""
+    insecure = "--insecure-policy"  # a machine without a policy.json would refuse everything
+    return run("skopeo", insecure, "--tmpdir", temporary, "copy", f"{form}:{path}{which}", target)
+
+
+# -- what they get
+
+
+def prepare(archive: Path, folder: Path) -> Image:
+    """Find out an archive's form, and take its layers out."""
+    folder.mkdir()
+    layers = untar_image(UntarImage(str(archive), str(folder / "inflated"))).images[0].layers
+    distinct = {(layer.offset, layer.name): layer for layer in layers}
+    bare = []
+    for number, layer in enumerate(distinct.values()):
+        bare.append(folder / f"layer{number}")
+        file = open_extent(layer)
+        reader = ExtentFile(file, layer)
+        with bare[-1].open("wb") as target:
+            while block := reader.read(BLOCK_BYTES):
+                target.write(block)
+        os.close(file)
+    form = form_of(archive)
+    bare.sort(key=lambda layer: layer.stat().st_size, reverse=True)
+    names = [layer.name for layer in distinct.values()]
+    return Image(form, archive, bare, names, layout_of(form, archive, folder) if form != "docker-archive" else None)
+
+
+def form_of(archive: Path) -> str:
+    if archive.is_dir():
+        return "oci"
+    with tarfile.open(archive) as tar:
+        return "docker-archive" if "manifest.json" in tar.getnames() else "oci-archive"
+
+
+def layout_of(form: str, archive: Path, folder: Path) -> Path | None:
+    """Return the image as a layout in which its name is bench; None if that cannot be."""
+    if shutil.which("skopeo") is None:
+        return None
+    layout = folder / "layout"
+    skopeo_copy(form, archive, f"oci:{layout}:bench", folder)
+    return layout
+
+
+def make_up(work: Path, name: str, layers: int, files: int) -> list[Path]:
+    """Make up one image, and return it as a docker-archive and as an OCI archive with gzip."""
+    folder = work / name
+    folder.mkdir()
+    plain = [
+        write_layer(folder / f"{n}.tar", Shape("", files // (n + 1), 8000), seed=n) for n in range(layers)
+    ]  # layers differ in size, as an image's do
+    packed = [(compress(layer, "gzip"), "gzip", layer) for layer in plain]
+    docker = write_docker_archive(folder / "docker.tar", plain)
+    return [docker, write_oci_archive(folder / "oci.tar", packed)]
+
+
+def choose_contestants(
+    image: Image, tiny: Image, arguments: argparse.Namespace, places: Places, absent: dict[str, str]
+) -> Iterator[Contestant]:
+    yield bare_layers
+    if image.path.is_file():
+        yield mesos_way
+    for workers in workers_of(arguments):
+        yield partial(ours, workers, False)
+        if arguments.durable:
+            yield partial(ours, workers, True)
+    for tool, peer in PEERS.items():
+        if tool == "umoci" and image.form == "docker-archive":
+            continue
+        try:
+            if shutil.which(tool) is None:
+                raise ProgramFailedError("it is not installed")
+            with places.fresh() as folder:
+                contestant = peer(tiny, folder)
+            yield contestant
+        except ProgramFailedError as error:
+            absent[f"{tool}, {image.form}"] = str(error)
+            print(f"{image.form}: without {tool}: {error}", file=sys.stderr)
 
 
 # -- the run
 
 
-def measure(inputs: Inputs, contestants: list[Contestant], work: Path, rounds: int) -> Rows:
-    rows = Rows()
+def measure(
+    contestants: Sequence[tuple[Image, Contestant]], places: Places, rounds: int, failed: dict[str, str]
+) -> dict[str, Rows]:
+    groups = {image.title: Rows() for image, _ in contestants}
     for number in range(rounds):
         turn = number % len(contestants)
-        for place, contestant in enumerate([*contestants[turn:], *contestants[:turn]]):
-            directory = work / f"round{number}" / str(place)
-            directory.mkdir(parents=True)
-            for path in (inputs.archive, *(inputs.bare / layer for layer in inputs.layers)):
-                subprocess.run(["cat", path], stdout=subprocess.DEVNULL, check=True)  # into the page cache
-            subprocess.run(["sync", "--file-system", work], check=True)
-            contestant(inputs, directory, rows)
+        for image, contestant in [*contestants[turn:], *contestants[:turn]]:
+            for path in (image.path, *image.bare, *([image.layout] if image.layout else [])):
+                read_into_cache(path)
+            with places.fresh() as folder:
+                try:
+                    contestant(image, folder, groups[image.title])
+                except ProgramFailedError as error:
+                    failed[f"round {number + 1}, {image.form}"] = str(error)
+                    print(f"{image.form}: {error}", file=sys.stderr)
         print(f"round {number + 1} of {rounds} is done", file=sys.stderr)
-    return rows
-
-
-def print_table(rows: Rows, title: str) -> None:
-    baseline = rows[BASELINE].median
-    print(title, "", f"{'seconds, median':<40}{'':>9}{'least':>9}{'most':>9}{'ratio':>8}{'peak MB':>9}", sep="\n")
-    for name, row in sorted(rows.items(), key=lambda item: item[1].median):
-        if any(row.peak_bytes):
-            ratio, peak = row.median / baseline, statistics.median(row.peak_bytes) / 1e6
-            times = f"{row.median:>9.3f}{min(row.seconds):>9.3f}{max(row.seconds):>9.3f}"
-            print(f"{name:<40}{times}{ratio:>8.2f}{peak:>9.1f}")
-    print("", f"{'milliseconds, median of rounds':<49}{'least':>9}{'most':>9}", sep="\n")
-    for name, row in rows.items():
-        if not any(row.peak_bytes):
-            least, most = min(row.seconds) * 1000, max(row.seconds) * 1000
-            print(f"{name:<40}{row.median * 1000:>9.2f}{least:>9.2f}{most:>9.2f}")
-
-
-def report(rows: Rows, archive: Path, layers: int, work: Path, rounds: int) -> dict[str, object]:
-    return {
-        "benchmark": "put",
-        "archive": {"name": archive.name, "bytes": archive.stat().st_size, "layers": layers},
-        "rounds": rounds,
-        "baseline": BASELINE,
-        "machine": machine(),
-        "file_system": file_system(work),
-        "versions": versions("tar", "podman", "umoci", "skopeo"),
-        "results": {
-            name: {
-                "median_seconds": row.median,
-                "ratio": row.median / rows[BASELINE].median,
-                "seconds": row.seconds,
-                "peak_bytes": row.peak_bytes,
-            }
-            for name, row in rows.items()
-        },
-    }
+    return groups
 
 
 def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("archive", nargs="?", type=Path, help="default: a small one, made of generated files")
-    parser.add_argument("--work", type=Path, help="where all is written (default: the folder for temporary files)")
+    parser.add_argument("archives", nargs="*", type=Path, help="of docker save, OCI archives, or OCI layouts")
+    add_place_arguments(parser)
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--workers", type=int, help="of ours; default: the CPUs that this process may use")
-    parser.add_argument("--json", type=Path, help="write all that was measured to this file")
-    parser.add_argument("--quick", action="store_true", help="one round of a small archive: does it run at all?")
-    parser.add_argument("--ours", help=argparse.SUPPRESS)
+    add_workers_argument(parser)
+    parser.add_argument("--durable", action="store_true", help="also ours with all synced")
+    add_output_arguments(parser)
     return parser.parse_args()
 
 
 def main() -> None:
     arguments = parse_arguments()
-    if arguments.ours:
-        print(json.dumps(measure_ours(json.loads(arguments.ours))))
-        return
     rounds = 1 if arguments.quick else arguments.rounds
-    work = Path(tempfile.mkdtemp(prefix="bench-put-", dir=arguments.work))
-    with ExitStack() as stack:
-        stack.callback(subprocess.run, ["rm", "-rf", work], check=True)
-        archive = arguments.archive
-        if archive is None or arguments.quick:
-            archive = write_archive(work / "generated.tar", "generated:1", 3, 300 if arguments.quick else 10_000)
-        inputs = prepare(archive.absolute(), work, arguments.workers)
-        contestants = choose_contestants(inputs, work)
-        require_space(work, archive, len(contestants), rounds)
-        rows = measure(inputs, contestants, work, rounds)
-        result = report(rows, archive, len(inputs.layers), work, rounds)
-        size = f"{archive.stat().st_size / 1e6:.0f} MB, {len(inputs.layers)} layers"
-        print_table(rows, f"{archive.name}, {size}, {rounds} rounds, on {result['file_system']['type']}")
-        if arguments.json:
-            arguments.json.write_text(json.dumps(result, indent=2) + "\n")
+    absent: dict[str, str] = {}
+    failed: dict[str, str] = {}
+    with work_folder(arguments.on) as work:
+        places = Places(work, arguments.fresh_fs)
+        tiny = [prepare(path, work / f"tiny{n}") for n, path in enumerate(make_up(work, "tiny", 1, 10))]
+        archives = arguments.archives or make_up(work, "made-up", 3, 50 if arguments.quick else 20_000)
+        images = [prepare(path.resolve(), work / f"image{n}") for n, path in enumerate(archives)]
+        contestants = [
+            (image, contestant)
+            for image in images
+            for contestant in choose_contestants(image, tiny[image.form != "docker-archive"], arguments, places, absent)
+        ]
+        groups = measure(contestants, places, rounds, failed)
+        on = {"type": "ext4, a fresh one for each run"} if arguments.fresh_fs else file_system(work)
+    for title, rows in groups.items():
+        by_time = dict(sorted(rows.items(), key=lambda item: item[1].median()))
+        columns = (*SECONDS, ratio_to(rows[BASELINE]), PEAK)
+        print_table(f"{title}; {rounds} rounds", by_time, columns, markdown=arguments.markdown)
+    title = "Seconds until an image archive lies unpacked"
+    facts = {"benchmark": "put", "title": title, "rounds": rounds, "baseline": BASELINE, "file_system": on}
+    write_json(arguments.json, groups, TOOLS, **facts, absent=absent, failed=failed)
+    if failed:
+        sys.exit(1)
 
 
 if __name__ == "__main__":

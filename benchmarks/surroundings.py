@@ -34,19 +34,28 @@ def file_system(path: Path) -> dict[str, str]:
 
 
 def versions(*tools: str) -> dict[str, str]:
-    """Return the versions of Python, our packages, and those tools that are installed."""
+    """Return the versions of Python, our packages, this source, and those tools that are installed."""
     found = {"python": platform.python_version()}
     for package in PACKAGES:
         try:
             found[package] = importlib.metadata.version(package)
         except importlib.metadata.PackageNotFoundError:
             found[package] = "not installed"
+    commit = _said("git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty")
+    if commit:
+        found["commit"] = commit
     for tool in tools:
-        if shutil.which(tool):
-            found[tool] = subprocess.run([tool, "--version"], capture_output=True, text=True, check=False).stdout.split(
-                "\n"
-            )[0]
+        if said := _said(tool, "--version"):
+            found[tool] = said
     return found
+
+
+def _said(*command: str) -> str:
+    """Return the first line that a program says; nothing if there is no such program."""
+    if shutil.which(command[0]) is None:
+        return ""
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    return done.stdout.partition("\n")[0]
 
 
 def _lines(path: str) -> list[str]:

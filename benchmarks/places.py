@@ -1,0 +1,77 @@
+"""Fresh folders to write to: ext4 makes files slowly right after a mass deletion, so nothing is deleted in between."""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+
+class Places:
+    """Lends one folder after the other, all on the same file system, or each on a new one.
+
+    Args:
+        work: Where they are made.
+        fresh_fs: Size of a new ext4 for each, on a loop file, as ``truncate`` takes it; needs root.
+    """
+
+    def __init__(self, work: Path, fresh_fs: str | None = None) -> None:
+        self._work = work
+        self._fresh_fs = fresh_fs
+        self._count = 0
+
+    @contextmanager
+    def fresh(self) -> Iterator[Path]:
+        """Lend an empty folder; nothing is left to be written when it is handed out."""
+        self._count += 1
+        folder = self._work / f"place{self._count}"
+        folder.mkdir()
+        if self._fresh_fs is None:
+            subprocess.run(["sync", "--file-system", folder], check=True)
+            yield folder
+            return
+        device = folder.with_suffix(".ext4")
+        # Not lazily: the kernel would go on making the file system while we measure.
+        now = "lazy_itable_init=0,lazy_journal_init=0"
+        subprocess.run(["truncate", "--size", self._fresh_fs, device], check=True)
+        subprocess.run(["mkfs.ext4", "-q", "-F", "-E", now, device], check=True)
+        subprocess.run(["mount", "-o", "loop", device, folder], check=True)
+        try:
+            subprocess.run(["sync", "--file-system", self._work], check=True)
+            yield folder
+        finally:
+            unmount_below(folder)
+            device.unlink()
+
+
+@contextmanager
+def work_folder(on: Path | None) -> Iterator[Path]:
+    """Lend a folder for a whole run, and delete it in the end."""
+    work = Path(tempfile.mkdtemp(prefix="bench-", dir=on)).resolve()
+    try:
+        yield work
+    finally:
+        unmount_below(work)
+        subprocess.run(["rm", "-rf", work], check=True)
+
+
+def unmount_below(folder: Path) -> None:
+    """Unmount all that is mounted at a folder or below it: storage drivers leave mounts behind."""
+    points = [line.split()[4] for line in Path("/proc/self/mountinfo").read_text().splitlines()]
+    for point in sorted((point for point in points if Path(point).is_relative_to(folder)), reverse=True):
+        subprocess.run(["umount", point], check=True)
+
+
+def read_into_cache(path: Path) -> None:
+    """Read a file, or the files of a folder, so that no contestant waits for the disk."""
+    for file in path.rglob("*") if path.is_dir() else (path,):
+        if file.is_file():
+            subprocess.run(["cat", file], stdout=subprocess.DEVNULL, check=True)
+
+
+def add_place_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--on", type=Path, metavar="DIR", help="where all is written (default: for temporary files)")
+    parser.add_argument("--fresh-fs", metavar="SIZE", help="a new ext4 of this size (8G) for each run; needs root")

@@ -1,0 +1,153 @@
+"""How many system calls does an entry of a layer cost: ours, GNU tar, cp -r, Python's tarfile? And calls in Python?
+
+    syscalls.py [--files N] [--bytes N] [--on DIR] [--json FILE] [--markdown] [--quick]
+
+strace counts the calls for a made-up layer of N files, one folder for every 20, and for one of twice as many; an entry
+is charged with the difference, so that no program's start or end counts. Counts do not depend on the machine's load,
+save where several processes wait for each other: the last row, which is a whole put by a store with two workers.
+
+Calls of functions, ours in Python and built-in ones, are counted by cProfile in the same way, of ours in one process.
+
+The files' owner is root, as in most layers: another user who runs this sees calls that fail.
+"""
+
+from __future__ import annotations
+
+import argparse
+import cProfile
+import json
+import pstats
+import shutil
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from places import work_folder
+from rows import add_output_arguments
+from samples import FILES_PER_FOLDER, Shape, write_docker_archive, write_layer
+from surroundings import file_system, machine, versions
+
+from pykka_imagestore.core.archive import Extent
+from pykka_imagestore.jobs.untar_layer import unpack
+
+UNPACK = """
+import sys
+from pathlib import Path
+from pykka_imagestore.core.archive import Extent
+from pykka_imagestore.jobs.untar_layer import unpack
+layer = Path(sys.argv[1])
+unpack(Extent(str(layer), 0, layer.stat().st_size, layer.name), Path(sys.argv[2]), None)
+"""
+TARFILE = "import sys, tarfile; tarfile.open(sys.argv[1]).extractall(sys.argv[2], filter='tar')"
+OURS = Path(__file__).with_name("ours.py")
+LEAST_SHOWN = 0.01  # calls an entry
+
+
+def commands(layer: Path, folder: Path, *, quick: bool) -> dict[str, list[object]]:
+    """Return what is traced, by name; what each works on is made first, untraced."""
+    tree = folder / "tree"
+    targets = {name: folder / name for name in ("ours", "tar", "copy", "tarfile")}
+    for path in (tree, *targets.values()):
+        path.mkdir(parents=True)
+    subprocess.run(["tar", "-xf", layer, "-C", tree], check=True)
+    archive = write_docker_archive(folder / "archive.tar", [layer])
+    put = {"archive": archive, "store": folder / "store", "workers": 2, "durable": False, "warm_up": None}
+    first: dict[str, list[object]] = {
+        "ours, one process": [sys.executable, "-c", UNPACK, layer, targets["ours"]],
+        "GNU tar": ["tar", "-xf", layer, "-C", targets["tar"]],
+        "cp -r": ["cp", "-r", tree, targets["copy"]],
+    }
+    if quick:
+        return first
+    return first | {
+        "Python's tarfile": [sys.executable, "-c", TARFILE, layer, targets["tarfile"]],
+        "ours, a put, two workers": [sys.executable, OURS, json.dumps(put, default=str)],
+    }
+
+
+def count(command: list[object], summary: Path) -> Counter[str]:
+    """Run a command, and return how often it and its children made each system call."""
+    strace: list[object] = ["strace", "-f", "-c", "-o", summary]
+    subprocess.run([str(part) for part in (*strace, *command)], check=True, stdout=subprocess.DEVNULL)
+    calls: Counter[str] = Counter()
+    for line in summary.read_text().splitlines():
+        fields = line.split()
+        if len(fields) >= 5 and fields[3].isdigit() and fields[-1] != "total":
+            calls[fields[-1]] += int(fields[3])
+    return calls
+
+
+def measure(files: int, mean_bytes: int, work: Path, *, quick: bool) -> dict[str, dict[str, float]]:
+    """Return each one's calls an entry."""
+    counted: list[dict[str, Counter[str]]] = []
+    for number, size in enumerate((files, 2 * files)):
+        layer = write_layer(work / f"{number}.tar", Shape("", size, mean_bytes))
+        traced = commands(layer, work / str(number), quick=quick)
+        counted.append({name: count(command, work / "summary") for name, command in traced.items()})
+    entries = files + files // FILES_PER_FOLDER
+    few, many = counted
+    return {
+        name: {call: (calls[call] - few[name][call]) / entries for call, _ in calls.most_common()}
+        for name, calls in many.items()
+    }
+
+
+def count_in_python(files: int, mean_bytes: int, work: Path) -> dict[str, float]:
+    """Return how often an entry calls each function of ours, and each built-in one."""
+    counted: list[Counter[str]] = []
+    for size in (files, 2 * files):
+        layer = write_layer(work / "profiled.tar", Shape("", size, mean_bytes))
+        rootfs = work / f"profiled{size}"
+        rootfs.mkdir()
+        with cProfile.Profile() as profile:
+            unpack(Extent(str(layer), 0, layer.stat().st_size, layer.name), rootfs, None)
+        calls: Counter[str] = Counter()
+        for (path, _, function), (_, count, *_) in pstats.Stats(profile).stats.items():  # type: ignore[attr-defined]
+            calls[function if path == "~" else f"{Path(path).name}: {function}"] += count
+        counted.append(calls)
+    few, many = counted
+    entries = files + files // FILES_PER_FOLDER
+    return {function: (many[function] - few[function]) / entries for function, _ in many.most_common()}
+
+
+def print_tables(results: Mapping[str, Mapping[str, float]], line: Callable[[str, str, str], str]) -> None:
+    print(line("calls an entry", "all", "which"))
+    for name, calls in results.items():
+        shown = sorted(((each, call) for call, each in calls.items() if each >= LEAST_SHOWN), reverse=True)
+        which = ", ".join(f"{call} {each:.2f}" for each, call in shown)
+        print(line(name, f"{sum(calls.values()):.2f}", which))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--files", type=int, default=10_000, help="a multiple of 20")
+    parser.add_argument("--bytes", type=int, default=3000, help="of a file, on average")
+    parser.add_argument("--on", type=Path, metavar="DIR", help="where all is written (default: for temporary files)")
+    add_output_arguments(parser)
+    arguments = parser.parse_args()
+    files = 200 if arguments.quick else arguments.files
+    if shutil.which("strace") is None:
+        sys.exit("syscalls.py: strace is not installed")
+    with work_folder(arguments.on) as work:
+        results = measure(files, arguments.bytes, work, quick=arguments.quick)
+        in_python = count_in_python(files, arguments.bytes, work)
+        on = file_system(work)
+    if arguments.markdown:
+        print_tables(results, lambda *cells: f"| {' | '.join(cells)} |" + "\n| --- | ---: | --- |" * ("all" in cells))
+    else:
+        print_tables(results, lambda name, total, which: f"{name:<26}{total:>6}  {which}")
+    built_in = sum(each for function, each in in_python.items() if function.startswith(("<built-in", "<method")))
+    ours = sum(in_python.values()) - built_in
+    print(f"\nours, calls of Python functions an entry: {ours:.1f}; of built-in ones: {built_in:.1f}")
+    if arguments.json:
+        facts = {"benchmark": "syscalls", "title": "System calls for each entry", "files": files}
+        surroundings = {"machine": machine(), "versions": versions("strace", "tar", "cp"), "file_system": on}
+        document = {**facts, "mean_bytes": arguments.bytes, **surroundings, "results": results, "python": in_python}
+        arguments.json.parent.mkdir(parents=True, exist_ok=True)
+        arguments.json.write_text(json.dumps(document, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()
