@@ -183,6 +183,14 @@ def test_a_leader_in_a_folder_with_a_long_name(tmp_path):
     assert unpack_with_help(tars.tar(tars.file(b"f", b"1")), folder).nodes[b"f"].kind == "f"
 
 
+def test_layer_is_unpacked_alone_where_there_can_be_no_socket(tmp_path):
+    layer = extent_of(tars.tar(*a_tree(100, 100)), tmp_path)
+
+    counts = untar_layer(UntarLayer(layer, str(tmp_path / "layer"), helpers_at=str(tmp_path / ("x" * 255 + "x"))))
+
+    assert counts.entries == 103
+
+
 def test_help_that_comes_too_early_or_too_late_returns(tmp_path):
     help_unpack(HelpUnpack(str(tmp_path / "nobody")))
     help_unpack(HelpUnpack(str(tmp_path / "no folder" / "nobody")))

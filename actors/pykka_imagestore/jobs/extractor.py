@@ -104,8 +104,7 @@ class Extractor:
             OSError: The disk failed.
         """
         try:
-            helpers = self._helpers
-            if entry.kind != FILE or not helpers or not self._hand_on(entry, stream, helpers):
+            if entry.kind != FILE or self._helpers is None or not self._hand_on(entry, stream, self._helpers):
                 self._extract(entry, stream)
         except (OSError, OverflowError, ValueError) as error:
             refusal = entry_fault(error)
@@ -160,6 +159,8 @@ class Extractor:
 
     def _hand_on(self, entry: Entry, stream: LayerStream, helpers: Helpers) -> bool:
         """Have a helper make a file, if whoever knows no other entry makes the same of it."""
+        if not helpers.have_come:
+            return False
         above, _, name = entry.name.rpartition(b"/")
         place = self._places.get(above)
         if place is None or place is _NOWHERE or name in _NO_NAMES or name[:4] == WHITEOUT_PREFIX:

@@ -156,6 +156,9 @@ class Helpers:
         address: Where to wait for helpers, a path that is free.
         root: The layer's root folder.
         outcome: Where to record what helpers could not set.
+
+    Raises:
+        OSError: There can be no socket here, or no lock.
     """
 
     def __init__(self, address: str, root: int, outcome: Outcome) -> None:
@@ -168,15 +171,11 @@ class Helpers:
         self._parent: bytes | None = None  # the folder of the last file
         self._maker: _Hand | None = None  # of its files; None for the leader
         self._forgotten = 0
+        fcntl.flock(root, fcntl.LOCK_EX)  # until the last descriptor of it is closed, the helpers' too
+        self._listener = _listen(address)
         self._descriptor = os.memfd_create("imagestore-files", os.MFD_CLOEXEC)
         os.ftruncate(self._descriptor, MAX_HELPERS * _PIECES * _PIECE_BYTES)
         self._memory = mmap.mmap(self._descriptor, 0)
-        self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_NONBLOCK)
-        fcntl.flock(root, fcntl.LOCK_EX)  # until the last descriptor of it is closed, the helpers' too
-        Path(address).unlink(missing_ok=True)
-        with _short_path(address) as short:
-            self._listener.bind(short)
-        self._listener.listen(MAX_HELPERS)
 
     def __enter__(self) -> Self:
         return self
@@ -189,7 +188,8 @@ class Helpers:
         os.close(self._descriptor)
         self._memory.close()
 
-    def __bool__(self) -> bool:
+    @property
+    def have_come(self) -> bool:
         """Whether there is anybody."""
         return bool(self._hands)
 
@@ -429,6 +429,19 @@ class _Helper:
             if path:
                 os.close(folder)
         self._folders = {b"": self._root}
+
+
+def _listen(address: str) -> socket.socket:
+    Path(address).unlink(missing_ok=True)  # a leader's that was killed
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_NONBLOCK)
+    try:
+        with _short_path(address) as short:
+            listener.bind(short)
+        listener.listen(MAX_HELPERS)
+    except OSError:
+        listener.close()
+        raise
+    return listener
 
 
 @contextlib.contextmanager

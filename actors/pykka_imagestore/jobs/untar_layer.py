@@ -6,7 +6,7 @@ import errno
 import os
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -176,10 +176,11 @@ def _check_blob(layer: Extent, stream: LayerStream) -> None:
 
 @contextmanager
 def _helped(address: str | None, root: int, outcome: Outcome) -> Iterator[Helpers | None]:
-    if address is None:
-        yield None
-        return
-    with Helpers(address, root, outcome) as helpers:
+    helpers = None
+    if address is not None:
+        with suppress(OSError):  # a file system without sockets or locks: then it is done alone
+            helpers = Helpers(address, root, outcome)
+    with nullcontext() if helpers is None else helpers:
         yield helpers
 
 
