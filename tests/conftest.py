@@ -3,6 +3,7 @@ from __future__ import annotations
 import os
 import tempfile
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pykka
@@ -10,7 +11,9 @@ import pytest
 from hypothesis import settings
 from privileges import ORDINARY_USER
 
+from pykka_imagestore import LocalStore
 from pykka_imagestore.jobs.tree import remove_tree
+from pykka_imagestore.runtime import WorkerPool
 
 # A time limit on each example would fail a sound test on a busy machine.
 settings.register_profile("patient", deadline=None)
@@ -28,6 +31,16 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def _stop_all_actors() -> Iterator[None]:
     yield
     pykka.ActorRegistry.stop_all(timeout=5)
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[LocalStore]:
+    """Return an empty store whose work is done by threads: those start at once."""
+    with (
+        ThreadPoolExecutor(2) as threads,
+        LocalStore.start(tmp_path / "store", durable=False, pool=WorkerPool(executor=threads)) as store,
+    ):
+        yield store
 
 
 @pytest.fixture

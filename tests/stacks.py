@@ -9,19 +9,12 @@ import stat
 from collections.abc import Sequence
 from pathlib import Path
 
+from trees import KINDS
+
 from pykka_imagestore._proto.layer_pb2 import FILES, LayerRecord
 
 Tree = dict[str, str]
 """What there is at each path: type, mode, owner, and content."""
-
-_TYPES = {
-    stat.S_IFREG: "f",
-    stat.S_IFDIR: "d",
-    stat.S_IFLNK: "l",
-    stat.S_IFCHR: "c",
-    stat.S_IFBLK: "b",
-    stat.S_IFIFO: "p",
-}
 
 
 def flatten(layers: Sequence[Path]) -> Tree:
@@ -80,7 +73,7 @@ class _Layer:
             tree[path] = self._described(path, found)
 
     def _described(self, path: str, found: os.stat_result) -> str:
-        kind, extra = _TYPES[stat.S_IFMT(found.st_mode)], ""
+        kind, extra = KINDS[stat.S_IFMT(found.st_mode)], ""
         if kind == "f":
             if found.st_ino not in self._digests:
                 self._digests[found.st_ino] = hashlib.sha256((self._rootfs / path).read_bytes()).hexdigest()

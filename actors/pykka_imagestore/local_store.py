@@ -285,8 +285,10 @@ class _HelpCall:
     def make(self) -> None:
         """Call, unless that has been done."""
         if not self._helpers:
-            wanted = min(self._pool.workers - 1, MAX_HELPERS)
-            self._helpers = [self._pool.run(help_unpack, HelpUnpack(self.address), idle=True) for _ in range(wanted)]
+            self._helpers = [
+                self._pool.run(help_unpack, HelpUnpack(self.address), idle=True)
+                for _ in range(_most_helpers(self._pool))
+            ]
 
     async def cancel(self) -> None:
         """Stop who came; return when none is at work in the layer's folder any more."""
@@ -407,7 +409,7 @@ class LocalStoreActor(Actor):
 
     def _delete_behind(self, path: str) -> None:
         deletion = self._track(self._pool.run(remove_tree, path, retry=True), self._deletions)
-        for _ in range(min(self._pool.workers - 1, MAX_HELPERS)):
+        for _ in range(_most_helpers(self._pool)):
             self._pool.run(remove_tree, path, idle=True)  # nobody waits for these: they only make it faster
         if self._closed:
             deletion.discard()
@@ -616,6 +618,10 @@ class LocalStoreActor(Actor):
 
     async def _take_out(self, diff_id: DiffID) -> None:
         self._delete_behind(await self._lane.run(partial(take_out_layer, self._paths), diff_id))
+
+
+def _most_helpers(pool: WorkerPool) -> int:
+    return min(pool.workers - 1, MAX_HELPERS)
 
 
 def _say_if_closed(answer: Future[T]) -> Future[T]:

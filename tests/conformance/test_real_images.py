@@ -10,7 +10,6 @@ import io
 import json
 import os
 import tarfile
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,7 +20,6 @@ from stacks import flatten, listing, listing_digest
 from pykka_imagestore import AmbiguousImageError, ArchiveError, LocalStore
 from pykka_imagestore.core.digest import sha256
 from pykka_imagestore.core.paths import StorePaths
-from pykka_imagestore.runtime import WorkerPool
 
 IMAGES = Path(os.environ.get("IMAGESTORE_TEST_IMAGES", Path(__file__).parents[3] / "shared" / "images"))
 if not (IMAGES / "facts.json").is_file():
@@ -250,16 +248,6 @@ def test_all_images_are_there_after_a_restart(put):
         found = named(store.list().get(timeout=TIMEOUT))
 
     assert found == named(info for infos in put.infos.values() for info in infos)
-
-
-@pytest.fixture
-def store(tmp_path):
-    """Return an empty store whose work is done by threads: those start at once."""
-    with (
-        ThreadPoolExecutor(2) as threads,
-        LocalStore.start(tmp_path / "store", durable=False, pool=WorkerPool(executor=threads)) as store,
-    ):
-        yield store
 
 
 @pytest.mark.parametrize("compression", COMPRESS)

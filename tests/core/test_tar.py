@@ -7,6 +7,7 @@ import pytest
 import tars
 from hypothesis import example, given
 from hypothesis import strategies as st
+from sources import Bytes
 
 from pykka_imagestore.core.limits import DEFAULT_LIMITS
 from pykka_imagestore.core.tar import (
@@ -35,19 +36,6 @@ TYPES = {
     DIRECTORY: tarfile.DIRTYPE,
     FIFO: tarfile.FIFOTYPE,
 }
-
-
-class Bytes:
-    """A source of bytes in memory."""
-
-    def __init__(self, data: bytes) -> None:
-        self._file = io.BytesIO(data)
-
-    def take(self, size):
-        return self._file.read(size)
-
-    def skip(self, size):
-        self._file.seek(size, io.SEEK_CUR)
 
 
 def read(*parts):

@@ -1,26 +1,12 @@
 from __future__ import annotations
 
-import io
-
 import pytest
 import tars
 from hypothesis import given
 from hypothesis import strategies as st
+from sources import Bytes
 
 from pykka_imagestore.core.tar import FILE, MAX_SEGMENTS, SparseMap, TarError, read_entries
-
-
-class Bytes:
-    """A ``Source`` of bytes in memory."""
-
-    def __init__(self, data):
-        self._file = io.BytesIO(data)
-
-    def take(self, size):
-        return self._file.read(size)
-
-    def skip(self, size):
-        self._file.seek(size, io.SEEK_CUR)
 
 
 def read(*parts):

@@ -8,7 +8,6 @@ import os
 import pickle
 import socket
 import time
-from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import tars
@@ -21,7 +20,6 @@ from pykka_imagestore.errors import ArchiveError, StoreError, UnsupportedArchive
 from pykka_imagestore.jobs import members
 from pykka_imagestore.jobs.members import MAX_ALL_JSON_BYTES, MAX_JSON_BYTES
 from pykka_imagestore.jobs.untar_image import UntarImage, untar_image
-from pykka_imagestore.runtime import WorkerPool
 
 LAYER = layer({"etc/motd": b"hello"})
 CONFIG = json.dumps({"rootfs": {"type": "layers", "diff_ids": [diff_id(LAYER)]}}).encode()
@@ -391,16 +389,6 @@ HOSTILE = {
     "no archive": lambda: b"?" * 1000,
     **{f"nested {depth}": lambda depth=depth: legacy_config_that_nests(depth) for depth in (101, 900, 940, 960, 980)},
 }
-
-
-@pytest.fixture
-def store(tmp_path):
-    """Return an empty store whose work is done by threads: those start at once."""
-    with (
-        ThreadPoolExecutor(1) as threads,
-        LocalStore.start(tmp_path / "store", durable=False, pool=WorkerPool(executor=threads)) as store,
-    ):
-        yield store
 
 
 def assert_refuses_and_goes_on(store, tmp_path, attack):

@@ -7,31 +7,18 @@ import json
 import os
 import pickle
 import time
-from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import tars
 from images import diff_id, docker_save, layer
 from layouts import CONFIG_TYPE, DOCKER, INDEX_TYPE, LAYER_TYPE, MANIFEST_TYPE, Layout, path_of
 
-from pykka_imagestore import LocalStore
 from pykka_imagestore.core.oci_documents import MAX_MANIFESTS
 from pykka_imagestore.errors import ArchiveError, DigestMismatchError, LayerError, StoreError, UnsupportedArchiveError
 from pykka_imagestore.jobs.members import MAX_ALL_JSON_BYTES
-from pykka_imagestore.runtime import WorkerPool
 
 LAYER, OTHER = layer({"etc/motd": b"hello"}), layer({"etc/motd": b"forged"})
 TIMEOUT = 60
-
-
-@pytest.fixture
-def store(tmp_path):
-    """Return an empty store whose work is done by threads: those start at once."""
-    with (
-        ThreadPoolExecutor(1) as threads,
-        LocalStore.start(tmp_path / "store", durable=False, pool=WorkerPool(executor=threads)) as store,
-    ):
-        yield store
 
 
 @pytest.fixture(params=["tar", "folder"])

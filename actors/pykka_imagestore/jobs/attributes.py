@@ -5,10 +5,10 @@ What a process may not set is left out and recorded, so that the layer is as usa
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from dataclasses import dataclass, field
-from errno import E2BIG, EACCES, EINVAL, ENOENT, ENOTSUP, EPERM, ERANGE
 from pathlib import Path
 
 from pykka_imagestore._proto import layer_pb2
@@ -20,7 +20,22 @@ MAX_ID = (1 << 32) - 2  # the one above means "leave it"
 _CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _MAX_UNSET_LISTED = 1000
 _OVERLAY_XATTRS = (b"trusted.overlay.", b"user.overlay.")
-_UNSETTABLE = frozenset({EPERM, EACCES, ENOTSUP, EINVAL, ENOENT, ERANGE, E2BIG})
+_UNSETTABLE = frozenset(
+    {errno.EPERM, errno.EACCES, errno.ENOTSUP, errno.EINVAL, errno.ENOENT, errno.ERANGE, errno.E2BIG}
+)
+# What the kernel says of a name or a link that no file system takes: the entry's fault, not the disk's.
+_ENTRY_FAULTS = frozenset(
+    {
+        errno.ENAMETOOLONG,
+        errno.ELOOP,
+        errno.ENOENT,
+        errno.ENOTDIR,
+        errno.EISDIR,
+        errno.EINVAL,
+        errno.EMLINK,
+        errno.EFBIG,
+    }
+)
 
 
 @dataclass(slots=True)
@@ -90,7 +105,7 @@ class Attributes:
                     os.chown(where, entry.uid, entry.gid, dir_fd=folder, follow_symlinks=False)
             except OSError as error:
                 # EINVAL: a user namespace that has no such owner.
-                if error.errno not in (EPERM, EINVAL):
+                if error.errno not in (errno.EPERM, errno.EINVAL):
                     raise
             else:
                 return entry.mode
@@ -110,6 +125,15 @@ class Attributes:
                     if error.errno not in _UNSETTABLE:
                         raise
             self._outcome.leave_unset(path, f"xattr {key.decode('utf-8', 'backslashreplace')}")
+
+
+def entry_fault(error: Exception) -> TarError | None:
+    """Return the refusal of an entry that the kernel, or Python before it, does not take; None if it is the disk."""
+    if not isinstance(error, OSError):
+        return TarError(f"cannot be made: {error}")
+    if error.errno in _ENTRY_FAULTS:
+        return TarError(f"cannot be made: {error.strerror}")
+    return None
 
 
 def join(parent: bytes, name: bytes) -> bytes:

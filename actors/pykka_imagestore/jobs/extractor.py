@@ -35,8 +35,8 @@ from pykka_imagestore.core.tar import (
     TarError,
     clean_path,
 )
-from pykka_imagestore.jobs.attributes import SET_ID, Attributes, Outcome, join
-from pykka_imagestore.jobs.helpers import Helpers, entry_fault
+from pykka_imagestore.jobs.attributes import SET_ID, Attributes, Outcome, entry_fault, join
+from pykka_imagestore.jobs.helpers import Helpers
 from pykka_imagestore.jobs.streams import LayerStream
 from pykka_imagestore.jobs.tree import FOLDER_FLAGS, remove_entry
 
@@ -104,8 +104,7 @@ class Extractor:
             OSError: The disk failed.
         """
         try:
-            if entry.kind != FILE or self._helpers is None or not self._hand_on(entry, stream, self._helpers):
-                self._extract(entry, stream)
+            self._extract(entry, stream)
         except (OSError, OverflowError, ValueError) as error:
             refusal = entry_fault(error)
             if refusal is None:
@@ -157,20 +156,6 @@ class Extractor:
             msg = "would replace the root folder"
             raise TarError(msg)
 
-    def _hand_on(self, entry: Entry, stream: LayerStream, helpers: Helpers) -> bool:
-        """Have a helper make a file, if whoever knows no other entry makes the same of it."""
-        if not helpers.have_come:
-            return False
-        above, _, name = entry.name.rpartition(b"/")
-        place = self._places.get(above)
-        if place is None or place is _NOWHERE or name in _NO_NAMES or name[:4] == WHITEOUT_PREFIX:
-            return False
-        path = join(place[1], name)
-        self._settle(path)
-        if path in self._times or path in self._followed or entry.xattrs or entry.sparse:
-            return False
-        return helpers.take(entry, place[1], name, path, stream)
-
     def _find_place(self, entry: Entry) -> tuple[tuple[int, bytes], bytes]:
         """Return an entry's parent, descriptor and path, and its name in there; the name of the root is empty."""
         if len(self._folders) > _MAX_OPEN_FOLDERS or len(self._places) > _MAX_OPEN_FOLDERS:
@@ -191,6 +176,10 @@ class Extractor:
     # -- one method for each type
 
     def _make_file(self, entry: Entry, folder: int, parent: bytes, name: bytes, stream: LayerStream) -> None:
+        if self._helpers is not None and self._helpers.have_come:
+            path = join(parent, name)
+            if self._can_be_handed_on(entry, path) and self._helpers.take(entry, parent, name, path, stream):
+                return
         try:
             file = self._attributes.create_file(entry, folder, name)
         except FileExistsError:
@@ -205,6 +194,10 @@ class Extractor:
             self._attributes.finish_file(entry, parent, name, file)
         finally:
             os.close(file)
+
+    def _can_be_handed_on(self, entry: Entry, path: bytes) -> bool:
+        """Tell whether a helper, who knows no other entry, would make the same file."""
+        return not (path in self._times or path in self._followed or entry.xattrs or entry.sparse)
 
     def _make_directory(self, entry: Entry, folder: int, parent: bytes, name: bytes) -> None:
         existed = False

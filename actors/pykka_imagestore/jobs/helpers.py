@@ -13,7 +13,6 @@ layer's staging folder. It ends when the leader closes the socket, or dies. If a
 from __future__ import annotations
 
 import contextlib
-import errno
 import fcntl
 import mmap
 import os
@@ -28,7 +27,7 @@ from pathlib import Path
 from typing import Self
 
 from pykka_imagestore.core.tar import FILE, Entry, TarError
-from pykka_imagestore.jobs.attributes import Attributes, Outcome
+from pykka_imagestore.jobs.attributes import Attributes, Outcome, entry_fault
 from pykka_imagestore.jobs.streams import LayerStream
 from pykka_imagestore.jobs.tree import FOLDER_FLAGS
 
@@ -44,20 +43,6 @@ _ACK_BYTES = 64 << 10
 # follow, the body through as many pieces as it takes.
 _FILE = struct.Struct("=HHIIIqQ")
 _PIECE = struct.Struct("=III")  # where in the memory it begins, its bytes, and how often folders were forgotten
-
-# What the kernel says of a name or a link that no file system takes: the entry's fault, not the disk's.
-_ENTRY_FAULTS = frozenset(
-    {
-        errno.ENAMETOOLONG,
-        errno.ELOOP,
-        errno.ENOENT,
-        errno.ENOTDIR,
-        errno.EISDIR,
-        errno.EINVAL,
-        errno.EMLINK,
-        errno.EFBIG,
-    }
-)
 
 
 class HelperLostError(Exception):
@@ -99,15 +84,6 @@ def wait_for_helpers(root: Path) -> None:
         fcntl.flock(folder, fcntl.LOCK_EX)
     finally:
         os.close(folder)
-
-
-def entry_fault(error: Exception) -> TarError | None:
-    """Return the refusal of an entry that the kernel, or Python before it, does not take; None if it is the disk."""
-    if not isinstance(error, OSError):
-        return TarError(f"cannot be made: {error}")
-    if error.errno in _ENTRY_FAULTS:
-        return TarError(f"cannot be made: {error.strerror}")
-    return None
 
 
 @dataclass(frozen=True, slots=True)
