@@ -410,7 +410,7 @@ def test_malformed_pax_record_is_refused(data):
         parse_pax(data)
 
 
-@pytest.mark.parametrize("key", [b"path", b"linkpath", b"uname", b"gname"])
+@pytest.mark.parametrize("key", [b"path", b"linkpath", b"uname", b"gname", b"GNU.sparse.name"])
 def test_nul_byte_in_a_pax_name_is_refused(key):
     with pytest.raises(TarError, match=f"NUL byte in its pax {key.decode()}"):
         parse_pax(tars.pax_record(key, b"a\0b"))

@@ -62,6 +62,10 @@ LAYERS = {
     "size-lie": (tars.header(b"a", size=tars.base_256(2**62, 12)), b"x" * 512),
     "size-lie-in-pax": (tars.pax({b"size": b"9" * 18}), tars.file(b"a", b"x")),
     "sparse": (tars.pax({b"GNU.sparse.major": b"1", b"GNU.sparse.realsize": b"1000000000000"}), tars.file(b"a", b"x")),
+    **{
+        f"sparse-{form}": (sparse(b"f", 9000, [(512, 3), (8000, 2)], b"abcde"),) for form, sparse in tars.SPARSE.items()
+    },
+    "sparse-name-with-nul": (tars.pax({b"GNU.sparse.map": b"0,1", b"GNU.sparse.name": b"a\0b"}), tars.file(b"a", b"x")),
     "old-folder": (tars.file(b"a/", b"body", magic=bytes(8)), tars.file(b"a/f", b"x", magic=bytes(8))),
     "signed-checksum": (tars.with_checksum(tars.header("ä".encode(), magic=bytes(8)), signed=True),),
     "no-folder-mode": (tars.folder(b"a", mode=0), tars.file(b"a/f", b"x", mode=0)),

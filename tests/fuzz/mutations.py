@@ -66,6 +66,8 @@ _FIELDS = {
     "major": (329, 337),
     "minor": (337, 345),
     "prefix": (345, 500),
+    "segment": (386, 398),
+    "real size": (483, 495),
 }
 _TEXTS = frozenset({"name", "link", "prefix"})
 

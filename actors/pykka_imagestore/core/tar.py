@@ -32,6 +32,7 @@ _ZERO_BLOCK = bytes(BLOCK)
 _EXTENSIONS = frozenset((_PAX, _PAX_GLOBAL, _GNU_LONG_NAME, _GNU_LONG_LINK, _GNU_VOLUME))
 _NUMBERS = frozenset((b"size", b"uid", b"gid"))
 _KEYS = _NUMBERS | {b"path", b"linkpath", b"mtime"}
+_NAMES = frozenset((b"path", b"linkpath", b"uname", b"gname", b"GNU.sparse.name"))
 _XATTR = b"SCHILY.xattr."
 _SPARSE = b"GNU.sparse."
 _SPARSE_MAP = b"GNU.sparse.map"
@@ -197,7 +198,7 @@ def parse_pax(data: bytes) -> dict[bytes, bytes]:
         if not (sound and equals and key and b"\0" not in key):
             msg = "has a malformed pax record"
             raise TarError(msg)
-        if b"\0" in value and key in (b"path", b"linkpath", b"uname", b"gname"):
+        if b"\0" in value and key in _NAMES:
             msg = f"has a NUL byte in its pax {key.decode()}"
             raise TarError(msg)
         if key in _SPARSE_PAIR:
