@@ -22,6 +22,10 @@ BIRTHDAY = 1_700_000_000 * 10**9
 # In all, shared out among the packers: TREES=1000 for a thousand.
 TREES = int(os.environ.get("TREES", "200"))
 
+tiny_names = st.sampled_from([b"a", b"b", b".c", b"with space", b"\xff\xfe", "ü\n".encode(), b"~"])
+short_names = tiny_names | st.just(b"d" * 40)
+long_names = short_names | st.sampled_from([b"n" * 101, b"\xff" * 255])
+
 
 @dataclass(frozen=True)
 class Holes:
@@ -55,7 +59,7 @@ class Packer:
         pack: Packs the folder given first into the file given second.
         nanoseconds: Whether its times are exact.
         xattrs: Whether it keeps extended attributes.
-        long: Whether it keeps long names.
+        names: Those that it keeps.
         special: Whether it keeps devices.
         holes: Whether it keeps files with holes.
     """
@@ -63,7 +67,7 @@ class Packer:
     pack: object
     nanoseconds: bool = False
     xattrs: bool = False
-    long: bool = True
+    names: object = long_names
     special: bool = True
     holes: bool = True
 
@@ -101,9 +105,9 @@ ALL_XATTRS = ("--xattrs", "--xattrs-include=*")
 PACKERS = {
     "GNU tar, gnu": Packer(gnu_tar("gnu")),
     "GNU tar, posix": Packer(gnu_tar("posix", *ALL_XATTRS), nanoseconds=True, xattrs=True),
-    "GNU tar, ustar": Packer(gnu_tar("ustar"), long=False),
+    "GNU tar, ustar": Packer(gnu_tar("ustar"), names=short_names),
     "GNU tar, oldgnu": Packer(gnu_tar("oldgnu")),
-    "GNU tar, v7": Packer(gnu_tar("v7"), long=False, special=False),
+    "GNU tar, v7": Packer(gnu_tar("v7"), names=tiny_names, special=False),
     "GNU tar, sparse gnu": Packer(gnu_tar("gnu", "--sparse")),
     "GNU tar, sparse oldgnu": Packer(gnu_tar("oldgnu", "--sparse", "--hole-detection=raw")),
     **{
@@ -114,16 +118,14 @@ PACKERS = {
     },
     # It cuts the name of a file with holes that is long and not UTF-8: what it unpacks then is not what it packed.
     "bsdtar, pax": Packer(bsdtar("pax"), nanoseconds=True, xattrs=True, holes=False),
-    "bsdtar, pax with holes": Packer(bsdtar("pax"), nanoseconds=True, xattrs=True, long=False),
+    "bsdtar, pax with holes": Packer(bsdtar("pax"), nanoseconds=True, xattrs=True, names=short_names),
     "bsdtar, gnutar": Packer(bsdtar("gnutar")),
-    "bsdtar, ustar": Packer(bsdtar("ustar"), long=False),
+    "bsdtar, ustar": Packer(bsdtar("ustar"), names=short_names),
     "tarfile, pax": Packer(python_tarfile(tarfile.PAX_FORMAT), nanoseconds=True),
     "tarfile, gnu": Packer(python_tarfile(tarfile.GNU_FORMAT)),
-    "tarfile, ustar": Packer(python_tarfile(tarfile.USTAR_FORMAT), long=False),
+    "tarfile, ustar": Packer(python_tarfile(tarfile.USTAR_FORMAT), names=short_names),
 }
 
-short_names = st.sampled_from([b"a", b"b", b".c", b"with space", b"\xff\xfe", "ü\n".encode(), b"~", b"d" * 40])
-long_names = short_names | st.sampled_from([b"n" * 101, b"\xff" * 255])
 modes = st.sampled_from([0o644, 0o755, 0, 0o4755, 0o2711, 0o1777, 0o7777, 0o600])
 owners = st.tuples(*[st.sampled_from([0, 0, 1000, 65534, 2**18 - 1])] * 2)
 # Halves and quarters of a second survive the floating-point numbers that tarfile keeps times in.
@@ -209,12 +211,11 @@ def test_unpacked_tree_is_the_tree_that_was_packed(packer):
     if shutil.which(tool) is None:
         pytest.skip(f"there is no {tool} here")
 
-    names = long_names if PACKERS[packer].long else short_names
     others = targets | devices if PACKERS[packer].special else targets
 
     @settings(max_examples=-(-TREES // len(PACKERS)))
     @given(
-        trees(names, bodies | holes if PACKERS[packer].holes else bodies, others),
+        trees(PACKERS[packer].names, bodies | holes if PACKERS[packer].holes else bodies, others),
         st.lists(st.integers(0, 50), max_size=3),
     )
     def check(tree, links):
