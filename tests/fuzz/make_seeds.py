@@ -66,6 +66,7 @@ LAYERS = {
         f"sparse-{form}": (sparse(b"f", 9000, [(512, 3), (8000, 2)], b"abcde"),) for form, sparse in tars.SPARSE.items()
     },
     "sparse-name-with-nul": (tars.pax({b"GNU.sparse.map": b"0,1", b"GNU.sparse.name": b"a\0b"}), tars.file(b"a", b"x")),
+    "name-too-long-and-cut-off": (tars.long_name(b"n" * 256), tars.header(b"n", size=2000), b"x" * 600),
     "old-folder": (tars.file(b"a/", b"body", magic=bytes(8)), tars.file(b"a/f", b"x", magic=bytes(8))),
     "signed-checksum": (tars.with_checksum(tars.header("ä".encode(), magic=bytes(8)), signed=True),),
     "no-folder-mode": (tars.folder(b"a", mode=0), tars.file(b"a/f", b"x", mode=0)),

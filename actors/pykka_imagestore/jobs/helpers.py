@@ -37,6 +37,7 @@ _PIECE_BYTES = 256 << 10
 _PIECE_FILES = 128
 _PIECES = 4  # of memory for each helper: one in work and some in wait
 _LONGEST_PARENT = 512  # bytes, so at most half as many folders in one another
+_LONGEST_NAME = 255  # bytes; no file system here takes more, and the leader says so
 _MAX_OPEN_FOLDERS = 128
 _ACK_BYTES = 64 << 10
 # A file: lengths of its folder's path and of its name, mode, owner, time, bytes of its body. Folder, name and body
@@ -192,7 +193,7 @@ class Helpers:
             self._parent = parent
             self._maker = self._choose_maker()
         hand = self._maker
-        if hand is None or len(parent) > _LONGEST_PARENT:
+        if hand is None or len(parent) > _LONGEST_PARENT or len(name) > _LONGEST_NAME:
             return False
         try:
             head = _FILE.pack(len(parent), len(name), entry.mode, entry.uid, entry.gid, entry.mtime_ns, entry.size)
