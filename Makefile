@@ -5,7 +5,8 @@
 #   ARCHIVE=image.tar   the archive that `make demo` and `make bench` put; the demo else builds one itself
 #   BENCH_FLAGS=        where `make bench` writes and how often, such as "--on /mnt --fresh-fs 8G --rounds 9"; its
 #                       results become JSON in .venv/bench/
-#   FUZZ_SECONDS=20     how long `make fuzz` looks for bad inputs to each target; FUZZ_TARGETS names the targets
+#   FUZZ_SECONDS=20     how long `make fuzz` looks for bad inputs to each target; FUZZ_TARGETS names the targets, and
+#                       FUZZ_FLAGS holds more of libFuzzer's options
 
 PRINT_VERSION := import sys; sys.version_info >= (3, 11) or sys.exit(1); print("%d.%d" % sys.version_info[:2])
 ifndef PYTHON
@@ -65,7 +66,7 @@ proto-check: $(TEST)/installed
 fuzz: fuzz-tools
 	@for target in $(FUZZ_TARGETS); do \
 		echo "fuzzing $$target for $(FUZZ_SECONDS) s"; \
-		$(TEST)/bin/python tests/fuzz/run.py $$target -max_total_time=$(FUZZ_SECONDS) -verbosity=0 || exit 1; \
+		$(TEST)/bin/python tests/fuzz/run.py $$target -max_total_time=$(FUZZ_SECONDS) -verbosity=0 $(FUZZ_FLAGS) || exit 1; \
 	done
 
 fuzz-tools: $(TEST)/fuzz-tools
