@@ -15,7 +15,9 @@ StoreError
         NoArchiveError          no archive of that name is in the archive folder
     StateError                  the store cannot do this now
         CheckpointError         what the store wrote cannot be read: restore it
+        LeaseError              who needs what cannot be read: restart whoever has the lease
         StoreClosedError
+        LocksUnsupportedError   its file system has no locks: move the store
         NoSpaceError            the disk is full: free some of it. An OSError, too
 """
 
@@ -219,9 +221,24 @@ class CheckpointError(StateError):
 
     def __str__(self) -> str:
         return (
-            f"{self.path}: {self.reason}. It was left as it is, and the store does nothing; "
-            "restore it from a backup, or move it away to begin with no images (layers are kept)"
+            f"{self.path}: {self.reason}. It was left as it is, and the store does nothing; restore storedImages and "
+            "storedImages.journal from one backup, or move both away to begin with no images (layers are kept)"
         )
+
+
+class LeaseError(StateError):
+    """A lease that somebody holds cannot be read, so it is not known which layers are needed.
+
+    Attributes:
+        path: The lease.
+    """
+
+    def __init__(self, path: str) -> None:
+        super().__init__(path)
+        self.path = path
+
+    def __str__(self) -> str:
+        return f"{self.path} cannot be read, and whoever holds it lives: nothing is removed until that process ends"
 
 
 class StoreClosedError(StateError):
@@ -229,6 +246,24 @@ class StoreClosedError(StateError):
 
     def __str__(self) -> str:
         return "the store is closed"
+
+
+class LocksUnsupportedError(StateError):
+    """The file system has no locks that hold between processes, as some network file systems.
+
+    Attributes:
+        path: The file to be locked.
+    """
+
+    def __init__(self, path: str) -> None:
+        super().__init__(path)
+        self.path = path
+
+    def __str__(self) -> str:
+        return (
+            f"{self.path} cannot be locked: its file system has no locks that hold between processes. Nothing was "
+            "changed; move the store to a local disk"
+        )
 
 
 class NoSpaceError(StateError, OSError):

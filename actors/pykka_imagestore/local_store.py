@@ -8,38 +8,35 @@ Source: Apache Mesos, src/slave/containerizer/mesos/provisioner/docker/{store,lo
 from __future__ import annotations
 
 import logging
-from collections import Counter
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Concatenate, ParamSpec, Self, TypeVar, cast
+from typing import Any, Concatenate, Literal, ParamSpec, Self, TypeVar, cast, overload
 
 import pykka
 
+from pykka_imagestore.collector import Collector
 from pykka_imagestore.core.archive import ArchiveIndex, Extent
-from pykka_imagestore.core.digest import DiffID, sha256
-from pykka_imagestore.core.image import DockerImage, ImageInfo, Layer
+from pykka_imagestore.core.digest import DiffID, Digest, sha256
+from pykka_imagestore.core.image import ImageInfo, Recovery
 from pykka_imagestore.core.image_name import ImageName
 from pykka_imagestore.core.limits import DEFAULT_LIMITS, Limits
 from pykka_imagestore.core.manifest import legacy_config
 from pykka_imagestore.core.paths import StorePaths
 from pykka_imagestore.core.plan import PlannedImage, plan_put
 from pykka_imagestore.core.platform import Platform
+from pykka_imagestore.core.prune import Pruned, PruneOptions, Usage
 from pykka_imagestore.durable.disk import disk
-from pykka_imagestore.durable.layout import (
-    find_missing,
-    find_orphaned_work,
-    remove_config,
-    remove_staging,
-    take_out_layer,
-    write_config,
-)
-from pykka_imagestore.durable.staging import Staging
+from pykka_imagestore.durable.layout import find_missing, remove_staging, write_config
+from pykka_imagestore.durable.leases import HeldLease, take_lease
+from pykka_imagestore.durable.locks import FileLock, acquire, layer_byte
+from pykka_imagestore.durable.owned import OwnedFolder
 from pykka_imagestore.errors import ArchiveError, InvalidInputError, NoArchiveError, NotFoundError, StoreClosedError
+from pykka_imagestore.image_lease import LeasedImage
 from pykka_imagestore.jobs.helpers import MAX_HELPERS, HelperLostError, HelpUnpack, help_unpack
 from pykka_imagestore.jobs.move_layer import MoveLayer, move_layer
 from pykka_imagestore.jobs.tree import remove_tree
@@ -51,12 +48,15 @@ from pykka_imagestore.runtime import (
     Actor,
     DiscardedError,
     Future,
+    Lane,
+    Pending,
     SingleFlight,
     WorkerPool,
     await_all,
     defer,
     dispatch,
     gather,
+    run_blocking,
     undiscardable,
 )
 
@@ -72,17 +72,26 @@ WORKER_MODULES = ("pykka_imagestore.jobs.untar_image", "pykka_imagestore.jobs.un
 class LocalStore:
     """Images on this machine, by name.
 
+    Any number of stores, in any number of processes, may share a directory on a local file system: each sees at once
+    what the others put, and a layer is unpacked once.
+
     Methods return at once; results, and errors, arrive through the future. Thread-safe. Names are taken in any
     spelling: ``ubuntu`` and ``docker.io/library/ubuntu:latest`` are one image. ``close()``, or leaving the ``with``
     block, stops all work and the worker processes.
     """
 
     def __init__(
-        self, actor: pykka.ActorRef[LocalStoreActor], paths: StorePaths, references: ReferenceStore, pool: WorkerPool
+        self,
+        actor: pykka.ActorRef[LocalStoreActor],
+        paths: StorePaths,
+        references: ReferenceStore,
+        collector: Collector,
+        pool: WorkerPool,
     ) -> None:
         self._actor = actor
-        self._info = partial(_info, paths)
+        self._paths = paths
         self._references = references
+        self._collector = collector
         self._pool = pool
 
     @classmethod
@@ -112,8 +121,9 @@ class LocalStore:
         paths = StorePaths(Path(directory).absolute())
         references = ReferenceStore.start(paths.root, durable=durable)
         archives = None if archive_dir is None else Path(archive_dir).absolute()
-        actor = LocalStoreActor.start(paths, references, pool, archives, durable=durable, limits=limits)
-        return cls(actor, paths, references, pool)
+        collector = Collector.start(paths, references, pool, durable=durable)
+        actor = LocalStoreActor.start(paths, references, collector, pool, archives, durable=durable, limits=limits)
+        return cls(actor, paths, references, collector, pool)
 
     def __enter__(self) -> Self:
         return self
@@ -121,13 +131,17 @@ class LocalStore:
     def __exit__(self, kind: type[BaseException] | None, error: object, traceback: TracebackType | None) -> None:
         self.close()
 
-    def recover(self) -> Future[None]:
+    def recover(self) -> Future[Recovery]:
         """Read what is on disk; done by itself before anything else, and again after it failed.
 
-        Images with missing layers are logged. What dead processes left in staging/ and gc/ is deleted, behind.
+        What processes that are gone left in staging/ and gc/ is deleted, behind.
+
+        Returns:
+            What was found. Images with missing layers are logged too.
 
         Raises:
             CheckpointError: What images there are cannot be read. Nothing is changed, and nothing else works.
+            LocksUnsupportedError: The file system has no locks that hold between processes.
         """
         return self._ask(LocalStoreActor.recover)
 
@@ -192,19 +206,30 @@ class LocalStore:
         """
         return self._ask(LocalStoreActor.load, _absolute(archive), _absolute(sandbox), select, platform, progress)
 
-    def get(self, name: str) -> Future[ImageInfo]:
-        """Return an image that is in the store.
+    @overload
+    def get(self, name: str) -> Future[ImageInfo]: ...
+    @overload
+    def get(self, name: str, *, lease: Literal[True]) -> Future[LeasedImage]: ...
+    def get(self, name: str, *, lease: bool = False) -> Future[ImageInfo] | Future[LeasedImage]:
+        """Return an image that is in the store; it counts as used now.
+
+        Args:
+            name: The image's name.
+            lease: Whether to keep its layers from being removed, by whichever process, until the lease is released or
+                this process ends. Without, they may go at any time.
 
         Raises:
             InvalidNameError: ``name`` is no image name.
             NotFoundError: It is not there; ImageIncompleteError if some of its layers are not.
         """
-        return self._references.get(name).then(self._info).repair(_say_if_closed)
+        if lease:
+            return self._ask(LocalStoreActor.lease, name)
+        return self._references.get(name).then(self._paths.locate).repair(_say_if_closed)
 
     def list(self) -> Future[tuple[ImageInfo, ...]]:
         """Return all images, by name, incomplete ones too."""
         images = self._references.list()
-        return images.then(lambda images: tuple(map(self._info, images))).repair(_say_if_closed)
+        return images.then(lambda images: tuple(map(self._paths.locate, images))).repair(_say_if_closed)
 
     def config(self, name: str) -> Future[bytes]:
         """Return an image's config, JSON, byte for byte as the archive had it.
@@ -215,7 +240,7 @@ class LocalStore:
         return self._ask(LocalStoreActor.config, name)
 
     def remove(self, name: str) -> Future[ImageInfo]:
-        """Forget an image; delete the layers that no other image here has, behind.
+        """Forget an image; delete behind the layers that no other image here has and nobody needs.
 
         Returns:
             What was forgotten; its layers may be gone. Durable like ``put``.
@@ -224,11 +249,39 @@ class LocalStore:
             InvalidNameError: ``name`` is no image name.
             NotFoundError: It is not there.
         """
-        return self._ask(LocalStoreActor.remove, name)
+        # Once the name is gone, its layers must go too, whoever loses interest.
+        return undiscardable(self._collector.remove(name).then(self._paths.locate).repair(_say_if_closed))
+
+    def prune(
+        self, *, keep: Iterable[str] = (), unused_for: float | None = None, budget_bytes: int | None = None
+    ) -> Future[Pruned]:
+        """Forget images, and delete behind the layers that no image has and nobody needs. Beside puts and gets.
+
+        Without ``unused_for`` and ``budget_bytes`` no image is forgotten: what goes is left over from puts that failed
+        or replaced an image.
+
+        Args:
+            keep: Names of images that stay.
+            unused_for: Forget what nobody has put or got for so many seconds.
+            budget_bytes: Forget the least recently used images until the layers take no more on disk than this.
+
+        Returns:
+            What was forgotten and taken out: its names are gone, and its bytes go. ``kept_bytes`` may still be over
+            the budget: what is leased, being put, or to be kept stays.
+
+        Raises:
+            InvalidNameError: A name in ``keep`` is no image name.
+        """
+        options = PruneOptions(tuple(map(ImageName.parse, keep)), unused_for, budget_bytes)
+        return undiscardable(self._collector.prune(options).repair(_say_if_closed))
+
+    def usage(self) -> Future[Usage]:
+        """Return what each image and layer costs on disk, shared and alone."""
+        return self._collector.usage().repair(_say_if_closed)
 
     def swept(self) -> Future[None]:
-        """Return when the files of all that was removed are deleted."""
-        return self._ask(LocalStoreActor.swept)
+        """Return when the files of all that was removed here are deleted."""
+        return self._collector.swept().repair(_say_if_closed)
 
     def close(self) -> None:
         """Stop all work and wait for it; puts under way are discarded, and leave nothing behind. Idempotent.
@@ -237,6 +290,7 @@ class LocalStore:
         """
         try:
             self._ask(LocalStoreActor.close).recover(lambda _: None).get(timeout=120)
+            self._collector.close()
         finally:
             self._pool.close()
             self._actor.stop(timeout=60)
@@ -304,6 +358,7 @@ class LocalStoreActor(Actor):
         self,
         paths: StorePaths,
         references: ReferenceStore,
+        collector: Collector,
         pool: WorkerPool,
         archive_dir: Path | None,
         *,
@@ -313,31 +368,24 @@ class LocalStoreActor(Actor):
         super().__init__()
         self._limits = limits
         self._paths = paths
-        self._info = partial(_info, paths)
         self._references = references
+        self._collector = collector
         self._pool = pool
         self._archive_dir = archive_dir
         self._durable = durable
         self._closed = False
-        self._recovery: Future[None] | None = None
+        self._recovery: Future[Recovery] | None = None
         self._puts: SingleFlight[object, tuple[ImageInfo, ...]] = SingleFlight()
         self._layers: SingleFlight[DiffID, None] = SingleFlight()
         self._calls: dict[DiffID, _HelpCall] = {}
         self._feeds: dict[object, ProgressFeed] = {}
-        self._work: set[Future[Any]] = set()  # puts and layers that have not ended, discarded ones too
-        self._deletions: set[Future[Any]] = set()
-        # Layers and configs that a put counts on: a removal leaves them alone. The second tells whether any came or
-        # went meanwhile.
-        self._pins: Counter[str] = Counter()
-        self._pin_changes = 0
-        # Short file operations only, in a thread of their own: the worker processes may all be busy.
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="local-store")
-        self._lane = WorkerPool(executor=self._thread)
+        self._work = Pending()  # puts and layers that have not ended, discarded ones too
+        self._lane = Lane("local-store")  # short file operations only: the worker processes may all be busy
         self._listener_thread = ThreadPoolExecutor(1, thread_name_prefix="progress")
 
     # -- what the handle offers
 
-    def recover(self) -> Future[None]:
+    def recover(self) -> Future[Recovery]:
         if self._recovery is None or self._recovery.is_failed():
             self._recovery = self.spawn(self._recover())
         return undiscardable(self._recovery)
@@ -373,53 +421,31 @@ class LocalStoreActor(Actor):
         except FileNotFoundError:
             raise NotFoundError(f"{image.name} with a config") from None
 
-    def remove(self, name: str) -> Future[ImageInfo]:
-        # Once the name is gone, its layers must go too, whoever loses interest.
-        return undiscardable(self._track(self.spawn(self._remove(name)), self._work))
-
-    async def _remove(self, name: str) -> ImageInfo:
-        image = await self._references.remove(name)
-        await self._drop_unused(image)
-        return self._info(image)
-
-    async def swept(self) -> None:
-        await await_all([undiscardable(deletion) for deletion in self._deletions])
+    async def lease(self, name: str) -> LeasedImage:
+        await self.recover()
+        while True:
+            image = await self._references.get(name)
+            lease = await self._take_lease(image.layer_ids, image.config_digest, f"lease of {image.name}")
+            if image == await self._references.get(name):  # and so its layers are there, and stay
+                return LeasedImage(self._paths.locate(image), lease)
 
     async def close(self) -> None:
         self._closed = True
-        for future in [*self._puts.futures(), *self._deletions]:
+        for future in self._puts.futures():
             future.discard()
-        while unfinished := [future for future in self._under_way() if future.is_pending()]:
-            await await_all([undiscardable(future) for future in unfinished])
-
-    def _under_way(self) -> tuple[Future[Any], ...]:
-        return (*self._work, *self._deletions, *self._layers.futures())
+        while any(self._work):
+            await self._work.ended()
 
     def on_stop(self) -> None:
         self._lane.close()
-        self._thread.shutdown()
         self._listener_thread.shutdown(wait=False)
 
     # -- recover
 
-    async def _recover(self) -> None:
-        await self._references.recover()
-        for orphan in await self._lane.run(find_orphaned_work, self._paths):
-            self._delete_behind(orphan)
-
-    def _delete_behind(self, path: str) -> None:
-        deletion = self._track(self._pool.run(remove_tree, path, retry=True), self._deletions)
-        for _ in range(_most_helpers(self._pool)):
-            self._pool.run(remove_tree, path, idle=True)  # nobody waits for these: they only make it faster
-        if self._closed:
-            deletion.discard()
-        deletion.on_failed(lambda error: logger.warning("%s could not be deleted: %s", path, error))
-
-    def _track(self, future: Future[T], among: set[Future[Any]]) -> Future[T]:
-        """Keep a future among others until it is final."""
-        among.add(future)
-        future.on_any(defer(self.actor_ref, lambda _, ended: among.discard(ended)))
-        return future
+    async def _recover(self) -> Recovery:
+        images = await self._references.recover()
+        incomplete = tuple(image.name for image in images if image.missing)
+        return Recovery(len(images), incomplete, await self._collector.sweep())
 
     # -- put
 
@@ -429,7 +455,7 @@ class LocalStoreActor(Actor):
 
         def start() -> Future[tuple[ImageInfo, ...]]:
             feed = self._feeds[request.key] = ProgressFeed(self._listener_thread)
-            return self._track(self.spawn(self._put(request, feed)), self._work)
+            return self._work.add(self.spawn(self._put(request, feed)))
 
         handle = self._puts.join(request.key, start)
         feed = self._feeds.get(request.key)  # none if the put that was joined has done its work
@@ -444,13 +470,13 @@ class LocalStoreActor(Actor):
                 index = await self.untar_image(request, staging)
                 planned = plan_put(index, request.name, request.select)
                 # One after the other, so that images with layers in common read them once.
-                images = [await self.put_image(image, request.sandbox, feed) for image in planned]
+                images = [await self.put_image(image, request.sandbox, staging, feed) for image in planned]
                 return tuple(info for infos in images for info in infos)
         finally:
             if self._feeds.get(request.key) is feed:
                 del self._feeds[request.key]
 
-    async def untar_image(self, request: PutRequest, staging: Staging) -> ArchiveIndex:
+    async def untar_image(self, request: PutRequest, staging: OwnedFolder) -> ArchiveIndex:
         """Find out what the archive holds."""
         archive = await self._lane.run(partial(_find_archive, self._archive_dir), request)
         copy = str(staging.path / "archive.tar")
@@ -458,7 +484,9 @@ class LocalStoreActor(Actor):
         is_pipe = await self._lane.run(Path.is_fifo, Path(archive))  # what came through it does not come again
         return await self._pool.run(untar_image, job, retry=not is_pipe)
 
-    async def put_image(self, planned: PlannedImage, sandbox: str | None, feed: ProgressFeed) -> tuple[ImageInfo, ...]:
+    async def put_image(
+        self, planned: PlannedImage, sandbox: str | None, staging: OwnedFolder, feed: ProgressFeed
+    ) -> tuple[ImageInfo, ...]:
         """Put an image's layers, then its config, then its names: the last is what makes it exist."""
         image, config = planned.image, planned.image.config
         diff_ids = image.diff_ids
@@ -468,13 +496,17 @@ class LocalStoreActor(Actor):
             config = legacy_config(image.config, diff_ids)
         layers = dict(zip(diff_ids, image.layers, strict=True))
         feed.expect(planned.names, {diff_id: layer.size for diff_id, layer in layers.items()})
-        with self._pinned([*layers, sha256(config)]):
+        lease = await self._take_lease(diff_ids, sha256(config), f"put of {', '.join(planned.names)}")
+        try:
             await self.put_layers(layers, sandbox)
             on = disk(durable=self._durable)
             await self._lane.run(on.sync_folder, self._paths.layers)  # for layers whose writer died before it did
-            await self._lane.run(partial(write_config, self._paths, disk=on), config)
+            write = partial(write_config, self._paths, disk=on, aside=staging.path / "config")
+            await self._lane.run(write, config)
             stored = await gather([self._references.put(name, diff_ids, sha256(config)) for name in planned.names])
-        return tuple(map(self._info, stored))
+        finally:
+            lease.release()
+        return tuple(map(self._paths.locate, stored))
 
     async def put_layers(self, layers: Mapping[DiffID, Extent], sandbox: str | None) -> None:
         """See to it that each layer is in the store; unpack those that are not, in parallel, the longest first."""
@@ -518,7 +550,7 @@ class LocalStoreActor(Actor):
         mine: list[Future[None]] = []
 
         def start() -> Future[None]:
-            mine.append(self._track(self.spawn(self._unpack_layer(diff_id, layer, sandbox)), self._work))
+            mine.append(self._work.add(self.spawn(self._unpack_layer(diff_id, layer, sandbox))))
             return mine[0]
 
         while not mine:
@@ -536,19 +568,37 @@ class LocalStoreActor(Actor):
     async def _unpack_layer(self, diff_id: DiffID, layer: Extent, sandbox: str | None) -> None:
         if layer.absence:
             raise ArchiveError(layer.path, f"its blob {layer.name} {layer.absence}, and the store does not have it")
-        async with self._staged() as staging:
-            staged = str(staging.path / "layer")
-            counts = await self.untar_layer(UntarLayer(layer, staged, diff_id, sandbox, self._limits), diff_id)
-            await self.move_layer(staged, diff_id)
+        lock = await self._lock_layer(diff_id)
+        try:
+            if not await self._lane.run(partial(find_missing, self._paths), (diff_id,)):
+                return self._tell_complete(diff_id, None)  # another process put it meanwhile
+            async with self._staged() as staging:
+                staged = str(staging.path / "layer")
+                counts = await self.untar_layer(UntarLayer(layer, staged, diff_id, sandbox, self._limits), diff_id)
+                await self.move_layer(staged, diff_id)
+        finally:
+            lock.release()
         self._tell_complete(diff_id, counts.entries)
+        return None
+
+    async def _lock_layer(self, diff_id: DiffID) -> FileLock:
+        """Be the only one, of all processes, to unpack a layer."""
+        take = partial(acquire, self._paths.layers_lock, layer_byte(diff_id))
+        try:
+            return await self._lane.run(lambda wait: take(wait=wait), False)
+        except BlockingIOError:
+            return await run_blocking(take, undo=FileLock.release)
+
+    def _take_lease(self, layers: Iterable[DiffID], config: Digest | None, purpose: str) -> Future[HeldLease]:
+        return self._lane.run(lambda purpose: take_lease(self._paths, layers, config, purpose), purpose)
 
     @asynccontextmanager
-    async def _staged(self) -> AsyncIterator[Staging]:
+    async def _staged(self) -> AsyncIterator[OwnedFolder]:
         """Lend a staging folder, and remove it afterwards: by then the workers that wrote to it have ended."""
-        staging = Staging.below(self._paths.staging)
+        staging = OwnedFolder.below(self._paths.staging, self._paths.guard(self._paths.staging))
         abandoned = False
         try:
-            await self._lane.run(Staging.make, staging)
+            await self._lane.run(OwnedFolder.make, staging)
             yield staging
         except GeneratorExit:
             abandoned = True  # the actor has ended, and nothing can be awaited: the next store sweeps
@@ -567,17 +617,6 @@ class LocalStoreActor(Actor):
         except Exception as error:  # noqa: BLE001 - it must not hide how the put ended; the next store sweeps
             logger.warning("%s could not be removed: %s", path, error)
 
-    @contextmanager
-    def _pinned(self, pins: Sequence[str]) -> Iterator[None]:
-        self._pins.update(pins)
-        self._pin_changes += 1
-        try:
-            yield
-        finally:
-            self._pins.subtract(pins)
-            self._pins = +self._pins
-            self._pin_changes += 1
-
     def _tell_counts(self, diff_id: DiffID, counts: LayerCounts) -> None:
         # Not before it is under way: a helper stays to the end, and other layers of the put want a worker each.
         if counts.entries and diff_id in self._calls:
@@ -588,36 +627,6 @@ class LocalStoreActor(Actor):
     def _tell_complete(self, diff_id: DiffID, entries: int | None) -> None:
         for feed in self._feeds.values():
             feed.complete(diff_id, entries)
-
-    # -- remove
-
-    async def _drop_unused(self, image: DockerImage) -> None:
-        layers, configs = await self._in_use()
-        # No await from here to the end: a put that pins a layer now finds the removal in flight, and waits for it.
-        unused: list[Future[None]] = [
-            self._layers.join(diff_id, partial(self._start_taking_out, diff_id))
-            for diff_id in set(image.layer_ids) - layers
-            if diff_id not in self._pins and diff_id not in self._layers
-        ]
-        config = image.config_digest
-        if config is not None and config not in configs and config not in self._pins:
-            unused.append(self._lane.run(partial(remove_config, self._paths), config))
-        await gather(unused)
-
-    async def _in_use(self) -> tuple[set[DiffID], set[str | None]]:
-        """Return the layers and configs of all images, as of a moment since when no put has begun or ended."""
-        while True:
-            changes = self._pin_changes
-            images = await self._references.list()
-            if changes == self._pin_changes:
-                layers = {layer for image in images for layer in image.layer_ids}
-                return layers, {image.config_digest for image in images}
-
-    def _start_taking_out(self, diff_id: DiffID) -> Future[None]:
-        return self.spawn(self._take_out(diff_id))
-
-    async def _take_out(self, diff_id: DiffID) -> None:
-        self._delete_behind(await self._lane.run(partial(take_out_layer, self._paths), diff_id))
 
 
 def _most_helpers(pool: WorkerPool) -> int:
@@ -653,8 +662,3 @@ def _parse_platform(text: str | None) -> Platform | None:
 
 def _absolute(path: str | Path | None) -> str | None:
     return None if path is None else str(Path(path).absolute())
-
-
-def _info(paths: StorePaths, image: DockerImage) -> ImageInfo:
-    layers = tuple(Layer(diff_id, paths.rootfs(diff_id)) for diff_id in image.layer_ids)
-    return ImageInfo(image.name, layers, image.config_digest, image.missing)

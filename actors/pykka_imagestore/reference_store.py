@@ -9,9 +9,8 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from functools import partial
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -22,23 +21,21 @@ from pykka_imagestore.core.digest import DiffID, Digest
 from pykka_imagestore.core.image import DockerImage
 from pykka_imagestore.core.image_name import ImageName
 from pykka_imagestore.core.paths import StorePaths
-from pykka_imagestore.durable.checkpoint import read_checkpoint, write_checkpoint
 from pykka_imagestore.durable.disk import disk
-from pykka_imagestore.durable.layout import find_missing, make_store
+from pykka_imagestore.durable.layout import make_store
+from pykka_imagestore.durable.references import Change, Put, References, Remove
 from pykka_imagestore.errors import ImageIncompleteError, NotFoundError, StoreError
-from pykka_imagestore.runtime import Actor, Future, Promise, WorkerPool, dispatch, undiscardable
+from pykka_imagestore.runtime import Actor, Future, Lane, Promise, dispatch, gather, undiscardable
 
 logger = logging.getLogger(__name__)
-
-Images = dict[str, DockerImage]
 
 
 class ReferenceStore:
     """Images by name. Knows of layers only whether they are there.
 
-    Methods return at once; results, and errors, arrive through the future. Thread-safe. Names are taken in any
-    spelling: ``ubuntu`` and ``docker.io/library/ubuntu:latest`` are one image. ``close()``, or leaving the ``with``
-    block, stops the actor.
+    Any number of processes may share the directory: each sees at once what the others put. Methods return at once;
+    results, and errors, arrive through the future. Thread-safe. Names are taken in any spelling: ``ubuntu`` and
+    ``docker.io/library/ubuntu:latest`` are one image. ``close()``, or leaving the ``with`` block, stops the actor.
     """
 
     def __init__(self, actor: pykka.ActorRef[ReferenceStoreActor]) -> None:
@@ -61,13 +58,14 @@ class ReferenceStore:
         self.close()
 
     def recover(self) -> Future[tuple[DockerImage, ...]]:
-        """Read the checkpoint; done by itself before anything else, and again after it failed.
+        """Read the images; done by itself before anything else, and again after it failed.
 
         Returns:
             All images; those whose layers are missing are logged.
 
         Raises:
-            CheckpointError: It cannot be read. It is left as it is, and nothing else works.
+            CheckpointError: They cannot be read. The files are left as they are, and nothing else works.
+            LocksUnsupportedError: The directory's file system has no locks; nothing else works.
         """
         return dispatch(self._actor, ReferenceStoreActor.recover)
 
@@ -80,11 +78,11 @@ class ReferenceStore:
             config_digest: Digest of the image config.
 
         Returns:
-            The image; the checkpoint that has it is durable. Puts that wait together share one.
+            The image, durable. Puts that wait together share one write and one sync.
 
         Raises:
             InvalidNameError: ``name`` is no image name.
-            OSError: The checkpoint could not be written; the old one stands.
+            OSError: The change could not be written, and is not made; or not synced, and may be made or not.
         """
         return dispatch(self._actor, ReferenceStoreActor.put, name, tuple(layers), config_digest)
 
@@ -111,6 +109,10 @@ class ReferenceStore:
         """
         return dispatch(self._actor, ReferenceStoreActor.remove, name)
 
+    def forget(self, images: Sequence[DockerImage]) -> Future[tuple[DockerImage, ...]]:
+        """Remove images that are still what they were when they were listed; return those. Durable like ``put``."""
+        return dispatch(self._actor, ReferenceStoreActor.forget, tuple(images))
+
     def close(self) -> None:
         """Stop; changes asked for before are made. Idempotent."""
         dispatch(self._actor, ReferenceStoreActor.close).recover(lambda _: None).get(timeout=60)
@@ -118,61 +120,52 @@ class ReferenceStore:
 
 
 class ReferenceStoreActor(Actor):
-    """Owns the table of images: what the last checkpoint that was written for certain holds."""
+    """Gathers changes while others are written. What images there are, the files say."""
 
     def __init__(self, paths: StorePaths, *, durable: bool) -> None:
         super().__init__()
         self._paths = paths
-        self._disk = disk(durable=durable)
-        self._images: Images = {}
+        self._references = References(paths, disk(durable=durable))
         self._recovery: Future[None] | None = None
-        self._unsure = False  # whether the checkpoint is what the table is: a write that failed may have got through
-        self._changes: list[tuple[Callable[[Images], DockerImage], Promise[DockerImage]]] = []
+        self._waiting: list[tuple[Change, Promise[DockerImage | None]]] = []
         self._saving: Future[None] | None = None
-        # Short reads and writes only, in their order, in a thread of their own: the worker processes may all be busy.
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="reference-store")
-        self._lane = WorkerPool(executor=self._thread)
+        # In threads of their own, since the worker processes may all be busy; who only reads waits for no sync.
+        self._reader, self._writer = Lane("reference-reader"), Lane("reference-writer")
 
     async def recover(self) -> tuple[DockerImage, ...]:
         await self._recovered()
         return await self.list()
 
     async def put(self, name: str, layers: tuple[DiffID, ...], config_digest: Digest | None) -> DockerImage:
-        parsed = ImageName.parse(name)
-        image = DockerImage(parsed.stored, layers, config_digest)
-
-        def change(images: Images) -> DockerImage:
-            images[parsed.key] = image
-            return image
-
-        return await self._change(change)
+        image = DockerImage(ImageName.parse(name).stored, layers, config_digest)
+        await self._change(Put(image))
+        return image
 
     async def get(self, name: str) -> DockerImage:
         parsed = ImageName.parse(name)
         await self._recovered()
-        image = self._images.get(parsed.key)
+        image = await self._reader.run(self._references.find, parsed)
         if image is None:
             raise NotFoundError(parsed.stored)
-        missing = await self._missing(image.layer_ids)
-        if missing:
-            raise ImageIncompleteError(image.name, [layer for layer in image.layer_ids if layer in missing])
+        if image.missing:
+            raise ImageIncompleteError(image.name, image.missing)
         return image
 
     async def list(self) -> tuple[DockerImage, ...]:
         await self._recovered()
-        images = sorted(self._images.values(), key=lambda image: image.name)
-        missing = await self._missing([layer for image in images for layer in image.layer_ids])
-        return tuple(_with_missing(image, missing) for image in images)
+        return await self._reader.run(References.list, self._references)
 
     async def remove(self, name: str) -> DockerImage:
         parsed = ImageName.parse(name)
+        removed = await self._change(Remove(parsed))
+        if removed is None:
+            raise NotFoundError(parsed.stored)
+        return removed
 
-        def change(images: Images) -> DockerImage:
-            if parsed.key not in images:
-                raise NotFoundError(parsed.stored)
-            return images.pop(parsed.key)
-
-        return await self._change(change)
+    async def forget(self, images: tuple[DockerImage, ...]) -> tuple[DockerImage, ...]:
+        removals = [Remove(ImageName.parse(image.name), only=replace(image, missing=())) for image in images]
+        removed = await gather([self.spawn(self._change(removal)) for removal in removals])
+        return tuple(image for image in removed if image is not None)
 
     async def close(self) -> None:
         # Those who asked for a change before are woken before this method is, at either await.
@@ -180,66 +173,52 @@ class ReferenceStoreActor(Actor):
             await self._recovered()
         if self._saving is not None:
             await undiscardable(self._saving)
+        with contextlib.suppress(StoreError, OSError):
+            await self._writer.run(self._references.compact, True)
 
     def on_stop(self) -> None:
-        self._lane.close()
-        self._thread.shutdown()
+        self._reader.close()
+        self._writer.close()
+        self._references.close()
 
     # -- inside
 
     def _recovered(self) -> Future[None]:
         if self._recovery is None or self._recovery.is_failed():
-            self._recovery = self.spawn(self._read())
+            self._recovery = self.spawn(self._recover())
         return undiscardable(self._recovery)
 
-    async def _read(self) -> None:
-        await self._lane.run(make_store, self._paths)
-        images = await self._lane.run(read_checkpoint, self._paths.stored_images)
-        missing = await self._missing([layer for image in images for layer in image.layer_ids])
-        for image in images:
-            incomplete = _with_missing(image, missing)
-            if incomplete.missing:
-                logger.warning("%s", ImageIncompleteError(image.name, incomplete.missing))
-        self._images = {ImageName.parse(image.name).key: image for image in images}
+    async def _recover(self) -> None:
+        await self._writer.run(make_store, self._paths)
+        for image in await self._reader.run(References.list, self._references):
+            if image.missing:
+                logger.warning("%s", ImageIncompleteError(image.name, image.missing))
 
-    async def _change(self, change: Callable[[Images], DockerImage]) -> DockerImage:
+    async def _change(self, change: Change) -> DockerImage | None:
         await self._recovered()
-        promise: Promise[DockerImage] = Promise()
-        self._changes.append((change, promise))
+        promise: Promise[DockerImage | None] = Promise()
+        self._waiting.append((change, promise))
         if self._saving is None:
             self._saving = self.spawn(self._save())
         return await undiscardable(promise.future)
 
     async def _save(self) -> None:
-        """Write checkpoints until no change waits; all that came during one go together into the next."""
-        while self._changes:
-            changes, self._changes = self._changes, []
-            images = dict(self._images)
-            answers = [(promise, _answer(change, images)) for change, promise in changes]
+        """Commit until no change waits; all that came during one commit go together into the next."""
+        while self._waiting:
+            changes, self._waiting = self._waiting, []
             try:
-                if self._unsure or images != self._images:
-                    self._unsure = True
-                    write = partial(write_checkpoint, self._paths.stored_images, disk=self._disk)
-                    await self._lane.run(write, tuple(images.values()))
-                self._images, self._unsure = images, False
+                answers = await self._writer.run(self._references.commit, [change for change, _ in changes])
             except Exception as error:  # noqa: BLE001 - it travels to each who asked for a change
-                for promise, _ in answers:
+                for _, promise in changes:
                     promise.fail(error)
-            for promise, answer in answers:
-                promise.copy(answer)
+                continue
+            for (_, promise), answer in zip(changes, answers, strict=True):
+                promise.set(answer)
+            await self._compact()
         self._saving = None
 
-    def _missing(self, layers: Sequence[DiffID]) -> Future[frozenset[DiffID]]:
-        return self._lane.run(partial(find_missing, self._paths), tuple(layers))
-
-
-def _answer(change: Callable[[Images], DockerImage], images: Images) -> Future[DockerImage]:
-    """Return what a change answers, or the error it raises."""
-    promise: Promise[DockerImage] = Promise()
-    promise.compute(change, images)
-    return promise.future
-
-
-def _with_missing(image: DockerImage, missing: frozenset[DiffID]) -> DockerImage:
-    layers = tuple(layer for layer in image.layer_ids if layer in missing)
-    return DockerImage(image.name, image.layer_ids, image.config_digest, layers)
+    async def _compact(self) -> None:
+        try:
+            await self._writer.run(self._references.compact, False)
+        except (StoreError, OSError) as error:
+            logger.warning("the journal grows, since no checkpoint could be written: %s", error)

@@ -1,18 +1,17 @@
 """The images of a store, for the verbs that only read: no actor is started, nothing is made or changed.
 
-That is quick, and serves a store on a read-only file system too. The checkpoint is always whole, so no lock is needed.
+That is quick, and serves a store on a read-only file system too. Readers need no lock.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 
-from pykka_imagestore.core.image import DockerImage, ImageInfo, Layer
+from pykka_imagestore.core.image import ImageInfo
 from pykka_imagestore.core.image_name import ImageName
 from pykka_imagestore.core.paths import StorePaths
-from pykka_imagestore.durable.checkpoint import read_checkpoint
-from pykka_imagestore.durable.layout import find_missing
+from pykka_imagestore.durable.disk import disk
+from pykka_imagestore.durable.references import References
 from pykka_imagestore.errors import ImageIncompleteError, NotFoundError, StoreError
 
 
@@ -38,7 +37,7 @@ def read_images(store: Path) -> tuple[ImageInfo, ...]:
         NoStoreError: ``store`` is no store.
         CheckpointError: What images there are cannot be read.
     """
-    return _look_at(store, sorted(_read(store), key=lambda image: image.name))
+    return tuple(map(StorePaths(store).locate, _references(store).list()))
 
 
 def read_image(store: Path, name: str) -> ImageInfo:
@@ -51,12 +50,12 @@ def read_image(store: Path, name: str) -> ImageInfo:
         CheckpointError: What images there are cannot be read.
     """
     wanted = ImageName.parse(name)
-    found = _look_at(store, [image for image in _read(store) if ImageName.parse(image.name).key == wanted.key])
-    if not found:
+    found = _references(store).find(wanted)
+    if found is None:
         raise NotFoundError(wanted.stored)
-    if found[0].missing:
-        raise ImageIncompleteError(found[0].name, found[0].missing)
-    return found[0]
+    if found.missing:
+        raise ImageIncompleteError(found.name, found.missing)
+    return StorePaths(store).locate(found)
 
 
 def read_config(store: Path, image: ImageInfo) -> bytes:
@@ -77,25 +76,10 @@ def require_store(store: Path) -> None:
         NoStoreError: It is none.
     """
     paths = StorePaths(store)
-    if not (paths.layers.is_dir() or paths.stored_images.exists()):
+    if not (paths.layers.is_dir() or paths.stored_images.exists() or paths.journal.exists()):
         raise NoStoreError(str(store))
 
 
-def _read(store: Path) -> list[DockerImage]:
+def _references(store: Path) -> References:
     require_store(store)
-    return read_checkpoint(StorePaths(store).stored_images)
-
-
-def _look_at(store: Path, images: Sequence[DockerImage]) -> tuple[ImageInfo, ...]:
-    """Add to images where their layers are, and which are not there."""
-    paths = StorePaths(store)
-    absent = find_missing(paths, [layer for image in images for layer in image.layer_ids])
-    return tuple(
-        ImageInfo(
-            image.name,
-            tuple(Layer(diff_id, paths.rootfs(diff_id)) for diff_id in image.layer_ids),
-            image.config_digest,
-            tuple(diff_id for diff_id in image.layer_ids if diff_id in absent),
-        )
-        for image in images
-    )
+    return References(StorePaths(store), disk(durable=False))

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Collection
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from pykka_imagestore.core.digest import DiffID, Digest
@@ -23,6 +24,11 @@ class DockerImage:
     layer_ids: tuple[DiffID, ...]
     config_digest: Digest | None = None
     missing: tuple[DiffID, ...] = ()
+
+    def without(self, absent: Collection[DiffID]) -> DockerImage:
+        """Return this image as it is where some layers are not in the store."""
+        missing = tuple(layer for layer in self.layer_ids if layer in absent)
+        return self if missing == self.missing else replace(self, missing=missing)
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,3 +59,18 @@ class ImageInfo:
     layers: tuple[Layer, ...]
     config_digest: Digest | None
     missing: tuple[DiffID, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Recovery:
+    """What a store found when it was opened.
+
+    Attributes:
+        images: How many there are.
+        incomplete: Names of those with missing layers: they are listed, and not served.
+        orphans: How many things were left by processes that are gone, in staging/ and gc/; they are being deleted.
+    """
+
+    images: int
+    incomplete: tuple[str, ...]
+    orphans: int

@@ -1,7 +1,8 @@
 """Where everything lies in a store's directory.
 
 <store>/
-    storedImages            which layers make which image: see durable/checkpoint.py
+    storedImages            which layers make which image, a snapshot: see durable/checkpoint.py
+    storedImages.journal    changes since: see core/journal.py
     layers/sha256-<hex>/    a layer, there entirely or not at all
         rootfs/             its unpacked files
         layer.pb            its record, a LayerRecord
@@ -9,6 +10,12 @@
     staging/<random>/       work in progress
         lock                held by the process whose work it is
     gc/<random>/            what was removed, waiting to be deleted
+        lock                held by the process that deletes it
+    leases/<random>         which layers and config somebody needs; held by whoever does
+    locks/                  empty files, whose bytes processes lock: see durable/locks.py
+        references          held while a change of images is written
+        layers              a byte for each layer, held by whoever unpacks it
+        staging, gc, leases held while something is made in there, or looked for
 """
 
 from __future__ import annotations
@@ -17,6 +24,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pykka_imagestore.core.digest import DiffID, directory_name
+from pykka_imagestore.core.image import DockerImage, ImageInfo, Layer
 
 ROOTFS = "rootfs"
 RECORD = "layer.pb"
@@ -33,6 +41,11 @@ class StorePaths:
     def stored_images(self) -> Path:
         """The reference store's checkpoint."""
         return self.root / "storedImages"
+
+    @property
+    def journal(self) -> Path:
+        """What changed since the checkpoint."""
+        return self.root / "storedImages.journal"
 
     @property
     def layers(self) -> Path:
@@ -54,6 +67,35 @@ class StorePaths:
         """The folder of what is being deleted."""
         return self.root / "gc"
 
+    @property
+    def leases(self) -> Path:
+        """The folder of who needs what."""
+        return self.root / "leases"
+
+    @property
+    def locks(self) -> Path:
+        """The folder of what processes lock."""
+        return self.root / "locks"
+
+    @property
+    def references_lock(self) -> Path:
+        """Held by whoever writes the checkpoint or the journal."""
+        return self.locks / "references"
+
+    @property
+    def layers_lock(self) -> Path:
+        """A byte of it is held by whoever unpacks a layer."""
+        return self.locks / "layers"
+
+    @property
+    def leases_lock(self) -> Path:
+        """Held, shared, by whoever takes a lease; by whoever takes layers out."""
+        return self.locks / "leases"
+
+    def guard(self, folder: Path) -> Path:
+        """Return the lock of whoever makes owned folders in ``staging`` or ``gc``, or looks through them."""
+        return self.locks / folder.name
+
     def layer(self, diff_id: DiffID) -> Path:
         """Return the directory of a layer."""
         return self.layers / directory_name(diff_id)
@@ -65,3 +107,8 @@ class StorePaths:
     def config(self, config_digest: str) -> Path:
         """Return the file of an image config."""
         return self.configs / directory_name(config_digest)
+
+    def locate(self, image: DockerImage) -> ImageInfo:
+        """Return an image with where its layers lie."""
+        layers = tuple(Layer(diff_id, self.rootfs(diff_id)) for diff_id in image.layer_ids)
+        return ImageInfo(image.name, layers, image.config_digest, image.missing)

@@ -9,7 +9,9 @@ This is what Apache Mesos' ``protobuf::read`` expects. Nothing may follow the me
 from __future__ import annotations
 
 import struct
+import sys
 from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 
 from google.protobuf.message import DecodeError
@@ -24,20 +26,34 @@ from pykka_imagestore.errors import CheckpointError, InvalidNameError
 _LENGTH = struct.Struct("<I")
 
 
-def write_checkpoint(path: Path, images: Iterable[DockerImage], disk: Disk) -> None:
-    """Replace the checkpoint by one that holds ``images``; durable on return."""
-    message = DockerProvisionerImages(
-        images=[
-            DockerProvisionerImages.Image(name=image.name, layer_ids=image.layer_ids, config_digest=image.config_digest)
-            for image in images
-        ]
-    )
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """What a checkpoint holds.
+
+    Attributes:
+        images: In no order.
+        sequence: Number of the journal's last change that the images show; 0 if Mesos wrote it, or if there is no file.
+        size_bytes: Of the file.
+    """
+
+    images: tuple[DockerImage, ...] = ()
+    sequence: int = 0
+    size_bytes: int = 0
+
+
+def write_checkpoint(path: Path, images: Iterable[DockerImage], sequence: int, disk: Disk) -> int:
+    """Replace the checkpoint by one that holds ``images``, durable on return; return its size.
+
+    Nobody else may write one meanwhile. A crash may leave ``<path>.new``, which the next one replaces.
+    """
+    message = DockerProvisionerImages(images=map(to_message, images), sequence=sequence)
     data = message.SerializeToString()
-    write_whole(path, _LENGTH.pack(len(data)) + data, disk)
+    write_whole(path, _LENGTH.pack(len(data)) + data, disk, aside=path.with_name(f"{path.name}.new"))
+    return _LENGTH.size + len(data)
 
 
-def read_checkpoint(path: Path) -> list[DockerImage]:
-    """Return the images of a checkpoint, none if there is no file.
+def read_checkpoint(path: Path) -> Checkpoint:
+    """Return what a checkpoint holds, nothing if there is no file.
 
     Raises:
         CheckpointError: The file is not a whole and sound checkpoint. It is left as it is.
@@ -45,7 +61,7 @@ def read_checkpoint(path: Path) -> list[DockerImage]:
     try:
         data = path.read_bytes()
     except FileNotFoundError:
-        return []
+        return Checkpoint()
     if len(data) < _LENGTH.size:
         raise CheckpointError(str(path), f"it has {len(data)} bytes, too few for a length")
     (length,) = _LENGTH.unpack_from(data)
@@ -55,24 +71,36 @@ def read_checkpoint(path: Path) -> list[DockerImage]:
         message = DockerProvisionerImages.FromString(data[_LENGTH.size :])
     except (DecodeError, UnicodeDecodeError) as error:
         raise CheckpointError(str(path), f"it is no DockerProvisionerImages: {error}") from error
-    if not all(map(_is_whole, message.images)):
+    images = tuple(from_message(path, image) for image in message.images)
+    return Checkpoint(images, message.sequence, len(data))
+
+
+def to_message(image: DockerImage) -> DockerProvisionerImages.Image:
+    """Return an image as it is stored."""
+    return DockerProvisionerImages.Image(name=image.name, layer_ids=image.layer_ids, config_digest=image.config_digest)
+
+
+def from_message(path: Path, message: DockerProvisionerImages.Image) -> DockerImage:
+    """Return an image that was stored in the file ``path``.
+
+    Raises:
+        CheckpointError: It is not one.
+    """
+    # A layer id that is no DiffID, as Mesos wrote, is kept: that layer is missing here, and the image incomplete.
+    if not _is_whole(message):
         raise CheckpointError(str(path), "it is no DockerProvisionerImages: a field is missing or no text")
-    return [_image(path, image) for image in message.images]
+    if message.config_digest and not is_sha256(message.config_digest):
+        raise CheckpointError(str(path), f"image {message.name!r} has a config whose id is no sha256 digest")
+    try:
+        name = ImageName.parse(message.name).stored
+    except InvalidNameError as error:
+        raise CheckpointError(str(path), str(error)) from error
+    digest = Digest(message.config_digest) if message.config_digest else None
+    # Images share most of their layers: each DiffID is kept once.
+    return DockerImage(name, tuple(DiffID(sys.intern(layer)) for layer in message.layer_ids), digest)
 
 
 def _is_whole(image: DockerProvisionerImages.Image) -> bool:
     """Tell whether a message has what it must have: the parser asks neither for required fields nor for UTF-8."""
     texts = (image.name, image.config_digest, *image.layer_ids)
     return image.HasField("name") and all(isinstance(text, str) for text in texts)
-
-
-def _image(path: Path, image: DockerProvisionerImages.Image) -> DockerImage:
-    # A layer id that is no DiffID, as Mesos wrote, is kept: that layer is missing here, and the image incomplete.
-    if image.config_digest and not is_sha256(image.config_digest):
-        raise CheckpointError(str(path), f"image {image.name!r} has a config whose id is no sha256 digest")
-    try:
-        name = ImageName.parse(image.name).stored
-    except InvalidNameError as error:
-        raise CheckpointError(str(path), str(error)) from error
-    digest = Digest(image.config_digest) if image.config_digest else None
-    return DockerImage(name, tuple(map(DiffID, image.layer_ids)), digest)

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
-import fcntl
 import os
-from collections.abc import Iterator
 from pathlib import Path
 
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -18,6 +16,10 @@ class Disk:
     def sync_file(self, path: Path) -> None:
         """Make a file's bytes durable."""
         _sync(path, os.O_RDONLY)
+
+    def sync_data(self, descriptor: int) -> None:
+        """Make the bytes of an open file durable, and its size."""
+        os.fdatasync(descriptor)
 
     def sync_folder(self, path: Path) -> None:
         """Make a folder's names durable."""
@@ -44,6 +46,9 @@ class ForgetfulDisk(Disk):
     def sync_file(self, path: Path) -> None:
         """Do nothing."""
 
+    def sync_data(self, descriptor: int) -> None:
+        """Do nothing."""
+
     def sync_folder(self, path: Path) -> None:
         """Do nothing."""
 
@@ -56,34 +61,21 @@ def disk(*, durable: bool) -> Disk:
     return Disk() if durable else ForgetfulDisk()
 
 
-def write_whole(target: Path, data: bytes, to: Disk) -> None:
+def write_whole(target: Path, data: bytes, to: Disk, *, aside: Path) -> None:
     """Write a file that is there entirely or not at all, whatever happens; an old one is replaced.
 
-    Durable on return. Writers into one folder wait for each other. What a crash leaves is ``<name>.new``, which the
-    next write replaces.
+    Durable on return. Before the target is there, its bytes are at ``aside``, on the same file system, which nobody
+    else uses meanwhile; a crash may leave it.
     """
-    new = target.with_name(f"{target.name}.new")
-    with locked(target.parent, fcntl.LOCK_EX):
-        try:
-            new.write_bytes(data)
-            to.sync_file(new)
-            to.rename(new, target)  # commit point
-        except OSError:
-            with contextlib.suppress(OSError):
-                new.unlink()
-            raise
-    to.sync_folder(target.parent)
-
-
-@contextlib.contextmanager
-def locked(folder: Path, how: int) -> Iterator[None]:
-    """Hold a lock on a folder, ``fcntl.LOCK_SH`` or ``LOCK_EX``; waits for it. The kernel frees a dead process'."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        fcntl.flock(descriptor, how)
-        yield
-    finally:
-        os.close(descriptor)
+        aside.write_bytes(data)
+        to.sync_file(aside)
+        to.rename(aside, target)  # commit point
+    except OSError:
+        with contextlib.suppress(OSError):
+            aside.unlink()
+        raise
+    to.sync_folder(target.parent)
 
 
 def _sync(path: Path, flags: int) -> None:

@@ -2,61 +2,63 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
-import secrets
 from collections.abc import Iterable
 from pathlib import Path
 
-from pykka_imagestore.core.digest import DiffID, is_sha256, sha256
+from pykka_imagestore.core.digest import DiffID, Digest, is_sha256, sha256
 from pykka_imagestore.core.paths import StorePaths
 from pykka_imagestore.durable.disk import Disk, write_whole
-from pykka_imagestore.durable.staging import find_orphans
+from pykka_imagestore.durable.locks import require_locks
+from pykka_imagestore.durable.owned import find_orphans
+
+_FEW_LAYERS = 64  # so many are looked for one by one
 
 
 def make_store(paths: StorePaths) -> None:
     """Make what is missing of a store's directory.
 
     Only its owner may enter: layers hold set-user-ID programs of whoever made the image.
+
+    Raises:
+        LocksUnsupportedError: Processes cannot exclude each other there.
     """
     paths.root.mkdir(mode=0o700, parents=True, exist_ok=True)
-    for folder in (paths.layers, paths.configs, paths.staging, paths.gc):
+    for folder in (paths.layers, paths.configs, paths.staging, paths.gc, paths.leases, paths.locks):
         folder.mkdir(mode=0o700, exist_ok=True)
+    require_locks(paths.references_lock)
 
 
 def find_missing(paths: StorePaths, layer_ids: Iterable[DiffID]) -> frozenset[DiffID]:
     """Return those layers that are not in the store; what is no DiffID is never there."""
-    return frozenset(
-        layer for layer in set(layer_ids) if not (is_sha256(layer) and os.path.lexists(paths.layer(layer)))
-    )
+    wanted = frozenset(layer_ids)
+    if len(wanted) > _FEW_LAYERS:
+        return wanted - set(find_layers(paths))
+    return frozenset(layer for layer in wanted if not (is_sha256(layer) and os.path.lexists(paths.layer(layer))))
 
 
-def find_orphaned_work(paths: StorePaths) -> list[str]:
+def find_layers(paths: StorePaths) -> list[DiffID]:
+    """Return the layers that are in the store."""
+    return [DiffID(digest) for digest in _digests_in(paths.layers)]
+
+
+def find_configs(paths: StorePaths) -> list[Digest]:
+    """Return the image configs that are in the store."""
+    return [Digest(digest) for digest in _digests_in(paths.configs)]
+
+
+def find_orphaned_work(paths: StorePaths) -> list[Path]:
     """Return what lies in staging/ and gc/ and belongs to nobody who lives."""
-    return [str(path) for folder in (paths.staging, paths.gc) for path in find_orphans(folder)]
+    return [path for folder in (paths.staging, paths.gc) for path in find_orphans(folder, paths.guard(folder))]
 
 
-def take_out_layer(paths: StorePaths, diff_id: DiffID) -> str:
-    """Rename a layer into gc/, so that it is gone at once; return where it awaits deletion."""
-    paths.gc.mkdir(mode=0o700, exist_ok=True)
-    target = paths.gc / secrets.token_hex(8)
-    with contextlib.suppress(FileNotFoundError):
-        paths.layer(diff_id).rename(target)
-    return str(target)
-
-
-def write_config(paths: StorePaths, config: bytes, disk: Disk) -> None:
-    """Store an image config under its digest; durable on return."""
+def write_config(paths: StorePaths, config: bytes, disk: Disk, *, aside: Path) -> None:
+    """Store an image config under its digest; durable on return. ``aside`` is as for ``write_whole``."""
     target = paths.config(sha256(config))
     if target.exists():
         disk.sync_folder(target.parent)  # whoever wrote it may have died before
     else:
-        write_whole(target, config, disk)
-
-
-def remove_config(paths: StorePaths, config_digest: str) -> None:
-    """Delete an image config."""
-    paths.config(config_digest).unlink(missing_ok=True)
+        write_whole(target, config, disk, aside=aside)
 
 
 def remove_staging(path: Path) -> bool:
@@ -70,3 +72,12 @@ def remove_staging(path: Path) -> bool:
     except IsADirectoryError:
         return False
     return True
+
+
+def _digests_in(folder: Path) -> list[str]:
+    try:
+        names = os.listdir(folder)  # noqa: PTH208 - tens of thousands of names
+    except FileNotFoundError:
+        return []
+    digests = (name.replace("-", ":", 1) for name in names)
+    return [digest for digest in digests if is_sha256(digest)]

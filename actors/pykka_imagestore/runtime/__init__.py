@@ -4,6 +4,7 @@ Usable by itself; nothing here knows of images.
 """
 
 from pykka_imagestore.runtime.actor import Actor, defer, dispatch, terminate
+from pykka_imagestore.runtime.blocking import run_blocking
 from pykka_imagestore.runtime.combine import after, await_all, collect, gather, select, undiscardable
 from pykka_imagestore.runtime.errors import (
     AbandonedError,
@@ -16,6 +17,9 @@ from pykka_imagestore.runtime.errors import (
     WorkerTimeoutError,
 )
 from pykka_imagestore.runtime.future import Future, Promise, failed, ready
+from pykka_imagestore.runtime.lane import Lane
+from pykka_imagestore.runtime.mutex import Mutex
+from pykka_imagestore.runtime.pending import Pending
 from pykka_imagestore.runtime.pool import WorkerPool
 from pykka_imagestore.runtime.single_flight import SingleFlight
 from pykka_imagestore.runtime.worker import raise_if_discarded, report
@@ -25,6 +29,9 @@ __all__ = [
     "Actor",
     "DiscardedError",
     "Future",
+    "Lane",
+    "Mutex",
+    "Pending",
     "PoolClosedError",
     "Promise",
     "RuntimeFailure",
@@ -44,6 +51,7 @@ __all__ = [
     "raise_if_discarded",
     "ready",
     "report",
+    "run_blocking",
     "select",
     "terminate",
     "undiscardable",

@@ -1,0 +1,138 @@
+"""Locks between processes, and between the stores of one process: on one byte of a file each.
+
+The kernel frees them when their process ends, however it ends. A child that this process forks would share them, and
+may outlive it: so it lets go of its copies at once.
+
+Source: Linux, fcntl(2), "Open file description locks (non-POSIX)".
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import os
+import struct
+import weakref
+from collections.abc import Iterator
+from pathlib import Path
+
+from pykka_imagestore.core.digest import DiffID
+from pykka_imagestore.errors import LocksUnsupportedError
+
+_FLOCK = struct.Struct("hhqqi")  # struct flock: l_type, l_whence, l_start, l_len, l_pid
+_BUSY = frozenset({errno.EAGAIN, errno.EACCES})
+_UNSUPPORTED = frozenset({errno.EINVAL, errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP})
+_OPEN = os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW
+
+
+class FileLock:
+    """A lock that is held until ``release``, or until nobody has this object any more."""
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor: int | None = descriptor
+        _held.add(self)
+
+    def __del__(self) -> None:
+        self.release()
+
+    def is_held(self) -> bool:
+        """Tell whether this process holds it; a child that was forked since does not."""
+        return self._descriptor is not None
+
+    def release(self) -> None:
+        """Let go of it; a second time does nothing."""
+        descriptor, self._descriptor = self._descriptor, None
+        if descriptor is not None:
+            os.close(descriptor)
+
+
+def acquire(path: Path, byte: int = 0, *, shared: bool = False, wait: bool = True) -> FileLock:
+    """Take a lock on one byte of a file, which is made if it is not there.
+
+    Args:
+        path: The file; the byte need not be there.
+        byte: Which one.
+        shared: Whether others may hold it shared meanwhile.
+        wait: Whether to wait until it is free.
+
+    Raises:
+        BlockingIOError: It is not free, and ``wait`` is false.
+        LocksUnsupportedError: The file system has no such locks.
+    """
+    descriptor = os.open(path, _OPEN | os.O_CREAT, 0o600)
+    try:
+        kind = fcntl.F_RDLCK if shared else fcntl.F_WRLCK
+        fcntl.fcntl(descriptor, fcntl.F_OFD_SETLKW if wait else fcntl.F_OFD_SETLK, _range(kind, byte))
+    except OSError as error:
+        os.close(descriptor)
+        if error.errno in _BUSY:
+            raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN), str(path)) from error
+        if error.errno in _UNSUPPORTED:
+            raise LocksUnsupportedError(str(path)) from error
+        raise
+    return FileLock(descriptor)
+
+
+@contextlib.contextmanager
+def locked(path: Path, byte: int = 0, *, shared: bool = False) -> Iterator[None]:
+    """Hold a lock; waits for it."""
+    lock = acquire(path, byte, shared=shared)
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def is_locked(path: Path) -> bool:
+    """Tell whether somebody holds the lock on a file's first byte; not if there is no such file."""
+    try:
+        descriptor = os.open(path, _OPEN)
+    except OSError as error:
+        if error.errno not in _NO_FILE:
+            raise
+        return False
+    try:
+        found = fcntl.fcntl(descriptor, fcntl.F_OFD_GETLK, _range(fcntl.F_WRLCK, 0))
+    finally:
+        os.close(descriptor)
+    kind = _FLOCK.unpack(found)[0]
+    return bool(kind != fcntl.F_UNLCK)
+
+
+def require_locks(path: Path) -> None:
+    """See that locks exclude others on a file's file system: some take them and do nothing.
+
+    Raises:
+        LocksUnsupportedError: They do not.
+    """
+    lock = acquire(path, _PROBE_BYTE)
+    try:
+        acquire(path, _PROBE_BYTE, wait=False).release()
+    except BlockingIOError:
+        return
+    finally:
+        lock.release()
+    raise LocksUnsupportedError(str(path))
+
+
+def layer_byte(diff_id: DiffID) -> int:
+    """Return the byte of ``locks/layers`` that whoever unpacks a layer holds."""
+    return 1 << 62 | int(diff_id.removeprefix("sha256:")[:15], 16)
+
+
+_NO_FILE = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.EISDIR})
+_PROBE_BYTE = 1
+_held: weakref.WeakSet[FileLock] = weakref.WeakSet()
+
+
+def _range(kind: int, byte: int) -> bytes:
+    return _FLOCK.pack(kind, os.SEEK_SET, byte, 1, 0)
+
+
+def _let_go_in_child() -> None:
+    for lock in list(_held):
+        lock.release()
+
+
+os.register_at_fork(after_in_child=_let_go_in_child)

@@ -1,0 +1,72 @@
+"""Folders that belong to a living process: staging/<random> for work in progress, gc/<random> for what is deleted.
+
+An owner holds the lock of its folder for as long as it needs it; the kernel frees it when the process ends, however it
+ends. A folder that is just being made has no lock yet: so its maker holds the guard of the folder around, shared, and
+whoever looks for what nobody owns holds that one exclusively.
+"""
+
+from __future__ import annotations
+
+import secrets
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from pykka_imagestore.core.digest import DiffID, Digest
+from pykka_imagestore.core.paths import LOCK, StorePaths
+from pykka_imagestore.durable.disk import Disk
+from pykka_imagestore.durable.locks import FileLock, acquire, is_locked, locked
+
+
+@dataclass(slots=True)
+class OwnedFolder:
+    """A folder that will be made, used and removed; making it in vain or twice removing it does no harm.
+
+    Attributes:
+        path: The folder.
+        guard: The lock of the folder around.
+    """
+
+    path: Path
+    guard: Path
+    _lock: FileLock | None = field(default=None)
+
+    @classmethod
+    def below(cls, folder: Path, guard: Path) -> OwnedFolder:
+        """Choose a folder's name; nothing is made yet."""
+        return cls(folder / secrets.token_hex(8), guard)
+
+    def make(self) -> None:
+        """Make the folder and take its lock."""
+        with locked(self.guard, shared=True):
+            self.path.mkdir(mode=0o700)
+            self._lock = acquire(self.path / LOCK)
+
+    def release(self) -> None:
+        """Let go of the lock; the folder should be gone, or be somebody else's to remove."""
+        if self._lock is not None:
+            self._lock.release()
+            self._lock = None
+
+
+def find_orphans(folder: Path, guard: Path) -> list[Path]:
+    """Return what lies in ``folder`` and has no living owner."""
+    try:
+        with locked(guard):
+            return [path for path in sorted(folder.iterdir()) if not is_locked(path / LOCK)]
+    except FileNotFoundError:
+        return []
+
+
+def take_out(paths: StorePaths, on: Disk, layers: tuple[DiffID, ...], configs: tuple[Digest, ...]) -> OwnedFolder:
+    """Take layers and configs out of the store, at once, by a rename each; return the folder that waits for deletion.
+
+    What is not there is passed over.
+    """
+    waiting = OwnedFolder.below(paths.gc, paths.guard(paths.gc))
+    waiting.make()
+    for source in (*map(paths.layer, layers), *map(paths.config, configs)):
+        try:
+            on.rename(source, waiting.path / source.name)
+        except FileNotFoundError:
+            continue
+    return waiting

@@ -1,0 +1,356 @@
+"""The images of a store, as its files have them: ``storedImages`` and the journal of what changed since.
+
+Each process has a replica. It follows the others by reading what they appended, without a lock; a change is appended
+under the writers' lock and then synced, without it, so that writers hardly wait for each other.
+
+Compaction writes a new checkpoint, then replaces the journal by an empty one that continues from it. Between the two,
+the old journal tells what the checkpoint holds already, and is passed over by its sequence. Who opens the journal
+before the checkpoint therefore never misses a change.
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+import threading
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from google.protobuf.message import DecodeError
+
+from pykka_imagestore._proto.journal_pb2 import JournalFrame
+from pykka_imagestore.core.image import DockerImage
+from pykka_imagestore.core.image_name import ImageName
+from pykka_imagestore.core.journal import (
+    HEADER_BYTES,
+    Frame,
+    find_attested,
+    pack_frame,
+    pack_header,
+    parse_frame,
+    parse_header,
+)
+from pykka_imagestore.core.paths import StorePaths
+from pykka_imagestore.durable.checkpoint import from_message, read_checkpoint, to_message, write_checkpoint
+from pykka_imagestore.durable.disk import Disk, write_whole
+from pykka_imagestore.durable.layout import find_missing
+from pykka_imagestore.durable.locks import locked
+from pykka_imagestore.errors import CheckpointError
+
+logger = logging.getLogger(__name__)
+
+SMALL_JOURNAL_BYTES = 64 << 10  # below it, a checkpoint costs more than reading the journal
+
+
+@dataclass(frozen=True, slots=True)
+class Put:
+    """From now on, the image of this name is this one."""
+
+    image: DockerImage
+
+
+@dataclass(frozen=True, slots=True)
+class Remove:
+    """From now on, there is no image of this name.
+
+    Attributes:
+        name: The image's.
+        only: Remove it only if it is this one; None for whichever it is.
+    """
+
+    name: ImageName
+    only: DockerImage | None = None
+
+
+Change = Put | Remove
+
+
+class References:
+    """A replica of the images by name. Thread-safe; but changes are to be made by one thread at a time."""
+
+    def __init__(self, paths: StorePaths, disk: Disk) -> None:
+        self._paths = paths
+        self._disk = disk
+        self._lock = threading.RLock()  # of the replica, and never held while something is synced
+        self._images: dict[str, DockerImage] = {}
+        self._sequence = 0
+        self._journal: _Journal | None = None
+        self._checkpoint_bytes = 0
+        self._is_loaded = False
+        self._must_rewrite = False  # a sync failed: what it left unwritten, no later one would write
+
+    def find(self, name: ImageName) -> DockerImage | None:
+        """Return the image of a name as of now, with the layers that are missing; None if there is none.
+
+        Raises:
+            CheckpointError: The files cannot be read. They are left as they are.
+        """
+        with self._lock:
+            self.refresh()
+            image = self._images.get(name.key)
+        return None if image is None else self._looked_at([image])[0]
+
+    def list(self) -> tuple[DockerImage, ...]:
+        """Return all images as of now, by name, with the layers that are missing.
+
+        Raises:
+            CheckpointError: As ``find``.
+        """
+        with self._lock:
+            self.refresh()
+            images = list(self._images.values())
+        return self._looked_at(sorted(images, key=lambda image: image.name))
+
+    def refresh(self) -> None:
+        """Read what was appended since.
+
+        Raises:
+            CheckpointError: As ``find``.
+        """
+        with self._lock:
+            try:
+                self._follow()
+            except CheckpointError:
+                # A reader without a lock may see bytes that are just being replaced.
+                if not self._paths.references_lock.exists():
+                    raise
+                with locked(self._paths.references_lock):
+                    self._load()
+                    self._follow()
+
+    def commit(self, changes: Sequence[Change]) -> tuple[DockerImage | None, ...]:
+        """Make changes, all of them durable on return.
+
+        Returns:
+            For each the image that was put or removed; None if there was none to be removed.
+
+        Raises:
+            CheckpointError: As ``find``.
+            OSError: They could not be written, and are not made; or not synced, and may be made or not.
+        """
+        with self._lock, locked(self._paths.references_lock):
+            self._follow()
+            answers, frame = self._plan(changes)
+            if frame.changes:
+                self._append(frame.SerializeToString())
+        self._sync()
+        return answers
+
+    def compact(self, closing: bool) -> None:
+        """Write a checkpoint and begin a new journal, if the journal is large; when closing, if that is cheap.
+
+        Raises:
+            CheckpointError: As ``find``.
+            OSError: It could not be written. The journal goes on.
+        """
+        journal = self._journal
+        if journal is None or journal.end == HEADER_BYTES:
+            return
+        if journal.end > max(SMALL_JOURNAL_BYTES, self._checkpoint_bytes) or (
+            closing and self._checkpoint_bytes < SMALL_JOURNAL_BYTES
+        ):
+            self._rewrite()
+
+    def close(self) -> None:
+        """Let go of the files."""
+        with self._lock:
+            self._journal, self._is_loaded = None, False
+
+    # -- reading
+
+    def _looked_at(self, images: Sequence[DockerImage]) -> tuple[DockerImage, ...]:
+        missing = find_missing(self._paths, [layer for image in images for layer in image.layer_ids])
+        return tuple(image.without(missing) for image in images)
+
+    def _follow(self) -> None:
+        if not self._is_loaded or self._is_replaced():
+            self._load()
+        if self._journal is not None:
+            self._read_frames(self._journal)
+
+    def _is_replaced(self) -> bool:
+        try:
+            found = self._paths.journal.stat()
+        except FileNotFoundError:
+            return self._journal is not None
+        journal = self._journal
+        # An open file keeps its inode number from being given to another.
+        return journal is None or (found.st_dev, found.st_ino) != journal.identity or found.st_size < journal.end
+
+    def _load(self) -> None:
+        self._is_loaded = False
+        journal = _Journal.open(self._paths.journal) if self._paths.journal.exists() else None
+        checkpoint = read_checkpoint(self._paths.stored_images)
+        if journal is not None and journal.sequence > checkpoint.sequence:
+            reason = f"it continues from change {journal.sequence}, but {self._paths.stored_images.name} holds only "
+            raise CheckpointError(str(self._paths.journal), f"{reason}those up to {checkpoint.sequence}")
+        self._journal = journal
+        self._images = {ImageName.parse(image.name).key: image for image in checkpoint.images}
+        self._sequence = checkpoint.sequence
+        self._checkpoint_bytes = checkpoint.size_bytes
+        self._is_loaded = True
+
+    def _read_frames(self, journal: _Journal) -> None:
+        data, at = journal.read_tail(), 0
+        while (frame := parse_frame(data, at)) is not None:
+            if frame.sequence != journal.sequence + 1:
+                reason = f"change {journal.sequence} is followed by {frame.sequence}"
+                raise CheckpointError(str(journal.path), reason)
+            if frame.sequence > self._sequence:
+                self._apply(journal.path, frame)
+            journal.sequence = frame.sequence
+            journal.end += frame.size_bytes
+            at += frame.size_bytes
+        if find_attested(data[at:]) > journal.end:
+            reason = f"what follows change {journal.sequence}, at byte {journal.end}, is damaged"
+            raise CheckpointError(str(journal.path), reason)
+        journal.torn_bytes = len(data) - at
+
+    def _apply(self, path: Path, frame: Frame) -> None:
+        try:
+            message = JournalFrame.FromString(frame.payload)
+        except (DecodeError, UnicodeDecodeError) as error:
+            raise CheckpointError(str(path), f"change {frame.sequence} is no JournalFrame: {error}") from error
+        for change in message.changes:
+            if change.HasField("put"):
+                image = from_message(path, change.put)
+                self._images[ImageName.parse(image.name).key] = image
+            else:
+                self._images.pop(ImageName.parse(change.remove).key, None)
+        self._sequence = frame.sequence
+
+    # -- writing
+
+    def _plan(self, changes: Iterable[Change]) -> tuple[tuple[DockerImage | None, ...], JournalFrame]:
+        """Return what each change answers, and a frame of those that change something."""
+        answers: list[DockerImage | None] = []
+        frame = JournalFrame()
+        planned: dict[str, DockerImage | None] = {}
+        for change in changes:
+            key = ImageName.parse(change.image.name).key if isinstance(change, Put) else change.name.key
+            before = planned[key] if key in planned else self._images.get(key)
+            if isinstance(change, Put):
+                answers.append(change.image)
+                if before != change.image:
+                    planned[key] = change.image
+                    frame.changes.add(put=to_message(change.image))
+            elif before is not None and change.only in (None, before):
+                answers.append(before)
+                planned[key] = None
+                frame.changes.add(remove=before.name)
+            else:
+                answers.append(None)
+        return tuple(answers), frame
+
+    def _append(self, payload: bytes) -> None:
+        journal = self._journal or self._begin_journal()
+        if journal.torn_bytes:
+            logger.warning(
+                "%s: its last %d bytes were cut off by a crash and are dropped", journal.path, journal.torn_bytes
+            )
+        journal.append(Frame(self._sequence + 1, journal.synced, payload))
+        self._read_frames(journal)
+
+    def _begin_journal(self) -> _Journal:
+        path = self._paths.journal
+        write_whole(path, pack_header(self._sequence), self._disk, aside=path.with_name(f"{path.name}.new"))
+        self._journal = journal = _Journal.open(path)
+        return journal
+
+    def _sync(self) -> None:
+        if self._must_rewrite:
+            return self._rewrite()
+        journal = self._journal
+        if journal is None or journal.synced == journal.end:
+            return None
+        end = journal.end
+        try:
+            self._disk.sync_data(journal.descriptor)
+        except OSError as error:
+            logger.warning("%s could not be synced, and is written anew: %s", journal.path, error)
+            self._must_rewrite = True
+            return self._rewrite()
+        journal.synced = end
+        return None
+
+    def _rewrite(self) -> None:
+        with locked(self._paths.references_lock):
+            with self._lock:
+                self._follow()
+                images, sequence = tuple(self._images.values()), self._sequence
+            # Nobody appends meanwhile, so the replica stays as it is.
+            size_bytes = write_checkpoint(self._paths.stored_images, images, sequence, self._disk)
+            with self._lock:
+                self._checkpoint_bytes = size_bytes
+                self._begin_journal()
+                self._must_rewrite = False
+
+
+class _Journal:
+    """The open file, closed when nobody has this object any more: one thread may sync it while another replaces it.
+
+    Attributes:
+        sequence: Of the last frame that was read.
+        end: Bytes that were read.
+        synced: Bytes that are durable for certain.
+        torn_bytes: Bytes after ``end`` that are no whole frame.
+    """
+
+    def __init__(self, path: Path, descriptor: int) -> None:
+        self.path = path
+        self.descriptor = descriptor
+        status = os.fstat(self.descriptor)
+        self.identity = (status.st_dev, status.st_ino)
+        sequence = parse_header(os.pread(self.descriptor, HEADER_BYTES, 0))
+        if sequence is None:
+            raise CheckpointError(str(path), "it does not begin as a journal of images")
+        self.sequence = sequence
+        self.end = HEADER_BYTES
+        self.synced = self.torn_bytes = 0
+
+    def __del__(self) -> None:
+        os.close(self.descriptor)
+
+    @classmethod
+    def open(cls, path: Path) -> _Journal:
+        """Open the file.
+
+        Raises:
+            CheckpointError: It does not begin as a journal.
+        """
+        try:
+            return cls(path, os.open(path, os.O_RDWR | os.O_CLOEXEC))
+        except OSError as error:
+            if error.errno not in (errno.EACCES, errno.EROFS):
+                raise
+            return cls(path, os.open(path, os.O_RDONLY | os.O_CLOEXEC))  # whoever only reads need not write
+
+    def read_tail(self) -> bytes:
+        """Return what was not read yet."""
+        size = os.fstat(self.descriptor).st_size - self.end
+        return os.pread(self.descriptor, size, self.end) if size > 0 else b""
+
+    def append(self, frame: Frame) -> None:
+        """Write a frame, not synced, in the place of what is torn.
+
+        Raises:
+            OSError: It could not be written; nothing of it is left, unless the disk refuses that too.
+        """
+        if self.torn_bytes:
+            os.ftruncate(self.descriptor, self.end)
+        try:
+            _write_at(self.descriptor, pack_frame(frame), self.end)
+        except OSError as error:
+            with suppress(OSError):
+                os.ftruncate(self.descriptor, self.end)
+            error.filename = str(self.path)
+            raise
+
+
+def _write_at(descriptor: int, data: bytes, position: int) -> None:
+    while data:
+        written = os.pwrite(descriptor, data, position)
+        data, position = data[written:], position + written

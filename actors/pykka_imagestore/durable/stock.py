@@ -1,0 +1,51 @@
+"""What a store holds, as it is on disk now: layers with their sizes, configs with their last use."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterable
+
+from google.protobuf.message import DecodeError
+
+from pykka_imagestore._proto.layer_pb2 import LayerRecord
+from pykka_imagestore.core.digest import DiffID, Digest
+from pykka_imagestore.core.image import DockerImage
+from pykka_imagestore.core.paths import RECORD, StorePaths
+from pykka_imagestore.core.prune import Stock
+from pykka_imagestore.durable.layout import find_configs, find_layers
+
+
+class StockTaker:
+    """Looks at a store again and again; a layer's record, which never changes, is read once."""
+
+    def __init__(self, paths: StorePaths) -> None:
+        self._paths = paths
+        self._sizes: dict[DiffID, int] = {}
+
+    def take(self, images: Iterable[DockerImage]) -> Stock:
+        """Return what there is, beside ``images``."""
+        layers = find_layers(self._paths)
+        self._sizes = {layer: self._sizes.get(layer) or self._read_size(layer) for layer in layers}
+        return Stock(tuple(images), self._sizes, self._last_uses())
+
+    def _read_size(self, layer: DiffID) -> int:
+        try:
+            record = LayerRecord.FromString((self._paths.layer(layer) / RECORD).read_bytes())
+        except (OSError, DecodeError):
+            return 0  # what it costs is not known; `check` tells what is wrong with it
+        return record.size_bytes
+
+    def _last_uses(self) -> dict[Digest, float]:
+        uses = {}
+        for config in find_configs(self._paths):
+            with contextlib.suppress(FileNotFoundError):
+                uses[config] = self._paths.config(config).stat().st_mtime
+        return uses
+
+
+def note_use(paths: StorePaths, image: DockerImage) -> None:
+    """Remember that an image was used now: its config's time tells. A store that is read only does not."""
+    if image.config_digest is not None:
+        with contextlib.suppress(OSError):
+            os.utime(paths.config(image.config_digest))

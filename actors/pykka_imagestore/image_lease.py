@@ -1,0 +1,34 @@
+"""An image whose layers stay for as long as somebody needs them."""
+
+from __future__ import annotations
+
+from types import TracebackType
+from typing import Self
+
+from pykka_imagestore.core.image import ImageInfo
+from pykka_imagestore.durable.leases import HeldLease
+
+
+class LeasedImage:
+    """An image, and the lease that keeps its layers in the store.
+
+    The lease belongs to this process. It ends with ``release``, or at the end of the ``with`` block, or when nobody has
+    this object any more, or when the process ends, however it ends. Closing the store does not end it.
+
+    Attributes:
+        image: The image; its layers are there.
+    """
+
+    def __init__(self, image: ImageInfo, lease: HeldLease) -> None:
+        self.image = image
+        self._lease = lease
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: object, traceback: TracebackType | None) -> None:
+        self.release()
+
+    def release(self) -> None:
+        """Need the layers no longer. Idempotent."""
+        self._lease.release()
