@@ -1,0 +1,125 @@
+"""Checks that what is stored is what it must be, and takes out what is not.
+
+Handle: Checker. Actor: CheckerActor.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+
+import pykka
+
+from pykka_imagestore.collector import Collector
+from pykka_imagestore.core.check import CheckProgress, CheckReport, Finding, find_image_faults
+from pykka_imagestore.core.digest import DiffID
+from pykka_imagestore.core.limits import Limits
+from pykka_imagestore.core.paths import StorePaths
+from pykka_imagestore.durable.layout import find_configs, find_layers
+from pykka_imagestore.jobs.check_configs import CheckConfigs, check_configs
+from pykka_imagestore.jobs.check_layer import CheckCounts, CheckLayer, check_layer
+from pykka_imagestore.jobs.findings import LayerCheck
+from pykka_imagestore.reference_store import ReferenceStore
+from pykka_imagestore.runtime import Actor, Future, Lane, WorkerPool, defer, dispatch, gather
+
+CheckListener = Callable[[CheckProgress], object]
+
+
+class Checker:
+    """Looks for damage. Methods return at once; a discard stops the work. Thread-safe."""
+
+    def __init__(self, actor: pykka.ActorRef[CheckerActor]) -> None:
+        self._actor = actor
+
+    @classmethod
+    def start(
+        cls, paths: StorePaths, references: ReferenceStore, collector: Collector, pool: WorkerPool, limits: Limits
+    ) -> Checker:
+        """Start a checker whose work ``pool`` runs. Nothing is looked at yet."""
+        return cls(CheckerActor.start(paths, references, collector, pool, limits))
+
+    def check(self, *, deep: bool, listener: CheckListener | None = None) -> Future[CheckReport]:
+        """Look at everything, and change nothing."""
+        return dispatch(self._actor, CheckerActor.check, deep, listener)
+
+    def repair(self, *, deep: bool, listener: CheckListener | None = None) -> Future[CheckReport]:
+        """Look at everything, and take out layers and configs that are damaged, save leased ones."""
+        return dispatch(self._actor, CheckerActor.repair, deep, listener)
+
+    def close(self) -> None:
+        """Stop. Idempotent."""
+        self._actor.stop(timeout=60)
+
+
+class CheckerActor(Actor):
+    """Keeps nothing between two checks."""
+
+    def __init__(
+        self, paths: StorePaths, references: ReferenceStore, collector: Collector, pool: WorkerPool, limits: Limits
+    ) -> None:
+        super().__init__()
+        self._paths = paths
+        self._references = references
+        self._collector = collector
+        self._pool = pool
+        self._limits = limits
+        self._lane = Lane("checker")
+
+    async def check(self, deep: bool, listener: CheckListener | None) -> CheckReport:
+        images = await self._references.recover()
+        layers = await self._lane.run(find_layers, self._paths)
+        configs = await self._lane.run(find_configs, self._paths)
+        progress = _Progress(len(layers), listener)
+        bad_configs = self._pool.run(check_configs, CheckConfigs(str(self._paths.configs), tuple(configs)), retry=True)
+        checks = await gather([self.spawn(self._check_layer(layer, deep, progress)) for layer in layers])
+        found = dict(zip(layers, checks, strict=True))
+        bad = {layer: check.faults[0] for layer, check in found.items() if check.faults}
+        faults = [
+            *(Finding("layer", layer, fault) for layer, check in found.items() for fault in check.faults),
+            *(Finding("config", config, fault) for config, fault in (await bad_configs).items()),
+            *find_image_faults(images, frozenset(configs), bad),
+        ]
+        unchecked = [Finding("layer", layer, what) for layer, check in found.items() for what in check.unchecked]
+        return CheckReport(len(images), len(layers), len(configs), tuple(faults), tuple(unchecked))
+
+    async def repair(self, deep: bool, listener: CheckListener | None) -> CheckReport:
+        report = await self.check(deep, listener)
+        bad = {kind: tuple(dict.fromkeys(f.name for f in report.faults if f.kind == kind)) for kind in _STORED}
+        taken = await self._collector.take_out(bad["layer"], bad["config"])
+        return replace(report, taken_out=(*taken.layers, *taken.configs))
+
+    def on_stop(self) -> None:
+        self._lane.close()
+
+    async def _check_layer(self, layer: DiffID, deep: bool, progress: _Progress) -> LayerCheck:
+        request = CheckLayer(str(self._paths.layer(layer)), layer, deep, self._limits)
+        tell = defer(self.actor_ref, lambda _, counts: progress.advance(layer, counts))
+        check = await self._pool.run(check_layer, request, retry=True, on_report=tell)
+        progress.complete()
+        return check
+
+
+class _Progress:
+    """How far a check has come, and who wants to know; the listener must not block."""
+
+    def __init__(self, layers: int, listener: CheckListener | None) -> None:
+        self._layers = layers
+        self._done = 0
+        self._bytes: dict[DiffID, int] = {}
+        self._listener = listener
+
+    def advance(self, layer: DiffID, counts: CheckCounts) -> None:
+        self._bytes[layer] = counts.checked_bytes
+        self._tell()
+
+    def complete(self) -> None:
+        self._done += 1
+        self._tell()
+
+    def _tell(self) -> None:
+        if self._listener is not None:
+            self._listener(CheckProgress(self._done, self._layers, sum(self._bytes.values())))
+
+
+_STORED = ("layer", "config")

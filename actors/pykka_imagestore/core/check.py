@@ -1,0 +1,84 @@
+"""What a check of a store found, as plain values."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+from pykka_imagestore.core.digest import DiffID, Digest
+from pykka_imagestore.core.image import DockerImage
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """Something that a check found.
+
+    Attributes:
+        kind: ``layer``, ``config`` or ``image``.
+        name: DiffID, digest or name of it.
+        reason: What was found, as the rest of a sentence.
+    """
+
+    kind: str
+    name: str
+    reason: str
+
+    def __str__(self) -> str:
+        return f"{self.kind} {self.name} {self.reason}"
+
+
+@dataclass(frozen=True, slots=True)
+class CheckReport:
+    """What a check or a repair found.
+
+    Attributes:
+        images: How many images were looked at; likewise layers and configs.
+        faults: What is wrong.
+        unchecked: What could not be checked. Nothing is known to be wrong with it.
+        taken_out: DiffIDs and digests of what a repair took out; the next put brings it back.
+    """
+
+    images: int
+    layers: int
+    configs: int
+    faults: tuple[Finding, ...]
+    unchecked: tuple[Finding, ...] = ()
+    taken_out: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class CheckProgress:
+    """How far a check has come.
+
+    Attributes:
+        layers_done: Layers checked.
+        layers_expected: Layers there are.
+        bytes_done: Bytes of their tars that were checked, in a deep check.
+    """
+
+    layers_done: int
+    layers_expected: int
+    bytes_done: int = 0
+
+
+def find_image_faults(
+    images: tuple[DockerImage, ...], configs: frozenset[Digest], bad: Mapping[str, str]
+) -> Iterator[Finding]:
+    """Tell what images lack: layers, and their config.
+
+    Args:
+        configs: Those that are there.
+        bad: Layers that are there, and why they are no good.
+    """
+    for image in images:
+        if image.missing:
+            yield Finding("image", image.name, f"lacks {_count(image.missing)}; put it again")
+        damaged = [layer for layer in dict.fromkeys(image.layer_ids) if layer in bad]
+        if damaged:
+            yield Finding("image", image.name, f"has damage in {_count(damaged)}")
+        if image.config_digest is not None and image.config_digest not in configs:
+            yield Finding("image", image.name, f"lacks its config {image.config_digest}; put it again")
+
+
+def _count(layers: tuple[DiffID, ...] | list[DiffID]) -> str:
+    return f"layer {layers[0]}" + (f" and {len(layers) - 1} more" if len(layers) > 1 else "")
