@@ -15,6 +15,7 @@ StoreError
         NoArchiveError          no archive of that name is in the archive folder
     StateError                  the store cannot do this now
         CheckpointError         what the store wrote cannot be read: restore it
+        RecordError             ... of one layer: remove it, and put its image again
         StoreClosedError
         NoSpaceError            the disk is full: free some of it. An OSError, too
 """
@@ -222,6 +223,22 @@ class CheckpointError(StateError):
             f"{self.path}: {self.reason}. It was left as it is, and the store does nothing; "
             "restore it from a backup, or move it away to begin with no images (layers are kept)"
         )
+
+
+class RecordError(StateError):
+    """A layer's record cannot be read; it was left as it is.
+
+    Attributes:
+        path: The file.
+        reason: What is wrong with it.
+    """
+
+    def __init__(self, path: str, reason: str) -> None:
+        super().__init__(path, reason)
+        self.path, self.reason = path, reason
+
+    def __str__(self) -> str:
+        return f"{self.path}: {self.reason}. It was left as it is; remove the images that have this layer, and put them"
 
 
 class StoreClosedError(StateError):

@@ -389,6 +389,7 @@ def test_record_says_what_the_layer_is(unpack):
         implicit_directories=[b"d"],
         unset_count=unpacked.record.unset_count,
         unset=unpacked.record.unset,
+        stored_bytes=5 * 4096,
     )
     assert unpacked.counts.size_bytes == 2 * 1024 + 512 + 1024
     assert os.geteuid() != 0 or unpacked.record.unset_count == 0

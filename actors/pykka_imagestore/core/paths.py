@@ -5,6 +5,8 @@
     layers/sha256-<hex>/    a layer, there entirely or not at all
         rootfs/             its unpacked files
         layer.pb            its record, a LayerRecord
+        tar-split.zst       what of its tar is no file's body, compressed
+        replaced/           files that later entries replaced, if there are any, and a list of their paths
     configs/sha256-<hex>    image configs, byte for byte
     staging/<random>/       work in progress
         lock                held by the process whose work it is
@@ -20,6 +22,9 @@ from pykka_imagestore.core.digest import DiffID, directory_name
 
 ROOTFS = "rootfs"
 RECORD = "layer.pb"
+TAR_SPLIT = "tar-split.zst"
+REPLACED = "replaced"
+REPLACED_PATHS = "paths"
 LOCK = "lock"
 
 
