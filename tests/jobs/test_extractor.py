@@ -390,6 +390,7 @@ def test_record_says_what_the_layer_is(unpack):
         unset_count=unpacked.record.unset_count,
         unset=unpacked.record.unset,
         stored_bytes=5 * 4096,
+        replaced_lost=False,
     )
     assert unpacked.counts.size_bytes == 2 * 1024 + 512 + 1024
     assert os.geteuid() != 0 or unpacked.record.unset_count == 0

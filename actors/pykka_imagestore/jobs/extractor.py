@@ -47,6 +47,7 @@ from pykka_imagestore.jobs.whiteouts import (
     WHITEOUT_DEVICE,
     WHITEOUT_META_PREFIX,
     WHITEOUT_PREFIX,
+    choose_whiteout_format,
     is_whiteout,
     whiteout_of,
 )
@@ -334,7 +335,7 @@ class Extractor:
 
     def _apply_whiteout(self, folder: int, parent: bytes, name: bytes) -> None:
         if self.outcome.whiteouts == layer_pb2.NONE:
-            self.outcome.whiteouts = _choose_whiteout_format(self._root)
+            self.outcome.whiteouts = choose_whiteout_format(self._root)
         if name == OPAQUE_WHITEOUT:
             self._make_opaque(folder)
         elif not name.startswith(WHITEOUT_META_PREFIX):
@@ -554,23 +555,6 @@ def _write_sparse(sparse: SparseMap, file: int, stream: LayerStream) -> None:
         os.lseek(file, offset, os.SEEK_SET)
         stream.write_to(file, size)
     os.ftruncate(file, sparse.size_bytes)
-
-
-def _choose_whiteout_format(root: int) -> layer_pb2.WhiteoutFormat:
-    """Return the best form of whiteouts that this process may write here; tries each out below ``root``."""
-    for form, xattr in OPAQUE_XATTRS.items():
-        try:
-            os.mknod(_PROBE, stat.S_IFCHR, WHITEOUT_DEVICE, dir_fd=root)
-            os.unlink(_PROBE, dir_fd=root)
-            os.setxattr(root, xattr, b"y")
-            os.removexattr(root, xattr)
-        except OSError:
-            continue
-        return form
-    return layer_pb2.FILES
-
-
-_PROBE = b".wh..wh.probe"  # a name that no entry can have
 
 
 def _refuse_whiteouts(folder: bytes) -> None:

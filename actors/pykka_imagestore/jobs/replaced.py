@@ -4,9 +4,9 @@
     replaced/<number>   the file that was at the path of that position in ``paths``, from 0, if it was one and not empty
 
 An entry's work is undone when what it made is taken out, or its folder gets the attributes of a later entry; a whiteout
-that made nothing, or a device that could not be made, counts as undone at once. So as many entries of a path were undone
-as it has lines, the first ones, and what the one after those made lies in the tree. Implicit folders are no entry's. A
-whiteout's path is that of its entry, ``.wh.`` and all.
+that made nothing, or a device that could not be made, counts as undone at once. So as many entries of a path were
+undone as it has lines, the first ones, and what the one after those made lies in the tree. Implicit folders are no
+entry's. A whiteout's path is that of its entry, ``.wh.`` and all.
 """
 
 from __future__ import annotations
@@ -87,3 +87,54 @@ class Replaced:
         self._folder = os.open(place, FOLDER_FLAGS)
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
         self._paths = os.open(REPLACED_PATHS, flags, 0o600, dir_fd=self._folder)
+
+
+class Undone:
+    """What a ``Replaced`` noted, for whoever goes through the layer's entries once more, in their order.
+
+    Raises:
+        OSError: It cannot be read.
+    """
+
+    def __init__(self, place: Path) -> None:
+        self._left: dict[bytes, list[int]] = {}
+        self._latest: dict[bytes, int] = {}
+        self.folder = -1
+        try:
+            self.folder = os.open(place, FOLDER_FLAGS)
+        except FileNotFoundError:
+            return
+        try:
+            self._read()
+        except OSError:
+            self.close()
+            raise
+
+    def __bool__(self) -> bool:
+        """Tell whether there is anything."""
+        return bool(self._left)
+
+    def close(self) -> None:
+        """Close the folder."""
+        if self.folder >= 0:
+            os.close(self.folder)
+
+    def take(self, path: bytes) -> int | None:
+        """Return the number of what the entry at hand did at ``path``; None if that is what lies in the tree."""
+        left = self._left.get(path)
+        if not left:
+            self._latest.pop(path, None)
+            return None
+        self._latest[path] = left.pop()
+        return self._latest[path]
+
+    def find(self, path: bytes) -> int | None:
+        """Return the number of what the latest entry at ``path`` did, unless that is what lies in the tree."""
+        return self._latest.get(path)
+
+    def _read(self) -> None:
+        descriptor = os.open(REPLACED_PATHS, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=self.folder)
+        with os.fdopen(descriptor, "rb") as file:
+            paths = file.read(MAX_PATHS_BYTES).split(b"\0")[:-1]
+        for number, path in reversed([*enumerate(paths)]):
+            self._left.setdefault(path, []).append(number)

@@ -51,12 +51,17 @@ class TarSplitReader:
     """A layer's tar as it is put together again: a ``Source`` for the tar reader that hashes all that passes.
 
     Files' bodies are not in the split. Whoever finds one's header gives the body to ``add``.
+
+    Args:
+        descriptor: The open split.
+        on_block: Called now and then.
     """
 
     def __init__(self, descriptor: int, on_block: Callable[[], object]) -> None:
         options = {int(zstd.DecompressionParameter.window_log_max): MAX_ZSTD_WINDOW_LOG}
         self._file = zstd.ZstdFile(os.fdopen(descriptor, "rb", closefd=False), options=options)
         self._on_block = on_block
+        self._next_block = 0
         self._hash = hashlib.sha256()
         self._block = b""
         self._start = self._end = 0
@@ -95,6 +100,9 @@ class TarSplitReader:
         """Add bytes of the tar that come next."""
         self._hash.update(data)
         self.size_bytes += len(data)
+        if self.size_bytes >= self._next_block:
+            self._next_block = self.size_bytes + BLOCK_BYTES
+            self._on_block()
 
     def _take_parts(self, size: int) -> list[bytes]:
         parts = []
@@ -105,7 +113,6 @@ class TarSplitReader:
         return parts
 
     def _fill(self) -> bool:
-        self._on_block()
         self._block = read_some(self._file, BLOCK_BYTES)
         self._start, self._end = 0, len(self._block)
         return self._end > 0

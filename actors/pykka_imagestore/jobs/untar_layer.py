@@ -262,7 +262,7 @@ def _record(diff_id: DiffID, size_bytes: int, outcome: Outcome) -> layer_pb2.Lay
         unset=[layer_pb2.LayerRecord.Unset(path=path, what=what) for path, what in sorted(outcome.unset)],
         unset_count=outcome.unset_count,
         stored_bytes=outcome.stored_bytes,
-        replaced_lost=outcome.replaced_lost or None,
+        replaced_lost=outcome.replaced_lost,
     )
 
 

@@ -32,3 +32,20 @@ def whiteout_of(path: bytes) -> bytes:
     """Return the path of the entry that says that ``path`` is gone."""
     parent, slash, name = path.rpartition(b"/")
     return parent + slash + WHITEOUT_PREFIX + name
+
+
+def choose_whiteout_format(root: int) -> layer_pb2.WhiteoutFormat:
+    """Return the best form of whiteouts that this process may write here; tries each out below ``root``."""
+    for form, xattr in OPAQUE_XATTRS.items():
+        try:
+            os.mknod(_PROBE, stat.S_IFCHR, WHITEOUT_DEVICE, dir_fd=root)
+            os.unlink(_PROBE, dir_fd=root)
+            os.setxattr(root, xattr, b"y")
+            os.removexattr(root, xattr)
+        except OSError:
+            continue
+        return form
+    return layer_pb2.FILES
+
+
+_PROBE = b".wh..wh.probe"  # a name that no entry can have
