@@ -99,8 +99,16 @@ def _check(directory: Path, request: CheckLayer, findings: Findings) -> None:
     if record.replaced_lost and request.deep:
         findings.add_unchecked("replaces so many of its own files that not all were kept; its bytes cannot be checked")
     if request.deep and not findings:
+        _check_deeply(directory, record, request.limits, findings)
+
+
+def _check_deeply(directory: Path, record: LayerRecord, limits: Limits, findings: Findings) -> None:
+    tick = _Ticker(record.size_bytes).tick
+    try:
         with _opened(directory) as (root, split):
-            DeepCheck(directory, root, split, record, request.limits, findings, _Ticker(record.size_bytes).tick).run()
+            DeepCheck(directory, root, split, record, limits, findings, tick).run()
+    except PermissionError as error:
+        findings.add_unchecked(f"cannot be read by this user: {error.strerror}")
 
 
 def _check_record(directory: Path, diff_id: DiffID, findings: Findings) -> LayerRecord | None:

@@ -313,7 +313,9 @@ class DeepCheck:
     # -- whiteouts
 
     def _check_whiteout(self, parent: bytes, name: bytes) -> None:
-        if name != OPAQUE_WHITEOUT and name.startswith(WHITEOUT_META_PREFIX):
+        if name.startswith(WHITEOUT_META_PREFIX):
+            if name == OPAQUE_WHITEOUT and not self._undone:  # its folder may have been replaced by another
+                self._check_mark(parent)
             return
         if self._undone.take(join(parent, name)) is not None:
             return
@@ -321,12 +323,22 @@ class DeepCheck:
             folder, real = self._tree.folder(parent)
             if real != parent and self._undone.take(join(real, name)) is not None:
                 return
-            found = self._is_opaque(folder) if name == OPAQUE_WHITEOUT else self._is_hidden(folder, real, name)
+            is_there = self._is_hidden(folder, real, name)
         except OSError as error:
             self._findings.add_error(parent, error)
             return
-        if not found:
+        if not is_there:
             self._findings.add_fault(f"lacks the whiteout {shown(join(real, name))}")
+
+    def _check_mark(self, parent: bytes) -> None:
+        try:
+            folder, real = self._tree.folder(parent)
+            is_there = self._is_opaque(folder)
+        except OSError as error:
+            self._findings.add_error(parent, error)
+            return
+        if not is_there:
+            self._findings.add_fault(f"lacks the whiteout {shown(join(real, OPAQUE_WHITEOUT))}")
 
     def _is_hidden(self, folder: int, parent: bytes, name: bytes) -> bool:
         if self._record.whiteouts != layer_pb2.FILES:
@@ -339,8 +351,6 @@ class DeepCheck:
         return self._record.whiteouts == layer_pb2.FILES or is_whiteout(status)
 
     def _is_opaque(self, folder: int) -> bool:
-        if self._undone:
-            return True  # perhaps not: the folder may have been replaced by another
         form = self._record.whiteouts
         if form == layer_pb2.FILES:
             return os.access(OPAQUE_WHITEOUT, os.F_OK, dir_fd=folder, follow_symlinks=False)

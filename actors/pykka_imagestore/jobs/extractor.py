@@ -398,7 +398,7 @@ class Extractor:
         def take_out(below: bytes, name: bytes, folder: int) -> None:
             self._replaced.take_out(join(parent, below), name, folder)
 
-        self._replaced.note_turn()
+        self._replaced.note_folder(join(parent, name))
         remove_folder(name, folder, forget, take_out)
 
     def _note_if_explicit(self, path: bytes) -> None:

@@ -92,8 +92,15 @@ class LayerTree:
             if part == b"..":
                 real = real.rpartition(b"/")[0]
             elif part not in (b"", b"."):
-                _, real = self._find(join(real, part))
+                real = self._pass(join(real, part))
         return self._find(real)
+
+    def _pass(self, path: bytes) -> bytes:
+        """Return the path without symlinks of a part of the way; of what is missing there, as it is."""
+        try:
+            return self._find(path)[1]
+        except (FileNotFoundError, NotADirectoryError):
+            return path  # ".." may lead back; else the end of the way is missing, too
 
 
 class Names:

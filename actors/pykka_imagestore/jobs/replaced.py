@@ -6,7 +6,8 @@
 An entry's work is undone when what it made is taken out, or its folder gets the attributes of a later entry; a whiteout
 that made nothing, or a device that could not be made, counts as undone at once. So as many entries of a path were
 undone as it has lines, the first ones, and what the one after those made lies in the tree. Implicit folders are no
-entry's. A whiteout's path is that of its entry, ``.wh.`` and all.
+entry's. A whiteout's path is that of its entry, ``.wh.`` and all. The path of an opaque whiteout says that a folder was
+taken out, whatever marks it had.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import stat
 from pathlib import Path
 
 from pykka_imagestore.core.paths import REPLACED_PATHS
-from pykka_imagestore.jobs.attributes import Outcome
+from pykka_imagestore.jobs.attributes import Outcome, join
 from pykka_imagestore.jobs.tree import FOLDER_FLAGS
 from pykka_imagestore.jobs.whiteouts import OPAQUE_WHITEOUT, is_whiteout, whiteout_of
 
@@ -55,8 +56,9 @@ class Replaced:
         """Take out what is no folder, and was made at ``path``; now it is called ``name`` in ``folder``."""
         status = os.stat(name, dir_fd=folder, follow_symlinks=False)
         if stat.S_ISLNK(status.st_mode):
-            self.note_turn()
-        number = self.note(whiteout_of(path) if is_whiteout(status) else path)
+            self._note_turn()
+        is_mark = path.rpartition(b"/")[2] == OPAQUE_WHITEOUT
+        number = None if is_mark else self.note(whiteout_of(path) if is_whiteout(status) else path)
         if number is not None and stat.S_ISREG(status.st_mode) and status.st_size:
             os.rename(name, b"%d" % number, src_dir_fd=folder, dst_dir_fd=self._folder)
         else:
@@ -64,7 +66,7 @@ class Replaced:
 
     def note(self, path: bytes) -> int | None:
         """Note that the work of an entry at ``path`` was undone; return its number, None if that is not kept."""
-        if self._place is None or path.rpartition(b"/")[2] == OPAQUE_WHITEOUT:
+        if self._place is None:
             return None
         self._paths_bytes += len(path) + 1
         if self._count == MAX_REPLACED or self._paths_bytes > MAX_PATHS_BYTES:
@@ -77,8 +79,13 @@ class Replaced:
         self._count += 1
         return self._count - 1
 
-    def note_turn(self) -> None:
-        """Note that a folder or a symlink is taken out, by whose way an entry may have come."""
+    def note_folder(self, path: bytes) -> None:
+        """Note that a folder is taken out, whoever made it."""
+        self.note(join(path, OPAQUE_WHITEOUT))
+        self._note_turn()
+
+    def _note_turn(self) -> None:
+        """Note that a part of the way is taken out by which an entry may have come."""
         if self.followed:
             self._outcome.replaced_lost = True
 
