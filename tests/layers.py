@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import select
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -120,3 +121,16 @@ def unpack_and_look(data: bytes, folder: str | Path) -> tuple[dict[bytes, Node],
     """Unpack a layer where nobody else can look; return its nodes and its serialized record."""
     unpacked = unpack_layer(data, folder)
     return unpacked.nodes, unpacked.record.SerializeToString()
+
+
+def unpack_and_check(data: bytes, folder: str | Path) -> tuple[LayerCheck, bytes]:
+    """Unpack a layer; return what a deep check of it finds, and its serialized record."""
+    unpacked = unpack_layer(data, folder)
+    return unpacked.check(), unpacked.record.SerializeToString()
+
+
+def unpack_change_mode_and_check(data: bytes, folder: str | Path, path: bytes, mode: int) -> LayerCheck:
+    """Unpack a layer and change a mode in it; return what a deep check finds."""
+    unpacked = unpack_layer(data, folder)
+    (unpacked.rootfs / os.fsdecode(path)).chmod(mode)
+    return unpacked.check()

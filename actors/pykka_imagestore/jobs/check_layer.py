@@ -97,7 +97,7 @@ def _check(directory: Path, request: CheckLayer, findings: Findings) -> None:
     elif request.deep:
         findings.add_unchecked(f"was put by a version that kept no {TAR_SPLIT}, so its bytes cannot be checked")
     if record.replaced_lost and request.deep:
-        findings.add_unchecked("replaces so many of its own files that not all were kept; its bytes cannot be checked")
+        findings.add_unchecked("replaces its own files in a way that was not kept, so its bytes cannot be checked")
     if request.deep and not findings:
         _check_deeply(directory, record, request.limits, findings)
 
