@@ -28,7 +28,6 @@ from pykka_imagestore.core.tar import (
     SYMLINK,
     Entry,
     OverLimitError,
-    SparseMap,
     TarError,
     clean_path,
     read_entries,
@@ -37,6 +36,7 @@ from pykka_imagestore.errors import shown
 from pykka_imagestore.jobs.attributes import SET_ID, join
 from pykka_imagestore.jobs.extractor import IMPLICIT_MODE
 from pykka_imagestore.jobs.findings import Findings
+from pykka_imagestore.jobs.holes import has_only_holes
 from pykka_imagestore.jobs.layer_tree import LayerTree, Names
 from pykka_imagestore.jobs.replaced import Undone
 from pykka_imagestore.jobs.streams import BLOCK_BYTES
@@ -260,7 +260,7 @@ class DeepCheck:
                 return
             for segment in segments:
                 self._add_segment(file, path, *segment)
-            if entry.sparse is not None and not _has_only_holes(file, entry.sparse):
+            if entry.sparse is not None and not has_only_holes(file, entry.sparse):
                 self._findings.add_fault(f"has {shown(path)} with bytes where it should have a hole")
         finally:
             os.close(file)
@@ -390,7 +390,7 @@ class DeepCheck:
         if more == 1:
             stranger = next((path for path in self._own_names() if found.is_without(path, self._names)), b"")
             self._findings.add_fault(f"has {shown(stranger)}, which no entry made")
-        elif more:
+        elif more > 1:
             self._findings.add_fault(f"has {more} files or folders that no entry made")
 
     def _own_names(self) -> Iterator[bytes]:
@@ -398,32 +398,6 @@ class DeepCheck:
         for path in self._tree.walk():
             if self._record.whiteouts != layer_pb2.FILES or path.rpartition(b"/")[2] != OPAQUE_WHITEOUT:
                 yield path
-
-
-def _has_only_holes(file: int, sparse: SparseMap) -> bool:
-    """Tell whether there is nothing between the segments of a file."""
-    end = 0
-    for offset, size in (*sparse.segments, (sparse.size_bytes, 0)):
-        if not _is_hole(file, end, offset):
-            return False
-        end = offset + size
-    return True
-
-
-def _is_hole(file: int, start: int, end: int) -> bool:
-    while start < end:
-        try:
-            start = os.lseek(file, start, os.SEEK_DATA)
-        except OSError as error:
-            if error.errno == errno.ENXIO:
-                return True
-            raise
-        # Zeros are as good: a file system may keep whole blocks only.
-        data = os.pread(file, max(0, min(end - start, BLOCK_BYTES)), start)
-        if data.strip(b"\0"):
-            return False
-        start += len(data) or end
-    return True
 
 
 def _pair(numbers: tuple[int, int]) -> str:
