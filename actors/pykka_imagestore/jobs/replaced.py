@@ -57,8 +57,7 @@ class Replaced:
         status = os.stat(name, dir_fd=folder, follow_symlinks=False)
         if stat.S_ISLNK(status.st_mode):
             self._note_turn()
-        is_mark = path.rpartition(b"/")[2] == OPAQUE_WHITEOUT
-        number = None if is_mark else self.note(whiteout_of(path) if is_whiteout(status) else path)
+        number = self.note(whiteout_of(path) if is_whiteout(status) else path)
         if number is not None and stat.S_ISREG(status.st_mode) and status.st_size:
             os.rename(name, b"%d" % number, src_dir_fd=folder, dst_dir_fd=self._folder)
         else:
