@@ -15,7 +15,6 @@ from pykka_imagestore._proto import layer_pb2
 from pykka_imagestore.core.tar import Entry, TarError
 
 SET_ID = stat.S_ISUID | stat.S_ISGID
-DISK_BLOCK = 4096
 MAX_ID = (1 << 32) - 2  # the one above means "leave it"
 
 _CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -45,11 +44,10 @@ class Outcome:
 
     Attributes:
         unset: Path and what of it could not be set; the first 1000.
-        stored_bytes: Counted from the root folder on.
     """
 
     entries: int = 0
-    stored_bytes: int = DISK_BLOCK
+    stored_bytes: int = 0
     replaced_lost: bool = False
     whiteouts: layer_pb2.WhiteoutFormat = layer_pb2.NONE
     implicit_directories: list[bytes] = field(default_factory=list)

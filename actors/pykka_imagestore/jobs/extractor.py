@@ -36,7 +36,7 @@ from pykka_imagestore.core.tar import (
     TarError,
     clean_path,
 )
-from pykka_imagestore.jobs.attributes import DISK_BLOCK, SET_ID, Attributes, Outcome, entry_fault, join
+from pykka_imagestore.jobs.attributes import SET_ID, Attributes, Outcome, entry_fault, join
 from pykka_imagestore.jobs.helpers import Helpers
 from pykka_imagestore.jobs.replaced import Replaced
 from pykka_imagestore.jobs.streams import LayerStream
@@ -57,6 +57,7 @@ IMPLICIT_MODE = 0o755
 _MAX_OPEN_FOLDERS = 128
 _MAX_SYMLINKS = 40  # as the kernel has it
 _FREE_LOOKUPS = 1_000_000
+_DISK_BLOCK = 4096
 _LONGEST_INLINE_TARGET = 59  # bytes of a symlink's; ext4 has them in the inode
 _FOLDER_BYTES = 240  # of memory, beside the path
 _NODE_TYPES = {CHARACTER_DEVICE: stat.S_IFCHR, BLOCK_DEVICE: stat.S_IFBLK, FIFO: stat.S_IFIFO}
@@ -96,6 +97,7 @@ class Extractor:
         self._pending: AbstractSet[bytes] = frozenset() if helpers is None else helpers.pending
         self._root = root
         self._limits = limits
+        self._blocks = 1  # of disk; the root folder's
         self._lookups = self._memory_bytes = self._hole_bytes = self._segments = 0
         self._folders: dict[bytes, int] = {b"": root}
         self._aliases: dict[bytes, bytes] = {}  # paths through symlinks, and where they lead
@@ -134,6 +136,7 @@ class Extractor:
         self._forget_folders()
         for path in sorted(self._times, reverse=True):
             self._finish_folder(path, self._times[path])
+        self.outcome.stored_bytes = self._blocks * _DISK_BLOCK
         self.outcome.implicit_directories = sorted(path for path, times in self._times.items() if times.implicit)
         return self.outcome
 
@@ -192,7 +195,7 @@ class Extractor:
     # -- one method for each type
 
     def _make_file(self, entry: Entry, folder: int, parent: bytes, name: bytes, stream: LayerStream) -> None:
-        self.outcome.stored_bytes += entry.size + -entry.size % DISK_BLOCK
+        self._blocks += -(-entry.size // _DISK_BLOCK)
         if self._helpers is not None and self._helpers.have_come:
             path = join(parent, name)
             if self._can_be_handed_on(entry, path) and self._helpers.take(entry, parent, name, path, stream):
@@ -218,13 +221,13 @@ class Extractor:
 
     def _make_directory(self, entry: Entry, folder: int, parent: bytes, name: bytes) -> None:
         existed = False
-        self.outcome.stored_bytes += DISK_BLOCK
+        self._blocks += 1
         try:
             os.mkdir(name, _folder_mode(entry.mode), dir_fd=folder)
         except FileExistsError:
             existed = stat.S_ISDIR(_lstat(name, folder).st_mode)
             if existed:
-                self.outcome.stored_bytes -= DISK_BLOCK
+                self._blocks -= 1
             else:
                 self._replace_by_folder(folder, parent, name, _folder_mode(entry.mode))
         self._set_folder_metadata(entry, join(parent, name), existed=existed)
@@ -236,7 +239,7 @@ class Extractor:
             folder = self._clear(folder, parent, name)
             os.symlink(entry.link, name, dir_fd=folder)
         if len(entry.link) > _LONGEST_INLINE_TARGET:
-            self.outcome.stored_bytes += DISK_BLOCK
+            self._blocks += 1
         self._set_node_metadata(entry, folder, parent, name)
 
     def _make_hard_link(self, entry: Entry, folder: int, parent: bytes, name: bytes) -> None:
@@ -478,7 +481,7 @@ class Extractor:
         return os.open(name, FOLDER_FLAGS, dir_fd=folder)
 
     def _make_implicit_folder(self, folder: int, parent: bytes, name: bytes) -> None:
-        self.outcome.stored_bytes += DISK_BLOCK
+        self._blocks += 1
         os.mkdir(name, IMPLICIT_MODE, dir_fd=folder)
         mode = IMPLICIT_MODE if IMPLICIT_MODE & self._attributes.umask else None
         self._remember(join(parent, name), _FolderTimes(mode, 0, implicit=True))

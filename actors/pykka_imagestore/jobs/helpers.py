@@ -17,7 +17,6 @@ import fcntl
 import mmap
 import os
 import pickle
-import secrets
 import select
 import socket
 import struct
@@ -395,7 +394,7 @@ class _Helper:
         self._files += 1
 
     def _put_aside(self, folder: int, name: bytes) -> None:
-        aside = WHITEOUT_META_PREFIX + secrets.token_hex(8).encode()  # which no entry can have
+        aside = WHITEOUT_META_PREFIX + os.urandom(8).hex().encode()  # which no entry can have
         os.rename(name, aside, src_dir_fd=folder, dst_dir_fd=self._root)
         self._replaced.append((self._files, aside))
 

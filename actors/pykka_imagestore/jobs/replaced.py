@@ -47,10 +47,10 @@ class Replaced:
 
     def close(self) -> None:
         """Close the files."""
-        if self._folder >= 0:
-            os.close(self._folder)
-            os.close(self._paths)
-            self._folder = self._paths = -1
+        for descriptor in (self._folder, self._paths):
+            if descriptor >= 0:
+                os.close(descriptor)
+        self._folder = self._paths = -1
 
     def take_out(self, path: bytes, name: bytes, folder: int) -> None:
         """Take out what is no folder, and was made at ``path``; now it is called ``name`` in ``folder``."""
@@ -91,7 +91,7 @@ class Replaced:
     def _open(self, place: Path) -> None:
         place.mkdir(mode=0o700)
         self._folder = os.open(place, FOLDER_FLAGS)
-        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
         self._paths = os.open(REPLACED_PATHS, flags, 0o600, dir_fd=self._folder)
 
 
