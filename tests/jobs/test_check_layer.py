@@ -270,6 +270,12 @@ def test_times_are_not_compared(layer):
     assert layer.check() == SOUND
 
 
+def test_folder_that_is_missing_is_said_once(layer):
+    shutil.rmtree(layer.rootfs / "d")
+
+    assert faults(layer).count("lacks 'd'") == 1
+
+
 def test_many_faults_are_counted(tmp_path):
     unpacked = unpack_layer(tars.tar(*(tars.file(b"f%d" % number, **OWNER) for number in range(100))), tmp_path)
     for number in range(MOST_FAULTS + 5):

@@ -43,7 +43,9 @@ class Findings:
         return bool(self._unchecked)
 
     def add_fault(self, fault: str) -> None:
-        """Note that something is wrong."""
+        """Note that something is wrong; said before, it is not said again."""
+        if fault in self._faults:
+            return
         if len(self._faults) < MOST_FAULTS:
             self._faults.append(fault)
         else:
