@@ -647,7 +647,9 @@ def test_layer_past_a_limit_that_was_lowered_is_unchecked_and_not_bad(layer):
     assert found == LayerCheck((), (said,))
 
 
-def test_nothing_stays_open(layer):
+def test_nothing_stays_open(tmp_path):
+    behind = (tars.folder(b"d/e/f"), tars.symlink(b"s", b"d"), tars.file(b"s/e/f/g"), tars.file(b"d/e/f/h"))
+    layer = unpack_layer(tars.tar(*PARTS, *behind), tmp_path)
     layer.check()
     before = sorted(os.listdir("/proc/self/fd"))
 

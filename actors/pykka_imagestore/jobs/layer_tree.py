@@ -67,9 +67,11 @@ class LayerTree:
             ancestor, _, name = ancestor.rpartition(b"/")
             missing.append(name)
         while missing:
-            below = self._enter(*self._open[ancestor], missing[-1])
+            folder, above = self._open[ancestor]
+            real = join(above, missing[-1])
+            below = self._open.get(real) or self._enter(folder, above, missing[-1])
             ancestor = join(ancestor, missing.pop())
-            self._open[ancestor] = below
+            self._open[ancestor] = self._open[real] = below
         return self._open[path]
 
     def _enter(self, folder: int, real: bytes, name: bytes) -> tuple[int, bytes]:
