@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import select
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -18,6 +19,8 @@ from pykka_imagestore.core.digest import DiffID
 from pykka_imagestore.core.limits import DEFAULT_LIMITS, Limits
 from pykka_imagestore.errors import StoreError
 from pykka_imagestore.jobs import untar_layer as untar_layer_module
+from pykka_imagestore.jobs.check_layer import CheckLayer, check_layer
+from pykka_imagestore.jobs.findings import LayerCheck
 from pykka_imagestore.jobs.helpers import Helpers, HelpUnpack, help_unpack
 from pykka_imagestore.jobs.untar_layer import LayerCounts, UntarLayer, untar_layer
 
@@ -48,6 +51,10 @@ class Unpacked:
     def record(self) -> LayerRecord:
         return LayerRecord.FromString((self.target / "layer.pb").read_bytes())
 
+    def check(self, limits: Limits = DEFAULT_LIMITS) -> LayerCheck:
+        """Check every byte of it."""
+        return check_layer(CheckLayer(str(self.target), self.counts.diff_id, deep=True, limits=limits))
+
     @property
     def unset(self) -> list[tuple[bytes, str]]:
         return [(unset.path, unset.what) for unset in self.record.unset]
@@ -65,7 +72,9 @@ def unpack_layer(
 ) -> Unpacked:
     """Unpack a layer into ``folder/layer``; what was there is replaced."""
     target = Path(folder, "layer")
-    return Unpacked(target, untar_layer(UntarLayer(extent_of(data, folder), str(target), diff_id, limits=limits)))
+    unpacked = Unpacked(target, untar_layer(UntarLayer(extent_of(data, folder), str(target), diff_id, limits=limits)))
+    assert unpacked.check(limits).faults == ()
+    return unpacked
 
 
 def refusal(data: bytes, folder: str | Path, limits: Limits) -> str:
@@ -98,6 +107,7 @@ def unpack_with_help(
             unpacked = Unpacked(target, untar_layer(request))
         for helper in helping:
             helper.result(timeout=20)
+    assert unpacked.check().faults == ()
     return unpacked
 
 
@@ -111,3 +121,16 @@ def unpack_and_look(data: bytes, folder: str | Path) -> tuple[dict[bytes, Node],
     """Unpack a layer where nobody else can look; return its nodes and its serialized record."""
     unpacked = unpack_layer(data, folder)
     return unpacked.nodes, unpacked.record.SerializeToString()
+
+
+def unpack_and_check(data: bytes, folder: str | Path) -> tuple[LayerCheck, bytes]:
+    """Unpack a layer; return what a deep check of it finds, and its serialized record."""
+    unpacked = unpack_layer(data, folder)
+    return unpacked.check(), unpacked.record.SerializeToString()
+
+
+def unpack_change_mode_and_check(data: bytes, folder: str | Path, path: bytes, mode: int) -> LayerCheck:
+    """Unpack a layer and change a mode in it; return what a deep check finds."""
+    unpacked = unpack_layer(data, folder)
+    (unpacked.rootfs / os.fsdecode(path)).chmod(mode)
+    return unpacked.check()

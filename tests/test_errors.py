@@ -23,6 +23,7 @@ ARGUMENTS = {
     errors.NoArchiveError: ("a:1", "archives/a:1.tar"),
     errors.StateError: ("it cannot",),
     errors.CheckpointError: ("storedImages", "it is no message"),
+    errors.RecordError: ("layers/sha256-1/layer.pb", "it is no LayerRecord"),
     errors.StoreClosedError: (),
     errors.NoSpaceError: ("store/staging/1", 2000, 1000),
     StoreError: ("something",),

@@ -7,13 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from functools import partial
 
 import pykka
 
 from pykka_imagestore.collector import Collector
 from pykka_imagestore.core.check import CheckProgress, CheckReport, Finding, find_image_faults
-from pykka_imagestore.core.digest import DiffID
+from pykka_imagestore.core.digest import DiffID, Digest
 from pykka_imagestore.core.limits import Limits
 from pykka_imagestore.core.paths import StorePaths
 from pykka_imagestore.durable.layout import find_configs, find_layers
@@ -74,7 +73,7 @@ class CheckerActor(Actor):
         bad_configs = self._pool.run(check_configs, CheckConfigs(str(self._paths.configs), tuple(configs)), retry=True)
         checks = await gather([self.spawn(self._check_layer(layer, deep, progress)) for layer in layers])
         found = dict(zip(layers, checks, strict=True))
-        bad = {layer: check.faults[0] for layer, check in found.items() if check.faults}
+        bad = [layer for layer, check in found.items() if check.faults]
         faults = [
             *(Finding("layer", layer, fault) for layer, check in found.items() for fault in check.faults),
             *(Finding("config", config, fault) for config, fault in (await bad_configs).items()),
@@ -85,8 +84,9 @@ class CheckerActor(Actor):
 
     async def repair(self, deep: bool, listener: CheckListener | None) -> CheckReport:
         report = await self.check(deep, listener)
-        bad = {kind: tuple(dict.fromkeys(f.name for f in report.faults if f.kind == kind)) for kind in _STORED}
-        taken = await self._collector.take_out(bad["layer"], bad["config"])
+        layers = dict.fromkeys(DiffID(fault.name) for fault in report.faults if fault.kind == "layer")
+        configs = dict.fromkeys(Digest(fault.name) for fault in report.faults if fault.kind == "config")
+        taken = await self._collector.take_out(layers, configs)
         return replace(report, taken_out=(*taken.layers, *taken.configs))
 
     def on_stop(self) -> None:
@@ -120,6 +120,3 @@ class _Progress:
     def _tell(self) -> None:
         if self._listener is not None:
             self._listener(CheckProgress(self._done, self._layers, sum(self._bytes.values())))
-
-
-_STORED = ("layer", "config")

@@ -15,6 +15,7 @@ StoreError
         NoArchiveError          no archive of that name is in the archive folder
     StateError                  the store cannot do this now
         CheckpointError         what the store wrote cannot be read: restore it
+        RecordError             ... of one layer: repair the store, and put its image again
         LeaseError              who needs what cannot be read: restart whoever has the lease
         StoreClosedError
         LocksUnsupportedError   its file system has no locks: move the store
@@ -239,6 +240,25 @@ class LeaseError(StateError):
 
     def __str__(self) -> str:
         return f"{self.path} cannot be read, and whoever holds it lives: nothing is removed until that process ends"
+
+
+class RecordError(StateError):
+    """A layer's record cannot be read; it was left as it is.
+
+    Attributes:
+        path: The file.
+        reason: What is wrong with it.
+    """
+
+    def __init__(self, path: str, reason: str) -> None:
+        super().__init__(path, reason)
+        self.path, self.reason = path, reason
+
+    def __str__(self) -> str:
+        return (
+            f"{self.path}: {self.reason}. It was left as it is; repair the store, and put the images again that have "
+            "this layer"
+        )
 
 
 class StoreClosedError(StateError):

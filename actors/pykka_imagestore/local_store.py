@@ -19,8 +19,10 @@ from typing import Any, Concatenate, Literal, ParamSpec, Self, TypeVar, cast, ov
 
 import pykka
 
+from pykka_imagestore.checker import Checker, CheckListener
 from pykka_imagestore.collector import Collector
 from pykka_imagestore.core.archive import ArchiveIndex, Extent
+from pykka_imagestore.core.check import CheckReport
 from pykka_imagestore.core.digest import DiffID, Digest, sha256
 from pykka_imagestore.core.image import ImageInfo, Recovery
 from pykka_imagestore.core.image_name import ImageName
@@ -35,8 +37,17 @@ from pykka_imagestore.durable.layout import find_missing, remove_staging, write_
 from pykka_imagestore.durable.leases import HeldLease, take_lease
 from pykka_imagestore.durable.locks import FileLock, acquire, layer_byte
 from pykka_imagestore.durable.owned import OwnedFolder
-from pykka_imagestore.errors import ArchiveError, InvalidInputError, NoArchiveError, NotFoundError, StoreClosedError
+from pykka_imagestore.errors import (
+    ArchiveError,
+    InvalidInputError,
+    NoArchiveError,
+    NoSpaceError,
+    NotFoundError,
+    StoreClosedError,
+    StoreError,
+)
 from pykka_imagestore.image_lease import LeasedImage
+from pykka_imagestore.jobs.guard import require_space
 from pykka_imagestore.jobs.helpers import MAX_HELPERS, HelperLostError, HelpUnpack, help_unpack
 from pykka_imagestore.jobs.move_layer import MoveLayer, move_layer
 from pykka_imagestore.jobs.tree import remove_tree
@@ -86,12 +97,14 @@ class LocalStore:
         paths: StorePaths,
         references: ReferenceStore,
         collector: Collector,
+        checker: Checker,
         pool: WorkerPool,
     ) -> None:
         self._actor = actor
         self._paths = paths
         self._references = references
         self._collector = collector
+        self._checker = checker
         self._pool = pool
 
     @classmethod
@@ -100,7 +113,10 @@ class LocalStore:
         directory: str | Path,
         *,
         archive_dir: str | Path | None = None,
+        budget_bytes: int | None = None,
         workers: int | None = None,
+        worker_memory_bytes: int | None = None,
+        layer_time_limit: float | None = None,
         durable: bool = True,
         limits: Limits = DEFAULT_LIMITS,
         pool: WorkerPool | None = None,
@@ -110,20 +126,28 @@ class LocalStore:
         Args:
             directory: Where the store lies; made if missing, for its owner alone. All on one file system.
             archive_dir: Where ``put`` finds ``<name>.tar`` if it is given no archive.
-            workers: Worker processes; by default as many as this process may use CPUs.
+            budget_bytes: What all layers together may take on disk. A put that brings them above forgets the least
+                recently used images, as ``prune`` does; before it, if it knows. None for as much as there is.
+            workers: Worker processes; by default as many as this process may use CPUs, and its cgroup has memory for.
+            worker_memory_bytes: Private memory of a worker; a put that needs more fails with MemoryError.
+            layer_time_limit: Seconds that a layer may take; a put that needs more fails with WorkerTimeoutError.
             durable: Whether all that a put writes is synced before its future is ready. Without, a power loss may
                 leave layers in part, and nothing tells.
             limits: How much an archive may ask for.
             pool: Runs the work instead of own processes; it is closed with the store.
         """
         if pool is None:
-            pool = WorkerPool(workers, name="imagestore", preload=WORKER_MODULES)
+            pool = WorkerPool(
+                workers, name="imagestore", memory_limit_bytes=worker_memory_bytes, preload=WORKER_MODULES
+            )
         paths = StorePaths(Path(directory).absolute())
         references = ReferenceStore.start(paths.root, durable=durable)
         archives = None if archive_dir is None else Path(archive_dir).absolute()
         collector = Collector.start(paths, references, pool, durable=durable)
-        actor = LocalStoreActor.start(paths, references, collector, pool, archives, durable=durable, limits=limits)
-        return cls(actor, paths, references, collector, pool)
+        checker = Checker.start(paths, references, collector, pool, limits)
+        options = PutOptions(archives, budget_bytes, layer_time_limit, durable, limits)
+        actor = LocalStoreActor.start(paths, references, collector, pool, options)
+        return cls(actor, paths, references, collector, checker, pool)
 
     def __enter__(self) -> Self:
         return self
@@ -279,6 +303,26 @@ class LocalStore:
         """Return what each image and layer costs on disk, shared and alone."""
         return self._collector.usage().repair(_say_if_closed)
 
+    def check(self, *, deep: bool = False, progress: CheckListener | None = None) -> Future[CheckReport]:
+        """Look whether what is stored is what it must be; nothing is changed.
+
+        Args:
+            deep: Whether to read every byte: each layer's tar is put together again, and its DiffID computed anew. Else
+                only that the parts are there, and the configs.
+            progress: Told how far it has come, in a thread of the store; it must not block.
+        """
+        return self._checker.check(deep=deep, listener=progress).repair(_say_if_closed)
+
+    def repair(self, *, deep: bool = False, progress: CheckListener | None = None) -> Future[CheckReport]:
+        """Check, and take out the layers and configs that are damaged; the next put of their images brings them back.
+
+        Those that somebody needs just now stay, and the report's ``taken_out`` does not have them.
+
+        Args:
+            As ``check``.
+        """
+        return self._checker.repair(deep=deep, listener=progress).repair(_say_if_closed)
+
     def swept(self) -> Future[None]:
         """Return when the files of all that was removed here are deleted."""
         return self._collector.swept().repair(_say_if_closed)
@@ -290,6 +334,7 @@ class LocalStore:
         """
         try:
             self._ask(LocalStoreActor.close).recover(lambda _: None).get(timeout=120)
+            self._checker.close()
             self._collector.close()
         finally:
             self._pool.close()
@@ -328,6 +373,25 @@ class PutRequest:
         return (name, self.archive, self.sandbox, self.select, self.platform)
 
 
+@dataclass(frozen=True, slots=True)
+class PutOptions:
+    """How a store puts.
+
+    Attributes:
+        archive_dir: Where archives are found by name; None for nowhere.
+        budget_bytes: What all layers may take on disk; None for as much as there is.
+        layer_time_limit: Seconds that a layer may take; None for as many as it does.
+        durable: Whether all is synced.
+        limits: How much an archive may ask for.
+    """
+
+    archive_dir: Path | None
+    budget_bytes: int | None
+    layer_time_limit: float | None
+    durable: bool
+    limits: Limits
+
+
 class _HelpCall:
     """A call for idle workers to help with one layer, made once."""
 
@@ -360,19 +424,15 @@ class LocalStoreActor(Actor):
         references: ReferenceStore,
         collector: Collector,
         pool: WorkerPool,
-        archive_dir: Path | None,
-        *,
-        durable: bool,
-        limits: Limits = DEFAULT_LIMITS,
+        options: PutOptions,
     ) -> None:
         super().__init__()
-        self._limits = limits
+        self._options = options
+        self._limits = options.limits
         self._paths = paths
         self._references = references
         self._collector = collector
         self._pool = pool
-        self._archive_dir = archive_dir
-        self._durable = durable
         self._closed = False
         self._recovery: Future[Recovery] | None = None
         self._puts: SingleFlight[object, tuple[ImageInfo, ...]] = SingleFlight()
@@ -478,7 +538,7 @@ class LocalStoreActor(Actor):
 
     async def untar_image(self, request: PutRequest, staging: OwnedFolder) -> ArchiveIndex:
         """Find out what the archive holds."""
-        archive = await self._lane.run(partial(_find_archive, self._archive_dir), request)
+        archive = await self._lane.run(partial(_find_archive, self._options.archive_dir), request)
         copy = str(staging.path / "archive.tar")
         job = UntarImage(archive, copy, request.sandbox, request.platform, self._limits)
         is_pipe = await self._lane.run(Path.is_fifo, Path(archive))  # what came through it does not come again
@@ -498,15 +558,40 @@ class LocalStoreActor(Actor):
         feed.expect(planned.names, {diff_id: layer.size for diff_id, layer in layers.items()})
         lease = await self._take_lease(diff_ids, sha256(config), f"put of {', '.join(planned.names)}")
         try:
+            await self._make_room(layers)
             await self.put_layers(layers, sandbox)
-            on = disk(durable=self._durable)
+            on = disk(durable=self._options.durable)
             await self._lane.run(on.sync_folder, self._paths.layers)  # for layers whose writer died before it did
             write = partial(write_config, self._paths, disk=on, aside=staging.path / "config")
             await self._lane.run(write, config)
             stored = await gather([self._references.put(name, diff_ids, sha256(config)) for name in planned.names])
+            await self._keep_to_budget()
         finally:
             lease.release()
         return tuple(map(self._paths.locate, stored))
+
+    async def _make_room(self, layers: Mapping[DiffID, Extent]) -> None:
+        """See that the layers that are missing fit, before any is unpacked; forget other images if that helps."""
+        missing = await self._lane.run(partial(find_missing, self._paths), tuple(layers))
+        needed = sum(layers[diff_id].least_bytes for diff_id in missing)
+        if missing:
+            await self._keep_to_budget(needed)
+        require = partial(require_space, str(self._paths.root))
+        try:
+            await self._lane.run(require, needed)
+        except NoSpaceError:
+            await self._collector.swept()
+            await self._lane.run(require, needed)
+
+    async def _keep_to_budget(self, more_bytes: int = 0) -> None:
+        """Forget images until there is room for so many bytes more; what cannot be forgotten stays."""
+        budget = self._options.budget_bytes
+        if budget is None:
+            return
+        try:
+            await self._collector.prune(PruneOptions(budget_bytes=max(0, budget - more_bytes)))
+        except (StoreError, OSError) as error:
+            logger.warning("the store may be larger than its budget, since nothing could be removed: %s", error)
 
     async def put_layers(self, layers: Mapping[DiffID, Extent], sandbox: str | None) -> None:
         """See to it that each layer is in the store; unpack those that are not, in parallel, the longest first."""
@@ -538,11 +623,17 @@ class LocalStoreActor(Actor):
 
     def _untar_layer(self, request: UntarLayer, diff_id: DiffID) -> Future[LayerCounts]:
         tell = defer(self.actor_ref, LocalStoreActor._tell_counts)
-        return self._pool.run(untar_layer, request, retry=True, on_report=lambda counts: tell(diff_id, counts))
+        return self._pool.run(
+            untar_layer,
+            request,
+            retry=True,
+            time_limit=self._options.layer_time_limit,
+            on_report=lambda counts: tell(diff_id, counts),
+        )
 
     async def move_layer(self, staged: str, diff_id: DiffID) -> None:
         """Make a staged layer durable and visible."""
-        move = MoveLayer(staged, str(self._paths.layer(diff_id)), self._durable)
+        move = MoveLayer(staged, str(self._paths.layer(diff_id)), self._options.durable)
         await self._pool.run(move_layer, move, retry=True)
 
     async def _put_layer(self, diff_id: DiffID, layer: Extent, sandbox: str | None) -> None:

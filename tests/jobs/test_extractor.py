@@ -389,9 +389,27 @@ def test_record_says_what_the_layer_is(unpack):
         implicit_directories=[b"d"],
         unset_count=unpacked.record.unset_count,
         unset=unpacked.record.unset,
+        stored_bytes=5 * 4096,
+        replaced_lost=False,
     )
     assert unpacked.counts.size_bytes == 2 * 1024 + 512 + 1024
     assert os.geteuid() != 0 or unpacked.record.unset_count == 0
+
+
+@pytest.mark.parametrize(
+    ("parts", "blocks"),
+    [
+        ((), 0),
+        ((tars.file(b"f", b"x" * 4096), tars.file(b"g", b"x" * 4097), tars.file(b"empty")), 3),
+        ((tars.gnu_sparse(b"f", 1 << 20, [(0, 1), (8192, 5000)], b"x" * 5001),), 2),
+        ((tars.folder(b"d"), tars.folder(b"d"), tars.folder(b"./"), tars.file(b"e/f/g")), 3),
+        ((tars.symlink(b"s", b"t" * 59), tars.symlink(b"u", b"t" * 60)), 1),
+        ((tars.file(b"f", b"x"), tars.hard_link(b"h", b"f"), tars.header(b"p", tars.FIFO), tars.whiteout(b"w")), 1),
+        ((tars.file(b"f", b"x"), tars.file(b"f", b"y"), tars.folder(b"f")), 3),
+    ],
+)
+def test_record_says_what_the_layer_takes_on_disk(unpack, parts, blocks):
+    assert unpack(*parts).record.stored_bytes == (1 + blocks) * 4096  # the root folder is one
 
 
 def test_digest_covers_what_lies_behind_the_end_of_the_archive(tmp_path):

@@ -8,7 +8,7 @@ import pytest
 from privileges import as_ordinary_user
 from trees import make_locked_tree, names
 
-from pykka_imagestore.jobs.tree import empty_folder, remove_entry, remove_tree
+from pykka_imagestore.jobs.tree import empty_folder, remove_folder, remove_tree
 
 
 @pytest.fixture
@@ -125,7 +125,7 @@ def test_each_removed_folder_is_told_by_its_path_deepest_first(tmp_path):
     removed = []
     parent = os.open(tmp_path, os.O_RDONLY)
 
-    remove_entry(b"a", parent, removed.append)
+    remove_folder(b"a", parent, removed.append)
 
     os.close(parent)
     assert removed == [b"a/b/c", b"a/b", b"a"]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 
 from pykka_imagestore.core.digest import DiffID, Digest
@@ -62,13 +62,13 @@ class CheckProgress:
 
 
 def find_image_faults(
-    images: tuple[DockerImage, ...], configs: frozenset[Digest], bad: Mapping[str, str]
+    images: tuple[DockerImage, ...], configs: frozenset[Digest], bad: Collection[DiffID]
 ) -> Iterator[Finding]:
     """Tell what images lack: layers, and their config.
 
     Args:
         configs: Those that are there.
-        bad: Layers that are there, and why they are no good.
+        bad: Layers that are there and damaged.
     """
     for image in images:
         if image.missing:

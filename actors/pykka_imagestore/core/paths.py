@@ -6,6 +6,8 @@
     layers/sha256-<hex>/    a layer, there entirely or not at all
         rootfs/             its unpacked files
         layer.pb            its record, a LayerRecord
+        tar-split.zst       what of its tar is no file's body, compressed
+        replaced/           files that later entries replaced, if there are any, and a list of their paths
     configs/sha256-<hex>    image configs, byte for byte
     staging/<random>/       work in progress
         lock                held by the process whose work it is
@@ -28,6 +30,9 @@ from pykka_imagestore.core.image import DockerImage, ImageInfo, Layer
 
 ROOTFS = "rootfs"
 RECORD = "layer.pb"
+TAR_SPLIT = "tar-split.zst"
+REPLACED = "replaced"
+REPLACED_PATHS = "paths"
 LOCK = "lock"
 
 

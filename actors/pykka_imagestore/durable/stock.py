@@ -6,14 +6,13 @@ import contextlib
 import os
 from collections.abc import Iterable
 
-from google.protobuf.message import DecodeError
-
-from pykka_imagestore._proto.layer_pb2 import LayerRecord
 from pykka_imagestore.core.digest import DiffID, Digest
 from pykka_imagestore.core.image import DockerImage
-from pykka_imagestore.core.paths import RECORD, StorePaths
+from pykka_imagestore.core.paths import StorePaths
 from pykka_imagestore.core.prune import Stock
 from pykka_imagestore.durable.layout import find_configs, find_layers
+from pykka_imagestore.durable.record import read_record
+from pykka_imagestore.errors import RecordError
 
 
 class StockTaker:
@@ -31,10 +30,11 @@ class StockTaker:
 
     def _read_size(self, layer: DiffID) -> int:
         try:
-            record = LayerRecord.FromString((self._paths.layer(layer) / RECORD).read_bytes())
-        except (OSError, DecodeError):
-            return 0  # what it costs is not known; `check` tells what is wrong with it
-        return record.size_bytes
+            record = read_record(self._paths.layer(layer))
+        except RecordError:
+            return 0  # what it costs is not known; a check tells what is wrong with it
+        # Older versions kept no more than the size of the tar.
+        return record.stored_bytes if record.HasField("stored_bytes") else record.size_bytes
 
     def _last_uses(self) -> dict[Digest, float]:
         uses = {}

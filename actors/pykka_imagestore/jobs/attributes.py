@@ -47,6 +47,8 @@ class Outcome:
     """
 
     entries: int = 0
+    stored_bytes: int = 0
+    replaced_lost: bool = False
     whiteouts: layer_pb2.WhiteoutFormat = layer_pb2.NONE
     implicit_directories: list[bytes] = field(default_factory=list)
     unset: list[tuple[bytes, str]] = field(default_factory=list)

@@ -17,6 +17,7 @@ import os
 import stat
 from collections.abc import Callable
 from collections.abc import Set as AbstractSet
+from contextlib import suppress
 from dataclasses import dataclass
 
 from pykka_imagestore._proto import layer_pb2
@@ -37,17 +38,27 @@ from pykka_imagestore.core.tar import (
 )
 from pykka_imagestore.jobs.attributes import SET_ID, Attributes, Outcome, entry_fault, join
 from pykka_imagestore.jobs.helpers import Helpers
+from pykka_imagestore.jobs.replaced import Replaced
 from pykka_imagestore.jobs.streams import LayerStream
-from pykka_imagestore.jobs.tree import FOLDER_FLAGS, remove_entry
+from pykka_imagestore.jobs.tree import FOLDER_FLAGS, remove_folder
+from pykka_imagestore.jobs.whiteouts import (
+    OPAQUE_WHITEOUT,
+    OPAQUE_XATTRS,
+    WHITEOUT_DEVICE,
+    WHITEOUT_META_PREFIX,
+    WHITEOUT_PREFIX,
+    choose_whiteout_format,
+    is_whiteout,
+    whiteout_of,
+)
 
-WHITEOUT_PREFIX = b".wh."
-OPAQUE_WHITEOUT = b".wh..wh..opq"
-WHITEOUT_META_PREFIX = b".wh..wh."  # aufs' own bookkeeping: no content
+IMPLICIT_MODE = 0o755
 
-_WHITEOUT_DEVICE = os.makedev(0, 0)
 _MAX_OPEN_FOLDERS = 128
 _MAX_SYMLINKS = 40  # as the kernel has it
 _FREE_LOOKUPS = 1_000_000
+_DISK_BLOCK = 4096
+_LONGEST_INLINE_TARGET = 59  # bytes of a symlink's; ext4 has them in the inode
 _FOLDER_BYTES = 240  # of memory, beside the path
 _NODE_TYPES = {CHARACTER_DEVICE: stat.S_IFCHR, BLOCK_DEVICE: stat.S_IFBLK, FIFO: stat.S_IFIFO}
 _NOWHERE = (-1, b"")
@@ -73,13 +84,20 @@ class Extractor:
     """
 
     def __init__(
-        self, root: int, outcome: Outcome, limits: Limits = DEFAULT_LIMITS, helpers: Helpers | None = None
+        self,
+        root: int,
+        outcome: Outcome,
+        limits: Limits = DEFAULT_LIMITS,
+        helpers: Helpers | None = None,
+        replaced: Replaced | None = None,
     ) -> None:
         self.outcome = outcome
+        self._replaced = Replaced(None, outcome) if replaced is None else replaced
         self._helpers = helpers
         self._pending: AbstractSet[bytes] = frozenset() if helpers is None else helpers.pending
         self._root = root
         self._limits = limits
+        self._blocks = 1  # of disk; the root folder's
         self._lookups = self._memory_bytes = self._hole_bytes = self._segments = 0
         self._folders: dict[bytes, int] = {b"": root}
         self._aliases: dict[bytes, bytes] = {}  # paths through symlinks, and where they lead
@@ -118,6 +136,7 @@ class Extractor:
         self._forget_folders()
         for path in sorted(self._times, reverse=True):
             self._finish_folder(path, self._times[path])
+        self.outcome.stored_bytes = self._blocks * _DISK_BLOCK
         self.outcome.implicit_directories = sorted(path for path, times in self._times.items() if times.implicit)
         return self.outcome
 
@@ -176,6 +195,7 @@ class Extractor:
     # -- one method for each type
 
     def _make_file(self, entry: Entry, folder: int, parent: bytes, name: bytes, stream: LayerStream) -> None:
+        self._blocks += -(-entry.size // _DISK_BLOCK)
         if self._helpers is not None and self._helpers.have_come:
             path = join(parent, name)
             if self._can_be_handed_on(entry, path) and self._helpers.take(entry, parent, name, path, stream):
@@ -201,11 +221,14 @@ class Extractor:
 
     def _make_directory(self, entry: Entry, folder: int, parent: bytes, name: bytes) -> None:
         existed = False
+        self._blocks += 1
         try:
             os.mkdir(name, _folder_mode(entry.mode), dir_fd=folder)
         except FileExistsError:
             existed = stat.S_ISDIR(_lstat(name, folder).st_mode)
-            if not existed:
+            if existed:
+                self._blocks -= 1
+            else:
                 self._replace_by_folder(folder, parent, name, _folder_mode(entry.mode))
         self._set_folder_metadata(entry, join(parent, name), existed=existed)
 
@@ -215,6 +238,8 @@ class Extractor:
         except FileExistsError:
             folder = self._clear(folder, parent, name)
             os.symlink(entry.link, name, dir_fd=folder)
+        if len(entry.link) > _LONGEST_INLINE_TARGET:
+            self._blocks += 1
         self._set_node_metadata(entry, folder, parent, name)
 
     def _make_hard_link(self, entry: Entry, folder: int, parent: bytes, name: bytes) -> None:
@@ -247,6 +272,7 @@ class Extractor:
             os.mknod(name, mode, os.makedev(entry.major, entry.minor), dir_fd=folder)
         except PermissionError:
             self.outcome.leave_unset(join(parent, name), "device")
+            self._replaced.note(join(parent, name))
             return
         self._set_node_metadata(entry, folder, parent, name)
 
@@ -266,6 +292,8 @@ class Extractor:
 
     def _set_folder_metadata(self, entry: Entry, path: bytes, *, existed: bool) -> None:
         mode = entry.mode
+        if existed:
+            self._note_if_explicit(path)
         if existed or (entry.uid, entry.gid) != self._attributes.owner:
             mode = self._attributes.chown(entry, path, self._folder(path))
         if entry.xattrs:
@@ -310,7 +338,7 @@ class Extractor:
 
     def _apply_whiteout(self, folder: int, parent: bytes, name: bytes) -> None:
         if self.outcome.whiteouts == layer_pb2.NONE:
-            self.outcome.whiteouts = _choose_whiteout_format(self._root)
+            self.outcome.whiteouts = choose_whiteout_format(self._root)
         if name == OPAQUE_WHITEOUT:
             self._make_opaque(folder)
         elif not name.startswith(WHITEOUT_META_PREFIX):
@@ -321,21 +349,23 @@ class Extractor:
             msg = "is a whiteout of nothing"
             raise TarError(msg)
         self._settle(join(parent, name))
-        if self.outcome.whiteouts == layer_pb2.FILES:
-            _touch(WHITEOUT_PREFIX + name, folder)
-            return
         try:
-            os.mknod(name, stat.S_IFCHR, _WHITEOUT_DEVICE, dir_fd=folder)
+            if self.outcome.whiteouts == layer_pb2.FILES:
+                _touch(WHITEOUT_PREFIX + name, folder)
+            else:
+                os.mknod(name, stat.S_IFCHR, WHITEOUT_DEVICE, dir_fd=folder)
         except FileExistsError:
+            self._replaced.note(whiteout_of(join(parent, name)))
             # A whiteout speaks of lower layers only. A file of this layer hides what was there; a folder must say so.
-            if stat.S_ISDIR(_lstat(name, folder).st_mode):
+            if self.outcome.whiteouts != layer_pb2.FILES and stat.S_ISDIR(_lstat(name, folder).st_mode):
                 self._make_opaque(self._folder(join(parent, name)))
 
     def _make_opaque(self, folder: int) -> None:
         if self.outcome.whiteouts == layer_pb2.FILES:
-            _touch(OPAQUE_WHITEOUT, folder)
+            with suppress(FileExistsError):
+                _touch(OPAQUE_WHITEOUT, folder)
         else:
-            os.setxattr(folder, _OPAQUE_XATTRS[self.outcome.whiteouts], b"y")
+            os.setxattr(folder, OPAQUE_XATTRS[self.outcome.whiteouts], b"y")
 
     # -- what is there already
 
@@ -349,20 +379,39 @@ class Extractor:
             self._helpers.wait()
 
     def _clear(self, folder: int, parent: bytes, name: bytes) -> int:
-        """Remove what an earlier entry put there, since the last one wins; return ``folder``, perhaps opened anew."""
-        if stat.S_IFMT(_lstat(name, folder).st_mode) in (stat.S_IFDIR, stat.S_IFLNK):
+        """Take out what an earlier entry put there, since the last one wins; return ``folder``, perhaps opened anew."""
+        kind = stat.S_IFMT(_lstat(name, folder).st_mode)
+        if kind in (stat.S_IFDIR, stat.S_IFLNK):
             self._wait()
             self._forget_folders()  # some may lie below it, or be reached through it
             folder = self._folder(parent)
             if self._helpers is not None:
                 self._helpers.forget_folders()
-            remove_entry(name, folder, lambda below: self._forget_folder(join(parent, below)))
+        if kind == stat.S_IFDIR:
+            self._clear_folder(folder, parent, name)
         else:
-            os.unlink(name, dir_fd=folder)
+            self._replaced.take_out(join(parent, name), name, folder)
         return folder
 
+    def _clear_folder(self, folder: int, parent: bytes, name: bytes) -> None:
+        def forget(below: bytes) -> None:
+            self._note_if_explicit(join(parent, below))
+            self._forget_folder(join(parent, below))
+
+        def take_out(below: bytes, name: bytes, folder: int) -> None:
+            self._replaced.take_out(join(parent, below), name, folder)
+
+        self._replaced.note_folder(join(parent, name))
+        remove_folder(name, folder, forget, take_out)
+
+    def _note_if_explicit(self, path: bytes) -> None:
+        """Note that a folder is not any more what the entry said that named it, if one did."""
+        times = self._times.get(path)
+        if times is not None and not times.implicit:
+            self._replaced.note(path)
+
     def _replace_by_folder(self, folder: int, parent: bytes, name: bytes, mode: int) -> None:
-        hidden = _is_whiteout(_lstat(name, folder))
+        hidden = is_whiteout(_lstat(name, folder))
         folder = self._clear(folder, parent, name)
         os.mkdir(name, mode, dir_fd=folder)
         if hidden:
@@ -378,6 +427,7 @@ class Extractor:
         try:
             return self._descend(self._aliases.get(path, path), make=make)
         except _SymlinkMetError:
+            self._replaced.followed = True
             self._aliases[path] = self._resolve(path)
             _refuse_whiteouts(self._aliases[path])
             return self._descend(self._aliases[path], make=make)
@@ -417,13 +467,13 @@ class Extractor:
             found = _lstat(name, folder)
             if stat.S_ISLNK(found.st_mode):
                 raise _SymlinkMetError from None
-            if not _is_whiteout(found):
+            if not is_whiteout(found):
                 path = join(parent, name)
                 msg = f"has a parent {path.decode('utf-8', 'backslashreplace')!r} that is no folder"
                 raise TarError(msg) from None
             if not make:
                 raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT)) from None
-            os.unlink(name, dir_fd=folder)
+            self._replaced.take_out(join(parent, name), name, folder)
             self._make_implicit_folder(folder, parent, name)
             below = os.open(name, FOLDER_FLAGS, dir_fd=folder)
             self._make_opaque(below)
@@ -431,8 +481,9 @@ class Extractor:
         return os.open(name, FOLDER_FLAGS, dir_fd=folder)
 
     def _make_implicit_folder(self, folder: int, parent: bytes, name: bytes) -> None:
-        os.mkdir(name, _IMPLICIT_MODE, dir_fd=folder)
-        mode = _IMPLICIT_MODE if _IMPLICIT_MODE & self._attributes.umask else None
+        self._blocks += 1
+        os.mkdir(name, IMPLICIT_MODE, dir_fd=folder)
+        mode = IMPLICIT_MODE if IMPLICIT_MODE & self._attributes.umask else None
         self._remember(join(parent, name), _FolderTimes(mode, 0, implicit=True))
 
     def _count_lookup(self) -> None:
@@ -496,13 +547,6 @@ class _SymlinkMetError(Exception):
     """A folder on the way is a symlink."""
 
 
-_IMPLICIT_MODE = 0o755
-_OPAQUE_XATTRS: dict[layer_pb2.WhiteoutFormat, bytes] = {
-    layer_pb2.OVERLAY_TRUSTED: b"trusted.overlay.opaque",
-    layer_pb2.OVERLAY_USER: b"user.overlay.opaque",
-}
-
-
 def _memory_of(path: bytes, times: _FolderTimes) -> int:
     # The path of an implicit folder goes into the layer's record too, as it is and serialized.
     return _FOLDER_BYTES + len(path) * (4 if times.implicit else 1)
@@ -514,23 +558,6 @@ def _write_sparse(sparse: SparseMap, file: int, stream: LayerStream) -> None:
         os.lseek(file, offset, os.SEEK_SET)
         stream.write_to(file, size)
     os.ftruncate(file, sparse.size_bytes)
-
-
-def _choose_whiteout_format(root: int) -> layer_pb2.WhiteoutFormat:
-    """Return the best form of whiteouts that this process may write here; tries each out below ``root``."""
-    for form, xattr in _OPAQUE_XATTRS.items():
-        try:
-            os.mknod(_PROBE, stat.S_IFCHR, _WHITEOUT_DEVICE, dir_fd=root)
-            os.unlink(_PROBE, dir_fd=root)
-            os.setxattr(root, xattr, b"y")
-            os.removexattr(root, xattr)
-        except OSError:
-            continue
-        return form
-    return layer_pb2.FILES
-
-
-_PROBE = b".wh..wh.probe"  # a name that no entry can have
 
 
 def _refuse_whiteouts(folder: bytes) -> None:
@@ -548,13 +575,8 @@ def _lstat(name: bytes, folder: int) -> os.stat_result:
     return os.stat(name, dir_fd=folder, follow_symlinks=False)
 
 
-def _is_whiteout(status: os.stat_result) -> bool:
-    # No entry gets this device otherwise: one that asks for it is a whiteout.
-    return stat.S_ISCHR(status.st_mode) and status.st_rdev == _WHITEOUT_DEVICE
-
-
 def _is_whiteout_or_folder(status: os.stat_result) -> bool:
-    return stat.S_ISDIR(status.st_mode) or _is_whiteout(status)
+    return stat.S_ISDIR(status.st_mode) or is_whiteout(status)
 
 
 def _exists(name: bytes, folder: int) -> bool:
@@ -566,4 +588,5 @@ def _exists(name: bytes, folder: int) -> bool:
 
 
 def _touch(name: bytes, folder: int) -> None:
-    os.close(os.open(name, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600, dir_fd=folder))
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+    os.close(os.open(name, flags, 0o600, dir_fd=folder))

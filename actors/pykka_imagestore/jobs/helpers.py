@@ -28,8 +28,10 @@ from typing import Self
 
 from pykka_imagestore.core.tar import FILE, Entry, TarError
 from pykka_imagestore.jobs.attributes import Attributes, Outcome, entry_fault
+from pykka_imagestore.jobs.replaced import Replaced
 from pykka_imagestore.jobs.streams import LayerStream
 from pykka_imagestore.jobs.tree import FOLDER_FLAGS
+from pykka_imagestore.jobs.whiteouts import WHITEOUT_META_PREFIX
 
 MAX_HELPERS = 3  # more would wait for the leader, which parses about as fast as four workers make files
 
@@ -94,11 +96,13 @@ class _Ack:
     Attributes:
         files: How many files it has finished since it last said so.
         unset: Which of them, and what of it could not be set.
+        replaced: Which of them were in the place of something, and the name that this has now in the root folder.
         failure: What was wrong with the next one, if something was.
     """
 
     files: int
     unset: Sequence[tuple[int, str]]
+    replaced: Sequence[tuple[int, bytes]]
     failure: Exception | None
 
 
@@ -133,16 +137,18 @@ class Helpers:
         address: Where to wait for helpers, a path that is free.
         root: The layer's root folder.
         outcome: Where to record what helpers could not set.
+        replaced: Takes what they found in the place of their files.
 
     Raises:
         OSError: There can be no socket here, or no lock.
     """
 
-    def __init__(self, address: str, root: int, outcome: Outcome) -> None:
+    def __init__(self, address: str, root: int, outcome: Outcome, replaced: Replaced) -> None:
         self.pending: set[bytes] = set()
         self._address = address
         self._root = root
         self._outcome = outcome
+        self._replaced = replaced
         self._hands: list[_Hand] = []
         self._hand: _Hand | None = None  # whose piece is being filled
         self._parent: bytes | None = None  # the folder of the last file
@@ -294,6 +300,8 @@ class Helpers:
         ack: _Ack = pickle.loads(data)  # noqa: S301 - from our own worker
         for number, what in ack.unset:
             self._outcome.leave_unset(hand.files[number][0], what)
+        for number, name in ack.replaced:
+            self._replaced.take_out(hand.files[number][0], name, self._root)
         for _ in range(ack.files):
             self.pending.discard(hand.files.popleft()[0])
         if ack.failure is not None:
@@ -321,6 +329,7 @@ class _Helper:
         self._attributes = Attributes(self._outcome)
         self._files = 0
         self._unset: list[tuple[int, str]] = []
+        self._replaced: list[tuple[int, bytes]] = []
         self._folders: dict[bytes, int] = {b"": root}
         self._forgotten = 0
 
@@ -358,8 +367,8 @@ class _Helper:
         return True
 
     def _acknowledge(self, failure: Exception | None) -> None:
-        self._connection.send(pickle.dumps(_Ack(self._files, self._unset, failure)))
-        self._files, self._unset = 0, []
+        self._connection.send(pickle.dumps(_Ack(self._files, self._unset, self._replaced, failure)))
+        self._files, self._unset, self._replaced = 0, [], []
 
     def _make_file(self) -> None:
         parent_size, name_size, mode, uid, gid, mtime_ns, size = _FILE.unpack_from(self._view, self._position)
@@ -372,7 +381,7 @@ class _Helper:
         try:
             file = self._attributes.create_file(entry, folder, name)
         except FileExistsError:  # an earlier entry's, that is no folder
-            os.unlink(name, dir_fd=folder)
+            self._put_aside(folder, name)
             file = self._attributes.create_file(entry, folder, name)
         try:
             self._write_body(file, size)
@@ -383,6 +392,11 @@ class _Helper:
             self._unset += [(self._files, what) for _, what in self._outcome.unset]
             self._outcome.unset.clear()
         self._files += 1
+
+    def _put_aside(self, folder: int, name: bytes) -> None:
+        aside = WHITEOUT_META_PREFIX + os.urandom(8).hex().encode()  # which no entry can have
+        os.rename(name, aside, src_dir_fd=folder, dst_dir_fd=self._root)
+        self._replaced.append((self._files, aside))
 
     def _write_body(self, file: int, size: int) -> None:
         while size:

@@ -177,6 +177,8 @@ class LayerStream:
         extent: Where the layer lies.
         on_block: Called after each block that was read.
         decoder_bytes: As for ``inflate``.
+        keep: Called with the bytes that are no file's body, those that neither ``read_body`` nor ``write_to`` took, a
+            block at a time; with the last ones by ``drain``.
     """
 
     def __init__(
@@ -185,6 +187,7 @@ class LayerStream:
         extent: Extent,
         on_block: Callable[[], object],
         decoder_bytes: int = DEFAULT_LIMITS.decoder_bytes,
+        keep: Callable[[bytes], object] | None = None,
     ) -> None:
         magic = os.pread(descriptor, min(MAGIC_BYTES, extent.size), extent.offset)
         # What is not compressed is hashed once.
@@ -196,6 +199,9 @@ class LayerStream:
         self._hash = hashlib.sha256()
         self._block = b""
         self._start = self._end = 0
+        self._keep = keep
+        self._kept: list[bytes] = []  # parts of this block that are no body
+        self._kept_to = 0  # those before it are all in there
         self.size_bytes = 0
 
     @property
@@ -245,10 +251,12 @@ class LayerStream:
         Raises:
             TarError: There are not as many.
         """
-        data = self.take(size)
-        if len(data) < size:
-            raise TarError(_CUT_OFF)
-        return data
+        start, end = self._start, self._start + size
+        if end > self._end:
+            return self._read_long_body(size)
+        self._kept.append(self._block[self._kept_to : start])
+        self._start = self._kept_to = end
+        return self._block[start:end]
 
     def write_to(self, descriptor: int, size: int) -> None:
         """Write the next ``size`` bytes to a file.
@@ -259,8 +267,9 @@ class LayerStream:
         while size:
             if self._start == self._end and not self._fill():
                 raise TarError(_CUT_OFF)
+            self._kept.append(self._block[self._kept_to : self._start])
             step = os.write(descriptor, memoryview(self._block)[self._start : self._start + size])
-            self._start += step
+            self._start = self._kept_to = self._start + step
             size -= step
 
     def drain(self) -> None:
@@ -268,9 +277,22 @@ class LayerStream:
         while self._fill():
             pass
 
+    def _read_long_body(self, size: int) -> bytes:
+        parts = []
+        while size:
+            if self._start == self._end and not self._fill():
+                raise TarError(_CUT_OFF)
+            parts.append(self.read_body(min(size, self._end - self._start)))
+            size -= len(parts[-1])
+        return b"".join(parts)
+
     def _fill(self) -> bool:
+        if self._keep is not None:
+            self._kept.append(self._block[self._kept_to :])
+            self._keep(b"".join(self._kept))
+        self._kept.clear()
         self._block = read_some(self._source, BLOCK_BYTES)
-        self._start, self._end = 0, len(self._block)
+        self._start, self._end, self._kept_to = 0, len(self._block), 0
         self._hash.update(self._block)
         self.size_bytes += self._end
         self._on_block()

@@ -42,27 +42,34 @@ def empty_folder(path: str) -> None:
         os.close(folder)
 
 
-def remove_entry(name: bytes, parent: int, on_folder: Callable[[bytes], object] | None = None) -> None:
-    """Delete one entry of the folder ``parent``, with all below it; nothing there is fine.
-
-    Args:
-        on_folder: Called with each removed folder's path, relative to ``parent``.
-    """
+def remove_entry(name: bytes, parent: int) -> None:
+    """Delete one entry of the folder ``parent``, with all below it; nothing there is fine."""
     with suppress(FileNotFoundError):
         try:
             os.unlink(name, dir_fd=parent)
         except IsADirectoryError:
-            _remove_folder(name, parent, on_folder)
+            remove_folder(name, parent)
 
 
-def _remove_folder(top: bytes, parent: int, on_folder: Callable[[bytes], object] | None) -> None:
+def remove_folder(
+    top: bytes,
+    parent: int,
+    on_folder: Callable[[bytes], object] | None = None,
+    unlink: Callable[[bytes, bytes, int], object] | None = None,
+) -> None:
+    """Delete one folder in the folder ``parent``, with all below it.
+
+    Args:
+        on_folder: Called with each removed folder's path, relative to ``parent``.
+        unlink: Takes out what is no folder, given its path, its name and the descriptor of the folder it is in.
+    """
     # One descriptor at a time, and back up through "..": a path of 2,000 folders needs neither as many descriptors
     # nor as many calls on the stack. Nobody moves folders here, so ".." is where we came from; but somebody may remove
     # the same tree, and whatever is gone is as good as removed.
     folder, trail = _enter(top, parent), [top]
     try:
         while trail:
-            child = _unlink_files(folder)
+            child = _unlink_files(folder, b"/".join(trail), unlink)
             if child is not None:
                 with suppress(FileNotFoundError):
                     folder = _step(folder, child)
@@ -77,7 +84,7 @@ def _remove_folder(top: bytes, parent: int, on_folder: Callable[[bytes], object]
         os.close(folder)
 
 
-def _unlink_files(folder: int) -> bytes | None:
+def _unlink_files(folder: int, path: bytes, unlink: Callable[[bytes, bytes, int], object] | None) -> bytes | None:
     """Delete files from ``folder``; return one of the folders in it, by chance, or None if it is empty now."""
     empty = False
     while not empty:  # look again: a folder that changes while it is read may leave something out
@@ -90,6 +97,9 @@ def _unlink_files(folder: int) -> bytes | None:
                     folders.append(os.fsencode(entry.name))
                     if len(folders) == _CHOICE:
                         break
+                elif unlink is not None:
+                    name = os.fsencode(entry.name)
+                    unlink(path + b"/" + name, name, folder)
                 else:
                     with suppress(FileNotFoundError):
                         os.unlink(entry.name, dir_fd=folder)

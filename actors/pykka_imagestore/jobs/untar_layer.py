@@ -6,7 +6,7 @@ import errno
 import os
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import closing, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,16 +14,18 @@ from pykka_imagestore._proto import layer_pb2
 from pykka_imagestore.core.archive import Extent
 from pykka_imagestore.core.digest import DiffID
 from pykka_imagestore.core.limits import DEFAULT_LIMITS, Limits
-from pykka_imagestore.core.paths import RECORD, ROOTFS
-from pykka_imagestore.core.tar import BLOCK, EscapeError, OverLimitError, TarError, read_entries
+from pykka_imagestore.core.paths import RECORD, REPLACED, ROOTFS, TAR_SPLIT
+from pykka_imagestore.core.tar import EscapeError, OverLimitError, TarError, read_entries
 from pykka_imagestore.errors import DigestMismatchError, EscapingEntryError, LayerError, LimitError, NoSpaceError
 from pykka_imagestore.jobs.attributes import Outcome
 from pykka_imagestore.jobs.extractor import Extractor
 from pykka_imagestore.jobs.folder import open_extent
 from pykka_imagestore.jobs.guard import Guard, free_bytes, require_space
 from pykka_imagestore.jobs.helpers import Helpers, wait_for_helpers
+from pykka_imagestore.jobs.replaced import Replaced
 from pykka_imagestore.jobs.sandbox import Sandbox
 from pykka_imagestore.jobs.streams import LayerStream
+from pykka_imagestore.jobs.tar_split import TarSplitWriter
 from pykka_imagestore.jobs.tree import FOLDER_FLAGS, remove_tree
 from pykka_imagestore.runtime.worker import raise_if_discarded, report
 
@@ -98,7 +100,7 @@ def untar_layer(request: UntarLayer) -> LayerCounts:
                 request.layer,
                 target / ROOTFS,
                 request.diff_id,
-                record=target / RECORD,
+                beside=target,
                 limits=request.limits,
                 helpers_at=request.helpers_at,
             )
@@ -116,11 +118,14 @@ def unpack(
     rootfs: Path,
     diff_id: DiffID | None,
     *,
-    record: Path | None = None,
+    beside: Path | None = None,
     limits: Limits = DEFAULT_LIMITS,
     helpers_at: str | None = None,
 ) -> LayerCounts:
-    """Unpack a layer into the empty folder ``rootfs``; check its DiffID; write its record.
+    """Unpack a layer into the empty folder ``rootfs``; check its DiffID.
+
+    Args:
+        beside: The layer's directory, for its record and what else it takes to check the layer later; None for none.
 
     Raises:
         As ``untar_layer``; but what was unpacked so far stays.
@@ -129,11 +134,14 @@ def unpack(
     with (
         _opened(layer, rootfs) as (file, root),
         _space_for(layer, rootfs),
-        _helped(helpers_at, root, outcome) as helpers,
+        closing(Replaced(None if beside is None else beside / REPLACED, outcome)) as replaced,
+        _helped(helpers_at, root, outcome, replaced) as helpers,
+        nullcontext() if beside is None else TarSplitWriter(beside / TAR_SPLIT) as split,
     ):
         ticker = _Ticker(Guard(limits, str(rootfs)), outcome, helpers)
-        stream = ticker.stream = LayerStream(file, layer, ticker.tick, limits.decoder_bytes)
-        extractor = Extractor(root, outcome, limits, helpers)
+        keep = None if split is None else split.write
+        stream = ticker.stream = LayerStream(file, layer, ticker.tick, limits.decoder_bytes, keep)
+        extractor = Extractor(root, outcome, limits, helpers, replaced)
         try:
             _extract_all(layer, stream, extractor, limits)
         except LayerError:
@@ -145,8 +153,8 @@ def unpack(
     found = stream.diff_id()
     if diff_id is not None and found != diff_id:
         raise DigestMismatchError(layer.path, f"layer {layer.name}", diff_id, found)
-    if record is not None:
-        record.write_bytes(_record(found, stream.size_bytes, outcome).SerializeToString())
+    if beside is not None:
+        (beside / RECORD).write_bytes(_record(found, stream.size_bytes, outcome).SerializeToString())
     return LayerCounts(stream.bytes_read, outcome.entries, stream.size_bytes, found)
 
 
@@ -175,11 +183,11 @@ def _check_blob(layer: Extent, stream: LayerStream) -> None:
 
 
 @contextmanager
-def _helped(address: str | None, root: int, outcome: Outcome) -> Iterator[Helpers | None]:
+def _helped(address: str | None, root: int, outcome: Outcome, replaced: Replaced) -> Iterator[Helpers | None]:
     helpers = None
     if address is not None:
         with suppress(OSError):  # a file system without sockets or locks: then it is done alone
-            helpers = Helpers(address, root, outcome)
+            helpers = Helpers(address, root, outcome, replaced)
     with nullcontext() if helpers is None else helpers:
         yield helpers
 
@@ -201,8 +209,7 @@ def _opened(layer: Extent, rootfs: Path) -> Iterator[tuple[int, int]]:
 @contextmanager
 def _space_for(layer: Extent, rootfs: Path) -> Iterator[None]:
     """See first that a layer may fit; say how much is missing if it does not."""
-    # What is plain becomes this much, or a little more; what is compressed becomes more.
-    needed = max(0, layer.size - layer.entries_estimate * 2 * BLOCK)
+    needed = layer.least_bytes
     require_space(str(rootfs), needed)
     try:
         yield
@@ -253,6 +260,8 @@ def _record(diff_id: DiffID, size_bytes: int, outcome: Outcome) -> layer_pb2.Lay
         implicit_directories=outcome.implicit_directories,
         unset=[layer_pb2.LayerRecord.Unset(path=path, what=what) for path, what in sorted(outcome.unset)],
         unset_count=outcome.unset_count,
+        stored_bytes=outcome.stored_bytes,
+        replaced_lost=outcome.replaced_lost,
     )
 
 

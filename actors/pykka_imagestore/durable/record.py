@@ -1,0 +1,43 @@
+"""A layer's record, ``layer.pb``: a LayerRecord and nothing else, see proto/layer.proto."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from google.protobuf.message import DecodeError
+
+from pykka_imagestore._proto.layer_pb2 import LayerRecord
+from pykka_imagestore.core.digest import is_sha256
+from pykka_imagestore.core.paths import RECORD
+from pykka_imagestore.errors import RecordError
+
+
+def read_record(layer_directory: Path) -> LayerRecord:
+    """Return the record of the layer in a directory.
+
+    Raises:
+        RecordError: It is missing, cannot be read, or is no whole and sound record.
+    """
+    path = layer_directory / RECORD
+    try:
+        data = _read(path)
+    except OSError as error:
+        raise RecordError(str(path), f"it cannot be read: {error.strerror}") from error
+    try:
+        record = LayerRecord.FromString(data)
+    except (DecodeError, UnicodeDecodeError) as error:
+        raise RecordError(str(path), f"it is no LayerRecord: {error}") from error
+    # The parser asks neither for required fields nor for UTF-8.
+    if not is_sha256(record.diff_id):
+        raise RecordError(str(path), "it is no LayerRecord: it names no DiffID")
+    if not all(unset.HasField("path") and isinstance(unset.what, str) for unset in record.unset):
+        raise RecordError(str(path), "it is no LayerRecord: a field is missing or no text")
+    return record
+
+
+def _read(path: Path) -> bytes:
+    # Not blocking: a fifo would be waited on for ever.
+    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    with os.fdopen(descriptor, "rb") as file:
+        return file.read()

@@ -1,0 +1,160 @@
+"""Check that a stored layer is what it must be. Runs in a worker process; writes nothing."""
+
+from __future__ import annotations
+
+import os
+import stat
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from pykka_imagestore._proto.layer_pb2 import LayerRecord
+from pykka_imagestore.core.digest import DiffID
+from pykka_imagestore.core.limits import DEFAULT_LIMITS, Limits
+from pykka_imagestore.core.paths import RECORD, ROOTFS, TAR_SPLIT
+from pykka_imagestore.durable.record import read_record
+from pykka_imagestore.errors import RecordError
+from pykka_imagestore.jobs.deep_check import DeepCheck
+from pykka_imagestore.jobs.findings import Findings, LayerCheck
+from pykka_imagestore.jobs.tree import FOLDER_FLAGS
+from pykka_imagestore.runtime.worker import raise_if_discarded, report
+
+_REPORT_INTERVAL = 0.1  # seconds
+
+
+@dataclass(frozen=True, slots=True)
+class CheckLayer:
+    """What to check.
+
+    Attributes:
+        directory: The layer's, in the store.
+        diff_id: What it must be.
+        deep: Whether to read every byte; else only to see that its parts are there.
+        limits: How much it may ask for, as when it was put.
+    """
+
+    directory: str
+    diff_id: DiffID
+    deep: bool = False
+    limits: Limits = DEFAULT_LIMITS
+
+
+@dataclass(frozen=True, slots=True)
+class CheckCounts:
+    """How far a deep check has come.
+
+    Attributes:
+        checked_bytes: Of the layer's uncompressed tar.
+        size_bytes: All of them, as the layer's record says.
+    """
+
+    checked_bytes: int
+    size_bytes: int
+
+
+def check_layer(request: CheckLayer) -> LayerCheck:
+    """Look at a stored layer, and tell what is wrong with it.
+
+    Reports CheckCounts ten times a second at most, if the check is deep.
+
+    Raises:
+        OSError: The layer cannot be looked at.
+    """
+    directory = Path(request.directory)
+    try:
+        before = directory.lstat()
+    except FileNotFoundError:
+        return LayerCheck(("is missing",))
+    if not stat.S_ISDIR(before.st_mode):
+        return LayerCheck(("is no folder",))
+    findings = Findings()
+    try:
+        _check(directory, request, findings)
+    except OSError:
+        if not _is_gone(directory, before):
+            raise
+    if _is_gone(directory, before):
+        return LayerCheck((), ("was removed while it was checked",))
+    return findings.result()
+
+
+def _is_gone(directory: Path, before: os.stat_result) -> bool:
+    try:
+        return not os.path.samestat(directory.lstat(), before)
+    except FileNotFoundError:
+        return True
+
+
+def _check(directory: Path, request: CheckLayer, findings: Findings) -> None:
+    record = _check_record(directory, request.diff_id, findings)
+    _check_part(directory / ROOTFS, stat.S_IFDIR, "folder", findings)
+    if record is None:
+        return
+    if record.HasField("stored_bytes"):
+        _check_part(directory / TAR_SPLIT, stat.S_IFREG, "file", findings)
+    elif request.deep:
+        findings.add_unchecked(f"was put by a version that kept no {TAR_SPLIT}, so its bytes cannot be checked")
+    if record.replaced_lost and request.deep:
+        findings.add_unchecked("replaces its own files in a way that was not kept, so its bytes cannot be checked")
+    if request.deep and not findings:
+        _check_deeply(directory, record, request.limits, findings)
+
+
+def _check_deeply(directory: Path, record: LayerRecord, limits: Limits, findings: Findings) -> None:
+    tick = _Ticker(record.size_bytes).tick
+    try:
+        with _opened(directory) as (root, split):
+            DeepCheck(directory, root, split, record, limits, findings, tick).run()
+    except PermissionError as error:
+        findings.add_unchecked(f"cannot be read by this user: {error.strerror}")
+
+
+def _check_record(directory: Path, diff_id: DiffID, findings: Findings) -> LayerRecord | None:
+    try:
+        record = read_record(directory)
+    except RecordError as error:
+        findings.add_fault(f"has no sound record {RECORD}: {error.reason}")
+        return None
+    if record.diff_id != diff_id:
+        findings.add_fault(f"has the record of another, {record.diff_id}")
+    return record
+
+
+def _check_part(part: Path, kind: int, what: str, findings: Findings) -> None:
+    try:
+        found = stat.S_IFMT(part.lstat().st_mode)
+    except FileNotFoundError:
+        findings.add_fault(f"lacks its {what} {part.name}")
+        return
+    if found != kind:
+        findings.add_fault(f"has a {part.name} that is no {what}")
+
+
+@contextmanager
+def _opened(directory: Path) -> Iterator[tuple[int, int]]:
+    root = os.open(directory / ROOTFS, FOLDER_FLAGS)
+    try:
+        split = os.open(directory / TAR_SPLIT, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        try:
+            yield root, split
+        finally:
+            os.close(split)
+    finally:
+        os.close(root)
+
+
+class _Ticker:
+    """Looks now and then whether to stop, and whether it is time to report."""
+
+    def __init__(self, size_bytes: int) -> None:
+        self._size_bytes = size_bytes
+        self._next = 0.0
+
+    def tick(self, checked_bytes: int) -> None:
+        raise_if_discarded()
+        now = time.monotonic()
+        if now >= self._next:
+            self._next = now + _REPORT_INTERVAL
+            report(CheckCounts(checked_bytes, self._size_bytes))

@@ -1,0 +1,51 @@
+"""Whiteouts: what their entries are called, and what they are on disk.
+
+Spec:
+    OCI image-spec v1.1, layer.md, "Whiteouts"; Linux, filesystems/overlayfs.rst.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+
+from pykka_imagestore._proto import layer_pb2
+
+WHITEOUT_PREFIX = b".wh."
+OPAQUE_WHITEOUT = b".wh..wh..opq"
+WHITEOUT_META_PREFIX = b".wh..wh."  # aufs' own bookkeeping: no content
+
+WHITEOUT_DEVICE = os.makedev(0, 0)
+OPAQUE_XATTRS: dict[layer_pb2.WhiteoutFormat, bytes] = {
+    layer_pb2.OVERLAY_TRUSTED: b"trusted.overlay.opaque",
+    layer_pb2.OVERLAY_USER: b"user.overlay.opaque",
+}
+
+
+def is_whiteout(status: os.stat_result) -> bool:
+    """Tell whether something is a whiteout in overlayfs' form."""
+    # No entry gets this device otherwise: one that asks for it is a whiteout.
+    return stat.S_ISCHR(status.st_mode) and status.st_rdev == WHITEOUT_DEVICE
+
+
+def whiteout_of(path: bytes) -> bytes:
+    """Return the path of the entry that says that ``path`` is gone."""
+    parent, slash, name = path.rpartition(b"/")
+    return parent + slash + WHITEOUT_PREFIX + name
+
+
+def choose_whiteout_format(root: int) -> layer_pb2.WhiteoutFormat:
+    """Return the best form of whiteouts that this process may write here; tries each out below ``root``."""
+    for form, xattr in OPAQUE_XATTRS.items():
+        try:
+            os.mknod(_PROBE, stat.S_IFCHR, WHITEOUT_DEVICE, dir_fd=root)
+            os.unlink(_PROBE, dir_fd=root)
+            os.setxattr(root, xattr, b"y")
+            os.removexattr(root, xattr)
+        except OSError:
+            continue
+        return form
+    return layer_pb2.FILES
+
+
+_PROBE = b".wh..wh.probe"  # a name that no entry can have

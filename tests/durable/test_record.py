@@ -1,0 +1,61 @@
+from __future__ import annotations
+
+import contextlib
+import os
+
+import pytest
+
+from pykka_imagestore._proto.layer_pb2 import LayerRecord
+from pykka_imagestore.durable.record import read_record
+from pykka_imagestore.errors import RecordError
+
+DIFF_ID = "sha256:" + "1" * 64
+RECORD = LayerRecord(diff_id=DIFF_ID, unset=[LayerRecord.Unset(path=b"\xff", what="owner")], stored_bytes=4096)
+
+
+def test_record_is_read_as_it_was_written(tmp_path):
+    (tmp_path / "layer.pb").write_bytes(RECORD.SerializeToString())
+
+    assert read_record(tmp_path) == RECORD
+
+
+@pytest.mark.parametrize(
+    ("data", "reason"),
+    [
+        (b"", "it names no DiffID"),
+        (b"\xff" * 9, "it is no LayerRecord: "),
+        (LayerRecord(diff_id="sha256:1").SerializeToString(), "it names no DiffID"),
+        (RECORD.SerializeToString() + b"\x32\x00", "a field is missing or no text"),
+        (RECORD.SerializeToString() + b"\x32\x06\x0a\x01a\x12\x01\xff", "it is no LayerRecord: "),
+    ],
+)
+def test_record_that_is_none_is_an_error_that_says_so(tmp_path, data, reason):
+    (tmp_path / "layer.pb").write_bytes(data)
+
+    with pytest.raises(RecordError, match=rf"layer.pb: .*{reason}.*put them$"):
+        read_record(tmp_path)
+
+
+def test_missing_record_is_an_error(tmp_path):
+    with pytest.raises(RecordError, match="it cannot be read: No such file or directory"):
+        read_record(tmp_path)
+
+
+@pytest.mark.parametrize("make", [os.mkdir, lambda path: os.symlink("other", path), os.mkfifo])
+def test_what_is_no_file_is_no_record(tmp_path, make):
+    (tmp_path / "other").write_bytes(RECORD.SerializeToString())
+    make(tmp_path / "layer.pb")
+
+    with pytest.raises(RecordError):
+        read_record(tmp_path)
+
+
+@pytest.mark.parametrize("position", range(len(RECORD.SerializeToString())))
+def test_damaged_record_is_an_error_or_another_record(tmp_path, position):
+    data = bytearray(RECORD.SerializeToString())
+    for byte in (0, 1, 0x7F, 0x80, 0xFF):
+        data[position] = byte
+        (tmp_path / "layer.pb").write_bytes(data)
+
+        with contextlib.suppress(RecordError):
+            assert read_record(tmp_path).IsInitialized()
