@@ -116,7 +116,7 @@ class CollectorActor(Actor):
     async def take_out(self, layers: tuple[DiffID, ...], configs: tuple[Digest, ...]) -> Pruned:
         await self._references.recover()
         async with self._excluding_leases() as needs:
-            removal = Pruned((), *find_unneeded((), needs, layers, configs), kept_bytes=0)
+            removal = Pruned((), *find_unneeded((), needs, layers, configs))
             await self._carry_out(removal)
         return removal
 
@@ -147,7 +147,7 @@ class CollectorActor(Actor):
             images = await self._references.list()
             configs = [] if image.config_digest is None else [image.config_digest]
             unneeded = find_unneeded(images, needs, dict.fromkeys(image.layer_ids), configs)
-            await self._carry_out(Pruned((), *unneeded, kept_bytes=0))
+            await self._carry_out(Pruned((), *unneeded))
         return image
 
     async def _prune(self, options: PruneOptions) -> Pruned:

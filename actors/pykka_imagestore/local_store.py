@@ -69,6 +69,8 @@ from pykka_imagestore.runtime import (
     gather,
     run_blocking,
     undiscardable,
+    usable_cpus,
+    usable_memory,
 )
 
 logger = logging.getLogger(__name__)
@@ -77,6 +79,7 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 WORTH_HELP = 32 << 20  # bytes of cost, see Extent: below it, a layer is done before help has come
+WORKER_BYTES = 128 << 20  # no layer makes a worker take more
 WORKER_MODULES = ("pykka_imagestore.jobs.untar_image", "pykka_imagestore.jobs.untar_layer")
 
 
@@ -138,7 +141,10 @@ class LocalStore:
         """
         if pool is None:
             pool = WorkerPool(
-                workers, name="imagestore", memory_limit_bytes=worker_memory_bytes, preload=WORKER_MODULES
+                workers or _default_workers(),
+                name="imagestore",
+                memory_limit_bytes=worker_memory_bytes,
+                preload=WORKER_MODULES,
             )
         paths = StorePaths(Path(directory).absolute())
         references = ReferenceStore.start(paths.root, durable=durable)
@@ -718,6 +724,10 @@ class LocalStoreActor(Actor):
     def _tell_complete(self, diff_id: DiffID, entries: int | None) -> None:
         for feed in self._feeds.values():
             feed.complete(diff_id, entries)
+
+
+def _default_workers() -> int:
+    return max(1, min(usable_cpus(), usable_memory() // WORKER_BYTES))
 
 
 def _most_helpers(pool: WorkerPool) -> int:

@@ -87,7 +87,7 @@ class ReferenceStore:
         return dispatch(self._actor, ReferenceStoreActor.put, name, tuple(layers), config_digest)
 
     def get(self, name: str) -> Future[DockerImage]:
-        """Return an image all of whose layers are there.
+        """Return an image all of whose layers are there; it counts as used now.
 
         Raises:
             InvalidNameError: ``name`` is no image name.
@@ -144,7 +144,7 @@ class ReferenceStoreActor(Actor):
     async def get(self, name: str) -> DockerImage:
         parsed = ImageName.parse(name)
         await self._recovered()
-        image = await self._reader.run(self._references.find, parsed)
+        image = await self._reader.run(self._references.use, parsed)
         if image is None:
             raise NotFoundError(parsed.stored)
         if image.missing:

@@ -22,6 +22,7 @@ examples:
   imagestore get app:1.0
   imagestore get --json app:1.0 | jq -r '.layers[].path'
   imagestore inspect --json app:1.0 | jq .config.Env
+  imagestore prune --budget 20G --keep base:1.0
 """
 
 STORE_HELP = "the store's directory (default: $IMAGESTORE_DIR, else imagestore in $XDG_DATA_HOME or ~/.local/share)"
@@ -49,6 +50,10 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     _add_list(verbs)
     _add_inspect(verbs)
     _add_remove(verbs)
+    _add_prune(verbs)
+    _add_du(verbs)
+    _add_check(verbs)
+    _add_repair(verbs)
     _add_unpack(verbs)
     return parser.parse_args(arguments)
 
@@ -140,6 +145,56 @@ def _add_inspect(verbs: _Verbs) -> None:
 def _add_remove(verbs: _Verbs) -> None:
     parser = verbs.add("remove", "remove an image", "Layers that no other image has are deleted.")
     _add_name(parser)
+
+
+def _add_prune(verbs: _Verbs) -> None:
+    parser = verbs.add(
+        "prune",
+        "remove images that are not used, and layers that no image has",
+        "Without --unused-for and --budget no image is removed. An image is used when it is put or got. What somebody "
+        "has a lease of, or puts just now, stays. Prints what was removed.",
+    )
+    parser.add_argument("--keep", metavar="NAME", action="append", default=[], help="never this image; may be repeated")
+    parser.add_argument(
+        "--unused-for", metavar="TIME", help="images not used for so long: seconds, or as 30m, 12h, 7d, 2w"
+    )
+    parser.add_argument(
+        "--budget",
+        metavar="SIZE",
+        help="the least recently used, until all layers take no more than this: bytes, or as 500M, 20G",
+    )
+
+
+def _add_du(verbs: _Verbs) -> None:
+    parser = verbs.add(
+        "du",
+        "print what images cost on disk",
+        "OWN is what no other image shares, and so what removing the image frees.",
+    )
+    parser.add_argument("--layers", action="store_true", help="also each layer")
+
+
+def _add_check(verbs: _Verbs) -> None:
+    parser = verbs.add(
+        "check",
+        "look whether what is stored is what it must be",
+        "Changes nothing. Prints what is wrong, and exits with 1 if anything is.",
+    )
+    _add_deep(parser)
+
+
+def _add_repair(verbs: _Verbs) -> None:
+    parser = verbs.add(
+        "repair",
+        "check, and take out damaged layers and configs",
+        "Their images are incomplete then, until they are put again. Exits with 1 if anything was wrong.",
+    )
+    _add_deep(parser)
+
+
+def _add_deep(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--deep", action="store_true", help="read every byte, not only whether all parts are there")
+    _add_workers(parser)
 
 
 def _add_unpack(verbs: _Verbs) -> None:

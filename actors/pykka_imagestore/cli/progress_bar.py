@@ -6,13 +6,16 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 from pykka_imagestore.cli.output import escaped
 
 if TYPE_CHECKING:
     from rich.progress import Progress as Bar
 
+    from pykka_imagestore.checker import CheckListener
+    from pykka_imagestore.core.check import CheckProgress
     from pykka_imagestore.core.progress import Progress
     from pykka_imagestore.progress_feed import Listener
 
@@ -21,29 +24,46 @@ MAX_TITLE_LENGTH = 40
 
 @contextmanager
 def progress_bar() -> Iterator[Listener | None]:
-    """Show a bar while the block runs, which ends without a trace; None if nobody would see it.
+    """Show how far a put has come while the block runs; ends without a trace. None if nobody would see it.
 
     Yields:
         Takes how far the work has come, in any thread.
     """
+    with _shown_bar("reading the archive") as update:
+
+        def show(progress: Progress) -> None:
+            update(
+                description=_title(progress),
+                completed=progress.bytes_done,
+                total=progress.bytes_expected,
+                entries=f"{progress.entries_done:,} entries",
+                layers=f"{sum(layer.done for layer in progress.layers)}/{len(progress.layers)}",
+            )
+
+        yield None if update is None else show
+
+
+@contextmanager
+def check_bar() -> Iterator[CheckListener | None]:
+    """Show how far a check has come, as ``progress_bar`` does."""
+    with _shown_bar("checking") as update:
+
+        def show(progress: CheckProgress) -> None:
+            update(completed=progress.bytes_done, layers=f"{progress.layers_done}/{progress.layers_expected}")
+
+        yield None if update is None else show
+
+
+@contextmanager
+def _shown_bar(title: str) -> Iterator[Any]:
+    """Show a bar while the block runs; yield what updates it, or None if nobody would see it."""
     if not sys.stderr.isatty() or os.environ.get("TERM", "dumb") == "dumb":
         yield None
         return
     bar = _make_bar()
-    task = bar.add_task("reading the archive", total=None, entries=0, layers="?")
-
-    def show(progress: Progress) -> None:
-        bar.update(
-            task,
-            description=_title(progress),
-            completed=progress.bytes_done,
-            total=progress.bytes_expected,
-            entries=progress.entries_done,
-            layers=f"{sum(layer.done for layer in progress.layers)}/{len(progress.layers)}",
-        )
-
+    task = bar.add_task(title, total=None, entries="", layers="?")
     with bar:
-        yield show
+        yield partial(bar.update, task)
 
 
 def _make_bar() -> Bar:
@@ -54,7 +74,7 @@ def _make_bar() -> Bar:
         progress.TextColumn("{task.description}", markup=False),
         progress.BarColumn(bar_width=None),
         progress.DownloadColumn(),
-        progress.TextColumn("{task.fields[entries]:,} entries", markup=False),
+        progress.TextColumn("{task.fields[entries]}", markup=False),
         progress.TextColumn("layers {task.fields[layers]}", markup=False),
         progress.TimeElapsedColumn(),
         console=console.Console(stderr=True),

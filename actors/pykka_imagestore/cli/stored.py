@@ -10,8 +10,10 @@ from pathlib import Path
 from pykka_imagestore.core.image import ImageInfo
 from pykka_imagestore.core.image_name import ImageName
 from pykka_imagestore.core.paths import StorePaths
+from pykka_imagestore.core.prune import Usage, measure
 from pykka_imagestore.durable.disk import disk
 from pykka_imagestore.durable.references import References
+from pykka_imagestore.durable.stock import StockTaker
 from pykka_imagestore.errors import ImageIncompleteError, NotFoundError, StoreError
 
 
@@ -50,12 +52,23 @@ def read_image(store: Path, name: str) -> ImageInfo:
         CheckpointError: What images there are cannot be read.
     """
     wanted = ImageName.parse(name)
-    found = _references(store).find(wanted)
+    found = _references(store).use(wanted)
     if found is None:
         raise NotFoundError(wanted.stored)
     if found.missing:
         raise ImageIncompleteError(found.name, found.missing)
     return StorePaths(store).locate(found)
+
+
+def read_usage(store: Path) -> Usage:
+    """Return what each image and layer costs.
+
+    Raises:
+        NoStoreError: ``store`` is no store.
+        CheckpointError: What images there are cannot be read.
+    """
+    images = _references(store).list()
+    return measure(StockTaker(StorePaths(store)).take(images))
 
 
 def read_config(store: Path, image: ImageInfo) -> bytes:

@@ -71,13 +71,15 @@ class Pruned:
     """What to take out: images first, then what only they needed.
 
     Attributes:
-        kept_bytes: Bytes on disk of the layers that stay.
+        freed_bytes: Bytes on disk of the layers that go.
+        kept_bytes: Of those that stay.
     """
 
     images: tuple[DockerImage, ...]
     layers: tuple[DiffID, ...]
     configs: tuple[Digest, ...]
-    kept_bytes: int
+    freed_bytes: int = 0
+    kept_bytes: int = 0
 
 
 def plan_prune(stock: Stock, needs: Needs, options: PruneOptions, now: float) -> Pruned:
@@ -98,7 +100,8 @@ def plan_prune(stock: Stock, needs: Needs, options: PruneOptions, now: float) ->
             kept.forget(image)
     rest = set(stock.images).difference(forgotten)
     layers, configs = find_unneeded(rest, needs, stock.layers, stock.configs)
-    return Pruned(tuple(forgotten), layers, configs, kept.bytes)
+    freed_bytes = sum(stock.layers[layer] for layer in layers)
+    return Pruned(tuple(forgotten), layers, configs, freed_bytes, kept.bytes)
 
 
 def find_unneeded(

@@ -38,6 +38,7 @@ from pykka_imagestore.durable.checkpoint import from_message, read_checkpoint, t
 from pykka_imagestore.durable.disk import Disk, write_whole
 from pykka_imagestore.durable.layout import find_missing
 from pykka_imagestore.durable.locks import locked
+from pykka_imagestore.durable.stock import note_use
 from pykka_imagestore.errors import CheckpointError
 
 logger = logging.getLogger(__name__)
@@ -92,6 +93,13 @@ class References:
             self.refresh()
             image = self._images.get(name.key)
         return None if image is None else self._looked_at([image])[0]
+
+    def use(self, name: ImageName) -> DockerImage | None:
+        """Return the image of a name as ``find`` does, and remember that it was used now."""
+        image = self.find(name)
+        if image is not None and not image.missing:
+            note_use(self._paths, image)
+        return image
 
     def list(self) -> tuple[DockerImage, ...]:
         """Return all images as of now, by name, with the layers that are missing.

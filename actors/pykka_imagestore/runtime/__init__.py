@@ -6,6 +6,7 @@ Usable by itself; nothing here knows of images.
 from pykka_imagestore.runtime.actor import Actor, defer, dispatch, terminate
 from pykka_imagestore.runtime.blocking import run_blocking
 from pykka_imagestore.runtime.combine import after, await_all, collect, gather, select, undiscardable
+from pykka_imagestore.runtime.cpus import usable_cpus
 from pykka_imagestore.runtime.errors import (
     AbandonedError,
     DiscardedError,
@@ -18,6 +19,7 @@ from pykka_imagestore.runtime.errors import (
 )
 from pykka_imagestore.runtime.future import Future, Promise, failed, ready
 from pykka_imagestore.runtime.lane import Lane
+from pykka_imagestore.runtime.memory import usable_memory
 from pykka_imagestore.runtime.mutex import Mutex
 from pykka_imagestore.runtime.pending import Pending
 from pykka_imagestore.runtime.pool import WorkerPool
@@ -55,4 +57,6 @@ __all__ = [
     "select",
     "terminate",
     "undiscardable",
+    "usable_cpus",
+    "usable_memory",
 ]

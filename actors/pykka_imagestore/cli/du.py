@@ -1,0 +1,61 @@
+"""``imagestore du``: what images cost on disk."""
+
+from __future__ import annotations
+
+import argparse
+import datetime as dt
+from collections.abc import Sequence
+
+from pykka_imagestore.cli.arguments import store_folder
+from pykka_imagestore.cli.output import print_json, print_table
+from pykka_imagestore.cli.stored import read_usage
+from pykka_imagestore.core.prune import ImageUsage, LayerUsage
+from pykka_imagestore.core.sizes import format_size
+
+
+def run(options: argparse.Namespace) -> None:
+    """Print a table, or an object, of images and what they cost; and of layers."""
+    usage = read_usage(store_folder(options.store))
+    if options.json:
+        print_json(
+            {
+                "bytes": usage.bytes,
+                "unused_bytes": usage.unused_bytes,
+                "images": list(map(_image_document, usage.images)),
+                "layers": list(map(_layer_document, usage.layers)),
+            }
+        )
+        return
+    total = ("all layers", format_size(usage.bytes), "", "")
+    unused = ("layers that no image has", format_size(usage.unused_bytes), "", "")
+    print_table([("IMAGE", "SIZE", "OWN", "LAST USED"), *map(_image_row, usage.images), total, unused])
+    if options.layers:
+        print_table([("LAYER", "SIZE", "IMAGES"), *map(_layer_row, usage.layers)])
+
+
+def _image_row(image: ImageUsage) -> Sequence[str]:
+    return image.name, format_size(image.bytes), format_size(image.own_bytes), _time(image.last_used) or "-"
+
+
+def _layer_row(layer: LayerUsage) -> Sequence[str]:
+    return layer.diff_id, format_size(layer.bytes), ", ".join(layer.images) or "-"
+
+
+def _image_document(image: ImageUsage) -> dict[str, object]:
+    return {
+        "name": image.name,
+        "bytes": image.bytes,
+        "own_bytes": image.own_bytes,
+        "last_used": _time(image.last_used),
+    }
+
+
+def _layer_document(layer: LayerUsage) -> dict[str, object]:
+    return {"diff_id": layer.diff_id, "bytes": layer.bytes, "images": list(layer.images)}
+
+
+def _time(seconds: float) -> str | None:
+    """Return a time in UTC; None for the unknown."""
+    if not seconds:
+        return None
+    return dt.datetime.fromtimestamp(seconds, dt.UTC).isoformat(sep=" ", timespec="seconds")

@@ -1,0 +1,39 @@
+"""``imagestore prune``: images that are not used, and layers that no image has."""
+
+from __future__ import annotations
+
+import argparse
+
+from pykka_imagestore.cli.arguments import store_folder
+from pykka_imagestore.cli.log import show_warnings
+from pykka_imagestore.cli.output import print_json, print_text
+from pykka_imagestore.cli.stop_signals import StopSignals
+from pykka_imagestore.cli.stored import require_store
+from pykka_imagestore.core.sizes import format_size, parse_duration, parse_size
+from pykka_imagestore.local_store import LocalStore
+
+
+def run(options: argparse.Namespace) -> None:
+    """Prune, wait until the disk is free of it, and print what was removed."""
+    show_warnings()
+    directory = store_folder(options.store)
+    unused_for = None if options.unused_for is None else parse_duration(options.unused_for)
+    budget_bytes = None if options.budget is None else parse_size(options.budget)
+    require_store(directory)
+    with StopSignals() as signals, LocalStore.start(directory) as store:
+        pruned = signals.wait(store.prune(keep=options.keep, unused_for=unused_for, budget_bytes=budget_bytes))
+        signals.wait(store.swept())
+    if options.json:
+        print_json(
+            {
+                "images": [image.name for image in pruned.images],
+                "layers": list(pruned.layers),
+                "freed_bytes": pruned.freed_bytes,
+                "kept_bytes": pruned.kept_bytes,
+            }
+        )
+        return
+    for image in pruned.images:
+        print_text(f"removed {image.name}")
+    freed, kept = format_size(pruned.freed_bytes), format_size(pruned.kept_bytes)
+    print_text(f"freed {freed} in {len(pruned.layers)} layers; {kept} are left")

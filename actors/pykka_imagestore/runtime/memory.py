@@ -1,0 +1,25 @@
+"""How much memory this process may use."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from pykka_imagestore.runtime.cgroup import cgroup_folders, read
+
+
+def usable_memory(root: Path = Path("/")) -> int:
+    """Return the bytes of the machine's memory, or fewer if a cgroup's limit says so.
+
+    Args:
+        root: Where ``proc`` and ``sys`` are.
+
+    Source: Linux, cgroup-v2.rst, ``memory.max``; cgroup-v1/memory.rst, ``memory.limit_in_bytes``.
+    """
+    machine = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    files = [
+        *(folder / "memory.max" for folder in cgroup_folders(root, "sys/fs/cgroup", "")),
+        *(folder / "memory.limit_in_bytes" for folder in cgroup_folders(root, "sys/fs/cgroup/memory", "memory")),
+    ]
+    limits = [read(file).strip() for file in files]
+    return min([machine, *(int(limit) for limit in limits if limit.isdigit())])
