@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import queue
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -28,6 +29,8 @@ from pykka_imagestore.errors import ImageIncompleteError, NotFoundError, StoreEr
 from pykka_imagestore.runtime import Actor, Future, Lane, Promise, dispatch, gather, undiscardable
 
 logger = logging.getLogger(__name__)
+
+_MOST_LOGGED = 20  # incomplete images, one by one
 
 
 class ReferenceStore:
@@ -120,26 +123,24 @@ class ReferenceStore:
 
 
 class ReferenceStoreActor(Actor):
-    """Gathers changes while others are written. What images there are, the files say."""
+    """Looks and writes in threads of its own. What images there are, the files say."""
 
     def __init__(self, paths: StorePaths, *, durable: bool) -> None:
         super().__init__()
         self._paths = paths
         self._references = References(paths, disk(durable=durable))
         self._recovery: Future[None] | None = None
-        self._waiting: list[tuple[Change, Promise[DockerImage | None]]] = []
-        self._saving: Future[None] | None = None
         # In threads of their own, since the worker processes may all be busy; who only reads waits for no sync.
         self._reader, self._writer = Lane("reference-reader"), Lane("reference-writer")
+        self._commits = _Commits(self._references, self._writer)
 
     async def recover(self) -> tuple[DockerImage, ...]:
         await self._recovered()
         return await self.list()
 
-    async def put(self, name: str, layers: tuple[DiffID, ...], config_digest: Digest | None) -> DockerImage:
+    def put(self, name: str, layers: tuple[DiffID, ...], config_digest: Digest | None) -> Future[DockerImage]:
         image = DockerImage(ImageName.parse(name).stored, layers, config_digest)
-        await self._change(Put(image))
-        return image
+        return self._change(Put(image)).then(lambda _: image)
 
     async def get(self, name: str) -> DockerImage:
         parsed = ImageName.parse(name)
@@ -164,17 +165,15 @@ class ReferenceStoreActor(Actor):
 
     async def forget(self, images: tuple[DockerImage, ...]) -> tuple[DockerImage, ...]:
         removals = [Remove(ImageName.parse(image.name), only=replace(image, missing=())) for image in images]
-        removed = await gather([self.spawn(self._change(removal)) for removal in removals])
+        removed = await gather([self._change(removal) for removal in removals])
         return tuple(image for image in removed if image is not None)
 
     async def close(self) -> None:
-        # Those who asked for a change before are woken before this method is, at either await.
+        # Those who asked for a change before are woken before this method is.
         with contextlib.suppress(StoreError, OSError):
             await self._recovered()
-        if self._saving is not None:
-            await undiscardable(self._saving)
         with contextlib.suppress(StoreError, OSError):
-            await self._writer.run(self._references.compact, True)
+            await self._writer.run(self._references.compact, True)  # after all that was asked for before
 
     def on_stop(self) -> None:
         self._reader.close()
@@ -190,35 +189,57 @@ class ReferenceStoreActor(Actor):
 
     async def _recover(self) -> None:
         await self._writer.run(make_store, self._paths)
-        for image in await self._reader.run(References.list, self._references):
-            if image.missing:
-                logger.warning("%s", ImageIncompleteError(image.name, image.missing))
+        images = await self._reader.run(References.list, self._references)
+        incomplete = [image for image in images if image.missing]
+        for image in incomplete[:_MOST_LOGGED]:
+            logger.warning("%s", ImageIncompleteError(image.name, image.missing))
+        if len(incomplete) > _MOST_LOGGED:
+            logger.warning("%d more images are incomplete", len(incomplete) - _MOST_LOGGED)
 
-    async def _change(self, change: Change) -> DockerImage | None:
-        await self._recovered()
+    def _change(self, change: Change) -> Future[DockerImage | None]:
+        if self._recovery is not None and self._recovery.is_ready():
+            return self._commits.change(change)
+        return undiscardable(self._recovered().then(lambda _: self._commits.change(change)))
+
+
+class _Commits:
+    """Gathers changes while others are written: all that came during one commit go together into the next.
+
+    Args:
+        lane: Where they are written.
+    """
+
+    def __init__(self, references: References, lane: Lane) -> None:
+        self._references = references
+        self._lane = lane
+        self._waiting: queue.SimpleQueue[tuple[Change, Promise[DockerImage | None]]] = queue.SimpleQueue()
+
+    def change(self, change: Change) -> Future[DockerImage | None]:
+        """Make a change; what it returns is durable."""
         promise: Promise[DockerImage | None] = Promise()
-        self._waiting.append((change, promise))
-        if self._saving is None:
-            self._saving = self.spawn(self._save())
-        return await undiscardable(promise.future)
+        self._waiting.put((change, promise))
+        self._lane.run(_Commits._commit, self)
+        return undiscardable(promise.future)
 
-    async def _save(self) -> None:
-        """Commit until no change waits; all that came during one commit go together into the next."""
-        while self._waiting:
-            changes, self._waiting = self._waiting, []
-            try:
-                answers = await self._writer.run(self._references.commit, [change for change, _ in changes])
-            except Exception as error:  # noqa: BLE001 - it travels to each who asked for a change
-                for _, promise in changes:
-                    promise.fail(error)
-                continue
-            for (_, promise), answer in zip(changes, answers, strict=True):
-                promise.set(answer)
-            await self._compact()
-        self._saving = None
-
-    async def _compact(self) -> None:
+    def _commit(self) -> None:
+        waiting = []
+        with contextlib.suppress(queue.Empty):
+            while True:
+                waiting.append(self._waiting.get_nowait())
+        if not waiting:
+            return
         try:
-            await self._writer.run(self._references.compact, False)
+            answers = self._references.commit([change for change, _ in waiting])
+        except Exception as error:  # noqa: BLE001 - it travels to each who asked for a change
+            for _, promise in waiting:
+                promise.fail(error)
+            return
+        for (_, promise), answer in zip(waiting, answers, strict=True):
+            promise.set(answer)
+        self._compact()
+
+    def _compact(self) -> None:
+        try:
+            self._references.compact(False)
         except (StoreError, OSError) as error:
             logger.warning("the journal grows, since no checkpoint could be written: %s", error)

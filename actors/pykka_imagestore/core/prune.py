@@ -84,11 +84,11 @@ class Pruned:
 
 def plan_prune(stock: Stock, needs: Needs, options: PruneOptions, now: float) -> Pruned:
     """Choose images to forget, least recently used first; and all layers and configs that nothing needs then."""
-    keep = {name.key for name in options.keep}
+    keep = {name.stored for name in options.keep}
     candidates = [
         image
         for image in sorted(stock.images, key=lambda image: (stock.last_used(image), image.name))
-        if not needs.cover(image) and ImageName.parse(image.name).key not in keep
+        if not needs.cover(image) and image.name not in keep
     ]
     kept = _Kept(stock, needs)
     forgotten = []

@@ -76,7 +76,7 @@ class References:
         self._paths = paths
         self._disk = disk
         self._lock = threading.RLock()  # of the replica, and never held while something is synced
-        self._images: dict[str, DockerImage] = {}
+        self._images: dict[str, DockerImage] = {}  # by their names, as they are stored
         self._sequence = 0
         self._journal: _Journal | None = None
         self._checkpoint_bytes = 0
@@ -91,7 +91,7 @@ class References:
         """
         with self._lock:
             self.refresh()
-            image = self._images.get(name.key)
+            image = self._images.get(name.stored)
         return None if image is None else self._looked_at([image])[0]
 
     def use(self, name: ImageName) -> DockerImage | None:
@@ -196,7 +196,7 @@ class References:
             reason = f"it continues from change {journal.sequence}, but {self._paths.stored_images.name} holds only "
             raise CheckpointError(str(self._paths.journal), f"{reason}those up to {checkpoint.sequence}")
         self._journal = journal
-        self._images = {ImageName.parse(image.name).key: image for image in checkpoint.images}
+        self._images = {image.name: image for image in checkpoint.images}
         self._sequence = checkpoint.sequence
         self._checkpoint_bytes = checkpoint.size_bytes
         self._is_loaded = True
@@ -225,9 +225,9 @@ class References:
         for change in message.changes:
             if change.HasField("put"):
                 image = from_message(path, change.put)
-                self._images[ImageName.parse(image.name).key] = image
+                self._images[image.name] = image
             else:
-                self._images.pop(ImageName.parse(change.remove).key, None)
+                self._images.pop(change.remove, None)
         self._sequence = frame.sequence
 
     # -- writing
@@ -238,7 +238,7 @@ class References:
         frame = JournalFrame()
         planned: dict[str, DockerImage | None] = {}
         for change in changes:
-            key = ImageName.parse(change.image.name).key if isinstance(change, Put) else change.name.key
+            key = change.image.name if isinstance(change, Put) else change.name.stored
             before = planned[key] if key in planned else self._images.get(key)
             if isinstance(change, Put):
                 answers.append(change.image)
