@@ -447,6 +447,7 @@ class LocalStoreActor(Actor):
         self._feeds: dict[object, ProgressFeed] = {}
         self._work = Pending()  # puts and layers that have not ended, discarded ones too
         self._lane = Lane("local-store")  # short file operations only: the worker processes may all be busy
+        self._publisher = Lane("publisher")  # waits for the disk, while workers go on with other layers
         self._listener_thread = ThreadPoolExecutor(1, thread_name_prefix="progress")
 
     # -- what the handle offers
@@ -504,6 +505,7 @@ class LocalStoreActor(Actor):
 
     def on_stop(self) -> None:
         self._lane.close()
+        self._publisher.close()
         self._listener_thread.shutdown(wait=False)
 
     # -- recover
@@ -640,7 +642,7 @@ class LocalStoreActor(Actor):
     async def move_layer(self, staged: str, diff_id: DiffID) -> None:
         """Make a staged layer durable and visible."""
         move = MoveLayer(staged, str(self._paths.layer(diff_id)), self._options.durable)
-        await self._pool.run(move_layer, move, retry=True)
+        await self._publisher.run(move_layer, move)
 
     async def _put_layer(self, diff_id: DiffID, layer: Extent, sandbox: str | None) -> None:
         """Join whatever is done with the layer now, until it is in the store; or put it there."""

@@ -1,4 +1,4 @@
-"""Publish one unpacked layer. Runs in a worker process."""
+"""Publish one unpacked layer. Runs in a thread, which waits for the disk most of the time."""
 
 from __future__ import annotations
 
