@@ -177,7 +177,7 @@ class LayerStream:
         extent: Where the layer lies.
         on_block: Called after each block that was read.
         decoder_bytes: As for ``inflate``.
-        keep: Called with the bytes that are no file's body, those that neither ``read_body`` nor ``write_to`` took, a
+        keep: Called with the bytes that are no file's body, all that pass ``take``, ``skip`` and ``drain``, about a
             block at a time; with the last ones by ``drain``.
     """
 
@@ -200,8 +200,7 @@ class LayerStream:
         self._block = b""
         self._start = self._end = 0
         self._keep = keep
-        self._kept: list[bytes] = []  # parts of this block that are no body
-        self._kept_to = 0  # those before it are all in there
+        self._kept: list[bytes] = []  # what was taken of this block
         self.size_bytes = 0
 
     @property
@@ -225,7 +224,51 @@ class LayerStream:
         return digest_of(self._blob)
 
     def take(self, size: int) -> bytes:
-        """Return the next ``size`` bytes; fewer only at the end."""
+        """Return the next ``size`` bytes, that are no body; fewer only at the end."""
+        start, end = self._start, self._start + size
+        if end <= self._end:  # as in ``_read``, and spares each header the call
+            self._start = end
+            data = self._block[start:end]
+        else:
+            data = self._read(size)
+        self._kept.append(data)
+        return data
+
+    def skip(self, size: int) -> None:
+        """Pass over ``size`` bytes, that make no file, hashing them."""
+        while size and (self._start < self._end or self._fill()):
+            size -= len(self.take(min(size, self._end - self._start)))
+
+    def read_body(self, size: int) -> bytes:
+        """Return the next ``size`` bytes.
+
+        Raises:
+            TarError: There are not as many.
+        """
+        data = self._read(size)
+        if len(data) < size:
+            raise TarError(_CUT_OFF)
+        return data
+
+    def write_to(self, descriptor: int, size: int) -> None:
+        """Write the next ``size`` bytes to a file.
+
+        Raises:
+            TarError: There are not as many.
+        """
+        while size:
+            if self._start == self._end and not self._fill():
+                raise TarError(_CUT_OFF)
+            step = os.write(descriptor, memoryview(self._block)[self._start : self._start + size])
+            self._start += step
+            size -= step
+
+    def drain(self) -> None:
+        """Read and hash what is left after the end of the archive."""
+        while self._start < self._end or self._fill():
+            self.skip(self._end - self._start)
+
+    def _read(self, size: int) -> bytes:
         start, end = self._start, self._start + size
         if end <= self._end:
             self._start = end
@@ -238,61 +281,12 @@ class LayerStream:
             size -= len(part)
         return b"".join(parts)
 
-    def skip(self, size: int) -> None:
-        """Pass over ``size`` bytes, hashing them."""
-        while size and (self._start < self._end or self._fill()):
-            step = min(size, self._end - self._start)
-            self._start += step
-            size -= step
-
-    def read_body(self, size: int) -> bytes:
-        """Return the next ``size`` bytes.
-
-        Raises:
-            TarError: There are not as many.
-        """
-        start, end = self._start, self._start + size
-        if end > self._end:
-            return self._read_long_body(size)
-        self._kept.append(self._block[self._kept_to : start])
-        self._start = self._kept_to = end
-        return self._block[start:end]
-
-    def write_to(self, descriptor: int, size: int) -> None:
-        """Write the next ``size`` bytes to a file.
-
-        Raises:
-            TarError: There are not as many.
-        """
-        while size:
-            if self._start == self._end and not self._fill():
-                raise TarError(_CUT_OFF)
-            self._kept.append(self._block[self._kept_to : self._start])
-            step = os.write(descriptor, memoryview(self._block)[self._start : self._start + size])
-            self._start = self._kept_to = self._start + step
-            size -= step
-
-    def drain(self) -> None:
-        """Read and hash what is left after the end of the archive."""
-        while self._fill():
-            pass
-
-    def _read_long_body(self, size: int) -> bytes:
-        parts = []
-        while size:
-            if self._start == self._end and not self._fill():
-                raise TarError(_CUT_OFF)
-            parts.append(self.read_body(min(size, self._end - self._start)))
-            size -= len(parts[-1])
-        return b"".join(parts)
-
     def _fill(self) -> bool:
         if self._keep is not None:
-            self._kept.append(self._block[self._kept_to :])
             self._keep(b"".join(self._kept))
         self._kept.clear()
         self._block = read_some(self._source, BLOCK_BYTES)
-        self._start, self._end, self._kept_to = 0, len(self._block), 0
+        self._start, self._end = 0, len(self._block)
         self._hash.update(self._block)
         self.size_bytes += self._end
         self._on_block()
