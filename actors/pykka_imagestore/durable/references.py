@@ -74,7 +74,9 @@ class References:
     def __init__(self, paths: StorePaths, disk: Disk) -> None:
         self._paths = paths
         self._disk = disk
-        self._lock = threading.RLock()  # of the replica, and never held while something is synced
+        # Of the replica: taken after the writers' lock, never before. Nobody waits for a sync with it, but for that of
+        # the first journal.
+        self._lock = threading.Lock()
         self._images: dict[str, DockerImage] = {}
         self._sequence = 0
         self._journal: _Journal | None = None
@@ -88,8 +90,8 @@ class References:
         Raises:
             CheckpointError: The files cannot be read. They are left as they are.
         """
+        self.refresh()
         with self._lock:
-            self.refresh()
             image = self._images.get(name.key)
         return None if image is None else self._looked_at([image])[0]
 
@@ -99,8 +101,8 @@ class References:
         Raises:
             CheckpointError: As ``find``.
         """
+        self.refresh()
         with self._lock:
-            self.refresh()
             images = list(self._images.values())
         return self._looked_at(sorted(images, key=lambda image: image.name))
 
@@ -110,16 +112,16 @@ class References:
         Raises:
             CheckpointError: As ``find``.
         """
-        with self._lock:
-            try:
+        try:
+            with self._lock:
                 self._follow()
-            except CheckpointError:
-                # A reader without a lock may see bytes that are just being replaced.
-                if not self._paths.references_lock.exists():
-                    raise
-                with locked(self._paths.references_lock):
-                    self._load()
-                    self._follow()
+        except CheckpointError:
+            # A reader without a lock may see bytes that are just being replaced.
+            if not self._paths.references_lock.exists():
+                raise
+            with locked(self._paths.references_lock), self._lock:
+                self._load()
+                self._follow()
 
     def commit(self, changes: Sequence[Change]) -> tuple[DockerImage | None, ...]:
         """Make changes, all of them durable on return.
@@ -131,7 +133,7 @@ class References:
             CheckpointError: As ``find``.
             OSError: They could not be written, and are not made; or not synced, and may be made or not.
         """
-        with self._lock, locked(self._paths.references_lock):
+        with locked(self._paths.references_lock), self._lock:
             self._follow()
             answers, frame = self._plan(changes)
             if frame.changes:
@@ -249,7 +251,7 @@ class References:
         journal = self._journal
         if journal is None or journal.sequence < self._sequence:
             # A crash left a checkpoint that holds more than the journal beside it, whose end was not synced.
-            journal = self._begin_journal()
+            self._journal = journal = self._begin_journal(self._sequence)
         if journal.torn_bytes:
             logger.warning(
                 "%s: its last %d bytes were cut off by a crash and are dropped", journal.path, journal.torn_bytes
@@ -257,11 +259,10 @@ class References:
         journal.append(Frame(self._sequence + 1, journal.synced, payload))
         self._read_frames(journal)
 
-    def _begin_journal(self) -> _Journal:
+    def _begin_journal(self, sequence: int) -> _Journal:
         path = self._paths.journal
-        write_whole(path, pack_header(self._sequence), self._disk, aside=path.with_name(f"{path.name}.new"))
-        self._journal = journal = _Journal.open(path)
-        return journal
+        write_whole(path, pack_header(sequence), self._disk, aside=path.with_name(f"{path.name}.new"))
+        return _Journal.open(path)
 
     def _sync(self) -> None:
         if self._must_rewrite:
@@ -286,10 +287,9 @@ class References:
                 images, sequence = tuple(self._images.values()), self._sequence
             # Nobody appends meanwhile, so the replica stays as it is.
             size_bytes = write_checkpoint(self._paths.stored_images, images, sequence, self._disk)
+            journal = self._begin_journal(sequence)
             with self._lock:
-                self._checkpoint_bytes = size_bytes
-                self._begin_journal()
-                self._must_rewrite = False
+                self._checkpoint_bytes, self._journal, self._must_rewrite = size_bytes, journal, False
 
 
 class _Journal:
