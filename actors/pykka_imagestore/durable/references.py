@@ -262,7 +262,9 @@ class References:
     def _begin_journal(self, sequence: int) -> _Journal:
         path = self._paths.journal
         write_whole(path, pack_header(sequence), self._disk, aside=path.with_name(f"{path.name}.new"))
-        return _Journal.open(path)
+        journal = _Journal.open(path)
+        journal.synced = journal.end
+        return journal
 
     def _sync(self) -> None:
         if self._must_rewrite:
@@ -273,6 +275,8 @@ class References:
         end = journal.end
         try:
             self._disk.sync_data(journal.descriptor)
+            if not journal.synced:
+                self._disk.sync_folder(self._paths.root)  # whoever began the journal may have died before
         except OSError as error:
             logger.warning("%s could not be synced, and is written anew: %s", journal.path, error)
             self._must_rewrite = True
@@ -298,7 +302,7 @@ class _Journal:
     Attributes:
         sequence: Of the last frame that was read.
         end: Bytes that were read.
-        synced: Bytes that are durable for certain.
+        synced: Bytes that are durable for certain, and then so is the file's name.
         torn_bytes: Bytes after ``end`` that are no whole frame.
     """
 
