@@ -38,7 +38,7 @@ from pykka_imagestore.durable.checkpoint import from_message, read_checkpoint, t
 from pykka_imagestore.durable.disk import Disk, write_whole
 from pykka_imagestore.durable.layout import find_missing
 from pykka_imagestore.durable.locks import locked
-from pykka_imagestore.errors import CheckpointError
+from pykka_imagestore.errors import CheckpointError, InvalidNameError
 
 logger = logging.getLogger(__name__)
 
@@ -221,7 +221,7 @@ class References:
                 image = from_message(path, change.put)
                 self._images[ImageName.parse(image.name).key] = image
             else:
-                self._images.pop(ImageName.parse(change.remove).key, None)
+                self._images.pop(_key_of_removal(path, change), None)
         self._sequence = frame.sequence
 
     # -- writing
@@ -355,6 +355,13 @@ class _Journal:
                 os.ftruncate(self.descriptor, self.end)
             error.filename = str(self.path)
             raise
+
+
+def _key_of_removal(path: Path, change: JournalFrame.Change) -> str:
+    try:
+        return ImageName.parse(change.remove).key
+    except InvalidNameError as error:  # or a change that only a later version knows
+        raise CheckpointError(str(path), f"one of its changes neither puts nor removes an image: {error}") from error
 
 
 def _write_at(descriptor: int, data: bytes, position: int) -> None:
