@@ -37,8 +37,8 @@ from pykka_imagestore.core.paths import StorePaths
 from pykka_imagestore.durable.checkpoint import from_message, read_checkpoint, to_message, write_checkpoint
 from pykka_imagestore.durable.disk import Disk, write_whole
 from pykka_imagestore.durable.layout import find_missing
-from pykka_imagestore.durable.locks import locked
-from pykka_imagestore.errors import CheckpointError, InvalidNameError
+from pykka_imagestore.durable.locks import FileLock, acquire, locked
+from pykka_imagestore.errors import CheckpointError, InvalidNameError, LocksUnsupportedError
 
 logger = logging.getLogger(__name__)
 
@@ -117,11 +117,15 @@ class References:
                 self._follow()
         except CheckpointError:
             # A reader without a lock may see bytes that are just being replaced.
-            if not self._paths.references_lock.exists():
+            lock = self._lock_if_possible()
+            if lock is None:
                 raise
-            with locked(self._paths.references_lock), self._lock:
-                self._load()
-                self._follow()
+            try:
+                with self._lock:
+                    self._load()
+                    self._follow()
+            finally:
+                lock.release()
 
     def commit(self, changes: Sequence[Change]) -> tuple[DockerImage | None, ...]:
         """Make changes, all of them durable on return.
@@ -162,6 +166,14 @@ class References:
             self._journal, self._is_loaded = None, False
 
     # -- reading
+
+    def _lock_if_possible(self) -> FileLock | None:
+        if not self._paths.references_lock.exists():
+            return None
+        try:
+            return acquire(self._paths.references_lock)
+        except (OSError, LocksUnsupportedError):
+            return None  # this process, or all of the file system, may only read
 
     def _looked_at(self, images: Sequence[DockerImage]) -> tuple[DockerImage, ...]:
         missing = find_missing(self._paths, [layer for image in images for layer in image.layer_ids])
