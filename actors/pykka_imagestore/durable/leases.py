@@ -75,6 +75,8 @@ def find_needs(paths: StorePaths) -> Needs:
 def _read(path: Path) -> Needs:
     try:
         record = LeaseRecord.FromString(path.read_bytes())
+    except FileNotFoundError:
+        return Needs()  # it was released meanwhile: that needs no lock
     except (DecodeError, UnicodeDecodeError) as error:
         raise LeaseError(str(path)) from error
     configs = [Digest(record.config_digest)] if record.config_digest else []
