@@ -24,6 +24,7 @@ from pykka_imagestore.core.paths import StorePaths
 from pykka_imagestore.durable.disk import disk
 from pykka_imagestore.durable.layout import make_store
 from pykka_imagestore.durable.references import Change, Put, References, Remove
+from pykka_imagestore.durable.stock import note_use
 from pykka_imagestore.errors import ImageIncompleteError, NotFoundError, StoreError
 from pykka_imagestore.runtime import Actor, Future, Lane, Promise, dispatch, gather, undiscardable
 
@@ -87,7 +88,7 @@ class ReferenceStore:
         return dispatch(self._actor, ReferenceStoreActor.put, name, tuple(layers), config_digest)
 
     def get(self, name: str) -> Future[DockerImage]:
-        """Return an image all of whose layers are there.
+        """Return an image all of whose layers are there; it counts as used now.
 
         Raises:
             InvalidNameError: ``name`` is no image name.
@@ -144,7 +145,7 @@ class ReferenceStoreActor(Actor):
     async def get(self, name: str) -> DockerImage:
         parsed = ImageName.parse(name)
         await self._recovered()
-        image = await self._reader.run(self._references.find, parsed)
+        image = await self._reader.run(self._use, parsed)
         if image is None:
             raise NotFoundError(parsed.stored)
         if image.missing:
@@ -193,6 +194,12 @@ class ReferenceStoreActor(Actor):
         for image in await self._reader.run(References.list, self._references):
             if image.missing:
                 logger.warning("%s", ImageIncompleteError(image.name, image.missing))
+
+    def _use(self, name: ImageName) -> DockerImage | None:
+        image = self._references.find(name)
+        if image is not None and not image.missing:
+            note_use(self._paths, image)
+        return image
 
     async def _change(self, change: Change) -> DockerImage | None:
         await self._recovered()

@@ -56,6 +56,7 @@ def write_config(paths: StorePaths, config: bytes, disk: Disk, *, aside: Path) -
     """Store an image config under its digest; durable on return. ``aside`` is as for ``write_whole``."""
     target = paths.config(sha256(config))
     if target.exists():
+        os.utime(target)  # its image is used now, see durable/stock.py
         disk.sync_folder(target.parent)  # whoever wrote it may have died before
     else:
         write_whole(target, config, disk, aside=aside)
