@@ -80,5 +80,5 @@ def _digests_in(folder: Path) -> list[str]:
         names = os.listdir(folder)  # noqa: PTH208 - tens of thousands of names
     except FileNotFoundError:
         return []
-    digests = (name.replace("-", ":", 1) for name in names)
+    digests = (name.replace("-", ":", 1) for name in names if ":" not in name)
     return [digest for digest in digests if is_sha256(digest)]
