@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from pathlib import Path
 
 from pykka_imagestore.durable.disk import Disk
@@ -27,7 +29,7 @@ class DyingDisk(Disk):
 
 
 class RecordingDisk(Disk):
-    """A disk that lists its calls: what was called, and the names of the files."""
+    """A disk that lists its calls: what was called, and the names of the files, open ones too."""
 
     def __init__(self) -> None:
         self.calls: list[tuple[str, ...]] = []
@@ -37,8 +39,24 @@ class RecordingDisk(Disk):
         if attribute.startswith("_") or attribute == "calls":
             return real
 
-        def call(*paths: Path) -> object:
-            self.calls.append((attribute, *(path.name for path in paths)))
-            return real(*paths)
+        def call(*files: Path | int) -> object:
+            self.calls.append((attribute, *map(_name_of, files)))
+            return real(*files)
 
         return call
+
+
+class FailingDisk(Disk):
+    """A disk whose calls of one kind fail with EIO, for as long as ``failing`` says."""
+
+    def __init__(self, *failing: str) -> None:
+        self.failing = set(failing)
+
+    def __getattribute__(self, attribute: str) -> object:
+        if not attribute.startswith("_") and attribute != "failing" and attribute in self.failing:
+            raise OSError(errno.EIO, os.strerror(errno.EIO), attribute)
+        return super().__getattribute__(attribute)
+
+
+def _name_of(file: Path | int) -> str:
+    return os.path.basename(os.readlink(f"/proc/self/fd/{file}")) if isinstance(file, int) else file.name

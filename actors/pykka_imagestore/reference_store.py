@@ -140,7 +140,7 @@ class ReferenceStoreActor(Actor):
 
     def put(self, name: str, layers: tuple[DiffID, ...], config_digest: Digest | None) -> Future[DockerImage]:
         image = DockerImage(ImageName.parse(name).stored, layers, config_digest)
-        return self._change(Put(image)).then(lambda _: image)
+        return undiscardable(self._change(Put(image)).then(lambda _: image))
 
     async def get(self, name: str) -> DockerImage:
         parsed = ImageName.parse(name)

@@ -11,16 +11,16 @@ from hypothesis import strategies as st
 from pykka_imagestore._proto.docker_provisioner_pb2 import DockerProvisionerImages
 from pykka_imagestore.core.digest import DiffID, sha256
 from pykka_imagestore.core.image import DockerImage
-from pykka_imagestore.durable.checkpoint import read_checkpoint, write_checkpoint
+from pykka_imagestore.durable.checkpoint import Checkpoint, read_checkpoint, write_checkpoint
 from pykka_imagestore.durable.disk import Disk, ForgetfulDisk
 from pykka_imagestore.errors import CheckpointError
 
 ONE, TWO = DiffID(sha256(b"one")), DiffID(sha256(b"two"))
-IMAGES = [
+IMAGES = (
     DockerImage("ubuntu:latest", (ONE, TWO), sha256(b"config")),
     DockerImage("quay.io/team/app:1", (ONE, ONE), None),
     DockerImage("empty:latest", (), sha256(b"empty")),
-]
+)
 FIELD = descriptor_pb2.FieldDescriptorProto
 
 diff_ids = st.sampled_from([ONE, TWO, DiffID("an id of the old store")])
@@ -57,42 +57,45 @@ def framed(message):
 
 
 def test_what_was_written_is_read(path):
-    write_checkpoint(path, IMAGES, Disk())
+    size = write_checkpoint(path, IMAGES, 7, Disk())
 
-    assert read_checkpoint(path) == IMAGES
+    assert read_checkpoint(path) == Checkpoint(IMAGES, 7, size)
+    assert size == path.stat().st_size
 
 
-@given(st.lists(images, max_size=4))
-def test_round_trip(tmp_path_factory, images):
+@given(st.lists(images, max_size=4).map(tuple), st.integers(0, 2**64 - 1))
+def test_round_trip(tmp_path_factory, images, sequence):
     path = tmp_path_factory.mktemp("checkpoint") / "storedImages"
 
-    write_checkpoint(path, images, ForgetfulDisk())
+    write_checkpoint(path, images, sequence, ForgetfulDisk())
 
-    assert read_checkpoint(path) == images
+    checkpoint = read_checkpoint(path)
+    assert (checkpoint.images, checkpoint.sequence) == (images, sequence)
 
 
 def test_no_file_means_no_images(path):
-    assert read_checkpoint(path) == []
+    assert read_checkpoint(path) == Checkpoint((), 0, 0)
 
 
 def test_no_images_are_a_file_too(path):
-    write_checkpoint(path, [], Disk())
+    write_checkpoint(path, [], 0, Disk())
 
-    assert path.read_bytes() == bytes(4)
-    assert read_checkpoint(path) == []
+    assert path.read_bytes() == b"\x02\0\0\0\x10\0"
+    assert read_checkpoint(path) == Checkpoint((), 0, 6)
 
 
 def test_file_is_a_length_in_little_endian_and_the_message(path):
-    write_checkpoint(path, IMAGES, Disk())
+    write_checkpoint(path, IMAGES, 7, Disk())
 
     data = path.read_bytes()
     message = DockerProvisionerImages.FromString(data[4:])
     assert int.from_bytes(data[:4], "little") == len(data) - 4
     assert [image.name for image in message.images] == [image.name for image in IMAGES]
+    assert message.sequence == 7
 
 
 def test_seed_reads_what_we_write(path, seed):
-    write_checkpoint(path, IMAGES, Disk())
+    write_checkpoint(path, IMAGES, 7, Disk())
 
     data = path.read_bytes()
     (length,) = struct.unpack_from("<I", data)
@@ -109,9 +112,11 @@ def test_we_read_what_the_seed_writes(path, seed):
     )
     path.write_bytes(framed(theirs.SerializeToString()))
 
-    assert read_checkpoint(path) == [
-        DockerImage("ubuntu:14.04", (ONE, DiffID("cf2616975b4a3cba083ca99bc3f0bf25f5f528c3")), None)
-    ]
+    checkpoint = read_checkpoint(path)
+    assert checkpoint.images == (
+        DockerImage("ubuntu:14.04", (ONE, DiffID("cf2616975b4a3cba083ca99bc3f0bf25f5f528c3")), None),
+    )
+    assert checkpoint.sequence == 0
 
 
 SOUND = DockerProvisionerImages(
@@ -183,9 +188,10 @@ def test_file_that_may_not_be_read_is_an_error_of_the_system(path):
 
 @pytest.mark.parametrize("calls_before_cut", range(3))
 def test_checkpoint_is_the_old_or_the_new_one_across_a_power_cut(path, calls_before_cut):
-    write_checkpoint(path, IMAGES[:1], Disk())
+    write_checkpoint(path, IMAGES[:1], 6, Disk())
 
     with pytest.raises(PowerCutError):
-        write_checkpoint(path, IMAGES, DyingDisk(calls_before_cut))
+        write_checkpoint(path, IMAGES, 7, DyingDisk(calls_before_cut))
 
-    assert read_checkpoint(path) == (IMAGES[:1] if calls_before_cut < 2 else IMAGES)
+    checkpoint = read_checkpoint(path)
+    assert (checkpoint.images, checkpoint.sequence) == ((IMAGES[:1], 6) if calls_before_cut < 2 else (IMAGES, 7))

@@ -8,17 +8,18 @@ from disks import RecordingDisk
 
 from pykka_imagestore.core.digest import DiffID, sha256
 from pykka_imagestore.core.paths import StorePaths
+from pykka_imagestore.durable import layout
 from pykka_imagestore.durable.disk import Disk
 from pykka_imagestore.durable.layout import (
+    find_configs,
+    find_layers,
     find_missing,
     find_orphaned_work,
     make_store,
-    remove_config,
     remove_staging,
-    take_out_layer,
     write_config,
 )
-from pykka_imagestore.durable.staging import Staging
+from pykka_imagestore.durable.owned import OwnedFolder, take_out
 
 ONE, TWO = DiffID(sha256(b"one")), DiffID(sha256(b"two"))
 
@@ -30,9 +31,17 @@ def paths(tmp_path):
     return paths
 
 
+def owned(paths, folder):
+    return OwnedFolder.below(folder, paths.guard(folder))
+
+
 def test_store_is_for_its_owner_alone(paths):
-    for folder in (paths.root, paths.layers, paths.configs, paths.staging, paths.gc):
+    folders = [path for path in paths.root.iterdir() if path.is_dir()]
+
+    assert set(folders) == {paths.layers, paths.configs, paths.staging, paths.gc, paths.leases, paths.locks}
+    for folder in (paths.root, *folders):
         assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+    assert stat.S_IMODE(paths.references_lock.stat().st_mode) == 0o600
 
 
 def test_store_that_is_there_is_left_as_it_is(paths):
@@ -45,71 +54,120 @@ def test_store_that_is_there_is_left_as_it_is(paths):
     assert stat.S_IMODE(paths.root.stat().st_mode) == 0o755
 
 
-def test_missing_layers_are_those_without_a_folder(paths):
+@pytest.mark.parametrize("few", [0, 64], ids=["in a listing", "one by one"])
+def test_missing_layers_are_those_without_a_folder(paths, monkeypatch, few):
+    monkeypatch.setattr(layout, "_FEW_LAYERS", few)
     paths.layer(ONE).mkdir()
 
     assert find_missing(paths, [ONE, TWO, ONE]) == {TWO}
     assert find_missing(paths, []) == frozenset()
 
 
+@pytest.mark.parametrize("few", [0, 64], ids=["in a listing", "one by one"])
 @pytest.mark.parametrize("layer_id", ["", ".", "..", "../layers", "cf2616975b4a", "sha256:..", "a\0b", "x" * 5000])
-def test_layer_id_that_is_no_digest_is_always_missing(paths, layer_id):
+def test_layer_id_that_is_no_digest_is_always_missing(paths, monkeypatch, few, layer_id):
+    monkeypatch.setattr(layout, "_FEW_LAYERS", few)
+    (paths.layers / "cf2616975b4a").mkdir()
+
     assert find_missing(paths, [DiffID(layer_id)]) == {layer_id}
+
+
+def test_many_layers_are_looked_for_at_once(paths, monkeypatch):
+    there = [DiffID(sha256(b"%d" % number)) for number in range(100)]
+    for layer in there[::2]:
+        paths.layer(layer).mkdir()
+    monkeypatch.setattr(os.path, "lexists", None)
+
+    assert find_missing(paths, there) == frozenset(there[1::2])
+
+
+def test_layers_and_configs_are_what_has_the_name_of_a_digest(paths):
+    paths.layer(ONE).mkdir()
+    paths.config(TWO).touch()
+    for folder in (paths.layers, paths.configs):
+        for name in ("other", "sha256-1", f"{ONE}", f"sha512-{'a' * 128}", f"sha256-{'A' * 64}"):
+            (folder / name).touch()
+
+    assert (find_layers(paths), find_configs(paths)) == ([ONE], [TWO])
+
+
+def test_store_that_is_not_there_has_no_layers_and_no_configs(tmp_path):
+    paths = StorePaths(tmp_path / "missing")
+
+    assert (find_layers(paths), find_configs(paths), find_missing(paths, [ONE])) == ([], [], {ONE})
 
 
 def test_layer_that_is_taken_out_is_gone_at_once_and_waits_for_its_deletion(paths):
     paths.layer(ONE).mkdir()
 
-    waiting = take_out_layer(paths, ONE)
+    waiting = take_out(paths, Disk(), (ONE,), ())
 
     assert find_missing(paths, [ONE]) == {ONE}
-    assert os.listdir(paths.gc) == [os.path.basename(waiting)]
-    assert find_orphaned_work(paths) == [waiting]
-
-
-def test_layer_that_is_not_there_is_taken_out_too(paths):
-    take_out_layer(paths, ONE)
-
+    assert os.listdir(paths.gc) == [waiting.path.name]
     assert find_orphaned_work(paths) == []
+    waiting.release()
+    assert find_orphaned_work(paths) == [waiting.path]
 
 
-def test_orphaned_work_is_what_nobody_holds_in_staging_and_all_in_gc(paths):
-    held, orphan = Staging.below(paths.staging), Staging.below(paths.staging)
-    held.make()
-    orphan.make()
+def test_orphaned_work_is_what_nobody_holds_in_staging_and_gc(paths):
+    held, orphan = owned(paths, paths.staging), owned(paths, paths.staging)
+    deleted = owned(paths, paths.gc)
+    for folder in (held, orphan, deleted):
+        folder.make()
     orphan.release()
     (paths.gc / "old").mkdir()
 
-    assert find_orphaned_work(paths) == [str(orphan.path), str(paths.gc / "old")]
+    assert find_orphaned_work(paths) == [orphan.path, paths.gc / "old"]
     held.release()
+    deleted.release()
 
 
 def test_config_is_stored_under_its_digest_byte_for_byte_and_once(paths):
     recorder = RecordingDisk()
 
-    write_config(paths, b"{ }", recorder)
-    write_config(paths, b"{ }", recorder)
+    write_config(paths, b"{ }", recorder, aside=paths.staging / "config")
+    write_config(paths, b"{ }", recorder, aside=paths.staging / "config")
 
+    name = paths.config(sha256(b"{ }")).name
     assert paths.config(sha256(b"{ }")).read_bytes() == b"{ }"
-    assert [call[0] for call in recorder.calls].count("rename") == 1
+    assert recorder.calls == [
+        ("sync_file", "config"),
+        ("rename", "config", name),
+        ("sync_folder", "configs"),
+        ("sync_folder", "configs"),  # whoever wrote it may have died before
+    ]
+    assert os.listdir(paths.configs) == [name]
+    assert os.listdir(paths.staging) == []
 
 
-def test_config_is_removed_once_or_in_vain(paths):
-    write_config(paths, b"{}", Disk())
+def test_config_that_is_written_again_counts_as_used_now(paths):
+    write_config(paths, b"{}", Disk(), aside=paths.staging / "config")
+    config = paths.config(sha256(b"{}"))
+    os.utime(config, (1, 1))
 
-    remove_config(paths, sha256(b"{}"))
-    remove_config(paths, sha256(b"{}"))
+    write_config(paths, b"{}", Disk(), aside=paths.staging / "config")
 
-    assert os.listdir(paths.configs) == []
+    assert config.stat().st_mtime > 1
 
 
 def test_staging_is_removed_once_or_in_vain(paths):
-    staging = Staging.below(paths.staging)
+    staging = owned(paths, paths.staging)
     staging.make()
     (staging.path / "archive.tar").write_bytes(b"x")
 
-    remove_staging(staging.path)
-    remove_staging(staging.path)
+    assert remove_staging(staging.path)
+    assert remove_staging(staging.path)
 
     assert os.listdir(paths.staging) == []
+    staging.release()
+
+
+def test_staging_with_a_folder_is_left_to_a_worker(paths):
+    staging = owned(paths, paths.staging)
+    staging.make()
+    (staging.path / "layer").mkdir()
+
+    assert not remove_staging(staging.path)
+
+    assert staging.path.is_dir()
     staging.release()

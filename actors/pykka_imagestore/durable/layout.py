@@ -56,6 +56,7 @@ def write_config(paths: StorePaths, config: bytes, disk: Disk, *, aside: Path) -
     """Store an image config under its digest; durable on return. ``aside`` is as for ``write_whole``."""
     target = paths.config(sha256(config))
     if target.exists():
+        os.utime(target)  # its image is used now, see durable/stock.py
         disk.sync_folder(target.parent)  # whoever wrote it may have died before
     else:
         write_whole(target, config, disk, aside=aside)
@@ -79,5 +80,5 @@ def _digests_in(folder: Path) -> list[str]:
         names = os.listdir(folder)  # noqa: PTH208 - tens of thousands of names
     except FileNotFoundError:
         return []
-    digests = (name.replace("-", ":", 1) for name in names)
+    digests = (name.replace("-", ":", 1) for name in names if ":" not in name)
     return [digest for digest in digests if is_sha256(digest)]

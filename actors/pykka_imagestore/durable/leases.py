@@ -16,7 +16,7 @@ from pathlib import Path
 from google.protobuf.message import DecodeError
 
 from pykka_imagestore._proto.lease_pb2 import LeaseRecord
-from pykka_imagestore.core.digest import DiffID, Digest
+from pykka_imagestore.core.digest import DiffID, Digest, is_sha256
 from pykka_imagestore.core.paths import StorePaths
 from pykka_imagestore.core.prune import Needs
 from pykka_imagestore.durable.locks import FileLock, acquire, is_locked, locked
@@ -75,7 +75,11 @@ def find_needs(paths: StorePaths) -> Needs:
 def _read(path: Path) -> Needs:
     try:
         record = LeaseRecord.FromString(path.read_bytes())
+    except FileNotFoundError:
+        return Needs()  # it was released meanwhile: that needs no lock
     except (DecodeError, UnicodeDecodeError) as error:
         raise LeaseError(str(path)) from error
     configs = [Digest(record.config_digest)] if record.config_digest else []
+    if not all(map(is_sha256, (*record.layer_ids, *configs))):  # the parser does not even ask for text
+        raise LeaseError(str(path))
     return Needs(frozenset(map(DiffID, record.layer_ids)), frozenset(configs))

@@ -37,9 +37,9 @@ from pykka_imagestore.core.paths import StorePaths
 from pykka_imagestore.durable.checkpoint import from_message, read_checkpoint, to_message, write_checkpoint
 from pykka_imagestore.durable.disk import Disk, write_whole
 from pykka_imagestore.durable.layout import find_missing
-from pykka_imagestore.durable.locks import locked
+from pykka_imagestore.durable.locks import FileLock, acquire, locked
 from pykka_imagestore.durable.stock import note_use
-from pykka_imagestore.errors import CheckpointError
+from pykka_imagestore.errors import CheckpointError, InvalidNameError, LocksUnsupportedError
 
 logger = logging.getLogger(__name__)
 
@@ -75,7 +75,9 @@ class References:
     def __init__(self, paths: StorePaths, disk: Disk) -> None:
         self._paths = paths
         self._disk = disk
-        self._lock = threading.RLock()  # of the replica, and never held while something is synced
+        # Of the replica: taken after the writers' lock, never before. Nobody waits for a sync with it, but for that of
+        # the first journal.
+        self._lock = threading.Lock()
         self._images: dict[str, DockerImage] = {}  # by their names, as they are stored
         self._sequence = 0
         self._journal: _Journal | None = None
@@ -89,8 +91,8 @@ class References:
         Raises:
             CheckpointError: The files cannot be read. They are left as they are.
         """
+        self.refresh()
         with self._lock:
-            self.refresh()
             image = self._images.get(name.stored)
         return None if image is None else self._looked_at([image])[0]
 
@@ -107,8 +109,8 @@ class References:
         Raises:
             CheckpointError: As ``find``.
         """
+        self.refresh()
         with self._lock:
-            self.refresh()
             images = list(self._images.values())
         return self._looked_at(sorted(images, key=lambda image: image.name))
 
@@ -118,16 +120,20 @@ class References:
         Raises:
             CheckpointError: As ``find``.
         """
-        with self._lock:
-            try:
+        try:
+            with self._lock:
                 self._follow()
-            except CheckpointError:
-                # A reader without a lock may see bytes that are just being replaced.
-                if not self._paths.references_lock.exists():
-                    raise
-                with locked(self._paths.references_lock):
+        except CheckpointError:
+            # A reader without a lock may see bytes that are just being replaced.
+            lock = self._lock_if_possible()
+            if lock is None:
+                raise
+            try:
+                with self._lock:
                     self._load()
                     self._follow()
+            finally:
+                lock.release()
 
     def commit(self, changes: Sequence[Change]) -> tuple[DockerImage | None, ...]:
         """Make changes, all of them durable on return.
@@ -139,7 +145,7 @@ class References:
             CheckpointError: As ``find``.
             OSError: They could not be written, and are not made; or not synced, and may be made or not.
         """
-        with self._lock, locked(self._paths.references_lock):
+        with locked(self._paths.references_lock), self._lock:
             self._follow()
             answers, frame = self._plan(changes)
             if frame.changes:
@@ -168,6 +174,14 @@ class References:
             self._journal, self._is_loaded = None, False
 
     # -- reading
+
+    def _lock_if_possible(self) -> FileLock | None:
+        if not self._paths.references_lock.exists():
+            return None
+        try:
+            return acquire(self._paths.references_lock)
+        except (OSError, LocksUnsupportedError):
+            return None  # this process, or all of the file system, may only read
 
     def _looked_at(self, images: Sequence[DockerImage]) -> tuple[DockerImage, ...]:
         missing = find_missing(self._paths, [layer for image in images for layer in image.layer_ids])
@@ -227,7 +241,7 @@ class References:
                 image = from_message(path, change.put)
                 self._images[image.name] = image
             else:
-                self._images.pop(change.remove, None)
+                self._images.pop(_name_of_removal(path, change), None)
         self._sequence = frame.sequence
 
     # -- writing
@@ -254,7 +268,10 @@ class References:
         return tuple(answers), frame
 
     def _append(self, payload: bytes) -> None:
-        journal = self._journal or self._begin_journal()
+        journal = self._journal
+        if journal is None or journal.sequence < self._sequence:
+            # A crash left a checkpoint that holds more than the journal beside it, whose end was not synced.
+            self._journal = journal = self._begin_journal(self._sequence)
         if journal.torn_bytes:
             logger.warning(
                 "%s: its last %d bytes were cut off by a crash and are dropped", journal.path, journal.torn_bytes
@@ -262,10 +279,11 @@ class References:
         journal.append(Frame(self._sequence + 1, journal.synced, payload))
         self._read_frames(journal)
 
-    def _begin_journal(self) -> _Journal:
+    def _begin_journal(self, sequence: int) -> _Journal:
         path = self._paths.journal
-        write_whole(path, pack_header(self._sequence), self._disk, aside=path.with_name(f"{path.name}.new"))
-        self._journal = journal = _Journal.open(path)
+        write_whole(path, pack_header(sequence), self._disk, aside=path.with_name(f"{path.name}.new"))
+        journal = _Journal.open(path)
+        journal.synced = journal.end
         return journal
 
     def _sync(self) -> None:
@@ -277,6 +295,8 @@ class References:
         end = journal.end
         try:
             self._disk.sync_data(journal.descriptor)
+            if not journal.synced:
+                self._disk.sync_folder(self._paths.root)  # whoever began the journal may have died before
         except OSError as error:
             logger.warning("%s could not be synced, and is written anew: %s", journal.path, error)
             self._must_rewrite = True
@@ -291,10 +311,9 @@ class References:
                 images, sequence = tuple(self._images.values()), self._sequence
             # Nobody appends meanwhile, so the replica stays as it is.
             size_bytes = write_checkpoint(self._paths.stored_images, images, sequence, self._disk)
+            journal = self._begin_journal(sequence)
             with self._lock:
-                self._checkpoint_bytes = size_bytes
-                self._begin_journal()
-                self._must_rewrite = False
+                self._checkpoint_bytes, self._journal, self._must_rewrite = size_bytes, journal, False
 
 
 class _Journal:
@@ -303,7 +322,7 @@ class _Journal:
     Attributes:
         sequence: Of the last frame that was read.
         end: Bytes that were read.
-        synced: Bytes that are durable for certain.
+        synced: Bytes that are durable for certain, and then so is the file's name.
         torn_bytes: Bytes after ``end`` that are no whole frame.
     """
 
@@ -356,6 +375,13 @@ class _Journal:
                 os.ftruncate(self.descriptor, self.end)
             error.filename = str(self.path)
             raise
+
+
+def _name_of_removal(path: Path, change: JournalFrame.Change) -> str:
+    try:
+        return ImageName.parse(change.remove).stored
+    except InvalidNameError as error:  # or a change that only a later version knows
+        raise CheckpointError(str(path), f"one of its changes neither puts nor removes an image: {error}") from error
 
 
 def _write_at(descriptor: int, data: bytes, position: int) -> None:

@@ -1,0 +1,257 @@
+from __future__ import annotations
+
+import gc
+import os
+import signal
+import threading
+from pathlib import Path
+
+import pytest
+from processes import Program
+
+from pykka_imagestore._proto.lease_pb2 import LeaseRecord
+from pykka_imagestore.core.digest import DiffID, sha256
+from pykka_imagestore.core.paths import StorePaths
+from pykka_imagestore.core.prune import Needs
+from pykka_imagestore.durable import leases
+from pykka_imagestore.durable.layout import make_store
+from pykka_imagestore.durable.leases import exclude_leases, find_needs, take_lease
+from pykka_imagestore.durable.locks import acquire
+from pykka_imagestore.errors import LeaseError
+
+TIMEOUT = 30
+ONE, TWO, CONFIG = DiffID(sha256(b"one")), DiffID(sha256(b"two")), sha256(b"config")
+HOLDER = f"""
+import sys
+from pathlib import Path
+from pykka_imagestore.core.paths import StorePaths
+from pykka_imagestore.durable.leases import take_lease
+lease = take_lease(StorePaths(Path(sys.argv[1])), [{ONE!r}], {CONFIG!r}, "a test")
+print("took it", flush=True)
+input()
+lease.release()
+print("released it", flush=True)
+input()
+"""
+
+
+@pytest.fixture
+def paths(tmp_path: Path) -> StorePaths:
+    paths = StorePaths(tmp_path / "store")
+    make_store(paths)
+    return paths
+
+
+def needs(paths: StorePaths) -> Needs:
+    lock = exclude_leases(paths)
+    try:
+        return find_needs(paths)
+    finally:
+        lock.release()
+
+
+def test_lease_needs_what_it_says_until_it_is_released(paths: StorePaths) -> None:
+    lease = take_lease(paths, [TWO, ONE, TWO], CONFIG, "a test")
+    (path,) = paths.leases.iterdir()
+    record = LeaseRecord.FromString(path.read_bytes())
+
+    found = needs(paths)
+    lease.release()
+
+    assert found == Needs(frozenset({ONE, TWO}), frozenset({CONFIG}))
+    assert (list(record.layer_ids), record.config_digest) == (sorted([ONE, TWO]), CONFIG)
+    assert (record.process, record.purpose) == (os.getpid(), "a test")
+    assert os.listdir(paths.leases) == []
+    assert needs(paths) == Needs()
+
+
+def test_several_leases_need_what_all_of_them_say(paths: StorePaths) -> None:
+    first = take_lease(paths, [ONE], None, "a test")
+    second, third = (take_lease(paths, [TWO], CONFIG, "a test") for _ in range(2))
+
+    assert needs(paths) == Needs(frozenset({ONE, TWO}), frozenset({CONFIG}))
+    third.release()
+    assert needs(paths) == Needs(frozenset({ONE, TWO}), frozenset({CONFIG}))
+    second.release()
+    assert needs(paths) == Needs(frozenset({ONE}))
+    first.release()
+
+
+def test_lease_is_released_twice_without_harm_to_another(paths: StorePaths, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(leases.secrets, "token_hex", lambda _: "the same")
+    lease = take_lease(paths, [ONE], None, "a test")
+    lease.release()
+    other = take_lease(paths, [TWO], None, "a test")
+
+    lease.release()
+
+    assert needs(paths) == Needs(frozenset({TWO}))
+    other.release()
+
+
+def test_lease_that_nobody_has_any_more_ends(paths: StorePaths) -> None:
+    lease = take_lease(paths, [ONE], None, "a test")
+
+    del lease
+    gc.collect()
+
+    assert os.listdir(paths.leases) == []
+
+
+def test_lease_of_another_process_counts_until_it_releases_it(paths: StorePaths) -> None:
+    with Program(HOLDER, paths.root) as holder:
+        holder.line()
+        held = needs(paths)
+
+        holder.tell()
+
+        assert holder.line() == "released it"
+        assert needs(paths) == Needs()
+        assert held == Needs(frozenset({ONE}), frozenset({CONFIG}))
+
+
+def test_lease_of_a_killed_process_is_stale_and_is_removed(paths: StorePaths) -> None:
+    with Program(HOLDER, paths.root) as holder:
+        holder.line()
+        before = needs(paths)
+
+        holder.kill()
+
+        assert len(os.listdir(paths.leases)) == 1
+        assert needs(paths) == Needs()
+        assert os.listdir(paths.leases) == []
+        assert before.layers == {ONE}
+
+
+def test_forked_child_does_not_end_its_parents_lease(paths: StorePaths) -> None:
+    lease = take_lease(paths, [ONE], None, "a test")
+    pid = os.fork()
+    if not pid:
+        lease.release()
+        os._exit(0)
+    assert os.waitpid(pid, 0)[1] == 0
+
+    assert needs(paths) == Needs(frozenset({ONE}))
+    lease.release()
+    assert os.listdir(paths.leases) == []
+
+
+def test_forked_child_that_lives_on_does_not_keep_its_parents_lease(paths: StorePaths) -> None:
+    lease = take_lease(paths, [ONE], None, "a test")
+    ours, theirs = os.pipe()
+    pid = os.fork()
+    if not pid:
+        os.write(theirs, b"1")
+        signal.pause()
+    os.read(ours, 1)
+
+    lease._lock.release()  # as the end of the process does
+
+    assert needs(paths) == Needs()
+    os.kill(pid, signal.SIGKILL)
+    os.waitpid(pid, 0)
+    os.close(ours)
+    os.close(theirs)
+
+
+@pytest.mark.parametrize("data", [b"\xff" * 9, b"\x0a\x7f", b"\x0a\x01\xff", b"\x12\x01\xff"])
+def test_lease_that_is_held_and_cannot_be_read_is_an_error(paths: StorePaths, data: bytes) -> None:
+    (paths.leases / "odd").write_bytes(data)
+    lock = acquire(paths.leases / "odd")
+
+    with pytest.raises(LeaseError, match=f"^{paths.leases / 'odd'} cannot be read, and whoever holds it lives: "):
+        needs(paths)
+
+    lock.release()
+    assert needs(paths) == Needs()
+
+
+def test_what_lies_in_the_folder_and_nobody_holds_is_removed(paths: StorePaths) -> None:
+    (paths.leases / "odd").write_bytes(b"\xff")
+    (paths.leases / "link").symlink_to("odd")
+
+    assert needs(paths) == Needs()
+
+    assert os.listdir(paths.leases) == []
+
+
+def test_no_lease_is_taken_while_they_are_excluded(paths: StorePaths) -> None:
+    lock, taken, took = exclude_leases(paths), [], threading.Event()
+
+    def take() -> None:
+        taken.append(take_lease(paths, [ONE], None, "a test"))
+        took.set()
+
+    taker = threading.Thread(target=take)
+    taker.start()
+    at_once, files = took.wait(0.05), os.listdir(paths.leases)
+
+    lock.release()
+
+    assert took.wait(TIMEOUT)
+    taker.join(TIMEOUT)
+    assert (at_once, files) == (False, [])
+    assert needs(paths) == Needs(frozenset({ONE}))
+    taken[0].release()
+
+
+def test_lease_that_is_being_taken_is_waited_for(paths: StorePaths, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It has a file, and no lock yet: who looks in that moment would remove it."""
+    writing, go_on = threading.Event(), threading.Event()
+
+    def slowly(path: Path) -> object:
+        writing.set()
+        assert go_on.wait(TIMEOUT)
+        return acquire(path)
+
+    monkeypatch.setattr(leases, "acquire", slowly)
+    taken, found = [], []
+    taker = threading.Thread(target=lambda: taken.append(take_lease(paths, [ONE], None, "a test")))
+    taker.start()
+    assert writing.wait(TIMEOUT)
+    monkeypatch.undo()
+    looker = threading.Thread(target=lambda: found.append(needs(paths)))
+    looker.start()
+    looker.join(0.05)
+
+    go_on.set()
+
+    taker.join(TIMEOUT)
+    looker.join(TIMEOUT)
+    assert found == [Needs(frozenset({ONE}))]
+    taken[0].release()
+
+
+def test_lease_that_is_released_just_when_it_is_looked_at_is_none(
+    paths: StorePaths, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lease, is_locked = take_lease(paths, [ONE], None, "a test"), leases.is_locked
+
+    def released_then(path: Path) -> bool:
+        found = is_locked(path)
+        lease.release()
+        return found
+
+    monkeypatch.setattr(leases, "is_locked", released_then)
+
+    assert needs(paths) == Needs()
+
+
+def test_leases_that_come_and_go_are_never_an_error_and_never_overlooked(paths: StorePaths) -> None:
+    stop, stable = threading.Event(), take_lease(paths, [TWO], None, "a test")
+
+    def churn() -> None:
+        while not stop.is_set():
+            take_lease(paths, [ONE], None, "a test").release()
+
+    churners = [threading.Thread(target=churn) for _ in range(3)]
+    for churner in churners:
+        churner.start()
+    found = {needs(paths) for _ in range(200)}
+    stop.set()
+    for churner in churners:
+        churner.join(TIMEOUT)
+
+    assert found <= {Needs(frozenset({TWO})), Needs(frozenset({ONE, TWO}))}
+    stable.release()
+    assert os.listdir(paths.leases) == []

@@ -1,0 +1,203 @@
+from __future__ import annotations
+
+import os
+import threading
+from pathlib import Path
+
+import pytest
+from disks import RecordingDisk
+from processes import Program
+
+from pykka_imagestore.core.digest import DiffID, sha256
+from pykka_imagestore.core.paths import StorePaths
+from pykka_imagestore.durable.disk import Disk
+from pykka_imagestore.durable.layout import make_store
+from pykka_imagestore.durable.locks import locked
+from pykka_imagestore.durable.owned import OwnedFolder, find_orphans, take_out
+
+ONE, TWO, CONFIG = DiffID(sha256(b"one")), DiffID(sha256(b"two")), sha256(b"{}")
+OWNER = """
+import sys
+from pathlib import Path
+from pykka_imagestore.durable.owned import OwnedFolder
+folder = OwnedFolder.below(Path(sys.argv[1]), Path(sys.argv[2]))
+folder.make()
+print(folder.path, flush=True)
+input()
+"""
+
+
+@pytest.fixture
+def guard(tmp_path):
+    (tmp_path / "locks").mkdir()
+    return tmp_path / "locks" / "staging"
+
+
+@pytest.fixture
+def staging(tmp_path):
+    (tmp_path / "staging").mkdir()
+    return tmp_path / "staging"
+
+
+@pytest.fixture
+def paths(tmp_path):
+    paths = StorePaths(tmp_path / "store")
+    make_store(paths)
+    return paths
+
+
+def test_folder_has_a_name_before_it_is_made_and_a_lock_after(staging, guard):
+    folder = OwnedFolder.below(staging, guard)
+    assert os.listdir(staging) == []
+
+    folder.make()
+
+    assert folder.path.parent == staging
+    assert os.listdir(folder.path) == ["lock"]
+    assert folder.path.stat().st_mode & 0o777 == 0o700
+    folder.release()
+
+
+def test_folders_have_different_names(staging, guard):
+    assert len({OwnedFolder.below(staging, guard).path for _ in range(100)}) == 100
+
+
+def test_folder_is_no_orphan_while_its_owner_holds_it(staging, guard):
+    first, second = OwnedFolder.below(staging, guard), OwnedFolder.below(staging, guard)
+    first.make()
+    second.make()
+
+    assert find_orphans(staging, guard) == []
+    first.release()
+    assert find_orphans(staging, guard) == [first.path]
+    second.release()
+    assert set(find_orphans(staging, guard)) == {first.path, second.path}
+
+
+def test_release_twice_or_in_vain_does_no_harm(staging, guard):
+    folder = OwnedFolder.below(staging, guard)
+
+    folder.release()
+    folder.make()
+    folder.release()
+    folder.release()
+
+    assert find_orphans(staging, guard) == [folder.path]
+
+
+def test_folder_that_nobody_has_any_more_is_an_orphan(staging, guard):
+    folder = OwnedFolder.below(staging, guard)
+    folder.make()
+    path = folder.path
+
+    del folder
+
+    assert find_orphans(staging, guard) == [path]
+
+
+def test_owner_that_is_killed_lets_go(staging, guard):
+    with Program(OWNER, staging, guard) as owner:
+        path = Path(owner.line())
+        assert find_orphans(staging, guard) == []
+
+        owner.kill()
+
+        assert find_orphans(staging, guard) == [path]
+
+
+def test_what_was_never_locked_is_an_orphan(staging, guard):
+    (staging / "folder").mkdir()
+    (staging / "file").touch()
+    (staging / "link").symlink_to("nowhere")
+    (staging / "locked-by-a-folder" / "lock").mkdir(parents=True)
+
+    assert [path.name for path in find_orphans(staging, guard)] == ["file", "folder", "link", "locked-by-a-folder"]
+
+
+def test_lock_that_is_a_symlink_is_not_followed(tmp_path, staging, guard):
+    (tmp_path / "other").mkdir()
+    folder = OwnedFolder.below(tmp_path / "other", guard)
+    folder.make()
+    (staging / "forged").mkdir()
+    (staging / "forged" / "lock").symlink_to(folder.path / "lock")
+
+    assert find_orphans(staging, guard) == [staging / "forged"]
+    folder.release()
+
+
+def test_looking_does_not_take_the_lock(staging, guard):
+    folder = OwnedFolder.below(staging, guard)
+    folder.make()
+    folder.release()
+
+    assert find_orphans(staging, guard) == find_orphans(staging, guard) == [folder.path]
+
+
+def test_missing_folder_has_no_orphans(tmp_path, guard):
+    assert find_orphans(tmp_path / "missing", guard) == []
+
+
+def test_store_without_locks_has_no_orphans_and_gets_none(tmp_path, staging):
+    (staging / "old").mkdir()
+
+    assert find_orphans(staging, tmp_path / "locks" / "staging") == []
+    assert not (tmp_path / "locks").exists()
+
+
+def test_folder_is_made_only_while_nobody_looks_for_orphans(staging, guard):
+    folder, made = OwnedFolder.below(staging, guard), threading.Event()
+    maker = threading.Thread(target=lambda: (folder.make(), made.set()))
+    with locked(guard):
+        maker.start()
+        is_made_at_once = made.wait(0.05)
+        listed = os.listdir(staging)
+
+    assert made.wait(10)
+    maker.join(10)
+    assert (is_made_at_once, listed) == (False, [])
+    folder.release()
+
+
+def test_folder_that_is_being_made_is_no_orphan(tmp_path, staging, guard):
+    seen, stop = [], threading.Event()
+
+    def sweep():
+        while not stop.is_set():
+            seen.extend(path for path in find_orphans(staging, guard) if path.exists())
+
+    sweeper = threading.Thread(target=sweep)
+    sweeper.start()
+    for number in range(1000):
+        folder = OwnedFolder.below(staging, guard)
+        folder.make()
+        folder.path.rename(tmp_path / str(number))
+        folder.release()
+    stop.set()
+    sweeper.join(timeout=10)
+
+    assert seen == []
+
+
+def test_what_is_taken_out_is_renamed_one_by_one_into_a_folder_of_ones_own(paths):
+    recorder = RecordingDisk()
+    for layer in (ONE, TWO):
+        paths.layer(layer).mkdir()
+    paths.config(CONFIG).write_bytes(b"{}")
+
+    waiting = take_out(paths, recorder, (ONE, TWO), (CONFIG,))
+
+    names = [f"sha256-{digest[7:]}" for digest in (ONE, TWO, CONFIG)]
+    assert recorder.calls == [("rename", name, name) for name in names]
+    assert sorted(os.listdir(waiting.path)) == sorted(["lock", *names])
+    assert os.listdir(paths.layers) == os.listdir(paths.configs) == []
+    assert find_orphans(paths.gc, paths.guard(paths.gc)) == []
+    waiting.release()
+
+
+def test_what_is_not_there_is_passed_over(paths):
+    paths.layer(TWO).mkdir()
+
+    waiting = take_out(paths, Disk(), (ONE, TWO), (CONFIG,))
+
+    assert set(os.listdir(waiting.path)) == {"lock", paths.layer(TWO).name}
+    waiting.release()
