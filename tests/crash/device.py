@@ -66,8 +66,10 @@ def mounted(image: Path, folder: Path) -> Iterator[Device]:
     try:
         source = _run("findmnt", "--noheadings", "--output", "SOURCE", folder).strip()
         yield Device(image, folder, os.path.basename(source))
-    finally:
-        _run("umount", folder)
+    except BaseException:
+        _run("umount", "--lazy", folder)  # what failed may have files open yet
+        raise
+    _run("umount", folder)
 
 
 def why_not(directory: Path) -> str | None:

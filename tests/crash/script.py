@@ -85,3 +85,19 @@ def stored(name: str) -> str:
     return ImageName.parse(name).stored
 
 
+def begin(script: Script) -> None:
+    """Put what the operations find."""
+    script.put_all(("app:1", "alpha"), ("app:2", "beta"))
+
+
+OPERATIONS: dict[str, Callable[[Script], None]] = {
+    "put": lambda script: script.put("app:3", "gamma"),
+    "put of what is there": lambda script: script.put("app:1", "alpha"),
+    "put under another name": lambda script: script.put("app:3", "alpha"),
+    "put in the place of another image": lambda script: script.put("app:1", "gamma"),
+    "puts at once": lambda script: script.put_all(("app:3", "gamma"), ("app:4", "delta"), ("app:1", "beta")),
+    "remove": lambda script: script.remove("app:1"),
+    "remove and put": lambda script: (script.remove("app:1"), script.put("app:1", "alpha")),
+    "prune": lambda script: (script.put("app:1", "gamma"), script.prune()),
+    "prune of images": lambda script: script.prune(keep=["app:2"], budget_bytes=0),
+}

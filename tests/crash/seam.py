@@ -6,6 +6,7 @@ What is done to the disk otherwise, such as unlinking what is left in staging/, 
 from __future__ import annotations
 
 import contextlib
+import os
 import subprocess
 import threading
 from collections.abc import Callable, Iterator
@@ -13,6 +14,7 @@ from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
+from pykka_imagestore.durable import references
 from pykka_imagestore.durable.disk import Disk
 
 CALLS = ("sync_file", "sync_data", "sync_folder", "sync_file_system", "rename")
@@ -41,6 +43,42 @@ def watched(before: Before) -> Iterator[None]:
     with contextlib.ExitStack() as stack:
         for name in CALLS:
             stack.enter_context(patch.object(Disk, name, watch(name)))
+        yield
+
+
+@contextlib.contextmanager
+def watched_writes(before: Before) -> Iterator[None]:
+    """Call ``before`` with the name of each write of a small file, of the journal, and of each new folder.
+
+    What it raises, the write raises, once half of it is done.
+    """
+    real_write, real_append, real_mkdir = Path.write_bytes, references._write_at, Path.mkdir
+
+    def write(path: Path, data: bytes) -> int:
+        try:
+            before("write")
+        except OSError:
+            real_write(path, data[: len(data) // 2])
+            raise
+        return real_write(path, data)
+
+    def append(descriptor: int, data: bytes, position: int) -> None:
+        try:
+            before("append")
+        except OSError:
+            real_append(descriptor, data[: len(data) // 2], position)
+            raise
+        real_append(descriptor, data, position)
+
+    def mkdir(path: Path, *args: Any, **kwargs: Any) -> None:
+        before("mkdir")
+        real_mkdir(path, *args, **kwargs)
+
+    with (
+        patch.object(Path, "write_bytes", write),
+        patch.object(references, "_write_at", append),
+        patch.object(Path, "mkdir", mkdir),
+    ):
         yield
 
 
@@ -105,7 +143,7 @@ class Failure:
             self._calls_left -= 1
         elif self.at is None or self._for_good:
             self.at = self.at or name
-            raise OSError(self._error, "injected")
+            raise OSError(self._error, os.strerror(self._error))
 
 
 def copy_tree(source: Path, target: Path) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-import os
 import random
 import threading
 import time
@@ -14,6 +13,7 @@ from pathlib import Path
 from unittest.mock import patch
 
 import pytest
+from chance import ROUNDS
 from device import Device, mounted, new_device, why_not
 from gallery import Gallery
 from history import History
@@ -22,9 +22,6 @@ from script import Script
 from seam import watched
 
 from pykka_imagestore.durable.disk import Disk
-
-ROUNDS = int(os.environ.get("IMAGESTORE_CRASH_ROUNDS", "25"))
-
 
 @pytest.fixture(scope="module")
 def _devices(tmp_path_factory: pytest.TempPathFactory) -> None:
@@ -106,11 +103,9 @@ def test_what_was_acknowledged_has_reached_the_disk_at_each_call(
 
 
 def test_what_was_acknowledged_has_reached_the_disk_at_any_moment(
-    device: Device, gallery: Gallery, tmp_path: Path, count: Callable[..., None]
+    device: Device, gallery: Gallery, draw: random.Random, tmp_path: Path, count: Callable[..., None]
 ) -> None:
-    seed = int(os.environ.get("IMAGESTORE_CRASH_SEED", random.randrange(1 << 32)))
-    print(f"IMAGESTORE_CRASH_SEED={seed}")
-    draw, album, history = random.Random(seed), Album(device, tmp_path), History()
+    album, history = Album(device, tmp_path), History()
     ended = threading.Event()
 
     def photograph() -> None:
