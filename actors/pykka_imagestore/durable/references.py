@@ -254,7 +254,10 @@ class References:
         return tuple(answers), frame
 
     def _append(self, payload: bytes) -> None:
-        journal = self._journal or self._begin_journal()
+        journal = self._journal
+        if journal is None or journal.sequence < self._sequence:
+            # The checkpoint may hold changes whose frames were not synced, and went with the power: none can follow.
+            journal = self._begin_journal()
         if journal.torn_bytes:
             logger.warning(
                 "%s: its last %d bytes were cut off by a crash and are dropped", journal.path, journal.torn_bytes
