@@ -41,7 +41,7 @@ def opened(directory: Path, *, durable: bool = True) -> Iterator[LocalStore]:
 def check_stopped(directory: Path, gallery: Gallery, history: History) -> dict[str, Value]:
     """Check a directory that no process uses: it opens, shows what it must, and what is left over goes.
 
-    Changes it: it is recovered and pruned.
+    Changes it: it is recovered and pruned, and each image is put and removed.
 
     Returns:
         What each name shows.
@@ -65,6 +65,7 @@ def check_stopped(directory: Path, gallery: Gallery, history: History) -> dict[s
         _require(store.list().get(timeout=TIMEOUT) == before, "a plain prune changed the images")
         needed = {directory_name(layer.diff_id) for image in before for layer in image.layers}
         _require(set(os.listdir(directory / "layers")) == needed, "after a prune there are other layers than needed")
+        _put_one_more(store, gallery)
         unknown = set(os.listdir(directory)) - KNOWN_NAMES - PASSING_NAMES
         _require(not unknown, f"{unknown} lie in the store")
     return shown
@@ -162,6 +163,14 @@ def _check_served(store: LocalStore, image: ImageInfo, directory: Path) -> None:
     except ImageIncompleteError as error:
         raise Violation(str(error)) from error
     _require(sha256(config) == image.config_digest, f"the config of {image.name} has other bytes: {config[:40]!r}")
+
+
+def _put_one_more(store: LocalStore, gallery: Gallery) -> None:
+    name = "one-more"
+    for image in sorted(gallery.archives):
+        put = store.put(name, gallery.archives[image]).get(timeout=TIMEOUT)
+        _require(gallery.name_of(put) == image, f"{image} was put and is {put}")
+    store.remove(name).get(timeout=TIMEOUT)
 
 
 def _require_empty(*folders: Path) -> None:

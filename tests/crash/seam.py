@@ -6,6 +6,7 @@ What is done to the disk otherwise, such as unlinking what is left in staging/, 
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import subprocess
 import threading
@@ -17,6 +18,7 @@ from unittest.mock import patch
 from pykka_imagestore.durable import references
 from pykka_imagestore.durable.disk import Disk
 
+JOURNAL = "storedImages.journal"
 CALLS = ("sync_file", "sync_data", "sync_folder", "sync_file_system", "rename")
 
 Before = Callable[..., None]
@@ -89,6 +91,8 @@ class NoPowerError(OSError):
 class PowerCut:
     """Cuts the power before one of the calls: what is in the store then is copied, and no later call works.
 
+    What was appended to the journal and not synced is not in the copy.
+
     Attributes:
         at: The name of the call that it came before; None while there is power.
     """
@@ -96,16 +100,30 @@ class PowerCut:
     def __init__(self, store: Path, copy: Path, calls_before: int) -> None:
         self._store, self._copy = store, copy
         self._calls_left = calls_before
+        self._synced: dict[int, int] = {}  # bytes of each journal, by inode number
+        self._note(store / JOURNAL)
         self.at: str | None = None
 
-    def __call__(self, name: str, *_: object) -> None:
+    def __call__(self, name: str, *args: Any) -> None:
         if self.at is None:
             if self._calls_left:
                 self._calls_left -= 1
+                if name in {"sync_file", "sync_data"}:
+                    self._note(args[0])
                 return
             copy_tree(self._store, self._copy)
+            self._forget_tail()
             self.at = name
-        raise NoPowerError(f"the power is gone at {self.at}")
+        raise NoPowerError(errno.EIO, f"the power is gone at {self.at}")
+
+    def _note(self, file: Path | int) -> None:
+        with contextlib.suppress(FileNotFoundError):
+            found = os.stat(file)
+            self._synced[found.st_ino] = found.st_size
+
+    def _forget_tail(self) -> None:
+        with contextlib.suppress(FileNotFoundError):
+            os.truncate(self._copy / JOURNAL, self._synced[(self._store / JOURNAL).stat().st_ino])
 
 
 class UnsyncedNames:

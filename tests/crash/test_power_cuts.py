@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import itertools
+import os
 from collections.abc import Callable
 from pathlib import Path
 from unittest.mock import patch
@@ -44,6 +46,38 @@ def test_a_power_cut_loses_nothing_that_was_acknowledged(
         count("power cuts")
     check_stopped(where, gallery, past)
     assert calls_before > 2
+
+
+def test_a_power_cut_after_a_failed_sync_loses_nothing_that_was_acknowledged(
+    gallery: Gallery, tmp_path: Path, count: Callable[..., None]
+) -> None:
+    before, history = tmp_path / "before", History()
+    with opened(before) as store:
+        script = Script(store, gallery, history)
+        begin(script)
+
+    for calls_before in itertools.count():
+        where = tmp_path / str(calls_before)
+        copy_tree(before, where)
+        past = history.cut(float("inf"), float("inf"))
+        cut, failed = PowerCut(where, tmp_path / f"{calls_before}-cut", calls_before), False
+
+        def fail_once(name: str, *args: object, cut: PowerCut = cut) -> None:
+            nonlocal failed
+            if name == "sync_data" and not failed:
+                failed = True
+                raise OSError(errno.EIO, os.strerror(errno.EIO))
+            cut(name, *args)
+
+        with watched(fail_once), opened(where) as store:
+            script = Script(store, gallery, past)
+            script.is_cut = lambda cut=cut: cut.at is not None
+            script.put("app:1", "gamma")
+        if cut.at is None:
+            break
+        check_stopped(tmp_path / f"{calls_before}-cut", gallery, past)
+        count("power cuts")
+    assert failed
 
 
 @pytest.mark.parametrize("operation", OPERATIONS)
