@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import itertools
 import os
 import tempfile
+from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -25,6 +27,17 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         for item in items:
             if item.get_closest_marker("root"):
                 item.add_marker(pytest.mark.skip(reason="needs root, for devices, owners or trusted attributes"))
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    # Here, since where tests run in several processes, the one that reports loads no conftest.py further down.
+    sums: Counter[str] = Counter()
+    for report in itertools.chain.from_iterable(terminalreporter.stats.values()):
+        if getattr(report, "when", None) == "teardown":
+            sums.update(dict(report.user_properties).get("crash", {}))
+    if sums:
+        what = ", ".join(f"{sums[kind]} {kind}" for kind in ("power cuts", "device images", "kills", "injected errors"))
+        terminalreporter.write_line(f"crash: {what}")
 
 
 @pytest.fixture(autouse=True)

@@ -8,6 +8,7 @@ whoever looks for what nobody owns holds that one exclusively.
 from __future__ import annotations
 
 import secrets
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -61,12 +62,17 @@ def take_out(paths: StorePaths, on: Disk, layers: tuple[DiffID, ...], configs: t
     """Take layers and configs out of the store, at once, by a rename each; return the folder that waits for deletion.
 
     What is not there is passed over.
+
+    Raises:
+        OSError: The disk refused. What was taken out by then, the next sweep deletes.
     """
     waiting = OwnedFolder.below(paths.gc, paths.guard(paths.gc))
-    waiting.make()
-    for source in (*map(paths.layer, layers), *map(paths.config, configs)):
-        try:
-            on.rename(source, waiting.path / source.name)
-        except FileNotFoundError:
-            continue
+    try:
+        waiting.make()
+        for source in (*map(paths.layer, layers), *map(paths.config, configs)):
+            with suppress(FileNotFoundError):
+                on.rename(source, waiting.path / source.name)
+    except OSError:
+        waiting.release()
+        raise
     return waiting

@@ -1,0 +1,151 @@
+"""The disk is full, or fails: what was asked for fails with a sentence, and all else goes on."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import itertools
+import os
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from pathlib import Path
+from unittest.mock import patch
+
+import pytest
+from device import new_device, why_not
+from gallery import Gallery
+from history import History
+from invariants import check_running, check_stopped, opened
+from script import OPERATIONS, Script, begin
+from seam import Before, Failure, copy_tree, watched, watched_writes
+
+from pykka_imagestore import LocalStore
+from pykka_imagestore.durable.disk import Disk
+from pykka_imagestore.jobs import guard
+
+
+BLOCK = 4096
+
+
+def require_going_on(store: LocalStore, directory: Path, gallery: Gallery, history: History, script: Script) -> None:
+    """Check that a store goes on after something failed, and that no work in progress is left."""
+    assert os.listdir(directory / "staging") == []
+    check_running(store, directory, gallery, history)
+    for error in script.errors:
+        assert len(str(error)) > 20, f"{error!r} says nothing"
+    script.errors.clear()
+    script.put("app:9", "delta")
+    script.remove("app:9")
+    assert script.errors == []
+
+
+@pytest.mark.parametrize("operation", OPERATIONS)
+@pytest.mark.parametrize(
+    ("watch", "error", "for_good"),
+    [
+        pytest.param(watched, errno.EIO, False, id="sync fails"),
+        pytest.param(watched, errno.ENOSPC, True, id="syncs find a full disk"),
+        pytest.param(watched_writes, errno.EIO, False, id="write fails"),
+        pytest.param(watched_writes, errno.ENOSPC, True, id="writes find a full disk"),
+    ],
+)
+def test_a_call_that_fails_fails_its_operation_alone(
+    operation: str,
+    watch: Callable[[Before], AbstractContextManager[None]],
+    error: int,
+    for_good: bool,
+    gallery: Gallery,
+    tmp_path: Path,
+    count: Callable[..., None],
+) -> None:
+    before, history = tmp_path / "before", History()
+    with opened(before) as store:
+        begin(Script(store, gallery, history))
+
+    for calls_before in itertools.count():
+        where = tmp_path / str(calls_before)
+        copy_tree(before, where)
+        past = history.cut(float("inf"), float("inf"))
+        failure = Failure(error, calls_before, for_good=for_good)
+        with opened(where) as store:
+            store.recover().get(timeout=60)
+            script = Script(store, gallery, past)
+            with watch(failure):
+                OPERATIONS[operation](script)
+            require_going_on(store, where, gallery, past, script)
+        check_stopped(where, gallery, past)
+        if failure.at is None:
+            break
+        count("injected errors")
+
+
+@contextlib.contextmanager
+def filled(folder: Path, free_bytes: int) -> Iterator[None]:
+    """Leave so many bytes free of a file system."""
+    filler = folder / "filler"
+    with filler.open("wb") as file:
+        size, step = 0, 1 << 20
+        while step >= BLOCK:
+            try:
+                os.posix_fallocate(file.fileno(), size, step)
+                size += step
+            except OSError:
+                step //= 2
+        file.truncate(max(0, size - free_bytes))
+        os.fsync(file.fileno())
+    try:
+        yield
+    finally:
+        filler.unlink()
+        Disk().sync_file_system(folder)  # or the room is free a little later only
+
+
+@pytest.mark.root
+@pytest.mark.parametrize("is_foreseen", [True, False])
+def test_a_full_disk_fails_what_needs_room_and_nothing_else(
+    is_foreseen: bool, gallery: Gallery, tmp_path: Path, count: Callable[..., None]
+) -> None:
+    reason = why_not(tmp_path)
+    if reason is not None:
+        pytest.skip(reason)
+
+    history = History()
+    plenty = contextlib.nullcontext() if is_foreseen else patch.object(guard, "free_bytes", lambda _: 1 << 40)
+    with new_device(tmp_path, "12M") as device, opened(device.folder / "store") as store, plenty:
+        script = Script(store, gallery, history)
+        begin(script)
+        for free_bytes in range(0, 400_000, 20_000):
+            with filled(device.folder, free_bytes):
+                script.put("app:3", "gamma")
+                count("injected errors", len(script.errors))
+                full = bool(script.errors)
+                assert os.listdir(device.folder / "store" / "staging") == []
+                check_running(store, device.folder / "store", gallery, history)
+            require_going_on(store, device.folder / "store", gallery, history, script)
+            if free_bytes == 0:
+                assert full
+            script.put("app:3", "gamma")
+            script.remove("app:3")
+            store.swept().get(timeout=60)
+        assert not full
+        store.close()
+        check_stopped(device.folder / "store", gallery, history)
+
+
+@pytest.mark.root
+def test_room_can_be_made_on_a_full_disk(gallery: Gallery, tmp_path: Path) -> None:
+    reason = why_not(tmp_path)
+    if reason is not None:
+        pytest.skip(reason)
+
+    history = History()
+    with new_device(tmp_path, "12M") as device, opened(device.folder / "store") as store:
+        script = Script(store, gallery, history)
+        begin(script)
+        with filled(device.folder, 0):
+            script.remove("app:1")
+            script.prune(budget_bytes=0)
+            assert script.errors == []
+            store.swept().get(timeout=60)
+            script.put("app:3", "delta")
+            assert script.errors == []
