@@ -23,6 +23,7 @@ from seam import watched
 
 from pykka_imagestore.durable.disk import Disk
 
+
 @pytest.fixture(scope="module")
 def _devices(tmp_path_factory: pytest.TempPathFactory) -> None:
     reason = why_not(tmp_path_factory.mktemp("try"))
