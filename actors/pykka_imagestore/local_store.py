@@ -637,9 +637,10 @@ class LocalStoreActor(Actor):
             on_report=lambda counts: tell(diff_id, counts),
         )
 
-    async def move_layer(self, staged: str, diff_id: DiffID) -> None:
+    async def move_layer(self, staged: Path, diff_id: DiffID) -> None:
         """Make a staged layer durable and visible."""
-        move = MoveLayer(staged, str(self._paths.layer(diff_id)), self._options.durable)
+        target = self._paths.layer(diff_id)
+        move = MoveLayer(str(staged), str(target), self._options.durable, owned=str(staged.parent))
         await self._pool.run(move_layer, move, retry=True)
 
     async def _put_layer(self, diff_id: DiffID, layer: Extent, sandbox: str | None) -> None:
@@ -670,8 +671,8 @@ class LocalStoreActor(Actor):
             if not await self._lane.run(partial(find_missing, self._paths), (diff_id,)):
                 return self._tell_complete(diff_id, None)  # another process put it meanwhile
             async with self._staged() as staging:
-                staged = str(staging.path / "layer")
-                counts = await self.untar_layer(UntarLayer(layer, staged, diff_id, sandbox, self._limits), diff_id)
+                staged = staging.path / "layer"
+                counts = await self.untar_layer(UntarLayer(layer, str(staged), diff_id, sandbox, self._limits), diff_id)
                 await self.move_layer(staged, diff_id)
         finally:
             lock.release()

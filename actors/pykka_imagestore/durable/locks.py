@@ -84,8 +84,8 @@ def locked(path: Path, byte: int = 0, *, shared: bool = False) -> Iterator[None]
         lock.release()
 
 
-def is_locked(path: Path) -> bool:
-    """Tell whether somebody holds the lock on a file's first byte; not if there is no such file."""
+def is_locked(path: Path, byte: int | None = None) -> bool:
+    """Tell whether somebody holds a lock on a byte of a file, by default on any; not if there is no such file."""
     try:
         descriptor = os.open(path, _OPEN)
     except OSError as error:
@@ -93,7 +93,7 @@ def is_locked(path: Path) -> bool:
             raise
         return False
     try:
-        found = fcntl.fcntl(descriptor, fcntl.F_OFD_GETLK, _range(fcntl.F_WRLCK, 0))
+        found = fcntl.fcntl(descriptor, fcntl.F_OFD_GETLK, _range(fcntl.F_WRLCK, byte))
     finally:
         os.close(descriptor)
     kind = _FLOCK.unpack(found)[0]
@@ -126,7 +126,9 @@ _PROBE_BYTE = 1
 _held: weakref.WeakSet[FileLock] = weakref.WeakSet()
 
 
-def _range(kind: int, byte: int) -> bytes:
+def _range(kind: int, byte: int | None) -> bytes:
+    if byte is None:
+        return _FLOCK.pack(kind, os.SEEK_SET, 0, 0, 0)  # all that there are
     return _FLOCK.pack(kind, os.SEEK_SET, byte, 1, 0)
 
 

@@ -3,12 +3,17 @@
 An owner holds the lock of its folder for as long as it needs it; the kernel frees it when the process ends, however it
 ends. A folder that is just being made has no lock yet: so its maker holds the guard of the folder around, shared, and
 whoever looks for what nobody owns holds that one exclusively.
+
+A worker may live a little longer than its owner. What it must not do in a folder that is being swept, it does under a
+lock of its own, on another byte of the same file.
 """
 
 from __future__ import annotations
 
+import errno
 import secrets
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -16,6 +21,8 @@ from pykka_imagestore.core.digest import DiffID, Digest
 from pykka_imagestore.core.paths import LOCK, StorePaths
 from pykka_imagestore.durable.disk import Disk
 from pykka_imagestore.durable.locks import FileLock, acquire, is_locked, locked
+
+_OWNERS_BYTE, _WORKERS_BYTE = 0, 1
 
 
 @dataclass(slots=True)
@@ -40,13 +47,29 @@ class OwnedFolder:
         """Make the folder and take its lock."""
         with locked(self.guard, shared=True):
             self.path.mkdir(mode=0o700)
-            self._lock = acquire(self.path / LOCK)
+            self._lock = acquire(self.path / LOCK, _OWNERS_BYTE)
 
     def release(self) -> None:
         """Let go of the lock; the folder should be gone, or be somebody else's to remove."""
         if self._lock is not None:
             self._lock.release()
             self._lock = None
+
+
+@contextmanager
+def worked_in(folder: Path) -> Iterator[None]:
+    """Keep a folder, for a worker, from being swept, even if its owner dies meanwhile.
+
+    Raises:
+        FileNotFoundError: The owner is dead, and the folder may be swept already.
+    """
+    lock = acquire(folder / LOCK, _WORKERS_BYTE, shared=True)
+    try:
+        if not is_locked(folder / LOCK, _OWNERS_BYTE):
+            raise FileNotFoundError(errno.ENOENT, "nobody owns it any more", str(folder))
+        yield
+    finally:
+        lock.release()
 
 
 def find_orphans(folder: Path, guard: Path) -> list[Path]:
