@@ -44,7 +44,7 @@ class Agent:
     spec: Spec
     process: subprocess.Popen[str] = field(init=False)
     _read_bytes: int = 0
-    _open_calls: dict[str, "_Call"] = field(default_factory=dict)
+    _open_calls: dict[str, _Call] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         spec = Path(f"{self.spec.log}.spec")
