@@ -40,6 +40,7 @@ from pykka_imagestore.durable.owned import OwnedFolder
 from pykka_imagestore.errors import (
     ArchiveError,
     InvalidInputError,
+    InvalidNameError,
     NoArchiveError,
     NoSpaceError,
     NotFoundError,
@@ -66,6 +67,7 @@ from pykka_imagestore.runtime import (
     await_all,
     defer,
     dispatch,
+    failed,
     gather,
     run_blocking,
     undiscardable,
@@ -296,7 +298,10 @@ class LocalStore:
         Raises:
             InvalidNameError: A name in ``keep`` is no image name.
         """
-        options = PruneOptions(tuple(map(ImageName.parse, keep)), unused_for, budget_bytes)
+        try:
+            options = PruneOptions(tuple(map(ImageName.parse, keep)), unused_for, budget_bytes)
+        except InvalidNameError as error:
+            return failed(error)
         return undiscardable(self._collector.prune(options).repair(_say_if_closed))
 
     def usage(self) -> Future[Usage]:
