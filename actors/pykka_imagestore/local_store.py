@@ -491,8 +491,14 @@ class LocalStoreActor(Actor):
         while True:
             image = await self._references.get(name)
             lease = await self._take_lease(image.layer_ids, image.config_digest, f"lease of {image.name}")
-            if image == await self._references.get(name):  # and so its layers are there, and stay
+            try:
+                is_there = image == await self._references.get(name)  # and so its layers are there, and stay
+            except BaseException:
+                lease.release()  # the error's traceback would keep it
+                raise
+            if is_there:
                 return LeasedImage(self._paths.locate(image), lease)
+            lease.release()
 
     async def close(self) -> None:
         self._closed = True
