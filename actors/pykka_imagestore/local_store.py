@@ -40,6 +40,7 @@ from pykka_imagestore.durable.owned import OwnedFolder
 from pykka_imagestore.errors import (
     ArchiveError,
     InvalidInputError,
+    InvalidNameError,
     NoArchiveError,
     NoSpaceError,
     NotFoundError,
@@ -66,6 +67,7 @@ from pykka_imagestore.runtime import (
     await_all,
     defer,
     dispatch,
+    failed,
     gather,
     run_blocking,
     undiscardable,
@@ -302,7 +304,10 @@ class LocalStore:
         Raises:
             InvalidNameError: A name in ``keep`` is no image name.
         """
-        options = PruneOptions(tuple(map(ImageName.parse, keep)), unused_for, budget_bytes)
+        try:
+            options = PruneOptions(tuple(map(ImageName.parse, keep)), unused_for, budget_bytes)
+        except InvalidNameError as error:
+            return failed(error)
         return undiscardable(self._collector.prune(options).repair(_say_if_closed))
 
     def usage(self) -> Future[Usage]:
@@ -493,8 +498,14 @@ class LocalStoreActor(Actor):
         while True:
             image = await self._references.get(name)
             lease = await self._take_lease(image.layer_ids, image.config_digest, f"lease of {image.name}")
-            if image == await self._references.get(name):  # and so its layers are there, and stay
+            try:
+                is_there = image == await self._references.get(name)  # and so its layers are there, and stay
+            except BaseException:
+                lease.release()  # the error's traceback would keep it
+                raise
+            if is_there:
                 return LeasedImage(self._paths.locate(image), lease)
+            lease.release()
 
     async def close(self) -> None:
         self._closed = True

@@ -14,6 +14,10 @@ from backports import zstd
 from images import diff_id, docker_save, layer, write_members
 from tars import file, tar
 
+from pykka_imagestore._proto.journal_pb2 import JournalFrame
+from pykka_imagestore.core.journal import Frame, pack_frame, pack_header
+from pykka_imagestore.durable.checkpoint import read_checkpoint, to_message
+
 BASE = layer({"etc/os-release": b"ID=test\n"})
 
 
@@ -178,14 +182,29 @@ def test_inspect_prints_the_config(filled):
     assert compact.count("\n") == 1
 
 
+@pytest.mark.parametrize("gone", [[], ["storedImages.journal"], ["storedImages"]])
 @pytest.mark.parametrize("verb", ["get", "list", "inspect"])
-def test_verbs_that_read_change_nothing(filled, verb):
-    for folder in ("staging", "gc"):
-        (filled.store / folder).rmdir()
+def test_verbs_that_read_change_nothing(filled, verb, gone):
+    if gone == ["storedImages"]:
+        image = read_checkpoint(filled.store / "storedImages").images[0]
+        frame = JournalFrame(changes=[{"put": to_message(image)}])
+        journal = pack_header(0) + pack_frame(Frame(1, 0, frame.SerializeToString()))
+        (filled.store / "storedImages.journal").write_bytes(journal)
+    for folder in ("staging", "gc", "leases", "locks"):
+        shutil.rmtree(filled.store / folder)
+    for name in gone:
+        (filled.store / name).unlink()
     filled.store.chmod(0o500)
+    before = state(filled.store)
 
     assert filled(verb, *(() if verb == "list" else ("app:1",))).returncode == 0
-    assert names(filled.store) == ["configs", "layers", "storedImages"]
+    assert names(filled.store) == sorted({"configs", "layers", "storedImages", "storedImages.journal"}.difference(gone))
+    assert state(filled.store) == before
+
+
+def state(folder: Path) -> dict[Path, tuple[int, int, int]]:
+    statuses = {path: path.lstat() for path in [folder, *folder.rglob("*")]}
+    return {path: (status.st_ino, status.st_size, status.st_mtime_ns) for path, status in statuses.items()}
 
 
 def test_unreadable_checkpoint_is_said_and_kept(filled, archive):

@@ -51,8 +51,7 @@ def holder(path: Path, byte: int = 0, *, shared: bool = False) -> Program:
 def is_free(path: Path, byte: int = 0, *, shared: bool = False) -> bool:
     try:
         acquire(path, byte, shared=shared, wait=False).release()
-    except BlockingIOError as error:
-        assert (error.errno, error.filename) == (errno.EAGAIN, str(path))
+    except BlockingIOError:
         return False
     return True
 
@@ -143,10 +142,16 @@ def test_lock_that_nobody_has_any_more_is_free(path: Path) -> None:
 
 def test_lock_of_a_block_that_fails_is_free(path: Path) -> None:
     with pytest.raises(LookupError), locked(path):
-        assert not is_free(path)
-        raise LookupError
+        raise LookupError(is_free(path))
 
     assert is_free(path)
+
+
+def test_lock_that_is_not_free_is_an_error_with_its_path(path: Path) -> None:
+    with locked(path), pytest.raises(BlockingIOError) as caught:
+        acquire(path, wait=False)
+
+    assert (caught.value.errno, caught.value.filename) == (errno.EAGAIN, str(path))
 
 
 def test_no_descriptor_is_left_by_a_lock_that_was_not_got(path: Path) -> None:

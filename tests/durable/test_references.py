@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import errno
+import itertools
 import os
 import shutil
 import struct
@@ -324,7 +325,7 @@ def test_frame_attests_nothing_that_only_another_replica_can_have_synced(paths: 
 # -- torn and damaged
 
 
-def test_torn_last_frame_is_dropped_and_costs_no_acknowledged_change(paths: StorePaths, tmp_path: Path) -> None:
+def test_torn_last_frame_is_dropped_and_costs_no_acknowledged_change(paths: StorePaths) -> None:
     references = References(paths, Disk())
     references.commit([Put(A)])
     acknowledged = paths.journal.stat().st_size
@@ -507,7 +508,7 @@ def test_reader_that_sees_bytes_which_are_being_replaced_looks_again_under_the_l
 def test_reader_that_sees_damage_while_another_thread_compacts_waits_for_it_and_no_longer(
     paths: StorePaths, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It once held the replica's lock and waited for the writers', which the other held and waited for the replica's."""
+    """Each once held the lock that the other waited for."""
     references, damaged, found = References(paths, Disk()), threading.Event(), []
     references.commit([Put(A)])
     follow = References._follow
@@ -706,7 +707,7 @@ def test_journal_is_compacted_when_it_is_larger_than_the_checkpoint_and_not_smal
             compacted_at.append(size)
 
     assert compacted_at[0] > 1000
-    assert all(later > earlier for earlier, later in zip(compacted_at, compacted_at[1:], strict=False))
+    assert all(later > earlier for earlier, later in itertools.pairwise(compacted_at))
     assert 3 <= len(compacted_at) <= 6
     assert len(reopened(paths)) == 150
 
