@@ -538,7 +538,7 @@ class LocalStoreActor(Actor):
                 index = await self.untar_image(request, staging)
                 planned = plan_put(index, request.name, request.select)
                 # One after the other, so that images with layers in common read them once.
-                images = [await self.put_image(image, request.sandbox, staging, feed) for image in planned]
+                images = [await self.put_image(image, request, staging, feed) for image in planned]
                 return tuple(info for infos in images for info in infos)
         finally:
             if self._feeds.get(request.key) is feed:
@@ -553,7 +553,7 @@ class LocalStoreActor(Actor):
         return await self._pool.run(untar_image, job, retry=not is_pipe)
 
     async def put_image(
-        self, planned: PlannedImage, sandbox: str | None, staging: OwnedFolder, feed: ProgressFeed
+        self, planned: PlannedImage, request: PutRequest, staging: OwnedFolder, feed: ProgressFeed
     ) -> tuple[ImageInfo, ...]:
         """Put an image's layers, then its config, then its names: the last is what makes it exist."""
         image, config = planned.image, planned.image.config
@@ -567,11 +567,13 @@ class LocalStoreActor(Actor):
         lease = await self._take_lease(diff_ids, sha256(config), f"put of {', '.join(planned.names)}")
         try:
             await self._make_room(layers)
-            await self.put_layers(layers, sandbox)
+            await self.put_layers(layers, request.sandbox)
             on = disk(durable=self._options.durable)
             await self._lane.run(on.sync_folder, self._paths.layers)  # for layers whose writer died before it did
             write = partial(write_config, self._paths, disk=on, aside=staging.path / "config")
             await self._lane.run(write, config)
+            # Whoever comes from now on may come after a removal that undoes this.
+            self._puts.depart(request.key)
             stored = await gather([self._references.put(name, diff_ids, sha256(config)) for name in planned.names])
             await self._keep_to_budget()
         finally:

@@ -51,6 +51,11 @@ class SingleFlight(Generic[K, T]):
                 flight.future.on_any(lambda _: self._land(key, flight))
             return self._handle(key, flight)
 
+    def depart(self, key: K) -> None:
+        """Let nobody join the flight under ``key`` any more: its effect is about to come, and may be undone."""
+        with self._lock:
+            self._flights.pop(key, None)
+
     def _handle(self, key: K, flight: _Flight[T]) -> Future[T]:
         promise: Promise[T] = Promise()
         handle = promise.future
