@@ -144,7 +144,7 @@ class CollectorActor(Actor):
     async def _remove(self, name: str) -> DockerImage:
         image = await self._references.remove(name)
         async with self._excluding_leases() as needs:
-            images = await self._references.list()
+            images = await self._references.settle()  # or a power cut brings one back, and not its layers
             configs = [] if image.config_digest is None else [image.config_digest]
             unneeded = find_unneeded(images, needs, dict.fromkeys(image.layer_ids), configs)
             await self._carry_out(Pruned((), *unneeded))
@@ -154,7 +154,7 @@ class CollectorActor(Actor):
         await self.sweep()
         await self._references.recover()
         async with self._excluding_leases() as needs:
-            images = await self._references.list()
+            images = await self._references.settle()
             stock = await self._lane.run(self._stock.take, images)
             removal = plan_prune(stock, needs, options, time.time())
             # A put that goes on now took its lease before, so it is seen here: what it puts is needed.

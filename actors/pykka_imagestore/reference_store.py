@@ -103,6 +103,14 @@ class ReferenceStore:
         """Return all images, by name; ``missing`` tells which layers of each are not there."""
         return dispatch(self._actor, ReferenceStoreActor.list)
 
+    def settle(self) -> Future[tuple[DockerImage, ...]]:
+        """Return all images as ``list`` does, once what they are is durable, whoever put them.
+
+        Raises:
+            OSError: It could not be synced.
+        """
+        return dispatch(self._actor, ReferenceStoreActor.settle)
+
     def remove(self, name: str) -> Future[DockerImage]:
         """Forget an image, and return it; its layers stay. Durable like ``put``.
 
@@ -155,6 +163,10 @@ class ReferenceStoreActor(Actor):
     async def list(self) -> tuple[DockerImage, ...]:
         await self._recovered()
         return await self._reader.run(References.list, self._references)
+
+    async def settle(self) -> tuple[DockerImage, ...]:
+        await self._recovered()
+        return await self._writer.run(References.settle, self._references)
 
     async def remove(self, name: str) -> DockerImage:
         parsed = ImageName.parse(name)

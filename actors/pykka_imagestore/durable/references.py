@@ -91,10 +91,14 @@ class References:
         Raises:
             CheckpointError: The files cannot be read. They are left as they are.
         """
-        self.refresh()
-        with self._lock:
-            image = self._images.get(name.stored)
-        return None if image is None else self._looked_at([image])[0]
+        while True:
+            image = self._current(name)
+            if image is None:
+                return None
+            found = self._looked_at([image])[0]
+            # It may have been removed, and its layers with it, between the two looks.
+            if not found.missing or self._current(name) == image:
+                return found
 
     def use(self, name: ImageName) -> DockerImage | None:
         """Return the image of a name as ``find`` does, and remember that it was used now."""
@@ -111,8 +115,21 @@ class References:
         """
         self.refresh()
         with self._lock:
-            images = list(self._images.values())
-        return self._looked_at(sorted(images, key=lambda image: image.name))
+            images = sorted(self._images.values(), key=lambda image: image.name)
+        found = self._looked_at(images)
+        again = (self.find(ImageName.parse(image.name)) if image.missing else image for image in found)
+        return tuple(image for image in again if image is not None)
+
+    def settle(self) -> tuple[DockerImage, ...]:
+        """Return all images as ``list`` does; what they are is durable, whoever put them.
+
+        Raises:
+            CheckpointError: As ``find``.
+            OSError: It could not be synced.
+        """
+        images = self.list()
+        self._sync()
+        return images
 
     def refresh(self) -> None:
         """Read what was appended since.
@@ -182,6 +199,11 @@ class References:
             return acquire(self._paths.references_lock)
         except (OSError, LocksUnsupportedError):
             return None  # this process, or all of the file system, may only read
+
+    def _current(self, name: ImageName) -> DockerImage | None:
+        self.refresh()
+        with self._lock:
+            return self._images.get(name.stored)
 
     def _looked_at(self, images: Sequence[DockerImage]) -> tuple[DockerImage, ...]:
         missing = find_missing(self._paths, [layer for image in images for layer in image.layer_ids])
