@@ -111,10 +111,14 @@ class PowerCut:
                 if name in {"sync_file", "sync_data"}:
                     self._note(args[0])
                 return
-            copy_tree(self._store, self._copy)
-            self._forget_tail()
-            self.at = name
+            self.now(name)
         raise NoPowerError(errno.EIO, f"the power is gone at {self.at}")
+
+    def now(self, at: str = "") -> None:
+        """Cut the power."""
+        copy_tree(self._store, self._copy)
+        self._forget_tail()
+        self.at = at
 
     def _note(self, file: Path | int) -> None:
         with contextlib.suppress(FileNotFoundError):
