@@ -18,8 +18,6 @@ import traceback
 from pathlib import Path
 from typing import Any
 
-sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parent.parent)]
-
 from gallery import Gallery
 from invariants import TIMEOUT, Violation, image_layers, require_whole
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -10,12 +11,14 @@ import sys
 import time
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 from agent import NAMES
 from history import History
 from script import settle_prune, stored
 
 AGENT = Path(__file__).with_name("agent.py")
+PYTHONPATH = [path for path in [os.environ.get("PYTHONPATH")] if path]
 
 
 @dataclass(frozen=True)
@@ -44,13 +47,14 @@ class Agent:
     spec: Spec
     process: subprocess.Popen[str] = field(init=False)
     _read_bytes: int = 0
-    _open_calls: dict[str, "_Call"] = field(default_factory=dict)
+    _open_calls: dict[str, _Call] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         spec = Path(f"{self.spec.log}.spec")
         spec.write_text(json.dumps(asdict(self.spec)))
         self.process = subprocess.Popen(
             [sys.executable, "-W", "error", AGENT, spec],
+            env={**os.environ, "PYTHONPATH": os.pathsep.join([str(AGENT.parent.parent), *PYTHONPATH])},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -118,7 +122,7 @@ class Agent:
                 call.answered({"failed": True}, history, time.monotonic())
             self._open_calls.clear()
 
-    def _read(self, line: dict[str, object], history: History) -> None:
+    def _read(self, line: dict[str, Any], history: History) -> None:
         assert "violation" not in line, f"agent {self.spec.seed}: {line['violation']}\n{line['trace']}"
         if "what" in line:
             self._open_calls[line["call"]] = _Call.begun(line, history)
@@ -129,10 +133,8 @@ class Agent:
         self.process.wait(timeout=60)
         for pipe in (self.process.stdin, self.process.stdout):
             if pipe is not None:
-                try:
+                with contextlib.suppress(BrokenPipeError):
                     pipe.close()
-                except BrokenPipeError:
-                    pass
 
     def _session(self) -> list[tuple[int, str]]:
         """Return the processes of its session that live, beside itself: id and name."""
@@ -159,7 +161,7 @@ class _Call:
     writes: dict[str, int]
 
     @classmethod
-    def begun(cls, line: dict, history: History) -> _Call:
+    def begun(cls, line: dict[str, Any], history: History) -> _Call:
         start = line["time"]
         match line["what"]:
             case "put":
@@ -173,7 +175,7 @@ class _Call:
         writes = {name: history.begin(name, value, start) for name, value in values.items()}
         return cls(line["what"], stored(line.get("name", "none")), start, writes)
 
-    def answered(self, answer: dict, history: History, at: float) -> None:
+    def answered(self, answer: dict[str, Any], history: History, at: float) -> None:
         assert "incomplete" not in answer, f"{self.what} of {self.name}: {answer['incomplete']}"
         if self.what == "prune":
             settle_prune(history, self.writes, set(answer["gone"]) if "gone" in answer else None, at)

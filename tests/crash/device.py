@@ -1,4 +1,4 @@
-"""A small ext4 of its own, on a loop device, and copies of what has reached the device: what a power cut would leave."""
+"""A small ext4 on a loop device, and copies of what has reached the device: what a power cut would leave."""
 
 from __future__ import annotations
 

@@ -178,7 +178,7 @@ def _require_empty(*folders: Path) -> None:
         _require(not _entries(folder), f"{folder} still holds {[path.name for path in _entries(folder)]}")
 
 
-def _require(holds: bool, otherwise: str) -> None:  # noqa: FBT001
+def _require(holds: bool, otherwise: str) -> None:
     if not holds:
         raise Violation(otherwise)
 

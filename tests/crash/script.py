@@ -62,9 +62,7 @@ class Script:
         return None if self.is_cut() else answer
 
 
-def settle_prune(
-    history: History, writes: dict[str, int], gone: set[str] | None, at: float | None = None
-) -> None:
+def settle_prune(history: History, writes: dict[str, int], gone: set[str] | None, at: float | None = None) -> None:
     """Note how a prune ended that could have taken several names.
 
     Args:

@@ -23,7 +23,6 @@ from pykka_imagestore import LocalStore
 from pykka_imagestore.durable.disk import Disk
 from pykka_imagestore.jobs import guard
 
-
 BLOCK = 4096
 
 
