@@ -24,9 +24,9 @@ class Program:
             [sys.executable, "-c", textwrap.dedent(text), *map(str, arguments)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            text=True,
             env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
         )
+        self._said = b""
 
     def __enter__(self) -> Self:
         return self
@@ -38,12 +38,22 @@ class Program:
 
     def line(self) -> str:
         """Return the next line that it says."""
-        assert select.select([self.process.stdout], [], [], TIMEOUT)[0], "it says nothing"
-        return self.process.stdout.readline().rstrip("\n")
+        while b"\n" not in self._said:
+            assert self._read(), "it has ended"
+        line, _, self._said = self._said.partition(b"\n")
+        return line.decode()
+
+    def lines(self) -> list[str]:
+        """Return all that it still says; wait for its end."""
+        while self._read():
+            pass
+        self.process.wait(TIMEOUT)
+        said, self._said = self._said, b""
+        return said.decode().splitlines()
 
     def tell(self, text: str = "") -> None:
         """Give it a line."""
-        self.process.stdin.write(f"{text}\n")
+        self.process.stdin.write(f"{text}\n".encode())
         self.process.stdin.flush()
 
     def kill(self) -> None:
@@ -51,8 +61,8 @@ class Program:
         self.process.kill()
         self.process.wait(TIMEOUT)
 
-    def end(self) -> str:
-        """Wait until it ends by itself, and well; return what it still said."""
-        said, _ = self.process.communicate(timeout=TIMEOUT)
-        assert self.process.returncode == 0
-        return said
+    def _read(self) -> bytes:
+        assert select.select([self.process.stdout], [], [], TIMEOUT)[0], "it says nothing"
+        data = os.read(self.process.stdout.fileno(), 1 << 16)
+        self._said += data
+        return data

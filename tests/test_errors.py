@@ -24,6 +24,8 @@ ARGUMENTS = {
     errors.StateError: ("it cannot",),
     errors.CheckpointError: ("storedImages", "it is no message"),
     errors.RecordError: ("layers/sha256-1/layer.pb", "it is no LayerRecord"),
+    errors.LeaseError: ("store/leases/1",),
+    errors.LocksUnsupportedError: ("store/locks/references",),
     errors.StoreClosedError: (),
     errors.NoSpaceError: ("store/staging/1", 2000, 1000),
     StoreError: ("something",),

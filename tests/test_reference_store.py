@@ -17,6 +17,8 @@ from pykka_imagestore import (
     ReferenceStore,
 )
 from pykka_imagestore._proto.docker_provisioner_pb2 import DockerProvisionerImages
+from pykka_imagestore._proto.journal_pb2 import JournalFrame
+from pykka_imagestore.core.journal import HEADER_BYTES, pack_header, parse_frame
 from pykka_imagestore.durable.disk import Disk
 from pykka_imagestore.runtime import collect
 
@@ -42,20 +44,46 @@ def test_a_put_image_is_there_again_after_a_restart(directory: Path) -> None:
     assert put == DockerImage("ubuntu:latest", (ONE, TWO), CONFIG)
 
 
-def test_the_checkpoint_is_written_before_the_future_is_ready(directory: Path) -> None:
+def test_a_change_is_in_the_journal_before_its_future_is_ready(directory: Path) -> None:
     with ReferenceStore.start(directory) as references:
         references.put("a", [ONE]).get(timeout=TIMEOUT)
 
-        data = (directory / "storedImages").read_bytes()
+        data = (directory / "storedImages.journal").read_bytes()
+        assert not (directory / "storedImages").exists()
 
+    frame = parse_frame(data, HEADER_BYTES)
+    assert frame is not None
+    assert [change.put.name for change in JournalFrame.FromString(frame.payload).changes] == ["a:latest"]
+    assert HEADER_BYTES + frame.size_bytes == len(data)
+
+
+def test_a_store_that_is_closed_leaves_a_checkpoint_and_an_empty_journal(directory: Path) -> None:
+    with ReferenceStore.start(directory) as references:
+        references.put("a", [ONE]).get(timeout=TIMEOUT)
+
+    data = (directory / "storedImages").read_bytes()
     assert struct.unpack("<I", data[:4])[0] == len(data) - 4
     assert [image.name for image in DockerProvisionerImages.FromString(data[4:]).images] == ["a:latest"]
+    assert (directory / "storedImages.journal").read_bytes() == pack_header(1)
 
 
-def test_puts_that_wait_together_share_a_checkpoint(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    renames: list[object] = []
-    rename = Path.rename
-    monkeypatch.setattr(Path, "rename", lambda self, target: renames.append(target) or rename(self, target))
+def test_a_journal_that_has_grown_is_compacted_while_the_store_is_open(
+    directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pykka_imagestore.durable.references.SMALL_JOURNAL_BYTES", 500)
+    with ReferenceStore.start(directory) as references:
+        for number in range(10):
+            references.put(f"image{number}", [ONE]).get(timeout=TIMEOUT)
+
+        assert len(references.list().get(timeout=TIMEOUT)) == 10
+        assert (directory / "storedImages").stat().st_size > 500
+        assert (directory / "storedImages.journal").stat().st_size < 1000
+
+
+def test_puts_that_wait_together_share_a_frame_and_a_sync(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    syncs: list[object] = []
+    sync_data = Disk.sync_data
+    monkeypatch.setattr(Disk, "sync_data", lambda self, file: syncs.append(file) or sync_data(self, file))
 
     with ReferenceStore.start(directory) as references:
         references.list().get(timeout=TIMEOUT)
@@ -63,17 +91,18 @@ def test_puts_that_wait_together_share_a_checkpoint(directory: Path, monkeypatch
         collect(puts).get(timeout=TIMEOUT)
 
         assert len(references.list().get(timeout=TIMEOUT)) == 200
-    assert len(renames) < 50
+    assert len(syncs) < 50
 
 
 def test_the_same_put_again_writes_nothing(directory: Path) -> None:
     with ReferenceStore.start(directory) as references:
         references.put("a", [ONE]).get(timeout=TIMEOUT)
-        before = os.stat(directory / "storedImages").st_ino
+        before = (directory / "storedImages.journal").read_bytes()
 
         references.put("docker.io/library/a:latest", [ONE]).get(timeout=TIMEOUT)
 
-        assert os.stat(directory / "storedImages").st_ino == before
+        assert (directory / "storedImages.journal").read_bytes() == before
+        assert not (directory / "storedImages").exists()
 
 
 def test_an_image_put_again_is_replaced(directory: Path) -> None:
@@ -141,20 +170,41 @@ def test_a_checkpoint_put_right_is_read_by_the_next_call(directory: Path) -> Non
         assert references.recover().get(timeout=TIMEOUT) == ()
 
 
-def test_a_checkpoint_that_cannot_be_written_leaves_the_old_one(directory: Path) -> None:
+@pytest.mark.parametrize("name", ["storedImages", "storedImages.journal"])
+def test_a_checkpoint_that_cannot_be_written_costs_nothing(
+    directory: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, name: str
+) -> None:
+    monkeypatch.setattr("pykka_imagestore.durable.references.SMALL_JOURNAL_BYTES", 100)
     with ReferenceStore.start(directory) as references:
         references.put("a", [ONE]).get(timeout=TIMEOUT)
-        (directory / "storedImages.new").mkdir()
+        (directory / f"{name}.new").mkdir()
 
-        with pytest.raises(OSError, match=r"storedImages\.new"):
+        references.put("b", [TWO]).get(timeout=TIMEOUT)
+        references.list().get(timeout=TIMEOUT)
+    with ReferenceStore.start(directory) as references:
+        assert [image.name for image in references.list().get(timeout=TIMEOUT)] == ["a:latest", "b:latest"]
+
+        references.put("c", [TWO]).get(timeout=TIMEOUT)
+        (directory / f"{name}.new").rmdir()
+    with ReferenceStore.start(directory) as references:
+        assert len(references.list().get(timeout=TIMEOUT)) == 3
+    assert "the journal grows, since no checkpoint could be written" in caplog.text
+
+
+def test_a_change_that_cannot_be_written_is_an_error_and_not_made(directory: Path) -> None:
+    with ReferenceStore.start(directory) as references:
+        references.list().get(timeout=TIMEOUT)
+        (directory / "storedImages.journal.new").mkdir()
+
+        with pytest.raises(OSError, match=r"storedImages\.journal\.new"):
             references.put("b", [TWO]).get(timeout=TIMEOUT)
         with pytest.raises(NotFoundError):
             references.get("b").get(timeout=TIMEOUT)
 
-        (directory / "storedImages.new").rmdir()
+        (directory / "storedImages.journal.new").rmdir()
         references.put("c", [TWO]).get(timeout=TIMEOUT)
     with ReferenceStore.start(directory) as references:
-        assert [image.name for image in references.list().get(timeout=TIMEOUT)] == ["a:latest", "c:latest"]
+        assert [image.name for image in references.list().get(timeout=TIMEOUT)] == ["c:latest"]
 
 
 def test_remove_forgets_an_image_for_good(directory: Path) -> None:
@@ -187,30 +237,102 @@ def test_close_makes_the_changes_asked_for_and_is_idempotent(directory: Path) ->
         assert len(reopened.list().get(timeout=TIMEOUT)) == 20
 
 
-def test_two_stores_that_write_at_once_never_tear_the_checkpoint(directory: Path) -> None:
+def test_two_stores_that_write_at_once_lose_nothing_and_see_each_others_images(directory: Path) -> None:
     with ReferenceStore.start(directory) as one, ReferenceStore.start(directory) as other:
-        puts = [references.put(f"image{number}", [ONE]) for number in range(50) for references in (one, other)]
+        stores = {"one": one, "other": other}
+        puts = [store.put(f"{name}{number}", [ONE]) for number in range(50) for name, store in stores.items()]
 
-        collect(puts).get(timeout=TIMEOUT)
+        images = collect(puts).get(timeout=TIMEOUT)
 
+        expected = tuple(sorted(images, key=lambda image: image.name))
+        assert one.list().get(timeout=TIMEOUT) == other.list().get(timeout=TIMEOUT) == expected
     with ReferenceStore.start(directory) as references:
-        assert references.list().get(timeout=TIMEOUT)
+        assert references.list().get(timeout=TIMEOUT) == expected
 
 
-def test_a_checkpoint_that_may_have_got_through_is_written_again(
+def test_a_store_whose_folders_another_one_fills_serves_that_at_once(directory: Path) -> None:
+    with ReferenceStore.start(directory) as one, ReferenceStore.start(directory) as other:
+        with pytest.raises(NotFoundError):
+            one.get("a").get(timeout=TIMEOUT)
+
+        put = other.put("a", [ONE]).get(timeout=TIMEOUT)
+
+        assert one.get("a").get(timeout=TIMEOUT) == put
+        assert one.remove("a").get(timeout=TIMEOUT) == put
+        with pytest.raises(NotFoundError):
+            other.get("a").get(timeout=TIMEOUT)
+
+
+def test_forget_removes_images_that_are_still_what_they_were(directory: Path) -> None:
+    with ReferenceStore.start(directory) as references:
+        for name in ("a", "b", "c"):
+            references.put(name, [ONE]).get(timeout=TIMEOUT)
+        listed = references.list().get(timeout=TIMEOUT)
+        references.put("b", [TWO]).get(timeout=TIMEOUT)
+        references.remove("c").get(timeout=TIMEOUT)
+
+        forgotten = references.forget(listed).get(timeout=TIMEOUT)
+
+        assert [image.name for image in forgotten] == ["a:latest"]
+        assert [image.name for image in references.list().get(timeout=TIMEOUT)] == ["b:latest"]
+
+
+def test_forget_takes_images_with_missing_layers_too(directory: Path) -> None:
+    with ReferenceStore.start(directory) as references:
+        references.put("a", [DiffID(f"sha256:{'9' * 64}")]).get(timeout=TIMEOUT)
+        (incomplete,) = references.list().get(timeout=TIMEOUT)
+
+        assert len(references.forget([incomplete]).get(timeout=TIMEOUT)) == 1
+
+        assert references.list().get(timeout=TIMEOUT) == ()
+
+
+def test_get_notes_the_use_and_list_does_not(directory: Path) -> None:
+    (directory / "configs").mkdir()
+    config = directory / "configs" / CONFIG.replace(":", "-")
+    config.touch()
+    with ReferenceStore.start(directory) as references:
+        references.put("a", [ONE], CONFIG).get(timeout=TIMEOUT)
+        os.utime(config, (1, 1))
+
+        references.list().get(timeout=TIMEOUT)
+        before = config.stat().st_mtime
+        references.get("a").get(timeout=TIMEOUT)
+
+        assert before == 1
+        assert config.stat().st_mtime > 1
+
+
+def test_a_change_whose_sync_fails_is_written_anew_with_all_others(
     directory: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with ReferenceStore.start(directory) as references:
         references.put("a", [ONE]).get(timeout=TIMEOUT)
         with monkeypatch.context() as broken:
+            broken.setattr(Disk, "sync_data", _fail)
             broken.setattr(Disk, "sync_folder", _fail)
             with pytest.raises(OSError, match="injected"):
                 references.remove("a").get(timeout=TIMEOUT)
 
+        references.put("b", [ONE]).get(timeout=TIMEOUT)
+
+        data = (directory / "storedImages").read_bytes()
+        assert [image.name for image in DockerProvisionerImages.FromString(data[4:]).images] == ["b:latest"]
+
+
+def test_a_name_that_may_not_have_got_through_is_synced_again(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with ReferenceStore.start(directory) as references:
+        references.list().get(timeout=TIMEOUT)
+        with monkeypatch.context() as broken:
+            broken.setattr(Disk, "sync_folder", _fail)
+            with pytest.raises(OSError, match="injected"):
+                references.put("a", [ONE]).get(timeout=TIMEOUT)
+        synced: list[Path] = []
+        monkeypatch.setattr(Disk, "sync_folder", lambda _, path: synced.append(path))
+
         references.put("a", [ONE]).get(timeout=TIMEOUT)
 
-    with ReferenceStore.start(directory) as references:
-        assert references.get("a").get(timeout=TIMEOUT).name == "a:latest"
+        assert synced == [directory]
 
 
 def _fail(*_: object) -> None:

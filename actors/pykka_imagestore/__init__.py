@@ -6,11 +6,13 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from pykka_imagestore.core.check import CheckProgress, CheckReport, Finding
     from pykka_imagestore.core.digest import DiffID, Digest
-    from pykka_imagestore.core.image import DockerImage, ImageInfo, Layer
+    from pykka_imagestore.core.image import DockerImage, ImageInfo, Layer, Recovery
     from pykka_imagestore.core.image_name import ImageName
     from pykka_imagestore.core.limits import Limits
     from pykka_imagestore.core.progress import LayerProgress, Progress
+    from pykka_imagestore.core.prune import ImageUsage, LayerUsage, Pruned, Usage
     from pykka_imagestore.errors import (
         AmbiguousImageError,
         ArchiveError,
@@ -21,7 +23,9 @@ if TYPE_CHECKING:
         InvalidInputError,
         InvalidNameError,
         LayerError,
+        LeaseError,
         LimitError,
+        LocksUnsupportedError,
         NoArchiveError,
         NoSpaceError,
         NotFoundError,
@@ -31,75 +35,98 @@ if TYPE_CHECKING:
         StoreError,
         UnsupportedArchiveError,
     )
+    from pykka_imagestore.image_lease import LeasedImage
     from pykka_imagestore.local_store import LocalStore, LocalStoreActor
     from pykka_imagestore.reference_store import ReferenceStore, ReferenceStoreActor
 
 __all__ = [
     "AmbiguousImageError",
     "ArchiveError",
+    "CheckProgress",
+    "CheckReport",
     "CheckpointError",
     "DiffID",
     "Digest",
     "DigestMismatchError",
     "DockerImage",
     "EscapingEntryError",
+    "Finding",
     "ImageIncompleteError",
     "ImageInfo",
     "ImageName",
+    "ImageUsage",
     "InvalidInputError",
     "InvalidNameError",
     "Layer",
     "LayerError",
     "LayerProgress",
+    "LayerUsage",
+    "LeaseError",
+    "LeasedImage",
     "LimitError",
     "Limits",
     "LocalStore",
     "LocalStoreActor",
+    "LocksUnsupportedError",
     "NoArchiveError",
     "NoSpaceError",
     "NotFoundError",
     "Progress",
+    "Pruned",
     "RecordError",
+    "Recovery",
     "ReferenceStore",
     "ReferenceStoreActor",
     "StateError",
     "StoreClosedError",
     "StoreError",
     "UnsupportedArchiveError",
+    "Usage",
 ]
 
 _HOMES = {
     "AmbiguousImageError": "errors",
     "ArchiveError": "errors",
+    "CheckProgress": "core.check",
+    "CheckReport": "core.check",
     "CheckpointError": "errors",
     "DiffID": "core.digest",
     "Digest": "core.digest",
     "DigestMismatchError": "errors",
     "DockerImage": "core.image",
     "EscapingEntryError": "errors",
+    "Finding": "core.check",
     "ImageIncompleteError": "errors",
     "ImageInfo": "core.image",
     "ImageName": "core.image_name",
+    "ImageUsage": "core.prune",
     "InvalidInputError": "errors",
     "InvalidNameError": "errors",
     "Layer": "core.image",
     "LayerError": "errors",
     "LayerProgress": "core.progress",
+    "LayerUsage": "core.prune",
+    "LeaseError": "errors",
+    "LeasedImage": "image_lease",
     "LimitError": "errors",
     "Limits": "core.limits",
     "LocalStore": "local_store",
     "LocalStoreActor": "local_store",
+    "LocksUnsupportedError": "errors",
     "NoArchiveError": "errors",
     "NoSpaceError": "errors",
     "NotFoundError": "errors",
     "Progress": "core.progress",
+    "Pruned": "core.prune",
     "RecordError": "errors",
+    "Recovery": "core.image",
     "ReferenceStore": "reference_store",
     "ReferenceStoreActor": "reference_store",
     "StateError": "errors",
     "StoreClosedError": "errors",
     "StoreError": "errors",
     "UnsupportedArchiveError": "errors",
+    "Usage": "core.prune",
 }
 
 

@@ -106,9 +106,8 @@ def test_nothing_is_attested_by_what_is_no_sound_frame(data):
     assert find_attested(data) == 0
 
 
-def test_frame_in_the_torn_part_of_another_is_found():
-    torn = pack_frame(Frame(1, 999, bytes(100)))[:30]
-
+@pytest.mark.parametrize("torn", [b"\xf5IMG", b"\xf5", b"\xf5IM", pack_frame(Frame(1, 999, bytes(100)))[:30]])
+def test_frame_in_the_torn_part_of_another_is_found(torn):
     assert find_attested(torn + SOUND) == 300
 
 

@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import gc
 import os
-import signal
 import threading
 from pathlib import Path
 
@@ -134,24 +133,6 @@ def test_forked_child_does_not_end_its_parents_lease(paths: StorePaths) -> None:
     assert needs(paths) == Needs(frozenset({ONE}))
     lease.release()
     assert os.listdir(paths.leases) == []
-
-
-def test_forked_child_that_lives_on_does_not_keep_its_parents_lease(paths: StorePaths) -> None:
-    lease = take_lease(paths, [ONE], None, "a test")
-    ours, theirs = os.pipe()
-    pid = os.fork()
-    if not pid:
-        os.write(theirs, b"1")
-        signal.pause()
-    os.read(ours, 1)
-
-    lease._lock.release()  # as the end of the process does
-
-    assert needs(paths) == Needs()
-    os.kill(pid, signal.SIGKILL)
-    os.waitpid(pid, 0)
-    os.close(ours)
-    os.close(theirs)
 
 
 @pytest.mark.parametrize("data", [b"\xff" * 9, b"\x0a\x7f", b"\x0a\x01\xff", b"\x12\x01\xff"])

@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+import contextlib
 import errno
 import fcntl
 import gc
 import os
 import signal
 import threading
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -166,44 +168,42 @@ def test_lock_does_not_reach_a_program_that_is_started(path: Path) -> None:
         assert is_free(path)
 
 
-def forked(work) -> tuple[int, int]:
-    """Fork a child that does some work, says so, and stays until it is killed; return its pid and what it says."""
+@contextlib.contextmanager
+def forked(work: Callable[[], object]) -> Iterator[bool]:
+    """Fork a child that does some work and then lives to the end of the block; lend whether the work returned true."""
     ours, theirs = os.pipe()
     pid = os.fork()
     if not pid:
         try:
-            os.close(ours)
             os.write(theirs, b"1" if work() else b"0")
-        finally:
             signal.pause()
-    os.close(theirs)
-    said = os.read(ours, 1)
-    os.close(ours)
-    return pid, int(said)
-
-
-def killed(pid: int) -> None:
-    os.kill(pid, signal.SIGKILL)
-    os.waitpid(pid, 0)
+        finally:
+            os._exit(1)
+    try:
+        yield os.read(ours, 1) == b"1"
+    finally:
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+        os.close(ours)
+        os.close(theirs)
 
 
 def test_forked_child_that_lives_on_does_not_keep_the_lock(path: Path) -> None:
     lock = acquire(path)
-    pid, is_held_in_child = forked(lock.is_held)
+    with forked(lock.is_held) as is_held_in_child:
+        before = is_free(path)
 
-    held = not is_free(path)
-    lock.release()
+        lock.release()
 
-    assert is_free(path)
-    killed(pid)
-    assert (is_held_in_child, held) == (0, True)
+        assert is_free(path)
+        assert (is_held_in_child, before) == (False, False)
 
 
 def test_forked_child_that_ends_does_not_end_the_lock(path: Path) -> None:
     lock = acquire(path)
-    pid, _ = forked(lambda: lock.release() or True)
 
-    killed(pid)
+    with forked(lock.release):
+        pass
 
     assert not is_free(path)
     lock.release()

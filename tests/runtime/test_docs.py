@@ -34,7 +34,7 @@ def test_the_page_names_a_test_of_the_row(row):
 
 def test_no_row_is_missing():
     assert set(ROWS.values()) == set(NAMED)
-    assert len(NAMED) == 41
+    assert len(NAMED) == 42
 
 
 def test_the_pages_example_runs(tmp_path):

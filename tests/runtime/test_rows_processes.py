@@ -17,6 +17,7 @@ import worker_functions as jobs
 from pykka_imagestore.runtime import (
     Actor,
     Future,
+    Mutex,
     PoolClosedError,
     Promise,
     WorkerPool,
@@ -394,3 +395,16 @@ def test_row_async_is_a_pool_with_threads_and_runs_functions_at_the_same_time():
         barrier.wait(10)
 
         assert sorted(both.get(timeout=10)) != []
+
+
+# Row "Mutex".
+def test_row_mutex_lets_one_in_at_a_time_and_lock_is_a_future():
+    mutex = Mutex()
+
+    first, second, third = (mutex.lock() for _ in range(3))
+
+    assert (first.is_ready(), second.is_pending(), third.is_pending()) == (True, True, True)
+    mutex.unlock()
+    assert (second.is_ready(), third.is_pending()) == (True, True)
+    mutex.unlock()
+    assert third.is_ready()

@@ -6,8 +6,8 @@ import re
 
 from pykka_imagestore.errors import InvalidInputError
 
-_SIZE = re.compile(r"(\d{1,18})(?:\.(\d{1,3}))?\s*([KMGTP]?)(i?B)?", re.IGNORECASE)
-_DURATION = re.compile(r"(\d{1,9})\s*([smhdw]?)", re.IGNORECASE)
+_SIZE = re.compile(r"([0-9]{1,18})(?:\.([0-9]{1,3}))?\s*([KMGTP]?)(i?B)?", re.IGNORECASE)
+_DURATION = re.compile(r"([0-9]{1,9})\s*([smhdw]?)", re.IGNORECASE)
 _SECONDS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
 _PREFIXES = "kmgtp"
 

@@ -1,0 +1,52 @@
+"""Two programs share a store: one puts, the other gets with a lease, and a prune leaves alone what is leased."""
+
+import hashlib
+import json
+import subprocess
+import sys
+import tarfile
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from pykka_imagestore import LocalStore
+
+OTHER_PROGRAM = """
+import sys
+from pykka_imagestore import LocalStore
+with LocalStore.start(sys.argv[1]) as store:
+    leased = store.get("app:1", lease=True).get(timeout=60)
+    print(f"The other program has {leased.image.name} with {len(leased.image.layers)} layer.", flush=True)
+    sys.stdin.readline()  # it works with the layers' files; the lease lasts until it ends, however it ends
+"""
+
+
+def docker_save(folder: Path, name: str) -> Path:
+    """Make an archive of an image with one layer, as docker save does."""
+    with tarfile.open(folder / "layer.tar", "w") as layer:
+        layer.add(__file__, f"srv/{name}.py")
+    diff_id = hashlib.sha256((folder / "layer.tar").read_bytes()).hexdigest()
+    (folder / "config.json").write_text(json.dumps({"rootfs": {"diff_ids": [f"sha256:{diff_id}"]}}))
+    (folder / "manifest.json").write_text(json.dumps([{"Config": "config.json", "Layers": ["layer.tar"]}]))
+    with tarfile.open(folder / f"{name}.tar", "w") as archive:
+        for member in ("manifest.json", "config.json", "layer.tar"):
+            archive.add(folder / member, member)
+    return folder / f"{name}.tar"
+
+
+with TemporaryDirectory(prefix="imagestore-demo-") as folder, LocalStore.start(Path(folder, "store")) as store:
+    for name in ("app", "unused"):
+        store.put(f"{name}:1", docker_save(Path(folder), name)).get(timeout=60)
+    command = [sys.executable, "-c", OTHER_PROGRAM, str(Path(folder, "store"))]
+    other = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    print(other.stdout.readline(), end="")
+
+    pruned = store.prune(budget_bytes=0).get(timeout=60)
+    print(f"A prune to nothing removed {[image.name for image in pruned.images]}: app:1 is leased.")
+
+    other.kill()
+    other.wait()
+    pruned = store.prune(budget_bytes=0).get(timeout=60)
+    print(
+        f"The other program was killed, and its lease went with it: {[image.name for image in pruned.images]} is gone."
+    )
+    store.swept().get(timeout=60)

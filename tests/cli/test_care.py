@@ -1,0 +1,201 @@
+"""The verbs that look after a store: prune, du, check and repair."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+from images import diff_id, docker_save, layer
+
+BASE, APP, OTHER = (layer({f"{name}/file": name.encode().ljust(30_000, b".")}) for name in ("base", "app", "other"))
+
+
+@pytest.fixture
+def stored(imagestore, tmp_path):
+    """Return a command line whose store has two images that share a layer; the first was used long ago."""
+    for name, layers in {"old:1": [BASE, APP], "new:1": [BASE, OTHER]}.items():
+        archive = docker_save(tmp_path / "archive.tar", {name: layers}, config={"Env": [f"N={name}"]})
+        assert imagestore("put", "--not-durable", archive).returncode == 0
+    for config in (imagestore.store / "configs").iterdir():
+        if b"old:1" in config.read_bytes():
+            os.utime(config, (1_000_000_000, 1_000_000_000))
+    return imagestore
+
+
+def layer_folder(store: Path, tar: bytes) -> Path:
+    return store / "layers" / diff_id(tar).replace(":", "-")
+
+
+def damage(store: Path, tar: bytes) -> None:
+    (file,) = [path for path in (layer_folder(store, tar) / "rootfs").rglob("*") if path.is_file()]
+    with file.open("r+b") as opened:
+        opened.write(b"X")
+
+
+def listed(imagestore) -> list[str]:
+    return [image["name"] for image in json.loads(imagestore("list", "--json").stdout)]
+
+
+# -- prune
+
+
+def test_prune_alone_removes_no_image(stored):
+    done = stored("prune")
+
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout == "freed 0 B in 0 layers; 120 KiB are left\n"
+    assert listed(stored) == ["new:1", "old:1"]
+
+
+def test_prune_removes_what_was_not_used_and_its_layers(stored):
+    done = stored("prune", "--unused-for", "7d")
+
+    assert done.stdout == "removed old:1\nfreed 40 KiB in 1 layers; 80 KiB are left\n"
+    assert listed(stored) == ["new:1"]
+    assert not layer_folder(stored.store, APP).exists()
+    assert layer_folder(stored.store, BASE).is_dir()
+    assert list((stored.store / "gc").iterdir()) == []
+
+
+def test_prune_to_a_budget_begins_with_the_least_recently_used(stored):
+    done = stored("prune", "--budget", "100K", "--json")
+
+    assert json.loads(done.stdout) == {
+        "images": ["old:1"],
+        "layers": [diff_id(APP)],
+        "freed_bytes": 40 << 10,
+        "kept_bytes": 80 << 10,
+    }
+
+
+def test_prune_keeps_what_it_is_told_to(stored):
+    done = stored("prune", "--budget", "0", "--keep", "docker.io/library/old:1")
+
+    assert done.stdout.startswith("removed new:1\n")
+    assert listed(stored) == ["old:1"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "word"),
+    [(("--budget", "much"), "'much' is no size"), (("--unused-for", "-1"), "-1"), (("--keep", "A B"), "'A B'")],
+)
+def test_prune_refuses_what_it_does_not_understand(stored, arguments, word):
+    done = stored("prune", *arguments)
+
+    assert done.returncode != 0
+    assert word in done.stderr
+    assert listed(stored) == ["new:1", "old:1"]
+
+
+@pytest.mark.parametrize("verb", ["prune", "du", "check", "repair"])
+def test_verb_without_a_store_says_so_and_makes_none(imagestore, verb):
+    done = imagestore(verb)
+
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "there is no image store" in done.stderr
+    assert not imagestore.store.exists()
+
+
+# -- du
+
+
+def test_du_tells_what_is_shared_and_what_is_not(stored):
+    lines = [line.split() for line in stored("du").stdout.splitlines()]
+
+    assert lines[0] == ["IMAGE", "SIZE", "OWN", "LAST", "USED"]
+    assert lines[1][:5] == ["new:1", "80", "KiB", "40", "KiB"]
+    assert lines[2] == ["old:1", "80", "KiB", "40", "KiB", "2001-09-09", "01:46:40+00:00"]
+    assert lines[3] == ["all", "layers", "120", "KiB"]
+
+
+def test_du_with_layers_tells_whose_they_are(stored):
+    lines = stored("du", "--layers").stdout.splitlines()
+
+    assert f"{diff_id(BASE)}  40 KiB  new:1, old:1" in [line.rstrip() for line in lines]
+
+
+def test_du_with_json_has_numbers(stored):
+    usage = json.loads(stored("du", "--json").stdout)
+
+    assert (usage["bytes"], usage["unused_bytes"]) == (120 << 10, 0)
+    assert usage["images"][1] == {
+        "name": "old:1",
+        "bytes": 80 << 10,
+        "own_bytes": 40 << 10,
+        "last_used": "2001-09-09 01:46:40+00:00",
+    }
+    assert {"diff_id": diff_id(BASE), "bytes": 40 << 10, "images": ["new:1", "old:1"]} in usage["layers"]
+
+
+def test_get_makes_an_image_used(stored):
+    stored("get", "old:1")
+
+    assert "2001" not in stored("du").stdout
+
+
+# -- check and repair
+
+
+@pytest.mark.parametrize("options", [(), ("--deep",)])
+def test_check_of_a_sound_store_finds_nothing_and_changes_nothing(stored, options):
+    before = sorted(str(path) for path in stored.store.rglob("*"))
+
+    done = stored("check", *options)
+
+    assert (done.returncode, done.stdout, done.stderr) == (0, "2 images, 3 layers, 2 configs: 0 faults\n", "")
+    assert sorted(str(path) for path in stored.store.rglob("*")) == before
+
+
+def test_quick_check_does_not_see_a_changed_byte_and_the_deep_one_does(stored):
+    damage(stored.store, APP)
+
+    quick, deep = stored("check"), stored("check", "--deep", "--json")
+
+    report = json.loads(deep.stdout)
+    assert (quick.returncode, deep.returncode) == (0, 1)
+    assert {(fault["kind"], fault["name"]) for fault in report["faults"]} == {
+        ("layer", diff_id(APP)),
+        ("image", "old:1"),
+    }
+    assert report["taken_out"] == []
+    assert "is damaged" in deep.stderr
+
+
+def test_repair_takes_out_what_is_damaged_and_a_put_brings_it_back(stored, tmp_path):
+    damage(stored.store, APP)
+
+    repaired = stored("repair", "--deep")
+
+    assert repaired.returncode == 1
+    assert f"took out {diff_id(APP)}\n" in repaired.stdout
+    assert not layer_folder(stored.store, APP).exists()
+    assert layer_folder(stored.store, BASE).is_dir()
+    assert stored("get", "old:1").returncode == 1
+    archive = docker_save(tmp_path / "again.tar", {"old:1": [BASE, APP]}, config={"Env": ["N=old:1"]})
+    assert stored("put", archive).returncode == 0
+    assert stored("check", "--deep").returncode == 0
+
+
+def test_damaged_config_is_found_and_repaired(stored, tmp_path):
+    config = next(path for path in (stored.store / "configs").iterdir() if b"old:1" in path.read_bytes())
+    config.write_bytes(b"{}")
+
+    repaired = stored("repair", "--json")
+
+    digest = config.name.replace("-", ":")
+    assert digest in json.loads(repaired.stdout)["taken_out"]
+    assert not config.exists()
+    assert "lacks its config" in stored("check").stdout
+    archive = docker_save(tmp_path / "again.tar", {"old:1": [BASE, APP]}, config={"Env": ["N=old:1"]})
+    assert stored("put", archive).returncode == 0
+    assert stored("check").returncode == 0
+
+
+def test_image_without_a_layer_is_a_fault_of_the_image(stored):
+    layer_folder(stored.store, OTHER).rename(stored.store.parent / "moved")
+
+    done = stored("check")
+
+    assert done.stdout.startswith(f"image new:1 lacks layer {diff_id(OTHER)}; put it again\n")
