@@ -31,6 +31,7 @@ class Spec:
         log: The file that it writes its log to.
         seed: Of all that is random.
         threads: So many make calls.
+        dawdles: Whether it waits now and then before a call of the disk.
     """
 
     directory: str
@@ -38,6 +39,7 @@ class Spec:
     log: str
     seed: str
     threads: int = 2
+    dawdles: bool = False
 
 
 @dataclass

@@ -25,12 +25,15 @@ Before = Callable[..., None]
 
 
 @contextlib.contextmanager
-def watched(before: Before) -> Iterator[None]:
-    """Call ``before`` with the name and the arguments of each call of every disk, before it; no two go on at once.
+def watched(before: Before, *, one_by_one: bool = True) -> Iterator[None]:
+    """Call ``before`` with the name and the arguments of each call of every disk, before it.
 
     What ``before`` raises, the call raises, and does nothing.
+
+    Args:
+        one_by_one: Let no two calls go on at once.
     """
-    lock = threading.Lock()
+    lock = threading.Lock() if one_by_one else contextlib.nullcontext()
 
     def watch(name: str) -> Callable[..., Any]:
         real = getattr(Disk, name)
