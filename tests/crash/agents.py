@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import select
 import signal
 import subprocess
 import sys
@@ -17,6 +18,7 @@ from agent import NAMES
 from history import History
 from script import settle_prune, stored
 
+TIMEOUT = 120
 AGENT = Path(__file__).with_name("agent.py")
 PYTHONPATH = [path for path in [os.environ.get("PYTHONPATH")] if path]
 
@@ -72,6 +74,7 @@ class Agent:
     def wait(self, word: str) -> None:
         """Wait until it says a word: ``ready`` once, ``done`` after each ``go``."""
         assert self.process.stdout is not None
+        assert select.select([self.process.stdout], [], [], TIMEOUT)[0], f"the agent does not say {word!r}"
         said = self.process.stdout.readline()
         assert said == f"{word}\n", f"the agent said {said!r} and not {word!r}"
 
