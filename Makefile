@@ -7,6 +7,7 @@
 #                       results become JSON in .venv/bench/
 #   FUZZ_SECONDS=20     how long `make fuzz` looks for bad inputs to each target; FUZZ_TARGETS names the targets, and
 #                       FUZZ_FLAGS holds more of libFuzzer's options
+#   ROUNDS=500          how often `make crash` kills a program that uses a store; as much more of all that is random
 
 PRINT_VERSION := import sys; sys.version_info >= (3, 11) or sys.exit(1); print("%d.%d" % sys.version_info[:2])
 ifndef PYTHON
@@ -22,6 +23,7 @@ PROTOS := $(wildcard proto/*.proto)
 BENCH := .venv/bench
 FUZZ_SECONDS ?= 20
 FUZZ_TARGETS ?= tar_reader extractor archive_index
+ROUNDS ?= 500
 
 # What is tested is what is installed: a PYTHONPATH of the caller's would put a source tree before it.
 unexport PYTHONPATH
@@ -30,7 +32,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 # Installations share the folder build/.
 .NOTPARALLEL:
 
-.PHONY: demo test lint types proto proto-check pytest coverage fuzz fuzz-tools bench clean
+.PHONY: demo test lint types proto proto-check pytest coverage crash fuzz fuzz-tools bench clean
 
 demo: $(DEMO)/installed
 	$(DEMO)/bin/python examples/quickstart.py $(ARCHIVE)
@@ -49,6 +51,10 @@ pytest: $(TEST)/installed
 
 coverage: PYTEST_FLAGS += --cov --cov-report=term-missing:skip-covered
 coverage: pytest
+
+crash: $(TEST)/installed
+	IMAGESTORE_CRASH_ROUNDS=$(ROUNDS) $(TEST)/bin/pytest --numprocesses=auto --quiet -o faulthandler_timeout=0 \
+		tests/crash $(PYTEST_FLAGS)
 
 # The files' names in the pool of descriptors, which all libraries share, begin with our package's name.
 PROTOC = $(TEST)/bin/python -m grpc_tools.protoc --proto_path=pykka_imagestore/_proto=proto \

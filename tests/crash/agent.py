@@ -8,6 +8,7 @@ SPEC is a file of JSON, see ``agents.Spec``. A line ``N`` on its input has each 
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import random
@@ -18,10 +19,9 @@ import traceback
 from pathlib import Path
 from typing import Any
 
-sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parent.parent)]
-
 from gallery import Gallery
 from invariants import TIMEOUT, Violation, image_layers, require_whole
+from seam import watched
 
 from pykka_imagestore import ImageIncompleteError, LocalStore, NotFoundError
 from pykka_imagestore.image_lease import LeasedImage
@@ -126,6 +126,12 @@ class User:
                 raise Violation(f"while {lease.image.name} is leased: {error}") from error
 
 
+def dawdle(*_: object) -> None:
+    """Wait a little, now and then, before a call of the disk: others find more between two of them."""
+    if random.random() < 0.3:
+        time.sleep(random.uniform(0, 0.015))
+
+
 def main() -> None:
     spec = json.loads(Path(sys.argv[1]).read_text())
     directory, gallery, log = Path(spec["directory"]), Gallery.load(Path(spec["gallery"])), Log(spec["log"])
@@ -133,7 +139,8 @@ def main() -> None:
     for ready in [pool.run(remove_tree, str(directory / "nothing")) for _ in range(pool.workers)]:
         ready.get(timeout=TIMEOUT)  # a kill is to find workers at work, and not starting
     print("ready", flush=True)
-    with LocalStore.start(directory, pool=pool) as store:
+    slowed = watched(dawdle, one_by_one=False) if spec["dawdles"] else contextlib.nullcontext()
+    with slowed, LocalStore.start(directory, pool=pool) as store:
         users = [User(store, directory, gallery, log, f"{spec['seed']}-{n}") for n in range(spec["threads"])]
         for line in sys.stdin:
             threads = [threading.Thread(target=user.make_calls, args=[int(line)]) for user in users]

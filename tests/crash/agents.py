@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import select
 import signal
 import subprocess
 import sys
 import time
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 from agent import NAMES
 from history import History
 from script import settle_prune, stored
 
+TIMEOUT = 120
 AGENT = Path(__file__).with_name("agent.py")
+PYTHONPATH = [path for path in [os.environ.get("PYTHONPATH")] if path]
 
 
 @dataclass(frozen=True)
@@ -28,6 +33,7 @@ class Spec:
         log: The file that it writes its log to.
         seed: Of all that is random.
         threads: So many make calls.
+        dawdles: Whether it waits now and then before a call of the disk.
     """
 
     directory: str
@@ -35,6 +41,7 @@ class Spec:
     log: str
     seed: str
     threads: int = 2
+    dawdles: bool = False
 
 
 @dataclass
@@ -51,6 +58,7 @@ class Agent:
         spec.write_text(json.dumps(asdict(self.spec)))
         self.process = subprocess.Popen(
             [sys.executable, "-W", "error", AGENT, spec],
+            env={**os.environ, "PYTHONPATH": os.pathsep.join([str(AGENT.parent.parent), *PYTHONPATH])},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -66,6 +74,7 @@ class Agent:
     def wait(self, word: str) -> None:
         """Wait until it says a word: ``ready`` once, ``done`` after each ``go``."""
         assert self.process.stdout is not None
+        assert select.select([self.process.stdout], [], [], TIMEOUT)[0], f"the agent does not say {word!r}"
         said = self.process.stdout.readline()
         assert said == f"{word}\n", f"the agent said {said!r} and not {word!r}"
 
@@ -118,7 +127,7 @@ class Agent:
                 call.answered({"failed": True}, history, time.monotonic())
             self._open_calls.clear()
 
-    def _read(self, line: dict[str, object], history: History) -> None:
+    def _read(self, line: dict[str, Any], history: History) -> None:
         assert "violation" not in line, f"agent {self.spec.seed}: {line['violation']}\n{line['trace']}"
         if "what" in line:
             self._open_calls[line["call"]] = _Call.begun(line, history)
@@ -129,10 +138,8 @@ class Agent:
         self.process.wait(timeout=60)
         for pipe in (self.process.stdin, self.process.stdout):
             if pipe is not None:
-                try:
+                with contextlib.suppress(BrokenPipeError):
                     pipe.close()
-                except BrokenPipeError:
-                    pass
 
     def _session(self) -> list[tuple[int, str]]:
         """Return the processes of its session that live, beside itself: id and name."""
@@ -159,7 +166,7 @@ class _Call:
     writes: dict[str, int]
 
     @classmethod
-    def begun(cls, line: dict, history: History) -> _Call:
+    def begun(cls, line: dict[str, Any], history: History) -> _Call:
         start = line["time"]
         match line["what"]:
             case "put":
@@ -173,7 +180,7 @@ class _Call:
         writes = {name: history.begin(name, value, start) for name, value in values.items()}
         return cls(line["what"], stored(line.get("name", "none")), start, writes)
 
-    def answered(self, answer: dict, history: History, at: float) -> None:
+    def answered(self, answer: dict[str, Any], history: History, at: float) -> None:
         assert "incomplete" not in answer, f"{self.what} of {self.name}: {answer['incomplete']}"
         if self.what == "prune":
             settle_prune(history, self.writes, set(answer["gone"]) if "gone" in answer else None, at)

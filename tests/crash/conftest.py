@@ -44,8 +44,8 @@ def new_agent(gallery: Gallery, tmp_path: Path, draw: random.Random) -> Iterator
 
     def start() -> Agent:
         log = tmp_path / f"agent-{len(agents)}"
-        spec = Spec(str(tmp_path / "store"), str(saved), str(log), str(draw.getrandbits(32)))
-        agents.append(Agent(spec))
+        seed, dawdles = str(draw.getrandbits(32)), draw.random() < 0.5
+        agents.append(Agent(Spec(str(tmp_path / "store"), str(saved), str(log), seed, dawdles=dawdles)))
         return agents[-1]
 
     yield start

@@ -1,4 +1,4 @@
-"""A small ext4 of its own, on a loop device, and copies of what has reached the device: what a power cut would leave."""
+"""A small ext4 on a loop device, and copies of what has reached the device: what a power cut would leave."""
 
 from __future__ import annotations
 
@@ -80,8 +80,8 @@ def why_not(directory: Path) -> str | None:
         with new_device(directory):
             return None
     except (subprocess.CalledProcessError, FileNotFoundError) as error:
-        said = getattr(error, "stderr", None) or error
-        return f"needs an ext4 on a loop device, which cannot be had here: {said}".strip()
+        said = str(getattr(error, "stderr", None) or error).splitlines()[0]
+        return f"needs an ext4 on a loop device, which cannot be had here: {said}"
 
 
 def _run(*command: str | Path) -> str:

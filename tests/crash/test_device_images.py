@@ -73,7 +73,7 @@ def whole_life(script: Script, album: Album) -> None:
         lambda: script.put_all(("app:2", "beta"), ("app:3", "delta")),
         lambda: script.put("app:1", "gamma"),
         lambda: script.remove("app:2"),
-        lambda: script.prune(),
+        script.prune,
         lambda: script.put("app:2", "beta"),
         lambda: script.prune(keep=["app:2"], budget_bytes=0),
     ]
@@ -85,7 +85,7 @@ def whole_life(script: Script, album: Album) -> None:
 @contextlib.contextmanager
 def without(call: str) -> Iterator[None]:
     """Have a call of the disk do nothing."""
-    with patch.object(Disk, call, lambda disk, path: None):
+    with patch.object(Disk, call, lambda *_: None):
         yield
 
 
