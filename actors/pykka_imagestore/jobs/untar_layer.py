@@ -31,6 +31,7 @@ from pykka_imagestore.jobs.tree import FOLDER_FLAGS, remove_tree
 from pykka_imagestore.runtime.worker import raise_if_discarded, report
 
 REPORT_INTERVAL = 0.1  # seconds
+_FIRST_REPORT = 0.02  # seconds: upon it, help is called for
 
 
 @dataclass(frozen=True, slots=True)
@@ -276,7 +277,7 @@ class _Ticker:
         self._outcome = outcome
         self._helpers = helpers
         self._behind = behind
-        self._next = 0.0
+        self._next = time.monotonic() + _FIRST_REPORT
 
     def tick(self) -> None:
         raise_if_discarded()
