@@ -209,7 +209,8 @@ class Helpers:
         head += parent + name
         if hand.position + len(head) + entry.size > hand.end or hand.in_piece == _PIECE_FILES or hand is not self._hand:
             self._send()
-            self._begin(hand)
+            if not self._begin(hand):
+                return False
         hand.files.append((path, entry.index, entry.name))
         hand.in_piece += 1
         self.pending.add(path)
@@ -240,20 +241,23 @@ class Helpers:
     def _choose_maker(self) -> _Hand | None:
         """Return who is to make a folder's files: the helper with the least to do, or the leader if all have enough.
 
-        A folder's files have one maker: two at once wait for each other, and long, since the kernel locks the folder
-        for each file. So the leader rather waits for the helper.
+        A folder's files have one maker: two at once wait for each other, since the kernel locks the folder for each
+        file. But a folder of very many fills the helper's hands, and then to wait for that would take longer.
         """
         self._collect(block=False)
         hand = min(self._hands, key=lambda hand: len(hand.sent))
         return hand if len(hand.sent) < _PIECES - 1 else None
 
-    def _begin(self, hand: _Hand) -> None:
-        while not hand.free:
-            self._collect(block=True)
+    def _begin(self, hand: _Hand) -> bool:
+        if not hand.free:
+            self._collect(block=False)
+            if not hand.free:
+                return False
         hand.start = hand.position = hand.free.pop()
         hand.end = hand.start + _PIECE_BYTES
         hand.in_piece = 0
         self._hand = hand
+        return True
 
     def _send(self) -> None:
         """Hand the piece on that is being filled, if there is one."""
