@@ -3,8 +3,9 @@
 The worker that unpacks the layer, the leader, alone reads, inflates, hashes and parses it, and alone decides what each
 entry means. What takes most of the time, making files, needs no decision once it is clear that nothing stands in the
 way: such files, attributes and bodies, it writes into shared memory, piece by piece, and reads on while helpers make
-them. A large file it makes itself: to copy its body for somebody else takes about as long as to write it. A file that was handed on and is not made yet is *pending*; before an entry touches one, the leader waits. So
-the layer becomes what it would have become in the hands of one.
+them. A large file it makes itself: to copy its body for somebody else takes about as long as to write it. A file that
+was handed on and is not made yet is *pending*; before an entry touches one, the leader waits. So the layer becomes what
+it would have become in the hands of one.
 
 A helper has nothing but the memory and the descriptor of the root folder, both passed through a socket in the
 layer's staging folder. It ends when the leader closes the socket, or dies. If a helper dies, so does the attempt.
