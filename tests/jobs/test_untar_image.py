@@ -4,6 +4,7 @@ import gzip
 import hashlib
 import json
 import lzma
+import random
 from pathlib import Path
 
 import pytest
@@ -205,3 +206,24 @@ def test_sandbox_is_told_what_was_found_or_what_was_wrong(tmp_path):
 def test_archive_that_is_not_there_is_an_error_of_the_system(tmp_path):
     with pytest.raises(FileNotFoundError):
         untar_image(UntarImage(str(tmp_path / "none.tar"), str(tmp_path / "inflated.tar")))
+
+
+@pytest.mark.parametrize("compress", [gzip.compress, lzma.compress])
+def test_compressed_layers_are_estimated_from_their_beginning(index, compress):
+    small_files = layer({f"f{number}": random.Random(number).randbytes(500) for number in range(2000)})
+    config = json.dumps({"rootfs": {"diff_ids": [diff_id(small_files)]}}).encode()
+
+    found = index(manifest("s.tar"), tars.file(b"config.json", config), tars.file(b"s.tar", compress(small_files)))
+
+    (small,) = found.images[0].layers
+    assert 1500 < small.entries_estimate < 2500
+    assert 0.8 < small.inflated_estimate / len(small_files) < 1.2
+
+
+def test_damaged_layer_is_estimated_and_refused_later(index):
+    damaged = gzip.compress(BASE)[:20] + bytes(100)
+    config = json.dumps({"rootfs": {"diff_ids": [diff_id(BASE)]}}).encode()
+
+    found = index(manifest("d.tar"), tars.file(b"config.json", config), tars.file(b"d.tar", damaged))
+
+    assert found.images[0].layers[0].cost < 100_000

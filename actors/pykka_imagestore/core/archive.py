@@ -24,6 +24,7 @@ class Extent:
         entries_estimate: How many entries there may be, from a sample.
         digest: What the bytes must be, as they lie there; None if nobody says.
         absence: Why the archive names it and does not hold it, as the rest of a sentence; empty if it does.
+        inflated_estimate: How many bytes it may become, from a sample; 0 if it is not compressed, or nobody knows.
     """
 
     path: str
@@ -33,16 +34,17 @@ class Extent:
     entries_estimate: int = 0
     digest: Digest | None = None
     absence: str = ""
+    inflated_estimate: int = 0
 
     @property
     def cost(self) -> int:
         """How long it takes to unpack, in bytes: making a file takes as long as writing that many."""
-        return self.size + _BYTES_PER_ENTRY * self.entries_estimate
+        return self.size + self.inflated_estimate + _BYTES_PER_ENTRY * self.entries_estimate
 
     @property
     def least_bytes(self) -> int:
         """What it takes unpacked, at least: what is plain takes this much or a little more, what is compressed more."""
-        return max(0, self.size - self.entries_estimate * _HEADER_BYTES)
+        return self.size if self.inflated_estimate else max(0, self.size - self.entries_estimate * _HEADER_BYTES)
 
 
 class MemberReader(Protocol):

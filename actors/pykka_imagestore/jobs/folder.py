@@ -13,7 +13,8 @@ import stat
 from pykka_imagestore.core.archive import Extent
 from pykka_imagestore.core.tar import TarError, clean_path
 from pykka_imagestore.errors import ArchiveError, shown
-from pykka_imagestore.jobs.members import JsonBudget, estimate_entries
+from pykka_imagestore.jobs.estimates import estimated
+from pykka_imagestore.jobs.members import JsonBudget
 
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
@@ -77,11 +78,11 @@ class FolderMembers:
         finally:
             os.close(file)
 
-    def estimate_entries(self, layer: Extent) -> int:
-        """Estimate a layer's entries."""
+    def estimated(self, layer: Extent) -> Extent:
+        """Return a layer with its estimates."""
         file = self._open(layer.name)
         try:
-            return estimate_entries(file, 0, layer.size)
+            return estimated(layer, file)
         finally:
             os.close(file)
 

@@ -3,8 +3,9 @@
 The worker that unpacks the layer, the leader, alone reads, inflates, hashes and parses it, and alone decides what each
 entry means. What takes most of the time, making files, needs no decision once it is clear that nothing stands in the
 way: such files, attributes and bodies, it writes into shared memory, piece by piece, and reads on while helpers make
-them. A file that was handed on and is not made yet is *pending*; before an entry touches one, the leader waits. So
-the layer becomes what it would have become in the hands of one.
+them. A large file it makes itself: to copy its body for somebody else takes about as long as to write it. A file that
+was handed on and is not made yet is *pending*; before an entry touches one, the leader waits. So the layer becomes what
+it would have become in the hands of one.
 
 A helper has nothing but the memory and the descriptor of the root folder, both passed through a socket in the
 layer's staging folder. It ends when the leader closes the socket, or dies. If a helper dies, so does the attempt.
@@ -43,8 +44,9 @@ _LONGEST_NAME = 255  # bytes; no file system here takes more, and the leader say
 _MAX_OPEN_FOLDERS = 128
 _ACK_BYTES = 64 << 10
 # A file: lengths of its folder's path and of its name, mode, owner, time, bytes of its body. Folder, name and body
-# follow, the body through as many pieces as it takes.
-_FILE = struct.Struct("=HHIIIqQ")
+# follow.
+_FILE = struct.Struct("=HHIIIqI")
+_LARGEST_BODY = 64 << 10
 _PIECE = struct.Struct("=III")  # where in the memory it begins, its bytes, and how often folders were forgotten
 
 
@@ -199,7 +201,7 @@ class Helpers:
             self._parent = parent
             self._maker = self._choose_maker()
         hand = self._maker
-        if hand is None or len(parent) > _LONGEST_PARENT or len(name) > _LONGEST_NAME:
+        if hand is None or len(parent) > _LONGEST_PARENT or len(name) > _LONGEST_NAME or entry.size > _LARGEST_BODY:
             return False
         try:
             head = _FILE.pack(len(parent), len(name), entry.mode, entry.uid, entry.gid, entry.mtime_ns, entry.size)
@@ -208,15 +210,15 @@ class Helpers:
         head += parent + name
         if hand.position + len(head) + entry.size > hand.end or hand.in_piece == _PIECE_FILES or hand is not self._hand:
             self._send()
-            self._begin(hand)
+            if not self._begin(hand):
+                return False
         hand.files.append((path, entry.index, entry.name))
         hand.in_piece += 1
         self.pending.add(path)
-        if hand.position + len(head) + entry.size <= hand.end:
-            self._write(hand, head + stream.read_body(entry.size))
-        else:
-            self._write(hand, head)
-            self._write_body(hand, entry.size, stream)
+        data = head + stream.read_body(entry.size)
+        start = hand.position
+        hand.position = start + len(data)
+        self._memory[start : hand.position] = data
         return True
 
     def wait(self) -> None:
@@ -240,35 +242,23 @@ class Helpers:
     def _choose_maker(self) -> _Hand | None:
         """Return who is to make a folder's files: the helper with the least to do, or the leader if all have enough.
 
-        A folder's files have one maker: two at once wait for each other, and long, since the kernel locks the folder
-        for each file. So the leader rather waits for the helper.
+        A folder's files have one maker: two at once wait for each other, since the kernel locks the folder for each
+        file. But a folder of very many fills the helper's hands, and then to wait for that would take longer.
         """
         self._collect(block=False)
         hand = min(self._hands, key=lambda hand: len(hand.sent))
         return hand if len(hand.sent) < _PIECES - 1 else None
 
-    def _begin(self, hand: _Hand) -> None:
-        while not hand.free:
-            self._collect(block=True)
+    def _begin(self, hand: _Hand) -> bool:
+        if not hand.free:
+            self._collect(block=False)
+            if not hand.free:
+                return False
         hand.start = hand.position = hand.free.pop()
         hand.end = hand.start + _PIECE_BYTES
         hand.in_piece = 0
         self._hand = hand
-
-    def _write(self, hand: _Hand, data: bytes) -> None:
-        start = hand.position
-        hand.position = start + len(data)
-        self._memory[start : hand.position] = data
-
-    def _write_body(self, hand: _Hand, size: int, stream: LayerStream) -> None:
-        """Hand a body on that one piece cannot hold."""
-        while size:
-            if hand.position == hand.end:
-                self._send()
-                self._begin(hand)
-            step = min(size, hand.end - hand.position)
-            self._write(hand, stream.read_body(step))
-            size -= step
+        return True
 
     def _send(self) -> None:
         """Hand the piece on that is being filled, if there is one."""
@@ -384,7 +374,10 @@ class _Helper:
             self._put_aside(folder, name)
             file = self._attributes.create_file(entry, folder, name)
         try:
-            self._write_body(file, size)
+            start = self._position
+            self._position += size
+            while start < self._position:
+                start += os.write(file, self._view[start : self._position])
             self._attributes.finish_file(entry, parent, name, file)
         finally:
             os.close(file)
@@ -397,16 +390,6 @@ class _Helper:
         aside = WHITEOUT_META_PREFIX + os.urandom(8).hex().encode()  # which no entry can have
         os.rename(name, aside, src_dir_fd=folder, dst_dir_fd=self._root)
         self._replaced.append((self._files, aside))
-
-    def _write_body(self, file: int, size: int) -> None:
-        while size:
-            if self._position == self._end:
-                self._acknowledge(None)
-                if not self._next_piece():
-                    raise ConnectionAbortedError
-            step = os.write(file, self._view[self._position : min(self._position + size, self._end)])
-            self._position += step
-            size -= step
 
     def _folder(self, path: bytes) -> int:
         folder = self._folders.get(path)

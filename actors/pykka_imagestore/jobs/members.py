@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from pykka_imagestore.core.archive import Extent
-from pykka_imagestore.core.tar import BLOCK, FILE, HARD_LINK, SYMLINK, TarError, clean_path, read_entries
+from pykka_imagestore.core.tar import FILE, HARD_LINK, SYMLINK, TarError, clean_path, read_entries
 from pykka_imagestore.errors import ArchiveError, UnsupportedArchiveError, shown
+from pykka_imagestore.jobs.estimates import estimated
 
 MAX_MEMBERS = 100_000
 MAX_JSON_BYTES = 4 << 20
 MAX_ALL_JSON_BYTES = 64 << 20  # a manifest may name one large config a thousand times
 _MAX_LINKS = 8
-_MAGIC_OFFSET = 257  # of "ustar" in a header
-_SAMPLES, _SAMPLE_BYTES = 64, 16 << 10
 
 
 class JsonBudget:
@@ -38,18 +37,6 @@ class JsonBudget:
             raise ArchiveError(self._archive, f"its JSON has more than {MAX_ALL_JSON_BYTES} bytes")
 
 
-def estimate_entries(file: int, start: int, size: int) -> int:
-    """Estimate a layer's entries by what share of some of its blocks are headers; a compressed one shows none."""
-    step = max(_SAMPLE_BYTES, size // _SAMPLES // BLOCK * BLOCK)
-    blocks = headers = 0
-    for offset in range(0, size, step):
-        sample = os.pread(file, min(_SAMPLE_BYTES, size - offset), start + offset)
-        magics = [sample[block : block + 5] for block in range(_MAGIC_OFFSET, len(sample), BLOCK)]
-        blocks += len(magics)
-        headers += magics.count(b"ustar")
-    return size // BLOCK * headers // max(1, blocks)
-
-
 @dataclass(frozen=True, slots=True)
 class _Member:
     offset: int
@@ -65,7 +52,7 @@ class Members:
         self._path = path
         self._file = file
         self._members: dict[bytes, _Member] = {}
-        self._estimates: dict[tuple[int, int], int] = {}
+        self._estimates: dict[tuple[int, int], tuple[int, int]] = {}
         self._budget = JsonBudget(archive)
         try:
             self._read_headers(_Seeker(file))
@@ -113,12 +100,14 @@ class Members:
         self._budget.spend(extent)
         return os.pread(self._file, extent.size, extent.offset)
 
-    def estimate_entries(self, layer: Extent) -> int:
-        """Estimate a layer's entries; one that has many names is looked at once."""
+    def estimated(self, layer: Extent) -> Extent:
+        """Return a layer with its estimates; one that has many names is looked at once."""
         key = layer.offset, layer.size
         if key not in self._estimates:
-            self._estimates[key] = estimate_entries(self._file, *key)
-        return self._estimates[key]
+            found = estimated(layer, self._file)
+            self._estimates[key] = found.entries_estimate, found.inflated_estimate
+        entries, inflated = self._estimates[key]
+        return replace(layer, entries_estimate=entries, inflated_estimate=inflated)
 
     def _read_headers(self, source: _Seeker) -> None:
         for entry in read_entries(source):

@@ -21,6 +21,7 @@ from pykka_imagestore.core.archive import Extent
 from pykka_imagestore.core.digest import DiffID, Digest, digest_of, hasher
 from pykka_imagestore.core.limits import DEFAULT_LIMITS
 from pykka_imagestore.core.tar import OverLimitError, TarError
+from pykka_imagestore.jobs.behind import Behind
 
 if sys.version_info >= (3, 14):
     from compression import zstd
@@ -50,16 +51,20 @@ class Readable(Protocol):
 class ExtentFile(io.RawIOBase):
     """An extent of a file as a file of its own. ``position`` counts the bytes read.
 
+    Takes a block at a time from the file, since some inflaters read in small steps.
+
     Args:
         descriptor: The open file.
         extent: Which part of it.
-        computed: Computes the digest of what is read; None if nobody asks.
+        on_block: Called with each block.
     """
 
-    def __init__(self, descriptor: int, extent: Extent, computed: hashlib._Hash | None = None) -> None:
+    def __init__(self, descriptor: int, extent: Extent, on_block: Callable[[bytes], object] | None = None) -> None:
         self._descriptor = descriptor
-        self._offset, self._size = extent.offset, extent.size
-        self._computed = computed
+        self._offset, self._left = extent.offset, extent.size
+        self._on_block = on_block
+        self._block = b""
+        self._start = 0
         self.position = 0
 
     def readable(self) -> bool:
@@ -67,12 +72,14 @@ class ExtentFile(io.RawIOBase):
         return True
 
     def read(self, size: int = -1) -> bytes:
-        """Read the next bytes of the extent, by default all."""
-        left = self._size - self.position
-        data = os.pread(self._descriptor, left if size < 0 else min(size, left), self._offset + self.position)
+        """Read the next bytes of the extent, a block's at most; by default all."""
+        if size < 0:
+            return self.readall()
+        if self._start == len(self._block):
+            self._take_block()
+        data = self._block[self._start : self._start + size]
+        self._start += len(data)
         self.position += len(data)
-        if self._computed is not None:
-            self._computed.update(data)
         return data
 
     def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
@@ -80,6 +87,14 @@ class ExtentFile(io.RawIOBase):
         data = self.read(len(buffer))
         buffer[: len(data)] = data
         return len(data)
+
+    def _take_block(self) -> None:
+        self._block = os.pread(self._descriptor, min(BLOCK_BYTES, self._left), self._offset)
+        self._start = 0
+        self._offset += len(self._block)
+        self._left -= len(self._block)
+        if self._on_block is not None:
+            self._on_block(self._block)
 
 
 def is_compressed(magic: bytes) -> bool:
@@ -179,6 +194,7 @@ class LayerStream:
         decoder_bytes: As for ``inflate``.
         keep: Called with the bytes that are no file's body, all that pass ``take``, ``skip`` and ``drain``, about a
             block at a time; with the last ones by ``drain``.
+        behind: Does the hashing, and calls ``keep``.
     """
 
     def __init__(
@@ -188,12 +204,14 @@ class LayerStream:
         on_block: Callable[[], object],
         decoder_bytes: int = DEFAULT_LIMITS.decoder_bytes,
         keep: Callable[[bytes], object] | None = None,
+        behind: Behind | None = None,
     ) -> None:
+        self._behind = Behind() if behind is None else behind
         magic = os.pread(descriptor, min(MAGIC_BYTES, extent.size), extent.offset)
         # What is not compressed is hashed once.
         self._is_plain_sha256 = not is_compressed(magic) and (extent.digest or "").startswith("sha256:")
         self._blob = None if extent.digest is None or self._is_plain_sha256 else hasher(extent.digest)
-        self._file = ExtentFile(descriptor, extent, self._blob)
+        self._file = ExtentFile(descriptor, extent, None if self._blob is None else self._hash_stored)
         self._source = inflate(self._file, magic, decoder_bytes)
         self._on_block = on_block
         self._hash = hashlib.sha256()
@@ -210,6 +228,7 @@ class LayerStream:
 
     def diff_id(self) -> DiffID:
         """Return the digest of what was read so far."""
+        self._behind.settle()
         return DiffID(f"sha256:{self._hash.hexdigest()}")
 
     def blob_digest(self) -> Digest | None:
@@ -221,6 +240,7 @@ class LayerStream:
             return None
         while self._file.read(BLOCK_BYTES):
             self._on_block()
+        self._behind.settle()
         return digest_of(self._blob)
 
     def take(self, size: int) -> bytes:
@@ -281,13 +301,17 @@ class LayerStream:
             size -= len(part)
         return b"".join(parts)
 
+    def _hash_stored(self, data: bytes) -> None:
+        if self._blob is not None:
+            self._behind.do(self._blob.update, data)
+
     def _fill(self) -> bool:
         if self._keep is not None:
-            self._keep(b"".join(self._kept))
+            self._behind.do(self._keep, b"".join(self._kept))
         self._kept.clear()
         self._block = read_some(self._source, BLOCK_BYTES)
         self._start, self._end = 0, len(self._block)
-        self._hash.update(self._block)
+        self._behind.do(self._hash.update, self._block)
         self.size_bytes += self._end
         self._on_block()
         return self._end > 0

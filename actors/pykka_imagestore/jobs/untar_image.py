@@ -127,8 +127,4 @@ def _wanted(platform: Platform | None) -> WantedPlatform:
 
 
 def _with_estimates(members: Members | FolderMembers, image: ArchivedImage) -> ArchivedImage:
-    layers = (
-        layer if layer.absence else replace(layer, entries_estimate=members.estimate_entries(layer))
-        for layer in image.layers
-    )
-    return replace(image, layers=tuple(layers))
+    return replace(image, layers=tuple(layer if layer.absence else members.estimated(layer) for layer in image.layers))

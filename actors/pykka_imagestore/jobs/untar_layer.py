@@ -18,6 +18,7 @@ from pykka_imagestore.core.paths import RECORD, REPLACED, ROOTFS, TAR_SPLIT
 from pykka_imagestore.core.tar import EscapeError, OverLimitError, TarError, read_entries
 from pykka_imagestore.errors import DigestMismatchError, EscapingEntryError, LayerError, LimitError, NoSpaceError
 from pykka_imagestore.jobs.attributes import Outcome
+from pykka_imagestore.jobs.behind import Behind
 from pykka_imagestore.jobs.extractor import Extractor
 from pykka_imagestore.jobs.folder import open_extent
 from pykka_imagestore.jobs.guard import Guard, free_bytes, require_space
@@ -30,6 +31,7 @@ from pykka_imagestore.jobs.tree import FOLDER_FLAGS, remove_tree
 from pykka_imagestore.runtime.worker import raise_if_discarded, report
 
 REPORT_INTERVAL = 0.1  # seconds
+_FIRST_REPORT = 0.02  # seconds: upon it, help is called for
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,10 +139,11 @@ def unpack(
         closing(Replaced(None if beside is None else beside / REPLACED, outcome)) as replaced,
         _helped(helpers_at, root, outcome, replaced) as helpers,
         nullcontext() if beside is None else TarSplitWriter(beside / TAR_SPLIT) as split,
+        Behind() as behind,
     ):
-        ticker = _Ticker(Guard(limits, str(rootfs)), outcome, helpers)
+        ticker = _Ticker(Guard(limits, str(rootfs)), outcome, helpers, behind)
         keep = None if split is None else split.write
-        stream = ticker.stream = LayerStream(file, layer, ticker.tick, limits.decoder_bytes, keep)
+        stream = ticker.stream = LayerStream(file, layer, ticker.tick, limits.decoder_bytes, keep, behind)
         extractor = Extractor(root, outcome, limits, helpers, replaced)
         try:
             _extract_all(layer, stream, extractor, limits)
@@ -166,7 +169,7 @@ def hash_layer(layer: Extent, limits: Limits = DEFAULT_LIMITS) -> DiffID:
     """
     file = open_extent(layer)
     try:
-        ticker = _Ticker(Guard(limits, None), Outcome(), None)
+        ticker = _Ticker(Guard(limits, None), Outcome(), None, Behind())
         stream = ticker.stream = LayerStream(file, layer, ticker.tick, limits.decoder_bytes)
         stream.drain()
         return stream.diff_id()
@@ -268,17 +271,20 @@ def _record(diff_id: DiffID, size_bytes: int, outcome: Outcome) -> layer_pb2.Lay
 class _Ticker:
     """Looks, after each block, whether to stop, whether somebody has come to help, and whether it is time to report."""
 
-    def __init__(self, guard: Guard, outcome: Outcome, helpers: Helpers | None) -> None:
+    def __init__(self, guard: Guard, outcome: Outcome, helpers: Helpers | None, behind: Behind) -> None:
         self.stream: LayerStream | None = None
         self._guard = guard
         self._outcome = outcome
         self._helpers = helpers
-        self._next = 0.0
+        self._behind = behind
+        self._next = time.monotonic() + _FIRST_REPORT
 
     def tick(self) -> None:
         raise_if_discarded()
         if self._helpers is not None:
             self._helpers.welcome()
+            if self._helpers.have_come:  # so there is a CPU to spare
+                self._behind.start()
         if self.stream is None:
             return
         self._guard.check(self.stream.bytes_read, self.stream.size_bytes)
