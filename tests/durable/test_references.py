@@ -20,7 +20,7 @@ from pykka_imagestore.core.image_name import ImageName
 from pykka_imagestore.core.journal import HEADER_BYTES, Frame, pack_frame, pack_header, parse_frame
 from pykka_imagestore.core.paths import StorePaths
 from pykka_imagestore.durable import references as module
-from pykka_imagestore.durable.checkpoint import read_checkpoint, write_checkpoint
+from pykka_imagestore.durable.checkpoint import Checkpoint, read_checkpoint, write_checkpoint
 from pykka_imagestore.durable.disk import Disk, ForgetfulDisk
 from pykka_imagestore.durable.layout import make_store
 from pykka_imagestore.durable.locks import locked
@@ -671,20 +671,41 @@ def test_power_cut_in_a_compaction_that_takes_unsynced_frames_of_the_old_journal
 ) -> None:
     """The checkpoint was synced, with changes that the journal had only in memory."""
     references = References(paths, Disk())
-    for image in (A, B):
-        references.commit([Put(image)])
+    references.commit([Put(A)])
+    references.commit([Remove(name(A)), Put(B)])
     first, _ = frames(paths)
     with pytest.raises(PowerCutError):
         compact_with(paths, DyingDisk(3))  # before the new journal is written
     with open(paths.journal, "r+b") as journal:
         journal.truncate(HEADER_BYTES + whole_frames * first.size_bytes + torn_bytes)
 
-    assert reopened(paths) == (A, B)
+    assert reopened(paths) == (B,)
     one, other = References(paths, Disk()), References(paths, Disk())
     one.commit([Put(C)])
-    other.commit([Remove(name(A))])
+    other.commit([Remove(name(B))])
 
-    assert reopened(paths) == one.list() == (B, C)
+    assert reopened(paths) == one.list() == (C,)
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_reader_that_opens_the_files_while_another_compacts_needs_no_lock(
+    paths: StorePaths, monkeypatch: pytest.MonkeyPatch, when: str
+) -> None:
+    other = References(paths, Disk())
+    other.commit([Put(A)])
+
+    def read_beside_a_compaction(path: Path) -> Checkpoint:
+        monkeypatch.setattr(module, "read_checkpoint", read_checkpoint)
+        if when == "before":
+            other.compact(closing=True)
+        found = read_checkpoint(path)
+        other.compact(closing=True)
+        return found
+
+    monkeypatch.setattr(module, "read_checkpoint", read_beside_a_compaction)
+    monkeypatch.setattr(module, "acquire", read_only)
+
+    assert reopened(paths) == (A,)
 
 
 def compact_with(paths: StorePaths, disk: Disk) -> None:
@@ -770,7 +791,7 @@ def test_sync_that_fails_for_good_is_an_error_and_the_next_change_writes_everyth
     for _ in range(2):
         with pytest.raises(OSError, match=failing):
             references.commit([Put(B)])
-    disk.failing = {"sync_data"}  # what was not written then, no later sync would write
+    disk.failing.clear()  # what was not written then, no later sync would write
     assert references.commit([Put(C)]) == (C,)
 
     assert read_checkpoint(paths.stored_images).images == (A, B, C)
