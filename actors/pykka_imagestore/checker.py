@@ -66,28 +66,39 @@ class CheckerActor(Actor):
         self._lane = Lane("checker")
 
     async def check(self, deep: bool, listener: CheckListener | None) -> CheckReport:
-        images = await self._references.recover()
+        report, _ = await self._look(deep, listener)
+        return report
+
+    async def repair(self, deep: bool, listener: CheckListener | None) -> CheckReport:
+        report, bad = await self._look(deep, listener)
+        configs = dict.fromkeys(Digest(fault.name) for fault in report.faults if fault.kind == "config")
+        taken = await self._collector.take_out(bad, configs)
+        return replace(report, taken_out=(*taken.layers, *taken.configs))
+
+    async def _look(
+        self, deep: bool, listener: CheckListener | None
+    ) -> tuple[CheckReport, dict[DiffID, tuple[int, int]]]:
+        """Return what was found, and the damaged layers with what they were when they were looked at."""
+        await self._references.recover()
         layers = await self._lane.run(find_layers, self._paths)
         configs = await self._lane.run(find_configs, self._paths)
         progress = _Progress(len(layers), listener)
-        bad_configs = self._pool.run(check_configs, CheckConfigs(str(self._paths.configs), tuple(configs)), retry=True)
-        checks = await gather([self.spawn(self._check_layer(layer, deep, progress)) for layer in layers])
-        found = dict(zip(layers, checks, strict=True))
-        bad = [layer for layer, check in found.items() if check.faults]
+        check_them = CheckConfigs(str(self._paths.configs), tuple(configs))
+        checks = [self.spawn(self._check_layer(layer, deep, progress)) for layer in layers]
+        *checked, bad_configs = await gather([*checks, self._pool.run(check_configs, check_them, retry=True)])
+        # What was removed meanwhile is no fault, and what was put meanwhile is not looked at.
+        images = await self._references.list()
+        left = set(await self._lane.run(find_layers, self._paths))
+        found = {layer: check for layer, check in zip(layers, checked, strict=True) if layer in left}
+        bad = {layer: check.identity for layer, check in found.items() if check.faults and check.identity}
+        there = frozenset(await self._lane.run(find_configs, self._paths))
         faults = [
             *(Finding("layer", layer, fault) for layer, check in found.items() for fault in check.faults),
-            *(Finding("config", config, fault) for config, fault in (await bad_configs).items()),
-            *find_image_faults(images, frozenset(configs), bad),
+            *(Finding("config", config, fault) for config, fault in bad_configs.items() if config in there),
+            *find_image_faults(images, there, bad),
         ]
         unchecked = [Finding("layer", layer, what) for layer, check in found.items() for what in check.unchecked]
-        return CheckReport(len(images), len(layers), len(configs), tuple(faults), tuple(unchecked))
-
-    async def repair(self, deep: bool, listener: CheckListener | None) -> CheckReport:
-        report = await self.check(deep, listener)
-        layers = dict.fromkeys(DiffID(fault.name) for fault in report.faults if fault.kind == "layer")
-        configs = dict.fromkeys(Digest(fault.name) for fault in report.faults if fault.kind == "config")
-        taken = await self._collector.take_out(layers, configs)
-        return replace(report, taken_out=(*taken.layers, *taken.configs))
+        return CheckReport(len(images), len(layers), len(configs), tuple(faults), tuple(unchecked)), bad
 
     def on_stop(self) -> None:
         self._lane.close()

@@ -19,6 +19,7 @@ StoreError
         LeaseError              who needs what cannot be read: restart whoever has the lease
         StoreClosedError
         LocksUnsupportedError   its file system has no locks: move the store
+        OverBudgetError         an image is larger than the store may be: raise its budget
         NoSpaceError            the disk is full: free some of it. An OSError, too
 """
 
@@ -283,6 +284,26 @@ class LocksUnsupportedError(StateError):
         return (
             f"{self.path} cannot be locked: its file system has no locks that hold between processes. Nothing was "
             "changed; move the store to a local disk"
+        )
+
+
+class OverBudgetError(StateError):
+    """An image takes more than all layers of the store may take.
+
+    Attributes:
+        path: The store.
+        needed_bytes: What its missing layers take, at least.
+        budget_bytes: What all layers may take.
+    """
+
+    def __init__(self, path: str, needed_bytes: int, budget_bytes: int) -> None:
+        super().__init__(path, needed_bytes, budget_bytes)
+        self.path, self.needed_bytes, self.budget_bytes = path, needed_bytes, budget_bytes
+
+    def __str__(self) -> str:
+        return (
+            f"{self.path} may take {self.budget_bytes} bytes, and the image alone takes at least {self.needed_bytes}. "
+            "Nothing of it was stored, and nothing was removed for it; start the store with a larger budget_bytes"
         )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from types import TracebackType
 from typing import Self
 
@@ -19,9 +20,10 @@ class LeasedImage:
         image: The image; its layers are there.
     """
 
-    def __init__(self, image: ImageInfo, lease: HeldLease) -> None:
+    def __init__(self, image: ImageInfo, lease: HeldLease, note_use: Callable[[], object]) -> None:
         self.image = image
         self._lease = lease
+        self._note_use = note_use
 
     def __enter__(self) -> Self:
         return self
@@ -30,5 +32,6 @@ class LeasedImage:
         self.release()
 
     def release(self) -> None:
-        """Need the layers no longer. Idempotent."""
+        """Need the layers no longer; until now the image was used. Idempotent."""
+        self._note_use()
         self._lease.release()

@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -37,13 +37,14 @@ from pykka_imagestore.durable.layout import find_missing, remove_staging, write_
 from pykka_imagestore.durable.leases import HeldLease, take_lease
 from pykka_imagestore.durable.locks import FileLock, acquire, layer_byte
 from pykka_imagestore.durable.owned import OwnedFolder
+from pykka_imagestore.durable.stock import note_use
 from pykka_imagestore.errors import (
     ArchiveError,
     InvalidInputError,
-    InvalidNameError,
     NoArchiveError,
     NoSpaceError,
     NotFoundError,
+    OverBudgetError,
     StoreClosedError,
     StoreError,
 )
@@ -61,6 +62,7 @@ from pykka_imagestore.runtime import (
     DiscardedError,
     Future,
     Lane,
+    Mutex,
     Pending,
     SingleFlight,
     WorkerPool,
@@ -81,6 +83,7 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 WORTH_HELP = 32 << 20  # bytes of cost, see Extent: below it, a layer is done before help has come
+LAYERS_THAT_WAIT = 14  # for a worker, or for another process that unpacks the same
 WORKER_BYTES = 128 << 20  # no layer makes a worker take more
 WORKER_MODULES = ("pykka_imagestore.jobs.untar_image", "pykka_imagestore.jobs.untar_layer")
 
@@ -212,6 +215,7 @@ class LocalStore:
             AmbiguousImageError: It cannot be told which image is meant.
             ArchiveError: The archive is malformed, hostile, past a limit or not supported; see its subclasses.
             NoSpaceError: The disk is full, or would be.
+            OverBudgetError: The image is larger than ``budget_bytes``. Nothing was forgotten for it.
             OSError: It cannot be read, or the disk failed.
             WorkerDiedError: A worker process was killed, twice.
             In each case nothing of the image is left but layers that are whole.
@@ -302,11 +306,11 @@ class LocalStore:
             the budget: what is leased, being put, or to be kept stays.
 
         Raises:
-            InvalidNameError: A name in ``keep`` is no image name.
+            InvalidInputError: A name in ``keep`` is no image name, or a number is negative.
         """
         try:
-            options = PruneOptions(tuple(map(ImageName.parse, keep)), unused_for, budget_bytes)
-        except InvalidNameError as error:
+            options = PruneOptions.of(keep, unused_for, budget_bytes)
+        except InvalidInputError as error:
             return failed(error)
         return undiscardable(self._collector.prune(options).repair(_say_if_closed))
 
@@ -449,7 +453,9 @@ class LocalStoreActor(Actor):
         self._puts: SingleFlight[object, tuple[ImageInfo, ...]] = SingleFlight()
         self._layers: SingleFlight[DiffID, None] = SingleFlight()
         self._calls: dict[DiffID, _HelpCall] = {}
-        self._feeds: dict[object, ProgressFeed] = {}
+        self._feeds: list[tuple[object, ProgressFeed]] = []  # of the puts that are at work, and their keys
+        self._has_grown = False
+        self._places = Mutex(pool.workers + LAYERS_THAT_WAIT)
         self._work = Pending()  # puts and layers that have not ended, discarded ones too
         self._lane = Lane("local-store")  # short file operations only: the worker processes may all be busy
         self._publisher = Lane("publisher")  # waits for the disk, while workers go on with other layers
@@ -497,6 +503,7 @@ class LocalStoreActor(Actor):
         await self.recover()
         while True:
             image = await self._references.get(name)
+            note_use_now = partial(note_use, self._paths, image)
             lease = await self._take_lease(image.layer_ids, image.config_digest, f"lease of {image.name}")
             try:
                 is_there = image == await self._references.get(name)  # and so its layers are there, and stay
@@ -504,14 +511,13 @@ class LocalStoreActor(Actor):
                 lease.release()  # the error's traceback would keep it
                 raise
             if is_there:
-                return LeasedImage(self._paths.locate(image), lease)
+                return LeasedImage(self._paths.locate(image), lease, note_use_now)
             lease.release()
 
     async def close(self) -> None:
         self._closed = True
-        for future in self._puts.futures():
-            future.discard()
         while any(self._work):
+            self._work.discard()
             await self._work.ended()
 
     def on_stop(self) -> None:
@@ -533,13 +539,14 @@ class LocalStoreActor(Actor):
             raise StoreClosedError
 
         def start() -> Future[tuple[ImageInfo, ...]]:
-            feed = self._feeds[request.key] = ProgressFeed(self._listener_thread)
+            feed = ProgressFeed(self._listener_thread)
+            self._feeds.append((request.key, feed))
             return self._work.add(self.spawn(self._put(request, feed)))
 
         handle = self._puts.join(request.key, start)
-        feed = self._feeds.get(request.key)  # none if the put that was joined has done its work
-        if listener is not None and feed is not None:
-            feed.listen(listener)
+        feeds = [feed for key, feed in self._feeds if key == request.key]
+        if listener is not None and feeds:  # none if the put that was joined has done its work
+            feeds[-1].listen(listener)
         return handle
 
     async def _put(self, request: PutRequest, feed: ProgressFeed) -> tuple[ImageInfo, ...]:
@@ -548,12 +555,15 @@ class LocalStoreActor(Actor):
             async with self._staged() as staging:
                 index = await self.untar_image(request, staging)
                 planned = plan_put(index, request.name, request.select)
-                # One after the other, so that images with layers in common read them once.
-                images = [await self.put_image(image, request, staging, feed) for image in planned]
+                with (
+                    ExitStack() as leases
+                ):  # until the end: a later image's room is not made by an earlier one's layers
+                    # One after the other, so that images with layers in common read them once.
+                    images = [await self.put_image(image, request, staging, feed, leases) for image in planned]
+                    await self._keep_to_budget()
                 return tuple(info for infos in images for info in infos)
         finally:
-            if self._feeds.get(request.key) is feed:
-                del self._feeds[request.key]
+            self._feeds.remove((request.key, feed))
 
     async def untar_image(self, request: PutRequest, staging: OwnedFolder) -> ArchiveIndex:
         """Find out what the archive holds."""
@@ -564,7 +574,7 @@ class LocalStoreActor(Actor):
         return await self._pool.run(untar_image, job, retry=not is_pipe)
 
     async def put_image(
-        self, planned: PlannedImage, request: PutRequest, staging: OwnedFolder, feed: ProgressFeed
+        self, planned: PlannedImage, request: PutRequest, staging: OwnedFolder, feed: ProgressFeed, leases: ExitStack
     ) -> tuple[ImageInfo, ...]:
         """Put an image's layers, then its config, then its names: the last is what makes it exist."""
         image, config = planned.image, planned.image.config
@@ -575,39 +585,40 @@ class LocalStoreActor(Actor):
             config = legacy_config(image.config, diff_ids)
         layers = dict(zip(diff_ids, image.layers, strict=True))
         feed.expect(planned.names, {diff_id: layer.size for diff_id, layer in layers.items()})
-        lease = await self._take_lease(diff_ids, sha256(config), f"put of {', '.join(planned.names)}")
-        try:
-            await self._make_room(layers)
-            await self.put_layers(layers, request.sandbox)
-            on = disk(durable=self._options.durable)
-            await self._lane.run(on.sync_folder, self._paths.layers)  # for layers whose writer died before it did
-            write = partial(write_config, self._paths, disk=on, aside=staging.path / "config")
-            await self._lane.run(write, config)
-            # Whoever comes from now on may come after a removal that undoes this.
-            self._puts.depart(request.key)
-            stored = await gather([self._references.put(name, diff_ids, sha256(config)) for name in planned.names])
-            await self._keep_to_budget()
-        finally:
-            lease.release()
+        leases.callback((await self._take_lease(diff_ids, sha256(config), f"put of {planned.names[0]}")).release)
+        await self._make_room(layers)
+        await self.put_layers(layers, request.sandbox)
+        on = disk(durable=self._options.durable)
+        await self._lane.run(on.sync_folder, self._paths.layers)  # for layers whose writer died before it did
+        write = partial(write_config, self._paths, disk=on, aside=staging.path / "config")
+        await self._lane.run(write, config)
+        # Whoever comes from now on may come after a removal that undoes this.
+        self._puts.depart(request.key)
+        stored = await gather([self._references.put(name, diff_ids, sha256(config)) for name in planned.names])
         return tuple(map(self._paths.locate, stored))
 
     async def _make_room(self, layers: Mapping[DiffID, Extent]) -> None:
         """See that the layers that are missing fit, before any is unpacked; forget other images if that helps."""
         missing = await self._lane.run(partial(find_missing, self._paths), tuple(layers))
         needed = sum(layers[diff_id].least_bytes for diff_id in missing)
+        budget = self._options.budget_bytes
+        if budget is not None and needed > budget:
+            raise OverBudgetError(str(self._paths.root), needed, budget)
         if missing:
+            self._has_grown = True
             await self._keep_to_budget(needed)
         require = partial(require_space, str(self._paths.root))
         try:
             await self._lane.run(require, needed)
         except NoSpaceError:
+            await self._collector.sweep()
             await self._collector.swept()
             await self._lane.run(require, needed)
 
     async def _keep_to_budget(self, more_bytes: int = 0) -> None:
         """Forget images until there is room for so many bytes more; what cannot be forgotten stays."""
         budget = self._options.budget_bytes
-        if budget is None:
+        if budget is None or not self._has_grown:
             return
         try:
             await self._collector.prune(PruneOptions(budget_bytes=max(0, budget - more_bytes)))
@@ -652,9 +663,9 @@ class LocalStoreActor(Actor):
             on_report=lambda counts: tell(diff_id, counts),
         )
 
-    async def move_layer(self, staged: str, diff_id: DiffID) -> None:
+    async def move_layer(self, staged: str, diff_id: DiffID, opened: int | None) -> None:
         """Make a staged layer durable and visible."""
-        move = MoveLayer(staged, str(self._paths.layer(diff_id)), self._options.durable)
+        move = MoveLayer(staged, str(self._paths.layer(diff_id)), self._options.durable, opened)
         await self._publisher.run(move_layer, move)
 
     async def _put_layer(self, diff_id: DiffID, layer: Extent, sandbox: str | None) -> None:
@@ -680,16 +691,17 @@ class LocalStoreActor(Actor):
     async def _unpack_layer(self, diff_id: DiffID, layer: Extent, sandbox: str | None) -> None:
         if layer.absence:
             raise ArchiveError(layer.path, f"its blob {layer.name} {layer.absence}, and the store does not have it")
-        lock = await self._lock_layer(diff_id)
-        try:
-            if not await self._lane.run(partial(find_missing, self._paths), (diff_id,)):
-                return self._tell_complete(diff_id, None)  # another process put it meanwhile
-            async with self._staged() as staging:
-                staged = str(staging.path / "layer")
-                counts = await self.untar_layer(UntarLayer(layer, staged, diff_id, sandbox, self._limits), diff_id)
-                await self.move_layer(staged, diff_id)
-        finally:
-            lock.release()
+        async with self._places.held():  # each takes open files, and other processes may unpack those that wait
+            lock = await self._lock_layer(diff_id)
+            try:
+                if not await self._lane.run(partial(find_missing, self._paths), (diff_id,)):
+                    return self._tell_complete(diff_id, None)  # another process put it meanwhile
+                async with self._staged() as staging:
+                    staged = str(staging.path / "layer")
+                    counts = await self.untar_layer(UntarLayer(layer, staged, diff_id, sandbox, self._limits), diff_id)
+                    await self.move_layer(staged, diff_id, staging.opened)
+            finally:
+                lock.release()
         self._tell_complete(diff_id, counts.entries)
         return None
 
@@ -733,11 +745,11 @@ class LocalStoreActor(Actor):
         # Not before it is under way: a helper stays to the end, and other layers of the put want a worker each.
         if counts.entries and diff_id in self._calls:
             self._calls[diff_id].make()
-        for feed in self._feeds.values():
+        for _, feed in self._feeds:
             feed.advance(diff_id, counts.bytes_read, counts.entries)
 
     def _tell_complete(self, diff_id: DiffID, entries: int | None) -> None:
-        for feed in self._feeds.values():
+        for _, feed in self._feeds:
             feed.complete(diff_id, entries)
 
 

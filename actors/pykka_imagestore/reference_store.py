@@ -11,22 +11,21 @@ import contextlib
 import logging
 import queue
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
 import pykka
 
-from pykka_imagestore.core.digest import DiffID, Digest
+from pykka_imagestore.core.digest import DiffID, Digest, is_sha256
 from pykka_imagestore.core.image import DockerImage
 from pykka_imagestore.core.image_name import ImageName
 from pykka_imagestore.core.paths import StorePaths
 from pykka_imagestore.durable.disk import disk
 from pykka_imagestore.durable.layout import make_store
 from pykka_imagestore.durable.references import Change, Put, References, Remove
-from pykka_imagestore.errors import ImageIncompleteError, NotFoundError, StoreError
-from pykka_imagestore.runtime import Actor, Future, Lane, Promise, dispatch, gather, undiscardable
+from pykka_imagestore.errors import ImageIncompleteError, InvalidInputError, NotFoundError, StoreError, shown
+from pykka_imagestore.runtime import Actor, Future, Lane, Promise, dispatch, undiscardable
 
 logger = logging.getLogger(__name__)
 
@@ -85,6 +84,7 @@ class ReferenceStore:
 
         Raises:
             InvalidNameError: ``name`` is no image name.
+            InvalidInputError: A layer or the config is no sha256 digest.
             OSError: The change could not be written, and is not made; or not synced, and may be made or not.
         """
         return dispatch(self._actor, ReferenceStoreActor.put, name, tuple(layers), config_digest)
@@ -103,14 +103,6 @@ class ReferenceStore:
         """Return all images, by name; ``missing`` tells which layers of each are not there."""
         return dispatch(self._actor, ReferenceStoreActor.list)
 
-    def settle(self) -> Future[tuple[DockerImage, ...]]:
-        """Return all images as ``list`` does, once what they are is durable, whoever put them.
-
-        Raises:
-            OSError: It could not be synced.
-        """
-        return dispatch(self._actor, ReferenceStoreActor.settle)
-
     def remove(self, name: str) -> Future[DockerImage]:
         """Forget an image, and return it; its layers stay. Durable like ``put``.
 
@@ -119,10 +111,6 @@ class ReferenceStore:
             NotFoundError: There is no such image.
         """
         return dispatch(self._actor, ReferenceStoreActor.remove, name)
-
-    def forget(self, images: Sequence[DockerImage]) -> Future[tuple[DockerImage, ...]]:
-        """Remove images that are still what they were when they were listed; return those. Durable like ``put``."""
-        return dispatch(self._actor, ReferenceStoreActor.forget, tuple(images))
 
     def close(self) -> None:
         """Stop; changes asked for before are made. Idempotent."""
@@ -148,6 +136,9 @@ class ReferenceStoreActor(Actor):
 
     def put(self, name: str, layers: tuple[DiffID, ...], config_digest: Digest | None) -> Future[DockerImage]:
         image = DockerImage(ImageName.parse(name).stored, layers, config_digest)
+        for digest in (*layers, *([] if config_digest is None else [config_digest])):
+            if not is_sha256(digest):
+                raise InvalidInputError(f"{shown(str(digest))} is no sha256 digest, and so no layer or config")
         return undiscardable(self._change(Put(image)).then(lambda _: image))
 
     async def get(self, name: str) -> DockerImage:
@@ -164,10 +155,6 @@ class ReferenceStoreActor(Actor):
         await self._recovered()
         return await self._reader.run(References.list, self._references)
 
-    async def settle(self) -> tuple[DockerImage, ...]:
-        await self._recovered()
-        return await self._writer.run(References.settle, self._references)
-
     async def remove(self, name: str) -> DockerImage:
         parsed = ImageName.parse(name)
         removed = await self._change(Remove(parsed))
@@ -175,13 +162,10 @@ class ReferenceStoreActor(Actor):
             raise NotFoundError(parsed.stored)
         return removed
 
-    async def forget(self, images: tuple[DockerImage, ...]) -> tuple[DockerImage, ...]:
-        removals = [Remove(ImageName.parse(image.name), only=replace(image, missing=())) for image in images]
-        removed = await gather([self._change(removal) for removal in removals])
-        return tuple(image for image in removed if image is not None)
-
     async def close(self) -> None:
         # Those who asked for a change before are woken before this method is.
+        if self._recovery is None:
+            return
         with contextlib.suppress(StoreError, OSError):
             await self._recovered()
         with contextlib.suppress(StoreError, OSError):

@@ -52,18 +52,20 @@ def look(options: argparse.Namespace, *, repair: bool) -> None:
     if options.json:
         print_json(_document(report))
     else:
-        _print(report)
+        _print(report, repair=repair)
     if report.faults:
         raise FaultsFoundError(str(directory), len(report.faults), repair)
 
 
-def _print(report: CheckReport) -> None:
+def _print(report: CheckReport, *, repair: bool) -> None:
     for fault in report.faults:
         print_text(str(fault))
     for unchecked in report.unchecked:
         print_text(f"not checked: {unchecked}")
     for name in report.taken_out:
         print_text(f"took out {name}")
+    for name in report.left_in if repair else ():
+        print_text(f"left {name} in: somebody needs it now; repair again later")
     counts = f"{report.images} images, {report.layers} layers, {report.configs} configs"
     print_text(f"{counts}: {len(report.faults)} faults")
 

@@ -45,6 +45,12 @@ class CheckReport:
     unchecked: tuple[Finding, ...] = ()
     taken_out: tuple[str, ...] = ()
 
+    @property
+    def left_in(self) -> tuple[str, ...]:
+        """DiffIDs and digests of what is damaged and was not taken out."""
+        damaged = dict.fromkeys(fault.name for fault in self.faults if fault.kind in ("layer", "config"))
+        return tuple(name for name in damaged if name not in self.taken_out)
+
 
 @dataclass(frozen=True, slots=True)
 class CheckProgress:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pykka_imagestore.core.digest import DiffID, Digest
 from pykka_imagestore.core.image import DockerImage
 from pykka_imagestore.core.image_name import ImageName
+from pykka_imagestore.errors import InvalidInputError, shown
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +65,20 @@ class PruneOptions:
     keep: tuple[ImageName, ...] = ()
     unused_for: float | None = None
     budget_bytes: int | None = None
+
+    @classmethod
+    def of(cls, keep: Iterable[str], unused_for: float | None, budget_bytes: int | None) -> PruneOptions:
+        """Make options of what a caller says.
+
+        Raises:
+            InvalidInputError: ``keep`` is one text, or has what is no image name; or a number is negative.
+        """
+        if isinstance(keep, str):
+            raise InvalidInputError(f"the images to keep are a list of names, not {shown(keep)}")
+        for what, number in {"unused_for": unused_for, "budget_bytes": budget_bytes}.items():
+            if number is not None and not number >= 0:
+                raise InvalidInputError(f"{what} is {number}; a negative one would remove everything")
+        return cls(tuple(map(ImageName.parse, keep)), unused_for, budget_bytes)
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,6 +25,8 @@ def parse_size(text: str) -> int:
     if match is None:
         raise InvalidInputError(f"{text!r} is no size; write bytes, or 500M, 20G, 1.5T")
     whole, fraction, prefix, suffix = match.groups()
+    if fraction and not prefix:
+        raise InvalidInputError(f"{text!r} is no size: a fraction of bytes; write a unit, as in 1.5G")
     base = 1000 if prefix and (suffix or "").upper() == "B" else 1024
     unit = base ** (_PREFIXES.index(prefix.lower()) + 1) if prefix else 1
     return int(whole) * unit + (int(fraction) * unit // 10 ** len(fraction) if fraction else 0)

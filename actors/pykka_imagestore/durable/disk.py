@@ -25,15 +25,22 @@ class Disk:
         """Make a folder's names durable."""
         _sync(path, os.O_RDONLY | os.O_DIRECTORY)
 
-    def sync_file_system(self, path: Path) -> None:
-        """Make all of the file system that holds ``path`` durable: for a tree, far cheaper than file by file."""
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    def sync_file_system(self, path: Path, opened: int | None = None) -> None:
+        """Make all of the file system that holds ``path`` durable: for a tree, far cheaper than file by file.
+
+        Args:
+            path: What is meant, for an error to name.
+            opened: A file of it that was open before anything was written that is to be durable. The kernel tells of
+                a write that failed only those who had a file open then.
+        """
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC) if opened is None else opened
         try:
             if _libc.syncfs(descriptor) != 0:
                 error = ctypes.get_errno()
                 raise OSError(error, os.strerror(error), str(path))
         finally:
-            os.close(descriptor)
+            if opened is None:
+                os.close(descriptor)
 
     def rename(self, source: Path, target: Path) -> None:
         """Give ``source`` the name ``target``, at once and whole; both are on one file system."""
@@ -52,7 +59,7 @@ class ForgetfulDisk(Disk):
     def sync_folder(self, path: Path) -> None:
         """Do nothing."""
 
-    def sync_file_system(self, path: Path) -> None:
+    def sync_file_system(self, path: Path, opened: int | None = None) -> None:
         """Do nothing."""
 
 

@@ -23,6 +23,8 @@ def make_store(paths: StorePaths) -> None:
     Raises:
         LocksUnsupportedError: Processes cannot exclude each other there.
     """
+    if paths.layers.is_dir() and not os.access(paths.root, os.W_OK):
+        return  # to be read only
     paths.root.mkdir(mode=0o700, parents=True, exist_ok=True)
     for folder in (paths.layers, paths.configs, paths.staging, paths.gc, paths.leases, paths.locks):
         folder.mkdir(mode=0o700, exist_ok=True)
@@ -55,11 +57,18 @@ def find_orphaned_work(paths: StorePaths) -> list[Path]:
 def write_config(paths: StorePaths, config: bytes, disk: Disk, *, aside: Path) -> None:
     """Store an image config under its digest; durable on return. ``aside`` is as for ``write_whole``."""
     target = paths.config(sha256(config))
-    if target.exists():
+    if _has(target, config):
         os.utime(target)  # its image is used now, see durable/stock.py
         disk.sync_folder(target.parent)  # whoever wrote it may have died before
     else:
         write_whole(target, config, disk, aside=aside)
+
+
+def _has(path: Path, data: bytes) -> bool:
+    try:
+        return path.read_bytes() == data
+    except FileNotFoundError:
+        return False
 
 
 def remove_staging(path: Path) -> bool:

@@ -52,13 +52,8 @@ def take_lease(paths: StorePaths, layers: Iterable[DiffID], config_digest: Diges
         return HeldLease(path, acquire(path))
 
 
-def exclude_leases(paths: StorePaths) -> FileLock:
-    """Keep others from taking leases until the lock is released; waits for those who are taking one. Be quick."""
-    return acquire(paths.leases_lock)
-
-
 def find_needs(paths: StorePaths) -> Needs:
-    """Return what those who live need, and remove what the dead left; to be called under ``exclude_leases``.
+    """Return what those who live need, and remove what the dead left; to be called under the exclusive lock.
 
     Raises:
         LeaseError: A lease cannot be read, so it is not known what is needed.

@@ -31,10 +31,15 @@ class FileLock:
 
     def __init__(self, descriptor: int) -> None:
         self._descriptor: int | None = descriptor
-        _held.add(self)
+        _open_locks.add(self)
 
     def __del__(self) -> None:
         self.release()
+
+    @property
+    def descriptor(self) -> int | None:
+        """The open file; None once it was let go of."""
+        return self._descriptor
 
     def is_held(self) -> bool:
         """Tell whether this process holds it; a child that was forked since does not."""
@@ -42,6 +47,13 @@ class FileLock:
 
     def release(self) -> None:
         """Let go of it; a second time does nothing."""
+        if self._descriptor is not None:
+            # Not by closing alone: a child that was forked this moment may have the file open too.
+            fcntl.fcntl(self._descriptor, fcntl.F_OFD_SETLK, _ALL)
+            self.forget()
+
+    def forget(self) -> None:
+        """Close the file; the lock is held on by who else has it open."""
         descriptor, self._descriptor = self._descriptor, None
         if descriptor is not None:
             os.close(descriptor)
@@ -60,18 +72,18 @@ def acquire(path: Path, byte: int = 0, *, shared: bool = False, wait: bool = Tru
         BlockingIOError: It is not free, and ``wait`` is false.
         LocksUnsupportedError: The file system has no such locks.
     """
-    descriptor = os.open(path, _OPEN | os.O_CREAT, 0o600)
+    lock = FileLock(os.open(path, _OPEN | os.O_CREAT, 0o600))  # known before it is held: a fork may come meanwhile
     try:
         kind = fcntl.F_RDLCK if shared else fcntl.F_WRLCK
-        fcntl.fcntl(descriptor, fcntl.F_OFD_SETLKW if wait else fcntl.F_OFD_SETLK, _range(kind, byte))
+        fcntl.fcntl(lock.descriptor, fcntl.F_OFD_SETLKW if wait else fcntl.F_OFD_SETLK, _range(kind, byte))
     except OSError as error:
-        os.close(descriptor)
+        lock.forget()
         if error.errno in _BUSY:
             raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN), str(path)) from error
         if error.errno in _UNSUPPORTED:
             raise LocksUnsupportedError(str(path)) from error
         raise
-    return FileLock(descriptor)
+    return lock
 
 
 @contextlib.contextmanager
@@ -123,7 +135,8 @@ def layer_byte(diff_id: DiffID) -> int:
 
 _NO_FILE = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.EISDIR})
 _PROBE_BYTE = 1
-_held: weakref.WeakSet[FileLock] = weakref.WeakSet()
+_ALL = _FLOCK.pack(fcntl.F_UNLCK, os.SEEK_SET, 0, 0, 0)
+_open_locks: weakref.WeakSet[FileLock] = weakref.WeakSet()
 
 
 def _range(kind: int, byte: int) -> bytes:
@@ -131,8 +144,8 @@ def _range(kind: int, byte: int) -> bytes:
 
 
 def _let_go_in_child() -> None:
-    for lock in list(_held):
-        lock.release()
+    for lock in list(_open_locks):
+        lock.forget()
 
 
 os.register_at_fork(after_in_child=_let_go_in_child)

@@ -7,15 +7,15 @@ whoever looks for what nobody owns holds that one exclusively.
 
 from __future__ import annotations
 
+import re
 import secrets
-from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from pykka_imagestore.core.digest import DiffID, Digest
-from pykka_imagestore.core.paths import LOCK, StorePaths
-from pykka_imagestore.durable.disk import Disk
+from pykka_imagestore.core.paths import LOCK
 from pykka_imagestore.durable.locks import FileLock, acquire, is_locked, locked
+
+_NAME = re.compile("[0-9a-f]{16}")  # token_hex(8)
 
 
 @dataclass(slots=True)
@@ -42,6 +42,11 @@ class OwnedFolder:
             self.path.mkdir(mode=0o700)
             self._lock = acquire(self.path / LOCK)
 
+    @property
+    def opened(self) -> int | None:
+        """A descriptor that was open before anything was written into the folder; None if there is none."""
+        return None if self._lock is None else self._lock.descriptor
+
     def release(self) -> None:
         """Let go of the lock; the folder should be gone, or be somebody else's to remove."""
         if self._lock is not None:
@@ -50,29 +55,13 @@ class OwnedFolder:
 
 
 def find_orphans(folder: Path, guard: Path) -> list[Path]:
-    """Return what lies in ``folder`` and has no living owner."""
+    """Return the folders in ``folder`` that somebody made to own, and nobody owns any more.
+
+    What has another name is not ours: a store may have been opened where somebody keeps files of his own.
+    """
     try:
         with locked(guard):
-            return [path for path in sorted(folder.iterdir()) if not is_locked(path / LOCK)]
+            ours = [path for path in sorted(folder.iterdir()) if _NAME.fullmatch(path.name)]
+            return [path for path in ours if not is_locked(path / LOCK)]
     except FileNotFoundError:
         return []
-
-
-def take_out(paths: StorePaths, on: Disk, layers: tuple[DiffID, ...], configs: tuple[Digest, ...]) -> OwnedFolder:
-    """Take layers and configs out of the store, at once, by a rename each; return the folder that waits for deletion.
-
-    What is not there is passed over.
-
-    Raises:
-        OSError: The disk refused. What was taken out by then, the next sweep deletes.
-    """
-    waiting = OwnedFolder.below(paths.gc, paths.guard(paths.gc))
-    try:
-        waiting.make()
-        for source in (*map(paths.layer, layers), *map(paths.config, configs)):
-            with suppress(FileNotFoundError):
-                on.rename(source, waiting.path / source.name)
-    except OSError:
-        waiting.release()
-        raise
-    return waiting

@@ -35,7 +35,7 @@ from pykka_imagestore.core.journal import (
 )
 from pykka_imagestore.core.paths import StorePaths
 from pykka_imagestore.durable.checkpoint import from_message, read_checkpoint, to_message, write_checkpoint
-from pykka_imagestore.durable.disk import Disk, write_whole
+from pykka_imagestore.durable.disk import Disk, ForgetfulDisk, write_whole
 from pykka_imagestore.durable.layout import find_missing
 from pykka_imagestore.durable.locks import FileLock, acquire, locked
 from pykka_imagestore.durable.stock import note_use
@@ -83,6 +83,8 @@ class References:
         self._journal: _Journal | None = None
         self._checkpoint_bytes = 0
         self._is_loaded = False
+        self._lasts = not isinstance(disk, ForgetfulDisk)
+        self._has_written = False
         self._must_rewrite = False  # a sync failed: what it left unwritten, no later one would write
 
     def find(self, name: ImageName) -> DockerImage | None:
@@ -117,8 +119,16 @@ class References:
         with self._lock:
             images = sorted(self._images.values(), key=lambda image: image.name)
         found = self._looked_at(images)
-        again = (self.find(ImageName.parse(image.name)) if image.missing else image for image in found)
-        return tuple(image for image in again if image is not None)
+        doubtful = {image.name for image in found if image.missing}
+        if not doubtful:
+            return found
+        # They may have been removed, and their layers with them, between the two looks.
+        self.refresh()
+        with self._lock:
+            now = [self._images[image.name] for image in images if image.name in self._images]
+        again = self._looked_at([image for image in now if image.name in doubtful])
+        sure = {image.name: image for image in (*found, *again)}
+        return tuple(sure[image.name] for image in now)
 
     def settle(self) -> tuple[DockerImage, ...]:
         """Return all images as ``list`` does; what they are is durable, whoever put them.
@@ -166,6 +176,7 @@ class References:
             self._follow()
             answers, frame = self._plan(changes)
             if frame.changes:
+                self._has_written = True
                 self._append(frame.SerializeToString())
         self._sync()
         return answers
@@ -181,7 +192,7 @@ class References:
         if journal is None or journal.end == HEADER_BYTES:
             return
         if journal.end > max(SMALL_JOURNAL_BYTES, self._checkpoint_bytes) or (
-            closing and self._checkpoint_bytes < SMALL_JOURNAL_BYTES
+            closing and self._has_written and self._checkpoint_bytes < SMALL_JOURNAL_BYTES
         ):
             self._rewrite()
 
@@ -305,7 +316,8 @@ class References:
         path = self._paths.journal
         write_whole(path, pack_header(sequence), self._disk, aside=path.with_name(f"{path.name}.new"))
         journal = _Journal.open(path)
-        journal.synced = journal.end
+        if self._lasts:
+            journal.synced = journal.end
         return journal
 
     def _sync(self) -> None:
@@ -323,7 +335,8 @@ class References:
             logger.warning("%s could not be synced, and is written anew: %s", journal.path, error)
             self._must_rewrite = True
             return self._rewrite()
-        journal.synced = end
+        if self._lasts:
+            journal.synced = end
         return None
 
     def _rewrite(self) -> None:

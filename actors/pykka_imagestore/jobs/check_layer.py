@@ -7,7 +7,7 @@ import stat
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from pykka_imagestore._proto.layer_pb2 import LayerRecord
@@ -68,7 +68,7 @@ def check_layer(request: CheckLayer) -> LayerCheck:
     except FileNotFoundError:
         return LayerCheck(("is missing",))
     if not stat.S_ISDIR(before.st_mode):
-        return LayerCheck(("is no folder",))
+        return LayerCheck(("is no folder",), identity=(before.st_dev, before.st_ino))
     findings = Findings()
     try:
         _check(directory, request, findings)
@@ -77,7 +77,7 @@ def check_layer(request: CheckLayer) -> LayerCheck:
             raise
     if _is_gone(directory, before):
         return LayerCheck((), ("was removed while it was checked",))
-    return findings.result()
+    return replace(findings.result(), identity=(before.st_dev, before.st_ino))
 
 
 def _is_gone(directory: Path, before: os.stat_result) -> bool:

@@ -19,10 +19,12 @@ class LayerCheck:
     Attributes:
         faults: What is wrong, each as the end of a sentence about the layer; 20 at most, and how many more there are.
         unchecked: What could not be checked, likewise. Nothing is known to be wrong with it.
+        identity: Device and inode number of the folder that was looked at; None if there was none.
     """
 
     faults: tuple[str, ...] = ()
     unchecked: tuple[str, ...] = ()
+    identity: tuple[int, int] | None = None
 
 
 class Findings:

@@ -17,11 +17,13 @@ class MoveLayer:
         source: The staged layer: its rootfs and its record.
         target: The layer's directory in the store.
         durable: Whether to sync before and after; without, a power loss may leave a layer in part.
+        opened: A file on that file system, open since before the layer was written; see ``Disk.sync_file_system``.
     """
 
     source: str
     target: str
     durable: bool = True
+    opened: int | None = None
 
 
 def move_layer(move: MoveLayer, on: Disk | None = None) -> None:
@@ -35,7 +37,7 @@ def move_layer(move: MoveLayer, on: Disk | None = None) -> None:
     on = on or disk(durable=move.durable)
     source, target = Path(move.source), Path(move.target)
     if not target.exists():
-        on.sync_file_system(source)
+        on.sync_file_system(source, move.opened)
         target.parent.mkdir(exist_ok=True)
         try:
             on.rename(source, target)  # commit point

@@ -55,6 +55,7 @@ class Lane:
     def _serve(self) -> None:
         while (call := self._queue.get()) is not None:
             call.run()
+            del call  # or its result would live until the next one comes
 
 
 class _Call:

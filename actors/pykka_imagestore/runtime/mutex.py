@@ -1,4 +1,4 @@
-"""One at a time, without blocking a thread.
+"""One at a time, or a few, without blocking a thread.
 
 Source: Apache Mesos, 3rdparty/libprocess/include/process/mutex.hpp.
 """
@@ -14,17 +14,27 @@ from pykka_imagestore.runtime.future import Future, Promise, ready
 
 
 class Mutex:
-    """Lets one through at a time, in the order in which they came. Thread-safe."""
+    """Lets one through at a time, in the order in which they came. Thread-safe.
 
-    def __init__(self) -> None:
+    Args:
+        places: Lets so many through at a time.
+    """
+
+    def __init__(self, places: int = 1) -> None:
         self._lock = threading.Lock()
-        self._is_locked = False
+        self._places = places
         self._waiting: deque[Promise[None]] = deque()
 
     @asynccontextmanager
     async def held(self) -> AsyncIterator[None]:
         """Wait until nobody else is inside, and keep others out meanwhile."""
-        await self.lock()
+        turn = self.lock()
+        try:
+            await turn
+        except BaseException:
+            if turn.is_ready():  # it came, and then a discard
+                self.unlock()
+            raise
         try:
             yield
         finally:
@@ -33,8 +43,8 @@ class Mutex:
     def lock(self) -> Future[None]:
         """Return when it is the caller's turn, who then has to ``unlock``; a discard gives the place back."""
         with self._lock:
-            if not self._is_locked:
-                self._is_locked = True
+            if self._places:
+                self._places -= 1
                 return ready(None)
             promise: Promise[None] = Promise()
             self._waiting.append(promise)
@@ -46,7 +56,7 @@ class Mutex:
         while True:
             with self._lock:
                 if not self._waiting:
-                    self._is_locked = False
+                    self._places += 1
                     return
                 promise = self._waiting.popleft()
             if promise.set(None):

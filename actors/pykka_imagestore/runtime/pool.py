@@ -192,6 +192,10 @@ def _lower(flag: Path) -> None:
 _open_engines: weakref.WeakSet[Engine] = weakref.WeakSet()
 
 
+# A child that is forked has the parent's engines, and not their threads: they are not its to close.
+os.register_at_fork(after_in_child=_open_engines.clear)
+
+
 @atexit.register
 def _close_open_engines() -> None:
     for engine in list(_open_engines):

@@ -1,0 +1,111 @@
+"""Takes out of a store what nobody needs: names by a commit, layers and configs by a rename into gc/.
+
+Nobody can take a lease from the look at what is needed until all of it is out; see ``durable/leases.py``.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
+from dataclasses import replace
+
+from pykka_imagestore.core.digest import DiffID, Digest, is_sha256
+from pykka_imagestore.core.image import DockerImage
+from pykka_imagestore.core.image_name import ImageName
+from pykka_imagestore.core.paths import StorePaths
+from pykka_imagestore.core.prune import Pruned, PruneOptions, find_unneeded, plan_prune
+from pykka_imagestore.durable.disk import Disk
+from pykka_imagestore.durable.leases import find_needs
+from pykka_imagestore.durable.locks import locked
+from pykka_imagestore.durable.owned import OwnedFolder
+from pykka_imagestore.durable.references import References, Remove
+from pykka_imagestore.durable.stock import StockTaker
+from pykka_imagestore.errors import NotFoundError
+
+Identity = tuple[int, int]
+"""Device and inode number of a folder: whether it is still the same."""
+
+
+class Remover:
+    """Used by one thread. What it takes out waits in folders that are the caller's to delete."""
+
+    def __init__(self, paths: StorePaths, on: Disk) -> None:
+        self._paths = paths
+        self._disk = on
+        self._references = References(paths, on)
+        self._stock = StockTaker(paths)
+
+    def remove(self, name: ImageName) -> tuple[DockerImage, OwnedFolder | None]:
+        """Forget an image, durably; take out what only it needed.
+
+        Raises:
+            NotFoundError: It is not there.
+        """
+        (image,) = self._references.commit([Remove(name)])
+        if image is None:
+            raise NotFoundError(name.stored)
+        configs = [] if image.config_digest is None else [image.config_digest]
+        with locked(self._paths.leases_lock):
+            # Synced first: or a power cut brings back an image that another process replaced, and not its layers.
+            images = self._references.settle()
+            layers, unneeded = find_unneeded(images, find_needs(self._paths), dict.fromkeys(image.layer_ids), configs)
+            return image, self._take_out(layers, unneeded)
+
+    def prune(self, options: PruneOptions) -> tuple[Pruned, OwnedFolder | None]:
+        """Forget the images that ``options`` say, durably; take out all that nobody needs."""
+        self._stock.take(self._references.settle())  # what is read for the first time is read before others must wait
+        with locked(self._paths.leases_lock):
+            # A put that goes on now took its lease before, so it is seen here: what it puts is needed.
+            needs = find_needs(self._paths)
+            stock = self._stock.take(self._references.settle())
+            pruned = plan_prune(stock, needs, options, time.time())
+            names = [Remove(ImageName.parse(image.name), replace(image, missing=())) for image in pruned.images]
+            if names:
+                self._references.commit(names)
+            return pruned, self._take_out(pruned.layers, pruned.configs)
+
+    def take_out(
+        self, layers: Mapping[DiffID, Identity], configs: Iterable[Digest]
+    ) -> tuple[Pruned, OwnedFolder | None]:
+        """Take out layers, if they are still the same folders, and configs, used by images or not; no leased ones."""
+        with locked(self._paths.leases_lock):
+            same = [layer for layer, identity in layers.items() if self._identity(layer) == identity]
+            unneeded = find_unneeded((), find_needs(self._paths), same, configs)
+            return Pruned((), *unneeded), self._take_out(*unneeded)
+
+    def close(self) -> None:
+        """Let go of the files."""
+        self._references.close()
+
+    def _identity(self, layer: DiffID) -> Identity | None:
+        try:
+            found = self._paths.layer(layer).lstat()
+        except FileNotFoundError:
+            return None
+        return found.st_dev, found.st_ino
+
+    def _take_out(self, layers: Iterable[DiffID], configs: Iterable[Digest]) -> OwnedFolder | None:
+        """Rename layers and configs into a folder; return it. What is not there, or no digest, is passed over.
+
+        Raises:
+            OSError: The disk refused. What was taken out by then, the next sweep deletes.
+        """
+        sources = [
+            *(self._paths.layer(layer) for layer in layers if is_sha256(layer)),
+            *(self._paths.config(config) for config in configs if is_sha256(config)),
+        ]
+        there = [source for source in sources if os.path.lexists(source)]
+        if not there:
+            return None
+        waiting = OwnedFolder.below(self._paths.gc, self._paths.guard(self._paths.gc))
+        try:
+            waiting.make()
+            for source in there:
+                with suppress(FileNotFoundError):
+                    self._disk.rename(source, waiting.path / source.name)
+        except OSError:
+            waiting.release()
+            raise
+        return waiting
