@@ -176,10 +176,10 @@ def test_a_checkpoint_put_right_is_read_by_the_next_call(directory: Path) -> Non
 def test_a_checkpoint_that_cannot_be_written_costs_nothing(
     directory: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, name: str
 ) -> None:
-    monkeypatch.setattr("pykka_imagestore.durable.references.SMALL_JOURNAL_BYTES", 100)
     with ReferenceStore.start(directory) as references:
         references.put("a", [ONE]).get(timeout=TIMEOUT)
         (directory / f"{name}.new").mkdir()
+        monkeypatch.setattr("pykka_imagestore.durable.references.SMALL_JOURNAL_BYTES", 100)
 
         references.put("b", [TWO]).get(timeout=TIMEOUT)
         references.list().get(timeout=TIMEOUT)
