@@ -37,14 +37,12 @@ with TemporaryDirectory(prefix="imagestore-demo-") as folder, LocalStore.start(P
     for name in ("app", "unused"):
         store.put(f"{name}:1", docker_save(Path(folder), name)).get(timeout=60)
     command = [sys.executable, "-c", OTHER_PROGRAM, str(Path(folder, "store"))]
-    other = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-    print(other.stdout.readline(), end="")
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
+        print(other.stdout.readline(), end="")
+        pruned = store.prune(budget_bytes=0).get(timeout=60)
+        print(f"A prune to nothing removed {[image.name for image in pruned.images]}: app:1 is leased.")
+        other.kill()
 
-    pruned = store.prune(budget_bytes=0).get(timeout=60)
-    print(f"A prune to nothing removed {[image.name for image in pruned.images]}: app:1 is leased.")
-
-    other.kill()
-    other.wait()
     pruned = store.prune(budget_bytes=0).get(timeout=60)
     print(
         f"The other program was killed, and its lease went with it: {[image.name for image in pruned.images]} is gone."

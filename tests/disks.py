@@ -39,8 +39,8 @@ class RecordingDisk(Disk):
         if attribute.startswith("_") or attribute == "calls":
             return real
 
-        def call(*files: Path | int) -> object:
-            self.calls.append((attribute, *map(_name_of, files)))
+        def call(*files: Path | int | None) -> object:
+            self.calls.append((attribute, *(_name_of(file) for file in files if file is not None)))
             return real(*files)
 
         return call

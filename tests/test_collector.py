@@ -276,8 +276,8 @@ def test_usage_is_what_each_image_and_layer_costs(store: LocalStore) -> None:
 def test_recover_tells_what_it_found(store: LocalStore, images: dict[str, ImageInfo], paths: StorePaths) -> None:
     store.close()
     images["b"].layers[1].path.parent.rename(paths.root / "lost")
-    (paths.staging / "old" / "layer").mkdir(parents=True)
-    (paths.gc / "old").mkdir()
+    (paths.staging / "0123456789abcdef" / "layer").mkdir(parents=True)
+    (paths.gc / "fedcba9876543210").mkdir()
 
     with LocalStore.start(paths.root) as reopened:
         found = reopened.recover().get(timeout=TIMEOUT)

@@ -265,30 +265,6 @@ def test_a_store_whose_folders_another_one_fills_serves_that_at_once(directory: 
             other.get("a").get(timeout=TIMEOUT)
 
 
-def test_forget_removes_images_that_are_still_what_they_were(directory: Path) -> None:
-    with ReferenceStore.start(directory) as references:
-        for name in ("a", "b", "c"):
-            references.put(name, [ONE]).get(timeout=TIMEOUT)
-        listed = references.list().get(timeout=TIMEOUT)
-        references.put("b", [TWO]).get(timeout=TIMEOUT)
-        references.remove("c").get(timeout=TIMEOUT)
-
-        forgotten = references.forget(listed).get(timeout=TIMEOUT)
-
-        assert [image.name for image in forgotten] == ["a:latest"]
-        assert [image.name for image in references.list().get(timeout=TIMEOUT)] == ["b:latest"]
-
-
-def test_forget_takes_images_with_missing_layers_too(directory: Path) -> None:
-    with ReferenceStore.start(directory) as references:
-        references.put("a", [DiffID(f"sha256:{'9' * 64}")]).get(timeout=TIMEOUT)
-        (incomplete,) = references.list().get(timeout=TIMEOUT)
-
-        assert len(references.forget([incomplete]).get(timeout=TIMEOUT)) == 1
-
-        assert references.list().get(timeout=TIMEOUT) == ()
-
-
 def test_get_notes_the_use_and_list_does_not(directory: Path) -> None:
     (directory / "configs").mkdir()
     config = directory / "configs" / CONFIG.replace(":", "-")

@@ -84,8 +84,8 @@ class CheckerActor(Actor):
         configs = await self._lane.run(find_configs, self._paths)
         progress = _Progress(len(layers), listener)
         check_them = CheckConfigs(str(self._paths.configs), tuple(configs))
-        checks = [self.spawn(self._check_layer(layer, deep, progress)) for layer in layers]
-        *checked, bad_configs = await gather([*checks, self._pool.run(check_configs, check_them, retry=True)])
+        bad_configs = await self._pool.run(check_configs, check_them, retry=True)
+        checked = await gather([self.spawn(self._check_layer(layer, deep, progress)) for layer in layers])
         # What was removed meanwhile is no fault, and what was put meanwhile is not looked at.
         images = await self._references.list()
         left = set(await self._lane.run(find_layers, self._paths))

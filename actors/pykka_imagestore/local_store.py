@@ -555,9 +555,7 @@ class LocalStoreActor(Actor):
             async with self._staged() as staging:
                 index = await self.untar_image(request, staging)
                 planned = plan_put(index, request.name, request.select)
-                with (
-                    ExitStack() as leases
-                ):  # until the end: a later image's room is not made by an earlier one's layers
+                with ExitStack() as leases:  # to the end: a later image is not to push out an earlier one
                     # One after the other, so that images with layers in common read them once.
                     images = [await self.put_image(image, request, staging, feed, leases) for image in planned]
                     await self._keep_to_budget()

@@ -168,8 +168,9 @@ class ReferenceStoreActor(Actor):
             return
         with contextlib.suppress(StoreError, OSError):
             await self._recovered()
-        with contextlib.suppress(StoreError, OSError):
-            await self._writer.run(self._references.compact, True)  # after all that was asked for before
+        if self._commits.have_begun:
+            with contextlib.suppress(StoreError, OSError):
+                await self._writer.run(self._references.compact, True)  # after all that was asked for before
 
     def on_stop(self) -> None:
         self._reader.close()
@@ -203,15 +204,20 @@ class _Commits:
 
     Args:
         lane: Where they are written.
+
+    Attributes:
+        have_begun: Whether there was any.
     """
 
     def __init__(self, references: References, lane: Lane) -> None:
         self._references = references
         self._lane = lane
+        self.have_begun = False
         self._waiting: queue.SimpleQueue[tuple[Change, Promise[DockerImage | None]]] = queue.SimpleQueue()
 
     def change(self, change: Change) -> Future[DockerImage | None]:
         """Make a change; what it returns is durable."""
+        self.have_begun = True
         promise: Promise[DockerImage | None] = Promise()
         self._waiting.put((change, promise))
         self._lane.run(_Commits._commit, self)

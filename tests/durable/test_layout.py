@@ -19,7 +19,7 @@ from pykka_imagestore.durable.layout import (
     remove_staging,
     write_config,
 )
-from pykka_imagestore.durable.owned import OwnedFolder, take_out
+from pykka_imagestore.durable.owned import OwnedFolder
 
 ONE, TWO = DiffID(sha256(b"one")), DiffID(sha256(b"two"))
 
@@ -97,27 +97,15 @@ def test_store_that_is_not_there_has_no_layers_and_no_configs(tmp_path):
     assert (find_layers(paths), find_configs(paths), find_missing(paths, [ONE])) == ([], [], {ONE})
 
 
-def test_layer_that_is_taken_out_is_gone_at_once_and_waits_for_its_deletion(paths):
-    paths.layer(ONE).mkdir()
-
-    waiting = take_out(paths, Disk(), (ONE,), ())
-
-    assert find_missing(paths, [ONE]) == {ONE}
-    assert os.listdir(paths.gc) == [waiting.path.name]
-    assert find_orphaned_work(paths) == []
-    waiting.release()
-    assert find_orphaned_work(paths) == [waiting.path]
-
-
 def test_orphaned_work_is_what_nobody_holds_in_staging_and_gc(paths):
     held, orphan = owned(paths, paths.staging), owned(paths, paths.staging)
     deleted = owned(paths, paths.gc)
     for folder in (held, orphan, deleted):
         folder.make()
     orphan.release()
-    (paths.gc / "old").mkdir()
+    (paths.gc / "fedcba9876543210").mkdir()
 
-    assert find_orphaned_work(paths) == [orphan.path, paths.gc / "old"]
+    assert find_orphaned_work(paths) == [orphan.path, paths.gc / "fedcba9876543210"]
     held.release()
     deleted.release()
 

@@ -14,7 +14,7 @@ from pykka_imagestore.core.paths import StorePaths
 from pykka_imagestore.core.prune import Needs
 from pykka_imagestore.durable import leases
 from pykka_imagestore.durable.layout import make_store
-from pykka_imagestore.durable.leases import exclude_leases, find_needs, take_lease
+from pykka_imagestore.durable.leases import find_needs, take_lease
 from pykka_imagestore.durable.locks import acquire
 from pykka_imagestore.errors import LeaseError
 
@@ -42,7 +42,7 @@ def paths(tmp_path: Path) -> StorePaths:
 
 
 def needs(paths: StorePaths) -> Needs:
-    lock = exclude_leases(paths)
+    lock = acquire(paths.leases_lock)
     try:
         return find_needs(paths)
     finally:
@@ -157,7 +157,7 @@ def test_what_lies_in_the_folder_and_nobody_holds_is_removed(paths: StorePaths) 
 
 
 def test_no_lease_is_taken_while_they_are_excluded(paths: StorePaths) -> None:
-    lock, taken, took = exclude_leases(paths), [], threading.Event()
+    lock, taken, took = acquire(paths.leases_lock), [], threading.Event()
 
     def take() -> None:
         taken.append(take_lease(paths, [ONE], None, "a test"))

@@ -5,15 +5,13 @@ import threading
 from pathlib import Path
 
 import pytest
-from disks import RecordingDisk
 from processes import Program
 
 from pykka_imagestore.core.digest import DiffID, sha256
 from pykka_imagestore.core.paths import StorePaths
-from pykka_imagestore.durable.disk import Disk
 from pykka_imagestore.durable.layout import make_store
 from pykka_imagestore.durable.locks import locked
-from pykka_imagestore.durable.owned import OwnedFolder, find_orphans, take_out
+from pykka_imagestore.durable.owned import OwnedFolder, find_orphans
 
 ONE, TWO, CONFIG = DiffID(sha256(b"one")), DiffID(sha256(b"two")), sha256(b"{}")
 OWNER = """
@@ -106,22 +104,32 @@ def test_owner_that_is_killed_lets_go(staging, guard):
 
 
 def test_what_was_never_locked_is_an_orphan(staging, guard):
-    (staging / "folder").mkdir()
-    (staging / "file").touch()
-    (staging / "link").symlink_to("nowhere")
-    (staging / "locked-by-a-folder" / "lock").mkdir(parents=True)
+    names = [f"{number:016x}" for number in range(4)]
+    (staging / names[0]).mkdir()
+    (staging / names[1]).touch()
+    (staging / names[2]).symlink_to("nowhere")
+    (staging / names[3] / "lock").mkdir(parents=True)
 
-    assert [path.name for path in find_orphans(staging, guard)] == ["file", "folder", "link", "locked-by-a-folder"]
+    assert [path.name for path in find_orphans(staging, guard)] == names
+
+
+@pytest.mark.parametrize(
+    "name", ["thesis", "0123456789ABCDEF", "0123456789abcde", "0123456789abcdef0", "x1v7Qz"]
+)
+def test_what_has_another_name_is_somebody_elses(staging, guard, name):
+    (staging / name).mkdir()
+
+    assert find_orphans(staging, guard) == []
 
 
 def test_lock_that_is_a_symlink_is_not_followed(tmp_path, staging, guard):
     (tmp_path / "other").mkdir()
     folder = OwnedFolder.below(tmp_path / "other", guard)
     folder.make()
-    (staging / "forged").mkdir()
-    (staging / "forged" / "lock").symlink_to(folder.path / "lock")
+    (staging / "0123456789abcdef").mkdir()
+    (staging / "0123456789abcdef" / "lock").symlink_to(folder.path / "lock")
 
-    assert find_orphans(staging, guard) == [staging / "forged"]
+    assert find_orphans(staging, guard) == [staging / "0123456789abcdef"]
     folder.release()
 
 
@@ -176,28 +184,3 @@ def test_folder_that_is_being_made_is_no_orphan(tmp_path, staging, guard):
     sweeper.join(timeout=10)
 
     assert seen == []
-
-
-def test_what_is_taken_out_is_renamed_one_by_one_into_a_folder_of_ones_own(paths):
-    recorder = RecordingDisk()
-    for layer in (ONE, TWO):
-        paths.layer(layer).mkdir()
-    paths.config(CONFIG).write_bytes(b"{}")
-
-    waiting = take_out(paths, recorder, (ONE, TWO), (CONFIG,))
-
-    names = [f"sha256-{digest[7:]}" for digest in (ONE, TWO, CONFIG)]
-    assert recorder.calls == [("rename", name, name) for name in names]
-    assert sorted(os.listdir(waiting.path)) == sorted(["lock", *names])
-    assert os.listdir(paths.layers) == os.listdir(paths.configs) == []
-    assert find_orphans(paths.gc, paths.guard(paths.gc)) == []
-    waiting.release()
-
-
-def test_what_is_not_there_is_passed_over(paths):
-    paths.layer(TWO).mkdir()
-
-    waiting = take_out(paths, Disk(), (ONE, TWO), (CONFIG,))
-
-    assert set(os.listdir(waiting.path)) == {"lock", paths.layer(TWO).name}
-    waiting.release()

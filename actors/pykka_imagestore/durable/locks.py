@@ -72,10 +72,11 @@ def acquire(path: Path, byte: int = 0, *, shared: bool = False, wait: bool = Tru
         BlockingIOError: It is not free, and ``wait`` is false.
         LocksUnsupportedError: The file system has no such locks.
     """
-    lock = FileLock(os.open(path, _OPEN | os.O_CREAT, 0o600))  # known before it is held: a fork may come meanwhile
+    descriptor = os.open(path, _OPEN | os.O_CREAT, 0o600)
+    lock = FileLock(descriptor)  # known before it is held: a fork may come meanwhile
     try:
         kind = fcntl.F_RDLCK if shared else fcntl.F_WRLCK
-        fcntl.fcntl(lock.descriptor, fcntl.F_OFD_SETLKW if wait else fcntl.F_OFD_SETLK, _range(kind, byte))
+        fcntl.fcntl(descriptor, fcntl.F_OFD_SETLKW if wait else fcntl.F_OFD_SETLK, _range(kind, byte))
     except OSError as error:
         lock.forget()
         if error.errno in _BUSY:

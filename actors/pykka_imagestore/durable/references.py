@@ -84,7 +84,6 @@ class References:
         self._checkpoint_bytes = 0
         self._is_loaded = False
         self._lasts = not isinstance(disk, ForgetfulDisk)
-        self._has_written = False
         self._must_rewrite = False  # a sync failed: what it left unwritten, no later one would write
 
     def find(self, name: ImageName) -> DockerImage | None:
@@ -176,7 +175,6 @@ class References:
             self._follow()
             answers, frame = self._plan(changes)
             if frame.changes:
-                self._has_written = True
                 self._append(frame.SerializeToString())
         self._sync()
         return answers
@@ -192,7 +190,7 @@ class References:
         if journal is None or journal.end == HEADER_BYTES:
             return
         if journal.end > max(SMALL_JOURNAL_BYTES, self._checkpoint_bytes) or (
-            closing and self._has_written and self._checkpoint_bytes < SMALL_JOURNAL_BYTES
+            closing and self._checkpoint_bytes < SMALL_JOURNAL_BYTES
         ):
             self._rewrite()
 

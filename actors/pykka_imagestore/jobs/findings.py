@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import errno
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from pykka_imagestore.errors import shown
 
@@ -24,7 +24,7 @@ class LayerCheck:
 
     faults: tuple[str, ...] = ()
     unchecked: tuple[str, ...] = ()
-    identity: tuple[int, int] | None = None
+    identity: tuple[int, int] | None = field(default=None, compare=False)
 
 
 class Findings:

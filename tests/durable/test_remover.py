@@ -1,0 +1,125 @@
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+from disks import RecordingDisk
+
+from pykka_imagestore.core.digest import DiffID, sha256
+from pykka_imagestore.core.image import DockerImage
+from pykka_imagestore.core.image_name import ImageName
+from pykka_imagestore.core.paths import StorePaths
+from pykka_imagestore.core.prune import PruneOptions
+from pykka_imagestore.durable.disk import Disk
+from pykka_imagestore.durable.layout import find_configs, find_layers, find_orphaned_work, make_store
+from pykka_imagestore.durable.leases import take_lease
+from pykka_imagestore.durable.references import Put, References
+from pykka_imagestore.durable.remover import Remover
+from pykka_imagestore.errors import NotFoundError
+
+ONE, TWO, THREE = (DiffID(sha256(text)) for text in (b"one", b"two", b"three"))
+CONFIG = sha256(b"{}")
+APP = DockerImage("app:latest", (ONE, TWO), CONFIG)
+OTHER = DockerImage("other:latest", (ONE,))
+
+
+@pytest.fixture
+def paths(tmp_path: Path) -> StorePaths:
+    paths = StorePaths(tmp_path / "store")
+    make_store(paths)
+    for layer in (ONE, TWO, THREE):
+        paths.layer(layer).mkdir()
+    paths.config(CONFIG).write_bytes(b"{}")
+    References(paths, Disk()).commit([Put(APP), Put(OTHER)])
+    return paths
+
+
+def test_removal_takes_out_what_only_that_image_needed(paths):
+    image, waiting = Remover(paths, Disk()).remove(ImageName.parse("app"))
+
+    assert image == APP
+    assert set(find_layers(paths)) == {ONE, THREE}
+    assert find_configs(paths) == []
+    assert sorted(os.listdir(waiting.path)) == sorted(["lock", paths.layer(TWO).name, paths.config(CONFIG).name])
+    assert find_orphaned_work(paths) == []
+    waiting.release()
+    assert find_orphaned_work(paths) == [waiting.path]
+
+
+def test_removal_of_nothing_is_an_error(paths):
+    with pytest.raises(NotFoundError, match="no image gone:latest"):
+        Remover(paths, Disk()).remove(ImageName.parse("gone"))
+
+
+def test_removal_leaves_what_is_leased(paths):
+    lease = take_lease(paths, [TWO], CONFIG, "a test")
+
+    _, waiting = Remover(paths, Disk()).remove(ImageName.parse("app"))
+
+    assert waiting is None
+    assert TWO in find_layers(paths)
+    lease.release()
+
+
+@pytest.mark.parametrize("layer_id", ["", ".", "..", "../../witness", "/etc", "cf2616975b4a"])
+def test_removal_touches_nothing_that_is_no_layer(paths, layer_id):
+    witness = paths.root.parent / "witness"
+    witness.mkdir()
+    References(paths, Disk()).commit([Put(DockerImage("mesos:latest", (DiffID(layer_id),)))])
+
+    _, waiting = Remover(paths, Disk()).remove(ImageName.parse("mesos"))
+
+    assert waiting is None
+    assert witness.is_dir()
+    assert len(find_layers(paths)) == 3
+
+
+def test_prune_commits_once_then_renames(paths):
+    recorder = RecordingDisk()
+
+    pruned, waiting = Remover(paths, recorder).prune(PruneOptions(budget_bytes=0, unused_for=0))
+
+    assert [image.name for image in pruned.images] == ["other:latest", "app:latest"]
+    renames = [call for call in recorder.calls if call[0] == "rename"]
+    first = recorder.calls.index(renames[0])
+    assert [call[0] for call in recorder.calls[:first]].count("sync_data") == 2  # what others wrote, and the removals
+    assert len(renames) == 4
+    assert References(paths, Disk()).list() == ()
+    waiting.release()
+
+
+def test_prune_that_has_nothing_to_do_makes_nothing(paths):
+    Remover(paths, Disk()).prune(PruneOptions())[1].release()
+
+    pruned, waiting = Remover(paths, Disk()).prune(PruneOptions())
+
+    assert (pruned.images, pruned.layers, waiting) == ((), (), None)
+
+
+def test_layer_that_was_put_anew_meanwhile_is_not_taken_out(paths):
+    before = paths.layer(TWO).stat()
+    paths.layer(TWO).rename(paths.root / "kept")  # or its number might be given again
+    paths.layer(TWO).mkdir()
+    three = paths.layer(THREE).stat()
+
+    taken, waiting = Remover(paths, Disk()).take_out(
+        {TWO: (before.st_dev, before.st_ino), THREE: (three.st_dev, three.st_ino)}, []
+    )
+
+    assert taken.layers == (THREE,)
+    assert TWO in find_layers(paths)
+    waiting.release()
+
+
+def test_failed_rename_lets_go_of_what_was_taken_out(paths):
+    class Broken(Disk):
+        def rename(self, source: Path, target: Path) -> None:
+            if source.parent == paths.configs:
+                raise OSError("injected")
+            super().rename(source, target)
+
+    with pytest.raises(OSError, match="injected"):
+        Remover(paths, Broken()).remove(ImageName.parse("app"))
+
+    assert len(find_orphaned_work(paths)) == 1
