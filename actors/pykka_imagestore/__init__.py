@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from pykka_imagestore.core.image_name import ImageName
     from pykka_imagestore.core.limits import Limits
     from pykka_imagestore.core.progress import LayerProgress, Progress
-    from pykka_imagestore.core.prune import ImageUsage, LayerUsage, Pruned, Usage
+    from pykka_imagestore.core.prune import ImageUsage, LayerUsage, LeaseUsage, Pruned, Usage
     from pykka_imagestore.errors import (
         AmbiguousImageError,
         ArchiveError,
@@ -63,6 +63,7 @@ __all__ = [
     "LayerProgress",
     "LayerUsage",
     "LeaseError",
+    "LeaseUsage",
     "LeasedImage",
     "LimitError",
     "Limits",
@@ -108,6 +109,7 @@ _HOMES = {
     "LayerError": "errors",
     "LayerProgress": "core.progress",
     "LayerUsage": "core.prune",
+    "LeaseUsage": "core.prune",
     "LeaseError": "errors",
     "LeasedImage": "image_lease",
     "LimitError": "errors",

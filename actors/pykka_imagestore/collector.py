@@ -23,6 +23,7 @@ from pykka_imagestore.core.paths import StorePaths
 from pykka_imagestore.core.prune import Pruned, PruneOptions, Usage, measure
 from pykka_imagestore.durable.disk import disk
 from pykka_imagestore.durable.layout import find_orphaned_work
+from pykka_imagestore.durable.leases import find_leases
 from pykka_imagestore.durable.owned import OwnedFolder
 from pykka_imagestore.durable.remover import Identity, Remover
 from pykka_imagestore.durable.stock import StockTaker
@@ -114,7 +115,8 @@ class CollectorActor(Actor):
 
     async def usage(self) -> Usage:
         images = await self._references.list()
-        return measure(await self._lane.run(self._stock.take, images))
+        stock = await self._lane.run(self._stock.take, images)
+        return measure(stock, await self._lane.run(find_leases, self._paths))
 
     def swept(self) -> Future[None]:
         return self._deletions.ended()
@@ -139,7 +141,8 @@ class CollectorActor(Actor):
         return image
 
     async def _prune(self, options: PruneOptions) -> Pruned:
-        await self.sweep()
+        if not options.dry_run:
+            await self.sweep()
         await self._references.recover()
         pruned, waiting = await self._lane.run(self._remover.prune, options)
         self._delete_taken(waiting)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -83,6 +83,7 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 WORTH_HELP = 32 << 20  # bytes of cost, see Extent: below it, a layer is done before help has come
+_MOST_TRIES = 3
 LAYERS_THAT_WAIT = 14  # for a worker, or for another process that unpacks the same
 WORKER_BYTES = 128 << 20  # no layer makes a worker take more
 WORKER_MODULES = ("pykka_imagestore.jobs.untar_image", "pykka_imagestore.jobs.untar_layer")
@@ -180,6 +181,7 @@ class LocalStore:
         """
         return self._ask(LocalStoreActor.recover)
 
+    @overload
     def put(
         self,
         name: str,
@@ -189,7 +191,30 @@ class LocalStore:
         select: str | None = None,
         platform: str | None = None,
         progress: Listener | None = None,
-    ) -> Future[ImageInfo]:
+    ) -> Future[ImageInfo]: ...
+    @overload
+    def put(
+        self,
+        name: str,
+        archive: str | Path | None = None,
+        sandbox: str | Path | None = None,
+        *,
+        select: str | None = None,
+        platform: str | None = None,
+        progress: Listener | None = None,
+        lease: Literal[True],
+    ) -> Future[LeasedImage]: ...
+    def put(
+        self,
+        name: str,
+        archive: str | Path | None = None,
+        sandbox: str | Path | None = None,
+        *,
+        select: str | None = None,
+        platform: str | None = None,
+        progress: Listener | None = None,
+        lease: bool = False,
+    ) -> Future[ImageInfo] | Future[LeasedImage]:
         """Put one image of an archive into the store, under ``name``.
 
         Args:
@@ -203,6 +228,7 @@ class LocalStore:
             platform: Which of the images that share a name, ``os/architecture`` or ``os/architecture/variant``; an
                 image for another is refused then. By default this machine's, or the only one that is there.
             progress: Told how far the put has come, in a thread of the store; an actor's ``defer`` serves too.
+            lease: Whether to keep its layers from being removed, as for ``get``.
 
         Returns:
             The image. Every layer's DiffID was verified; all of it is durable. Calls for the same name and archive
@@ -220,8 +246,10 @@ class LocalStore:
             WorkerDiedError: A worker process was killed, twice.
             In each case nothing of the image is left but layers that are whole.
         """
-        put = self._ask(LocalStoreActor.put, name, _absolute(archive), _absolute(sandbox), select, platform, progress)
-        return put.then(lambda images: images[0])
+        request = (name, _absolute(archive), _absolute(sandbox), select, platform, progress)
+        if lease:
+            return self._ask(LocalStoreActor.put_leased, *request)
+        return self._ask(LocalStoreActor.put, *request).then(lambda images: images[0])
 
     def load(
         self,
@@ -289,7 +317,12 @@ class LocalStore:
         return undiscardable(self._collector.remove(name).then(self._paths.locate).repair(_say_if_closed))
 
     def prune(
-        self, *, keep: Iterable[str] = (), unused_for: float | None = None, budget_bytes: int | None = None
+        self,
+        *,
+        keep: Iterable[str] = (),
+        unused_for: float | None = None,
+        budget_bytes: int | None = None,
+        dry_run: bool = False,
     ) -> Future[Pruned]:
         """Forget images, and delete behind the layers that no image has and nobody needs. Beside puts and gets.
 
@@ -300,6 +333,7 @@ class LocalStore:
             keep: Names of images that stay.
             unused_for: Forget what nobody has put or got for so many seconds.
             budget_bytes: Forget the least recently used images until the layers take no more on disk than this.
+            dry_run: Change nothing; only tell what would go.
 
         Returns:
             What was forgotten and taken out: its names are gone, and its bytes go. ``kept_bytes`` may still be over
@@ -309,13 +343,13 @@ class LocalStore:
             InvalidInputError: A name in ``keep`` is no image name, or a number is negative.
         """
         try:
-            options = PruneOptions.of(keep, unused_for, budget_bytes)
+            options = PruneOptions.of(keep, unused_for, budget_bytes, dry_run=dry_run)
         except InvalidInputError as error:
             return failed(error)
         return undiscardable(self._collector.prune(options).repair(_say_if_closed))
 
     def usage(self) -> Future[Usage]:
-        """Return what each image and layer costs on disk, shared and alone."""
+        """Return what each image and layer costs on disk, shared and alone; and who has leases."""
         return self._collector.usage().repair(_say_if_closed)
 
     def check(self, *, deep: bool = False, progress: CheckListener | None = None) -> Future[CheckReport]:
@@ -479,6 +513,21 @@ class LocalStoreActor(Actor):
     ) -> Future[tuple[ImageInfo, ...]]:
         request = PutRequest(ImageName.parse(name), archive, sandbox, select, _parse_platform(platform))
         return self._join(request, listener)
+
+    async def put_leased(
+        self,
+        name: str,
+        archive: str | None,
+        sandbox: str | None,
+        select: str | None,
+        platform: str | None,
+        listener: Listener | None,
+    ) -> LeasedImage:
+        for _ in range(_MOST_TRIES):
+            await self.put(name, archive, sandbox, select, platform, listener)
+            with suppress(NotFoundError):  # removed before it was leased
+                return await self.lease(name)
+        return await self.lease(name)
 
     def load(
         self,

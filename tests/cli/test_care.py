@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 from images import diff_id, docker_save, layer
 
+from pykka_imagestore import LocalStore
+
 BASE, APP, OTHER = (layer({f"{name}/file": name.encode().ljust(30_000, b".")}) for name in ("base", "app", "other"))
 
 
@@ -68,6 +70,14 @@ def test_prune_to_a_budget_begins_with_the_least_recently_used(stored):
         "freed_bytes": 40 << 10,
         "kept_bytes": 80 << 10,
     }
+
+
+def test_dry_run_tells_what_would_go_and_changes_nothing(stored):
+    done = stored("prune", "--budget", "100K", "--dry-run")
+
+    assert done.stdout == "would remove old:1\nwould free 40 KiB in 1 layers; 80 KiB are left\n"
+    assert listed(stored) == ["new:1", "old:1"]
+    assert layer_folder(stored.store, APP).is_dir()
 
 
 def test_prune_keeps_what_it_is_told_to(stored):
@@ -135,7 +145,27 @@ def test_get_makes_an_image_used(stored):
     assert "2001" not in stored("du").stdout
 
 
+def test_du_tells_who_has_leases(stored):
+    with LocalStore.start(stored.store) as store, store.get("old:1", lease=True).get(timeout=60):
+        lines = [line.split() for line in stored("du").stdout.splitlines()]
+        document = json.loads(stored("du", "--json").stdout)
+
+    assert lines[-2:] == [["LEASE", "PROCESS", "LAYERS"], ["lease", "of", "old:1", str(os.getpid()), "2"]]
+    (lease,) = document["leases"]
+    assert (lease["process"], set(lease["layers"])) == (os.getpid(), {diff_id(BASE), diff_id(APP)})
+    assert "LEASE" not in stored("du").stdout
+
+
 # -- check and repair
+
+
+def test_damage_that_somebody_needs_is_left_in_and_said(stored):
+    damage(stored.store, APP)
+    with LocalStore.start(stored.store) as store, store.get("old:1", lease=True).get(timeout=60):
+        repaired = stored("repair", "--deep")
+
+    assert f"left {diff_id(APP)} in: somebody needs it now" in repaired.stdout
+    assert layer_folder(stored.store, APP).is_dir()
 
 
 @pytest.mark.parametrize("options", [(), ("--deep",)])

@@ -113,9 +113,7 @@ def test_what_was_never_locked_is_an_orphan(staging, guard):
     assert [path.name for path in find_orphans(staging, guard)] == names
 
 
-@pytest.mark.parametrize(
-    "name", ["thesis", "0123456789ABCDEF", "0123456789abcde", "0123456789abcdef0", "x1v7Qz"]
-)
+@pytest.mark.parametrize("name", ["thesis", "0123456789ABCDEF", "0123456789abcde", "0123456789abcdef0", "x1v7Qz"])
 def test_what_has_another_name_is_somebody_elses(staging, guard, name):
     (staging / name).mkdir()
 

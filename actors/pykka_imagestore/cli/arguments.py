@@ -154,6 +154,7 @@ def _add_prune(verbs: _Verbs) -> None:
         "Without --unused-for and --budget no image is removed. An image is used when it is put or got. What somebody "
         "has a lease of, or puts just now, stays. Prints what was removed.",
     )
+    parser.add_argument("--dry-run", action="store_true", help="only print what would be removed")
     parser.add_argument("--keep", metavar="NAME", action="append", default=[], help="never this image; may be repeated")
     parser.add_argument(
         "--unused-for", metavar="TIME", help="images not used for so long: seconds, or as 30m, 12h, 7d, 2w"
@@ -169,7 +170,7 @@ def _add_du(verbs: _Verbs) -> None:
     parser = verbs.add(
         "du",
         "print what images cost on disk",
-        "OWN is what no other image shares, and so what removing the image frees.",
+        "OWN is what no other image shares, and so what removing the image frees. Tells also who has leases.",
     )
     parser.add_argument("--layers", action="store_true", help="also each layer")
 

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pykka_imagestore.cli.arguments import store_folder
 from pykka_imagestore.cli.output import print_json, print_table
 from pykka_imagestore.cli.stored import read_usage
-from pykka_imagestore.core.prune import ImageUsage, LayerUsage
+from pykka_imagestore.core.prune import ImageUsage, LayerUsage, LeaseUsage
 from pykka_imagestore.core.sizes import format_size
 
 
@@ -23,6 +23,7 @@ def run(options: argparse.Namespace) -> None:
                 "unused_bytes": usage.unused_bytes,
                 "images": list(map(_image_document, usage.images)),
                 "layers": list(map(_layer_document, usage.layers)),
+                "leases": list(map(_lease_document, usage.leases)),
             }
         )
         return
@@ -31,6 +32,8 @@ def run(options: argparse.Namespace) -> None:
     print_table([("IMAGE", "SIZE", "OWN", "LAST USED"), *map(_image_row, usage.images), total, unused])
     if options.layers:
         print_table([("LAYER", "SIZE", "IMAGES"), *map(_layer_row, usage.layers)])
+    if usage.leases:
+        print_table([("LEASE", "PROCESS", "LAYERS"), *map(_lease_row, usage.leases)])
 
 
 def _image_row(image: ImageUsage) -> Sequence[str]:
@@ -39,6 +42,14 @@ def _image_row(image: ImageUsage) -> Sequence[str]:
 
 def _layer_row(layer: LayerUsage) -> Sequence[str]:
     return layer.diff_id, format_size(layer.bytes), ", ".join(layer.images) or "-"
+
+
+def _lease_row(lease: LeaseUsage) -> Sequence[str]:
+    return lease.purpose, str(lease.process), str(len(lease.layers))
+
+
+def _lease_document(lease: LeaseUsage) -> dict[str, object]:
+    return {"purpose": lease.purpose, "process": lease.process, "layers": list(lease.layers)}
 
 
 def _image_document(image: ImageUsage) -> dict[str, object]:

@@ -21,7 +21,8 @@ def run(options: argparse.Namespace) -> None:
     budget_bytes = None if options.budget is None else parse_size(options.budget)
     require_store(directory)
     with StopSignals() as signals, LocalStore.start(directory) as store:
-        pruned = signals.wait(store.prune(keep=options.keep, unused_for=unused_for, budget_bytes=budget_bytes))
+        which = {"keep": options.keep, "unused_for": unused_for, "budget_bytes": budget_bytes}
+        pruned = signals.wait(store.prune(**which, dry_run=options.dry_run))
         signals.wait(store.swept())
     if options.json:
         print_json(
@@ -33,7 +34,8 @@ def run(options: argparse.Namespace) -> None:
             }
         )
         return
+    removed, freed = ("would remove", "would free") if options.dry_run else ("removed", "freed")
     for image in pruned.images:
-        print_text(f"removed {image.name}")
-    freed, kept = format_size(pruned.freed_bytes), format_size(pruned.kept_bytes)
-    print_text(f"freed {freed} in {len(pruned.layers)} layers; {kept} are left")
+        print_text(f"{removed} {image.name}")
+    size, kept = format_size(pruned.freed_bytes), format_size(pruned.kept_bytes)
+    print_text(f"{freed} {size} in {len(pruned.layers)} layers; {kept} are left")

@@ -12,6 +12,7 @@ from pykka_imagestore.core.image_name import ImageName
 from pykka_imagestore.core.paths import StorePaths
 from pykka_imagestore.core.prune import Usage, measure
 from pykka_imagestore.durable.disk import disk
+from pykka_imagestore.durable.leases import find_leases
 from pykka_imagestore.durable.references import References
 from pykka_imagestore.durable.stock import StockTaker
 from pykka_imagestore.errors import ImageIncompleteError, NotFoundError, StoreError
@@ -68,7 +69,8 @@ def read_usage(store: Path) -> Usage:
         CheckpointError: What images there are cannot be read.
     """
     images = _references(store).list()
-    return measure(StockTaker(StorePaths(store)).take(images))
+    paths = StorePaths(store)
+    return measure(StockTaker(paths).take(images), find_leases(paths))
 
 
 def read_config(store: Path, image: ImageInfo) -> bytes:

@@ -60,14 +60,18 @@ class PruneOptions:
         keep: Never these.
         unused_for: Those that were not used for so many seconds; None for none.
         budget_bytes: The least recently used, until all layers together take no more; None for none.
+        dry_run: Only tell which these are.
     """
 
     keep: tuple[ImageName, ...] = ()
     unused_for: float | None = None
     budget_bytes: int | None = None
+    dry_run: bool = False
 
     @classmethod
-    def of(cls, keep: Iterable[str], unused_for: float | None, budget_bytes: int | None) -> PruneOptions:
+    def of(
+        cls, keep: Iterable[str], unused_for: float | None, budget_bytes: int | None, *, dry_run: bool = False
+    ) -> PruneOptions:
         """Make options of what a caller says.
 
         Raises:
@@ -78,7 +82,7 @@ class PruneOptions:
         for what, number in {"unused_for": unused_for, "budget_bytes": budget_bytes}.items():
             if number is not None and not number >= 0:
                 raise InvalidInputError(f"{what} is {number}; a negative one would remove everything")
-        return cls(tuple(map(ImageName.parse, keep)), unused_for, budget_bytes)
+        return cls(tuple(map(ImageName.parse, keep)), unused_for, budget_bytes, dry_run)
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,16 +169,33 @@ class ImageUsage:
 
 
 @dataclass(frozen=True, slots=True)
+class LeaseUsage:
+    """Who needs layers now.
+
+    Attributes:
+        process: Whose need it is.
+        purpose: What for.
+        layers: DiffIDs.
+    """
+
+    process: int
+    purpose: str
+    layers: tuple[DiffID, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Usage:
     """What a store costs.
 
     Attributes:
         images: By name.
         layers: The largest first.
+        leases: What stays until somebody needs it no more.
     """
 
     images: tuple[ImageUsage, ...]
     layers: tuple[LayerUsage, ...]
+    leases: tuple[LeaseUsage, ...] = ()
 
     @property
     def bytes(self) -> int:
@@ -187,8 +208,8 @@ class Usage:
         return sum(layer.bytes for layer in self.layers if not layer.images)
 
 
-def measure(stock: Stock) -> Usage:
-    """Return what each image and layer costs, shared and alone."""
+def measure(stock: Stock, leases: Iterable[LeaseUsage] = ()) -> Usage:
+    """Return what each image and layer costs, shared and alone, and who needs layers."""
     names: dict[DiffID, list[str]] = {}
     for image in sorted(stock.images, key=lambda image: image.name):
         for layer in dict.fromkeys(image.layer_ids):
@@ -200,7 +221,7 @@ def measure(stock: Stock) -> Usage:
         sizes = {layer: stock.layers.get(layer, 0) for layer in image.layer_ids}
         own = sum(size for layer, size in sizes.items() if len(names[layer]) == 1)
         images.append(ImageUsage(image.name, sum(sizes.values()), own, stock.last_used(image)))
-    return Usage(tuple(images), tuple(layers))
+    return Usage(tuple(images), tuple(layers), tuple(leases))
 
 
 class _Kept:

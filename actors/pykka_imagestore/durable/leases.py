@@ -18,7 +18,7 @@ from google.protobuf.message import DecodeError
 from pykka_imagestore._proto.lease_pb2 import LeaseRecord
 from pykka_imagestore.core.digest import DiffID, Digest, is_sha256
 from pykka_imagestore.core.paths import StorePaths
-from pykka_imagestore.core.prune import Needs
+from pykka_imagestore.core.prune import LeaseUsage, Needs
 from pykka_imagestore.durable.locks import FileLock, acquire, is_locked, locked
 from pykka_imagestore.errors import LeaseError
 
@@ -61,20 +61,37 @@ def find_needs(paths: StorePaths) -> Needs:
     needs = Needs()
     for path in sorted(paths.leases.iterdir()):
         if is_locked(path):
-            needs |= _read(path)
+            needs |= _needs_of(_read(path))
         else:
             path.unlink(missing_ok=True)
     return needs
 
 
-def _read(path: Path) -> Needs:
+def find_leases(paths: StorePaths) -> tuple[LeaseUsage, ...]:
+    """Return who needs what, for people; those that are being taken may be left out."""
+    found = []
+    with suppress(FileNotFoundError):
+        for path in sorted(paths.leases.iterdir()):
+            with suppress(LeaseError):
+                if is_locked(path):
+                    record = _read(path)
+                    found.append(LeaseUsage(record.process, record.purpose, tuple(map(DiffID, record.layer_ids))))
+    return tuple(found)
+
+
+def _needs_of(record: LeaseRecord) -> Needs:
+    configs = [Digest(record.config_digest)] if record.config_digest else []
+    return Needs(frozenset(map(DiffID, record.layer_ids)), frozenset(configs))
+
+
+def _read(path: Path) -> LeaseRecord:
     try:
         record = LeaseRecord.FromString(path.read_bytes())
     except FileNotFoundError:
-        return Needs()  # it was released meanwhile: that needs no lock
+        return LeaseRecord()  # it was released meanwhile: that needs no lock
     except (DecodeError, UnicodeDecodeError) as error:
         raise LeaseError(str(path)) from error
-    configs = [Digest(record.config_digest)] if record.config_digest else []
-    if not all(map(is_sha256, (*record.layer_ids, *configs))):  # the parser does not even ask for text
+    digests = [*record.layer_ids, *([record.config_digest] if record.config_digest else [])]
+    if not all(map(is_sha256, digests)):  # the parser does not even ask for text
         raise LeaseError(str(path))
-    return Needs(frozenset(map(DiffID, record.layer_ids)), frozenset(configs))
+    return record

@@ -100,7 +100,7 @@ def locked(path: Path, byte: int = 0, *, shared: bool = False) -> Iterator[None]
 def is_locked(path: Path) -> bool:
     """Tell whether somebody holds the lock on a file's first byte; not if there is no such file."""
     try:
-        descriptor = os.open(path, _OPEN)
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
     except OSError as error:
         if error.errno not in _NO_FILE:
             raise

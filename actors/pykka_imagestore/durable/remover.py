@@ -54,13 +54,15 @@ class Remover:
             return image, self._take_out(layers, unneeded)
 
     def prune(self, options: PruneOptions) -> tuple[Pruned, OwnedFolder | None]:
-        """Forget the images that ``options`` say, durably; take out all that nobody needs."""
+        """Forget the images that ``options`` say, durably; take out all that nobody needs. Or only tell what it is."""
         self._stock.take(self._references.settle())  # what is read for the first time is read before others must wait
         with locked(self._paths.leases_lock):
             # A put that goes on now took its lease before, so it is seen here: what it puts is needed.
             needs = find_needs(self._paths)
             stock = self._stock.take(self._references.settle())
             pruned = plan_prune(stock, needs, options, time.time())
+            if options.dry_run:
+                return pruned, None
             names = [Remove(ImageName.parse(image.name), replace(image, missing=())) for image in pruned.images]
             if names:
                 self._references.commit(names)
