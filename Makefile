@@ -82,6 +82,9 @@ bench: $(DEMO)/installed
 	$(DEMO)/bin/python benchmarks/runtime.py --json $(BENCH)/runtime.json
 	$(DEMO)/bin/python benchmarks/put.py $(ARCHIVE) $(BENCH_FLAGS) --json $(BENCH)/put.json
 	$(DEMO)/bin/python benchmarks/latency.py $(firstword $(ARCHIVE)) $(BENCH_FLAGS) --json $(BENCH)/latency.json
+	$(DEMO)/bin/python benchmarks/references.py $(BENCH_FLAGS) --json $(BENCH)/references.json
+	$(DEMO)/bin/python benchmarks/sharing.py $(firstword $(ARCHIVE)) $(BENCH_FLAGS) --json $(BENCH)/sharing.json
+	$(DEMO)/bin/python benchmarks/durability.py $(firstword $(ARCHIVE)) $(BENCH_FLAGS) --json $(BENCH)/durability.json
 	$(DEMO)/bin/python benchmarks/stages.py $(firstword $(ARCHIVE)) $(BENCH_FLAGS) --json $(BENCH)/stages.json
 	$(DEMO)/bin/python benchmarks/layers.py $(BENCH_FLAGS) --json $(BENCH)/layers.json
 	if command -v strace >/dev/null; then $(DEMO)/bin/python benchmarks/syscalls.py --json $(BENCH)/syscalls.json; fi
