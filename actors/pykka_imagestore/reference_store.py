@@ -10,10 +10,11 @@ from __future__ import annotations
 import contextlib
 import logging
 import queue
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Self, TypeVar
 
 import pykka
 
@@ -28,6 +29,8 @@ from pykka_imagestore.errors import ImageIncompleteError, InvalidInputError, Not
 from pykka_imagestore.runtime import Actor, Future, Lane, Promise, dispatch, undiscardable
 
 logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 _MOST_LOGGED = 20  # incomplete images, one by one
 
@@ -141,19 +144,14 @@ class ReferenceStoreActor(Actor):
                 raise InvalidInputError(f"{shown(str(digest))} is no sha256 digest, and so no layer or config")
         return undiscardable(self._change(Put(image)).then(lambda _: image))
 
-    async def get(self, name: str) -> DockerImage:
-        parsed = ImageName.parse(name)
-        await self._recovered()
-        image = await self._reader.run(self._references.use, parsed)
-        if image is None:
-            raise NotFoundError(parsed.stored)
-        if image.missing:
-            raise ImageIncompleteError(image.name, image.missing)
-        return image
+    # What is read is handed on as it comes, without a turn of this actor more: a get should answer at once.
 
-    async def list(self) -> tuple[DockerImage, ...]:
-        await self._recovered()
-        return await self._reader.run(References.list, self._references)
+    def get(self, name: str) -> Future[DockerImage]:
+        parsed = ImageName.parse(name)
+        return self._when_recovered(partial(self._reader.run, self._find, parsed))
+
+    def list(self) -> Future[tuple[DockerImage, ...]]:
+        return self._when_recovered(partial(self._reader.run, References.list, self._references))
 
     async def remove(self, name: str) -> DockerImage:
         parsed = ImageName.parse(name)
@@ -193,10 +191,21 @@ class ReferenceStoreActor(Actor):
         if len(incomplete) > _MOST_LOGGED:
             logger.warning("%d more images are incomplete", len(incomplete) - _MOST_LOGGED)
 
+    def _find(self, name: ImageName) -> DockerImage:
+        image = self._references.use(name)
+        if image is None:
+            raise NotFoundError(name.stored)
+        if image.missing:
+            raise ImageIncompleteError(image.name, image.missing)
+        return image
+
     def _change(self, change: Change) -> Future[DockerImage | None]:
+        return undiscardable(self._when_recovered(partial(self._commits.change, change)))
+
+    def _when_recovered(self, run: Callable[[], Future[T]]) -> Future[T]:
         if self._recovery is not None and self._recovery.is_ready():
-            return self._commits.change(change)
-        return undiscardable(self._recovered().then(lambda _: self._commits.change(change)))
+            return run()
+        return self._recovered().then(lambda _: run())
 
 
 class _Commits:
