@@ -6,6 +6,7 @@ import os
 import shutil
 import struct
 import threading
+from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
@@ -865,6 +866,7 @@ def test_journal_that_cannot_be_begun_leaves_nothing(paths: StorePaths) -> None:
 
 WRITER = f"""
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from pykka_imagestore.core.image import DockerImage
 from pykka_imagestore.core.paths import StorePaths
@@ -902,3 +904,24 @@ def test_many_processes_that_commit_at_once_lose_nothing_even_if_some_are_killed
 
     assert acknowledged <= found
     assert len(found) <= len(acknowledged) + 3  # of each that was killed, one more that it had no time to tell of
+
+
+def test_image_that_is_removed_and_put_again_between_two_looks_is_whole(
+    paths: StorePaths, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for layer in A.layer_ids:
+        paths.layer(layer).mkdir(exist_ok=True)
+    other = References(paths, Disk())
+    other.commit([Put(A)])
+    look, looks = module.find_missing, itertools.chain([True], itertools.repeat(False))
+
+    def removed_and_put_again(paths: StorePaths, layers: Iterable[DiffID]) -> frozenset[DiffID]:
+        if not next(looks):
+            return look(paths, layers)
+        other.commit([Remove(name(A))])
+        other.commit([Put(A)])
+        return frozenset(layers)  # which were out when they were looked for
+
+    monkeypatch.setattr(module, "find_missing", removed_and_put_again)
+
+    assert References(paths, Disk()).find(name(A)) == A

@@ -14,7 +14,7 @@ import errno
 import logging
 import os
 import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -43,6 +43,7 @@ from pykka_imagestore.errors import CheckpointError, InvalidNameError, LocksUnsu
 
 logger = logging.getLogger(__name__)
 
+_MOST_LOOKS = 100  # while others change images all the time
 SMALL_JOURNAL_BYTES = 64 << 10  # below it, a checkpoint costs more than reading the journal
 
 
@@ -92,14 +93,8 @@ class References:
         Raises:
             CheckpointError: The files cannot be read. They are left as they are.
         """
-        while True:
-            image = self._current(name)
-            if image is None:
-                return None
-            found = self._looked_at([image])[0]
-            # It may have been removed, and its layers with it, between the two looks.
-            if not found.missing or self._current(name) == image:
-                return found
+        found = self._look(lambda images: [images[name.stored]] if name.stored in images else [])
+        return found[0] if found else None
 
     def use(self, name: ImageName) -> DockerImage | None:
         """Return the image of a name as ``find`` does, and remember that it was used now."""
@@ -114,20 +109,7 @@ class References:
         Raises:
             CheckpointError: As ``find``.
         """
-        self.refresh()
-        with self._lock:
-            images = sorted(self._images.values(), key=lambda image: image.name)
-        found = self._looked_at(images)
-        doubtful = {image.name for image in found if image.missing}
-        if not doubtful:
-            return found
-        # They may have been removed, and their layers with them, between the two looks.
-        self.refresh()
-        with self._lock:
-            now = [self._images[image.name] for image in images if image.name in self._images]
-        again = self._looked_at([image for image in now if image.name in doubtful])
-        sure = {image.name: image for image in (*found, *again)}
-        return tuple(sure[image.name] for image in now)
+        return self._look(lambda images: sorted(images.values(), key=lambda image: image.name))
 
     def settle(self) -> tuple[DockerImage, ...]:
         """Return all images as ``list`` does; what they are is durable, whoever put them.
@@ -209,10 +191,20 @@ class References:
         except (OSError, LocksUnsupportedError):
             return None  # this process, or all of the file system, may only read
 
-    def _current(self, name: ImageName) -> DockerImage | None:
-        self.refresh()
-        with self._lock:
-            return self._images.get(name.stored)
+    def _look(self, choose: Callable[[dict[str, DockerImage]], Sequence[DockerImage]]) -> tuple[DockerImage, ...]:
+        """Return chosen images, and which of their layers are missing while the images are these."""
+        for _ in range(_MOST_LOOKS):
+            self.refresh()
+            with self._lock:
+                images, sequence = choose(self._images), self._sequence
+            found = self._looked_at(images)
+            if not any(image.missing for image in found):
+                break
+            self.refresh()
+            # Else one may have been removed, and its layers with it, and even have been put again since.
+            if self._sequence == sequence:
+                break
+        return found
 
     def _looked_at(self, images: Sequence[DockerImage]) -> tuple[DockerImage, ...]:
         missing = find_missing(self._paths, [layer for image in images for layer in image.layer_ids])
