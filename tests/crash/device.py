@@ -33,7 +33,7 @@ class Device:
         A copy that was made while something was written would hold later writes without earlier ones, as no disk does
         that obeys flushes; so it is made again.
         """
-        for _ in range(200):
+        for _ in range(2000):
             before = self._writes()
             if before is not None:
                 _run("cp", "--sparse=always", self.image, target)
