@@ -11,6 +11,7 @@ from pykka_imagestore.core.image import DockerImage
 from pykka_imagestore.core.image_name import ImageName
 from pykka_imagestore.core.paths import StorePaths
 from pykka_imagestore.core.prune import PruneOptions
+from pykka_imagestore.durable import remover
 from pykka_imagestore.durable.disk import Disk
 from pykka_imagestore.durable.layout import find_configs, find_layers, find_orphaned_work, make_store
 from pykka_imagestore.durable.leases import take_lease
@@ -123,3 +124,32 @@ def test_failed_rename_lets_go_of_what_was_taken_out(paths):
         Remover(paths, Broken()).remove(ImageName.parse("app"))
 
     assert len(find_orphaned_work(paths)) == 1
+
+
+def test_put_that_lets_go_of_its_lease_meanwhile_keeps_its_layers(paths, monkeypatch):
+    lease = take_lease(paths, [TWO], None, "a put")
+    look = remover.find_needs
+
+    def let_go_then_look(paths: StorePaths) -> object:
+        needs = look(paths)
+        References(paths, Disk()).commit([Put(DockerImage("new:latest", (TWO,)))])
+        lease.release()
+        return needs
+
+    monkeypatch.setattr(remover, "find_needs", let_go_then_look)
+
+    Remover(paths, Disk()).remove(ImageName.parse("app"))
+
+    assert TWO in find_layers(paths)
+
+
+def test_needs_are_read_before_images(paths, monkeypatch):
+    order = []
+    for name, owner in (("find_needs", remover), ("settle", References)):
+        real = getattr(owner, name)
+        monkeypatch.setattr(owner, name, lambda *args, n=name, real=real: order.append(n) or real(*args))
+
+    Remover(paths, Disk()).remove(ImageName.parse("app"))
+    Remover(paths, Disk()).prune(PruneOptions())
+
+    assert order == ["find_needs", "settle", "settle", "find_needs", "settle"]

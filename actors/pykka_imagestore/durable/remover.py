@@ -48,9 +48,11 @@ class Remover:
             raise NotFoundError(name.stored)
         configs = [] if image.config_digest is None else [image.config_digest]
         with locked(self._paths.leases_lock):
-            # Synced first: or a power cut brings back an image that another process replaced, and not its layers.
+            # In this order: a put that lets go of its lease meanwhile has stored its image before.
+            needs = find_needs(self._paths)
+            # Synced: or a power cut brings back an image that another process replaced, and not its layers.
             images = self._references.settle()
-            layers, unneeded = find_unneeded(images, find_needs(self._paths), dict.fromkeys(image.layer_ids), configs)
+            layers, unneeded = find_unneeded(images, needs, dict.fromkeys(image.layer_ids), configs)
             return image, self._take_out(layers, unneeded)
 
     def prune(self, options: PruneOptions) -> tuple[Pruned, OwnedFolder | None]:
