@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import gzip
 import hashlib
+import itertools
 import os
 import tracemalloc
 
@@ -14,7 +15,7 @@ from tars import file, tar
 
 from pykka_imagestore.core.archive import Extent
 from pykka_imagestore.core.tar import TarError
-from pykka_imagestore.jobs.streams import BLOCK_BYTES, LayerStream, is_compressed
+from pykka_imagestore.jobs.streams import BLOCK_BYTES, LayerStream, is_compressed, write_all
 
 BODY = bytes(range(256)) * 3000  # three blocks, nearly
 
@@ -63,6 +64,42 @@ def test_bytes_are_written_to_a_file_as_they_are(opened, tmp_path, size):
     os.close(target)
     assert (tmp_path / "target").read_bytes() == BODY[3 : 3 + size]
     assert stream.take(5) == BODY[3 + size : 8 + size]
+
+
+def test_large_body_is_written_in_whole_blocks_of_its_file(opened, tmp_path, monkeypatch):
+    sizes = []
+
+    def recorded(written):
+        sizes.append(written)
+        return written
+
+    write, writev = os.write, os.writev
+    monkeypatch.setattr(os, "write", lambda *arguments: recorded(write(*arguments)))
+    monkeypatch.setattr(os, "writev", lambda *arguments: recorded(writev(*arguments)))
+    stream = opened(BODY)
+    stream.take(3000)
+    target = os.open(tmp_path / "target", os.O_RDWR | os.O_CREAT)
+
+    stream.write_to(target, 2 * BLOCK_BYTES + 5)
+
+    os.close(target)
+    assert sizes == [BLOCK_BYTES, BLOCK_BYTES, 5]
+
+
+@given(st.lists(st.integers(1, 7), min_size=1), st.binary(max_size=40), st.binary(max_size=40))
+def test_what_the_disk_does_not_take_at_once_is_written_later(tmp_path_factory, steps, data, more):
+    """A nearly full disk, a signal, or a quota makes a write a short one."""
+    target = os.open(tmp_path_factory.mktemp("short") / "target", os.O_RDWR | os.O_CREAT)
+    short = itertools.cycle(steps)
+    write = os.write
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "write", lambda file, piece: write(file, piece[: next(short)]))
+        patch.setattr(os, "writev", lambda file, pieces: write(file, b"".join(pieces)[: next(short)]))
+        write_all(target, data, more)
+
+    assert os.pread(target, 100, 0) == data + more
+    os.close(target)
 
 
 def test_taking_more_than_there_is_gives_what_there_is(opened):

@@ -220,10 +220,9 @@ def _next_header(source: Source, padding: int) -> bytes | None:
         raise TarError(msg)
     if block == _ZERO_BLOCK:
         return None
-    # The low half of Adler-32 is one more than the sum, modulo 65521, and far quicker than to sum here. That of half a
-    # block is never more than that; a whole one's may be, and then two sums would look alike.
-    halves = (zlib.adler32(block[:256]) & 0xFFFF) + (zlib.adler32(block[256:]) & 0xFFFF)
-    if halves != _SUMS.get(block[148:156]):
+    # The low half of Adler-32 is one more than the sum, modulo 65521, and far quicker than to sum here. ASCII does not
+    # come to more than that.
+    if zlib.adler32(block) & 0xFFFF != _SUMS.get(block[148:156]) or not block.isascii():
         _check_sum(block)
     return block
 
@@ -231,13 +230,13 @@ def _next_header(source: Source, padding: int) -> bytes | None:
 def _check_sum(block: bytes) -> None:
     """Compare the header's sum, in which its own field counts as blanks; some old tars summed signed characters.
 
-    Remembers what the halves' Adler-32s add up to if a sum is right.
+    Remembers the low half of Adler-32 that goes with a sum that is right.
     """
     field = block[148:156]
     stated = _number(field)
     blanked = block[:148] + b" " * 8 + block[156:]
     if stated == sum(blanked):
-        _SUMS[field] = stated + sum(field) - _BLANK_CHECKSUM + 2
+        _SUMS[field] = stated + sum(field) - _BLANK_CHECKSUM + 1
         _keep_small(_SUMS)
     elif stated != sum(struct.unpack("512b", blanked)):
         msg = "the header's checksum is wrong: this is no tar, or it is damaged here"

@@ -62,13 +62,20 @@ class Outcome:
 
 
 class Attributes:
-    """Sets attributes as far as this process may, with no call that a default already gives."""
+    """Sets attributes as far as this process may, with no call that a default already gives.
+
+    Attributes:
+        owner: User and group of what this process makes.
+        umask: Of this process.
+        late: Mode bits that nothing is made with: the umask's, and set-ID bits, which come after the owner.
+    """
 
     def __init__(self, outcome: Outcome) -> None:
         self._outcome = outcome
         self._privileged = os.geteuid() == 0
         self.owner = (os.geteuid(), os.getegid())
         self.umask = _umask()
+        self.late = self.umask | SET_ID
 
     def create_file(self, entry: Entry, folder: int, name: bytes) -> int:
         """Create a file, never through a symlink; return its descriptor.
@@ -76,7 +83,8 @@ class Attributes:
         Raises:
             FileExistsError: There is something of that name.
         """
-        return os.open(name, _CREATE, _made_with(entry), dir_fd=folder)
+        mode = entry.mode | stat.S_IWUSR if entry.xattrs else entry.mode  # who sets those must be able to write
+        return os.open(name, _CREATE, mode & ~SET_ID, dir_fd=folder)
 
     def finish_file(self, entry: Entry, parent: bytes, name: bytes, file: int) -> None:
         """Give a file that was created and written all that it does not have yet."""
@@ -85,8 +93,7 @@ class Attributes:
             mode = self.chown(entry, join(parent, name), file)
         if entry.xattrs:
             self.set_xattrs(entry, join(parent, name), file)
-        made_with = _made_with(entry)
-        if made_with & self.umask or made_with != mode:
+        if mode & self.late or (entry.xattrs and not mode & stat.S_IWUSR):
             os.fchmod(file, mode)
         os.utime(file, ns=(entry.mtime_ns, entry.mtime_ns))
 
@@ -141,11 +148,6 @@ def entry_fault(error: Exception) -> TarError | None:
 def join(parent: bytes, name: bytes) -> bytes:
     """Return the path of a name in a folder of the layer."""
     return parent + b"/" + name if parent else name
-
-
-def _made_with(entry: Entry) -> int:
-    """Return the mode a file is made with: writable to who sets attributes; set-ID bits come after the owner."""
-    return (entry.mode | stat.S_IWUSR if entry.xattrs else entry.mode) & ~SET_ID
 
 
 def _umask() -> int:

@@ -283,7 +283,7 @@ class Extractor:
         mode = entry.mode
         if (entry.uid, entry.gid) != self._attributes.owner:
             mode = self._attributes.chown(entry, path, name, folder)
-        if entry.kind != SYMLINK and mode & (self._attributes.umask | SET_ID):
+        if entry.kind != SYMLINK and mode & self._attributes.late:
             os.chmod(name, mode, dir_fd=folder)
         if entry.xattrs:
             # There is no lsetxattr relative to a folder: this is its spelling, and follows nothing.

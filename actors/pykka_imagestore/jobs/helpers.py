@@ -30,7 +30,7 @@ from typing import Self
 from pykka_imagestore.core.tar import FILE, Entry, TarError
 from pykka_imagestore.jobs.attributes import Attributes, Outcome, entry_fault
 from pykka_imagestore.jobs.replaced import Replaced
-from pykka_imagestore.jobs.streams import LayerStream
+from pykka_imagestore.jobs.streams import LayerStream, write_all
 from pykka_imagestore.jobs.tree import FOLDER_FLAGS
 from pykka_imagestore.jobs.whiteouts import WHITEOUT_META_PREFIX
 
@@ -39,15 +39,16 @@ MAX_HELPERS = 3  # more would wait for the leader, which parses about as fast as
 _PIECE_BYTES = 256 << 10
 _PIECE_FILES = 128
 _PIECES = 4  # of memory for each helper: one in work and some in wait
+_LARGEST_BODY = 64 << 10
 _LONGEST_PARENT = 512  # bytes, so at most half as many folders in one another
 _LONGEST_NAME = 255  # bytes; no file system here takes more, and the leader says so
+_FILE_BYTES = 128  # of a pickled file at most, beside its folder's path, its name and its body
 _MAX_OPEN_FOLDERS = 128
 _ACK_BYTES = 64 << 10
-# A file: lengths of its folder's path and of its name, mode, owner, time, bytes of its body. Folder, name and body
-# follow.
-_FILE = struct.Struct("=HHIIIqI")
-_LARGEST_BODY = 64 << 10
-_PIECE = struct.Struct("=III")  # where in the memory it begins, its bytes, and how often folders were forgotten
+_MESSAGE = struct.Struct("=III")  # where in the memory a piece begins, its bytes, and how often folders were forgotten
+
+# Folder, name, mode, uid, gid, time, body.
+_File = tuple[bytes, bytes, int, int, int, int, bytes]
 
 
 class HelperLostError(Exception):
@@ -93,19 +94,35 @@ def wait_for_helpers(root: Path) -> None:
 
 @dataclass(frozen=True, slots=True)
 class _Ack:
-    """What a helper says when it is done with a piece.
+    """What a helper says when it is done with a piece; files are numbered from 0 in each.
 
     Attributes:
-        files: How many files it has finished since it last said so.
         unset: Which of them, and what of it could not be set.
         replaced: Which of them were in the place of something, and the name that this has now in the root folder.
+        made: How many it has made.
         failure: What was wrong with the next one, if something was.
     """
 
-    files: int
     unset: Sequence[tuple[int, str]]
     replaced: Sequence[tuple[int, bytes]]
+    made: int
     failure: Exception | None
+
+
+@dataclass(slots=True)
+class _Piece:
+    """Files that are handed on together.
+
+    Attributes:
+        start: Where in the memory.
+        size: Bytes that they take there, at most.
+        entries: Of each the path, and the entry's index and name.
+    """
+
+    start: int
+    size: int = _FILE_BYTES
+    files: list[_File] = field(default_factory=list)
+    entries: list[tuple[bytes, int, bytes]] = field(default_factory=list)
 
 
 @dataclass(slots=True)
@@ -114,22 +131,12 @@ class _Hand:
 
     Attributes:
         free: Where in the memory pieces for it may begin.
-        sent: Where those begin that it is working on, in their order.
-        files: The files that it has not finished: path, and the entry's index and name.
-        start: Where the piece being filled begins.
-        position: Where the next bytes go.
-        end: Where the piece ends.
-        in_piece: Files that end in that piece.
+        sent: Those that it is working on, in their order.
     """
 
     socket: socket.socket
     free: list[int]
-    sent: deque[int] = field(default_factory=deque)
-    files: deque[tuple[bytes, int, bytes]] = field(default_factory=deque)
-    start: int = 0
-    position: int = 0
-    end: int = 0
-    in_piece: int = 0
+    sent: deque[_Piece] = field(default_factory=deque)
 
 
 class Helpers:
@@ -151,8 +158,10 @@ class Helpers:
         self._root = root
         self._outcome = outcome
         self._replaced = replaced
-        self._hands: list[_Hand] = []
+        self._hands: dict[int, _Hand] = {}  # by their sockets' descriptors
+        self._acks = select.poll()
         self._hand: _Hand | None = None  # whose piece is being filled
+        self._piece = _Piece(0)
         self._parent: bytes | None = None  # the folder of the last file
         self._maker: _Hand | None = None  # of its files; None for the leader
         self._forgotten = 0
@@ -168,7 +177,7 @@ class Helpers:
     def __exit__(self, *_: object) -> None:
         self._listener.close()
         Path(self._address).unlink(missing_ok=True)
-        for hand in self._hands:
+        for hand in self._hands.values():
             hand.socket.close()
         os.close(self._descriptor)
         self._memory.close()
@@ -190,7 +199,10 @@ class Helpers:
                 socket.send_fds(connection, [b"\0"], [self._descriptor, self._root])
             first = len(self._hands) * _PIECES
             self._parent = None
-            self._hands.append(_Hand(connection, [(first + piece) * _PIECE_BYTES for piece in range(_PIECES)]))
+            self._hands[connection.fileno()] = _Hand(
+                connection, [(first + piece) * _PIECE_BYTES for piece in range(_PIECES)]
+            )
+            self._acks.register(connection, select.POLLIN)
 
     def take(self, entry: Entry, parent: bytes, name: bytes, path: bytes, stream: LayerStream) -> bool:
         """Take a file, and its body from ``stream``; False if the leader should make it itself.
@@ -203,22 +215,18 @@ class Helpers:
         hand = self._maker
         if hand is None or len(parent) > _LONGEST_PARENT or len(name) > _LONGEST_NAME or entry.size > _LARGEST_BODY:
             return False
-        try:
-            head = _FILE.pack(len(parent), len(name), entry.mode, entry.uid, entry.gid, entry.mtime_ns, entry.size)
-        except struct.error:
-            return False  # a number out of range, and the leader says what is wrong with it
-        head += parent + name
-        if hand.position + len(head) + entry.size > hand.end or hand.in_piece == _PIECE_FILES or hand is not self._hand:
+        size = _FILE_BYTES + len(parent) + len(name) + entry.size
+        piece = self._piece
+        if hand is not self._hand or piece.size + size > _PIECE_BYTES or len(piece.files) == _PIECE_FILES:
             self._send()
             if not self._begin(hand):
                 return False
-        hand.files.append((path, entry.index, entry.name))
-        hand.in_piece += 1
+            piece = self._piece
+        body = stream.read_body(entry.size)
+        piece.size += size
+        piece.files.append((parent, name, entry.mode, entry.uid, entry.gid, entry.mtime_ns, body))
+        piece.entries.append((path, entry.index, entry.name))
         self.pending.add(path)
-        data = head + stream.read_body(entry.size)
-        start = hand.position
-        hand.position = start + len(data)
-        self._memory[start : hand.position] = data
         return True
 
     def wait(self) -> None:
@@ -230,7 +238,7 @@ class Helpers:
             HelperLostError: A helper died.
         """
         self._send()
-        while any(hand.sent for hand in self._hands):
+        while any(hand.sent for hand in self._hands.values()):
             self._collect(block=True)
 
     def forget_folders(self) -> None:
@@ -246,7 +254,7 @@ class Helpers:
         file. But a folder of very many fills the helper's hands, and then to wait for that would take longer.
         """
         self._collect(block=False)
-        hand = min(self._hands, key=lambda hand: len(hand.sent))
+        hand = min(self._hands.values(), key=lambda hand: len(hand.sent))
         return hand if len(hand.sent) < _PIECES - 1 else None
 
     def _begin(self, hand: _Hand) -> bool:
@@ -254,31 +262,29 @@ class Helpers:
             self._collect(block=False)
             if not hand.free:
                 return False
-        hand.start = hand.position = hand.free.pop()
-        hand.end = hand.start + _PIECE_BYTES
-        hand.in_piece = 0
         self._hand = hand
+        self._piece = _Piece(hand.free.pop())
         return True
 
     def _send(self) -> None:
         """Hand the piece on that is being filled, if there is one."""
-        hand, self._hand = self._hand, None
+        hand, piece, self._hand = self._hand, self._piece, None
         if hand is None:
             return
-        hand.sent.append(hand.start)
+        data = pickle.dumps(piece.files)
+        piece.files.clear()
+        with memoryview(self._memory) as memory, memory[piece.start : piece.start + _PIECE_BYTES] as room:
+            room[: len(data)] = data
+        hand.sent.append(piece)
         try:
-            hand.socket.send(_PIECE.pack(hand.start, hand.position - hand.start, self._forgotten))
+            hand.socket.send(_MESSAGE.pack(piece.start, len(data), self._forgotten))
         except ConnectionError as error:
             raise HelperLostError from error
 
     def _collect(self, *, block: bool) -> None:
         """Take note of the pieces that are done; wait for one if asked."""
-        poll = select.poll()
-        hands = {hand.socket.fileno(): hand for hand in self._hands}
-        for descriptor in hands:
-            poll.register(descriptor, select.POLLIN)
-        for descriptor, _ in poll.poll(None if block else 0):
-            self._take_ack(hands[descriptor])
+        for descriptor, _ in self._acks.poll(None if block else 0):
+            self._take_ack(self._hands[descriptor])
 
     def _take_ack(self, hand: _Hand) -> None:
         try:
@@ -288,19 +294,23 @@ class Helpers:
         if not data:
             raise HelperLostError
         ack: _Ack = pickle.loads(data)  # noqa: S301 - from our own worker
+        piece = hand.sent.popleft()
         for number, what in ack.unset:
-            self._outcome.leave_unset(hand.files[number][0], what)
+            self._outcome.leave_unset(piece.entries[number][0], what)
         for number, name in ack.replaced:
-            self._replaced.take_out(hand.files[number][0], name, self._root)
-        for _ in range(ack.files):
-            self.pending.discard(hand.files.popleft()[0])
+            self._replaced.take_out(piece.entries[number][0], name, self._root)
+        self.pending.difference_update(path for path, _, _ in piece.entries)
+        hand.free.append(piece.start)
         if ack.failure is not None:
-            self._hands.remove(hand)  # it has ended
-            hand.socket.close()
+            self._lose(hand)  # it has ended
             if isinstance(ack.failure, TarError):
-                ack.failure.where = hand.files[0][1:]
+                ack.failure.where = piece.entries[ack.made][1:]
             raise ack.failure
-        hand.free.append(hand.sent.popleft())
+
+    def _lose(self, hand: _Hand) -> None:
+        self._acks.unregister(hand.socket)
+        del self._hands[hand.socket.fileno()]
+        hand.socket.close()
 
 
 class _Helper:
@@ -313,11 +323,9 @@ class _Helper:
             self._memory = mmap.mmap(memory, 0, prot=mmap.PROT_READ)
         finally:
             os.close(memory)
-        self._view = memoryview(self._memory)
-        self._position = self._end = 0
         self._outcome = Outcome()
         self._attributes = Attributes(self._outcome)
-        self._files = 0
+        self._made = 0
         self._unset: list[tuple[int, str]] = []
         self._replaced: list[tuple[int, bytes]] = []
         self._folders: dict[bytes, int] = {b"": root}
@@ -329,15 +337,13 @@ class _Helper:
     def __exit__(self, *_: object) -> None:
         self._forget_folders()
         os.close(self._root)
-        self._view.release()
         self._memory.close()
 
     def serve(self) -> None:
         """Make files until the leader has no more."""
         try:
-            while self._next_piece():
-                while self._position < self._end:
-                    self._make_file()
+            while message := self._connection.recv(_MESSAGE.size):
+                self._make_piece(*_MESSAGE.unpack(message))
                 self._acknowledge(None)
         except ConnectionError:
             raise
@@ -345,28 +351,21 @@ class _Helper:
             refusal = error if isinstance(error, TarError) else entry_fault(error)
             self._acknowledge(refusal or error)
 
-    def _next_piece(self) -> bool:
-        message = self._connection.recv(_PIECE.size)
-        if not message:
-            return False
-        self._position, size, forgotten = _PIECE.unpack(message)
-        self._end = self._position + size
+    def _acknowledge(self, failure: Exception | None) -> None:
+        self._connection.send(pickle.dumps(_Ack(self._unset, self._replaced, self._made, failure)))
+
+    def _make_piece(self, start: int, size: int, forgotten: int) -> None:
+        self._made, self._unset, self._replaced = 0, [], []
         if forgotten != self._forgotten or len(self._folders) > _MAX_OPEN_FOLDERS:
             self._forget_folders()
             self._forgotten = forgotten
-        return True
+        files: list[_File] = pickle.loads(self._memory[start : start + size])  # noqa: S301 - from our own worker
+        for file in files:
+            self._make_file(*file)
+            self._made += 1
 
-    def _acknowledge(self, failure: Exception | None) -> None:
-        self._connection.send(pickle.dumps(_Ack(self._files, self._unset, self._replaced, failure)))
-        self._files, self._unset, self._replaced = 0, [], []
-
-    def _make_file(self) -> None:
-        parent_size, name_size, mode, uid, gid, mtime_ns, size = _FILE.unpack_from(self._view, self._position)
-        start = self._position + _FILE.size
-        split = start + parent_size
-        self._position = split + name_size
-        parent, name = bytes(self._view[start:split]), bytes(self._view[split : self._position])
-        entry = Entry(0, FILE, name, b"", mode, uid, gid, size, mtime_ns, 0, 0, {})
+    def _make_file(self, parent: bytes, name: bytes, mode: int, uid: int, gid: int, mtime_ns: int, body: bytes) -> None:
+        entry = Entry(0, FILE, name, b"", mode, uid, gid, len(body), mtime_ns, 0, 0, {})
         folder = self._folder(parent)
         try:
             file = self._attributes.create_file(entry, folder, name)
@@ -374,22 +373,19 @@ class _Helper:
             self._put_aside(folder, name)
             file = self._attributes.create_file(entry, folder, name)
         try:
-            start = self._position
-            self._position += size
-            while start < self._position:
-                start += os.write(file, self._view[start : self._position])
+            if body:
+                write_all(file, body)
             self._attributes.finish_file(entry, parent, name, file)
         finally:
             os.close(file)
         if self._outcome.unset:
-            self._unset += [(self._files, what) for _, what in self._outcome.unset]
+            self._unset += [(self._made, what) for _, what in self._outcome.unset]
             self._outcome.unset.clear()
-        self._files += 1
 
     def _put_aside(self, folder: int, name: bytes) -> None:
         aside = WHITEOUT_META_PREFIX + os.urandom(8).hex().encode()  # which no entry can have
         os.rename(name, aside, src_dir_fd=folder, dst_dir_fd=self._root)
-        self._replaced.append((self._files, aside))
+        self._replaced.append((self._made, aside))
 
     def _folder(self, path: bytes) -> int:
         folder = self._folders.get(path)

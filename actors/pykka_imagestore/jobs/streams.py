@@ -51,20 +51,16 @@ class Readable(Protocol):
 class ExtentFile(io.RawIOBase):
     """An extent of a file as a file of its own. ``position`` counts the bytes read.
 
-    Takes a block at a time from the file, since some inflaters read in small steps.
-
     Args:
         descriptor: The open file.
         extent: Which part of it.
-        on_block: Called with each block.
+        on_read: Called with what is read.
     """
 
-    def __init__(self, descriptor: int, extent: Extent, on_block: Callable[[bytes], object] | None = None) -> None:
+    def __init__(self, descriptor: int, extent: Extent, on_read: Callable[[bytes], object] | None = None) -> None:
         self._descriptor = descriptor
-        self._offset, self._left = extent.offset, extent.size
-        self._on_block = on_block
-        self._block = b""
-        self._start = 0
+        self._offset, self._size = extent.offset, extent.size
+        self._on_read = on_read
         self.position = 0
 
     def readable(self) -> bool:
@@ -72,14 +68,13 @@ class ExtentFile(io.RawIOBase):
         return True
 
     def read(self, size: int = -1) -> bytes:
-        """Read the next bytes of the extent, a block's at most; by default all."""
+        """Read the next ``size`` bytes of the extent, fewer at its end; by default all."""
         if size < 0:
             return self.readall()
-        if self._start == len(self._block):
-            self._take_block()
-        data = self._block[self._start : self._start + size]
-        self._start += len(data)
+        data = os.pread(self._descriptor, min(size, self._size - self.position), self._offset + self.position)
         self.position += len(data)
+        if self._on_read is not None:
+            self._on_read(data)
         return data
 
     def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
@@ -87,14 +82,6 @@ class ExtentFile(io.RawIOBase):
         data = self.read(len(buffer))
         buffer[: len(data)] = data
         return len(data)
-
-    def _take_block(self) -> None:
-        self._block = os.pread(self._descriptor, min(BLOCK_BYTES, self._left), self._offset)
-        self._start = 0
-        self._offset += len(self._block)
-        self._left -= len(self._block)
-        if self._on_block is not None:
-            self._on_block(self._block)
 
 
 def is_compressed(magic: bytes) -> bool:
@@ -184,6 +171,15 @@ def read_some(source: Readable, size: int) -> bytes:
         raise TarError(msg) from error
 
 
+def write_all(descriptor: int, data: bytes | memoryview, more: bytes | memoryview = b"") -> None:
+    """Write bytes, and those that come next, with one call if the disk takes all."""
+    written = os.writev(descriptor, (data, more)) if more else os.write(descriptor, data)
+    if written < len(data) + len(more):
+        rest = memoryview(b"".join((data, more)))[written:]
+        while rest:
+            rest = rest[os.write(descriptor, rest) :]
+
+
 class LayerStream:
     """A layer's uncompressed bytes: a ``Source`` for the tar reader that hashes all that passes.
 
@@ -216,6 +212,7 @@ class LayerStream:
         self._on_block = on_block
         self._hash = hashlib.sha256()
         self._block = b""
+        self._view = memoryview(self._block)
         self._start = self._end = 0
         self._keep = keep
         self._kept: list[bytes] = []  # what was taken of this block
@@ -277,11 +274,19 @@ class LayerStream:
             TarError: There are not as many.
         """
         while size:
-            if self._start == self._end and not self._fill():
+            rest = self._view[self._start : self._start + size]
+            self._start += len(rest)
+            if len(rest) == size:
+                write_all(descriptor, rest)
+                return
+            size -= len(rest)
+            if not self._fill():
                 raise TarError(_CUT_OFF)
-            step = os.write(descriptor, memoryview(self._block)[self._start : self._start + size])
-            self._start += step
-            size -= step
+            # So much that the file is written in whole blocks of its own, for which the kernel has large folios.
+            more = self._view[: min(size, BLOCK_BYTES - len(rest))]
+            self._start = len(more)
+            size -= len(more)
+            write_all(descriptor, rest, more)
 
     def drain(self) -> None:
         """Read and hash what is left after the end of the archive."""
@@ -310,6 +315,7 @@ class LayerStream:
             self._behind.do(self._keep, b"".join(self._kept))
         self._kept.clear()
         self._block = read_some(self._source, BLOCK_BYTES)
+        self._view = memoryview(self._block)
         self._start, self._end = 0, len(self._block)
         self._behind.do(self._hash.update, self._block)
         self.size_bytes += self._end
