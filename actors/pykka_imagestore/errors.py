@@ -314,21 +314,22 @@ class NoSpaceError(StateError, OSError):
         path: What was to be written.
         needed_bytes: How much room it takes, at least.
         free_bytes: How much there is.
+        free_inodes: How many more files there is room for; None if that was not the question.
     """
 
-    def __init__(self, path: str, needed_bytes: int, free_bytes: int) -> None:
+    def __init__(self, path: str, needed_bytes: int, free_bytes: int, free_inodes: int | None = None) -> None:
         OSError.__init__(self, errno.ENOSPC, os.strerror(errno.ENOSPC), path)
-        self.path, self.needed_bytes, self.free_bytes = path, needed_bytes, free_bytes
+        self.path, self.needed_bytes, self.free_bytes, self.free_inodes = path, needed_bytes, free_bytes, free_inodes
 
-    def __reduce__(self) -> tuple[type[NoSpaceError], tuple[str, int, int]]:
+    def __reduce__(self) -> tuple[type[NoSpaceError], tuple[str, int, int, int | None]]:
         # An OSError would pass on its errno and its text.
-        return type(self), (self.path, self.needed_bytes, self.free_bytes)
+        return type(self), (self.path, self.needed_bytes, self.free_bytes, self.free_inodes)
 
     def __str__(self) -> str:
-        return (
-            f"{self.strerror}: {self.path}: {self.free_bytes} bytes are left, and at least {self.needed_bytes} are "
-            "needed. Nothing of it was stored; make room, or move the store"
-        )
+        found = f"{self.free_bytes} bytes are left, and at least {self.needed_bytes} are needed"
+        if self.free_inodes == 0:
+            found = f"{self.free_bytes} bytes are left, but no inodes: the file system holds no more files"
+        return f"{self.strerror}: {self.path}: {found}. Nothing of it was stored; make room, or move the store"
 
 
 def shown(name: bytes | str) -> str:

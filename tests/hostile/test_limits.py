@@ -213,6 +213,23 @@ def test_disk_that_fills_up_meanwhile_is_one_sentence(tmp_path):
 
 
 @pytest.mark.root
+def test_disk_without_inodes_is_called_so(tmp_path):
+    disk, archive = tmp_path / "disk", tmp_path / "archive"
+    disk.mkdir()
+    archive.mkdir()
+    stored = extent_of(tars.tar(*(tars.file(b"f%d" % number) for number in range(40))), archive)
+
+    with pytest.raises(
+        NoSpaceError, match=r"/rootfs: \d+ bytes are left, but no inodes: the file system holds no"
+    ) as caught:
+        on_file_system(
+            "tmpfs", "size=64m,nr_inodes=20", str(disk), untar_layer, UntarLayer(stored, str(disk / "target"))
+        )
+
+    assert (caught.value.errno, caught.value.free_inodes) == (errno.ENOSPC, 0)
+
+
+@pytest.mark.root
 def test_disk_that_is_nearly_full_is_noticed_before_it_is(tmp_path, monkeypatch):
     monkeypatch.setattr(guard, "_LOOK_EVERY", 1 << 20)
     monkeypatch.setattr(guard, "free_bytes", lambda _: 10 << 20)

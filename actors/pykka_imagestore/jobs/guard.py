@@ -56,3 +56,9 @@ def free_bytes(path: str) -> int | None:
     status = os.statvfs(path)
     blocks = status.f_bfree if os.geteuid() == 0 else status.f_bavail
     return blocks * status.f_frsize if status.f_blocks else None
+
+
+def free_inodes(path: str) -> int | None:
+    """Return how many more files the file system of ``path`` takes; None where it knows no such bound."""
+    status = os.statvfs(path)
+    return status.f_ffree if status.f_files else None

@@ -21,7 +21,7 @@ from pykka_imagestore.jobs.attributes import Outcome
 from pykka_imagestore.jobs.behind import Behind
 from pykka_imagestore.jobs.extractor import Extractor
 from pykka_imagestore.jobs.folder import open_extent
-from pykka_imagestore.jobs.guard import Guard, free_bytes, require_space
+from pykka_imagestore.jobs.guard import Guard, free_bytes, free_inodes, require_space
 from pykka_imagestore.jobs.helpers import Helpers, wait_for_helpers
 from pykka_imagestore.jobs.replaced import Replaced
 from pykka_imagestore.jobs.sandbox import Sandbox
@@ -220,7 +220,7 @@ def _space_for(layer: Extent, rootfs: Path) -> Iterator[None]:
         free = free_bytes(str(rootfs)) if error.errno in (errno.ENOSPC, errno.EDQUOT) else None
         if free is None or isinstance(error, NoSpaceError):
             raise
-        raise NoSpaceError(str(rootfs), needed, free) from error
+        raise NoSpaceError(str(rootfs), needed, free, free_inodes(str(rootfs))) from error
 
 
 def _disown(root: int) -> None:
