@@ -1,6 +1,6 @@
 """What does it cost to make an image's layers durable: syncfs or fsync of each file, for each layer or once?
 
-    durability.py [ARCHIVE] [--on DIR] [--fresh-fs SIZE] [--rounds N] [--workers N] [--json FILE] [--quick]
+    durability.py [ARCHIVE] [--on DIR] [--fresh-fs SIZE [--fs TYPE]] [--rounds N] [--workers N] [--json FILE] [--quick]
 
 The layers are unpacked by worker processes, as a put does. All take turns, each into a fresh folder, best with
 --fresh-fs on the disk that is meant.
@@ -28,7 +28,6 @@ from ours import TIMEOUT
 from places import Places, add_place_arguments, read_into_cache, work_folder
 from rows import SECONDS, Rows, add_output_arguments, print_table, ratio_to, write_json
 from samples import Shape, write_docker_archive, write_layer
-from surroundings import file_system
 
 from pykka_imagestore.durable.disk import Disk
 from pykka_imagestore.jobs.untar_image import UntarImage, untar_image
@@ -119,7 +118,7 @@ def main() -> None:
         read_into_cache(archive)
         image = untar_image(UntarImage(str(archive.resolve()), str(work / "inflated"))).images[0]
         layers = sorted(image.layers, key=lambda layer: layer.cost, reverse=True)
-        places = Places(work, arguments.fresh_fs)
+        places = Places(work, arguments.fresh_fs, arguments.fs)
         collect([pool.run(time.sleep, 0.1) for _ in range(pool.workers)]).get(timeout=TIMEOUT)
         for _ in range(rounds):
             for name, way in WAYS.items():
@@ -129,7 +128,7 @@ def main() -> None:
                         replace(first, layer=layer, target=str(folder / str(n))) for n, layer in enumerate(layers)
                     ]
                     rows.add(name, seconds=measure(way, pool, requests, folder))
-        on = {"type": "ext4, a fresh one for each run"} if arguments.fresh_fs else file_system(work)
+        on = places.file_system
     columns = (*SECONDS, ratio_to(rows[NOTHING]))
     print_table(f"{archive.name}; {rounds} rounds", rows, columns, markdown=arguments.markdown)
     title = "Seconds until an image's layers are durable"

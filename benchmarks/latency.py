@@ -1,6 +1,6 @@
 """How soon does a store answer: put again, get, and get while it puts another image?
 
-    latency.py [ARCHIVE] [--on DIR] [--fresh-fs SIZE] [--rounds N] [--workers N] [--json FILE] [--quick]
+    latency.py [ARCHIVE] [--on DIR] [--fresh-fs SIZE [--fs TYPE]] [--rounds N] [--workers N] [--json FILE] [--quick]
 
 Each round has a fresh store in this process. By default an archive of docker save is made up.
 """
@@ -16,7 +16,6 @@ from ours import TIMEOUT, seconds_of
 from places import Places, add_place_arguments, read_into_cache, work_folder
 from rows import Column, Rows, add_output_arguments, print_table, write_json
 from samples import Shape, write_docker_archive, write_layer
-from surroundings import file_system
 
 from pykka_imagestore import LocalStore
 
@@ -59,14 +58,14 @@ def main() -> None:
             work / "big.tar", [write_layer(work / "b", Shape("", files, 8000), seed=1)]
         )
         read_into_cache(archive)
-        places = Places(work, arguments.fresh_fs)
+        places = Places(work, arguments.fresh_fs, arguments.fs)
         for _ in range(rounds):
             with (
                 places.fresh() as folder,
                 LocalStore.start(folder, workers=arguments.workers, durable=False) as store,
             ):
                 measure(store, archive, tiny, rows)
-        on = file_system(work)
+        on = places.file_system
     print_table(f"{archive.name}; {rounds} rounds", rows, MILLISECONDS, markdown=arguments.markdown)
     title = "Seconds until a store answers"
     write_json(arguments.json, {archive.name: rows}, benchmark="latency", title=title, rounds=rounds, file_system=on)

@@ -1,6 +1,6 @@
 """How long does one layer take, by its shape and its compression: does it use every core? And to remove it again?
 
-    layers.py [--layer FILE ...] [--on DIR] [--fresh-fs SIZE] [--rounds N] [--workers 1,2,4] [--json FILE] [--quick]
+    layers.py [--layer FILE ...] [--on DIR] [--fresh-fs SIZE [--fs TYPE]] [--rounds N] [--workers 1,2,4] [--json FILE] [--quick]
 
 By default two layers are made up, the same each time: many small files, and few large ones. Each is unpacked plain,
 with gzip and with zstd; a layer of --layer is a plain tar. All take turns, round by round, each into a fresh folder.
@@ -32,7 +32,6 @@ from places import Places, add_place_arguments, read_into_cache, work_folder
 from processes import run
 from rows import PEAK, SECONDS, Column, Rows, add_output_arguments, print_table, ratio_to, write_json
 from samples import MEDIA_TYPES, Shape, compress, write_layer, write_oci_archive
-from surroundings import file_system
 
 from pykka_imagestore.jobs.tree import remove_tree
 from pykka_imagestore.runtime import WorkerPool
@@ -174,14 +173,14 @@ def main() -> None:
             name = f"{shape.files} files of {shape.mean_bytes / 1000:g} kB"
             plain[name] = write_layer(work / f"layer{shape.files}.tar", shape, arguments.seed)
         contestants, files = choose_contestants(plain, compressions, workers_of(arguments), work)
-        places = Places(work, arguments.fresh_fs)
+        places = Places(work, arguments.fresh_fs, arguments.fs)
         groups = measure(contestants, files, places, rounds)
         # Afterwards: files are made slowly where many were deleted just before.
         removals = [
             (f"{name}, removed", partial(removal, path, count)) for name, path in plain.items() for count in (0, 1, 2)
         ]
         groups |= measure(removals, files, places, rounds)
-        on = {"type": "ext4, a fresh one for each run"} if arguments.fresh_fs else file_system(work)
+        on = places.file_system
     for title, rows in groups.items():
         baseline = rows.get(TAR) or rows.get(RM)
         columns = (*SECONDS, *([ratio_to(baseline)] if baseline else []), *([CORES, PEAK] if RM not in rows else []))

@@ -9,19 +9,28 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from surroundings import file_system
+
 
 class Places:
     """Lends one folder after the other, all on the same file system, or each on a new one.
 
     Args:
         work: Where they are made.
-        fresh_fs: Size of a new ext4 for each, on a loop file, as ``truncate`` takes it; needs root.
+        fresh_fs: Size of a new file system for each, as ``truncate`` takes it; needs root.
+        kind: What that is: ext4, on a loop file, or tmpfs.
     """
 
-    def __init__(self, work: Path, fresh_fs: str | None = None) -> None:
+    def __init__(self, work: Path, fresh_fs: str | None = None, kind: str = "ext4") -> None:
         self._work = work
         self._fresh_fs = fresh_fs
+        self._kind = kind
         self._count = 0
+
+    @property
+    def file_system(self) -> dict[str, str]:
+        """What folders are on, for the JSON."""
+        return {"type": f"{self._kind}, a fresh one for each run"} if self._fresh_fs else file_system(self._work)
 
     @contextmanager
     def fresh(self) -> Iterator[Path]:
@@ -33,18 +42,25 @@ class Places:
             subprocess.run(["sync", "--file-system", folder], check=True)
             yield folder
             return
-        device = folder.with_suffix(".ext4")
-        # Not lazily: the kernel would go on making the file system while we measure.
-        now = "lazy_itable_init=0,lazy_journal_init=0"
-        subprocess.run(["truncate", "--size", self._fresh_fs, device], check=True)
-        subprocess.run(["mkfs.ext4", "-q", "-F", "-E", now, device], check=True)
-        subprocess.run(["mount", "-o", "loop", device, folder], check=True)
+        device = folder.with_suffix(".fs")
+        mount = self._mount_tmpfs if self._kind == "tmpfs" else self._mount_ext4
+        mount(self._fresh_fs, device, folder)
         try:
             subprocess.run(["sync", "--file-system", self._work], check=True)
             yield folder
         finally:
             unmount_below(folder)
-            device.unlink()
+            device.unlink(missing_ok=True)
+
+    def _mount_tmpfs(self, size: str, device: Path, folder: Path) -> None:
+        subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", device.name, folder], check=True)
+
+    def _mount_ext4(self, size: str, device: Path, folder: Path) -> None:
+        # Not lazily: the kernel would go on making the file system while we measure.
+        now = "lazy_itable_init=0,lazy_journal_init=0"
+        subprocess.run(["truncate", "--size", size, device], check=True)
+        subprocess.run(["mkfs.ext4", "-q", "-F", "-E", now, device], check=True)
+        subprocess.run(["mount", "-o", "loop", device, folder], check=True)
 
 
 @contextmanager
@@ -74,4 +90,5 @@ def read_into_cache(path: Path) -> None:
 
 def add_place_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--on", type=Path, metavar="DIR", help="where all is written (default: for temporary files)")
-    parser.add_argument("--fresh-fs", metavar="SIZE", help="a new ext4 of this size (8G) for each run; needs root")
+    parser.add_argument("--fresh-fs", metavar="SIZE", help="a new file system of so much (8G) for each run; needs root")
+    parser.add_argument("--fs", choices=("ext4", "tmpfs"), default="ext4", help="what that is (default: ext4)")

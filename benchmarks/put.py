@@ -1,6 +1,6 @@
 """How long does it take until an image archive lies unpacked on disk: ours, GNU tar, and the tools that people have?
 
-    put.py [ARCHIVE ...] [--on DIR] [--fresh-fs SIZE] [--rounds N] [--workers 1,2,4] [--durable] [--json FILE]
+    put.py [ARCHIVE ...] [--on DIR] [--fresh-fs SIZE [--fs TYPE]] [--rounds N] [--workers 1,2,4] [--durable] [--json F]
 
 An archive is what docker save wrote, an OCI archive, or an OCI layout; by default, one of each of the first two is made
 up. All take turns, round by round, each into a fresh folder; what a run wrote is synced after it, untimed. Nothing is
@@ -11,7 +11,8 @@ unpacked, save ours in the rows of --durable; only ours and the image tools veri
 - GNU tar, bare layers: taken out of the archive before, untimed, as they are stored; two at a time.
 - GNU tar, Mesos' way: the archive, then all its layers at once, each into a folder, which is then moved.
 - ours: a fresh Python process each time. `put` is from the call until the future is ready, with the start of the worker
-  processes; `process` is all of it, with Python's start and end. Memory: of our largest process.
+  processes, or without, in an agent that has put something `before`; `process` is all of it, with Python's start and
+  end. Memory: of our largest process.
 - podman load, skopeo copy: into a store of their own. They keep layers apart, as ours does.
 - umoci unpack: all layers into one tree, from an OCI layout that skopeo made before, untimed.
 - docker load, ctr images import: where a daemon answers, docker's only if it has no images. It writes to its own
@@ -38,7 +39,6 @@ from places import Places, add_place_arguments, read_into_cache, work_folder
 from processes import ProgramFailedError, Run, run
 from rows import PEAK, SECONDS, Rows, add_output_arguments, print_table, ratio_to, write_json
 from samples import Shape, compress, write_docker_archive, write_layer, write_oci_archive
-from surroundings import file_system
 
 from pykka_imagestore.jobs.folder import open_extent
 from pykka_imagestore.jobs.streams import BLOCK_BYTES, ExtentFile
@@ -117,6 +117,11 @@ def ours(workers: int, durable: bool, image: Image, folder: Path, rows: Rows) ->
     how = f"{workers} worker{'s' * (workers > 1)}{', durable' * durable}"
     rows.add(f"ours, put, {how}", **put)
     rows.add(f"ours, process, {how}", seconds=process.seconds, peak_bytes=process.peak_bytes)
+
+
+def ours_running(workers: int, tiny: Image, image: Image, folder: Path, rows: Rows) -> None:
+    _, put = put_in_new_process(image.path, folder / "store", workers, warm_up=tiny.path)
+    rows.add(f"ours, put, {workers} worker{'s' * (workers > 1)}, another put before", **put)
 
 
 # -- the tools; a class' instance was tried before on a small image
@@ -291,6 +296,7 @@ def choose_contestants(
         yield mesos_way
     for workers in workers_of(arguments):
         yield partial(ours, workers, False)
+        yield partial(ours_running, workers, tiny)
         if arguments.durable:
             yield partial(ours, workers, True)
     for tool, peer in PEERS.items():
@@ -346,7 +352,7 @@ def main() -> None:
     absent: dict[str, str] = {}
     failed: dict[str, str] = {}
     with work_folder(arguments.on) as work:
-        places = Places(work, arguments.fresh_fs)
+        places = Places(work, arguments.fresh_fs, arguments.fs)
         tiny = [prepare(path, work / f"tiny{n}") for n, path in enumerate(make_up(work, "tiny", 1, 10))]
         archives = arguments.archives or make_up(work, "made-up", 3, 50 if arguments.quick else 20_000)
         images = [prepare(path.resolve(), work / f"image{n}") for n, path in enumerate(archives)]
@@ -356,7 +362,7 @@ def main() -> None:
             for contestant in choose_contestants(image, tiny[image.form != "docker-archive"], arguments, places, absent)
         ]
         groups = measure(contestants, places, rounds, failed)
-        on = {"type": "ext4, a fresh one for each run"} if arguments.fresh_fs else file_system(work)
+        on = places.file_system
     for title, rows in groups.items():
         by_time = dict(sorted(rows.items(), key=lambda item: item[1].median()))
         columns = (*SECONDS, ratio_to(rows[BASELINE]), PEAK)

@@ -1,6 +1,6 @@
 """What does one more reference cost, at any number of images; and how soon does a store with many of them answer?
 
-    references.py [--on DIR] [--fresh-fs SIZE] [--rounds N] [--images 10,1000,100000] [--json FILE] [--quick]
+    references.py [--on DIR] [--fresh-fs SIZE [--fs TYPE]] [--rounds N] [--images 10,1000,100000] [--json FILE] [--quick]
 
 Each round has a fresh store. A put of a reference waits for the one before, so each has a sync of its own; the baseline
 appends as many bytes to a file and syncs them with fdatasync, in turns, on the same file system.
@@ -18,7 +18,6 @@ from pathlib import Path
 from ours import TIMEOUT, seconds_of
 from places import Places, add_place_arguments, work_folder
 from rows import Column, Rows, add_output_arguments, print_table, write_json
-from surroundings import file_system
 
 from pykka_imagestore import DiffID, LocalStore, ReferenceStore
 from pykka_imagestore._proto.docker_provisioner_pb2 import DockerProvisionerImages
@@ -87,12 +86,12 @@ def main() -> None:
     rounds, count = (1, 20) if arguments.quick else (arguments.rounds, 500)
     groups: dict[str, Rows] = {}
     with work_folder(arguments.on) as work:
-        places = Places(work, arguments.fresh_fs)
+        places = Places(work, arguments.fresh_fs, arguments.fs)
         for _ in range(rounds):
             for images in [10] if arguments.quick else arguments.images:
                 with places.fresh() as folder:
                     measure(folder, images, count, groups.setdefault(f"{images:,} images", Rows()))
-        on = {"type": "ext4, a fresh one for each run"} if arguments.fresh_fs else file_system(work)
+        on = places.file_system
     for title, rows in groups.items():
         print_table(f"{title}; {rounds} rounds", rows, COLUMNS, markdown=arguments.markdown)
     title = "Seconds for one more reference"

@@ -1,6 +1,6 @@
 """How long do several processes take that put the same image into one store; and how soon is an image pruned?
 
-    sharing.py [ARCHIVE] [--on DIR] [--fresh-fs SIZE] [--rounds N] [--processes 1,8] [--json FILE] [--quick]
+    sharing.py [ARCHIVE] [--on DIR] [--fresh-fs SIZE [--fs TYPE]] [--rounds N] [--processes 1,8] [--json FILE] [--quick]
 
 Each process starts its own store and worker processes, and all begin to put at the same time; measured is the time from
 there until the last one has it. Then the image is pruned in one call; `rm -rf` gets a copy of the layers.
@@ -20,7 +20,6 @@ from places import Places, add_place_arguments, read_into_cache, work_folder
 from processes import run
 from rows import SECONDS, Rows, add_output_arguments, print_table, write_json
 from samples import Shape, write_docker_archive, write_layer
-from surroundings import file_system
 
 from pykka_imagestore import LocalStore
 
@@ -94,14 +93,14 @@ def main() -> None:
             work / "big.tar", [write_layer(work / f"l{n}", Shape("", files // (n + 1), 8000), seed=n) for n in range(3)]
         )
         read_into_cache(archive)
-        places = Places(work, arguments.fresh_fs)
+        places = Places(work, arguments.fresh_fs, arguments.fs)
         for _ in range(rounds):
             for processes in [1, 2] if arguments.quick else arguments.processes:
                 for durable in (False, True):
                     measure_puts(archive.resolve(), places, processes, durable, rows)
         for _ in range(rounds):
             measure_removal(archive, places, rows)
-        on = {"type": "ext4, a fresh one for each run"} if arguments.fresh_fs else file_system(work)
+        on = places.file_system
     print_table(f"{archive.name}; {rounds} rounds", rows, SECONDS, markdown=arguments.markdown)
     title = "Seconds until all processes have an image"
     write_json(arguments.json, {archive.name: rows}, benchmark="sharing", title=title, rounds=rounds, file_system=on)

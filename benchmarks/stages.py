@@ -1,6 +1,6 @@
 """How long does each stage of a put take alone, in one process?
 
-    stages.py [ARCHIVE] [--on DIR] [--fresh-fs SIZE] [--rounds N] [--json FILE] [--quick]
+    stages.py [ARCHIVE] [--on DIR] [--fresh-fs SIZE [--fs TYPE]] [--rounds N] [--json FILE] [--quick]
 
 By default an archive of docker save is made up. Its layers are inflated before, untimed, and compressed again with
 gzip 6 and zstd 3; each stage goes over all of them, one after the other. They take turns, round by round.
@@ -34,7 +34,6 @@ from pathlib import Path
 from places import Places, add_place_arguments, read_into_cache, work_folder
 from rows import SECONDS, Column, Rows, add_output_arguments, print_table, write_json
 from samples import MEDIA_TYPES, Shape, compress, write_docker_archive, write_layer
-from surroundings import file_system
 
 from pykka_imagestore.core.archive import Extent
 from pykka_imagestore.core.tar import read_entries
@@ -197,8 +196,9 @@ def main() -> None:
         shape = Shape("", 100 if arguments.quick else 20_000, 8000)
         archive = arguments.archive or write_docker_archive(work / "made-up.tar", [write_layer(work / "l", shape)])
         stages, size, entries = stages_of(archive.resolve(), work, stack)
-        rows = measure(stages, size, entries, Places(work, arguments.fresh_fs), rounds)
-        on = {"type": "ext4, a fresh one for each run"} if arguments.fresh_fs else file_system(work)
+        places = Places(work, arguments.fresh_fs, arguments.fs)
+        rows = measure(stages, size, entries, places, rounds)
+        on = places.file_system
     group = f"{archive.name}: layers of {size / 1e6:.0f} MB, {entries} entries"
     print_table(f"{group}; {rounds} rounds", rows, COLUMNS, markdown=arguments.markdown)
     facts = {"benchmark": "stages", "title": "Seconds of each stage, alone", "rounds": rounds, "file_system": on}
