@@ -1,6 +1,6 @@
 """How long does one layer take, by its shape and its compression: does it use every core? And to remove it again?
 
-    layers.py [--layer FILE ...] [--on DIR] [--fresh-fs SIZE [--fs TYPE]] [--rounds N] [--workers 1,2,4] [--json FILE] [--quick]
+    layers.py [--layer FILE ...] [--on DIR] [--fresh-fs SIZE [--fs TYPE]] [--rounds N] [--workers 1,2] [--json F]
 
 By default two layers are made up, the same each time: many small files, and few large ones. Each is unpacked plain,
 with gzip and with zstd; a layer of --layer is a plain tar. All take turns, round by round, each into a fresh folder.

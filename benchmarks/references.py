@@ -1,6 +1,6 @@
 """What does one more reference cost, at any number of images; and how soon does a store with many of them answer?
 
-    references.py [--on DIR] [--fresh-fs SIZE [--fs TYPE]] [--rounds N] [--images 10,1000,100000] [--json FILE] [--quick]
+    references.py [--on DIR] [--fresh-fs SIZE [--fs TYPE]] [--rounds N] [--images 10,1000,100000] [--json F] [--quick]
 
 Each round has a fresh store. A put of a reference waits for the one before, so each has a sync of its own; the baseline
 appends as many bytes to a file and syncs them with fdatasync, in turns, on the same file system.

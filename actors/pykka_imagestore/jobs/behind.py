@@ -11,13 +11,17 @@ _MOST_WAITING = 4  # a block each, so that memory stays bounded
 
 
 class Behind:
-    """Does steps in their order: at once, or, from ``start`` on, in a thread while the caller goes on.
+    """Does steps in their order: at once, or in a thread while the caller goes on.
 
     Hashing and compressing, in C, let other threads run. Leaving the ``with`` block settles, or after an error waits
     for the step that is under way.
+
+    Attributes:
+        beside: Whether to do what comes from now on in the thread.
     """
 
     def __init__(self) -> None:
+        self.beside = False
         self._thread: ThreadPoolExecutor | None = None
         self._waiting: deque[Future[object]] = deque()
 
@@ -32,16 +36,14 @@ class Behind:
             if self._thread is not None:
                 self._thread.shutdown(cancel_futures=True)
 
-    def start(self) -> None:
-        """Do what comes from now on in a thread. Idempotent."""
-        if self._thread is None:
-            self._thread = ThreadPoolExecutor(1, thread_name_prefix="behind")
-
     def do(self, step: Callable[[bytes], object], data: bytes) -> None:
         """Do a step, now or soon; raise what an earlier one raised."""
-        if self._thread is None:
+        if not self.beside:
+            self.settle()
             step(data)
             return
+        if self._thread is None:
+            self._thread = ThreadPoolExecutor(1, thread_name_prefix="behind")
         if len(self._waiting) == _MOST_WAITING:
             self._waiting.popleft().result()
         self._waiting.append(self._thread.submit(step, data))

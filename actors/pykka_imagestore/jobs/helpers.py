@@ -187,6 +187,11 @@ class Helpers:
         """Whether there is anybody."""
         return bool(self._hands)
 
+    def at_work(self) -> int:
+        """Return how many have something to do."""
+        self._collect(block=False)
+        return sum(1 for hand in self._hands.values() if hand.sent)
+
     def welcome(self) -> None:
         """Let in whoever has come to help."""
         while len(self._hands) < MAX_HELPERS:

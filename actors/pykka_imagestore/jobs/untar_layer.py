@@ -28,6 +28,7 @@ from pykka_imagestore.jobs.sandbox import Sandbox
 from pykka_imagestore.jobs.streams import LayerStream
 from pykka_imagestore.jobs.tar_split import TarSplitWriter
 from pykka_imagestore.jobs.tree import FOLDER_FLAGS, remove_tree
+from pykka_imagestore.runtime.cpus import usable_cpus
 from pykka_imagestore.runtime.worker import raise_if_discarded, report
 
 REPORT_INTERVAL = 0.1  # seconds
@@ -277,14 +278,15 @@ class _Ticker:
         self._outcome = outcome
         self._helpers = helpers
         self._behind = behind
+        self._cpus = 1 if helpers is None else usable_cpus()
         self._next = time.monotonic() + _FIRST_REPORT
 
     def tick(self) -> None:
         raise_if_discarded()
         if self._helpers is not None:
             self._helpers.welcome()
-            if self._helpers.have_come:  # so there is a CPU to spare
-                self._behind.start()
+            # Who has come to help has left no other work; with nothing to do, it leaves a CPU.
+            self._behind.beside = self._helpers.have_come and 1 + self._helpers.at_work() < self._cpus
         if self.stream is None:
             return
         self._guard.check(self.stream.bytes_read, self.stream.size_bytes)
