@@ -116,8 +116,8 @@ def choose_contestants(
     plain: Mapping[str, Path], compressions: Iterable[str], workers: list[int], work: Path
 ) -> tuple[list[tuple[str, Contestant]], list[Path]]:
     """Return what takes turns, each with the group that its row is in; and the files that it reads."""
-    tiny = write_layer(work / "tiny", Shape("", 10, 1000))
-    warm_up = write_oci_archive(work / "tiny.tar", [(tiny, "plain", tiny)])
+    tiny = [write_layer(work / f"tiny{n}", Shape("", 10, 1000), seed=n) for n in range(max(workers))]
+    warm_up = write_oci_archive(work / "tiny.tar", [(layer, "plain", layer) for layer in tiny])
     contestants: list[tuple[str, Contestant]] = []
     files = []
     for number, (name, path) in enumerate(plain.items()):

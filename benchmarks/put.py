@@ -353,7 +353,9 @@ def main() -> None:
     failed: dict[str, str] = {}
     with work_folder(arguments.on) as work:
         places = Places(work, arguments.fresh_fs, arguments.fs)
-        tiny = [prepare(path, work / f"tiny{n}") for n, path in enumerate(make_up(work, "tiny", 1, 10))]
+        # As many layers as workers: who has put it has all its processes.
+        tiny_archives = make_up(work, "tiny", max(workers_of(arguments)), 10)
+        tiny = [prepare(path, work / f"tiny{n}") for n, path in enumerate(tiny_archives)]
         archives = arguments.archives or make_up(work, "made-up", 3, 50 if arguments.quick else 20_000)
         images = [prepare(path.resolve(), work / f"image{n}") for n, path in enumerate(archives)]
         contestants = [

@@ -79,7 +79,7 @@ class CheckerActor(Actor):
         self, deep: bool, listener: CheckListener | None
     ) -> tuple[CheckReport, dict[DiffID, tuple[int, int]]]:
         """Return what was found, and the damaged layers with what they were when they were looked at."""
-        await self._references.recover()
+        await self._references.ready()
         layers = await self._lane.run(find_layers, self._paths)
         configs = await self._lane.run(find_configs, self._paths)
         progress = _Progress(len(layers), listener)

@@ -135,7 +135,7 @@ class CollectorActor(Actor):
     # -- inside
 
     async def _remove(self, name: ImageName) -> DockerImage:
-        await self._references.recover()
+        await self._references.ready()
         image, waiting = await self._lane.run(self._remover.remove, name)
         self._delete_taken(waiting)
         return image
@@ -143,13 +143,13 @@ class CollectorActor(Actor):
     async def _prune(self, options: PruneOptions) -> Pruned:
         if not options.dry_run:
             await self.sweep()
-        await self._references.recover()
+        await self._references.ready()
         pruned, waiting = await self._lane.run(self._remover.prune, options)
         self._delete_taken(waiting)
         return pruned
 
     async def _take_out(self, layers: Mapping[DiffID, Identity], configs: tuple[Digest, ...]) -> Pruned:
-        await self._references.recover()
+        await self._references.ready()
         taken, waiting = await self._lane.run(partial(self._remover.take_out, layers), configs)
         self._delete_taken(waiting)
         return taken

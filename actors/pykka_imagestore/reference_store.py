@@ -74,6 +74,10 @@ class ReferenceStore:
         """
         return dispatch(self._actor, ReferenceStoreActor.recover)
 
+    def ready(self) -> Future[None]:
+        """Do what ``recover`` does, and spare the list of images if it is done."""
+        return dispatch(self._actor, ReferenceStoreActor.ready)
+
     def put(self, name: str, layers: Sequence[DiffID], config_digest: Digest | None = None) -> Future[DockerImage]:
         """Remember which layers make an image; an older image of that name is forgotten.
 
@@ -127,7 +131,8 @@ class ReferenceStoreActor(Actor):
     def __init__(self, paths: StorePaths, *, durable: bool) -> None:
         super().__init__()
         self._paths = paths
-        self._references = References(paths, disk(durable=durable))
+        self._disk = disk(durable=durable)
+        self._references = References(paths, self._disk)
         self._recovery: Future[None] | None = None
         # In threads of their own, since the worker processes may all be busy; who only reads waits for no sync.
         self._reader, self._writer = Lane("reference-reader"), Lane("reference-writer")
@@ -136,6 +141,9 @@ class ReferenceStoreActor(Actor):
     async def recover(self) -> tuple[DockerImage, ...]:
         await self._recovered()
         return await self.list()
+
+    def ready(self) -> Future[None]:
+        return self._recovered()
 
     def put(self, name: str, layers: tuple[DiffID, ...], config_digest: Digest | None) -> Future[DockerImage]:
         image = DockerImage(ImageName.parse(name).stored, layers, config_digest)
@@ -183,7 +191,7 @@ class ReferenceStoreActor(Actor):
         return undiscardable(self._recovery)
 
     async def _recover(self) -> None:
-        await self._writer.run(make_store, self._paths)
+        await self._writer.run(partial(make_store, self._paths), self._disk)
         images = await self._reader.run(References.list, self._references)
         incomplete = [image for image in images if image.missing]
         for image in incomplete[:_MOST_LOGGED]:

@@ -27,7 +27,7 @@ ONE, TWO = DiffID(sha256(b"one")), DiffID(sha256(b"two"))
 @pytest.fixture
 def paths(tmp_path):
     paths = StorePaths(tmp_path / "deep" / "store")
-    make_store(paths)
+    make_store(paths, Disk())
     return paths
 
 
@@ -48,10 +48,19 @@ def test_store_that_is_there_is_left_as_it_is(paths):
     paths.layer(ONE).mkdir()
     paths.root.chmod(0o755)
 
-    make_store(paths)
+    make_store(paths, Disk())
 
     assert paths.layer(ONE).is_dir()
     assert stat.S_IMODE(paths.root.stat().st_mode) == 0o755
+
+
+def test_names_of_all_that_is_new_are_synced_and_of_nothing_else(tmp_path):
+    disk, paths = RecordingDisk(), StorePaths(tmp_path / "new" / "too" / "store")
+
+    make_store(paths, disk)
+    make_store(paths, disk)
+
+    assert sorted(disk.calls) == sorted(("sync_folder", name) for name in (tmp_path.name, "new", "too", "store"))
 
 
 @pytest.mark.parametrize("few", [0, 64], ids=["in a listing", "one by one"])

@@ -13,6 +13,7 @@ from pykka_imagestore.core.digest import DiffID, sha256
 from pykka_imagestore.core.paths import StorePaths
 from pykka_imagestore.core.prune import Needs
 from pykka_imagestore.durable import leases
+from pykka_imagestore.durable.disk import Disk
 from pykka_imagestore.durable.layout import make_store
 from pykka_imagestore.durable.leases import find_needs, take_lease
 from pykka_imagestore.durable.locks import acquire
@@ -37,7 +38,7 @@ input()
 @pytest.fixture
 def paths(tmp_path: Path) -> StorePaths:
     paths = StorePaths(tmp_path / "store")
-    make_store(paths)
+    make_store(paths, Disk())
     return paths
 
 

@@ -9,6 +9,7 @@ from processes import Program
 
 from pykka_imagestore.core.digest import DiffID, sha256
 from pykka_imagestore.core.paths import StorePaths
+from pykka_imagestore.durable.disk import Disk
 from pykka_imagestore.durable.layout import make_store
 from pykka_imagestore.durable.locks import locked
 from pykka_imagestore.durable.owned import OwnedFolder, find_orphans
@@ -40,7 +41,7 @@ def staging(tmp_path):
 @pytest.fixture
 def paths(tmp_path):
     paths = StorePaths(tmp_path / "store")
-    make_store(paths)
+    make_store(paths, Disk())
     return paths
 
 

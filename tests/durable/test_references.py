@@ -40,7 +40,7 @@ def paths(tmp_path: Path) -> StorePaths:
 
 def new_store(root: Path) -> StorePaths:
     paths = StorePaths(root)
-    make_store(paths)
+    make_store(paths, Disk())
     for layer in LAYERS:
         paths.layer(layer).mkdir()
     return paths

@@ -14,7 +14,7 @@ from pykka_imagestore.core.image import DockerImage
 from pykka_imagestore.core.image_name import ImageName
 from pykka_imagestore.core.journal import Frame, pack_frame
 from pykka_imagestore.core.paths import StorePaths
-from pykka_imagestore.durable.disk import ForgetfulDisk
+from pykka_imagestore.durable.disk import Disk, ForgetfulDisk
 from pykka_imagestore.durable.layout import make_store
 from pykka_imagestore.durable.references import Put, References, Remove
 from pykka_imagestore.jobs.tree import remove_tree
@@ -33,7 +33,7 @@ class Model(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.paths = StorePaths(Path(tempfile.mkdtemp(prefix="imagestore-test-")))
-        make_store(self.paths)
+        make_store(self.paths, Disk())
         for layer in LAYERS:
             self.paths.layer(layer).mkdir()
         self.expected: dict[str, DockerImage] = {}

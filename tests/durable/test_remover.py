@@ -28,7 +28,7 @@ OTHER = DockerImage("other:latest", (ONE,))
 @pytest.fixture
 def paths(tmp_path: Path) -> StorePaths:
     paths = StorePaths(tmp_path / "store")
-    make_store(paths)
+    make_store(paths, Disk())
     for layer in (ONE, TWO, THREE):
         paths.layer(layer).mkdir()
     paths.config(CONFIG).write_bytes(b"{}")

@@ -10,6 +10,7 @@ from pykka_imagestore._proto.layer_pb2 import LayerRecord
 from pykka_imagestore.core.digest import DiffID, sha256
 from pykka_imagestore.core.image import DockerImage
 from pykka_imagestore.core.paths import StorePaths
+from pykka_imagestore.durable.disk import Disk
 from pykka_imagestore.durable.layout import make_store
 from pykka_imagestore.durable.stock import StockTaker, note_use
 
@@ -20,7 +21,7 @@ IMAGE = DockerImage("a:latest", (ONE,), CONFIG)
 @pytest.fixture
 def paths(tmp_path: Path) -> StorePaths:
     paths = StorePaths(tmp_path / "store")
-    make_store(paths)
+    make_store(paths, Disk())
     return paths
 
 

@@ -15,8 +15,8 @@ from pykka_imagestore.durable.owned import find_orphans
 _FEW_LAYERS = 64  # so many are looked for one by one
 
 
-def make_store(paths: StorePaths) -> None:
-    """Make what is missing of a store's directory.
+def make_store(paths: StorePaths, disk: Disk) -> None:
+    """Make what is missing of a store's directory, and above it; durable on return.
 
     Only its owner may enter: layers hold set-user-ID programs of whoever made the image.
 
@@ -25,9 +25,13 @@ def make_store(paths: StorePaths) -> None:
     """
     if paths.layers.is_dir() and not os.access(paths.root, os.W_OK):
         return  # to be read only
+    folders = (paths.layers, paths.configs, paths.staging, paths.gc, paths.leases, paths.locks)
+    new = [folder for folder in (*paths.root.parents, paths.root, *folders) if not folder.exists()]
     paths.root.mkdir(mode=0o700, parents=True, exist_ok=True)
-    for folder in (paths.layers, paths.configs, paths.staging, paths.gc, paths.leases, paths.locks):
+    for folder in folders:
         folder.mkdir(mode=0o700, exist_ok=True)
+    for above in {folder.parent for folder in new}:
+        disk.sync_folder(above)
     require_locks(paths.references_lock)
 
 
