@@ -134,6 +134,20 @@ def test_long_names_and_pax_headers_travel(tmp_path):
     )
 
 
+@pytest.mark.root
+def test_files_whose_every_number_and_name_is_as_long_as_can_be_fill_pieces(tmp_path):
+    folder = b"/".join([b"d" * 255] * 2)
+    records = {b"mtime": b"9223372035.999999999", b"uid": b"4294967294", b"gid": b"4294967294"}
+    parts = []
+    for number in range(700):
+        path = folder + b"/%0255d" % number
+        parts += [tars.pax(records | {b"path": path}), tars.file(b"f", b"x" * (number % 5 * 400))]
+
+    helped = assert_same_as_alone(tmp_path, *parts)
+
+    assert helped.counts.entries == 701
+
+
 @pytest.mark.parametrize("deep", [60, 70, 250])
 def test_deep_folders(tmp_path, deep):
     assert_same_as_alone(tmp_path, tars.file(b"d/" * deep + b"a", b"1"), tars.file(b"d/" * deep + b"b", b"2"))
