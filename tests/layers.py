@@ -6,7 +6,7 @@ import os
 import select
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -15,7 +15,7 @@ from trees import Node, describe
 
 from pykka_imagestore._proto.layer_pb2 import LayerRecord
 from pykka_imagestore.core.archive import Extent
-from pykka_imagestore.core.digest import DiffID
+from pykka_imagestore.core.digest import DiffID, Digest
 from pykka_imagestore.core.limits import DEFAULT_LIMITS, Limits
 from pykka_imagestore.errors import StoreError
 from pykka_imagestore.jobs import untar_layer as untar_layer_module
@@ -87,11 +87,16 @@ def refusal(data: bytes, folder: str | Path, limits: Limits) -> str:
 
 
 def unpack_with_help(
-    data: bytes, folder: str | Path, helpers: int = 2, help_: Callable[[HelpUnpack], None] = help_unpack
+    data: bytes,
+    folder: str | Path,
+    helpers: int = 2,
+    help_: Callable[[HelpUnpack], None] = help_unpack,
+    digest: Digest | None = None,
 ) -> Unpacked:
     """Unpack a layer with helpers in threads, who are there before the first entry is."""
     target, address = Path(folder, "layer"), str(Path(folder, "helpers"))
-    request = UntarLayer(extent_of(data, folder), str(target), helpers_at=address)
+    layer = replace(extent_of(data, folder), digest=digest)
+    request = UntarLayer(layer, str(target), helpers_at=address, workers=1 + helpers)
     with ThreadPoolExecutor(helpers) as threads:
 
         def attended(*args: Any) -> Helpers:

@@ -5,6 +5,7 @@ import stat
 
 import pytest
 from disks import RecordingDisk
+from privileges import as_ordinary_user
 
 from pykka_imagestore.core.digest import DiffID, sha256
 from pykka_imagestore.core.paths import StorePaths
@@ -54,13 +55,25 @@ def test_store_that_is_there_is_left_as_it_is(paths):
     assert stat.S_IMODE(paths.root.stat().st_mode) == 0o755
 
 
-def test_names_of_all_that_is_new_are_synced_and_of_nothing_else(tmp_path):
+def test_names_of_all_that_is_new_are_synced_and_the_stores_own_again(tmp_path):
+    """Whoever made those may have died before the sync."""
     disk, paths = RecordingDisk(), StorePaths(tmp_path / "new" / "too" / "store")
 
     make_store(paths, disk)
+    first, disk.calls = disk.calls, []
     make_store(paths, disk)
 
-    assert sorted(disk.calls) == sorted(("sync_folder", name) for name in (tmp_path.name, "new", "too", "store"))
+    assert sorted(first) == sorted(("sync_folder", name) for name in (tmp_path.name, "new", "too", "store"))
+    assert sorted(disk.calls) == [("sync_folder", "store"), ("sync_folder", "too")]
+
+
+def test_store_can_be_made_in_a_folder_that_cannot_be_listed(users_folder):
+    users_folder.chmod(0o333)
+    paths = StorePaths(users_folder / "store")
+
+    as_ordinary_user(make_store, paths, Disk())
+
+    assert paths.layers.is_dir()
 
 
 @pytest.mark.parametrize("few", [0, 64], ids=["in a listing", "one by one"])

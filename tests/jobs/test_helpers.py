@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import gzip
 import os
 import random
+import resource
 import socket
 
 import pytest
@@ -10,6 +12,7 @@ from layers import extent_of, unpack_layer, unpack_with_help, unpack_with_help_a
 from privileges import as_ordinary_user
 
 from pykka_imagestore._proto.layer_pb2 import LayerRecord
+from pykka_imagestore.core.digest import sha256
 from pykka_imagestore.errors import DigestMismatchError, LayerError
 from pykka_imagestore.jobs.helpers import HelperLostError, HelpUnpack, help_unpack
 from pykka_imagestore.jobs.untar_layer import UntarLayer, untar_layer
@@ -153,14 +156,58 @@ def test_deep_folders(tmp_path, deep):
     assert_same_as_alone(tmp_path, tars.file(b"d/" * deep + b"a", b"1"), tars.file(b"d/" * deep + b"b", b"2"))
 
 
-def test_an_entry_that_a_helper_finds_at_fault_is_named(tmp_path):
-    good = [tars.file(b"g%d" % number, b"x") for number in range(300)]
-    data = tars.tar(*good, tars.file(b"n" * 256, b"x"), *good)
+def files_at_fault(*numbers):
+    """Return 1500 entries in folders of 50, of which those have an owner that the kernel does not know."""
+    for number in range(1500):
+        if number in numbers:
+            yield tars.pax({b"uid": b"4294967295"})
+        yield tars.file(b"d%d/f%d" % (number // 50, number), b"x" * 3000)
 
-    with pytest.raises(LayerError, match=r"entry 300 'nnn.* cannot be made: File name too long"):
+
+@pytest.mark.parametrize("others", [[], [350, 700, 1450]], ids=["alone", "first of several"])
+def test_an_entry_that_a_helper_finds_at_fault_is_named(tmp_path, others):
+    data = tars.tar(*files_at_fault(300, *others))
+
+    with pytest.raises(LayerError, match=r"entry 300 'd6/f300' has an owner out of range, 4294967295:0"):
         unpack_with_help(data, tmp_path)
 
     assert not (tmp_path / "layer").exists()
+
+
+def test_an_entry_in_other_hands_goes_before_one_that_cannot_be_read(tmp_path):
+    data = tars.tar(*files_at_fault(300, 1450), b"no header".ljust(512))
+
+    with pytest.raises(LayerError, match=r"entry 300 'd6/f300' has an owner out of range"):
+        unpack_with_help(data, tmp_path)
+
+
+def test_bytes_that_are_not_the_publishers_go_before_what_helpers_find(tmp_path):
+    data = gzip.compress(tars.tar(*files_at_fault(300, 350, 1450), b"no header".ljust(512), bytes(4 << 20)))
+
+    with pytest.raises(DigestMismatchError, match="blob layer"):
+        unpack_with_help(data, tmp_path, digest=sha256(b"others"))
+
+
+@pytest.mark.parametrize("name", [b"n" * 256, b"n" * 255])
+def test_names_as_long_as_can_be_and_longer_are_no_work_for_helpers(tmp_path, name):
+    parts = (*(tars.file(b"g%d" % number, b"x") for number in range(300)), tars.file(name, b"x"))
+    if len(name) == 255:
+        assert_same_as_alone(tmp_path, *parts)
+        return
+
+    with pytest.raises(LayerError, match=r"entry 300 'nnn.* cannot be made: File name too long"):
+        unpack_with_help(tars.tar(*parts), tmp_path)
+
+
+def test_files_of_many_deep_folders_take_few_descriptors(tmp_path):
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    parts = [tars.file(b"%d/" % number + b"d/" * 30 + b"f", b"x") for number in range(300)]
+
+    resource.setrlimit(resource.RLIMIT_NOFILE, (900, hard))
+    try:
+        unpack_with_help(tars.tar(*parts), tmp_path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
 def test_layer_that_ends_in_the_middle_of_a_file_is_refused(tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Iterable
 from pathlib import Path
@@ -26,12 +27,14 @@ def make_store(paths: StorePaths, disk: Disk) -> None:
     if paths.layers.is_dir() and not os.access(paths.root, os.W_OK):
         return  # to be read only
     folders = (paths.layers, paths.configs, paths.staging, paths.gc, paths.leases, paths.locks)
-    new = [folder for folder in (*paths.root.parents, paths.root, *folders) if not folder.exists()]
+    new = [folder for folder in paths.root.parents if not folder.exists()]
     paths.root.mkdir(mode=0o700, parents=True, exist_ok=True)
     for folder in folders:
         folder.mkdir(mode=0o700, exist_ok=True)
-    for above in {folder.parent for folder in new}:
-        disk.sync_folder(above)
+    # The store's own are not always new here: who made them may have died, or may not have come so far yet.
+    for above in {folder.parent for folder in (paths.layers, paths.root, *new)}:
+        with contextlib.suppress(PermissionError):  # a folder that one may write to and not read
+            disk.sync_folder(above)
     require_locks(paths.references_lock)
 
 

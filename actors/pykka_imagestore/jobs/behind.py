@@ -7,7 +7,7 @@ from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Self
 
-_MOST_WAITING = 4  # a block each, so that memory stays bounded
+_MOST_WAITING = 4  # of 512 KiB at most, so that memory stays bounded
 
 
 class Behind:

@@ -15,6 +15,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
+import sys
 from collections.abc import Callable
 from collections.abc import Set as AbstractSet
 from contextlib import suppress
@@ -141,12 +142,15 @@ class Extractor:
         return self.outcome
 
     def first_fault(self, error: TarError) -> TarError:
-        """Return what is wrong with the layer, given what was found wrong: an earlier entry may be, in other hands."""
-        try:
-            self._wait()
-        except TarError as earlier:
-            return earlier
-        return error
+        """Return what is wrong with the layer, given what was found wrong: earlier entries may be in other hands."""
+        faults = [error]
+        while True:
+            try:
+                self._wait()
+            except TarError as other:
+                faults.append(other)
+            else:
+                return min(faults, key=lambda fault: fault.where or _LAST)
 
     def close(self) -> None:
         """Close all folders but the root."""
@@ -541,6 +545,7 @@ class Extractor:
 
 
 _NO_NAMES = (b"", b".", b"..")
+_LAST = (sys.maxsize, b"")  # where the entry at hand is, seen from those that were handed on
 
 
 class _SymlinkMetError(Exception):

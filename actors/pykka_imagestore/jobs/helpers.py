@@ -188,7 +188,7 @@ class Helpers:
         return bool(self._hands)
 
     def at_work(self) -> int:
-        """Return how many have something to do."""
+        """Return how many have something to do; raises what ``wait`` does, of those who are done."""
         self._collect(block=False)
         return sum(1 for hand in self._hands.values() if hand.sent)
 
@@ -200,7 +200,7 @@ class Helpers:
             except BlockingIOError:
                 return
             connection.setblocking(True)
-            with contextlib.suppress(ConnectionError):  # gone already, as the first piece will tell
+            with contextlib.suppress(ConnectionError):  # gone already, as the next look at acks will tell
                 socket.send_fds(connection, [b"\0"], [self._descriptor, self._root])
             first = len(self._hands) * _PIECES
             self._parent = None
@@ -307,12 +307,16 @@ class Helpers:
         self.pending.difference_update(path for path, _, _ in piece.entries)
         hand.free.append(piece.start)
         if ack.failure is not None:
-            self._lose(hand)  # it has ended
+            self._lose(hand)
             if isinstance(ack.failure, TarError):
                 ack.failure.where = piece.entries[ack.made][1:]
             raise ack.failure
 
     def _lose(self, hand: _Hand) -> None:
+        """Do without a helper that has ended; what it had in hand is not made."""
+        self._parent = self._maker = None
+        if self._hand is hand:
+            self._hand = None
         self._acks.unregister(hand.socket)
         del self._hands[hand.socket.fileno()]
         hand.socket.close()
@@ -326,6 +330,9 @@ class _Helper:
         self._root = root
         try:
             self._memory = mmap.mmap(memory, 0, prot=mmap.PROT_READ)
+        except BaseException:
+            os.close(root)
+            raise
         finally:
             os.close(memory)
         self._outcome = Outcome()
@@ -355,13 +362,15 @@ class _Helper:
         except (OSError, OverflowError, ValueError, TarError) as error:
             refusal = error if isinstance(error, TarError) else entry_fault(error)
             self._acknowledge(refusal or error)
+            while self._connection.recv(_MESSAGE.size):  # to close before the leader has would take the answer back
+                pass
 
     def _acknowledge(self, failure: Exception | None) -> None:
         self._connection.send(pickle.dumps(_Ack(self._unset, self._replaced, self._made, failure)))
 
     def _make_piece(self, start: int, size: int, forgotten: int) -> None:
         self._made, self._unset, self._replaced = 0, [], []
-        if forgotten != self._forgotten or len(self._folders) > _MAX_OPEN_FOLDERS:
+        if forgotten != self._forgotten:
             self._forget_folders()
             self._forgotten = forgotten
         files: list[_File] = pickle.loads(self._memory[start : start + size])  # noqa: S301 - from our own worker
@@ -371,6 +380,8 @@ class _Helper:
 
     def _make_file(self, parent: bytes, name: bytes, mode: int, uid: int, gid: int, mtime_ns: int, body: bytes) -> None:
         entry = Entry(0, FILE, name, b"", mode, uid, gid, len(body), mtime_ns, 0, 0, {})
+        if len(self._folders) > _MAX_OPEN_FOLDERS:
+            self._forget_folders()
         folder = self._folder(parent)
         try:
             file = self._attributes.create_file(entry, folder, name)

@@ -100,12 +100,17 @@ def inflate(file: BinaryIO | io.RawIOBase, magic: bytes, decoder_bytes: int = DE
         return cast(Readable, igzip.open(source))  # type: ignore[no-untyped-call]
     if _ZSTD.match(magic):
         options = {int(zstd.DecompressionParameter.window_log_max): MAX_ZSTD_WINDOW_LOG}
-        return cast(Readable, zstd.ZstdFile(source, options=options))
+        return cast(Readable, zstd.ZstdFile(_in_blocks(source), options=options))
     if magic.startswith(_XZ):
         return _XzReader(source, decoder_bytes)
     if _BZIP2.match(magic):
-        return cast(Readable, bz2.BZ2File(source))
+        return cast(Readable, bz2.BZ2File(_in_blocks(source)))
     return cast(Readable, source)
+
+
+def _in_blocks(source: BinaryIO) -> BinaryIO:
+    """Return a reader for those who read in small steps."""
+    return io.BufferedReader(cast(io.RawIOBase, source), BLOCK_BYTES)
 
 
 class _XzReader:

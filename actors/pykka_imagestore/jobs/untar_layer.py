@@ -28,7 +28,6 @@ from pykka_imagestore.jobs.sandbox import Sandbox
 from pykka_imagestore.jobs.streams import LayerStream
 from pykka_imagestore.jobs.tar_split import TarSplitWriter
 from pykka_imagestore.jobs.tree import FOLDER_FLAGS, remove_tree
-from pykka_imagestore.runtime.cpus import usable_cpus
 from pykka_imagestore.runtime.worker import raise_if_discarded, report
 
 REPORT_INTERVAL = 0.1  # seconds
@@ -46,6 +45,7 @@ class UntarLayer:
         sandbox: Folder for what there is to say; None for nowhere.
         limits: How much it may ask for.
         helpers_at: Where to wait for ``help_unpack``, a path beside ``target``; None to do it alone.
+        workers: How many there are, and so CPUs to be used; beside this one, they may come to help.
     """
 
     layer: Extent
@@ -54,6 +54,7 @@ class UntarLayer:
     sandbox: str | None = None
     limits: Limits = DEFAULT_LIMITS
     helpers_at: str | None = None
+    workers: int = 1
 
 
 _NOT_YET = DiffID("")
@@ -106,6 +107,7 @@ def untar_layer(request: UntarLayer) -> LayerCounts:
                 beside=target,
                 limits=request.limits,
                 helpers_at=request.helpers_at,
+                workers=request.workers,
             )
         except BaseException as error:
             remove_tree(request.target)
@@ -124,6 +126,7 @@ def unpack(
     beside: Path | None = None,
     limits: Limits = DEFAULT_LIMITS,
     helpers_at: str | None = None,
+    workers: int = 1,
 ) -> LayerCounts:
     """Unpack a layer into the empty folder ``rootfs``; check its DiffID.
 
@@ -138,21 +141,21 @@ def unpack(
         _opened(layer, rootfs) as (file, root),
         _space_for(layer, rootfs),
         closing(Replaced(None if beside is None else beside / REPLACED, outcome)) as replaced,
-        _helped(helpers_at, root, outcome, replaced) as helpers,
         nullcontext() if beside is None else TarSplitWriter(beside / TAR_SPLIT) as split,
         Behind() as behind,
     ):
-        ticker = _Ticker(Guard(limits, str(rootfs)), outcome, helpers, behind)
+        ticker = _Ticker(Guard(limits, str(rootfs)), outcome, behind, workers)
         keep = None if split is None else split.write
         stream = ticker.stream = LayerStream(file, layer, ticker.tick, limits.decoder_bytes, keep, behind)
-        extractor = Extractor(root, outcome, limits, helpers, replaced)
         try:
-            _extract_all(layer, stream, extractor, limits)
+            with (
+                _helped(helpers_at, root, outcome, replaced, ticker) as helpers,
+                closing(Extractor(root, outcome, limits, helpers, replaced)) as extractor,
+            ):
+                _extract_all(layer, stream, extractor, limits)
         except LayerError:
             _check_blob(layer, stream)  # bytes that are not the publisher's are no fault of the image
             raise
-        finally:
-            extractor.close()
         _check_blob(layer, stream)
     found = stream.diff_id()
     if diff_id is not None and found != diff_id:
@@ -170,7 +173,7 @@ def hash_layer(layer: Extent, limits: Limits = DEFAULT_LIMITS) -> DiffID:
     """
     file = open_extent(layer)
     try:
-        ticker = _Ticker(Guard(limits, None), Outcome(), None, Behind())
+        ticker = _Ticker(Guard(limits, None), Outcome(), Behind(), workers=1)
         stream = ticker.stream = LayerStream(file, layer, ticker.tick, limits.decoder_bytes)
         stream.drain()
         return stream.diff_id()
@@ -187,13 +190,19 @@ def _check_blob(layer: Extent, stream: LayerStream) -> None:
 
 
 @contextmanager
-def _helped(address: str | None, root: int, outcome: Outcome, replaced: Replaced) -> Iterator[Helpers | None]:
+def _helped(
+    address: str | None, root: int, outcome: Outcome, replaced: Replaced, ticker: _Ticker
+) -> Iterator[Helpers | None]:
     helpers = None
     if address is not None:
         with suppress(OSError):  # a file system without sockets or locks: then it is done alone
             helpers = Helpers(address, root, outcome, replaced)
     with nullcontext() if helpers is None else helpers:
-        yield helpers
+        ticker.helpers = helpers
+        try:
+            yield helpers
+        finally:
+            ticker.helpers = None
 
 
 @contextmanager
@@ -272,21 +281,21 @@ def _record(diff_id: DiffID, size_bytes: int, outcome: Outcome) -> layer_pb2.Lay
 class _Ticker:
     """Looks, after each block, whether to stop, whether somebody has come to help, and whether it is time to report."""
 
-    def __init__(self, guard: Guard, outcome: Outcome, helpers: Helpers | None, behind: Behind) -> None:
+    def __init__(self, guard: Guard, outcome: Outcome, behind: Behind, workers: int) -> None:
         self.stream: LayerStream | None = None
+        self.helpers: Helpers | None = None
         self._guard = guard
         self._outcome = outcome
-        self._helpers = helpers
         self._behind = behind
-        self._cpus = 1 if helpers is None else usable_cpus()
+        self._workers = workers
         self._next = time.monotonic() + _FIRST_REPORT
 
     def tick(self) -> None:
         raise_if_discarded()
-        if self._helpers is not None:
-            self._helpers.welcome()
+        if self.helpers is not None:
+            self.helpers.welcome()
             # Who has come to help has left no other work; with nothing to do, it leaves a CPU.
-            self._behind.beside = self._helpers.have_come and 1 + self._helpers.at_work() < self._cpus
+            self._behind.beside = self.helpers.have_come and 1 + self.helpers.at_work() < self._workers
         if self.stream is None:
             return
         self._guard.check(self.stream.bytes_read, self.stream.size_bytes)
