@@ -431,7 +431,9 @@ class Extractor:
         try:
             return self._descend(self._aliases.get(path, path), make=make)
         except _SymlinkMetError:
-            self._replaced.followed = True
+            if not self._replaced.followed:
+                self._wait()  # what these replace was there before
+                self._replaced.followed = True
             self._aliases[path] = self._resolve(path)
             _refuse_whiteouts(self._aliases[path])
             return self._descend(self._aliases[path], make=make)
