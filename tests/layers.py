@@ -96,7 +96,7 @@ def unpack_with_help(
     """Unpack a layer with helpers in threads, who are there before the first entry is."""
     target, address = Path(folder, "layer"), str(Path(folder, "helpers"))
     layer = replace(extent_of(data, folder), digest=digest)
-    request = UntarLayer(layer, str(target), helpers_at=address, workers=1 + helpers)
+    request = UntarLayer(layer, str(target), helpers_at=address)
     with ThreadPoolExecutor(helpers) as threads:
 
         def attended(*args: Any) -> Helpers:

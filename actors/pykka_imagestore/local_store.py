@@ -690,8 +690,7 @@ class LocalStoreActor(Actor):
         call = _HelpCall(self._pool, f"{request.target}.helpers")
         self._calls[diff_id] = call
         try:
-            helped = replace(request, helpers_at=call.address, workers=self._pool.workers)
-            return await self._untar_layer(helped, diff_id)
+            return await self._untar_layer(replace(request, helpers_at=call.address), diff_id)
         except Exception as error:
             await call.cancel()
             if not isinstance(error, HelperLostError):

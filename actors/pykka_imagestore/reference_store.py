@@ -139,11 +139,13 @@ class ReferenceStoreActor(Actor):
         self._commits = _Commits(self._references, self._writer)
 
     async def recover(self) -> tuple[DockerImage, ...]:
-        await self._recovered()
+        await self.ready()
         return await self.list()
 
     def ready(self) -> Future[None]:
-        return self._recovered()
+        if self._recovery is None or self._recovery.is_failed():
+            self._recovery = self.spawn(self._recover())
+        return undiscardable(self._recovery)
 
     def put(self, name: str, layers: tuple[DiffID, ...], config_digest: Digest | None) -> Future[DockerImage]:
         image = DockerImage(ImageName.parse(name).stored, layers, config_digest)
@@ -156,10 +158,10 @@ class ReferenceStoreActor(Actor):
 
     def get(self, name: str) -> Future[DockerImage]:
         parsed = ImageName.parse(name)
-        return self._when_recovered(partial(self._reader.run, self._find, parsed))
+        return self._when_ready(partial(self._reader.run, self._find, parsed))
 
     def list(self) -> Future[tuple[DockerImage, ...]]:
-        return self._when_recovered(partial(self._reader.run, References.list, self._references))
+        return self._when_ready(partial(self._reader.run, References.list, self._references))
 
     async def remove(self, name: str) -> DockerImage:
         parsed = ImageName.parse(name)
@@ -173,7 +175,7 @@ class ReferenceStoreActor(Actor):
         if self._recovery is None:
             return
         with contextlib.suppress(StoreError, OSError):
-            await self._recovered()
+            await self.ready()
         if self._commits.have_begun:
             with contextlib.suppress(StoreError, OSError):
                 await self._writer.run(self._references.compact, True)  # after all that was asked for before
@@ -184,11 +186,6 @@ class ReferenceStoreActor(Actor):
         self._references.close()
 
     # -- inside
-
-    def _recovered(self) -> Future[None]:
-        if self._recovery is None or self._recovery.is_failed():
-            self._recovery = self.spawn(self._recover())
-        return undiscardable(self._recovery)
 
     async def _recover(self) -> None:
         await self._writer.run(partial(make_store, self._paths), self._disk)
@@ -208,12 +205,12 @@ class ReferenceStoreActor(Actor):
         return image
 
     def _change(self, change: Change) -> Future[DockerImage | None]:
-        return undiscardable(self._when_recovered(partial(self._commits.change, change)))
+        return undiscardable(self._when_ready(partial(self._commits.change, change)))
 
-    def _when_recovered(self, run: Callable[[], Future[T]]) -> Future[T]:
+    def _when_ready(self, run: Callable[[], Future[T]]) -> Future[T]:
         if self._recovery is not None and self._recovery.is_ready():
             return run()
-        return self._recovered().then(lambda _: run())
+        return self.ready().then(lambda _: run())
 
 
 class _Commits:

@@ -67,6 +67,15 @@ def test_names_of_all_that_is_new_are_synced_and_the_stores_own_again(tmp_path):
     assert sorted(disk.calls) == [("sync_folder", "store"), ("sync_folder", "too")]
 
 
+def test_store_that_has_images_waits_for_no_sync(paths):
+    disk = RecordingDisk()
+    paths.journal.touch()
+
+    make_store(paths, disk)
+
+    assert disk.calls == []
+
+
 def test_store_can_be_made_in_a_folder_that_cannot_be_listed(users_folder):
     users_folder.chmod(0o333)
     paths = StorePaths(users_folder / "store")

@@ -31,10 +31,10 @@ def make_store(paths: StorePaths, disk: Disk) -> None:
     paths.root.mkdir(mode=0o700, parents=True, exist_ok=True)
     for folder in folders:
         folder.mkdir(mode=0o700, exist_ok=True)
-    # The store's own are not always new here: who made them may have died, or may not have come so far yet.
-    for above in {folder.parent for folder in (paths.layers, paths.root, *new)}:
-        with contextlib.suppress(PermissionError):  # a folder that one may write to and not read
-            disk.sync_folder(above)
+    if not paths.journal.exists():  # until then they may be new, whoever made them: they may have died before the sync
+        for above in {folder.parent for folder in (paths.layers, paths.root, *new)}:
+            with contextlib.suppress(PermissionError):  # a folder that one may write to and not read
+                disk.sync_folder(above)
     require_locks(paths.references_lock)
 
 

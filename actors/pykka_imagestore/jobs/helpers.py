@@ -187,10 +187,10 @@ class Helpers:
         """Whether there is anybody."""
         return bool(self._hands)
 
-    def at_work(self) -> int:
-        """Return how many have something to do; raises what ``wait`` does, of those who are done."""
+    def are_idle(self) -> bool:
+        """Tell whether somebody who has come has nothing to do; raises what ``wait`` does, of those who are done."""
         self._collect(block=False)
-        return sum(1 for hand in self._hands.values() if hand.sent)
+        return any(not hand.sent for hand in self._hands.values())
 
     def welcome(self) -> None:
         """Let in whoever has come to help."""

@@ -18,6 +18,7 @@ from pathlib import Path
 
 from pykka_imagestore.core.paths import REPLACED_PATHS
 from pykka_imagestore.jobs.attributes import Outcome, join
+from pykka_imagestore.jobs.streams import write_all
 from pykka_imagestore.jobs.tree import FOLDER_FLAGS
 from pykka_imagestore.jobs.whiteouts import OPAQUE_WHITEOUT, is_whiteout, whiteout_of
 
@@ -74,7 +75,7 @@ class Replaced:
             return None
         if self._folder < 0:
             self._open(self._place)
-        os.write(self._paths, path + b"\0")
+        write_all(self._paths, path + b"\0")
         self._count += 1
         return self._count - 1
 

@@ -217,7 +217,6 @@ class LayerStream:
         self._on_block = on_block
         self._hash = hashlib.sha256()
         self._block = b""
-        self._view = memoryview(self._block)
         self._start = self._end = 0
         self._keep = keep
         self._kept: list[bytes] = []  # what was taken of this block
@@ -279,7 +278,7 @@ class LayerStream:
             TarError: There are not as many.
         """
         while size:
-            rest = self._view[self._start : self._start + size]
+            rest = memoryview(self._block)[self._start : self._start + size]
             self._start += len(rest)
             if len(rest) == size:
                 write_all(descriptor, rest)
@@ -288,7 +287,7 @@ class LayerStream:
             if not self._fill():
                 raise TarError(_CUT_OFF)
             # So much that the file is written in whole blocks of its own, for which the kernel has large folios.
-            more = self._view[: min(size, BLOCK_BYTES - len(rest))]
+            more = memoryview(self._block)[: min(size, BLOCK_BYTES - len(rest))]
             self._start = len(more)
             size -= len(more)
             write_all(descriptor, rest, more)
@@ -320,7 +319,6 @@ class LayerStream:
             self._behind.do(self._keep, b"".join(self._kept))
         self._kept.clear()
         self._block = read_some(self._source, BLOCK_BYTES)
-        self._view = memoryview(self._block)
         self._start, self._end = 0, len(self._block)
         self._behind.do(self._hash.update, self._block)
         self.size_bytes += self._end

@@ -45,7 +45,6 @@ class UntarLayer:
         sandbox: Folder for what there is to say; None for nowhere.
         limits: How much it may ask for.
         helpers_at: Where to wait for ``help_unpack``, a path beside ``target``; None to do it alone.
-        workers: How many there are, and so CPUs to be used; beside this one, they may come to help.
     """
 
     layer: Extent
@@ -54,7 +53,6 @@ class UntarLayer:
     sandbox: str | None = None
     limits: Limits = DEFAULT_LIMITS
     helpers_at: str | None = None
-    workers: int = 1
 
 
 _NOT_YET = DiffID("")
@@ -107,7 +105,6 @@ def untar_layer(request: UntarLayer) -> LayerCounts:
                 beside=target,
                 limits=request.limits,
                 helpers_at=request.helpers_at,
-                workers=request.workers,
             )
         except BaseException as error:
             remove_tree(request.target)
@@ -126,7 +123,6 @@ def unpack(
     beside: Path | None = None,
     limits: Limits = DEFAULT_LIMITS,
     helpers_at: str | None = None,
-    workers: int = 1,
 ) -> LayerCounts:
     """Unpack a layer into the empty folder ``rootfs``; check its DiffID.
 
@@ -144,7 +140,7 @@ def unpack(
         nullcontext() if beside is None else TarSplitWriter(beside / TAR_SPLIT) as split,
         Behind() as behind,
     ):
-        ticker = _Ticker(Guard(limits, str(rootfs)), outcome, behind, workers)
+        ticker = _Ticker(Guard(limits, str(rootfs)), outcome, behind)
         keep = None if split is None else split.write
         stream = ticker.stream = LayerStream(file, layer, ticker.tick, limits.decoder_bytes, keep, behind)
         try:
@@ -173,7 +169,7 @@ def hash_layer(layer: Extent, limits: Limits = DEFAULT_LIMITS) -> DiffID:
     """
     file = open_extent(layer)
     try:
-        ticker = _Ticker(Guard(limits, None), Outcome(), Behind(), workers=1)
+        ticker = _Ticker(Guard(limits, None), Outcome(), Behind())
         stream = ticker.stream = LayerStream(file, layer, ticker.tick, limits.decoder_bytes)
         stream.drain()
         return stream.diff_id()
@@ -281,21 +277,20 @@ def _record(diff_id: DiffID, size_bytes: int, outcome: Outcome) -> layer_pb2.Lay
 class _Ticker:
     """Looks, after each block, whether to stop, whether somebody has come to help, and whether it is time to report."""
 
-    def __init__(self, guard: Guard, outcome: Outcome, behind: Behind, workers: int) -> None:
+    def __init__(self, guard: Guard, outcome: Outcome, behind: Behind) -> None:
         self.stream: LayerStream | None = None
         self.helpers: Helpers | None = None
         self._guard = guard
         self._outcome = outcome
         self._behind = behind
-        self._workers = workers
         self._next = time.monotonic() + _FIRST_REPORT
 
     def tick(self) -> None:
         raise_if_discarded()
         if self.helpers is not None:
             self.helpers.welcome()
-            # Who has come to help has left no other work; with nothing to do, it leaves a CPU.
-            self._behind.beside = self.helpers.have_come and 1 + self.helpers.at_work() < self._workers
+            # A worker that has come to help and has nothing to do leaves a CPU.
+            self._behind.beside = self.helpers.have_come and self.helpers.are_idle()
         if self.stream is None:
             return
         self._guard.check(self.stream.bytes_read, self.stream.size_bytes)
