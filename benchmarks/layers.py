@@ -27,7 +27,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from ours import TIMEOUT, add_workers_argument, put_in_new_process, seconds_of, workers_of
+from ours import TIMEOUT, add_workers_argument, counted, put_in_new_process, seconds_of, workers_of
 from places import Places, add_place_arguments, read_into_cache, work_folder
 from processes import run
 from rows import PEAK, SECONDS, Column, Rows, add_output_arguments, print_table, ratio_to, write_json
@@ -68,7 +68,7 @@ def gnu_tar(layer: Layer, folder: Path, rows: Rows) -> None:
 
 def ours(layer: Layer, workers: int, warm_up: Path, folder: Path, rows: Rows) -> None:
     _, put = put_in_new_process(layer.archive, folder / "store", workers, warm_up=warm_up)
-    rows.add(f"ours, {workers} worker{'s' * (workers > 1)}", **put)
+    rows.add(f"ours, {counted(workers)}", **put)
 
 
 def copy(layer: Path, folder: Path, rows: Rows) -> None:
@@ -93,7 +93,7 @@ def removal(layer: Path, workers: int, folder: Path, rows: Rows) -> None:
                 removed.get(timeout=TIMEOUT)
 
         remove(folder / "nothing")  # starts the processes
-        name = f"remove_tree, {workers} worker{'s' * (workers > 1)}"
+        name = f"remove_tree, {counted(workers)}"
         rows.add(name, seconds=seconds_of(lambda: remove(tree)))
 
 

@@ -74,6 +74,10 @@ def workers_of(arguments: argparse.Namespace) -> list[int]:
     return arguments.workers or ([2] if arguments.quick else sorted({1, 2, cpus}))
 
 
+def counted(workers: int) -> str:
+    return f"{workers} worker{'s' * (workers > 1)}"
+
+
 def seconds_of(function: Callable[[], object]) -> float:
     begin = time.perf_counter()
     function()

@@ -42,25 +42,30 @@ class Places:
             subprocess.run(["sync", "--file-system", folder], check=True)
             yield folder
             return
-        device = folder.with_suffix(".fs")
-        mount = self._mount_tmpfs if self._kind == "tmpfs" else self._mount_ext4
-        mount(self._fresh_fs, device, folder)
+        mount = {"ext4": mount_ext4, "tmpfs": mount_tmpfs}[self._kind]
+        mount(folder, self._fresh_fs)
         try:
             subprocess.run(["sync", "--file-system", self._work], check=True)
             yield folder
         finally:
             unmount_below(folder)
-            device.unlink(missing_ok=True)
+            loop_file(folder).unlink(missing_ok=True)
 
-    def _mount_tmpfs(self, size: str, device: Path, folder: Path) -> None:
-        subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", device.name, folder], check=True)
 
-    def _mount_ext4(self, size: str, device: Path, folder: Path) -> None:
-        # Not lazily: the kernel would go on making the file system while we measure.
-        now = "lazy_itable_init=0,lazy_journal_init=0"
-        subprocess.run(["truncate", "--size", size, device], check=True)
-        subprocess.run(["mkfs.ext4", "-q", "-F", "-E", now, device], check=True)
-        subprocess.run(["mount", "-o", "loop", device, folder], check=True)
+def mount_ext4(folder: Path, size: str) -> None:
+    # Not lazily: the kernel would go on making the file system while we measure.
+    now = "lazy_itable_init=0,lazy_journal_init=0"
+    subprocess.run(["truncate", "--size", size, loop_file(folder)], check=True)
+    subprocess.run(["mkfs.ext4", "-q", "-F", "-E", now, loop_file(folder)], check=True)
+    subprocess.run(["mount", "-o", "loop", loop_file(folder), folder], check=True)
+
+
+def mount_tmpfs(folder: Path, size: str) -> None:
+    subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", folder], check=True)
+
+
+def loop_file(folder: Path) -> Path:
+    return folder.with_suffix(".ext4")
 
 
 @contextmanager

@@ -34,7 +34,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from ours import add_workers_argument, put_in_new_process, workers_of
+from ours import add_workers_argument, counted, put_in_new_process, workers_of
 from places import Places, add_place_arguments, read_into_cache, work_folder
 from processes import ProgramFailedError, Run, run
 from rows import PEAK, SECONDS, Rows, add_output_arguments, print_table, ratio_to, write_json
@@ -114,14 +114,14 @@ def untar_all(processes: int, archives: Sequence[tuple[Path, Path]]) -> int:
 
 def ours(workers: int, durable: bool, image: Image, folder: Path, rows: Rows) -> None:
     process, put = put_in_new_process(image.path, folder / "store", workers, durable=durable)
-    how = f"{workers} worker{'s' * (workers > 1)}{', durable' * durable}"
+    how = f"{counted(workers)}{', durable' * durable}"
     rows.add(f"ours, put, {how}", **put)
     rows.add(f"ours, process, {how}", seconds=process.seconds, peak_bytes=process.peak_bytes)
 
 
 def ours_running(workers: int, tiny: Image, image: Image, folder: Path, rows: Rows) -> None:
     _, put = put_in_new_process(image.path, folder / "store", workers, warm_up=tiny.path)
-    rows.add(f"ours, put, {workers} worker{'s' * (workers > 1)}, another put before", **put)
+    rows.add(f"ours, put, {counted(workers)}, another put before", **put)
 
 
 # -- the tools; a class' instance was tried before on a small image
