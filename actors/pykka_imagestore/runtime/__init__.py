@@ -10,6 +10,7 @@ from pykka_imagestore.runtime.cpus import usable_cpus
 from pykka_imagestore.runtime.errors import (
     AbandonedError,
     DiscardedError,
+    ForkedError,
     PoolClosedError,
     RuntimeFailure,
     WorkerDiedError,
@@ -30,6 +31,7 @@ __all__ = [
     "AbandonedError",
     "Actor",
     "DiscardedError",
+    "ForkedError",
     "Future",
     "Lane",
     "Mutex",

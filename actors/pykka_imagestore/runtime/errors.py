@@ -7,6 +7,7 @@ RuntimeFailure
         WorkerStartError  no process could be started, or each ended before it took the task
         WorkerTimeoutError  the task ran past its time limit and was killed
     PoolClosedError       the pool was closed before the task was done
+    ForkedError           this is a forked child, and what was asked needs the parent's threads
 
 DiscardedError            the work was stopped because its future was discarded
 """
@@ -85,6 +86,24 @@ class PoolClosedError(RuntimeFailure):
 
     def __str__(self) -> str:
         return "the worker pool is closed; what was running in it has been stopped"
+
+
+class ForkedError(RuntimeFailure):
+    """What was asked needs threads that are in the parent process, and not in this forked child.
+
+    Attributes:
+        what: The thing that was made before the fork.
+    """
+
+    def __init__(self, what: str) -> None:
+        super().__init__(what)
+        self.what = what
+
+    def __str__(self) -> str:
+        return (
+            f"{self.what} was made before this process was forked, and what serves it has stayed in the parent; "
+            "make a new one here"
+        )
 
 
 class DiscardedError(concurrent.futures.CancelledError):
