@@ -80,10 +80,6 @@ def pid_of(_: object) -> int:
     return os.getpid()
 
 
-def parent_pid_of(_: object) -> int:
-    return os.getppid()
-
-
 def name_of(_: object) -> str:
     with open("/proc/self/comm") as comm:
         return comm.read().strip()

@@ -30,7 +30,7 @@ from pykka_imagestore.durable.stock import StockTaker
 from pykka_imagestore.jobs.helpers import MAX_HELPERS
 from pykka_imagestore.jobs.tree import remove_tree
 from pykka_imagestore.reference_store import ReferenceStore
-from pykka_imagestore.runtime import Actor, Future, Lane, Pending, WorkerPool, dispatch, undiscardable
+from pykka_imagestore.runtime import Actor, Future, Lane, Pending, WorkerPool, await_all, dispatch, undiscardable
 
 logger = logging.getLogger(__name__)
 
@@ -169,9 +169,18 @@ class CollectorActor(Actor):
         # Or a power cut could undo the rename, and not all of the deletion: a layer in its place, with files missing.
         await self._syncing.run(self._sync_names, path)
         deletion = self._pool.run(remove_tree, str(path), retry=True)
-        for _ in range(min(self._pool.workers - 1, MAX_HELPERS)):
-            self._pool.run(remove_tree, str(path), idle=True)  # nobody waits for these: they only make it faster
-        await deletion
+        # Nobody waits for these: they only make it faster.
+        helpers = [
+            self._pool.run(remove_tree, str(path), idle=True) for _ in range(min(self._pool.workers - 1, MAX_HELPERS))
+        ]
+        try:
+            await deletion
+        except BaseException as error:
+            for helper in helpers:
+                helper.discard()
+            if not isinstance(error, GeneratorExit):  # else the actor has ended: nobody is left to wait
+                await undiscardable(await_all(helpers))
+            raise
 
     def _sync_names(self, path: Path) -> None:
         for folder in (self._paths.layers, self._paths.configs, path.parent):

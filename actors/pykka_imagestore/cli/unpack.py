@@ -9,6 +9,7 @@ from pykka_imagestore.cli.output import print_json, print_table
 from pykka_imagestore.cli.progress_bar import progress_bar
 from pykka_imagestore.cli.stop_signals import StopSignals
 from pykka_imagestore.core.progress import LayerProgress, Progress
+from pykka_imagestore.jobs.answers import ANSWERS
 from pykka_imagestore.jobs.unpack_into import UnpackInto, undo_unpack, unpack_into
 from pykka_imagestore.jobs.untar_layer import LayerCounts
 from pykka_imagestore.progress_feed import Listener
@@ -21,7 +22,7 @@ def run(options: argparse.Namespace) -> None:
     with StopSignals() as signals:
         request = UnpackInto.prepare(options.layer, options.directory)
         try:
-            with WorkerPool(1, name="imagestore", preload=[unpack_into.__module__]) as pool, progress_bar() as listener:
+            with WorkerPool(1, name="imagestore", answers=ANSWERS) as pool, progress_bar() as listener:
                 counts = signals.wait(_unpack(pool, request, listener))
         except BaseException:
             undo_unpack(request)
