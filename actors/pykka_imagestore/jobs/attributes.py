@@ -11,7 +11,7 @@ import stat
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from pykka_imagestore._proto import layer_pb2
+from pykka_imagestore.core.layer_record import WhiteoutFormat
 from pykka_imagestore.core.tar import Entry, TarError
 
 SET_ID = stat.S_ISUID | stat.S_ISGID
@@ -49,7 +49,7 @@ class Outcome:
     entries: int = 0
     stored_bytes: int = 0
     replaced_lost: bool = False
-    whiteouts: layer_pb2.WhiteoutFormat = layer_pb2.NONE
+    whiteouts: WhiteoutFormat = WhiteoutFormat.NONE
     implicit_directories: list[bytes] = field(default_factory=list)
     unset: list[tuple[bytes, str]] = field(default_factory=list)
     unset_count: int = 0

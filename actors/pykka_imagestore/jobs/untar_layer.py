@@ -10,9 +10,9 @@ from contextlib import closing, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from pykka_imagestore._proto import layer_pb2
 from pykka_imagestore.core.archive import Extent
 from pykka_imagestore.core.digest import DiffID
+from pykka_imagestore.core.layer_record import pack_layer_record
 from pykka_imagestore.core.limits import DEFAULT_LIMITS, Limits
 from pykka_imagestore.core.paths import RECORD, REPLACED, ROOTFS, TAR_SPLIT
 from pykka_imagestore.core.tar import EscapeError, OverLimitError, TarError, read_entries
@@ -157,7 +157,7 @@ def unpack(
     if diff_id is not None and found != diff_id:
         raise DigestMismatchError(layer.path, f"layer {layer.name}", diff_id, found)
     if beside is not None:
-        (beside / RECORD).write_bytes(_record(found, stream.size_bytes, outcome).SerializeToString())
+        (beside / RECORD).write_bytes(_record(found, stream.size_bytes, outcome))
     return LayerCounts(stream.bytes_read, outcome.entries, stream.size_bytes, found)
 
 
@@ -260,14 +260,14 @@ def _refusal(layer: Extent, index: int | None, name: bytes, error: TarError) -> 
     return EscapingEntryError(*where) if isinstance(error, EscapeError) else LayerError(*where)
 
 
-def _record(diff_id: DiffID, size_bytes: int, outcome: Outcome) -> layer_pb2.LayerRecord:
-    return layer_pb2.LayerRecord(
+def _record(diff_id: DiffID, size_bytes: int, outcome: Outcome) -> bytes:
+    return pack_layer_record(
         diff_id=diff_id,
         size_bytes=size_bytes,
         entries=outcome.entries,
         whiteouts=outcome.whiteouts,
         implicit_directories=outcome.implicit_directories,
-        unset=[layer_pb2.LayerRecord.Unset(path=path, what=what) for path, what in sorted(outcome.unset)],
+        unset=sorted(outcome.unset),
         unset_count=outcome.unset_count,
         stored_bytes=outcome.stored_bytes,
         replaced_lost=outcome.replaced_lost,
