@@ -79,7 +79,7 @@ class ExtentFile(io.RawIOBase):
 
     def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
         """Read the next bytes of the extent, as the inflaters like to."""
-        data = self.read(len(buffer))
+        data = self.read(min(len(buffer), BLOCK_BYTES))  # of the gzip reader's buffer, half is then never touched
         buffer[: len(data)] = data
         return len(data)
 
@@ -318,6 +318,7 @@ class LayerStream:
         if self._keep is not None:
             self._behind.do(self._keep, b"".join(self._kept))
         self._kept.clear()
+        self._block = b""  # the next one takes its place in memory
         self._block = read_some(self._source, BLOCK_BYTES)
         self._start, self._end = 0, len(self._block)
         self._behind.do(self._hash.update, self._block)
