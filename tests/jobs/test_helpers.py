@@ -167,6 +167,13 @@ def test_long_names_and_pax_headers_travel(tmp_path):
     )
 
 
+def test_times_that_no_helper_takes(tmp_path):
+    records = [{b"mtime": time} for time in (b"9223372037", b"-9223372037", b"99999999999999.5")]
+    parts = [part for number, record in enumerate(records) for part in (tars.pax(record), tars.file(b"%d" % number))]
+
+    assert_same_as_alone(tmp_path, *a_tree(100, 100), *parts)
+
+
 @pytest.mark.root
 def test_files_whose_every_number_and_name_is_as_long_as_can_be_fill_pieces(tmp_path):
     folder = b"/".join([b"d" * 255] * 2)
@@ -226,6 +233,21 @@ def test_a_name_that_no_helper_takes_is_refused_by_the_leader(tmp_path):
         unpack_with_help(data, tmp_path)
 
     assert not (tmp_path / "layer").exists()
+
+
+@pytest.mark.parametrize(
+    ("record", "match"),
+    [
+        ({b"uid": b"4294967296"}, "has an owner out of range, 4294967296:0"),
+        ({b"gid": b"9999999999999999999"}, "has an owner out of range, 0:9999999999999999999"),
+    ],
+)
+def test_a_number_that_no_helper_takes_is_refused_by_the_leader(tmp_path, record, match):
+    data = tars.tar(*a_tree(300, 100), tars.pax(record), tars.file(b"f", b"x"), *a_tree(300, 100))
+
+    for unpack in (unpack_layer, unpack_with_help):
+        with pytest.raises(LayerError, match=f"entry 307 'f' {match}"):
+            unpack(data, tmp_path)
 
 
 def test_files_of_many_deep_folders_take_few_descriptors(tmp_path):
@@ -305,6 +327,36 @@ def come_and_go(request):
             os.close(descriptor)
 
 
+def test_leader_that_may_make_no_file_as_large_as_the_memory_goes_on_alone(tmp_path):
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    with waiting(tmp_path) as (leader, helper):
+        resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, hard))
+        try:
+            leader.welcome()
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+        assert not leader.have_come
+        assert helper.recv(1) == b""
+
+
+@contextmanager
+def waiting(folder):
+    """Yield a leader, and the socket of a helper that has called at it."""
+    address = str(folder / "helpers")
+    root = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        with (
+            Helpers(address, root, Outcome(), Replaced(None, Outcome())) as leader,
+            socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as helper,
+        ):
+            helper.settimeout(20)
+            helper.connect(address)
+            yield leader, helper
+    finally:
+        os.close(root)
+
+
 # -- a helper that was taken over
 
 
@@ -379,20 +431,12 @@ def test_leader_runs_nothing_that_a_helper_sends(tmp_path):
 
 
 def test_leader_believes_no_helper_that_answers_before_it_is_asked(tmp_path):
-    address = str(tmp_path / "helpers")
-    root = os.open(tmp_path, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        with (
-            Helpers(address, root, Outcome(), Replaced(None, Outcome())) as leader,
-            socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as helper,
-        ):
-            helper.connect(address)
-            leader.welcome()
-            helper.send(struct.pack("=BHi", 0, 0, 0))
-            with pytest.raises(HelperLostError, match="it answers what nobody asked"):
-                leader.are_idle()
-    finally:
-        os.close(root)
+    with waiting(tmp_path) as (leader, helper):
+        leader.welcome()
+        helper.send(struct.pack("=BHi", 0, 0, 0))
+
+        with pytest.raises(HelperLostError, match="it answers what nobody asked"):
+            leader.are_idle()
 
 
 def test_error_of_the_disk_that_a_helper_met_is_the_layers(tmp_path):
