@@ -23,7 +23,6 @@ import socket
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Self
 
 from pykka_imagestore.core.tar import FILE, Entry, TarError
@@ -96,7 +95,7 @@ def help_unpack(request: HelpUnpack) -> None:
             return
 
 
-def wait_for_helpers(root: Path) -> None:
+def wait_for_helpers(root: str) -> None:
     """Return when nobody is at work in a layer's root folder any more who helped a leader that was killed."""
     try:
         folder = os.open(root, FOLDER_FLAGS)
@@ -180,7 +179,7 @@ class Helpers:
 
     def __exit__(self, *_: object) -> None:
         self._listener.close()
-        Path(self._address).unlink(missing_ok=True)
+        _unlink(self._address)
         for hand in self._hands.values():
             hand.close()
 
@@ -445,7 +444,7 @@ def _new_memory() -> int:
 
 
 def _listen(address: str) -> socket.socket:
-    Path(address).unlink(missing_ok=True)  # a leader's that was killed
+    _unlink(address)  # a leader's that was killed
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_NONBLOCK)
     try:
         with _short_path(address) as short:
@@ -457,11 +456,16 @@ def _listen(address: str) -> socket.socket:
     return listener
 
 
+def _unlink(address: str) -> None:
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(address)
+
+
 @contextlib.contextmanager
 def _short_path(path: str) -> Iterator[str]:
     """Lend a short name for a path: a socket's has 107 bytes at most."""
-    folder = os.open(os.path.dirname(path), os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)  # noqa: PTH120
+    folder = os.open(os.path.dirname(path), os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        yield f"/proc/self/fd/{folder}/{os.path.basename(path)}"  # noqa: PTH119
+        yield f"/proc/self/fd/{folder}/{os.path.basename(path)}"
     finally:
         os.close(folder)
