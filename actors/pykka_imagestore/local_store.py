@@ -699,9 +699,9 @@ class LocalStoreActor(Actor):
             await call.cancel()
             if not isinstance(error, HelperLostError):
                 raise
+            logger.warning("%s; unpacking %s anew", error, diff_id)
         finally:
             del self._calls[diff_id]
-        logger.warning("a worker that helped with %s died; unpacking it anew", diff_id)
         return await self._untar_layer(request, diff_id)
 
     def _untar_layer(self, request: UntarLayer, diff_id: DiffID) -> Future[LayerCounts]:

@@ -23,10 +23,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pykka_imagestore.core.digest import DiffID, directory_name
-from pykka_imagestore.core.image import DockerImage, ImageInfo, Layer
+
+if TYPE_CHECKING:  # workers need no more than the names below
+    from pathlib import Path
+
+    from pykka_imagestore.core.image import DockerImage, ImageInfo
 
 ROOTFS = "rootfs"
 RECORD = "layer.pb"
@@ -115,5 +119,7 @@ class StorePaths:
 
     def locate(self, image: DockerImage) -> ImageInfo:
         """Return an image with where its layers lie."""
+        from pykka_imagestore.core.image import ImageInfo, Layer  # noqa: PLC0415 - no worker does this
+
         layers = tuple(Layer(diff_id, self.rootfs(diff_id)) for diff_id in image.layer_ids)
         return ImageInfo(image.name, layers, image.config_digest, image.missing)

@@ -9,9 +9,8 @@ import errno
 import os
 import stat
 from dataclasses import dataclass, field
-from pathlib import Path
 
-from pykka_imagestore._proto import layer_pb2
+from pykka_imagestore.core.layer_record import WhiteoutFormat
 from pykka_imagestore.core.tar import Entry, TarError
 
 SET_ID = stat.S_ISUID | stat.S_ISGID
@@ -49,7 +48,7 @@ class Outcome:
     entries: int = 0
     stored_bytes: int = 0
     replaced_lost: bool = False
-    whiteouts: layer_pb2.WhiteoutFormat = layer_pb2.NONE
+    whiteouts: WhiteoutFormat = WhiteoutFormat.NONE
     implicit_directories: list[bytes] = field(default_factory=list)
     unset: list[tuple[bytes, str]] = field(default_factory=list)
     unset_count: int = 0
@@ -152,8 +151,9 @@ def join(parent: bytes, name: bytes) -> bytes:
 
 def _umask() -> int:
     """Return this process' umask without setting it, which other threads would notice."""
-    for line in Path("/proc/self/status").read_text().splitlines():
-        key, _, value = line.partition(":")
-        if key == "Umask":
-            return int(value, 8)
+    with open("/proc/self/status", "rb") as status:
+        for line in status:
+            key, _, value = line.partition(b":")
+            if key == b"Umask":
+                return int(value, 8)
     return 0o777  # unknown: set every mode by hand

@@ -16,6 +16,7 @@ from contextlib import closing
 from pathlib import Path
 
 from pykka_imagestore._proto import layer_pb2
+from pykka_imagestore.core.layer_record import WhiteoutFormat
 from pykka_imagestore.core.limits import Limits
 from pykka_imagestore.core.paths import REPLACED, TAR_SPLIT
 from pykka_imagestore.core.tar import (
@@ -351,10 +352,10 @@ class DeepCheck:
         return self._record.whiteouts == layer_pb2.FILES or is_whiteout(status)
 
     def _is_opaque(self, folder: int) -> bool:
-        form = self._record.whiteouts
-        if form == layer_pb2.FILES:
+        form = WhiteoutFormat(self._record.whiteouts)
+        if form == WhiteoutFormat.FILES:
             return os.access(OPAQUE_WHITEOUT, os.F_OK, dir_fd=folder, follow_symlinks=False)
-        if form == layer_pb2.OVERLAY_TRUSTED and os.geteuid() != 0:
+        if form == WhiteoutFormat.OVERLAY_TRUSTED and os.geteuid() != 0:
             return True  # perhaps not: who is not root cannot see it
         try:
             return form in OPAQUE_XATTRS and os.getxattr(folder, OPAQUE_XATTRS[form]) == b"y"

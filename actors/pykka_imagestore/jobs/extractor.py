@@ -21,7 +21,7 @@ from collections.abc import Set as AbstractSet
 from contextlib import suppress
 from dataclasses import dataclass
 
-from pykka_imagestore._proto import layer_pb2
+from pykka_imagestore.core.layer_record import WhiteoutFormat
 from pykka_imagestore.core.limits import DEFAULT_LIMITS, Limits
 from pykka_imagestore.core.tar import (
     BLOCK_DEVICE,
@@ -341,7 +341,7 @@ class Extractor:
     # -- whiteouts
 
     def _apply_whiteout(self, folder: int, parent: bytes, name: bytes) -> None:
-        if self.outcome.whiteouts == layer_pb2.NONE:
+        if self.outcome.whiteouts == WhiteoutFormat.NONE:
             self.outcome.whiteouts = choose_whiteout_format(self._root)
         if name == OPAQUE_WHITEOUT:
             self._make_opaque(folder)
@@ -354,18 +354,18 @@ class Extractor:
             raise TarError(msg)
         self._settle(join(parent, name))
         try:
-            if self.outcome.whiteouts == layer_pb2.FILES:
+            if self.outcome.whiteouts == WhiteoutFormat.FILES:
                 _touch(WHITEOUT_PREFIX + name, folder)
             else:
                 os.mknod(name, stat.S_IFCHR, WHITEOUT_DEVICE, dir_fd=folder)
         except FileExistsError:
             self._replaced.note(whiteout_of(join(parent, name)))
             # A whiteout speaks of lower layers only. A file of this layer hides what was there; a folder must say so.
-            if self.outcome.whiteouts != layer_pb2.FILES and stat.S_ISDIR(_lstat(name, folder).st_mode):
+            if self.outcome.whiteouts != WhiteoutFormat.FILES and stat.S_ISDIR(_lstat(name, folder).st_mode):
                 self._make_opaque(self._folder(join(parent, name)))
 
     def _make_opaque(self, folder: int) -> None:
-        if self.outcome.whiteouts == layer_pb2.FILES:
+        if self.outcome.whiteouts == WhiteoutFormat.FILES:
             with suppress(FileExistsError):
                 _touch(OPAQUE_WHITEOUT, folder)
         else:

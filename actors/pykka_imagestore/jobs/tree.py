@@ -7,7 +7,6 @@ import random
 import stat
 from collections.abc import Callable
 from contextlib import suppress
-from pathlib import Path
 
 FOLDER_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
@@ -21,13 +20,13 @@ def remove_tree(path: str) -> None:
     Follows no symlink, and takes any depth. Several at once share the work, since each goes its own way through the
     tree; each returns when nothing is left.
     """
-    tree = Path(path)
+    above, name = os.path.split(path.rstrip("/"))
     try:
-        parent = os.open(tree.parent, FOLDER_FLAGS & ~os.O_NOFOLLOW)
+        parent = os.open(above or ".", FOLDER_FLAGS & ~os.O_NOFOLLOW)
     except FileNotFoundError:
         return
     try:
-        remove_entry(os.fsencode(tree.name), parent)
+        remove_entry(os.fsencode(name), parent)
     finally:
         os.close(parent)
 
@@ -36,7 +35,7 @@ def empty_folder(path: str) -> None:
     """Delete all that is in a folder, and leave the folder."""
     folder = os.open(path, FOLDER_FLAGS)
     try:
-        for name in os.listdir(folder):  # noqa: PTH208 - by descriptor
+        for name in os.listdir(folder):
             remove_entry(os.fsencode(name), folder)
     finally:
         os.close(folder)

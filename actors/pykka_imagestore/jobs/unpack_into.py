@@ -42,7 +42,7 @@ class UnpackInto:
         try:
             Path(target).mkdir()
         except FileExistsError:
-            if os.listdir(target):  # noqa: PTH208 - a name is enough
+            if os.listdir(target):
                 raise InvalidInputError(
                     f"{directory} is not empty; a layer is unpacked into an empty directory"
                 ) from None
@@ -61,7 +61,7 @@ def unpack_into(request: UnpackInto) -> LayerCounts:
         In each case the directory is empty, or gone if it was made for this.
     """
     try:
-        return unpack(request.layer, Path(request.directory), None)
+        return unpack(request.layer, request.directory, None)
     except BaseException:
         undo_unpack(request)
         raise

@@ -8,11 +8,10 @@ import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
-from pathlib import Path
 
-from pykka_imagestore._proto import layer_pb2
 from pykka_imagestore.core.archive import Extent
 from pykka_imagestore.core.digest import DiffID
+from pykka_imagestore.core.layer_record import pack_layer_record
 from pykka_imagestore.core.limits import DEFAULT_LIMITS, Limits
 from pykka_imagestore.core.paths import RECORD, REPLACED, ROOTFS, TAR_SPLIT
 from pykka_imagestore.core.tar import EscapeError, OverLimitError, TarError, read_entries
@@ -91,18 +90,18 @@ def untar_layer(request: UntarLayer) -> LayerCounts:
         OSError: The disk failed.
         In each case ``target`` is gone.
     """
-    target = Path(request.target)
+    rootfs = os.path.join(request.target, ROOTFS)
     with Sandbox(request.sandbox) as sandbox:
         if request.helpers_at is not None:
-            wait_for_helpers(target / ROOTFS)
+            wait_for_helpers(rootfs)
         remove_tree(request.target)
         try:
-            (target / ROOTFS).mkdir(parents=True)
+            os.makedirs(rootfs)
             counts = unpack(
                 request.layer,
-                target / ROOTFS,
+                rootfs,
                 request.diff_id,
-                beside=target,
+                beside=request.target,
                 limits=request.limits,
                 helpers_at=request.helpers_at,
             )
@@ -117,10 +116,10 @@ def untar_layer(request: UntarLayer) -> LayerCounts:
 
 def unpack(
     layer: Extent,
-    rootfs: Path,
+    rootfs: str,
     diff_id: DiffID | None,
     *,
-    beside: Path | None = None,
+    beside: str | None = None,
     limits: Limits = DEFAULT_LIMITS,
     helpers_at: str | None = None,
 ) -> LayerCounts:
@@ -136,11 +135,11 @@ def unpack(
     with (
         _opened(layer, rootfs) as (file, root),
         _space_for(layer, rootfs),
-        closing(Replaced(None if beside is None else beside / REPLACED, outcome)) as replaced,
-        nullcontext() if beside is None else TarSplitWriter(beside / TAR_SPLIT) as split,
+        closing(Replaced(None if beside is None else os.path.join(beside, REPLACED), outcome)) as replaced,
+        nullcontext() if beside is None else TarSplitWriter(os.path.join(beside, TAR_SPLIT)) as split,
         Behind() as behind,
     ):
-        ticker = _Ticker(Guard(limits, str(rootfs)), outcome, behind)
+        ticker = _Ticker(Guard(limits, rootfs), outcome, behind)
         keep = None if split is None else split.write
         stream = ticker.stream = LayerStream(file, layer, ticker.tick, limits.decoder_bytes, keep, behind)
         try:
@@ -157,7 +156,8 @@ def unpack(
     if diff_id is not None and found != diff_id:
         raise DigestMismatchError(layer.path, f"layer {layer.name}", diff_id, found)
     if beside is not None:
-        (beside / RECORD).write_bytes(_record(found, stream.size_bytes, outcome).SerializeToString())
+        with open(os.path.join(beside, RECORD), "wb") as record:
+            record.write(_record(found, stream.size_bytes, outcome))
     return LayerCounts(stream.bytes_read, outcome.entries, stream.size_bytes, found)
 
 
@@ -202,7 +202,7 @@ def _helped(
 
 
 @contextmanager
-def _opened(layer: Extent, rootfs: Path) -> Iterator[tuple[int, int]]:
+def _opened(layer: Extent, rootfs: str) -> Iterator[tuple[int, int]]:
     file = open_extent(layer)
     try:
         root = os.open(rootfs, FOLDER_FLAGS)
@@ -216,17 +216,17 @@ def _opened(layer: Extent, rootfs: Path) -> Iterator[tuple[int, int]]:
 
 
 @contextmanager
-def _space_for(layer: Extent, rootfs: Path) -> Iterator[None]:
+def _space_for(layer: Extent, rootfs: str) -> Iterator[None]:
     """See first that a layer may fit; say how much is missing if it does not."""
     needed = layer.least_bytes
-    require_space(str(rootfs), needed)
+    require_space(rootfs, needed)
     try:
         yield
     except OSError as error:
-        free = free_bytes(str(rootfs)) if error.errno in (errno.ENOSPC, errno.EDQUOT) else None
+        free = free_bytes(rootfs) if error.errno in (errno.ENOSPC, errno.EDQUOT) else None
         if free is None or isinstance(error, NoSpaceError):
             raise
-        raise NoSpaceError(str(rootfs), needed, free, free_inodes(str(rootfs))) from error
+        raise NoSpaceError(rootfs, needed, free, free_inodes(rootfs)) from error
 
 
 def _disown(root: int) -> None:
@@ -260,14 +260,14 @@ def _refusal(layer: Extent, index: int | None, name: bytes, error: TarError) -> 
     return EscapingEntryError(*where) if isinstance(error, EscapeError) else LayerError(*where)
 
 
-def _record(diff_id: DiffID, size_bytes: int, outcome: Outcome) -> layer_pb2.LayerRecord:
-    return layer_pb2.LayerRecord(
+def _record(diff_id: DiffID, size_bytes: int, outcome: Outcome) -> bytes:
+    return pack_layer_record(
         diff_id=diff_id,
         size_bytes=size_bytes,
         entries=outcome.entries,
         whiteouts=outcome.whiteouts,
         implicit_directories=outcome.implicit_directories,
-        unset=[layer_pb2.LayerRecord.Unset(path=path, what=what) for path, what in sorted(outcome.unset)],
+        unset=sorted(outcome.unset),
         unset_count=outcome.unset_count,
         stored_bytes=outcome.stored_bytes,
         replaced_lost=outcome.replaced_lost,
