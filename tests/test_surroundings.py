@@ -1,0 +1,79 @@
+"""What runs of the tests are given, whoever starts them: seen from inside small ones."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from processes import TIMEOUT
+from surroundings import MEMORY, why_not_in_memory
+
+IN_MEMORY = pytest.mark.skipif(why_not_in_memory() is not None, reason=str(why_not_in_memory()))
+LOOK = """
+import re, subprocess, sys
+from pathlib import Path
+
+def test_look(tmp_path):
+    status = subprocess.check_output(["cat", "/proc/self/status"], text=True)
+    blocked, ignored = re.findall("Sig(?:Blk|Ign):(.*)", status)
+    Path("seen").write_text(f"{tmp_path} {blocked} {ignored}")
+    assert "-vv" not in sys.argv
+"""
+UNFAVOURABLE = """
+import os, signal, sys
+
+for number in signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGTERM, signal.SIGCHLD:
+    signal.signal(number, signal.SIG_IGN)
+signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+os.execv(sys.executable, [sys.executable, *sys.argv[1:]])
+"""
+
+
+def run(folder: Path, *options: str, temporary: str = "", before: tuple[str, ...] = ()) -> tuple[str, Path, int]:
+    """Run a test; return what pytest says, where the files were, and the signals that a program ignored or blocked."""
+    (folder / "test_look.py").write_text(LOOK)
+    done = subprocess.run(
+        [sys.executable, *before, "-m", "pytest", "-q", "-p", "surroundings", *options, "test_look.py"],
+        cwd=folder,
+        env={**os.environ, "TMPDIR": temporary, "PYTHONPATH": str(Path(__file__).parent)},
+        capture_output=True,
+        text=True,
+        timeout=TIMEOUT,
+        check=False,
+    )
+    where, blocked, ignored = (folder / "seen").read_text().split()
+    return done.stdout, Path(where), int(blocked, 16) | int(ignored, 16)
+
+
+@IN_MEMORY
+def test_files_are_in_memory_and_gone_at_the_end(tmp_path: Path) -> None:
+    said, where, _ = run(tmp_path)
+
+    assert "1 passed" in said
+    assert where.parents[2].parent == MEMORY
+    assert not where.parents[2].exists()
+
+
+@IN_MEMORY
+def test_files_of_what_failed_are_there_until_the_next_run(tmp_path: Path) -> None:
+    said, where, _ = run(tmp_path, "-vv")
+
+    assert f"files of what failed are in {where.parents[2]} until the next run" in said
+    assert where.parents[2].exists()
+    run(tmp_path)
+    assert not where.parents[2].exists()
+
+
+def test_files_are_where_the_caller_wants_them(tmp_path: Path) -> None:
+    assert run(tmp_path, temporary=str(tmp_path))[1].is_relative_to(tmp_path)
+
+
+@pytest.mark.parametrize("processes", ["0", "1"])
+def test_programs_find_no_signal_ignored_or_blocked(tmp_path: Path, processes: str) -> None:
+    said, _, signals = run(tmp_path, "-n", processes, before=("-c", UNFAVOURABLE))
+
+    assert "1 passed" in said
+    assert signals == 0
