@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from images import diff_id, docker_save, layer
+from processes import TIMEOUT
 
 from pykka_imagestore import LocalStore
 
@@ -146,7 +147,7 @@ def test_get_makes_an_image_used(stored):
 
 
 def test_du_tells_who_has_leases(stored):
-    with LocalStore.start(stored.store) as store, store.get("old:1", lease=True).get(timeout=60):
+    with LocalStore.start(stored.store) as store, store.get("old:1", lease=True).get(timeout=TIMEOUT):
         lines = [line.split() for line in stored("du").stdout.splitlines()]
         document = json.loads(stored("du", "--json").stdout)
 
@@ -161,7 +162,7 @@ def test_du_tells_who_has_leases(stored):
 
 def test_damage_that_somebody_needs_is_left_in_and_said(stored):
     damage(stored.store, APP)
-    with LocalStore.start(stored.store) as store, store.get("old:1", lease=True).get(timeout=60):
+    with LocalStore.start(stored.store) as store, store.get("old:1", lease=True).get(timeout=TIMEOUT):
         repaired = stored("repair", "--deep")
 
     assert f"left {diff_id(APP)} in: somebody needs it now" in repaired.stdout

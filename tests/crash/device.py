@@ -10,6 +10,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from processes import TIMEOUT
+
 SIZE = "40M"
 
 
@@ -85,4 +87,4 @@ def why_not(directory: Path) -> str | None:
 
 
 def _run(*command: str | Path) -> str:
-    return subprocess.run(command, check=True, capture_output=True, text=True, timeout=60).stdout
+    return subprocess.run(command, check=True, capture_output=True, text=True, timeout=TIMEOUT).stdout
