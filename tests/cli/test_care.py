@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -15,12 +16,20 @@ from pykka_imagestore import LocalStore
 BASE, APP, OTHER = (layer({f"{name}/file": name.encode().ljust(30_000, b".")}) for name in ("base", "app", "other"))
 
 
+@pytest.fixture(scope="session")
+def put_two_once(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("two")
+    with LocalStore.start(folder / "store", durable=False) as store:
+        for name, layers in {"old:1": [BASE, APP], "new:1": [BASE, OTHER]}.items():
+            archive = docker_save(folder / "archive.tar", {name: layers}, config={"Env": [f"N={name}"]})
+            store.put(name, archive).get(timeout=TIMEOUT)
+    return folder / "store"
+
+
 @pytest.fixture
-def stored(imagestore, tmp_path):
+def stored(imagestore, put_two_once):
     """Return a command line whose store has two images that share a layer; the first was used long ago."""
-    for name, layers in {"old:1": [BASE, APP], "new:1": [BASE, OTHER]}.items():
-        archive = docker_save(tmp_path / "archive.tar", {name: layers}, config={"Env": [f"N={name}"]})
-        assert imagestore("put", "--not-durable", archive).returncode == 0
+    shutil.copytree(put_two_once, imagestore.store, symlinks=True)
     for config in (imagestore.store / "configs").iterdir():
         if b"old:1" in config.read_bytes():
             os.utime(config, (1_000_000_000, 1_000_000_000))

@@ -35,7 +35,8 @@ class Device:
         A copy that was made while something was written would hold later writes without earlier ones, as no disk does
         that obeys flushes; so it is made again.
         """
-        for _ in range(2000):
+        until = time.monotonic() + TIMEOUT
+        while time.monotonic() < until:
             before = self._writes()
             if before is not None:
                 _run("cp", "--sparse=always", self.image, target)
