@@ -15,7 +15,7 @@ import pytest
 
 MEMORY = Path("/dev/shm")
 ROOM_BYTES = 1 << 30
-_PREFIX = f"imagestore-tests-{os.geteuid()}-"
+_PREFIX = f"imagestore-{os.geteuid()}-"  # short: a socket's path has 107 bytes at most
 _folder = pytest.StashKey[Path]()
 _IGNORED_BY_PYTHON = {signal.SIGPIPE, signal.SIGXFSZ}  # and put back by subprocess
 
