@@ -5,9 +5,11 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
+from privileges import as_ordinary_user, ordinary_users_place
 from processes import TIMEOUT
 from surroundings import MEMORY, why_not_in_memory
 
@@ -77,3 +79,15 @@ def test_programs_find_no_signal_ignored_or_blocked(tmp_path: Path, processes: s
 
     assert "1 passed" in said
     assert signals == 0
+
+
+@pytest.mark.root
+def test_an_ordinary_user_gets_a_place_that_he_reaches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    private = tmp_path / "private"
+    private.mkdir(mode=0o700)
+    monkeypatch.setattr(tempfile, "tempdir", str(private))
+
+    place = ordinary_users_place.__wrapped__()
+
+    assert place != str(private)
+    assert as_ordinary_user(os.access, place, os.X_OK)
