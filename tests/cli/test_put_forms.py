@@ -102,11 +102,9 @@ def test_put_from_a_fifo(imagestore, archive, tmp_path):
 
 @pytest.mark.skipif(shutil.which("bash") is None, reason="needs bash, for <(...)")
 def test_put_from_a_shells_process_substitution(imagestore, archive):
-    line = f'{" ".join(imagestore.command)} put --json <(gzip -c "$0")'
+    command = ["bash", "-c", '"$@" put --json <(gzip -c "$0")', archive, *imagestore.command]
 
-    done = subprocess.run(
-        ["bash", "-c", line, archive], capture_output=True, env=imagestore.environment, check=True, timeout=TIMEOUT
-    )
+    done = subprocess.run(command, capture_output=True, env=imagestore.environment, check=True, timeout=TIMEOUT)
 
     assert [image["name"] for image in json.loads(done.stdout)] == ["app:1"]
 
