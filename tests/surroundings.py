@@ -8,6 +8,7 @@ import re
 import signal
 import subprocess
 import tempfile
+import zlib
 from contextlib import suppress
 from pathlib import Path
 
@@ -15,7 +16,6 @@ import pytest
 
 MEMORY = Path("/dev/shm")
 ROOM_BYTES = 1 << 30
-_PREFIX = f"imagestore-{os.geteuid()}-"  # short: a socket's path has 107 bytes at most
 _folder = pytest.StashKey[Path]()
 _IGNORED_BY_PYTHON = {signal.SIGPIPE, signal.SIGXFSZ}  # and put back by subprocess
 
@@ -23,7 +23,7 @@ _IGNORED_BY_PYTHON = {signal.SIGPIPE, signal.SIGXFSZ}  # and put back by subproc
 def pytest_configure(config: pytest.Config) -> None:
     # Tests write tens of thousands of files. Those processes that xdist starts inherit the variable.
     if not os.environ.get("TMPDIR") and why_not_in_memory() is None:
-        config.stash[_folder] = _new_folder()
+        config.stash[_folder] = _new_folder(config.rootpath)
         os.environ["TMPDIR"] = str(config.stash[_folder])
         tempfile.tempdir = None  # it remembers another
 
@@ -67,14 +67,15 @@ def why_not_in_memory() -> str | None:
     return None if room_bytes >= ROOM_BYTES else f"there is room for {room_bytes >> 20} MiB in {MEMORY}"
 
 
-def _new_folder() -> Path:
+def _new_folder(checkout: Path) -> Path:
     """Make a folder, which others may enter, since some tests become another user; remove those of earlier runs."""
-    for path in MEMORY.glob(f"{_PREFIX}*"):
+    prefix = f"images-{zlib.crc32(os.fsencode(checkout)) & 0xFFFF:04x}-"  # short: the path of a socket has 107 bytes
+    for path in MEMORY.glob(f"{prefix}*"):
         if _lock(path):
             _remove(path)
-    folder = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=MEMORY))
+    folder = Path(tempfile.mkdtemp(prefix=prefix, dir=MEMORY))
     if not _lock(folder):  # a run that starts just now took it for an earlier one's
-        return _new_folder()
+        return _new_folder(checkout)
     folder.chmod(0o711)
     return folder
 

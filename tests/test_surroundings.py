@@ -13,7 +13,6 @@ from privileges import as_ordinary_user, ordinary_users_place
 from processes import TIMEOUT
 from surroundings import MEMORY, why_not_in_memory
 
-IN_MEMORY = pytest.mark.skipif(why_not_in_memory() is not None, reason=str(why_not_in_memory()))
 LOOK = """
 import re, subprocess, sys
 from pathlib import Path
@@ -50,34 +49,27 @@ def run(folder: Path, *options: str, temporary: str = "", before: tuple[str, ...
     return done.stdout, Path(where), int(blocked, 16) | int(ignored, 16)
 
 
-@IN_MEMORY
-def test_files_are_in_memory_and_gone_at_the_end(tmp_path: Path) -> None:
+@pytest.mark.skipif(why_not_in_memory() is not None, reason=str(why_not_in_memory()))
+def test_files_are_in_memory_and_those_of_what_failed_stay_until_the_next_run(tmp_path: Path) -> None:
+    said, where, _ = run(tmp_path, "-vv")
+    folder = where.parents[2]
+
+    assert folder.parent == MEMORY
+    assert f"files of what failed are in {folder} until the next run" in said
+    assert where.exists()
+
     said, where, _ = run(tmp_path)
 
     assert "1 passed" in said
-    assert where.parents[2].parent == MEMORY
+    assert not folder.exists()
     assert not where.parents[2].exists()
 
 
-@IN_MEMORY
-def test_files_of_what_failed_are_there_until_the_next_run(tmp_path: Path) -> None:
-    said, where, _ = run(tmp_path, "-vv")
-
-    assert f"files of what failed are in {where.parents[2]} until the next run" in said
-    assert where.parents[2].exists()
-    run(tmp_path)
-    assert not where.parents[2].exists()
-
-
-def test_files_are_where_the_caller_wants_them(tmp_path: Path) -> None:
-    assert run(tmp_path, temporary=str(tmp_path))[1].is_relative_to(tmp_path)
-
-
-@pytest.mark.parametrize("processes", ["0", "1"])
-def test_programs_find_no_signal_ignored_or_blocked(tmp_path: Path, processes: str) -> None:
-    said, _, signals = run(tmp_path, "-n", processes, before=("-c", UNFAVOURABLE))
+def test_files_are_where_the_caller_wants_them_and_no_signal_is_ignored_or_blocked(tmp_path: Path) -> None:
+    said, where, signals = run(tmp_path, "-n1", temporary=str(tmp_path), before=("-c", UNFAVOURABLE))
 
     assert "1 passed" in said
+    assert where.is_relative_to(tmp_path)
     assert signals == 0
 
 
