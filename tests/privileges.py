@@ -11,11 +11,13 @@ import pickle
 import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Sequence
 from functools import cache
 from typing import Any, TypeVar
 
 import pytest
+from processes import TIMEOUT
 
 R = TypeVar("R")
 
@@ -62,13 +64,23 @@ def on_file_system(kind: str, options: str, folder: str, function: Callable[...,
     return _call(command, None, 0o022, function, arguments)
 
 
+@cache
+def ordinary_users_place() -> str:
+    """Return a folder where what is his is within his reach; a run's own temporary folder may lie in a private one."""
+    places = [tempfile.gettempdir(), "/dev/shm", "/var/tmp", "/tmp"]
+    for place in places:
+        if os.access(place, os.W_OK) and as_ordinary_user(os.access, place, os.X_OK):
+            return place
+    pytest.skip(f"an ordinary user reaches none of {', '.join(places)}")
+
+
 def _call(
     command: Sequence[str], user: int | None, umask: int, function: Callable[..., R], arguments: tuple[Any, ...]
 ) -> R:
     # Pickled twice: the inner ones need sys.path to be set first.
     payload = pickle.dumps((sys.path, pickle.dumps(function), pickle.dumps(arguments), user, umask))
     done = subprocess.run(
-        [*command, sys.executable, "-c", _RUN], input=payload, capture_output=True, timeout=60, check=False
+        [*command, sys.executable, "-c", _RUN], input=payload, capture_output=True, timeout=TIMEOUT, check=False
     )
     assert done.returncode == 0, done.stderr.decode(errors="replace")
     succeeded, answer = pickle.loads(done.stdout)
@@ -81,5 +93,5 @@ def _call(
 def _works(command: Sequence[str]) -> bool:
     return (
         shutil.which(command[0]) is not None
-        and subprocess.run(command, capture_output=True, timeout=60, check=False).returncode == 0
+        and subprocess.run(command, capture_output=True, timeout=TIMEOUT, check=False).returncode == 0
     )

@@ -10,7 +10,7 @@ import textwrap
 from types import TracebackType
 from typing import Self
 
-TIMEOUT = 30
+TIMEOUT = 300  # for whatever only ends a hang: a slow disk or a busy machine is none
 
 
 class Program:

@@ -10,12 +10,12 @@ from unittest.mock import patch
 
 import pytest
 from images import docker_save, layer
+from processes import TIMEOUT
 
 from pykka_imagestore import DigestMismatchError, InvalidInputError, LocalStore, NotFoundError, OverBudgetError
 from pykka_imagestore.local_store import LocalStoreActor
 from pykka_imagestore.runtime import WorkerPool
 
-TIMEOUT = 60
 SMALL = [layer({f"{n}/file": str(n).encode() * 20_000}) for n in range(6)]  # 28 KiB each on disk
 BUDGET = 100 << 10
 

@@ -11,14 +11,13 @@ from pathlib import Path
 
 import pytest
 from images import diff_id, docker_save, layer
-from processes import Program
+from processes import TIMEOUT, Program
 
 from pykka_imagestore import ImageInfo, InvalidNameError, LocalStore, NotFoundError, ReferenceStore, StoreClosedError
 from pykka_imagestore.core.image import Recovery
 from pykka_imagestore.core.paths import StorePaths
 from pykka_imagestore.runtime import await_all, collect
 
-TIMEOUT = 60
 BASE = layer({"etc/os-release": b"ID=test\n"})
 OWN = {name: layer({f"app/{name}": name.encode() * 10_000}) for name in "abc"}
 LEASE = """

@@ -173,6 +173,6 @@ def work_until_discarded(events: tuple[threading.Event, threading.Event]) -> Non
 def say_so_and_wait(events: tuple[threading.Event, threading.Event]) -> str:
     begun, go_on = events
     begun.set()
-    if not go_on.wait(10):
+    if not go_on.wait(300):
         raise TimeoutError
     return "done"

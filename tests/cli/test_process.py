@@ -13,8 +13,7 @@ from pathlib import Path
 
 import pytest
 from images import long_layer
-
-TIMEOUT = 60
+from processes import TIMEOUT
 
 
 def names(folder: Path) -> list[str]:
