@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import partial
@@ -76,6 +75,7 @@ from pykka_imagestore.runtime import (
     usable_cpus,
     usable_memory,
 )
+from pykka_imagestore.runtime.forks import Origin
 
 logger = logging.getLogger(__name__)
 
@@ -109,6 +109,7 @@ class LocalStore:
         checker: Checker,
         pool: WorkerPool,
     ) -> None:
+        self._origin = Origin()
         self._actor = actor
         self._paths = paths
         self._references = references
@@ -379,8 +380,11 @@ class LocalStore:
     def close(self) -> None:
         """Stop all work and wait for it; puts under way are discarded, and leave nothing behind. Idempotent.
 
-        What was removed and is not deleted by now, see ``swept``, is deleted by the next store on this directory.
+        What was removed and is not deleted by now, see ``swept``, is deleted by the next store on this directory. In a
+        forked child, which has no part in the work, nothing is done.
         """
+        if not self._origin.is_here():
+            return
         try:
             self._ask(LocalStoreActor.close).recover(lambda _: None).get(timeout=120)
             self._checker.close()
@@ -493,7 +497,7 @@ class LocalStoreActor(Actor):
         self._work = Pending()  # puts and layers that have not ended, discarded ones too
         self._lane = Lane("local-store")  # short file operations only: the worker processes may all be busy
         self._publisher = Lane("publisher")  # waits for the disk, while workers go on with other layers
-        self._listener_thread = ThreadPoolExecutor(1, thread_name_prefix="progress")
+        self._listener_thread = Lane("progress")
 
     # -- what the handle offers
 
@@ -572,7 +576,7 @@ class LocalStoreActor(Actor):
     def on_stop(self) -> None:
         self._lane.close()
         self._publisher.close()
-        self._listener_thread.shutdown(wait=False)
+        self._listener_thread.close(wait=False)  # a listener may take its time
 
     # -- recover
 
