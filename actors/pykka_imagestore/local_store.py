@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import partial
@@ -77,6 +76,7 @@ from pykka_imagestore.runtime import (
     usable_cpus,
     usable_memory,
 )
+from pykka_imagestore.runtime.forks import Origin
 
 logger = logging.getLogger(__name__)
 
@@ -109,6 +109,7 @@ class LocalStore:
         checker: Checker,
         own_pool: WorkerPool | None,
     ) -> None:
+        self._origin = Origin()
         self._actor = actor
         self._paths = paths
         self._references = references
@@ -381,8 +382,11 @@ class LocalStore:
     def close(self) -> None:
         """Stop all work and wait for it; puts under way are discarded, and leave nothing behind. Idempotent.
 
-        What was removed and is not deleted by now, see ``swept``, is deleted by the next store on this directory.
+        What was removed and is not deleted by now, see ``swept``, is deleted by the next store on this directory. In a
+        forked child, which has no part in the work, nothing is done.
         """
+        if not self._origin.is_here():
+            return
         try:
             self._ask(LocalStoreActor.close).recover(lambda _: None).get(timeout=120)
             self._checker.close()
@@ -497,7 +501,7 @@ class LocalStoreActor(Actor):
         self._lane = Lane("local-store")  # short file operations only: the worker processes may all be busy
         # Waits for the disk, which takes no CPU, while the worker processes go on with other layers.
         self._publisher = WorkerPool(1, threads=True, name="imagestore-publisher")
-        self._listener_thread = ThreadPoolExecutor(1, thread_name_prefix="progress")
+        self._listener_thread = Lane("progress")
 
     # -- what the handle offers
 
@@ -576,7 +580,7 @@ class LocalStoreActor(Actor):
     def on_stop(self) -> None:
         self._lane.close()
         self._publisher.close()
-        self._listener_thread.shutdown(wait=False)
+        self._listener_thread.close(wait=False)  # a listener may take its time
 
     # -- recover
 
