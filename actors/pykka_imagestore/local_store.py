@@ -24,7 +24,7 @@ from pykka_imagestore.collector import Collector
 from pykka_imagestore.core.archive import ArchiveIndex, Extent
 from pykka_imagestore.core.check import CheckReport
 from pykka_imagestore.core.digest import DiffID, Digest, sha256
-from pykka_imagestore.core.image import ImageInfo, Recovery
+from pykka_imagestore.core.image import DockerImage, ImageInfo, Recovery
 from pykka_imagestore.core.image_name import ImageName
 from pykka_imagestore.core.limits import DEFAULT_LIMITS, Limits
 from pykka_imagestore.core.manifest import legacy_config
@@ -32,9 +32,10 @@ from pykka_imagestore.core.paths import StorePaths
 from pykka_imagestore.core.plan import PlannedImage, plan_put
 from pykka_imagestore.core.platform import Platform
 from pykka_imagestore.core.prune import Pruned, PruneOptions, Usage
+from pykka_imagestore.core.uncopyable import Uncopyable
 from pykka_imagestore.durable.disk import disk
 from pykka_imagestore.durable.layout import find_missing, remove_staging, write_config
-from pykka_imagestore.durable.leases import HeldLease, take_lease
+from pykka_imagestore.durable.leases import HeldLease, lease_image, take_lease, take_over
 from pykka_imagestore.durable.locks import FileLock, acquire, layer_byte
 from pykka_imagestore.durable.owned import OwnedFolder
 from pykka_imagestore.durable.stock import note_use
@@ -89,7 +90,7 @@ WORKER_BYTES = 128 << 20  # no layer makes a worker take more
 WORKER_MODULES = ("pykka_imagestore.jobs.untar_image", "pykka_imagestore.jobs.untar_layer")
 
 
-class LocalStore:
+class LocalStore(Uncopyable):
     """Images on this machine, by name.
 
     Any number of stores, in any number of processes, may share a directory on a local file system: each sees at once
@@ -99,6 +100,8 @@ class LocalStore:
     spelling: ``ubuntu`` and ``docker.io/library/ubuntu:latest`` are one image. ``close()``, or leaving the ``with``
     block, stops all work and the worker processes.
     """
+
+    instead = "start one in each process, on the same directory"
 
     def __init__(
         self,
@@ -289,6 +292,23 @@ class LocalStore:
         if lease:
             return self._ask(LocalStoreActor.lease, name)
         return self._references.get(name).then(self._paths.locate).repair(_say_if_closed)
+
+    def take_over(self, token: str) -> Future[LeasedImage]:
+        """Lease the image that a lease of another process, or of this one, is of, while that is held.
+
+        Args:
+            token: The ``token`` of that LeasedImage, whose store is on this directory. Whoever has it may release it
+                once this future is ready, and no sooner. It can be taken over any number of times until then.
+
+        Returns:
+            A lease of this process' own. The image is what was leased, even if its name has gone meanwhile or shows
+            another one.
+
+        Raises:
+            InvalidInputError: ``token`` is no token of a lease.
+            LeaseEndedError: That lease is not held any more.
+        """
+        return self._ask(LocalStoreActor.take_over, token)
 
     def list(self) -> Future[tuple[ImageInfo, ...]]:
         """Return all images, by name, incomplete ones too."""
@@ -552,16 +572,19 @@ class LocalStoreActor(Actor):
         await self.recover()
         while True:
             image = await self._references.get(name)
-            note_use_now = partial(note_use, self._paths, image)
-            lease = await self._take_lease(image.layer_ids, image.config_digest, f"lease of {image.name}")
+            lease = await self._lane.run(partial(lease_image, self._paths), image)
             try:
                 is_there = image == await self._references.get(name)  # and so its layers are there, and stay
             except BaseException:
                 lease.release()  # the error's traceback would keep it
                 raise
             if is_there:
-                return LeasedImage(self._paths.locate(image), lease, note_use_now)
+                return self._leased(image, lease)
             lease.release()
+
+    async def take_over(self, token: str) -> LeasedImage:
+        await self.recover()
+        return self._leased(*await self._lane.run(partial(take_over, self._paths), token))
 
     async def close(self) -> None:
         self._closed = True
@@ -762,6 +785,9 @@ class LocalStoreActor(Actor):
 
     def _take_lease(self, layers: Iterable[DiffID], config: Digest | None, purpose: str) -> Future[HeldLease]:
         return self._lane.run(lambda purpose: take_lease(self._paths, layers, config, purpose), purpose)
+
+    def _leased(self, image: DockerImage, lease: HeldLease) -> LeasedImage:
+        return LeasedImage(self._paths.locate(image), lease, partial(note_use, self._paths, image))
 
     @asynccontextmanager
     async def _staged(self) -> AsyncIterator[OwnedFolder]:

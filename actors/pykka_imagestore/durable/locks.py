@@ -18,6 +18,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from pykka_imagestore.core.digest import DiffID
+from pykka_imagestore.core.uncopyable import Uncopyable
 from pykka_imagestore.errors import LocksUnsupportedError
 
 _FLOCK = struct.Struct("hhqqi")  # struct flock: l_type, l_whence, l_start, l_len, l_pid
@@ -26,8 +27,10 @@ _UNSUPPORTED = frozenset({errno.EINVAL, errno.ENOLCK, errno.ENOSYS, errno.EOPNOT
 _OPEN = os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW
 
 
-class FileLock:
+class FileLock(Uncopyable):
     """A lock that is held until ``release``, or until nobody has this object any more."""
+
+    instead = "take another lock there"
 
     def __init__(self, descriptor: int) -> None:
         self._descriptor: int | None = descriptor

@@ -34,6 +34,7 @@ from pykka_imagestore.core.journal import (
     parse_header,
 )
 from pykka_imagestore.core.paths import StorePaths
+from pykka_imagestore.core.uncopyable import Uncopyable
 from pykka_imagestore.durable.checkpoint import from_message, read_checkpoint, to_message, write_checkpoint
 from pykka_imagestore.durable.disk import Disk, ForgetfulDisk, write_whole
 from pykka_imagestore.durable.layout import find_missing
@@ -341,7 +342,7 @@ class References:
                 self._checkpoint_bytes, self._journal, self._must_rewrite = size_bytes, journal, False
 
 
-class _Journal:
+class _Journal(Uncopyable):
     """The open file, closed when nobody has this object any more: one thread may sync it while another replaces it.
 
     Attributes:
@@ -350,6 +351,8 @@ class _Journal:
         synced: Bytes that are durable for certain, and then so is the file's name.
         torn_bytes: Bytes after ``end`` that are no whole frame.
     """
+
+    instead = "open it again"
 
     def __init__(self, path: Path, descriptor: int) -> None:
         self.path = path
