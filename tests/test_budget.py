@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import random
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -11,8 +13,7 @@ from unittest.mock import patch
 import pytest
 from images import docker_save, layer
 
-from pykka_imagestore import DigestMismatchError, InvalidInputError, LocalStore, NotFoundError, OverBudgetError
-from pykka_imagestore.local_store import LocalStoreActor
+from pykka_imagestore import DigestMismatchError, InvalidInputError, LocalStore, OverBudgetError, local_store
 from pykka_imagestore.runtime import WorkerPool
 
 TIMEOUT = 60
@@ -98,22 +99,98 @@ def test_a_load_keeps_all_its_images_until_it_is_done(store: LocalStore, tmp_pat
     assert names(store) == [f"m:{n}" for n in range(1, 6)]
 
 
-def test_a_leased_put_whose_image_is_removed_at_once_is_put_again(store: LocalStore, tmp_path: Path) -> None:
-    lease, removals = LocalStoreActor.lease, iter([True, False])
+def test_tasks_that_lease_images_under_a_budget_never_miss_one(tmp_path: Path) -> None:
+    """See benchmarks/budget.py for more of them."""
+    archives = [archive(tmp_path, number) for number in range(len(SMALL))]
 
-    async def removed_first(actor: LocalStoreActor, name: str) -> object:
-        if next(removals):
-            await actor._collector.remove(name)
-        return await lease(actor, name)
+    def work(store: LocalStore, number: int) -> bool:
+        with store.put(f"app:{number}", archives[number], lease=True).get(timeout=TIMEOUT) as leased:
+            return (leased.image.layers[0].path / str(number) / "file").is_file()
 
-    with patch.object(LocalStoreActor, "lease", removed_first):
-        leased = store.put("app:0", archive(tmp_path, 0), lease=True).get(timeout=TIMEOUT)
+    with (
+        ThreadPoolExecutor(2) as workers,
+        ThreadPoolExecutor(8) as tasks,
+        LocalStore.start(
+            tmp_path / "store", durable=False, budget_bytes=60 << 10, pool=WorkerPool(executor=workers)
+        ) as store,
+    ):
+        choose = random.Random(3)
+        numbers = [choose.randrange(len(SMALL)) for _ in range(150)]
 
-    store.remove("app:0").get(timeout=TIMEOUT)
-    assert leased.image.layers[0].path.is_dir()
-    with pytest.raises(NotFoundError):
-        store.get("app:0").get(timeout=TIMEOUT)
-    leased.release()
+        assert all(tasks.map(work, [store] * len(numbers), numbers))
+
+
+class Pipe:
+    """An archive that comes when the test says so: puts that name it meanwhile are one."""
+
+    def __init__(self, archive: Path) -> None:
+        self._archive = archive
+        self._ours, self._theirs = os.pipe()
+        self.path = f"/proc/{os.getpid()}/fd/{self._ours}"
+
+    def write(self) -> None:
+        os.write(self._theirs, self._archive.read_bytes())
+        os.close(self._theirs)
+
+    def close(self) -> None:
+        os.close(self._ours)
+
+
+def test_each_caller_of_one_put_who_wants_a_lease_has_one_of_its_own(store: LocalStore, tmp_path: Path) -> None:
+    pipe, leases = Pipe(archive(tmp_path, 0)), tmp_path / "store" / "leases"
+    plain = [store.put("app:0", pipe.path) for _ in range(2)]
+    wanted = [store.put("app:0", pipe.path, lease=True) for _ in range(3)]
+    plain.append(store.put("app:0", pipe.path))
+
+    pipe.write()
+    leased = [put.get(timeout=TIMEOUT) for put in wanted]
+
+    assert {put.get(timeout=TIMEOUT) for put in plain} == {each.image for each in leased}
+    assert sorted(each.token for each in leased) == sorted(os.listdir(leases))
+    assert [lease.purpose for lease in store.usage().get(timeout=TIMEOUT).leases] == ["lease of app:0"] * 3
+    for left in (2, 1):
+        leased.pop().release()
+        store.prune(budget_bytes=0).get(timeout=TIMEOUT)
+        assert (names(store), len(os.listdir(leases))) == (["app:0"], left)
+    leased.pop().release()
+    store.prune(budget_bytes=0).get(timeout=TIMEOUT)
+    assert names(store) == []
+    pipe.close()
+
+
+@pytest.mark.parametrize("end", ["discard", "drop", "discard when it is there"])
+def test_a_leased_put_that_nobody_wants_any_more_leaves_no_lease(store: LocalStore, tmp_path: Path, end: str) -> None:
+    pipe, leases = Pipe(archive(tmp_path, 0)), tmp_path / "store" / "leases"
+    other = store.put("app:0", pipe.path)
+    given_up = store.put("app:0", pipe.path, lease=True)
+    if end == "discard":
+        given_up.discard()
+        given_up.on_any(lambda _: pipe.write())
+    else:
+        pipe.write()
+        given_up.on_any(lambda given_up: end != "drop" and given_up.discard())
+
+    other.get(timeout=TIMEOUT)
+    given_up.recover(lambda _: None).get(timeout=TIMEOUT)
+    assert given_up.is_discarded() == (end == "discard")
+    del given_up, other
+    store.recover().get(timeout=TIMEOUT)  # an actor keeps its last answer until it is asked again
+
+    assert os.listdir(leases) == []
+    pipe.close()
+
+
+def test_a_lease_that_cannot_be_given_fails_the_put_of_its_caller_alone(store: LocalStore, tmp_path: Path) -> None:
+    pipe = Pipe(archive(tmp_path, 0))
+    plain = store.put("app:0", pipe.path)
+    with patch.object(local_store, "lease_image", side_effect=OSError(errno.EMFILE, "injected")):
+        wanted = store.put("app:0", pipe.path, lease=True)
+        pipe.write()
+        with pytest.raises(OSError, match="injected"):
+            wanted.get(timeout=TIMEOUT)
+
+    assert plain.get(timeout=TIMEOUT).name == "app:0"
+    pipe.close()
 
 
 @pytest.mark.parametrize("options", [{"keep": "app"}, {"budget_bytes": -1}, {"unused_for": -0.1}, {"keep": ["A B"]}])

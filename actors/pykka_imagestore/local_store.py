@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, asynccontextmanager, suppress
+from contextlib import ExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -65,6 +65,7 @@ from pykka_imagestore.runtime import (
     Lane,
     Mutex,
     Pending,
+    Promise,
     SingleFlight,
     WorkerPool,
     await_all,
@@ -84,7 +85,6 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 WORTH_HELP = 32 << 20  # bytes of cost, see Extent: below it, a layer is done before help has come
-_MOST_TRIES = 3
 LAYERS_THAT_WAIT = 14  # for a worker, or for another process that unpacks the same
 WORKER_BYTES = 128 << 20  # no layer makes a worker take more
 WORKER_MODULES = ("pykka_imagestore.jobs.untar_image", "pykka_imagestore.jobs.untar_layer")
@@ -231,7 +231,7 @@ class LocalStore(Uncopyable):
             platform: Which of the images that share a name, ``os/architecture`` or ``os/architecture/variant``; an
                 image for another is refused then. By default this machine's, or the only one that is there.
             progress: Told how far the put has come, in a thread of the store; an actor's ``defer`` serves too.
-            lease: Whether to keep its layers from being removed, as for ``get``.
+            lease: Whether to keep its layers from being removed, as for ``get``: from the put on, without a gap.
 
         Returns:
             The image. Every layer's DiffID was verified; all of it is durable. Calls for the same name and archive
@@ -461,6 +461,20 @@ class PutOptions:
     limits: Limits
 
 
+class _PutAtWork:
+    """A put that has not ended.
+
+    Attributes:
+        key: That of its request.
+        feed: Who is told how far it has come.
+        wishes: Those who want a lease of the image.
+    """
+
+    def __init__(self, key: object, feed: ProgressFeed) -> None:
+        self.key, self.feed = key, feed
+        self.wishes: list[Promise[LeasedImage]] = []
+
+
 class _HelpCall:
     """A call for idle workers to help with one layer, made once."""
 
@@ -507,7 +521,7 @@ class LocalStoreActor(Actor):
         self._puts: SingleFlight[object, tuple[ImageInfo, ...]] = SingleFlight()
         self._layers: SingleFlight[DiffID, None] = SingleFlight()
         self._calls: dict[DiffID, _HelpCall] = {}
-        self._feeds: list[tuple[object, ProgressFeed]] = []  # of the puts that are at work, and their keys
+        self._at_work: list[_PutAtWork] = []
         self._has_grown = False
         self._places = Mutex(pool.workers + LAYERS_THAT_WAIT)
         self._work = Pending()  # puts and layers that have not ended, discarded ones too
@@ -543,11 +557,16 @@ class LocalStoreActor(Actor):
         platform: str | None,
         listener: Listener | None,
     ) -> LeasedImage:
-        for _ in range(_MOST_TRIES):
-            await self.put(name, archive, sandbox, select, platform, listener)
-            with suppress(NotFoundError):  # removed before it was leased
-                return await self.lease(name)
-        return await self.lease(name)
+        request = PutRequest(ImageName.parse(name), archive, sandbox, select, _parse_platform(platform))
+        put = self._join(request, listener)
+        leased = self._wish_for_lease(request)
+        try:
+            await put
+            return await leased
+        except BaseException:
+            leased.discard()
+            leased.on_ready(LeasedImage.release)  # at once, or when it comes: nobody is left to have it
+            raise
 
     def load(
         self,
@@ -611,17 +630,28 @@ class LocalStoreActor(Actor):
             raise StoreClosedError
 
         def start() -> Future[tuple[ImageInfo, ...]]:
-            feed = ProgressFeed(self._listener_thread)
-            self._feeds.append((request.key, feed))
-            return self._work.add(self.spawn(self._put(request, feed)))
+            work = _PutAtWork(request.key, ProgressFeed(self._listener_thread))
+            self._at_work.append(work)
+            return self._work.add(self.spawn(self._put(request, work)))
 
         handle = self._puts.join(request.key, start)
-        feeds = [feed for key, feed in self._feeds if key == request.key]
-        if listener is not None and feeds:  # none if the put that was joined has done its work
-            feeds[-1].listen(listener)
+        if listener is not None:
+            for work in self._joinable(request):
+                work.feed.listen(listener)
         return handle
 
-    async def _put(self, request: PutRequest, feed: ProgressFeed) -> tuple[ImageInfo, ...]:
+    def _wish_for_lease(self, request: PutRequest) -> Future[LeasedImage]:
+        """Return a lease of the image that a put under way brings, when it is there."""
+        promise: Promise[LeasedImage] = Promise()
+        for work in self._joinable(request):
+            work.wishes.append(promise)
+        return promise.future
+
+    def _joinable(self, request: PutRequest) -> list[_PutAtWork]:
+        """Return the put that a request joins, if that has not done its work: of several, the one that came last."""
+        return [work for work in self._at_work if work.key == request.key][-1:]
+
+    async def _put(self, request: PutRequest, work: _PutAtWork) -> tuple[ImageInfo, ...]:
         try:
             await self.recover()
             async with self._staged() as staging:
@@ -629,11 +659,24 @@ class LocalStoreActor(Actor):
                 planned = plan_put(index, request.name, request.select)
                 with ExitStack() as leases:  # to the end: a later image is not to push out an earlier one
                     # One after the other, so that images with layers in common read them once.
-                    images = [await self.put_image(image, request, staging, feed, leases) for image in planned]
+                    stored = [await self.put_image(image, request, staging, work.feed, leases) for image in planned]
+                    images = tuple(image for images in stored for image in images)
                     await self._keep_to_budget()
-                return tuple(info for infos in images for info in infos)
+                    await self._grant(work.wishes, images)
+                return tuple(map(self._paths.locate, images))
         finally:
-            self._feeds.remove((request.key, feed))
+            self._at_work.remove(work)
+
+    async def _grant(self, wishes: Iterable[Promise[LeasedImage]], images: tuple[DockerImage, ...]) -> None:
+        """Give each who asked for one a lease of his own, while that of the put keeps the image."""
+        wanted = [wish for wish in wishes if not wish.future.has_discard()]
+        for wish in wanted:
+            try:
+                lease = await self._lane.run(partial(lease_image, self._paths), images[0])
+            except (StoreError, OSError) as error:
+                wish.fail(error)
+            else:
+                wish.set(self._leased(images[0], lease))
 
     async def untar_image(self, request: PutRequest, staging: OwnedFolder) -> ArchiveIndex:
         """Find out what the archive holds."""
@@ -645,7 +688,7 @@ class LocalStoreActor(Actor):
 
     async def put_image(
         self, planned: PlannedImage, request: PutRequest, staging: OwnedFolder, feed: ProgressFeed, leases: ExitStack
-    ) -> tuple[ImageInfo, ...]:
+    ) -> tuple[DockerImage, ...]:
         """Put an image's layers, then its config, then its names: the last is what makes it exist."""
         image, config = planned.image, planned.image.config
         diff_ids = image.diff_ids
@@ -665,7 +708,7 @@ class LocalStoreActor(Actor):
         # Whoever comes from now on may come after a removal that undoes this.
         self._puts.depart(request.key)
         stored = await gather([self._references.put(name, diff_ids, sha256(config)) for name in planned.names])
-        return tuple(map(self._paths.locate, stored))
+        return tuple(stored)
 
     async def _make_room(self, layers: Mapping[DiffID, Extent]) -> None:
         """See that the layers that are missing fit, before any is unpacked; forget other images if that helps."""
@@ -818,12 +861,12 @@ class LocalStoreActor(Actor):
         # Not before it is under way: a helper stays to the end, and other layers of the put want a worker each.
         if counts.entries and diff_id in self._calls:
             self._calls[diff_id].make()
-        for _, feed in self._feeds:
-            feed.advance(diff_id, counts.bytes_read, counts.entries)
+        for work in self._at_work:
+            work.feed.advance(diff_id, counts.bytes_read, counts.entries)
 
     def _tell_complete(self, diff_id: DiffID, entries: int | None) -> None:
-        for _, feed in self._feeds:
-            feed.complete(diff_id, entries)
+        for work in self._at_work:
+            work.feed.complete(diff_id, entries)
 
 
 def _default_workers() -> int:
