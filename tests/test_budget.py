@@ -3,22 +3,45 @@
 from __future__ import annotations
 
 import errno
+import gc
 import os
 import random
-from collections.abc import Iterator
+import threading
+import time
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from unittest.mock import patch
 
 import pytest
 from images import docker_save, layer
+from processes import Program
 
-from pykka_imagestore import DigestMismatchError, InvalidInputError, LocalStore, OverBudgetError, local_store
+from pykka_imagestore import (
+    DigestMismatchError,
+    InvalidInputError,
+    LeasedImage,
+    LocalStore,
+    OverBudgetError,
+    local_store,
+)
+from pykka_imagestore.durable import lease_watch
 from pykka_imagestore.runtime import WorkerPool
 
 TIMEOUT = 60
 SMALL = [layer({f"{n}/file": str(n).encode() * 20_000}) for n in range(6)]  # 28 KiB each on disk
 BUDGET = 100 << 10
+HOLDER = """
+import sys
+from pathlib import Path
+from pykka_imagestore.core.paths import StorePaths
+from pykka_imagestore.durable.leases import take_over
+_, lease = take_over(StorePaths(Path(sys.argv[1])), sys.argv[2])
+print("took it", flush=True)
+input()
+lease.release()
+input()
+"""
 
 
 @pytest.fixture
@@ -94,9 +117,125 @@ def test_a_load_keeps_all_its_images_until_it_is_done(store: LocalStore, tmp_pat
     put(store, tmp_path, 0)
     many = docker_save(tmp_path / "many.tar", {f"m:{n}": [SMALL[n]] for n in range(1, 6)})
 
-    store.load(many).get(timeout=TIMEOUT)
+    images = store.load(many).get(timeout=TIMEOUT)
 
-    assert names(store) == [f"m:{n}" for n in range(1, 6)]
+    assert [image.name for image in images] == [f"m:{n}" for n in range(1, 6)]
+    wait_until(lambda: names(store) == ["m:3", "m:4", "m:5"])
+
+
+def over_budget(store: LocalStore, folder: Path, images: int = 4) -> list[LeasedImage]:
+    """Put more images than there is room for, each with a lease."""
+    leased = [store.put(f"app:{n}", archive(folder, n), lease=True).get(timeout=TIMEOUT) for n in range(images)]
+    for number, each in enumerate(leased):
+        use = 1000 + number
+        os.utime(folder / "store" / "configs" / str(each.image.config_digest).replace(":", "-"), (use, use))
+    assert store.usage().get(timeout=TIMEOUT).bytes > BUDGET
+    return leased
+
+
+def watches() -> list[str]:
+    return [thread.name for thread in threading.enumerate() if thread.name == "lease-watch"]
+
+
+def test_a_budget_holds_again_when_a_lease_is_released(store: LocalStore, tmp_path: Path) -> None:
+    leased = over_budget(store, tmp_path)
+
+    leased[2].release()
+
+    wait_until(lambda: names(store) == ["app:0", "app:1", "app:3"])
+    assert store.usage().get(timeout=TIMEOUT).bytes <= BUDGET
+    wait_until(lambda: watches() == [])
+    for each in leased:
+        each.release()
+    assert names(store) == ["app:0", "app:1", "app:3"]
+
+
+def test_a_budget_holds_again_when_many_leases_end_at_once(store: LocalStore, tmp_path: Path) -> None:
+    leased = over_budget(store, tmp_path, 6)
+
+    for each in leased:
+        each.release()
+
+    wait_until(lambda: store.usage().get(timeout=TIMEOUT).bytes <= BUDGET)
+    assert len(names(store)) == 3
+
+
+def test_a_budget_holds_again_when_nobody_has_the_lease_any_more(store: LocalStore, tmp_path: Path) -> None:
+    leased = over_budget(store, tmp_path)
+    store.recover().get(timeout=TIMEOUT)  # an actor keeps its last answer until it is asked again
+
+    cycle = [leased.pop()]
+    cycle.append(cycle)
+    del cycle
+    gc.collect()
+
+    wait_until(lambda: names(store) == ["app:0", "app:1", "app:2"])
+    assert len(leased) == 3
+
+
+@pytest.mark.parametrize("end", ["release", "kill"])
+def test_a_budget_holds_again_when_a_lease_of_another_process_ends(store: LocalStore, tmp_path: Path, end: str) -> None:
+    leased = over_budget(store, tmp_path)
+    with Program(HOLDER, tmp_path / "store", leased[0].token) as other:
+        other.line()
+        leased[0].release()
+        store.prune(budget_bytes=BUDGET).get(timeout=TIMEOUT)
+        assert len(names(store)) == 4
+
+        other.kill() if end == "kill" else other.tell()
+
+        wait_until(lambda: names(store) == ["app:1", "app:2", "app:3"])
+
+
+def test_a_budget_holds_again_when_a_lease_of_a_closed_store_ends(store: LocalStore, tmp_path: Path) -> None:
+    with LocalStore.start(tmp_path / "store", durable=False, workers=1) as other:
+        outlived = other.put("app:0", archive(tmp_path, 0), lease=True).get(timeout=TIMEOUT)
+    leased = over_budget(store, tmp_path)
+    leased[0].release()
+    store.prune(budget_bytes=BUDGET).get(timeout=TIMEOUT)
+    assert len(names(store)) == 4
+
+    outlived.release()
+
+    wait_until(lambda: names(store) == ["app:1", "app:2", "app:3"])
+
+
+def test_a_closed_store_does_nothing_when_leases_end(tmp_path: Path) -> None:
+    with ThreadPoolExecutor(2) as threads:
+        pool = WorkerPool(executor=threads)
+        with LocalStore.start(tmp_path / "store", durable=False, budget_bytes=BUDGET, pool=pool) as store:
+            leased = over_budget(store, tmp_path)
+            assert watches() != []
+    assert watches() == []
+
+    for each in leased:
+        each.release()
+
+    with LocalStore.start(tmp_path / "store", durable=False, workers=1) as other:
+        assert len(names(other)) == 4
+
+
+def test_nothing_is_watched_while_a_budget_holds(store: LocalStore, tmp_path: Path) -> None:
+    for number in range(5):
+        store.put(f"app:{number}", archive(tmp_path, number), lease=True).get(timeout=TIMEOUT).release()
+
+    wait_until(lambda: watches() == [])
+    assert len(names(store)) == 3
+
+
+def test_a_store_that_cannot_watch_leases_says_so_and_the_next_put_prunes(
+    store: LocalStore, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with patch.object(lease_watch, "_watch", side_effect=OSError(errno.EMFILE, "injected")):
+        leased = over_budget(store, tmp_path)
+    for each in leased:
+        each.release()
+    assert len(names(store)) == 4
+
+    put(store, tmp_path, 4)
+
+    assert len(names(store)) == 3
+    assert "stays over its budget until the next put, whenever leases end: [Errno 24] injected" in caplog.text
 
 
 def test_tasks_that_lease_images_under_a_budget_never_miss_one(tmp_path: Path) -> None:
@@ -118,6 +257,7 @@ def test_tasks_that_lease_images_under_a_budget_never_miss_one(tmp_path: Path) -
         numbers = [choose.randrange(len(SMALL)) for _ in range(150)]
 
         assert all(tasks.map(work, [store] * len(numbers), numbers))
+        wait_until(lambda: store.usage().get(timeout=TIMEOUT).bytes <= 60 << 10)
 
 
 class Pipe:
@@ -209,3 +349,10 @@ def test_a_dry_run_of_a_prune_tells_and_changes_nothing(store: LocalStore, tmp_p
     pruned = store.prune(budget_bytes=0, dry_run=True).get(timeout=TIMEOUT)
 
     assert [image.name for image in pruned.images] == names(store) == ["app:0"]
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + TIMEOUT
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.005)  # what the store does by itself: there is nothing to wait on

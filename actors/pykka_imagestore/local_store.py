@@ -139,7 +139,8 @@ class LocalStore(Uncopyable):
             directory: Where the store lies; made if missing, for its owner alone. All on one file system.
             archive_dir: Where ``put`` finds ``<name>.tar`` if it is given no archive.
             budget_bytes: What all layers together may take on disk. A put that brings them above forgets the least
-                recently used images, as ``prune`` does; before it, if it knows. None for as much as there is.
+                recently used images, as ``prune`` does; before it, if it knows. Where leases keep it above, it is
+                pruned again when they end, whoever has them, until the store is closed. None for as much as there is.
             workers: Worker processes; by default as many as this process may use CPUs, and its cgroup has memory for.
             worker_memory_bytes: Private memory of a worker; a put that needs more fails with MemoryError.
             layer_time_limit: Seconds that a layer may take; a put that needs more fails with WorkerTimeoutError.
@@ -158,7 +159,7 @@ class LocalStore(Uncopyable):
         paths = StorePaths(Path(directory).absolute())
         references = ReferenceStore.start(paths.root, durable=durable)
         archives = None if archive_dir is None else Path(archive_dir).absolute()
-        collector = Collector.start(paths, references, pool, durable=durable)
+        collector = Collector.start(paths, references, pool, durable=durable, budget_bytes=budget_bytes)
         checker = Checker.start(paths, references, collector, pool, limits)
         options = PutOptions(archives, budget_bytes, layer_time_limit, durable, limits)
         actor = LocalStoreActor.start(paths, references, collector, pool, options)
@@ -729,14 +730,8 @@ class LocalStoreActor(Actor):
             await self._lane.run(require, needed)
 
     async def _keep_to_budget(self, more_bytes: int = 0) -> None:
-        """Forget images until there is room for so many bytes more; what cannot be forgotten stays."""
-        budget = self._options.budget_bytes
-        if budget is None or not self._has_grown:
-            return
-        try:
-            await self._collector.prune(PruneOptions(budget_bytes=max(0, budget - more_bytes)))
-        except (StoreError, OSError) as error:
-            logger.warning("the store may be larger than its budget, since nothing could be removed: %s", error)
+        if self._has_grown:
+            await self._collector.keep_to_budget(more_bytes)
 
     async def put_layers(self, layers: Mapping[DiffID, Extent], sandbox: str | None) -> None:
         """See to it that each layer is in the store; unpack those that are not, in parallel, the longest first."""

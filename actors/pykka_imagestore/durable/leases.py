@@ -50,6 +50,18 @@ class HeldLease(Uncopyable):
         """What ``take_over`` needs to know: which lease this is."""
         return self._path.name
 
+    def write(self, record: bytes) -> None:
+        """Say what is needed, or release it and raise.
+
+        The file is opened once, and locked before it has a byte: its one close is its end, see ``lease_watch.py``.
+        """
+        try:
+            self._lock.write(record)
+        except OSError as error:
+            error.filename = str(self._path)
+            self.release()
+            raise
+
     def is_held(self) -> bool:
         """Tell whether it counts; it does not in a child that this process forked."""
         return self._lock.is_held()
@@ -118,6 +130,8 @@ def find_leases(paths: StorePaths) -> tuple[LeaseUsage, ...]:
             with suppress(LeaseError):
                 if is_locked(path):
                     record = _read(path)
+                    if not record.HasField("process"):
+                        continue
                     found.append(LeaseUsage(record.process, record.purpose, tuple(map(DiffID, record.layer_ids))))
     return tuple(found)
 
@@ -130,8 +144,9 @@ def _hold_image(paths: StorePaths, image: DockerImage) -> HeldLease:
 def _hold(paths: StorePaths, record: LeaseRecord, purpose: str) -> HeldLease:
     record.process, record.purpose = os.getpid(), purpose
     path = paths.leases / secrets.token_hex(8)
-    path.write_bytes(record.SerializeToString())
-    return HeldLease(path, acquire(path))
+    lease = HeldLease(path, acquire(path))
+    lease.write(record.SerializeToString())
+    return lease
 
 
 def _image_of(path: Path, record: LeaseRecord) -> DockerImage | None:

@@ -48,6 +48,11 @@ class FileLock(Uncopyable):
         """Tell whether this process holds it; a child that was forked since does not."""
         return self._descriptor is not None
 
+    def write(self, data: bytes) -> None:
+        """Write to the beginning of the file; not in a child that was forked since."""
+        while data and self._descriptor is not None:
+            data = data[os.write(self._descriptor, data) :]
+
     def release(self) -> None:
         """Let go of it; a second time does nothing."""
         if self._descriptor is not None:
