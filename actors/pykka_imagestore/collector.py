@@ -27,6 +27,7 @@ from pykka_imagestore.durable.lease_watch import LeaseWatch
 from pykka_imagestore.durable.leases import find_leases
 from pykka_imagestore.durable.owned import OwnedFolder
 from pykka_imagestore.durable.remover import Identity, Remover
+from pykka_imagestore.durable.reserve import make_reserve
 from pykka_imagestore.durable.stock import StockTaker
 from pykka_imagestore.errors import StoreError
 from pykka_imagestore.jobs.helpers import MAX_HELPERS
@@ -253,6 +254,7 @@ class CollectorActor(Actor):
         for _ in range(min(self._pool.workers - 1, MAX_HELPERS)):
             self._pool.run(remove_tree, str(path), idle=True)  # nobody waits for these: they only make it faster
         await deletion
+        await self._syncing.run(make_reserve, self._paths)
 
     def _sync_names(self, path: Path) -> None:
         for folder in (self._paths.layers, self._paths.configs, path.parent):

@@ -20,7 +20,15 @@ from pykka_imagestore.durable.locks import _FLOCK, _OPEN
 from pykka_imagestore.runtime import WorkerPool
 
 TIMEOUT = 60
-KNOWN_NAMES = {"storedImages", "storedImages.journal", "layers", "configs", "staging", "gc", "leases", "locks"}
+KNOWN_NAMES = {"storedImages", "storedImages.journal"} | {
+    "layers",
+    "configs",
+    "staging",
+    "gc",
+    "leases",
+    "locks",
+    "reserve",
+}
 PASSING_NAMES = {"storedImages.new", "storedImages.journal.new"}  # the next ones replace them
 
 

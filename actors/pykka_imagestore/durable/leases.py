@@ -16,6 +16,7 @@ import re
 import secrets
 from collections.abc import Iterable
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 from google.protobuf.message import DecodeError
@@ -28,6 +29,7 @@ from pykka_imagestore.core.paths import StorePaths
 from pykka_imagestore.core.prune import LeaseUsage, Needs
 from pykka_imagestore.core.uncopyable import Uncopyable
 from pykka_imagestore.durable.locks import FileLock, acquire, is_locked, locked
+from pykka_imagestore.durable.reserve import in_reserve
 from pykka_imagestore.errors import InvalidInputError, InvalidNameError, LeaseEndedError, LeaseError, shown
 
 _TOKEN = re.compile("[0-9a-f]{16}")  # token_hex(8)
@@ -138,7 +140,8 @@ def find_leases(paths: StorePaths) -> tuple[LeaseUsage, ...]:
 
 def _hold_image(paths: StorePaths, image: DockerImage) -> HeldLease:
     record = LeaseRecord(layer_ids=image.layer_ids, config_digest=image.config_digest, image=image.name)
-    return _hold(paths, record, f"lease of {image.name}")
+    # Not for a put's own lease: a put needs more room than this.
+    return in_reserve(paths, partial(_hold, paths, record, f"lease of {image.name}"))
 
 
 def _hold(paths: StorePaths, record: LeaseRecord, purpose: str) -> HeldLease:

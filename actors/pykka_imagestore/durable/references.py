@@ -17,6 +17,7 @@ import threading
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from google.protobuf.message import DecodeError
@@ -39,6 +40,7 @@ from pykka_imagestore.durable.checkpoint import from_message, read_checkpoint, t
 from pykka_imagestore.durable.disk import Disk, ForgetfulDisk, write_whole
 from pykka_imagestore.durable.layout import find_missing
 from pykka_imagestore.durable.locks import FileLock, acquire, locked
+from pykka_imagestore.durable.reserve import in_reserve
 from pykka_imagestore.durable.stock import note_use
 from pykka_imagestore.errors import CheckpointError, InvalidNameError, LocksUnsupportedError
 
@@ -154,12 +156,14 @@ class References:
             CheckpointError: As ``find``.
             OSError: They could not be written, and are not made; or not synced, and may be made or not.
         """
+        makes_room = any(isinstance(change, Remove) for change in changes)
+        run: Callable[[Callable[[], None]], None] = partial(in_reserve, self._paths) if makes_room else _call
         with locked(self._paths.references_lock), self._lock:
             self._follow()
             answers, frame = self._plan(changes)
             if frame.changes:
-                self._append(frame.SerializeToString())
-        self._sync()
+                run(partial(self._append, frame.SerializeToString()))
+        run(self._sync)
         return answers
 
     def compact(self, closing: bool) -> None:
@@ -403,6 +407,10 @@ class _Journal(Uncopyable):
                 os.ftruncate(self.descriptor, self.end)
             error.filename = str(self.path)
             raise
+
+
+def _call(act: Callable[[], None]) -> None:
+    act()
 
 
 def _name_of_removal(path: Path, change: JournalFrame.Change) -> str:
