@@ -149,6 +149,7 @@ def test_a_lease_goes_on_from_one_process_to_the_next_and_back(store: LocalStore
         assert prune_all(store) == 0
 
 
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
 @pytest.mark.usefixtures("image")
 def test_a_forked_child_has_no_lease_and_the_token_of_its_parents(store: LocalStore, paths: StorePaths) -> None:
     leased = store.get("app", lease=True).get(timeout=TIMEOUT)
