@@ -2,22 +2,45 @@
 
 from __future__ import annotations
 
+import errno
+import gc
 import os
-from collections.abc import Iterator
+import random
+import threading
+import time
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from unittest.mock import patch
 
 import pytest
 from images import docker_save, layer
-from processes import TIMEOUT
+from processes import TIMEOUT, Program
 
-from pykka_imagestore import DigestMismatchError, InvalidInputError, LocalStore, NotFoundError, OverBudgetError
-from pykka_imagestore.local_store import LocalStoreActor
+from pykka_imagestore import (
+    DigestMismatchError,
+    InvalidInputError,
+    LeasedImage,
+    LocalStore,
+    OverBudgetError,
+    local_store,
+)
+from pykka_imagestore.durable import lease_watch
 from pykka_imagestore.runtime import WorkerPool
 
 SMALL = [layer({f"{n}/file": str(n).encode() * 20_000}) for n in range(6)]  # 28 KiB each on disk
 BUDGET = 100 << 10
+HOLDER = """
+import sys
+from pathlib import Path
+from pykka_imagestore.core.paths import StorePaths
+from pykka_imagestore.durable.leases import take_over
+_, lease = take_over(StorePaths(Path(sys.argv[1])), sys.argv[2])
+print("took it", flush=True)
+input()
+lease.release()
+input()
+"""
 
 
 @pytest.fixture
@@ -93,27 +116,220 @@ def test_a_load_keeps_all_its_images_until_it_is_done(store: LocalStore, tmp_pat
     put(store, tmp_path, 0)
     many = docker_save(tmp_path / "many.tar", {f"m:{n}": [SMALL[n]] for n in range(1, 6)})
 
-    store.load(many).get(timeout=TIMEOUT)
+    images = store.load(many).get(timeout=TIMEOUT)
 
-    assert names(store) == [f"m:{n}" for n in range(1, 6)]
+    assert [image.name for image in images] == [f"m:{n}" for n in range(1, 6)]
+    wait_until(lambda: names(store) == ["m:3", "m:4", "m:5"])
 
 
-def test_a_leased_put_whose_image_is_removed_at_once_is_put_again(store: LocalStore, tmp_path: Path) -> None:
-    lease, removals = LocalStoreActor.lease, iter([True, False])
+def over_budget(store: LocalStore, folder: Path, images: int = 4) -> list[LeasedImage]:
+    """Put more images than there is room for, each with a lease."""
+    leased = [store.put(f"app:{n}", archive(folder, n), lease=True).get(timeout=TIMEOUT) for n in range(images)]
+    for number, each in enumerate(leased):
+        use = 1000 + number
+        os.utime(folder / "store" / "configs" / str(each.image.config_digest).replace(":", "-"), (use, use))
+    assert store.usage().get(timeout=TIMEOUT).bytes > BUDGET
+    return leased
 
-    async def removed_first(actor: LocalStoreActor, name: str) -> object:
-        if next(removals):
-            await actor._collector.remove(name)
-        return await lease(actor, name)
 
-    with patch.object(LocalStoreActor, "lease", removed_first):
-        leased = store.put("app:0", archive(tmp_path, 0), lease=True).get(timeout=TIMEOUT)
+def watches() -> list[str]:
+    return [thread.name for thread in threading.enumerate() if thread.name == "lease-watch"]
 
-    store.remove("app:0").get(timeout=TIMEOUT)
-    assert leased.image.layers[0].path.is_dir()
-    with pytest.raises(NotFoundError):
-        store.get("app:0").get(timeout=TIMEOUT)
-    leased.release()
+
+def test_a_budget_holds_again_when_a_lease_is_released(store: LocalStore, tmp_path: Path) -> None:
+    leased = over_budget(store, tmp_path)
+
+    leased[2].release()
+
+    wait_until(lambda: names(store) == ["app:0", "app:1", "app:3"])
+    assert store.usage().get(timeout=TIMEOUT).bytes <= BUDGET
+    wait_until(lambda: watches() == [])
+    for each in leased:
+        each.release()
+    assert names(store) == ["app:0", "app:1", "app:3"]
+
+
+def test_a_budget_holds_again_when_many_leases_end_at_once(store: LocalStore, tmp_path: Path) -> None:
+    leased = over_budget(store, tmp_path, 6)
+
+    for each in leased:
+        each.release()
+
+    wait_until(lambda: store.usage().get(timeout=TIMEOUT).bytes <= BUDGET)
+    assert len(names(store)) == 3
+
+
+def test_a_budget_holds_again_when_nobody_has_the_lease_any_more(store: LocalStore, tmp_path: Path) -> None:
+    leased = over_budget(store, tmp_path)
+    store.recover().get(timeout=TIMEOUT)  # an actor keeps its last answer until it is asked again
+
+    cycle = [leased.pop()]
+    cycle.append(cycle)
+    del cycle
+    gc.collect()
+
+    wait_until(lambda: names(store) == ["app:0", "app:1", "app:2"])
+    assert len(leased) == 3
+
+
+@pytest.mark.parametrize("end", ["release", "kill"])
+def test_a_budget_holds_again_when_a_lease_of_another_process_ends(store: LocalStore, tmp_path: Path, end: str) -> None:
+    leased = over_budget(store, tmp_path)
+    with Program(HOLDER, tmp_path / "store", leased[0].token) as other:
+        other.line()
+        leased[0].release()
+        store.prune(budget_bytes=BUDGET).get(timeout=TIMEOUT)
+        assert len(names(store)) == 4
+
+        other.kill() if end == "kill" else other.tell()
+
+        wait_until(lambda: names(store) == ["app:1", "app:2", "app:3"])
+
+
+def test_a_budget_holds_again_when_a_lease_of_a_closed_store_ends(store: LocalStore, tmp_path: Path) -> None:
+    with LocalStore.start(tmp_path / "store", durable=False, workers=1) as other:
+        outlived = other.put("app:0", archive(tmp_path, 0), lease=True).get(timeout=TIMEOUT)
+    leased = over_budget(store, tmp_path)
+    leased[0].release()
+    store.prune(budget_bytes=BUDGET).get(timeout=TIMEOUT)
+    assert len(names(store)) == 4
+
+    outlived.release()
+
+    wait_until(lambda: names(store) == ["app:1", "app:2", "app:3"])
+
+
+def test_a_closed_store_does_nothing_when_leases_end(tmp_path: Path) -> None:
+    with ThreadPoolExecutor(2) as threads:
+        pool = WorkerPool(executor=threads)
+        with LocalStore.start(tmp_path / "store", durable=False, budget_bytes=BUDGET, pool=pool) as store:
+            leased = over_budget(store, tmp_path)
+            assert watches() != []
+    assert watches() == []
+
+    for each in leased:
+        each.release()
+
+    with LocalStore.start(tmp_path / "store", durable=False, workers=1) as other:
+        assert len(names(other)) == 4
+
+
+def test_nothing_is_watched_while_a_budget_holds(store: LocalStore, tmp_path: Path) -> None:
+    for number in range(5):
+        store.put(f"app:{number}", archive(tmp_path, number), lease=True).get(timeout=TIMEOUT).release()
+
+    wait_until(lambda: watches() == [])
+    assert len(names(store)) == 3
+
+
+def test_a_store_that_cannot_watch_leases_says_so_and_the_next_put_prunes(
+    store: LocalStore, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with patch.object(lease_watch, "_watch", side_effect=OSError(errno.EMFILE, "injected")):
+        leased = over_budget(store, tmp_path)
+    for each in leased:
+        each.release()
+    assert len(names(store)) == 4
+
+    put(store, tmp_path, 4)
+
+    assert len(names(store)) == 3
+    assert "stays over its budget until the next put, whenever leases end: [Errno 24] injected" in caplog.text
+
+
+def test_tasks_that_lease_images_under_a_budget_never_miss_one(tmp_path: Path) -> None:
+    """See benchmarks/budget.py for more of them."""
+    archives = [archive(tmp_path, number) for number in range(len(SMALL))]
+
+    def work(store: LocalStore, number: int) -> bool:
+        with store.put(f"app:{number}", archives[number], lease=True).get(timeout=TIMEOUT) as leased:
+            return (leased.image.layers[0].path / str(number) / "file").is_file()
+
+    with (
+        ThreadPoolExecutor(2) as workers,
+        ThreadPoolExecutor(8) as tasks,
+        LocalStore.start(
+            tmp_path / "store", durable=False, budget_bytes=60 << 10, pool=WorkerPool(executor=workers)
+        ) as store,
+    ):
+        choose = random.Random(3)
+        numbers = [choose.randrange(len(SMALL)) for _ in range(150)]
+
+        assert all(tasks.map(work, [store] * len(numbers), numbers))
+        wait_until(lambda: store.usage().get(timeout=TIMEOUT).bytes <= 60 << 10)
+
+
+class Pipe:
+    """An archive that comes when the test says so: puts that name it meanwhile are one."""
+
+    def __init__(self, archive: Path) -> None:
+        self._archive = archive
+        self._ours, self._theirs = os.pipe()
+        self.path = f"/proc/{os.getpid()}/fd/{self._ours}"
+
+    def write(self) -> None:
+        os.write(self._theirs, self._archive.read_bytes())
+        os.close(self._theirs)
+
+    def close(self) -> None:
+        os.close(self._ours)
+
+
+def test_each_caller_of_one_put_who_wants_a_lease_has_one_of_its_own(store: LocalStore, tmp_path: Path) -> None:
+    pipe, leases = Pipe(archive(tmp_path, 0)), tmp_path / "store" / "leases"
+    plain = [store.put("app:0", pipe.path) for _ in range(2)]
+    wanted = [store.put("app:0", pipe.path, lease=True) for _ in range(3)]
+    plain.append(store.put("app:0", pipe.path))
+
+    pipe.write()
+    leased = [put.get(timeout=TIMEOUT) for put in wanted]
+
+    assert {put.get(timeout=TIMEOUT) for put in plain} == {each.image for each in leased}
+    assert sorted(each.token for each in leased) == sorted(os.listdir(leases))
+    assert [lease.purpose for lease in store.usage().get(timeout=TIMEOUT).leases] == ["lease of app:0"] * 3
+    for left in (2, 1):
+        leased.pop().release()
+        store.prune(budget_bytes=0).get(timeout=TIMEOUT)
+        assert (names(store), len(os.listdir(leases))) == (["app:0"], left)
+    leased.pop().release()
+    store.prune(budget_bytes=0).get(timeout=TIMEOUT)
+    assert names(store) == []
+    pipe.close()
+
+
+@pytest.mark.parametrize("end", ["discard", "drop", "discard when it is there"])
+def test_a_leased_put_that_nobody_wants_any_more_leaves_no_lease(store: LocalStore, tmp_path: Path, end: str) -> None:
+    pipe, leases = Pipe(archive(tmp_path, 0)), tmp_path / "store" / "leases"
+    other = store.put("app:0", pipe.path)
+    given_up = store.put("app:0", pipe.path, lease=True)
+    if end == "discard":
+        given_up.discard()
+        given_up.on_any(lambda _: pipe.write())
+    else:
+        pipe.write()
+        given_up.on_any(lambda given_up: end != "drop" and given_up.discard())
+
+    other.get(timeout=TIMEOUT)
+    given_up.recover(lambda _: None).get(timeout=TIMEOUT)
+    assert given_up.is_discarded() == (end == "discard")
+    del given_up, other
+    store.recover().get(timeout=TIMEOUT)  # an actor keeps its last answer until it is asked again
+
+    assert os.listdir(leases) == []
+    pipe.close()
+
+
+def test_a_lease_that_cannot_be_given_fails_the_put_of_its_caller_alone(store: LocalStore, tmp_path: Path) -> None:
+    pipe = Pipe(archive(tmp_path, 0))
+    plain = store.put("app:0", pipe.path)
+    with patch.object(local_store, "lease_image", side_effect=OSError(errno.EMFILE, "injected")):
+        wanted = store.put("app:0", pipe.path, lease=True)
+        pipe.write()
+        with pytest.raises(OSError, match="injected"):
+            wanted.get(timeout=TIMEOUT)
+
+    assert plain.get(timeout=TIMEOUT).name == "app:0"
+    pipe.close()
 
 
 @pytest.mark.parametrize("options", [{"keep": "app"}, {"budget_bytes": -1}, {"unused_for": -0.1}, {"keep": ["A B"]}])
@@ -132,3 +348,10 @@ def test_a_dry_run_of_a_prune_tells_and_changes_nothing(store: LocalStore, tmp_p
     pruned = store.prune(budget_bytes=0, dry_run=True).get(timeout=TIMEOUT)
 
     assert [image.name for image in pruned.images] == names(store) == ["app:0"]
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + TIMEOUT
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.005)  # what the store does by itself: there is nothing to wait on

@@ -25,6 +25,7 @@ ARGUMENTS = {
     errors.CheckpointError: ("storedImages", "it is no message"),
     errors.RecordError: ("layers/sha256-1/layer.pb", "it is no LayerRecord"),
     errors.LeaseError: ("store/leases/1",),
+    errors.LeaseEndedError: ("0123456789abcdef", "store"),
     errors.LocksUnsupportedError: ("store/locks/references",),
     errors.StoreClosedError: (),
     errors.OverBudgetError: ("store", 2000, 1000),

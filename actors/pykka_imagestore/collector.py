@@ -23,14 +23,27 @@ from pykka_imagestore.core.paths import StorePaths
 from pykka_imagestore.core.prune import Pruned, PruneOptions, Usage, measure
 from pykka_imagestore.durable.disk import disk
 from pykka_imagestore.durable.layout import find_orphaned_work
+from pykka_imagestore.durable.lease_watch import LeaseWatch
 from pykka_imagestore.durable.leases import find_leases
 from pykka_imagestore.durable.owned import OwnedFolder
 from pykka_imagestore.durable.remover import Identity, Remover
+from pykka_imagestore.durable.reserve import make_reserve
 from pykka_imagestore.durable.stock import StockTaker
+from pykka_imagestore.errors import StoreError
 from pykka_imagestore.jobs.helpers import MAX_HELPERS
 from pykka_imagestore.jobs.tree import remove_tree
 from pykka_imagestore.reference_store import ReferenceStore
-from pykka_imagestore.runtime import Actor, Future, Lane, Pending, WorkerPool, await_all, dispatch, undiscardable
+from pykka_imagestore.runtime import (
+    Actor,
+    Future,
+    Lane,
+    Pending,
+    WorkerPool,
+    await_all,
+    defer,
+    dispatch,
+    undiscardable,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -42,9 +55,17 @@ class Collector:
         self._actor = actor
 
     @classmethod
-    def start(cls, paths: StorePaths, references: ReferenceStore, pool: WorkerPool, *, durable: bool) -> Collector:
+    def start(
+        cls,
+        paths: StorePaths,
+        references: ReferenceStore,
+        pool: WorkerPool,
+        *,
+        durable: bool,
+        budget_bytes: int | None = None,
+    ) -> Collector:
         """Start a collector whose deletions ``pool`` runs. Nothing is looked at yet."""
-        return cls(CollectorActor.start(paths, references, pool, durable=durable))
+        return cls(CollectorActor.start(paths, references, pool, durable=durable, budget_bytes=budget_bytes))
 
     def sweep(self) -> Future[int]:
         """Delete, behind, what dead processes left in staging/ and gc/; return how many such things there are."""
@@ -62,6 +83,14 @@ class Collector:
     def prune(self, options: PruneOptions) -> Future[Pruned]:
         """Forget the images that ``options`` say, and take out all that nobody needs; return what that was."""
         return dispatch(self._actor, CollectorActor.prune, options)
+
+    def keep_to_budget(self, more_bytes: int = 0) -> Future[None]:
+        """Forget images until there is room for so many bytes more under the budget, if there is one.
+
+        What cannot be forgotten now, since somebody leases it, is as soon as leases end, whoever has them; until
+        ``close``. Never fails.
+        """
+        return dispatch(self._actor, CollectorActor.keep_to_budget, more_bytes)
 
     def take_out(self, layers: Mapping[DiffID, Identity], configs: Iterable[Digest]) -> Future[Pruned]:
         """Take out layers, if they are still the same folders, and configs; but no leased ones. Return which."""
@@ -82,10 +111,21 @@ class Collector:
 
 
 class CollectorActor(Actor):
-    """Knows what is being deleted."""
+    """Knows what is being deleted, and whether leases keep the store above its budget."""
 
-    def __init__(self, paths: StorePaths, references: ReferenceStore, pool: WorkerPool, *, durable: bool) -> None:
+    def __init__(
+        self,
+        paths: StorePaths,
+        references: ReferenceStore,
+        pool: WorkerPool,
+        *,
+        durable: bool,
+        budget_bytes: int | None,
+    ) -> None:
         super().__init__()
+        self._budget_bytes = budget_bytes
+        self._watch: LeaseWatch | None = None  # while the store is over its budget
+        self._leases_have_ended = self._is_looking = False
         self._paths = paths
         self._references = references
         self._pool = pool
@@ -113,6 +153,9 @@ class CollectorActor(Actor):
     def take_out(self, layers: Mapping[DiffID, Identity], configs: tuple[Digest, ...]) -> Future[Pruned]:
         return undiscardable(self._removals.add(self.spawn(self._take_out(layers, configs))))
 
+    def keep_to_budget(self, more_bytes: int) -> Future[None]:
+        return undiscardable(self._removals.add(self.spawn(self._keep_to_budget(more_bytes))))
+
     async def usage(self) -> Usage:
         images = await self._references.list()
         stock = await self._lane.run(self._stock.take, images)
@@ -123,11 +166,13 @@ class CollectorActor(Actor):
 
     async def close(self) -> None:
         self._closed = True
+        self._stop_watching()
         await self._removals.ended()
         self._deletions.discard()
         await self._deletions.ended()
 
     def on_stop(self) -> None:
+        self._stop_watching()
         self._lane.close()
         self._syncing.close()
         self._remover.close()
@@ -153,6 +198,53 @@ class CollectorActor(Actor):
         taken, waiting = await self._lane.run(partial(self._remover.take_out, layers), configs)
         self._delete_taken(waiting)
         return taken
+
+    async def _keep_to_budget(self, more_bytes: int) -> None:
+        budget = self._budget_bytes
+        if budget is None:
+            return
+        try:
+            is_over = await self._prune_to(budget, more_bytes)
+            if is_over and self._start_watching():
+                is_over = await self._prune_to(budget, more_bytes)  # leases may have ended before they were watched
+        except (StoreError, OSError) as error:
+            logger.warning("the store may be larger than its budget, since nothing could be removed: %s", error)
+        else:
+            if not is_over:
+                self._stop_watching()
+
+    async def _prune_to(self, budget: int, more_bytes: int) -> bool:
+        """Prune; tell whether the store is still over its budget."""
+        pruned = await self._prune(PruneOptions(budget_bytes=max(0, budget - more_bytes)))
+        return pruned.kept_bytes > budget
+
+    def _start_watching(self) -> bool:
+        """Be told when leases end, from now on; tell whether that is new."""
+        if self._watch is not None or self._closed:
+            return False
+        try:
+            self._watch = LeaseWatch(self._paths.leases, defer(self.actor_ref, CollectorActor._look_again))
+        except OSError as error:
+            logger.warning("the store stays over its budget until the next put, whenever leases end: %s", error)
+        return self._watch is not None
+
+    def _stop_watching(self) -> None:
+        watch, self._watch = self._watch, None
+        if watch is not None:
+            watch.close()
+
+    def _look_again(self) -> None:
+        """Keep to the budget now that leases have ended: once more for all that end while it is being done."""
+        self._leases_have_ended = True
+        if not self._is_looking:
+            self._is_looking = True
+            self._removals.add(self.spawn(self._look_while_leases_end()))
+
+    async def _look_while_leases_end(self) -> None:
+        while self._leases_have_ended and self._watch is not None:
+            self._leases_have_ended = False
+            await self._keep_to_budget(0)
+        self._is_looking = False
 
     def _delete_taken(self, waiting: OwnedFolder | None) -> None:
         if waiting is not None:
@@ -181,6 +273,7 @@ class CollectorActor(Actor):
             if not isinstance(error, GeneratorExit):  # else the actor has ended: nobody is left to wait
                 await undiscardable(await_all(helpers))
             raise
+        await self._syncing.run(make_reserve, self._paths)
 
     def _sync_names(self, path: Path) -> None:
         for folder in (self._paths.layers, self._paths.configs, path.parent):

@@ -17,6 +17,7 @@ StoreError
         CheckpointError         what the store wrote cannot be read: restore it
         RecordError             ... of one layer: repair the store, and put its image again
         LeaseError              who needs what cannot be read: restart whoever has the lease
+        LeaseEndedError         a lease that was handed on was let go of before: get the image by name
         StoreClosedError
         LocksUnsupportedError   its file system has no locks: move the store
         OverBudgetError         an image is larger than the store may be: raise its budget
@@ -241,6 +242,26 @@ class LeaseError(StateError):
 
     def __str__(self) -> str:
         return f"{self.path} cannot be read, and whoever holds it lives: nothing is removed until that process ends"
+
+
+class LeaseEndedError(StateError):
+    """A lease that was to be taken over is not held any more, so its layers may be gone.
+
+    Attributes:
+        token: The lease's.
+        path: The store.
+    """
+
+    def __init__(self, token: str, path: str) -> None:
+        super().__init__(token, path)
+        self.token, self.path = token, path
+
+    def __str__(self) -> str:
+        return (
+            f"nobody holds the lease {self.token} in {self.path}: it was released, or its process has ended, and its "
+            "layers may be gone. Nothing was leased; get the image by its name, and let whoever hands a lease on hold "
+            "it until the other has taken it over"
+        )
 
 
 class RecordError(StateError):

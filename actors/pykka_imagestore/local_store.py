@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Mapping
-from contextlib import ExitStack, asynccontextmanager, suppress
+from contextlib import ExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -23,7 +23,7 @@ from pykka_imagestore.collector import Collector
 from pykka_imagestore.core.archive import ArchiveIndex, Extent
 from pykka_imagestore.core.check import CheckReport
 from pykka_imagestore.core.digest import DiffID, Digest, sha256
-from pykka_imagestore.core.image import ImageInfo, Recovery
+from pykka_imagestore.core.image import DockerImage, ImageInfo, Recovery
 from pykka_imagestore.core.image_name import ImageName
 from pykka_imagestore.core.limits import DEFAULT_LIMITS, Limits
 from pykka_imagestore.core.manifest import legacy_config
@@ -31,9 +31,10 @@ from pykka_imagestore.core.paths import StorePaths
 from pykka_imagestore.core.plan import PlannedImage, plan_put
 from pykka_imagestore.core.platform import Platform
 from pykka_imagestore.core.prune import Pruned, PruneOptions, Usage
+from pykka_imagestore.core.uncopyable import Uncopyable
 from pykka_imagestore.durable.disk import disk
 from pykka_imagestore.durable.layout import find_missing, remove_staging, write_config
-from pykka_imagestore.durable.leases import HeldLease, take_lease
+from pykka_imagestore.durable.leases import HeldLease, lease_image, take_lease, take_over
 from pykka_imagestore.durable.locks import FileLock, acquire, layer_byte
 from pykka_imagestore.durable.owned import OwnedFolder
 from pykka_imagestore.durable.stock import note_use
@@ -64,6 +65,7 @@ from pykka_imagestore.runtime import (
     Lane,
     Mutex,
     Pending,
+    Promise,
     SingleFlight,
     WorkerPool,
     await_all,
@@ -84,12 +86,11 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 WORTH_HELP = 32 << 20  # bytes of cost, see Extent: below it, a layer is done before help has come
-_MOST_TRIES = 3
 LAYERS_THAT_WAIT = 14  # for a worker, or for another process that unpacks the same
 WORKER_BYTES = 128 << 20  # no layer makes a worker take more
 
 
-class LocalStore:
+class LocalStore(Uncopyable):
     """Images on this machine, by name.
 
     Any number of stores, in any number of processes, may share a directory on a local file system: each sees at once
@@ -99,6 +100,8 @@ class LocalStore:
     spelling: ``ubuntu`` and ``docker.io/library/ubuntu:latest`` are one image. ``close()``, or leaving the ``with``
     block, stops all work and the worker processes.
     """
+
+    instead = "start one in each process, on the same directory"
 
     def __init__(
         self,
@@ -137,7 +140,8 @@ class LocalStore:
             directory: Where the store lies; made if missing, for its owner alone. All on one file system.
             archive_dir: Where ``put`` finds ``<name>.tar`` if it is given no archive.
             budget_bytes: What all layers together may take on disk. A put that brings them above forgets the least
-                recently used images, as ``prune`` does; before it, if it knows. None for as much as there is.
+                recently used images, as ``prune`` does; before it, if it knows. Where leases keep it above, it is
+                pruned again when they end, whoever has them, until the store is closed. None for as much as there is.
             workers: Worker processes; by default as many as this process may use CPUs, and its cgroup has memory for.
             worker_memory_bytes: Private memory of a worker; a put that needs more fails with MemoryError.
             layer_time_limit: Seconds that a layer may take; a put that needs more fails with WorkerTimeoutError.
@@ -158,7 +162,7 @@ class LocalStore:
         paths = StorePaths(Path(directory).absolute())
         references = ReferenceStore.start(paths.root, durable=durable)
         archives = None if archive_dir is None else Path(archive_dir).absolute()
-        collector = Collector.start(paths, references, pool, durable=durable)
+        collector = Collector.start(paths, references, pool, durable=durable, budget_bytes=budget_bytes)
         checker = Checker.start(paths, references, collector, pool, limits)
         options = PutOptions(archives, budget_bytes, layer_time_limit, durable, limits)
         actor = LocalStoreActor.start(paths, references, collector, pool, options)
@@ -231,7 +235,7 @@ class LocalStore:
             platform: Which of the images that share a name, ``os/architecture`` or ``os/architecture/variant``; an
                 image for another is refused then. By default this machine's, or the only one that is there.
             progress: Told how far the put has come, in a thread of the store; an actor's ``defer`` serves too.
-            lease: Whether to keep its layers from being removed, as for ``get``.
+            lease: Whether to keep its layers from being removed, as for ``get``: from the put on, without a gap.
 
         Returns:
             The image. Every layer's DiffID was verified; all of it is durable. Calls for the same name and archive
@@ -292,6 +296,23 @@ class LocalStore:
         if lease:
             return self._ask(LocalStoreActor.lease, name)
         return self._references.get(name).then(self._paths.locate).repair(_say_if_closed)
+
+    def take_over(self, token: str) -> Future[LeasedImage]:
+        """Lease the image that a lease of another process, or of this one, is of, while that is held.
+
+        Args:
+            token: The ``token`` of that LeasedImage, whose store is on this directory. Whoever has it may release it
+                once this future is ready, and no sooner. It can be taken over any number of times until then.
+
+        Returns:
+            A lease of this process' own. The image is what was leased, even if its name has gone meanwhile or shows
+            another one.
+
+        Raises:
+            InvalidInputError: ``token`` is no token of a lease.
+            LeaseEndedError: That lease is not held any more.
+        """
+        return self._ask(LocalStoreActor.take_over, token)
 
     def list(self) -> Future[tuple[ImageInfo, ...]]:
         """Return all images, by name, incomplete ones too."""
@@ -448,6 +469,20 @@ class PutOptions:
     limits: Limits
 
 
+class _PutAtWork:
+    """A put that has not ended.
+
+    Attributes:
+        key: That of its request.
+        feed: Who is told how far it has come.
+        wishes: Those who want a lease of the image.
+    """
+
+    def __init__(self, key: object, feed: ProgressFeed) -> None:
+        self.key, self.feed = key, feed
+        self.wishes: list[Promise[LeasedImage]] = []
+
+
 class _HelpCall:
     """A call for idle workers to help with one layer, made once."""
 
@@ -494,7 +529,7 @@ class LocalStoreActor(Actor):
         self._puts: SingleFlight[object, tuple[ImageInfo, ...]] = SingleFlight()
         self._layers: SingleFlight[DiffID, None] = SingleFlight()
         self._calls: dict[DiffID, _HelpCall] = {}
-        self._feeds: list[tuple[object, ProgressFeed]] = []  # of the puts that are at work, and their keys
+        self._at_work: list[_PutAtWork] = []
         self._has_grown = False
         self._places = Mutex(pool.workers + LAYERS_THAT_WAIT)
         self._work = Pending()  # puts and layers that have not ended, discarded ones too
@@ -531,11 +566,16 @@ class LocalStoreActor(Actor):
         platform: str | None,
         listener: Listener | None,
     ) -> LeasedImage:
-        for _ in range(_MOST_TRIES):
-            await self.put(name, archive, sandbox, select, platform, listener)
-            with suppress(NotFoundError):  # removed before it was leased
-                return await self.lease(name)
-        return await self.lease(name)
+        request = PutRequest(ImageName.parse(name), archive, sandbox, select, _parse_platform(platform))
+        put = self._join(request, listener)
+        leased = self._wish_for_lease(request)
+        try:
+            await put
+            return await leased
+        except BaseException:
+            leased.discard()
+            leased.on_ready(LeasedImage.release)  # at once, or when it comes: nobody is left to have it
+            raise
 
     def load(
         self,
@@ -560,16 +600,19 @@ class LocalStoreActor(Actor):
         await self.recover()
         while True:
             image = await self._references.get(name)
-            note_use_now = partial(note_use, self._paths, image)
-            lease = await self._take_lease(image.layer_ids, image.config_digest, f"lease of {image.name}")
+            lease = await self._lane.run(partial(lease_image, self._paths), image)
             try:
                 is_there = image == await self._references.get(name)  # and so its layers are there, and stay
             except BaseException:
                 lease.release()  # the error's traceback would keep it
                 raise
             if is_there:
-                return LeasedImage(self._paths.locate(image), lease, note_use_now)
+                return self._leased(image, lease)
             lease.release()
+
+    async def take_over(self, token: str) -> LeasedImage:
+        await self.recover()
+        return self._leased(*await self._lane.run(partial(take_over, self._paths), token))
 
     async def close(self) -> None:
         self._closed = True
@@ -596,17 +639,28 @@ class LocalStoreActor(Actor):
             raise StoreClosedError
 
         def start() -> Future[tuple[ImageInfo, ...]]:
-            feed = ProgressFeed(self._listener_thread)
-            self._feeds.append((request.key, feed))
-            return self._work.add(self.spawn(self._put(request, feed)))
+            work = _PutAtWork(request.key, ProgressFeed(self._listener_thread))
+            self._at_work.append(work)
+            return self._work.add(self.spawn(self._put(request, work)))
 
         handle = self._puts.join(request.key, start)
-        feeds = [feed for key, feed in self._feeds if key == request.key]
-        if listener is not None and feeds:  # none if the put that was joined has done its work
-            feeds[-1].listen(listener)
+        if listener is not None:
+            for work in self._joinable(request):
+                work.feed.listen(listener)
         return handle
 
-    async def _put(self, request: PutRequest, feed: ProgressFeed) -> tuple[ImageInfo, ...]:
+    def _wish_for_lease(self, request: PutRequest) -> Future[LeasedImage]:
+        """Return a lease of the image that a put under way brings, when it is there."""
+        promise: Promise[LeasedImage] = Promise()
+        for work in self._joinable(request):
+            work.wishes.append(promise)
+        return promise.future
+
+    def _joinable(self, request: PutRequest) -> list[_PutAtWork]:
+        """Return the put that a request joins, if that has not done its work: of several, the one that came last."""
+        return [work for work in self._at_work if work.key == request.key][-1:]
+
+    async def _put(self, request: PutRequest, work: _PutAtWork) -> tuple[ImageInfo, ...]:
         try:
             await self.recover()
             async with self._staged() as staging:
@@ -614,11 +668,24 @@ class LocalStoreActor(Actor):
                 planned = plan_put(index, request.name, request.select)
                 with ExitStack() as leases:  # to the end: a later image is not to push out an earlier one
                     # One after the other, so that images with layers in common read them once.
-                    images = [await self.put_image(image, request, staging, feed, leases) for image in planned]
+                    stored = [await self.put_image(image, request, staging, work.feed, leases) for image in planned]
+                    images = tuple(image for images in stored for image in images)
                     await self._keep_to_budget()
-                return tuple(info for infos in images for info in infos)
+                    await self._grant(work.wishes, images)
+                return tuple(map(self._paths.locate, images))
         finally:
-            self._feeds.remove((request.key, feed))
+            self._at_work.remove(work)
+
+    async def _grant(self, wishes: Iterable[Promise[LeasedImage]], images: tuple[DockerImage, ...]) -> None:
+        """Give each who asked for one a lease of his own, while that of the put keeps the image."""
+        wanted = [wish for wish in wishes if not wish.future.has_discard()]
+        for wish in wanted:
+            try:
+                lease = await self._lane.run(partial(lease_image, self._paths), images[0])
+            except (StoreError, OSError) as error:
+                wish.fail(error)
+            else:
+                wish.set(self._leased(images[0], lease))
 
     async def untar_image(self, request: PutRequest, staging: OwnedFolder) -> ArchiveIndex:
         """Find out what the archive holds."""
@@ -630,7 +697,7 @@ class LocalStoreActor(Actor):
 
     async def put_image(
         self, planned: PlannedImage, request: PutRequest, staging: OwnedFolder, feed: ProgressFeed, leases: ExitStack
-    ) -> tuple[ImageInfo, ...]:
+    ) -> tuple[DockerImage, ...]:
         """Put an image's layers, then its config, then its names: the last is what makes it exist."""
         image, config = planned.image, planned.image.config
         diff_ids = image.diff_ids
@@ -650,7 +717,7 @@ class LocalStoreActor(Actor):
         # Whoever comes from now on may come after a removal that undoes this.
         self._puts.depart(request.key)
         stored = await gather([self._references.put(name, diff_ids, sha256(config)) for name in planned.names])
-        return tuple(map(self._paths.locate, stored))
+        return tuple(stored)
 
     async def _make_room(self, layers: Mapping[DiffID, Extent]) -> None:
         """See that the layers that are missing fit, before any is unpacked; forget other images if that helps."""
@@ -671,14 +738,8 @@ class LocalStoreActor(Actor):
             await self._lane.run(require, needed)
 
     async def _keep_to_budget(self, more_bytes: int = 0) -> None:
-        """Forget images until there is room for so many bytes more; what cannot be forgotten stays."""
-        budget = self._options.budget_bytes
-        if budget is None or not self._has_grown:
-            return
-        try:
-            await self._collector.prune(PruneOptions(budget_bytes=max(0, budget - more_bytes)))
-        except (StoreError, OSError) as error:
-            logger.warning("the store may be larger than its budget, since nothing could be removed: %s", error)
+        if self._has_grown:
+            await self._collector.keep_to_budget(more_bytes)
 
     async def put_layers(self, layers: Mapping[DiffID, Extent], sandbox: str | None) -> None:
         """See to it that each layer is in the store; unpack those that are not, in parallel, the longest first."""
@@ -772,6 +833,9 @@ class LocalStoreActor(Actor):
     def _take_lease(self, layers: Iterable[DiffID], config: Digest | None, purpose: str) -> Future[HeldLease]:
         return self._lane.run(lambda purpose: take_lease(self._paths, layers, config, purpose), purpose)
 
+    def _leased(self, image: DockerImage, lease: HeldLease) -> LeasedImage:
+        return LeasedImage(self._paths.locate(image), lease, partial(note_use, self._paths, image))
+
     @asynccontextmanager
     async def _staged(self) -> AsyncIterator[OwnedFolder]:
         """Lend a staging folder, and remove it afterwards: by then the workers that wrote to it have ended."""
@@ -801,12 +865,12 @@ class LocalStoreActor(Actor):
         # Not before it is under way: a helper stays to the end, and other layers of the put want a worker each.
         if counts.entries and diff_id in self._calls:
             self._calls[diff_id].make()
-        for _, feed in self._feeds:
-            feed.advance(diff_id, counts.bytes_read, counts.entries)
+        for work in self._at_work:
+            work.feed.advance(diff_id, counts.bytes_read, counts.entries)
 
     def _tell_complete(self, diff_id: DiffID, entries: int | None) -> None:
-        for _, feed in self._feeds:
-            feed.complete(diff_id, entries)
+        for work in self._at_work:
+            work.feed.complete(diff_id, entries)
 
 
 def _default_workers() -> int:

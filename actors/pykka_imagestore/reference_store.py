@@ -22,6 +22,7 @@ from pykka_imagestore.core.digest import DiffID, Digest, is_sha256
 from pykka_imagestore.core.image import DockerImage
 from pykka_imagestore.core.image_name import ImageName
 from pykka_imagestore.core.paths import StorePaths
+from pykka_imagestore.core.uncopyable import Uncopyable
 from pykka_imagestore.durable.disk import disk
 from pykka_imagestore.durable.layout import make_store
 from pykka_imagestore.durable.references import Change, Put, References, Remove
@@ -35,13 +36,15 @@ T = TypeVar("T")
 _MOST_LOGGED = 20  # incomplete images, one by one
 
 
-class ReferenceStore:
+class ReferenceStore(Uncopyable):
     """Images by name. Knows of layers only whether they are there.
 
     Any number of processes may share the directory: each sees at once what the others put. Methods return at once;
     results, and errors, arrive through the future. Thread-safe. Names are taken in any spelling: ``ubuntu`` and
     ``docker.io/library/ubuntu:latest`` are one image. ``close()``, or leaving the ``with`` block, stops the actor.
     """
+
+    instead = "start one in each process, on the same directory"
 
     def __init__(self, actor: pykka.ActorRef[ReferenceStoreActor]) -> None:
         self._actor = actor

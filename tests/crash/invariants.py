@@ -20,7 +20,15 @@ from pykka_imagestore.core.paths import StorePaths
 from pykka_imagestore.durable.locks import _FLOCK, _OPEN
 from pykka_imagestore.runtime import WorkerPool
 
-KNOWN_NAMES = {"storedImages", "storedImages.journal", "layers", "configs", "staging", "gc", "leases", "locks"}
+KNOWN_NAMES = {"storedImages", "storedImages.journal"} | {
+    "layers",
+    "configs",
+    "staging",
+    "gc",
+    "leases",
+    "locks",
+    "reserve",
+}
 PASSING_NAMES = {"storedImages.new", "storedImages.journal.new"}  # the next ones replace them
 
 

@@ -19,6 +19,7 @@ from processes import TIMEOUT
 
 from pykka_imagestore.durable import references
 from pykka_imagestore.durable.disk import Disk
+from pykka_imagestore.durable.locks import FileLock
 
 JOURNAL = "storedImages.journal"
 CALLS = ("sync_file", "sync_data", "sync_folder", "sync_file_system", "rename")
@@ -55,11 +56,12 @@ def watched(before: Before, *, one_by_one: bool = True) -> Iterator[None]:
 
 @contextlib.contextmanager
 def watched_writes(before: Before) -> Iterator[None]:
-    """Call ``before`` with the name of each write of a small file, of the journal, and of each new folder.
+    """Call ``before`` with the name of each write of a small file, of the journal, of a lease, and of each new folder.
 
     What it raises, the write raises, once half of it is done.
     """
     real_write, real_append, real_mkdir = Path.write_bytes, references._write_at, Path.mkdir
+    real_lease = FileLock.write
 
     def write(path: Path, data: bytes) -> int:
         try:
@@ -77,6 +79,14 @@ def watched_writes(before: Before) -> Iterator[None]:
             raise
         real_append(descriptor, data, position)
 
+    def lease(lock: FileLock, data: bytes) -> None:
+        try:
+            before("lease")
+        except OSError:
+            real_lease(lock, data[: len(data) // 2])
+            raise
+        real_lease(lock, data)
+
     def mkdir(path: Path, *args: Any, **kwargs: Any) -> None:
         before("mkdir")
         real_mkdir(path, *args, **kwargs)
@@ -84,6 +94,7 @@ def watched_writes(before: Before) -> Iterator[None]:
     with (
         patch.object(Path, "write_bytes", write),
         patch.object(references, "_write_at", append),
+        patch.object(FileLock, "write", lease),
         patch.object(Path, "mkdir", mkdir),
     ):
         yield

@@ -39,7 +39,8 @@ def owned(paths, folder):
 def test_store_is_for_its_owner_alone(paths):
     folders = [path for path in paths.root.iterdir() if path.is_dir()]
 
-    assert set(folders) == {paths.layers, paths.configs, paths.staging, paths.gc, paths.leases, paths.locks}
+    work = {paths.staging, paths.gc, paths.leases, paths.locks, paths.reserve}
+    assert set(folders) == {paths.layers, paths.configs} | work
     for folder in (paths.root, *folders):
         assert stat.S_IMODE(folder.stat().st_mode) == 0o700
     assert stat.S_IMODE(paths.references_lock.stat().st_mode) == 0o600

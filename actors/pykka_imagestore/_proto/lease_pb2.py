@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#pykka_imagestore/_proto/lease.proto\x12\x10pykka_imagestore\"Y\n\x0bLeaseRecord\x12\x11\n\tlayer_ids\x18\x01 \x03(\t\x12\x15\n\rconfig_digest\x18\x02 \x01(\t\x12\x0f\n\x07process\x18\x03 \x01(\x04\x12\x0f\n\x07purpose\x18\x04 \x01(\t')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#pykka_imagestore/_proto/lease.proto\x12\x10pykka_imagestore\"h\n\x0bLeaseRecord\x12\x11\n\tlayer_ids\x18\x01 \x03(\t\x12\x15\n\rconfig_digest\x18\x02 \x01(\t\x12\x0f\n\x07process\x18\x03 \x01(\x04\x12\x0f\n\x07purpose\x18\x04 \x01(\t\x12\r\n\x05image\x18\x05 \x01(\t')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -32,5 +32,5 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'pykka_imagestore._proto.lea
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_LEASERECORD']._serialized_start=57
-  _globals['_LEASERECORD']._serialized_end=146
+  _globals['_LEASERECORD']._serialized_end=161
 # @@protoc_insertion_point(module_scope)

@@ -14,6 +14,7 @@
     gc/<random>/            what was removed, waiting to be deleted
         lock                held by the process that deletes it
     leases/<random>         which layers and config somebody needs; held by whoever does
+    reserve/                room for removals and leases on a full disk: see durable/reserve.py
     locks/                  empty files, whose bytes processes lock: see durable/locks.py
         references          held while a change of images is written
         layers              a byte for each layer, held by whoever unpacks it
@@ -80,6 +81,11 @@ class StorePaths:
     def leases(self) -> Path:
         """The folder of who needs what."""
         return self.root / "leases"
+
+    @property
+    def reserve(self) -> Path:
+        """The folder of files that keep room."""
+        return self.root / "reserve"
 
     @property
     def locks(self) -> Path:

@@ -12,6 +12,7 @@ from pykka_imagestore.core.paths import StorePaths
 from pykka_imagestore.durable.disk import Disk, write_whole
 from pykka_imagestore.durable.locks import require_locks
 from pykka_imagestore.durable.owned import find_orphans
+from pykka_imagestore.durable.reserve import make_reserve
 
 _FEW_LAYERS = 64  # so many are looked for one by one
 
@@ -36,6 +37,10 @@ def make_store(paths: StorePaths, disk: Disk) -> None:
             with contextlib.suppress(PermissionError):  # a folder that one may write to and not read
                 disk.sync_folder(above)
     require_locks(paths.references_lock)
+    for lock in (paths.layers_lock, paths.leases_lock, paths.guard(paths.staging), paths.guard(paths.gc)):
+        with contextlib.suppress(OSError):  # an older store on a full disk: who needs one makes it, if there is room
+            os.close(os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600))
+    make_reserve(paths)
 
 
 def find_missing(paths: StorePaths, layer_ids: Iterable[DiffID]) -> frozenset[DiffID]:

@@ -3,28 +3,42 @@
 Who takes a lease holds ``locks/leases`` shared meanwhile, and looks only then whether the layers are there. Who takes
 layers out holds it exclusively, from reading the leases until the layers are gone. So what was seen under a lease
 stays. A lease whose process ended is not locked any more, and counts no more.
+
+A lease is handed on by its token, its file's name: whoever gets that takes a lease of its own on the same, and sees
+under the shared lock that the first one is still held. Then nothing of it was taken out before, and nothing can be
+until its own one is held; the first one may end at any moment from then on.
 """
 
 from __future__ import annotations
 
 import os
+import re
 import secrets
 from collections.abc import Iterable
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 from google.protobuf.message import DecodeError
 
 from pykka_imagestore._proto.lease_pb2 import LeaseRecord
 from pykka_imagestore.core.digest import DiffID, Digest, is_sha256
+from pykka_imagestore.core.image import DockerImage
+from pykka_imagestore.core.image_name import ImageName
 from pykka_imagestore.core.paths import StorePaths
 from pykka_imagestore.core.prune import LeaseUsage, Needs
+from pykka_imagestore.core.uncopyable import Uncopyable
 from pykka_imagestore.durable.locks import FileLock, acquire, is_locked, locked
-from pykka_imagestore.errors import LeaseError
+from pykka_imagestore.durable.reserve import in_reserve
+from pykka_imagestore.errors import InvalidInputError, InvalidNameError, LeaseEndedError, LeaseError, shown
+
+_TOKEN = re.compile("[0-9a-f]{16}")  # token_hex(8)
 
 
-class HeldLease:
+class HeldLease(Uncopyable):
     """A lease of this process, until ``release``, or until nobody has this object any more."""
+
+    instead = "send its token, and take the lease over there"
 
     def __init__(self, path: Path, lock: FileLock) -> None:
         self._path = path
@@ -33,9 +47,30 @@ class HeldLease:
     def __del__(self) -> None:
         self.release()
 
+    @property
+    def token(self) -> str:
+        """What ``take_over`` needs to know: which lease this is."""
+        return self._path.name
+
+    def write(self, record: bytes) -> None:
+        """Say what is needed, or release it and raise.
+
+        The file is opened once, and locked before it has a byte: its one close is its end, see ``lease_watch.py``.
+        """
+        try:
+            self._lock.write(record)
+        except OSError as error:
+            error.filename = str(self._path)
+            self.release()
+            raise
+
+    def is_held(self) -> bool:
+        """Tell whether it counts; it does not in a child that this process forked."""
+        return self._lock.is_held()
+
     def release(self) -> None:
         """Need nothing any more; a second time does nothing."""
-        if self._lock.is_held():  # not in a child that this process forked
+        if self.is_held():
             with suppress(OSError):
                 self._path.unlink(missing_ok=True)
         self._lock.release()
@@ -43,13 +78,35 @@ class HeldLease:
 
 def take_lease(paths: StorePaths, layers: Iterable[DiffID], config_digest: Digest | None, purpose: str) -> HeldLease:
     """Need layers and a config from now on; whether they are there is to be looked at afterwards."""
-    record = LeaseRecord(
-        layer_ids=sorted(set(layers)), config_digest=config_digest, process=os.getpid(), purpose=purpose
-    )
-    path = paths.leases / secrets.token_hex(8)
     with locked(paths.leases_lock, shared=True):
-        path.write_bytes(record.SerializeToString())
-        return HeldLease(path, acquire(path))
+        return _hold(paths, LeaseRecord(layer_ids=layers, config_digest=config_digest), purpose)
+
+
+def lease_image(paths: StorePaths, image: DockerImage) -> HeldLease:
+    """Need an image from now on, as ``take_lease`` does; another process may take the lease over."""
+    with locked(paths.leases_lock, shared=True):
+        return _hold_image(paths, image)
+
+
+def take_over(paths: StorePaths, unsafe_token: str) -> tuple[DockerImage, HeldLease]:
+    """Need the image that somebody leased, who may let go of it then.
+
+    Returns:
+        The image as it was leased, whatever its name shows by now; its layers are there.
+
+    Raises:
+        InvalidInputError: ``unsafe_token`` is no token.
+        LeaseEndedError: Nobody holds that lease, or it is none of an image.
+        LeaseError: It cannot be read.
+    """
+    if not _TOKEN.fullmatch(unsafe_token):
+        raise InvalidInputError(f"{shown(unsafe_token)} is no token of a lease: those have 16 hexadecimal digits")
+    path = paths.leases / unsafe_token
+    with locked(paths.leases_lock, shared=True):
+        image = _image_of(path, _read(path)) if is_locked(path) else None
+        if image is None:
+            raise LeaseEndedError(unsafe_token, str(paths.root))
+        return image, _hold_image(paths, image)
 
 
 def find_needs(paths: StorePaths) -> Needs:
@@ -75,8 +132,36 @@ def find_leases(paths: StorePaths) -> tuple[LeaseUsage, ...]:
             with suppress(LeaseError):
                 if is_locked(path):
                     record = _read(path)
+                    if not record.HasField("process"):
+                        continue
                     found.append(LeaseUsage(record.process, record.purpose, tuple(map(DiffID, record.layer_ids))))
     return tuple(found)
+
+
+def _hold_image(paths: StorePaths, image: DockerImage) -> HeldLease:
+    record = LeaseRecord(layer_ids=image.layer_ids, config_digest=image.config_digest, image=image.name)
+    # Not for a put's own lease: a put needs more room than this.
+    return in_reserve(paths, partial(_hold, paths, record, f"lease of {image.name}"))
+
+
+def _hold(paths: StorePaths, record: LeaseRecord, purpose: str) -> HeldLease:
+    record.process, record.purpose = os.getpid(), purpose
+    path = paths.leases / secrets.token_hex(8)
+    lease = HeldLease(path, acquire(path))
+    lease.write(record.SerializeToString())
+    return lease
+
+
+def _image_of(path: Path, record: LeaseRecord) -> DockerImage | None:
+    """Return the image that a lease is of; None if it is of none, or was released meanwhile."""
+    if not record.HasField("image"):
+        return None
+    try:
+        name = ImageName.parse(record.image).stored
+    except InvalidNameError as error:
+        raise LeaseError(str(path)) from error
+    digest = Digest(record.config_digest) if record.config_digest else None
+    return DockerImage(name, tuple(map(DiffID, record.layer_ids)), digest)
 
 
 def _needs_of(record: LeaseRecord) -> Needs:

@@ -18,6 +18,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from pykka_imagestore.core.digest import DiffID
+from pykka_imagestore.core.uncopyable import Uncopyable
 from pykka_imagestore.errors import LocksUnsupportedError
 
 _FLOCK = struct.Struct("hhqqi")  # struct flock: l_type, l_whence, l_start, l_len, l_pid
@@ -26,8 +27,10 @@ _UNSUPPORTED = frozenset({errno.EINVAL, errno.ENOLCK, errno.ENOSYS, errno.EOPNOT
 _OPEN = os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW
 
 
-class FileLock:
+class FileLock(Uncopyable):
     """A lock that is held until ``release``, or until nobody has this object any more."""
+
+    instead = "take another lock there"
 
     def __init__(self, descriptor: int) -> None:
         self._descriptor: int | None = descriptor
@@ -44,6 +47,11 @@ class FileLock:
     def is_held(self) -> bool:
         """Tell whether this process holds it; a child that was forked since does not."""
         return self._descriptor is not None
+
+    def write(self, data: bytes) -> None:
+        """Write to the beginning of the file; not in a child that was forked since."""
+        while data and self._descriptor is not None:
+            data = data[os.write(self._descriptor, data) :]
 
     def release(self) -> None:
         """Let go of it; a second time does nothing."""

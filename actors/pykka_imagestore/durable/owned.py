@@ -7,6 +7,7 @@ whoever looks for what nobody owns holds that one exclusively.
 
 from __future__ import annotations
 
+import contextlib
 import re
 import secrets
 from dataclasses import dataclass, field
@@ -40,7 +41,12 @@ class OwnedFolder:
         """Make the folder and take its lock."""
         with locked(self.guard, shared=True):
             self.path.mkdir(mode=0o700)
-            self._lock = acquire(self.path / LOCK)
+            try:
+                self._lock = acquire(self.path / LOCK)
+            except OSError:
+                with contextlib.suppress(OSError):
+                    self.path.rmdir()
+                raise
 
     @property
     def opened(self) -> int | None:

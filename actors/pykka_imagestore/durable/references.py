@@ -17,6 +17,7 @@ import threading
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from google.protobuf.message import DecodeError
@@ -34,10 +35,12 @@ from pykka_imagestore.core.journal import (
     parse_header,
 )
 from pykka_imagestore.core.paths import StorePaths
+from pykka_imagestore.core.uncopyable import Uncopyable
 from pykka_imagestore.durable.checkpoint import from_message, read_checkpoint, to_message, write_checkpoint
 from pykka_imagestore.durable.disk import Disk, ForgetfulDisk, write_whole
 from pykka_imagestore.durable.layout import find_missing
 from pykka_imagestore.durable.locks import FileLock, acquire, locked
+from pykka_imagestore.durable.reserve import in_reserve
 from pykka_imagestore.durable.stock import note_use
 from pykka_imagestore.errors import CheckpointError, InvalidNameError, LocksUnsupportedError
 
@@ -153,12 +156,14 @@ class References:
             CheckpointError: As ``find``.
             OSError: They could not be written, and are not made; or not synced, and may be made or not.
         """
+        makes_room = any(isinstance(change, Remove) for change in changes)
+        run: Callable[[Callable[[], None]], None] = partial(in_reserve, self._paths) if makes_room else _call
         with locked(self._paths.references_lock), self._lock:
             self._follow()
             answers, frame = self._plan(changes)
             if frame.changes:
-                self._append(frame.SerializeToString())
-        self._sync()
+                run(partial(self._append, frame.SerializeToString()))
+        run(self._sync)
         return answers
 
     def compact(self, closing: bool) -> None:
@@ -341,7 +346,7 @@ class References:
                 self._checkpoint_bytes, self._journal, self._must_rewrite = size_bytes, journal, False
 
 
-class _Journal:
+class _Journal(Uncopyable):
     """The open file, closed when nobody has this object any more: one thread may sync it while another replaces it.
 
     Attributes:
@@ -350,6 +355,8 @@ class _Journal:
         synced: Bytes that are durable for certain, and then so is the file's name.
         torn_bytes: Bytes after ``end`` that are no whole frame.
     """
+
+    instead = "open it again"
 
     def __init__(self, path: Path, descriptor: int) -> None:
         self.path = path
@@ -400,6 +407,10 @@ class _Journal:
                 os.ftruncate(self.descriptor, self.end)
             error.filename = str(self.path)
             raise
+
+
+def _call(act: Callable[[], None]) -> None:
+    act()
 
 
 def _name_of_removal(path: Path, change: JournalFrame.Change) -> str:

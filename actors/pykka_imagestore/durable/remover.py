@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 
 from pykka_imagestore.core.digest import DiffID, Digest, is_sha256
 from pykka_imagestore.core.image import DockerImage
@@ -21,6 +22,7 @@ from pykka_imagestore.durable.leases import find_needs
 from pykka_imagestore.durable.locks import locked
 from pykka_imagestore.durable.owned import OwnedFolder
 from pykka_imagestore.durable.references import References, Remove
+from pykka_imagestore.durable.reserve import in_reserve
 from pykka_imagestore.durable.stock import StockTaker
 from pykka_imagestore.errors import NotFoundError
 
@@ -105,10 +107,10 @@ class Remover:
             return None
         waiting = OwnedFolder.below(self._paths.gc, self._paths.guard(self._paths.gc))
         try:
-            waiting.make()
+            in_reserve(self._paths, waiting.make)
             for source in there:
                 with suppress(FileNotFoundError):
-                    self._disk.rename(source, waiting.path / source.name)
+                    in_reserve(self._paths, partial(self._disk.rename, source, waiting.path / source.name))
         except OSError:
             waiting.release()
             raise

@@ -1,0 +1,101 @@
+"""Tells when leases end, whoever held them and however they end, without looking again and again.
+
+A lease that is released loses its name; that of a process that ended otherwise is closed, once, since it is open from
+its first byte. Both the kernel tells.
+
+Source: Linux, inotify(7).
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import select
+import struct
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
+
+from pykka_imagestore.durable.locks import is_locked
+
+_IN_CLOSE_WRITE, _IN_DELETE = 0x8, 0x200
+_EVENT = struct.Struct("iIII")  # struct inotify_event: wd, mask, cookie, len; the name follows
+_MOST_LOOKS = 100
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+class LeaseWatch:
+    """Calls a function, in a thread of its own, whenever leases have ended, until ``close``.
+
+    Args:
+        folder: ``leases/``.
+        on_end: Must neither block nor raise.
+
+    Raises:
+        OSError: The user has no inotify instance left, or the process no descriptor.
+    """
+
+    def __init__(self, folder: Path, on_end: Callable[[], object]) -> None:
+        self._folder = folder
+        self._on_end = on_end
+        self._closing = os.eventfd(0)
+        try:
+            self._inotify = _watch(folder, _IN_CLOSE_WRITE | _IN_DELETE)
+        except OSError:
+            os.close(self._closing)
+            raise
+        self._thread = threading.Thread(target=self._serve, name="lease-watch", daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        """Stop; nothing is called any more when this returns. To be called once, by whoever made it."""
+        os.eventfd_write(self._closing, 1)
+        self._thread.join()
+        os.close(self._inotify)
+        os.close(self._closing)
+
+    def _serve(self) -> None:
+        waiting = select.poll()
+        for descriptor in (self._inotify, self._closing):
+            waiting.register(descriptor, select.POLLIN)
+        while self._closing not in dict(waiting.poll()):
+            for mask, name in _events(os.read(self._inotify, 1 << 16)):
+                if mask & _IN_CLOSE_WRITE:
+                    self._wait_for_lock(name)
+            self._on_end()
+
+    def _wait_for_lock(self, name: str) -> None:
+        # A closed file is told of just before its locks are let go of, in the same call of the kernel.
+        with suppress(OSError):
+            for _ in range(_MOST_LOOKS):
+                if not is_locked(self._folder / name):
+                    break
+                time.sleep(0.001)
+
+
+def _watch(folder: Path, mask: int) -> int:
+    descriptor = _checked(_libc.inotify_init1(os.O_CLOEXEC), folder)
+    try:
+        _checked(_libc.inotify_add_watch(descriptor, os.fsencode(folder), mask), folder)
+    except OSError:
+        os.close(descriptor)
+        raise
+    return descriptor
+
+
+def _checked(result: int, folder: Path) -> int:
+    if result < 0:
+        error = ctypes.get_errno()
+        raise OSError(error, os.strerror(error), str(folder))
+    return result
+
+
+def _events(data: bytes) -> Iterator[tuple[int, str]]:
+    """Yield the mask and the name of each event."""
+    at = 0
+    while at < len(data):
+        _, mask, _, length = _EVENT.unpack_from(data, at)
+        at += _EVENT.size + length
+        yield mask, os.fsdecode(data[at - length : at].rstrip(b"\0"))

@@ -1,0 +1,73 @@
+"""Room that a store keeps for itself: what makes room on a full disk must not fail for want of some.
+
+``reserve/<number>`` are files of PIECE_BYTES each, allocated and never read: they keep blocks and inodes. Who removes,
+prunes or leases, and finds the disk full, deletes one, and tries again. They are made again when a store is opened, and
+when something was deleted. Nothing is synced: a power cut may leave some of them, which is as if others had been used.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import TypeVar
+
+from pykka_imagestore.core.paths import StorePaths
+
+T = TypeVar("T")
+
+PIECES = 16
+PIECE_BYTES = 64 << 10
+_FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
+_BLOCK_BYTES = 512  # of st_blocks, whatever the file system's are
+
+
+def in_reserve(paths: StorePaths, act: Callable[[], T]) -> T:
+    """Return ``act()``; where the disk is full, give up the reserve for it, piece by piece.
+
+    Args:
+        act: Leaves nothing behind when it raises an OSError: it is called again.
+
+    Raises:
+        OSError: What ``act`` raises, for another reason or when there is no reserve left.
+    """
+    while True:
+        try:
+            return act()
+        except OSError as error:
+            if error.errno not in _FULL or not _give_up_piece(paths):
+                raise
+
+
+def make_reserve(paths: StorePaths) -> None:
+    """Make what is missing of the reserve, as far as there is room."""
+    with suppress(OSError):  # the disk is full, or may only be read
+        paths.reserve.mkdir(mode=0o700, exist_ok=True)
+        for number in range(PIECES):
+            _make_piece(paths.reserve / str(number))
+
+
+def _give_up_piece(paths: StorePaths) -> bool:
+    """Delete a piece; tell whether there was one."""
+    for number in range(PIECES):
+        with suppress(OSError):
+            (paths.reserve / str(number)).unlink()
+            return True
+    return False
+
+
+def _make_piece(path: Path) -> None:
+    with suppress(FileNotFoundError):
+        # A piece that was copied, or whose maker died, may have its size and no blocks.
+        if path.lstat().st_blocks * _BLOCK_BYTES >= PIECE_BYTES:
+            return
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    try:
+        os.posix_fallocate(descriptor, 0, PIECE_BYTES)
+    except OSError:
+        path.unlink(missing_ok=True)
+        raise
+    finally:
+        os.close(descriptor)
