@@ -27,6 +27,7 @@ ARGUMENTS = {
     errors.LeaseError: ("store/leases/1",),
     errors.LocksUnsupportedError: ("store/locks/references",),
     errors.StoreClosedError: (),
+    errors.NotRemovedError: ("store/gc/1/f", "something is mounted there", 3),
     errors.OverBudgetError: ("store", 2000, 1000),
     errors.NoSpaceError: ("store/staging/1", 2000, 1000),
     StoreError: ("something",),

@@ -19,6 +19,7 @@ StoreError
         LeaseError              who needs what cannot be read: restart whoever has the lease
         StoreClosedError
         LocksUnsupportedError   its file system has no locks: move the store
+        NotRemovedError         something is in the way: see to that, and remove it again
         OverBudgetError         an image is larger than the store may be: raise its budget
         NoSpaceError            the disk is full: free some of it. An OSError, too
 """
@@ -285,6 +286,28 @@ class LocksUnsupportedError(StateError):
             f"{self.path} cannot be locked: its file system has no locks that hold between processes. Nothing was "
             "changed; move the store to a local disk"
         )
+
+
+class NotRemovedError(StateError):
+    """Some of what was to be removed is still there; all else of it is gone.
+
+    Attributes:
+        path: What is left, the first of it; a folder with what is in it.
+        reason: What is in the way.
+        count: How many such things there are.
+    """
+
+    def __init__(self, path: str, reason: str, count: int = 1) -> None:
+        super().__init__(path, reason, count)
+        self.path, self.reason, self.count = path, reason, count
+
+    def below(self, folder: str) -> NotRemovedError:
+        """Return the same of a path in ``folder``."""
+        return NotRemovedError(os.path.join(folder, self.path), self.reason, self.count)  # noqa: PTH118
+
+    def __str__(self) -> str:
+        more = f", and {self.count - 1} more" if self.count > 1 else ""
+        return f"{self.path} could not be removed: {self.reason}{more}. All else there was removed"
 
 
 class OverBudgetError(StateError):
