@@ -25,6 +25,7 @@ ARGUMENTS = {
     errors.CheckpointError: ("storedImages", "it is no message"),
     errors.RecordError: ("layers/sha256-1/layer.pb", "it is no LayerRecord"),
     errors.LeaseError: ("store/leases/1",),
+    errors.ForeignStoreError: ("store", "store/layers", 0, 1000),
     errors.LocksUnsupportedError: ("store/locks/references",),
     errors.StoreClosedError: (),
     errors.NotRemovedError: ("store/gc/1/f", "something is mounted there", 3),

@@ -18,6 +18,7 @@ StoreError
         RecordError             ... of one layer: repair the store, and put its image again
         LeaseError              who needs what cannot be read: restart whoever has the lease
         StoreClosedError
+        ForeignStoreError       it is another user's: work as that one, or with a store of your own
         LocksUnsupportedError   its file system has no locks: move the store
         NotRemovedError         something is in the way: see to that, and remove it again
         OverBudgetError         an image is larger than the store may be: raise its budget
@@ -268,6 +269,31 @@ class StoreClosedError(StateError):
 
     def __str__(self) -> str:
         return "the store is closed"
+
+
+class ForeignStoreError(StateError):
+    """A store, or a part of it, belongs to another user, and may not be used by this one.
+
+    Attributes:
+        path: The store.
+        file: What may not be used.
+        owner: Number of the user whose that is.
+        user: Number of this process' user.
+        whole: Whether all of the store is that user's, and not only what is in it.
+    """
+
+    def __init__(self, path: str, file: str, owner: int, user: int, whole: bool = True) -> None:
+        super().__init__(path, file, owner, user, whole)
+        self.path, self.file, self.owner, self.user, self.whole = path, file, owner, user, whole
+
+    def __str__(self) -> str:
+        found, remedy = "has files of", "have them given to the owner of the store"
+        if self.whole:
+            found, remedy = "belongs to", f"work as user {self.owner}, or with a store of your own"
+        return (
+            f"the store at {self.path} {found} user {self.owner}, and this is user {self.user}, who may not use "
+            f"{self.file}. Nothing was changed; {remedy}"
+        )
 
 
 class LocksUnsupportedError(StateError):
