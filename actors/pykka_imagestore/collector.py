@@ -254,7 +254,9 @@ class CollectorActor(Actor):
         deletion = self._deletions.add(self.spawn(self._delete(path)))
         if self._closed:
             deletion.discard()
-        deletion.on_failed(lambda error: logger.warning("%s could not be deleted: %s", path, error))
+        deletion.on_failed(
+            lambda error: logger.warning("%s is left, and the next store here tries again: %s", path, error)
+        )
         return deletion
 
     async def _delete(self, path: Path) -> None:

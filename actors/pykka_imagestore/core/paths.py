@@ -93,6 +93,11 @@ class StorePaths:
         return self.root / "locks"
 
     @property
+    def folders(self) -> tuple[Path, ...]:
+        """All folders of the store."""
+        return (self.layers, self.configs, self.staging, self.gc, self.leases, self.locks)
+
+    @property
     def references_lock(self) -> Path:
         """Held by whoever writes the checkpoint or the journal."""
         return self.locks / "references"

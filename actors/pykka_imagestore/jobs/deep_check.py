@@ -34,7 +34,7 @@ from pykka_imagestore.core.tar import (
     read_entries,
 )
 from pykka_imagestore.errors import shown
-from pykka_imagestore.jobs.attributes import SET_ID, join
+from pykka_imagestore.jobs.attributes import SET_ID, join, sees_trusted_xattrs
 from pykka_imagestore.jobs.extractor import IMPLICIT_MODE
 from pykka_imagestore.jobs.findings import Findings
 from pykka_imagestore.jobs.holes import has_only_holes
@@ -231,7 +231,7 @@ class DeepCheck:
             try:
                 same = os.getxattr(place, key, follow_symlinks=not path) == value
             except OSError as error:
-                if error.errno != errno.ENODATA or (key.startswith(b"trusted.") and os.geteuid() != 0):
+                if error.errno != errno.ENODATA or (key.startswith(b"trusted.") and not sees_trusted_xattrs()):
                     continue  # not ours to read
                 same = False
             if not same:
@@ -355,12 +355,11 @@ class DeepCheck:
         form = WhiteoutFormat(self._record.whiteouts)
         if form == WhiteoutFormat.FILES:
             return os.access(OPAQUE_WHITEOUT, os.F_OK, dir_fd=folder, follow_symlinks=False)
-        if form == WhiteoutFormat.OVERLAY_TRUSTED and os.geteuid() != 0:
-            return True  # perhaps not: who is not root cannot see it
         try:
             return form in OPAQUE_XATTRS and os.getxattr(folder, OPAQUE_XATTRS[form]) == b"y"
         except OSError as error:
-            return error.errno != errno.ENODATA
+            # Who may not see the attribute is told that there is none.
+            return error.errno != errno.ENODATA or (form == WhiteoutFormat.OVERLAY_TRUSTED and not sees_trusted_xattrs())
 
     # -- what no entry made
 

@@ -99,8 +99,8 @@ def wait_for_helpers(root: str) -> None:
     """Return when nobody is at work in a layer's root folder any more who helped a leader that was killed."""
     try:
         folder = os.open(root, FOLDER_FLAGS)
-    except FileNotFoundError:
-        return
+    except (FileNotFoundError, PermissionError):
+        return  # the root gets its mode and its owner when all helpers have done their work
     try:
         fcntl.flock(folder, fcntl.LOCK_EX)
     finally:

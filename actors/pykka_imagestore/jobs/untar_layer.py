@@ -15,7 +15,15 @@ from pykka_imagestore.core.layer_record import pack_layer_record
 from pykka_imagestore.core.limits import DEFAULT_LIMITS, Limits
 from pykka_imagestore.core.paths import RECORD, REPLACED, ROOTFS, TAR_SPLIT
 from pykka_imagestore.core.tar import EscapeError, OverLimitError, TarError, read_entries
-from pykka_imagestore.errors import DigestMismatchError, EscapingEntryError, LayerError, LimitError, NoSpaceError
+from pykka_imagestore.errors import (
+    DigestMismatchError,
+    EscapingEntryError,
+    InvalidInputError,
+    LayerError,
+    LimitError,
+    NoSpaceError,
+    NotRemovedError,
+)
 from pykka_imagestore.jobs.attributes import Outcome
 from pykka_imagestore.jobs.behind import Behind
 from pykka_imagestore.jobs.extractor import Extractor
@@ -106,7 +114,8 @@ def untar_layer(request: UntarLayer) -> LayerCounts:
                 helpers_at=request.helpers_at,
             )
         except BaseException as error:
-            remove_tree(request.target)
+            with suppress(NotRemovedError):  # whoever removes the staging folder around will tell
+                remove_tree(request.target)
             if isinstance(error, OSError) and error.filename is None:
                 error.filename = request.target  # a full disk does not say which
             raise
@@ -207,7 +216,7 @@ def _opened(layer: Extent, rootfs: str) -> Iterator[tuple[int, int]]:
     try:
         root = os.open(rootfs, FOLDER_FLAGS)
         try:
-            _disown(root)
+            _disown(root, rootfs)
             yield file, root
         finally:
             os.close(root)
@@ -229,9 +238,15 @@ def _space_for(layer: Extent, rootfs: str) -> Iterator[None]:
         raise NoSpaceError(rootfs, needed, free, free_inodes(rootfs)) from error
 
 
-def _disown(root: int) -> None:
+def _disown(root: int, path: str) -> None:
     """Give the root its plain mode and owner: a set-group-ID bit or an ACL from above would reach every file in it."""
-    os.fchown(root, os.geteuid(), os.getegid())
+    try:
+        os.fchown(root, os.geteuid(), os.getegid())
+    except PermissionError:
+        owner = os.fstat(root).st_uid
+        raise InvalidInputError(
+            f"{path} belongs to user {owner}, and this process may not take it over; unpack into a directory of its own"
+        ) from None
     for acl in ("system.posix_acl_default", "system.posix_acl_access"):
         with suppress(OSError):  # there is none, or this file system has no such thing
             os.removexattr(root, acl)
