@@ -13,6 +13,7 @@ from pykka_imagestore.core.archive import ArchivedImage, ArchiveIndex, Extent, R
 from pykka_imagestore.jobs.check_layer import CheckCounts
 from pykka_imagestore.jobs.findings import LayerCheck
 from pykka_imagestore.jobs.helpers import HelperLostError
+from pykka_imagestore.jobs.pieces import MalformedMessageError
 from pykka_imagestore.jobs.untar_layer import LayerCounts
 from pykka_imagestore.runtime.answers import PlainAnswers
 
@@ -29,6 +30,7 @@ ANSWERS = PlainAnswers(
         *_errors_of(errors),
         *_errors_of(builtins),
         HelperLostError,
+        MalformedMessageError,
     ],
     _MOST_BYTES,
 )

@@ -359,7 +359,8 @@ class DeepCheck:
             return form in OPAQUE_XATTRS and os.getxattr(folder, OPAQUE_XATTRS[form]) == b"y"
         except OSError as error:
             # Who may not see the attribute is told that there is none.
-            return error.errno != errno.ENODATA or (form == WhiteoutFormat.OVERLAY_TRUSTED and not sees_trusted_xattrs())
+            is_hidden = form == WhiteoutFormat.OVERLAY_TRUSTED and not sees_trusted_xattrs()
+            return error.errno != errno.ENODATA or is_hidden
 
     # -- what no entry made
 

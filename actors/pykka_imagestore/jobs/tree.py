@@ -42,7 +42,7 @@ def remove_tree(path: str) -> None:
     try:
         remove_entry(os.fsencode(name), parent)
     except NotRemovedError as error:
-        raise error.below(above) from error
+        raise error.below(above or ".") from error
     finally:
         os.close(parent)
 
