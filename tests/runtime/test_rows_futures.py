@@ -468,7 +468,7 @@ def test_row_after_passes_an_early_outcome_and_cancels_its_timer():
 
 def test_row_after_passes_a_discard_on_and_runs_its_function_all_the_same():
     promise: Promise[str] = Promise()
-    result = promise.future.after(0.001, lambda _: "expired")
+    result = promise.future.after(0.3, lambda _: "expired")
 
     result.discard()
 

@@ -15,7 +15,7 @@ IDLE_SECONDS = 10.0
 
 
 class Crew:
-    """Calls functions in threads, in the order in which they came. Thread-safe; there is nothing to close.
+    """Calls functions in threads, in the order in which they came. Thread-safe; it need not be closed.
 
     The threads do not keep the interpreter from ending.
 
@@ -26,12 +26,12 @@ class Crew:
 
     def __init__(self, most: int, name: str) -> None:
         self.origin = Origin()
+        self.name = name
         self._most = most
-        self._name = name
         # Reentrant, because an abandoned future may complete, and so bring a call, during any allocation.
         self._lock = threading.RLock()
-        self._calls: queue.SimpleQueue[Callable[[], object]] = queue.SimpleQueue()
-        self._threads = 0
+        self._calls: queue.SimpleQueue[Callable[[], object] | None] = queue.SimpleQueue()
+        self._threads: set[threading.Thread] = set()
         self._open = 0  # calls that wait or run
 
     def call(self, function: Callable[[], object]) -> None:
@@ -41,20 +41,45 @@ class Crew:
             ForkedError: This is a forked child, and the threads are in the parent.
             RuntimeError: No thread could be started.
         """
-        self.origin.require(f"what calls functions in the thread {self._name!r}")
+        self.origin.require(f"the thread {self.name!r}")
         with self._lock:
-            if self._threads < min(self._most, self._open + 1):
-                threading.Thread(target=self._serve, name=self._name, daemon=True).start()
-                self._threads += 1
             self._open += 1
             self._calls.put(function)
+            if len(self._threads) < min(self._most, self._open):
+                self._start_thread()
+
+    def leave(self, *, wait: bool) -> None:
+        """Let the threads go when all calls have returned, without idling; a later call brings one back.
+
+        Args:
+            wait: Whether to return when they are gone; at once in one of them.
+        """
+        with self._lock:
+            threads = list(self._threads)
+            for _ in threads:
+                self._calls.put(None)
+        if wait and threading.current_thread() not in threads:
+            for thread in threads:
+                thread.join()
+
+    def _start_thread(self) -> None:
+        thread = threading.Thread(target=self._serve, name=self.name, daemon=True)
+        self._threads.add(thread)
+        if len(self._threads) > self._most:  # the collector has come in between, and a call of its own
+            self._threads.discard(thread)
+            return
+        try:
+            thread.start()
+        except RuntimeError:
+            self._threads.discard(thread)
+            raise
 
     def _serve(self) -> None:
         while (function := self._next()) is not None:
             try:
                 function()
             except BaseException:
-                logger.exception("A function that was called in the thread %r failed", self._name)
+                logger.exception("A function that was called in the thread %r failed", self.name)
             del function  # or what it holds would live until the next one comes
             with self._lock:
                 self._open -= 1
@@ -62,9 +87,12 @@ class Crew:
     def _next(self) -> Callable[[], object] | None:
         while True:
             try:
-                return self._calls.get(timeout=IDLE_SECONDS)
+                function = self._calls.get(timeout=IDLE_SECONDS)
             except queue.Empty:
-                with self._lock:
-                    if self._calls.empty():  # else something has come just now
-                        self._threads -= 1
-                        return None
+                function = None
+            if function is not None:
+                return function
+            with self._lock:
+                if self._calls.empty():  # else something has come just now
+                    self._threads.discard(threading.current_thread())
+                    return None

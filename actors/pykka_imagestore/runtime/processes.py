@@ -28,6 +28,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, cast
 
+from pykka_imagestore.runtime.callbacks import serving
 from pykka_imagestore.runtime.errors import (
     ForkedError,
     PoolClosedError,
@@ -171,8 +172,9 @@ class ProcessEngine:
     def _serve(self) -> None:
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # workers inherit this until they ignore it
         self._watch(self._wake_up, self._hear_commands)
-        while not self._closed:
-            self._serve_once()
+        with serving(self._serve_once, partial(self._command, _do_nothing)):
+            while not self._closed:
+                self._serve_once(None)
         self._shut_down()  # another thread may have closed what had no thread yet
         with self._lock:
             os.close(self._wake_up)
@@ -180,8 +182,9 @@ class ProcessEngine:
         self._run_commands()
         self._ended.set()
 
-    def _serve_once(self) -> None:
-        for descriptor, _ in self._poll.poll(self._milliseconds()):
+    def _serve_once(self, seconds: float | None) -> None:
+        """Wait until something comes, so many seconds at most, and see to it; a callback that waits calls this too."""
+        for descriptor, _ in self._poll.poll(self._milliseconds(seconds)):
             handler = self._handlers.get(descriptor)
             if handler is not None:  # it has not been ended by what came before
                 handler()
@@ -197,14 +200,15 @@ class ProcessEngine:
             with contextlib.suppress(IndexError):  # another thread took it, when this one has ended
                 self._commands.popleft()()
 
-    def _milliseconds(self) -> float | None:
+    def _milliseconds(self, seconds: float | None) -> float | None:
         """Return how long to wait, after the time limits that have passed were seen to."""
         now = time.monotonic()
         for worker in [worker for worker in self._workers if worker.deadline <= now]:
             worker.is_late = True
             self._kill(worker)
-        deadline = min((worker.deadline for worker in self._workers), default=math.inf)
-        return None if deadline == math.inf else math.ceil((deadline - now) * 1000)
+        wait = min((worker.deadline - now for worker in self._workers), default=math.inf)
+        wait = wait if seconds is None else min(wait, seconds)
+        return None if wait == math.inf else math.ceil(wait * 1000)
 
     def _watch(self, descriptor: int, handler: Callable[[], object]) -> None:
         self._handlers[descriptor] = handler
@@ -497,6 +501,10 @@ class _Worker:
         """Note that it ended without reading all: its task, unless there were messages after that."""
         self.outgoing.clear()
         self.has_taken = self.has_taken and self._told > 0
+
+
+def _do_nothing() -> None:
+    pass
 
 
 def _dump_task(task: Task) -> bytes:
