@@ -303,9 +303,12 @@ class Inbox:
         self._queue.put(task)
 
     def put_back(self, envelopes: list[Any]) -> None:
-        """Have these be the next."""
+        """Have these, which were taken and not served, be the next; if the actor is terminated, only what stops it."""
         with self._lock:
-            self._put_back.extendleft(reversed(envelopes))
+            refused = [each for each in envelopes if self.closed and not isinstance(each.message, _ActorStop)]
+            self._put_back.extendleft(each for each in reversed(envelopes) if each not in refused)
+        for each in refused:
+            self.put(each)
 
     def get(self) -> Any:
         """Take the next message, waiting for one."""
