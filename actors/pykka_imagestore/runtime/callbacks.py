@@ -17,7 +17,10 @@ import os
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any
+from typing import Any, TypeVar
+
+A = TypeVar("A")
+R = TypeVar("R")
 
 logger = logging.getLogger(__name__)
 
@@ -104,6 +107,16 @@ def serving(pump: Callable[[float | None], object], wake: Callable[[], object]) 
         yield
     finally:
         runner.pump = before
+
+
+def undisturbed(function: Callable[[A], R], argument: A) -> R:
+    """Call a function that nothing which this thread serves may come in the middle of, although it may wait."""
+    runner = here.runner
+    pump, runner.pump = runner.pump, None
+    try:
+        return function(argument)
+    finally:
+        runner.pump = pump
 
 
 def interrupts(error: BaseException) -> bool:

@@ -7,6 +7,7 @@ import threading
 from collections.abc import Callable
 from typing import Any, TypeVar
 
+from pykka_imagestore.runtime.callbacks import serving, undisturbed
 from pykka_imagestore.runtime.errors import ForkedError, PoolClosedError
 from pykka_imagestore.runtime.forks import Origin
 from pykka_imagestore.runtime.future import Future, Promise, failed
@@ -25,7 +26,7 @@ class Lane:
     def __init__(self, name: str) -> None:
         self._origin = Origin()
         self._lock = threading.RLock()
-        self._closed = self._has_begun = False
+        self._closed = self._has_begun = self._has_ended = False
         self._started = threading.Event()
         self._queue: queue.SimpleQueue[_Call | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._serve, name=name, daemon=True)
@@ -75,9 +76,20 @@ class Lane:
         self._started.set()
 
     def _serve(self) -> None:
-        while (call := self._queue.get()) is not None:
+        # A callback of what a function returned runs here, and may wait for what is asked for next.
+        with serving(self._run_next, lambda: self._queue.put(_NOTHING)):
+            while not self._has_ended:
+                self._run_next(None)
+
+    def _run_next(self, seconds: float | None) -> None:
+        try:
+            call = self._queue.get(timeout=None if seconds is None else min(seconds, threading.TIMEOUT_MAX))
+        except queue.Empty:
+            return
+        if call is None:
+            self._has_ended = True
+        else:
             call.run()
-            del call  # or its result would live until the next one comes
 
 
 class _Call:
@@ -90,4 +102,7 @@ class _Call:
         if self.promise.future.has_discard():
             self.promise.discard()
         else:
-            self.promise.compute(self._function, self._argument)
+            self.promise.compute(undisturbed, self._function, self._argument)
+
+
+_NOTHING = _Call(id, None)
