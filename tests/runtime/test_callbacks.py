@@ -7,7 +7,7 @@ import time
 import pykka
 import pytest
 
-from pykka_imagestore.runtime import Actor, Promise, ready, undiscardable
+from pykka_imagestore.runtime import Actor, Lane, Promise, after, ready, undiscardable
 from pykka_imagestore.runtime.callbacks import serving
 
 DEPTHS = (15, 16, 17, 31, 32, 33, 64)
@@ -198,3 +198,52 @@ def test_future_that_times_out_often_keeps_nothing_of_those_who_waited():
             promise.future.get(timeout=0.0001)
 
     assert len(promise.future._wakers) == 0
+
+
+def test_callback_in_the_timers_thread_may_wait_for_a_timer():
+    assert after(0.01).then(lambda _: after(0.01).then(lambda _: "fired").get(timeout=10)).get(timeout=10) == "fired"
+
+
+def test_callback_in_a_lanes_thread_may_wait_for_the_lane():
+    lane, begin = Lane("lane"), threading.Event()
+    first = lane.run(begin.wait, 10)
+    end = first.then(lambda _: lane.run(len, "abc").then(lambda length: length + 1).get(timeout=10))
+
+    begin.set()
+
+    assert end.get(timeout=10) == 4
+    lane.close()
+
+
+def test_lane_that_is_closed_while_a_callback_in_it_waits_ends_when_that_has():
+    lane, begin, other = Lane("lane"), threading.Event(), Promise()
+    seen = []
+    first = lane.run(begin.wait, 10)
+    first.on_any(lambda _: seen.append(other.future.get(timeout=10)))
+    last = lane.run(seen.append, "last")
+    lane.close(wait=False)
+    begin.set()
+    last.get(timeout=10)  # served while the callback waits
+
+    other.set("callback")
+    lane.close()
+
+    assert seen == ["last", "callback"]
+
+
+def test_function_in_a_lane_that_waits_is_not_interrupted_by_the_next_one():
+    lane, seen, other = Lane("lane"), [], Promise()
+
+    def wait(_):
+        seen.append(other.future.get(timeout=10))
+
+    first, second = lane.run(wait, None), lane.run(seen.append, "second")
+    with pytest.raises(pykka.Timeout):
+        second.get(timeout=0.05)
+
+    other.set("first")
+
+    first.get(timeout=10)
+    second.get(timeout=10)
+    assert seen == ["first", "second"]
+    lane.close()

@@ -68,6 +68,27 @@ def test_5000_futures_in_futures_do_not_overflow_the_stack():
     assert count_down(5000).get(timeout=0) == "done"
 
 
+# -- Pykka
+
+
+def test_all_that_pykkas_futures_can_is_done_here_another_way():
+    public = {
+        name for kind in (pykka.Future, pykka.ThreadingFuture) for name in vars(kind) if callable(vars(kind)[name])
+    }
+
+    assert {name for name in public if not name.startswith("_")} <= vars(Future).keys()
+    assert {"__init__", "__repr__", "__await__"} <= vars(Future).keys()
+
+
+def test_a_get_hook_is_refused_with_what_to_use_instead():
+    with pytest.raises(NotImplementedError, match="use then"):
+        Future().set_get_hook(lambda timeout: timeout)
+
+
+def test_get_all_of_pykka_takes_our_futures():
+    assert pykka.get_all([ready(1), ready(2)], timeout=10) == [1, 2]
+
+
 # -- threads
 
 

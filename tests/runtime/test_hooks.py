@@ -87,8 +87,10 @@ def test_stop_while_an_async_on_start_runs_serves_what_came_before():
 
 def test_terminate_ends_an_async_on_start_and_refuses_what_waits():
     start = Promise()
-    seen = dispatch(ref := Slow.start(start.future), Slow.seen_list)
-    note = dispatch(ref, Slow.note, "never")
+    ref = Slow.start(start.future)
+    seen, note = dispatch(ref, Slow.seen_list), dispatch(ref, Slow.note, "never")
+    while not ref.actor_inbox.empty():
+        time.sleep(0.001)  # until the actor has put them aside
 
     assert terminate(ref).get(timeout=SECONDS) is True
 

@@ -163,6 +163,37 @@ def test_result_that_is_dropped_with_nobody_observing_it_is_withdrawn(stop):
         assert kept(stop) == 0
 
 
+def test_future_bound_to_it_is_withdrawn_when_it_is_dropped(stop):
+    class Giving(Actor):
+        def give(self):
+            return stop.future
+
+        async def give_later(self):
+            return stop.future
+
+    ref = Giving.start()
+    for method in (Giving.give, Giving.give_later):
+        answers = [dispatch(ref, method) for _ in range(10)]
+        dispatch(ref, lambda _: None).get(timeout=SECONDS)
+        assert kept(stop) == 10
+        del answers
+        assert kept(stop) == 0
+    ready(1).then(lambda _: stop.future)
+    assert kept(stop) == 0
+
+
+def test_future_bound_to_it_tells_those_who_observed_it_before_and_after(stop):
+    told, begin = [], Promise()
+    begin.future.then(lambda _: stop.future).on_any(lambda _: told.append("before"))
+    begin.set(None)
+    ready(1).then(lambda _: stop.future).on_any(lambda _: told.append("after"))
+    gc.collect()
+
+    stop.set(1)
+
+    assert told == ["before", "after"]
+
+
 def test_result_that_is_dropped_but_observed_tells_all_the_same(stop):
     told = []
     undiscardable(stop.future).on_any(lambda _: told.append("undiscardable"))

@@ -51,6 +51,7 @@ class Actor(pykka.ThreadingActor):
 
     def __init__(self) -> None:
         super().__init__()
+        self.actor_inbox.owner = f"the actor {type(self).__name__}"
         self._actor_ref = _Ref(self)
         self._tasks: set[_Task] = set()
         self._links: set[str] = set()
@@ -265,9 +266,13 @@ class Inbox:
     Pykka checks that an actor lives, then puts the message; one that slips in after the final drain would never be
     answered. Reentrant, because an abandoned future may complete, and so send a message, during any allocation; for the
     same reason nothing that may take another lock is called under this one.
+
+    Attributes:
+        owner: What errors call the actor.
     """
 
     def __init__(self) -> None:
+        self.owner = "this actor"
         self.closed = False
         self._ended = False
         self._origin = forks.here
@@ -286,26 +291,29 @@ class Inbox:
         Raises:
             ForkedError: It is in another process, and nobody waits for an answer, which would be the error.
         """
-        error: Exception = ForkedError("this actor")
-        if self._origin is forks.here:
-            with self._lock:
-                if not self.closed:
-                    self._queue.put(envelope)
-                    return
-            error = pykka.ActorDeadError("the actor has ended")
+        if self._origin is not forks.here:
+            if envelope.reply_to is None:
+                raise ForkedError(self.owner)
+            envelope.reply_to.set_exception(_exc_info(ForkedError(self.owner)))
+            return
+        with self._lock:
+            if not self.closed:
+                self._queue.put(envelope)
+                return
         if envelope.reply_to is not None:
-            envelope.reply_to.set_exception(_exc_info(error))
-        elif self._origin is not forks.here:
-            raise error
+            envelope.reply_to.set_exception(_exc_info(pykka.ActorDeadError("the actor has ended")))
 
     def put_step(self, task: _Task) -> None:
         """Add the next step of an async method; the actor serves it, or closes the task, whatever it is about."""
         self._queue.put(task)
 
     def put_back(self, envelopes: list[Any]) -> None:
-        """Have these be the next."""
+        """Have these, which were taken and not served, be the next; if the actor is terminated, only what stops it."""
         with self._lock:
-            self._put_back.extendleft(reversed(envelopes))
+            refused = [each for each in envelopes if self.closed and not isinstance(each.message, _ActorStop)]
+            self._put_back.extendleft(each for each in reversed(envelopes) if each not in refused)
+        for each in refused:
+            self.put(each)
 
     def get(self) -> Any:
         """Take the next message, waiting for one."""
@@ -350,7 +358,7 @@ class Inbox:
         Raises:
             ForkedError: It is in another process.
         """
-        self._origin.require("this actor")
+        self._origin.require(self.owner)
         with self._lock:
             if not self._ended:
                 self._watchers.append(callback)

@@ -12,12 +12,20 @@ caused it, and raised it would end a thread that serves many.
 from __future__ import annotations
 
 import contextlib
+import functools
 import logging
 import os
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any
+from typing import Any, TypeVar
+
+import pykka
+
+A = TypeVar("A")
+R = TypeVar("R")
+Wait = Callable[[Callable[[float | None], object], Callable[[], object], float | None], object]
 
 logger = logging.getLogger(__name__)
 
@@ -78,14 +86,37 @@ def run_callbacks(callbacks: Iterable[Callable[..., object]], args: tuple[Any, .
         raise interrupt
 
 
-def run_put_off(runner: Runner) -> None:
-    """Run the first of what this thread has put off."""
-    callback, args = runner.put_off.popleft()
-    runner.depth = 1  # not 0: the rest is for whoever called, who may have what it waits for by then
+def wait_until(is_final: Callable[[], bool], wait_once: Wait, timeout: float | None) -> None:
+    """Return once ``is_final()``; run what this thread has put off first, and serve whom it serves meanwhile.
+
+    Args:
+        wait_once: Calls its first argument, which waits for as many seconds as the third says, with the second as what
+            ends that wait once it is final.
+
+    Raises:
+        pykka.Timeout: It took longer.
+    """
+    deadline = None if timeout is None else time.monotonic() + timeout
+    runner = here.runner
+    depth = runner.depth
     try:
-        run_callbacks((callback,), args, DEEPEST_NESTING)
+        while not is_final():
+            seconds = None if deadline is None else deadline - time.monotonic()
+            if seconds is not None and seconds <= 0:
+                msg = f"{timeout} seconds"
+                raise pykka.Timeout(msg)
+            # What is called while this thread waits is not nested in what waits: none of it may be put off again.
+            runner.depth = 0
+            if runner.put_off:
+                _run_put_off(runner)
+            elif runner.pump is not None:
+                wait_once(*runner.pump, seconds)
+            else:
+                waiter = threading.Lock()
+                waiter.acquire()
+                wait_once(functools.partial(_acquire, waiter), waiter.release, seconds)
     finally:
-        runner.depth = 0
+        runner.depth = depth
 
 
 @contextlib.contextmanager
@@ -106,6 +137,16 @@ def serving(pump: Callable[[float | None], object], wake: Callable[[], object]) 
         runner.pump = before
 
 
+def undisturbed(function: Callable[[A], R], argument: A) -> R:
+    """Call a function that nothing which this thread serves may come in the middle of, although it may wait."""
+    runner = here.runner
+    pump, runner.pump = runner.pump, None
+    try:
+        return function(argument)
+    finally:
+        runner.pump = pump
+
+
 def interrupts(error: BaseException) -> bool:
     """Tell whether ``error`` must not be kept from this thread: it may be the user's Ctrl-C."""
     return isinstance(error, KeyboardInterrupt) and threading.current_thread() is threading.main_thread()
@@ -117,6 +158,20 @@ def _take(error: BaseException) -> BaseException | None:
         return error
     logger.error("A future's callback failed; the future is unaffected", exc_info=error)
     return None
+
+
+def _run_put_off(runner: Runner) -> None:
+    """Run the first of what this thread has put off."""
+    callback, args = runner.put_off.popleft()
+    runner.depth = 1  # not 0: the rest is for whoever called, who may have what it waits for by then
+    try:
+        run_callbacks((callback,), args, DEEPEST_NESTING)
+    finally:
+        runner.depth = 0
+
+
+def _acquire(lock: threading.Lock, seconds: float | None) -> None:
+    lock.acquire(timeout=-1 if seconds is None else min(seconds, threading.TIMEOUT_MAX))
 
 
 def _forget() -> None:

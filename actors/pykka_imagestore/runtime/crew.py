@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import queue
 import threading
 from collections.abc import Callable
+from functools import partial
 
+from pykka_imagestore.runtime.callbacks import serving
 from pykka_imagestore.runtime.forks import Origin
 
 logger = logging.getLogger(__name__)
@@ -30,9 +33,10 @@ class Crew:
         self._most = most
         # Reentrant, because an abandoned future may complete, and so bring a call, during any allocation.
         self._lock = threading.RLock()
-        self._calls: queue.SimpleQueue[Callable[[], object] | None] = queue.SimpleQueue()
+        self._calls: queue.SimpleQueue[Callable[[], object]] = queue.SimpleQueue()
         self._threads: set[threading.Thread] = set()
         self._open = 0  # calls that wait or run
+        self._is_leaving = False
 
     def call(self, function: Callable[[], object]) -> None:
         """Call ``function`` soon; what it raises is logged.
@@ -43,8 +47,9 @@ class Crew:
         """
         self.origin.require(f"the thread {self.name!r}")
         with self._lock:
+            self._is_leaving = False
             self._open += 1
-            self._calls.put(function)
+            self._calls.put(partial(self._run, function))
             if len(self._threads) < min(self._most, self._open):
                 self._start_thread()
 
@@ -55,9 +60,9 @@ class Crew:
             wait: Whether to return when they are gone; at once in one of them.
         """
         with self._lock:
+            self._is_leaving = True
             threads = list(self._threads)
-            for _ in threads:
-                self._calls.put(None)
+            self._calls.put(_do_nothing)
         if wait and threading.current_thread() not in threads:
             for thread in threads:
                 thread.join()
@@ -75,24 +80,41 @@ class Crew:
             raise
 
     def _serve(self) -> None:
-        while (function := self._next()) is not None:
-            try:
-                function()
-            except BaseException:
-                logger.exception("A function that was called in the thread %r failed", self.name)
-            del function  # or what it holds would live until the next one comes
+        # What a function brings about, such as a future's callbacks, may wait for what is asked for next. Where there
+        # is one thread, nobody else can do that.
+        pump = serving(self._serve_once, partial(self._calls.put, _do_nothing))
+        with pump if self._most == 1 else contextlib.nullcontext():
+            while not self._is_over(was_idle=not self._serve_once(IDLE_SECONDS)):
+                pass
+
+    def _serve_once(self, seconds: float | None) -> bool:
+        """Run the next function; False if none has come within so many seconds."""
+        try:
+            run = self._calls.get(timeout=None if seconds is None else min(seconds, threading.TIMEOUT_MAX))
+        except queue.Empty:
+            return False
+        run()
+        return True
+
+    def _run(self, function: Callable[[], object]) -> None:
+        try:
+            function()
+        except BaseException:
+            logger.exception("A function that was called in the thread %r failed", self.name)
+        finally:
             with self._lock:
                 self._open -= 1
 
-    def _next(self) -> Callable[[], object] | None:
-        while True:
-            try:
-                function = self._calls.get(timeout=IDLE_SECONDS)
-            except queue.Empty:
-                function = None
-            if function is not None:
-                return function
-            with self._lock:
-                if self._calls.empty():  # else something has come just now
-                    self._threads.discard(threading.current_thread())
-                    return None
+    def _is_over(self, *, was_idle: bool) -> bool:
+        """Tell whether this thread is to end, and count it as ended then."""
+        with self._lock:
+            if not (was_idle or self._is_leaving) or not self._calls.empty():
+                return False
+            self._threads.discard(threading.current_thread())
+            if self._threads and self._is_leaving:
+                self._calls.put(_do_nothing)  # or the next would idle
+            return True
+
+
+def _do_nothing() -> None:
+    pass

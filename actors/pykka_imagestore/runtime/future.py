@@ -21,37 +21,28 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 import contextlib
-import enum
 import functools
 import itertools
 import queue
 import sys
 import threading
-import time
 import weakref
 from collections.abc import Callable, Generator, Iterable, Sequence
 from types import TracebackType
-from typing import Any, Generic, Protocol, TypeVar, cast
+from typing import Any, Generic, TypeVar, cast
 
 import pykka
 
 from pykka_imagestore.runtime import callbacks, forks
-from pykka_imagestore.runtime.callbacks import DEEPEST_AT_ONCE, DEEPEST_NESTING, interrupts, run_callbacks, run_put_off
+from pykka_imagestore.runtime.callbacks import DEEPEST_AT_ONCE, DEEPEST_NESTING, interrupts, run_callbacks, wait_until
 from pykka_imagestore.runtime.errors import AbandonedError, DiscardedError, ForkedError
+from pykka_imagestore.runtime.relay import Relay
+from pykka_imagestore.runtime.state import State
 from pykka_imagestore.runtime.timers import timers
 
 T = TypeVar("T")
 R = TypeVar("R")
 ExcInfo = tuple[type[BaseException], BaseException, TracebackType | None] | tuple[None, None, None]
-
-
-class State(enum.Enum):
-    """Where a future stands. All but PENDING are final."""
-
-    PENDING = "pending"
-    READY = "ready"
-    FAILED = "failed"
-    DISCARDED = "discarded"
 
 
 _PENDING, _READY, _FAILED, _DISCARDED = State.PENDING, State.READY, State.FAILED, State.DISCARDED
@@ -71,7 +62,7 @@ class Future(pykka.ThreadingFuture[T]):
     _associated = False
     _discard_requested = False
     _wakers: Sequence[Callable[[], object]] = ()
-    _keeper: Callable[[], Keeper | None] | None = None
+    _keeper: Callable[[], Relay[Any] | None] | None = None
 
     def __init__(self) -> None:
         # What Pykka's would set up is not used: all that it does is done otherwise here.
@@ -132,7 +123,7 @@ class Future(pykka.ThreadingFuture[T]):
             BaseException: Whatever the future failed with.
         """
         if self._state is _PENDING:
-            self._wait(timeout)
+            wait_until(self.done, self._wait_once, timeout)
         if self._error is not None:
             raise self._error.with_traceback(self._traceback)
         return cast(T, self._value)
@@ -407,34 +398,6 @@ class Future(pykka.ThreadingFuture[T]):
         self._state = _FAILED
         return True
 
-    def _wait(self, timeout: float | None) -> None:
-        """Return when the future is final."""
-        deadline = None if timeout is None else time.monotonic() + timeout
-        runner = callbacks.here.runner
-        depth = runner.depth
-        try:
-            while not self.done():
-                seconds = None if deadline is None else deadline - time.monotonic()
-                if seconds is not None and seconds <= 0:
-                    msg = f"{timeout} seconds"
-                    raise pykka.Timeout(msg)
-                # What is called while this thread waits is not nested in what waits: none of it may be put off again.
-                runner.depth = 0
-                if runner.put_off:
-                    run_put_off(runner)
-                elif runner.pump is not None:
-                    self._wait_once(*runner.pump, seconds)
-                else:
-                    self._block(seconds)
-        finally:
-            runner.depth = depth
-
-    def _block(self, seconds: float | None) -> None:
-        waiter = threading.Lock()
-        waiter.acquire()
-        most = -1 if seconds is None else min(seconds, threading.TIMEOUT_MAX)
-        self._wait_once(lambda _: waiter.acquire(timeout=most), waiter.release, seconds)
-
     def _wait_once(
         self, wait: Callable[[float | None], object], wake: Callable[[], object], seconds: float | None
     ) -> None:
@@ -480,6 +443,14 @@ class Future(pykka.ThreadingFuture[T]):
                 keeper.kept = None
         return entry is not None
 
+    def _keep(self, keeper: weakref.ref[Relay[Any]]) -> None:
+        """Have ``keeper`` keep this future for as long as somebody observes it."""
+        relay = keeper()
+        with self._lock:
+            self._keeper = keeper
+            if relay is not None and self._callbacks:
+                relay.kept = self
+
     def _next(self, apply: Callable[[Future[T], Promise[R]], None]) -> Future[R]:
         # Nothing that this future holds may hold this future: dropped, it must be gone at once, and so abandoned.
         promise: Promise[R] = Promise()
@@ -495,7 +466,10 @@ class Future(pykka.ThreadingFuture[T]):
                 return False
             self._associated = True
         self.on_discard(weak_discard(source))
-        source._observe(None, self._copy, DEEPEST_NESTING)
+        if source.done():
+            source._observe(None, self._copy, DEEPEST_NESTING)
+        else:
+            Relay(self).watch((source,), Relay.copy)
         return True
 
     def _copy(self, source: Future[T]) -> bool:
@@ -548,12 +522,6 @@ class Future(pykka.ThreadingFuture[T]):
 
 _NO_CALLBACKS: dict[int, Any] = {}  # of a final future: nobody adds to it
 _NO_DISCARDS: list[Callable[[], object]] = []
-
-
-class Keeper(Protocol):
-    """What a future's sources hold of it; ``kept`` is the future itself for as long as somebody observes it."""
-
-    kept: Future[Any] | None
 
 
 class Promise(Generic[T]):

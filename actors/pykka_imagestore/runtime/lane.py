@@ -6,6 +6,7 @@ import threading
 from collections.abc import Callable
 from typing import Any, TypeVar
 
+from pykka_imagestore.runtime.callbacks import undisturbed
 from pykka_imagestore.runtime.crew import Crew
 from pykka_imagestore.runtime.errors import ForkedError, PoolClosedError
 from pykka_imagestore.runtime.future import Future, Promise, failed
@@ -64,4 +65,4 @@ class _Call:
         if self.promise.future.has_discard():
             self.promise.discard()
         else:
-            self.promise.compute(self._function, self._argument)
+            self.promise.compute(undisturbed, self._function, self._argument)

@@ -16,6 +16,8 @@ import threading
 import time
 from collections.abc import Callable
 
+from pykka_imagestore.runtime.callbacks import serving
+
 logger = logging.getLogger(__name__)
 
 
@@ -82,19 +84,25 @@ class Timers:
         return timer
 
     def _run(self) -> None:
-        while True:
-            self._next_due().fire()
+        with serving(self._serve, lambda: self._news.put(None)):  # a function may wait for another timer
+            while True:
+                self._serve(None)
 
-    def _next_due(self) -> Timer:
-        while True:
-            remaining = None
-            with self._lock:
-                if self._heap:
-                    remaining = self._heap[0][0] - time.monotonic()
-                    if remaining <= 0:
-                        return heapq.heappop(self._heap)[2]
-            with contextlib.suppress(queue.Empty):
-                self._news.get(timeout=None if remaining is None else min(remaining, threading.TIMEOUT_MAX))
+    def _serve(self, seconds: float | None) -> None:
+        """Make the call that is due, or wait until one is or there is news, at most for so long."""
+        due = None
+        with self._lock:
+            if self._heap:
+                remaining = self._heap[0][0] - time.monotonic()
+                if remaining <= 0:
+                    due = heapq.heappop(self._heap)[2]
+                elif seconds is None or remaining < seconds:
+                    seconds = remaining
+        if due is not None:
+            due.fire()
+            return
+        with contextlib.suppress(queue.Empty):
+            self._news.get(timeout=None if seconds is None else min(seconds, threading.TIMEOUT_MAX))
 
     def _drop_cancelled(self) -> None:
         entries, self._heap = self._heap, []
