@@ -32,52 +32,72 @@ class Crew:
         self.name = name
         self._most = most
         # Reentrant, because an abandoned future may complete, and so bring a call, during any allocation.
-        self._lock = threading.RLock()
+        self._condition = threading.Condition(threading.RLock())
         self._calls: queue.SimpleQueue[Callable[[], object]] = queue.SimpleQueue()
         self._threads: set[threading.Thread] = set()
         self._open = 0  # calls that wait or run
-        self._is_leaving = False
+        self._is_closed = False
 
-    def call(self, function: Callable[[], object]) -> None:
+    def call(self, function: Callable[[], object]) -> bool:
         """Call ``function`` soon; what it raises is logged.
+
+        Returns:
+            False if the crew is closed, and the function will not be called.
 
         Raises:
             ForkedError: This is a forked child, and the threads are in the parent.
             RuntimeError: No thread could be started.
         """
         self.origin.require(f"the thread {self.name!r}")
-        with self._lock:
-            self._is_leaving = False
+        with self._condition:
+            if self._is_closed:
+                return False
             self._open += 1
             self._calls.put(partial(self._run, function))
-            if len(self._threads) < min(self._most, self._open):
-                self._start_thread()
+            thread = self._add_thread()
+        if thread is not None:
+            self._start(thread)
+        return True
 
-    def leave(self, *, wait: bool) -> None:
-        """Let the threads go when all calls have returned, without idling; a later call brings one back.
+    def close(self, *, wait: bool) -> None:
+        """Call what was asked for, and nothing more. Idempotent.
 
         Args:
-            wait: Whether to return when they are gone; at once in one of them.
+            wait: Whether to return when that is done, and the threads are gone; at once in one of them.
         """
-        with self._lock:
-            self._is_leaving = True
-            threads = list(self._threads)
+        with self._condition:
+            self._is_closed = True
             self._calls.put(_do_nothing)
-        if wait and threading.current_thread() not in threads:
-            for thread in threads:
+            threads = list(self._threads)
+            if not wait or threading.current_thread() in threads:
+                return
+            self._condition.wait_for(lambda: not self._threads)
+        for thread in threads:
+            if thread.ident is not None:  # else it could not be started
                 thread.join()
 
-    def _start_thread(self) -> None:
+    def _add_thread(self) -> threading.Thread | None:
+        if len(self._threads) >= min(self._most, self._open):
+            return None
         thread = threading.Thread(target=self._serve, name=self.name, daemon=True)
         self._threads.add(thread)
-        if len(self._threads) > self._most:  # the collector has come in between, and a call of its own
+        if len(self._threads) > self._most:  # the collector has come in between, and brought a call
             self._threads.discard(thread)
-            return
+            return None
+        return thread
+
+    def _start(self, thread: threading.Thread) -> None:
+        # Not under the lock: the new thread, whose beginning is waited for, may meet the collector first, and call.
         try:
             thread.start()
         except RuntimeError:
-            self._threads.discard(thread)
+            self._forget(thread)
             raise
+
+    def _forget(self, thread: threading.Thread) -> None:
+        with self._condition:
+            self._threads.discard(thread)
+            self._condition.notify_all()
 
     def _serve(self) -> None:
         # What a function brings about, such as a future's callbacks, may wait for what is asked for next. Where there
@@ -102,16 +122,16 @@ class Crew:
         except BaseException:
             logger.exception("A function that was called in the thread %r failed", self.name)
         finally:
-            with self._lock:
+            with self._condition:
                 self._open -= 1
 
     def _is_over(self, *, was_idle: bool) -> bool:
         """Tell whether this thread is to end, and count it as ended then."""
-        with self._lock:
-            if not (was_idle or self._is_leaving) or not self._calls.empty():
+        with self._condition:
+            if not (was_idle or self._is_closed) or not self._calls.empty():
                 return False
-            self._threads.discard(threading.current_thread())
-            if self._threads and self._is_leaving:
+            self._forget(threading.current_thread())
+            if self._is_closed:
                 self._calls.put(_do_nothing)  # or the next would idle
             return True
 

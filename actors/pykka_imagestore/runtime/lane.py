@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -24,8 +23,6 @@ class Lane:
 
     def __init__(self, name: str) -> None:
         self._crew = Crew(1, name)
-        self._lock = threading.RLock()
-        self._closed = False
 
     def run(self, function: Callable[[A], R], argument: A) -> Future[R]:
         """Run ``function(argument)`` after all that was asked for before.
@@ -34,25 +31,19 @@ class Lane:
             What it returns or raises; PoolClosedError if the lane is closed, ForkedError in a forked child. A discard
             comes too late for what runs.
         """
-        if not self._crew.origin.is_here():
-            return failed(ForkedError(f"the thread {self._crew.name!r}"))
         call = _Call(function, argument)
-        with self._lock:
-            is_open = not self._closed
-            if is_open:
-                self._crew.call(call.run)
-        return call.promise.future if is_open else failed(PoolClosedError())
+        try:
+            return call.promise.future if self._crew.call(call.run) else failed(PoolClosedError())
+        except ForkedError as error:
+            return failed(error)
 
     def close(self, *, wait: bool = True) -> None:
         """Run what was asked for, and nothing more; wait for that, unless called by it. Idempotent.
 
         In a forked child, which has no part in it, nothing is done.
         """
-        if not self._crew.origin.is_here():
-            return
-        with self._lock:
-            self._closed = True
-        self._crew.leave(wait=wait)
+        if self._crew.origin.is_here():
+            self._crew.close(wait=wait)
 
 
 class _Call:

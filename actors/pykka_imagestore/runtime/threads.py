@@ -61,6 +61,7 @@ class ThreadEngine:
         me = threading.get_ident()
         with self._condition:
             self._condition.wait_for(lambda: set(self._running.values()) <= {me})
+        self._crew.close(wait=False)
 
     def _discard(self, task: Task) -> None:
         if not task.discard_waiting():
