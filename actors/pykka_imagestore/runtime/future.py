@@ -303,16 +303,15 @@ class Future(pykka.ThreadingFuture[T]):
 
         Cancelling the asyncio task discards this future.
         """
-        if not self.done():
-            if asyncio._get_running_loop() is None:
-                yield self
-            else:
-                yield from self._wait_in_asyncio()
-        else:
+        if self._state is not _PENDING or self._is_lost():
             runner = callbacks.here.runner
             runner.awaits_left -= 1
             if runner.awaits_left == 0 and asyncio._get_running_loop() is None:
                 yield self
+        elif asyncio._get_running_loop() is None:
+            yield self
+        else:
+            yield from self._wait_in_asyncio()
         return self.get(timeout=0)
 
     __iter__ = __await__
@@ -413,9 +412,10 @@ class Future(pykka.ThreadingFuture[T]):
         try:
             wait(seconds)
         finally:
-            with self._lock:
-                if wake in self._wakers:
-                    cast("list[Callable[[], object]]", self._wakers).remove(wake)
+            if not self.done():
+                with self._lock:
+                    if wake in self._wakers:
+                        cast("list[Callable[[], object]]", self._wakers).remove(wake)
 
     def _observe(
         self, outcome: State | None, callback: Callable[[Future[T]], object], deepest: int = DEEPEST_AT_ONCE
@@ -436,6 +436,8 @@ class Future(pykka.ThreadingFuture[T]):
         return number
 
     def _withdraw(self, number: int) -> bool:
+        if self.done():
+            return False
         with self._lock:
             entry = self._callbacks.pop(number, None)
             keeper = None if self._keeper is None else self._keeper()
@@ -495,7 +497,8 @@ class Future(pykka.ThreadingFuture[T]):
             wakers, self._wakers = self._wakers, ()
             dropped, self._discard_callbacks = self._discard_callbacks, _NO_DISCARDS
         del dropped
-        run_callbacks(wakers, (), sys.maxsize)
+        if wakers:
+            run_callbacks(wakers, (), sys.maxsize)
         if entries:
             chosen = [callback for outcome, callback in entries.values() if outcome is state]
             chosen += [callback for outcome, callback in entries.values() if outcome is None]
