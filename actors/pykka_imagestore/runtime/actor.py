@@ -18,7 +18,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
-from types import CoroutineType
+from types import CoroutineType, TracebackType
 from typing import Any, Concatenate, ParamSpec, TypeVar, cast, overload
 
 import pykka
@@ -517,8 +517,8 @@ def _dead(ref: pykka.ActorRef[Any]) -> pykka.ActorDeadError:
     return pykka.ActorDeadError(f"{ref} ended before its method did")
 
 
-def _exc_info(error: BaseException) -> tuple[type[BaseException], BaseException, None]:
-    return type(error), error, None
+def _exc_info(error: BaseException) -> tuple[type[BaseException], BaseException, TracebackType | None]:
+    return type(error), error, error.__traceback__
 
 
 def _not_awaitable(awaited: object) -> TypeError:
