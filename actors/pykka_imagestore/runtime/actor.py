@@ -24,7 +24,8 @@ from typing import Any, Concatenate, ParamSpec, TypeVar, cast, overload
 import pykka
 from pykka.messages import _ActorStop
 
-from pykka_imagestore.runtime import callbacks, forks
+from pykka_imagestore.runtime import forks
+from pykka_imagestore.runtime.callbacks import this_runner
 from pykka_imagestore.runtime.errors import DiscardedError, ForkedError
 from pykka_imagestore.runtime.future import Future, Promise, failed, ready, without_frames
 
@@ -473,7 +474,7 @@ class _Task:
 
 def _advance(coroutine: Coroutine[Any, Any, Any], error: BaseException | None = None) -> Future[Any]:
     """Go on with a coroutine until it awaits; return what. It is final if the method has awaited many such in a row."""
-    callbacks.here.runner.awaits_left = MOST_AWAITS
+    this_runner().awaits_left = MOST_AWAITS
     awaited = coroutine.send(None) if error is None else coroutine.throw(error)
     while not isinstance(awaited, Future):
         awaited = coroutine.throw(_not_awaitable(awaited))

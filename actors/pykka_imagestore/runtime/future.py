@@ -32,8 +32,15 @@ from typing import Any, Generic, TypeVar, cast
 
 import pykka
 
-from pykka_imagestore.runtime import bridges, callbacks, forks
-from pykka_imagestore.runtime.callbacks import DEEPEST_AT_ONCE, DEEPEST_NESTING, interrupts, run_callbacks, wait_until
+from pykka_imagestore.runtime import bridges, forks
+from pykka_imagestore.runtime.callbacks import (
+    DEEPEST_AT_ONCE,
+    DEEPEST_NESTING,
+    interrupts,
+    run_callbacks,
+    this_runner,
+    wait_until,
+)
 from pykka_imagestore.runtime.errors import AbandonedError, DiscardedError, ForkedError
 from pykka_imagestore.runtime.relay import Relay
 from pykka_imagestore.runtime.state import State
@@ -303,7 +310,7 @@ class Future(pykka.ThreadingFuture[T]):
         Cancelling the asyncio task discards this future.
         """
         if self._state is not _PENDING or self._is_lost():
-            runner = callbacks.here.runner
+            runner = this_runner()
             runner.awaits_left -= 1
             if runner.awaits_left == 0 and asyncio._get_running_loop() is None:
                 yield self
