@@ -158,8 +158,15 @@ def test_child_runs_no_callback_of_the_parents_and_abandons_nothing():
 
 def test_child_takes_no_lock_of_a_future_that_another_thread_held_at_the_fork():
     promise = Promise()
+    made = [undiscardable(promise.future), associated(promise.future), promise.future.watch(print)]
+
+    def use():
+        withdrawn = made.pop()()
+        made.clear()  # they are dropped, and would be withdrawn
+        return withdrawn, raised_by(lambda: promise.future.get(timeout=SECONDS))
+
     with held_elsewhere(promise.future._lock):
-        assert in_child(lambda: raised_by(lambda: promise.future.get(timeout=SECONDS))) == "ForkedError"
+        assert in_child(use) == "(False, 'ForkedError')"
 
 
 class held_elsewhere:  # noqa: N801 - reads like a function

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import threading
+import traceback
 
 import pykka
 import pytest
@@ -186,6 +187,27 @@ def test_what_a_hook_raises_ends_its_actor_in_order(at, caplog):
 
     assert ended.wait(SECONDS)
     assert "KeyboardInterrupt" in caplog.text
+
+
+def test_traceback_of_what_a_method_raises_leads_to_where_it_was_raised():
+    seen = []
+
+    class Failing(Raising):
+        def on_failure(self, _kind, _error, where):
+            seen.append(where)
+
+    ref = Failing.start()
+    for method in (Raising.raises, Raising.raises_at_once, Raising.raises_later):
+        error = error_of(dispatch(ref, method, LookupError))
+        assert "raise ending" in "".join(traceback.format_tb(error.__traceback__))
+        with pytest.raises(LookupError) as info:
+            dispatch(ref, method, LookupError).get(timeout=SECONDS)
+        assert info.traceback[-1].name == method.__name__
+
+    ref.tell(LookupError)
+
+    assert isinstance(error_of(dispatch(ref, Raising.echo, 1)), pykka.ActorDeadError)
+    assert traceback.extract_tb(seen[0])[-1].name == "on_receive"
 
 
 def test_actor_survives_what_its_exited_raises(bystander):

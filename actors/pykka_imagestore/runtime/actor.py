@@ -18,13 +18,14 @@ import threading
 from collections import deque
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
-from types import CoroutineType
+from types import CoroutineType, TracebackType
 from typing import Any, Concatenate, ParamSpec, TypeVar, cast, overload
 
 import pykka
 from pykka.messages import _ActorStop
 
-from pykka_imagestore.runtime import callbacks, forks
+from pykka_imagestore.runtime import forks
+from pykka_imagestore.runtime.callbacks import this_runner
 from pykka_imagestore.runtime.errors import DiscardedError, ForkedError
 from pykka_imagestore.runtime.future import Future, Promise, failed, ready, without_frames
 
@@ -473,7 +474,7 @@ class _Task:
 
 def _advance(coroutine: Coroutine[Any, Any, Any], error: BaseException | None = None) -> Future[Any]:
     """Go on with a coroutine until it awaits; return what. It is final if the method has awaited many such in a row."""
-    callbacks.here.runner.awaits_left = MOST_AWAITS
+    this_runner().awaits_left = MOST_AWAITS
     awaited = coroutine.send(None) if error is None else coroutine.throw(error)
     while not isinstance(awaited, Future):
         awaited = coroutine.throw(_not_awaitable(awaited))
@@ -517,8 +518,8 @@ def _dead(ref: pykka.ActorRef[Any]) -> pykka.ActorDeadError:
     return pykka.ActorDeadError(f"{ref} ended before its method did")
 
 
-def _exc_info(error: BaseException) -> tuple[type[BaseException], BaseException, None]:
-    return type(error), error, None
+def _exc_info(error: BaseException) -> tuple[type[BaseException], BaseException, TracebackType | None]:
+    return type(error), error, error.__traceback__
 
 
 def _not_awaitable(awaited: object) -> TypeError:

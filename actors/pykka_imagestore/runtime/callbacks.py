@@ -53,16 +53,25 @@ class Runner:
 
 
 class _Here(threading.local):
-    def __init__(self) -> None:
-        self.runner = Runner()
+    runner: Runner
 
 
-here = _Here()
+_here = _Here()
+
+
+def this_runner() -> Runner:
+    """Return what this thread is about."""
+    try:
+        return _here.runner
+    except AttributeError:
+        # Not in _Here.__init__: the garbage collector may run in the making, and callbacks that ask for it in that.
+        runner: Runner = _here.__dict__.setdefault("runner", Runner())
+        return runner
 
 
 def run_callbacks(callbacks: Iterable[Callable[..., object]], args: tuple[Any, ...], deepest: int) -> None:
     """Call each with ``args``; put them off if this thread is ``deepest`` callbacks deep already."""
-    runner = here.runner
+    runner = this_runner()
     if runner.depth >= deepest:
         runner.put_off.extend((callback, args) for callback in callbacks)
         return
@@ -97,7 +106,7 @@ def wait_until(is_final: Callable[[], bool], wait_once: Wait, timeout: float | N
         pykka.Timeout: It took longer.
     """
     deadline = None if timeout is None else time.monotonic() + timeout
-    runner = here.runner
+    runner = this_runner()
     depth = runner.depth
     try:
         while not is_final():
@@ -129,7 +138,7 @@ def serving(pump: Callable[[float | None], object], wake: Callable[[], object]) 
             may be called within itself.
         wake: Called by whichever thread completes the future: makes the ``pump`` that runs return, or else the next.
     """
-    runner = here.runner
+    runner = this_runner()
     before, runner.pump = runner.pump, (pump, wake)
     try:
         yield
@@ -139,7 +148,7 @@ def serving(pump: Callable[[float | None], object], wake: Callable[[], object]) 
 
 def undisturbed(function: Callable[[A], R], argument: A) -> R:
     """Call a function that nothing which this thread serves may come in the middle of, although it may wait."""
-    runner = here.runner
+    runner = this_runner()
     pump, runner.pump = runner.pump, None
     try:
         return function(argument)
@@ -176,8 +185,9 @@ def _acquire(lock: threading.Lock, seconds: float | None) -> None:
 
 def _forget() -> None:
     """Leave what was put off to the parent, whose futures it is about."""
-    here.runner.put_off.clear()
-    here.runner.pump = None
+    runner = this_runner()
+    runner.put_off.clear()
+    runner.pump = None
 
 
 os.register_at_fork(after_in_child=_forget)

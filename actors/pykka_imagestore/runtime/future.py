@@ -20,7 +20,6 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
-import contextlib
 import functools
 import itertools
 import queue
@@ -33,8 +32,15 @@ from typing import Any, Generic, TypeVar, cast
 
 import pykka
 
-from pykka_imagestore.runtime import callbacks, forks
-from pykka_imagestore.runtime.callbacks import DEEPEST_AT_ONCE, DEEPEST_NESTING, interrupts, run_callbacks, wait_until
+from pykka_imagestore.runtime import bridges, forks
+from pykka_imagestore.runtime.callbacks import (
+    DEEPEST_AT_ONCE,
+    DEEPEST_NESTING,
+    interrupts,
+    run_callbacks,
+    this_runner,
+    wait_until,
+)
 from pykka_imagestore.runtime.errors import AbandonedError, DiscardedError, ForkedError
 from pykka_imagestore.runtime.relay import Relay
 from pykka_imagestore.runtime.state import State
@@ -303,53 +309,28 @@ class Future(pykka.ThreadingFuture[T]):
 
         Cancelling the asyncio task discards this future.
         """
-        if not self.done():
-            if asyncio._get_running_loop() is None:
-                yield self
-            else:
-                yield from self._wait_in_asyncio()
-        else:
-            runner = callbacks.here.runner
+        if self._state is not _PENDING or self._is_lost():
+            runner = this_runner()
             runner.awaits_left -= 1
             if runner.awaits_left == 0 and asyncio._get_running_loop() is None:
                 yield self
+        elif asyncio._get_running_loop() is None:
+            yield self
+        else:
+            yield from bridges.wait_in_asyncio(self)
         return self.get(timeout=0)
 
     __iter__ = __await__
 
     def to_concurrent(self) -> concurrent.futures.Future[T]:
         """Return a ``concurrent.futures.Future`` with this outcome; cancelling it discards this future."""
-        twin: concurrent.futures.Future[T] = concurrent.futures.Future()
-        twin.add_done_callback(lambda twin: self.discard() if twin.cancelled() else None)
-
-        def settle(_: Future[T]) -> None:
-            if self.is_discarded():
-                twin.cancel()
-            if not twin.set_running_or_notify_cancel():
-                return
-            if self._error is None:
-                twin.set_result(self._value)
-            else:
-                twin.set_exception(self._error)
-
-        self.on_any(settle)
-        return twin
+        return bridges.to_concurrent(self)
 
     @staticmethod
     def from_concurrent(source: concurrent.futures.Future[R]) -> Future[R]:
         """Return a future with the outcome of a ``concurrent.futures.Future``; a discard cancels it."""
         promise: Promise[R] = Promise()
-
-        def settle(_: object) -> None:
-            if source.cancelled():
-                promise.discard()
-            elif (error := source.exception()) is not None:
-                promise.fail(error)
-            else:
-                promise.set(source.result())
-
-        promise.future.on_discard(source.cancel)
-        source.add_done_callback(settle)
+        bridges.follow(source, promise)
         return promise.future
 
     # -- Pykka's write side, used by Pykka's own actor loop
@@ -413,9 +394,10 @@ class Future(pykka.ThreadingFuture[T]):
         try:
             wait(seconds)
         finally:
-            with self._lock:
-                if wake in self._wakers:
-                    cast("list[Callable[[], object]]", self._wakers).remove(wake)
+            if not self.done():
+                with self._lock:
+                    if wake in self._wakers:
+                        cast("list[Callable[[], object]]", self._wakers).remove(wake)
 
     def _observe(
         self, outcome: State | None, callback: Callable[[Future[T]], object], deepest: int = DEEPEST_AT_ONCE
@@ -436,6 +418,8 @@ class Future(pykka.ThreadingFuture[T]):
         return number
 
     def _withdraw(self, number: int) -> bool:
+        if self.done():
+            return False
         with self._lock:
             entry = self._callbacks.pop(number, None)
             keeper = None if self._keeper is None else self._keeper()
@@ -495,29 +479,13 @@ class Future(pykka.ThreadingFuture[T]):
             wakers, self._wakers = self._wakers, ()
             dropped, self._discard_callbacks = self._discard_callbacks, _NO_DISCARDS
         del dropped
-        run_callbacks(wakers, (), sys.maxsize)
+        if wakers:
+            run_callbacks(wakers, (), sys.maxsize)
         if entries:
             chosen = [callback for outcome, callback in entries.values() if outcome is state]
             chosen += [callback for outcome, callback in entries.values() if outcome is None]
             run_callbacks(chosen, (self,), DEEPEST_NESTING)
         return True
-
-    def _wait_in_asyncio(self) -> Generator[Any, None, None]:
-        loop = asyncio.get_running_loop()
-        waiter: asyncio.Future[None] = loop.create_future()
-
-        def wake(_: Future[T]) -> None:
-            with contextlib.suppress(RuntimeError):  # the loop was closed meanwhile: nobody waits
-                loop.call_soon_threadsafe(_wake_up, waiter)
-
-        withdraw = self.watch(wake)
-        try:
-            yield from waiter
-        except asyncio.CancelledError:
-            self.discard()
-            raise
-        finally:
-            withdraw()
 
 
 _NO_CALLBACKS: dict[int, Any] = {}  # of a final future: nobody adds to it
@@ -608,8 +576,3 @@ def without_frames(error: BaseException, count: int) -> BaseException:
     for _ in range(count):
         traceback = traceback and traceback.tb_next
     return error.with_traceback(traceback)
-
-
-def _wake_up(waiter: asyncio.Future[None]) -> None:
-    if not waiter.done():
-        waiter.set_result(None)

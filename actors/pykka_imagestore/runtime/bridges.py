@@ -1,0 +1,73 @@
+"""Between our futures and those of asyncio and ``concurrent.futures``."""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures
+import contextlib
+from collections.abc import Generator
+from typing import TYPE_CHECKING, Any, TypeVar
+
+if TYPE_CHECKING:
+    from pykka_imagestore.runtime.future import Future, Promise
+
+T = TypeVar("T")
+
+
+def wait_in_asyncio(future: Future[Any]) -> Generator[Any, None, None]:
+    """Suspend the asyncio task that runs until ``future`` is final; cancelling the task discards the future."""
+    loop = asyncio.get_running_loop()
+    waiter: asyncio.Future[None] = loop.create_future()
+
+    def wake(_: object) -> None:
+        with contextlib.suppress(RuntimeError):  # the loop was closed meanwhile: nobody waits
+            loop.call_soon_threadsafe(_wake_up, waiter)
+
+    withdraw = future.watch(wake)
+    try:
+        yield from waiter
+    except asyncio.CancelledError:
+        future.discard()
+        raise
+    finally:
+        withdraw()
+
+
+def to_concurrent(future: Future[T]) -> concurrent.futures.Future[T]:
+    """Return a ``concurrent.futures.Future`` with the outcome of ``future``; cancelling it discards that."""
+    twin: concurrent.futures.Future[T] = concurrent.futures.Future()
+    twin.add_done_callback(lambda twin: future.discard() if twin.cancelled() else None)
+
+    def settle(_: object) -> None:
+        if future.is_discarded():
+            twin.cancel()
+        if not twin.set_running_or_notify_cancel():
+            return
+        error = future.error()
+        if error is None:
+            twin.set_result(future.get(timeout=0))
+        else:
+            twin.set_exception(error)
+
+    future.on_any(settle)
+    return twin
+
+
+def follow(source: concurrent.futures.Future[T], promise: Promise[T]) -> None:
+    """Give ``promise`` the outcome of ``source``; a discard cancels it."""
+
+    def settle(_: object) -> None:
+        if source.cancelled():
+            promise.discard()
+        elif (error := source.exception()) is not None:
+            promise.fail(error)
+        else:
+            promise.set(source.result())
+
+    promise.future.on_discard(source.cancel)
+    source.add_done_callback(settle)
+
+
+def _wake_up(waiter: asyncio.Future[None]) -> None:
+    if not waiter.done():
+        waiter.set_result(None)
