@@ -7,7 +7,8 @@
 #                       results become JSON in .venv/bench/
 #   FUZZ_SECONDS=20     how long `make fuzz` looks for bad inputs to each target; FUZZ_TARGETS names the targets, and
 #                       FUZZ_FLAGS holds more of libFuzzer's options
-#   ROUNDS=500          how often `make crash` kills a program that uses a store; as much more of all that is random
+#   ROUNDS=500          how often `make crash` kills a program that uses a store, `make test` 5 times; as much more of all
+#                       that is random
 
 PRINT_VERSION := import sys; sys.version_info >= (3, 11) or sys.exit(1); print("%d.%d" % sys.version_info[:2])
 ifndef PYTHON

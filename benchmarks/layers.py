@@ -86,7 +86,7 @@ def removal(layer: Path, workers: int, folder: Path, rows: Rows) -> None:
     if not workers:
         rows.add(RM, seconds=run("rm", "-rf", tree).seconds)
         return
-    with WorkerPool(workers, preload=("pykka_imagestore.jobs.tree",)) as pool:
+    with WorkerPool(workers) as pool:
 
         def remove(path: Path) -> None:
             for removed in [pool.run(remove_tree, str(path)) for _ in range(workers)]:

@@ -3,8 +3,7 @@
     runtime.py [--rounds N] [--calls N] [--json FILE] [--quick]
 
 One caller makes one call after the other and waits for each answer. All take turns, round by round, in one process, in
-a different order each time. The processes of both pools are forked by a fork server, one worker each, and are started
-before.
+a different order each time. Each pool has one worker process, which is started before.
 """
 
 from __future__ import annotations

@@ -104,7 +104,7 @@ def write(layers: list[Extent], folder: Path) -> None:
     for number, layer in enumerate(layers):
         rootfs = folder / str(number)
         rootfs.mkdir()
-        unpack(layer, rootfs, None)
+        unpack(layer, str(rootfs), None)
 
 
 def untar(layers: list[Extent], folder: Path) -> None:

@@ -9,7 +9,7 @@ import shutil
 import subprocess
 from pathlib import Path
 
-PACKAGES = ("pykka-imagestore", "pykka", "pebble", "protobuf", "isal", "backports.zstd")
+PACKAGES = ("pykka-imagestore", "pykka", "protobuf", "isal", "backports.zstd")
 
 
 def machine() -> dict[str, object]:

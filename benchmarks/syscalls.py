@@ -104,7 +104,7 @@ def count_in_python(files: int, mean_bytes: int, work: Path) -> dict[str, float]
         rootfs = work / f"profiled{size}"
         rootfs.mkdir()
         with cProfile.Profile() as profile:
-            unpack(Extent(str(layer), 0, layer.stat().st_size, layer.name), rootfs, None)
+            unpack(Extent(str(layer), 0, layer.stat().st_size, layer.name), str(rootfs), None)
         calls: Counter[str] = Counter()
         for (path, _, function), (_, count, *_) in pstats.Stats(profile).stats.items():  # type: ignore[attr-defined]
             calls[function if path == "~" else f"{Path(path).name}: {function}"] += count

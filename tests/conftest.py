@@ -10,16 +10,22 @@ from pathlib import Path
 
 import pykka
 import pytest
-from hypothesis import settings
-from privileges import ORDINARY_USER
+from hypothesis import HealthCheck, settings
+from privileges import ORDINARY_USER, ordinary_users_place
+from processes import TIMEOUT
 
 from pykka_imagestore import LocalStore
 from pykka_imagestore.jobs.tree import remove_tree
 from pykka_imagestore.runtime import WorkerPool
 
-# A time limit on each example would fail a sound test on a busy machine. CI looks at the same examples each time: what
-# fails there is the change's fault, and to look for new ones is what runs elsewhere are for.
-settings.register_profile("patient", deadline=None, derandomize="CI" in os.environ)
+pytest_plugins = ["surroundings"]
+
+# A time limit on each example, or on how long inputs take to make, would fail a sound test on a busy machine. CI looks
+# at the same examples each time: what fails there is the change's fault, and to look for new ones is what runs
+# elsewhere are for.
+settings.register_profile(
+    "patient", deadline=None, derandomize="CI" in os.environ, suppress_health_check=[HealthCheck.too_slow]
+)
 settings.load_profile("patient")
 
 
@@ -44,7 +50,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 @pytest.fixture(autouse=True)
 def _stop_all_actors() -> Iterator[None]:
     yield
-    pykka.ActorRegistry.stop_all(timeout=5)
+    pykka.ActorRegistry.stop_all(timeout=TIMEOUT)
 
 
 @pytest.fixture
@@ -60,7 +66,7 @@ def store(tmp_path: Path) -> Iterator[LocalStore]:
 @pytest.fixture
 def users_folder() -> Iterator[Path]:
     """Return an empty folder of the ordinary user that ``privileges`` calls functions as."""
-    folder = Path(tempfile.mkdtemp(prefix="imagestore-test-"))
+    folder = Path(tempfile.mkdtemp(prefix="imagestore-test-", dir=ordinary_users_place()))
     if os.geteuid() == 0:
         os.chown(folder, ORDINARY_USER, ORDINARY_USER)
     yield folder

@@ -54,9 +54,8 @@ def write_members(path: Path, members: Mapping[str, bytes]) -> Path:
 
 
 def worker_pids(name: str = "imagestore") -> set[int]:
-    """Return this process' worker processes: the children of its fork servers."""
-    parents = {pid: parent for pid, parent, _ in _processes()}
-    return {pid for pid, parent, comm in _processes() if comm == name and parents.get(parent) == os.getpid()}
+    """Return this process' worker processes."""
+    return {pid for pid, parent, comm in _processes() if comm == name and parent == os.getpid()}
 
 
 def _processes() -> list[tuple[int, int, str]]:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
+from processes import TIMEOUT
 from trees import Node, describe
 
 from pykka_imagestore._proto.layer_pb2 import LayerRecord
@@ -103,7 +104,7 @@ def unpack_with_help(
             leader = Helpers(*args)
             helping.extend(threads.submit(help_, HelpUnpack(address)) for _ in range(helpers))
             while len(leader._hands) < helpers:
-                assert select.select([leader._listener], [], [], 20)[0]
+                assert select.select([leader._listener], [], [], TIMEOUT)[0]
                 leader.welcome()
             return leader
 
@@ -111,7 +112,7 @@ def unpack_with_help(
         with patch.object(untar_layer_module, "Helpers", attended):
             unpacked = Unpacked(target, untar_layer(request))
         for helper in helping:
-            helper.result(timeout=20)
+            helper.result(timeout=TIMEOUT)
     assert unpacked.check().faults == ()
     return unpacked
 

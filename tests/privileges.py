@@ -6,32 +6,56 @@ then, so that the Python in use need not be readable for everybody.
 
 from __future__ import annotations
 
+import fcntl
 import os
 import pickle
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+import tempfile
+from array import array
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import cache
+from pathlib import Path
 from typing import Any, TypeVar
 
 import pytest
+from processes import TIMEOUT
 
 R = TypeVar("R")
 
 ORDINARY_USER = 65534
+_GET_FLAGS, _SET_FLAGS, _IMMUTABLE = 0x80086601, 0x40086602, 0x10  # linux/fs.h
 _RUN = """
 import os, pickle, sys
-sys.path[:], function, arguments, user, mask = pickle.loads(sys.stdin.buffer.read())
+sys.path[:], function, arguments, user, groups, mask = pickle.loads(sys.stdin.buffer.read())
 function, arguments = pickle.loads(function), pickle.loads(arguments)
 os.umask(mask)
 if user is not None:
-    os.setgroups([]), os.setresgid(user, user, user), os.setresuid(user, user, user)
+    os.setgroups(groups), os.setresgid(user, user, user), os.setresuid(user, user, user)
 try:
     answer = True, function(*arguments)
 except Exception as error:
     answer = False, error
 sys.stdout.buffer.write(pickle.dumps(answer))
+"""
+_IN_NAMESPACE = """
+import ctypes, os, sys
+ready, is_ready = os.pipe()
+mapped, is_mapped = os.pipe()
+child = os.fork()
+if child == 0:
+    os.close(is_mapped)
+    if ctypes.CDLL(None).unshare(0x10000000) == 0 and os.write(is_ready, b"x") and os.read(mapped, 1):
+        os.execvp(sys.argv[1], sys.argv[1:])
+    os._exit(1)
+os.close(is_ready)
+if os.read(ready, 1):
+    for kind in ("uid", "gid"):
+        open(f"/proc/{child}/{kind}_map", "w").write("0 0 65536")
+    os.write(is_mapped, b"x")
+sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
 """
 
 
@@ -53,6 +77,60 @@ def in_user_namespace(function: Callable[..., R], *arguments: Any) -> R:
     return _call(command, None, 0o022, function, arguments)
 
 
+def with_capabilities(bounds: str, function: Callable[..., R], *arguments: Any, mapped: bool = False) -> R:
+    """Call ``function`` as a root with some capabilities only.
+
+    Args:
+        bounds: Which, as setpriv(1) has it: ``-all,+chown``.
+        mapped: Whether to do so in a user namespace that has all users.
+    """
+    command = ("setpriv", f"--bounding-set={bounds}", "--inh-caps=-all")
+    if not _works((*command, "true")):
+        pytest.skip("this machine does not let a process give up capabilities")
+    if mapped:
+        command = (sys.executable, "-c", _IN_NAMESPACE, *command)
+        if not _works((*command, "true")):
+            pytest.skip("this machine does not let a process make a user namespace")
+    return _call(command, None, 0o022, function, arguments)
+
+
+def with_groups(groups: Sequence[int], function: Callable[..., R], *arguments: Any) -> R:
+    """Call ``function`` as an ordinary user who is in some groups."""
+    return _call([], ORDINARY_USER, 0o022, function, arguments, groups)
+
+
+def with_own_mounts(function: Callable[..., R], *arguments: Any) -> R:
+    """Call ``function`` where what it mounts is seen by nobody else, and goes with it."""
+    command = ("unshare", "--mount", "--propagation", "private")
+    if not _works((*command, "mount", "--bind", "/", "/mnt")):
+        pytest.skip("this machine does not let us mount a file system")
+    return _call(command, None, 0o022, function, arguments)
+
+
+@contextmanager
+def immutable(path: Path) -> Iterator[None]:
+    """Make a file or a folder immutable for a while, for root too, wherever it is moved."""
+    file = os.open(path, os.O_RDONLY)
+    try:
+        flags = _change_flags(file, lambda flags: flags | _IMMUTABLE)
+        try:
+            yield
+        finally:
+            _change_flags(file, lambda _: flags)
+    finally:
+        os.close(file)
+
+
+def _change_flags(file: int, change: Callable[[int], int]) -> int:
+    flags = array("l", [0])
+    try:
+        fcntl.ioctl(file, _GET_FLAGS, flags)
+        fcntl.ioctl(file, _SET_FLAGS, array("l", [change(flags[0])]))
+    except OSError:
+        pytest.skip("this file system, or this machine, has no immutable files")
+    return flags[0]
+
+
 def on_file_system(kind: str, options: str, folder: str, function: Callable[..., R], *arguments: Any) -> R:
     """Call ``function`` while ``folder`` is a file system of its own; what it wrote there is lost."""
     mount = 'mount -t "$0" -o "$1" none "$2" && shift 2 && exec "$@"'
@@ -62,13 +140,28 @@ def on_file_system(kind: str, options: str, folder: str, function: Callable[...,
     return _call(command, None, 0o022, function, arguments)
 
 
+@cache
+def ordinary_users_place() -> str:
+    """Return a folder where what is his is within his reach; a run's own temporary folder may lie in a private one."""
+    places = [tempfile.gettempdir(), "/dev/shm", "/var/tmp", "/tmp"]
+    for place in places:
+        if os.access(place, os.W_OK) and as_ordinary_user(os.access, place, os.X_OK):
+            return place
+    pytest.skip(f"an ordinary user reaches none of {', '.join(places)}")
+
+
 def _call(
-    command: Sequence[str], user: int | None, umask: int, function: Callable[..., R], arguments: tuple[Any, ...]
+    command: Sequence[str],
+    user: int | None,
+    umask: int,
+    function: Callable[..., R],
+    arguments: tuple[Any, ...],
+    groups: Sequence[int] = (),
 ) -> R:
     # Pickled twice: the inner ones need sys.path to be set first.
-    payload = pickle.dumps((sys.path, pickle.dumps(function), pickle.dumps(arguments), user, umask))
+    payload = pickle.dumps((sys.path, pickle.dumps(function), pickle.dumps(arguments), user, list(groups), umask))
     done = subprocess.run(
-        [*command, sys.executable, "-c", _RUN], input=payload, capture_output=True, timeout=60, check=False
+        [*command, sys.executable, "-c", _RUN], input=payload, capture_output=True, timeout=TIMEOUT, check=False
     )
     assert done.returncode == 0, done.stderr.decode(errors="replace")
     succeeded, answer = pickle.loads(done.stdout)
@@ -81,5 +174,5 @@ def _call(
 def _works(command: Sequence[str]) -> bool:
     return (
         shutil.which(command[0]) is not None
-        and subprocess.run(command, capture_output=True, timeout=60, check=False).returncode == 0
+        and subprocess.run(command, capture_output=True, timeout=TIMEOUT, check=False).returncode == 0
     )

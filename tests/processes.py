@@ -2,15 +2,47 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import select
 import subprocess
 import sys
 import textwrap
+import time
+from collections.abc import Callable
+from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-TIMEOUT = 30
+TIMEOUT = 300  # for whatever only ends a hang: a slow disk or a busy machine is none
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+def wait_for(condition: Callable[[], object]) -> None:
+    """Wait until another process has done something."""
+    deadline = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.005)  # another process' files: there is nothing to wait on
+
+
+def session_processes(leader: int) -> list[str]:
+    """Return the living processes of a session."""
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            state, _, _, session = (folder / "stat").read_text().rpartition(")")[2].split()[:4]
+            if int(session) == leader and state not in "ZX":
+                found.append(folder.name)
+    return found
+
+
+def unpacks(directory: Path) -> bool:
+    """Tell whether a layer's files are being written below a store's staging folder."""
+    return any(directory.glob("staging/*/layer/rootfs/*"))
 
 
 class Program:

@@ -11,6 +11,7 @@ import xml.etree.ElementTree as ET
 from pathlib import Path
 
 import pytest
+from processes import TIMEOUT
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 SVG = "{http://www.w3.org/2000/svg}"
@@ -72,7 +73,7 @@ def test_chart_is_xml_and_has_each_name_and_number(tmp_path):
     (tmp_path / "result.json").write_text(json.dumps(result))
 
     command = [sys.executable, BENCHMARKS / "chart.py", tmp_path / "result.json", tmp_path / "chart.svg"]
-    subprocess.run([*command, "--only", "ours|others"], check=True, timeout=60)
+    subprocess.run([*command, "--only", "ours|others"], check=True, timeout=TIMEOUT)
 
     chart = ET.parse(tmp_path / "chart.svg").getroot()
     texts = [text.text for text in chart.iter(f"{SVG}text")]
@@ -87,7 +88,7 @@ def _run(folder: Path, name: str) -> dict[str, object]:
         [sys.executable, BENCHMARKS / f"{name}.py", "--quick", "--json", folder / "result.json"],
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=TIMEOUT,
         check=False,
     )
     assert done.returncode == 0, done.stderr

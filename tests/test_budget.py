@@ -15,7 +15,7 @@ from unittest.mock import patch
 
 import pytest
 from images import docker_save, layer
-from processes import Program
+from processes import TIMEOUT, Program
 
 from pykka_imagestore import (
     DigestMismatchError,
@@ -28,7 +28,6 @@ from pykka_imagestore import (
 from pykka_imagestore.durable import lease_watch
 from pykka_imagestore.runtime import WorkerPool
 
-TIMEOUT = 60
 SMALL = [layer({f"{n}/file": str(n).encode() * 20_000}) for n in range(6)]  # 28 KiB each on disk
 BUDGET = 100 << 10
 HOLDER = """

@@ -11,14 +11,14 @@ from pathlib import Path
 
 import pytest
 from images import diff_id, docker_save, layer
-from processes import Program
+from privileges import immutable
+from processes import TIMEOUT, Program
 
 from pykka_imagestore import ImageInfo, InvalidNameError, LocalStore, NotFoundError, ReferenceStore, StoreClosedError
 from pykka_imagestore.core.image import Recovery
 from pykka_imagestore.core.paths import StorePaths
 from pykka_imagestore.runtime import await_all, collect
 
-TIMEOUT = 60
 BASE = layer({"etc/os-release": b"ID=test\n"})
 OWN = {name: layer({f"app/{name}": name.encode() * 10_000}) for name in "abc"}
 LEASE = """
@@ -344,3 +344,39 @@ def test_prunes_beside_puts_never_lose_a_layer(store: LocalStore, tmp_path: Path
         other.swept().get(timeout=TIMEOUT)
         assert (names(store), layers(paths), os.listdir(paths.configs)) == ("", set(), [])
         assert_swept(store, paths)
+
+
+# -- what the kernel does not let go
+
+
+@pytest.mark.root
+@pytest.mark.parametrize("what", ["", "rootfs/etc/os-release"])
+@pytest.mark.usefixtures("images")
+def test_what_cannot_be_removed_is_told_and_keeps_no_other_removal(
+    store: LocalStore, paths: StorePaths, caplog: pytest.LogCaptureFixture, what: str
+) -> None:
+    with immutable(paths.layer(diff_id(BASE)) / what):
+        for name in "abc":
+            store.remove(name).get(timeout=TIMEOUT)
+        store.swept().get(timeout=TIMEOUT)
+        left = layers(paths), [path for path in paths.gc.glob("*/*") if path.name != "lock"]
+
+    assert left[0] == (set() if what else {diff_id(BASE)})
+    assert len(left[1]) == (1 if what else 0)
+    (message,) = caplog.messages
+    assert "sha256-" in message
+    assert "Operation not permitted" in message
+    store.prune().get(timeout=TIMEOUT)
+    assert_swept(store, paths)
+    assert layers(paths) == set()
+
+
+@pytest.mark.root
+@pytest.mark.usefixtures("images")
+def test_prune_tells_only_what_it_took_out(store: LocalStore, paths: StorePaths) -> None:
+    with immutable(paths.layer(diff_id(BASE))):
+        pruned = store.prune(budget_bytes=0).get(timeout=TIMEOUT)
+
+    assert set(pruned.layers) == {diff_id(own) for own in OWN.values()}
+    assert pruned.kept_bytes > 0
+    assert store.prune().get(timeout=TIMEOUT).freed_bytes == pruned.kept_bytes

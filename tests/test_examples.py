@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from images import docker_save, layer
+from processes import TIMEOUT
 
 EXAMPLES = sorted((Path(__file__).parents[1] / "examples").glob("*.py"))
 
@@ -18,7 +19,7 @@ def run(example: Path, *arguments: object, folder: Path) -> subprocess.Completed
         [sys.executable, "-W", "error", example, *map(str, arguments)],
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=TIMEOUT,
         check=False,
         cwd=folder,
         env={**os.environ, "TMPDIR": str(folder)},

@@ -16,6 +16,7 @@ import pykka
 import pytest
 from images import diff_id, docker_save, layer, long_layer, worker_pids, write_members
 from layouts import AMD64, ARM64, Layout
+from processes import TIMEOUT
 
 from pykka_imagestore import (
     AmbiguousImageError,
@@ -33,7 +34,6 @@ from pykka_imagestore import (
 )
 from pykka_imagestore.runtime import Actor, DiscardedError, Future, WorkerDiedError, await_all, collect, defer
 
-TIMEOUT = 60
 BASE = layer({"etc/os-release": b"ID=test\n", "bin/sh": b"#!"})
 APP = layer({"app/main.py": b"print('hello')\n"})
 OTHER = layer({"app/other.py": b"print('other')\n"})

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 from images import docker_save, layer
+from processes import TIMEOUT
 
 README = Path(__file__).parent.parent / "README.md"
 
@@ -32,7 +33,7 @@ def _blocks() -> list[str]:
 def _run(code: str, folder: Path) -> str:
     (folder / "example.py").write_text(code)
     ran = subprocess.run(
-        [sys.executable, "example.py"], cwd=folder, capture_output=True, text=True, timeout=60, check=False
+        [sys.executable, "example.py"], cwd=folder, capture_output=True, text=True, timeout=TIMEOUT, check=False
     )
     assert ran.returncode == 0, ran.stderr
     return ran.stdout

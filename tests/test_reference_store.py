@@ -5,6 +5,7 @@ import struct
 from pathlib import Path
 
 import pytest
+from processes import TIMEOUT
 
 from pykka_imagestore import (
     CheckpointError,
@@ -23,7 +24,6 @@ from pykka_imagestore.durable.checkpoint import read_checkpoint
 from pykka_imagestore.durable.disk import Disk
 from pykka_imagestore.runtime import collect
 
-TIMEOUT = 30
 ONE, TWO = DiffID(f"sha256:{'1' * 64}"), DiffID(f"sha256:{'2' * 64}")
 CONFIG = Digest(f"sha256:{'c' * 64}")
 

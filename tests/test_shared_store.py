@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from images import diff_id, docker_save, layer, long_layer
-from processes import Program
+from processes import TIMEOUT, Program
 
 from pykka_imagestore import LocalStore, NotFoundError
 from pykka_imagestore.core.digest import DiffID
@@ -19,7 +19,6 @@ from pykka_imagestore.core.paths import StorePaths
 from pykka_imagestore.durable.locks import acquire, layer_byte
 from pykka_imagestore.runtime import DiscardedError
 
-TIMEOUT = 60
 BASE = layer({"etc/os-release": b"ID=test\n"})
 APP = layer({"app/main.py": b"print('hello')\n"})
 OTHER_STORE = """
@@ -114,7 +113,7 @@ def test_put_that_waits_for_another_process_can_be_given_up_at_once(
     put.discard() if giving_up == "discard" else store.close()
 
     with pytest.raises(DiscardedError):
-        put.get(timeout=10)
+        put.get(timeout=TIMEOUT)
     assert os.listdir(paths.staging) == os.listdir(paths.leases) == []
     lock.release()
     wait_until(lambda: not is_waiting_for_a_layer())

@@ -80,10 +80,6 @@ def pid_of(_: object) -> int:
     return os.getpid()
 
 
-def parent_pid_of(_: object) -> int:
-    return os.getppid()
-
-
 def name_of(_: object) -> str:
     with open("/proc/self/comm") as comm:
         return comm.read().strip()
@@ -177,6 +173,6 @@ def work_until_discarded(events: tuple[threading.Event, threading.Event]) -> Non
 def say_so_and_wait(events: tuple[threading.Event, threading.Event]) -> str:
     begun, go_on = events
     begun.set()
-    if not go_on.wait(10):
+    if not go_on.wait(300):
         raise TimeoutError
     return "done"

@@ -33,7 +33,17 @@ from pykka_imagestore.errors import StoreError
 from pykka_imagestore.jobs.helpers import MAX_HELPERS
 from pykka_imagestore.jobs.tree import remove_tree
 from pykka_imagestore.reference_store import ReferenceStore
-from pykka_imagestore.runtime import Actor, Future, Lane, Pending, WorkerPool, defer, dispatch, undiscardable
+from pykka_imagestore.runtime import (
+    Actor,
+    Future,
+    Lane,
+    Pending,
+    WorkerPool,
+    await_all,
+    defer,
+    dispatch,
+    undiscardable,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -244,16 +254,27 @@ class CollectorActor(Actor):
         deletion = self._deletions.add(self.spawn(self._delete(path)))
         if self._closed:
             deletion.discard()
-        deletion.on_failed(lambda error: logger.warning("%s could not be deleted: %s", path, error))
+        deletion.on_failed(
+            lambda error: logger.warning("%s is left, and the next store here tries again: %s", path, error)
+        )
         return deletion
 
     async def _delete(self, path: Path) -> None:
         # Or a power cut could undo the rename, and not all of the deletion: a layer in its place, with files missing.
         await self._syncing.run(self._sync_names, path)
         deletion = self._pool.run(remove_tree, str(path), retry=True)
-        for _ in range(min(self._pool.workers - 1, MAX_HELPERS)):
-            self._pool.run(remove_tree, str(path), idle=True)  # nobody waits for these: they only make it faster
-        await deletion
+        # Nobody waits for these: they only make it faster.
+        helpers = [
+            self._pool.run(remove_tree, str(path), idle=True) for _ in range(min(self._pool.workers - 1, MAX_HELPERS))
+        ]
+        try:
+            await deletion
+        except BaseException as error:
+            for helper in helpers:
+                helper.discard()
+            if not isinstance(error, GeneratorExit):  # else the actor has ended: nobody is left to wait
+                await undiscardable(await_all(helpers))
+            raise
         await self._syncing.run(make_reserve, self._paths)
 
     def _sync_names(self, path: Path) -> None:

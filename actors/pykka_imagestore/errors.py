@@ -19,7 +19,9 @@ StoreError
         LeaseError              who needs what cannot be read: restart whoever has the lease
         LeaseEndedError         a lease that was handed on was let go of before: get the image by name
         StoreClosedError
+        ForeignStoreError       it is another user's: work as that one, or with a store of your own
         LocksUnsupportedError   its file system has no locks: move the store
+        NotRemovedError         something is in the way: see to that, and remove it again
         OverBudgetError         an image is larger than the store may be: raise its budget
         NoSpaceError            the disk is full: free some of it. An OSError, too
 """
@@ -290,6 +292,31 @@ class StoreClosedError(StateError):
         return "the store is closed"
 
 
+class ForeignStoreError(StateError):
+    """A store, or a part of it, belongs to another user, and may not be used by this one.
+
+    Attributes:
+        path: The store.
+        file: What may not be used.
+        owner: Number of the user whose that is.
+        user: Number of this process' user.
+        whole: Whether all of the store is that user's, and not only what is in it.
+    """
+
+    def __init__(self, path: str, file: str, owner: int, user: int, whole: bool = True) -> None:
+        super().__init__(path, file, owner, user, whole)
+        self.path, self.file, self.owner, self.user, self.whole = path, file, owner, user, whole
+
+    def __str__(self) -> str:
+        found, remedy = "has files of", "have them given to the owner of the store"
+        if self.whole:
+            found, remedy = "belongs to", f"work as user {self.owner}, or with a store of your own"
+        return (
+            f"the store at {self.path} {found} user {self.owner}, and this is user {self.user}, who may not use "
+            f"{self.file}. Nothing was changed; {remedy}"
+        )
+
+
 class LocksUnsupportedError(StateError):
     """The file system has no locks that hold between processes, as some network file systems.
 
@@ -306,6 +333,28 @@ class LocksUnsupportedError(StateError):
             f"{self.path} cannot be locked: its file system has no locks that hold between processes. Nothing was "
             "changed; move the store to a local disk"
         )
+
+
+class NotRemovedError(StateError):
+    """Some of what was to be removed is still there; all else of it is gone.
+
+    Attributes:
+        path: What is left, the first of it; a folder with what is in it.
+        reason: What is in the way.
+        count: How many such things there are.
+    """
+
+    def __init__(self, path: str, reason: str, count: int = 1) -> None:
+        super().__init__(path, reason, count)
+        self.path, self.reason, self.count = path, reason, count
+
+    def below(self, folder: str) -> NotRemovedError:
+        """Return the same of a path in ``folder``."""
+        return NotRemovedError(os.path.join(folder, self.path), self.reason, self.count)  # noqa: PTH118
+
+    def __str__(self) -> str:
+        more = f", and {self.count - 1} more" if self.count > 1 else ""
+        return f"{self.path} could not be removed: {self.reason}{more}. All else there was removed"
 
 
 class OverBudgetError(StateError):

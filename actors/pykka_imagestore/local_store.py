@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
 from functools import partial
@@ -50,6 +49,7 @@ from pykka_imagestore.errors import (
     StoreError,
 )
 from pykka_imagestore.image_lease import LeasedImage
+from pykka_imagestore.jobs.answers import ANSWERS
 from pykka_imagestore.jobs.guard import require_space
 from pykka_imagestore.jobs.helpers import MAX_HELPERS, HelperLostError, HelpUnpack, help_unpack
 from pykka_imagestore.jobs.move_layer import MoveLayer, move_layer
@@ -78,6 +78,7 @@ from pykka_imagestore.runtime import (
     usable_cpus,
     usable_memory,
 )
+from pykka_imagestore.runtime.forks import Origin
 
 logger = logging.getLogger(__name__)
 
@@ -87,7 +88,6 @@ T = TypeVar("T")
 WORTH_HELP = 32 << 20  # bytes of cost, see Extent: below it, a layer is done before help has come
 LAYERS_THAT_WAIT = 14  # for a worker, or for another process that unpacks the same
 WORKER_BYTES = 128 << 20  # no layer makes a worker take more
-WORKER_MODULES = ("pykka_imagestore.jobs.untar_image", "pykka_imagestore.jobs.untar_layer")
 
 
 class LocalStore(Uncopyable):
@@ -110,14 +110,15 @@ class LocalStore(Uncopyable):
         references: ReferenceStore,
         collector: Collector,
         checker: Checker,
-        pool: WorkerPool,
+        own_pool: WorkerPool | None,
     ) -> None:
+        self._origin = Origin()
         self._actor = actor
         self._paths = paths
         self._references = references
         self._collector = collector
         self._checker = checker
-        self._pool = pool
+        self._own_pool = own_pool
 
     @classmethod
     def start(
@@ -147,14 +148,16 @@ class LocalStore(Uncopyable):
             durable: Whether all that a put writes is synced before its future is ready. Without, a power loss may
                 leave layers in part, and nothing tells.
             limits: How much an archive may ask for.
-            pool: Runs the work instead of own processes; it is closed with the store.
+            pool: Runs the work instead of own processes; stores may share one. It stays the caller's to close, after
+                the store. What its workers send back is believed as that pool was told to.
         """
+        own_pool = None
         if pool is None:
-            pool = WorkerPool(
+            own_pool = pool = WorkerPool(
                 workers or _default_workers(),
                 name="imagestore",
                 memory_limit_bytes=worker_memory_bytes,
-                preload=WORKER_MODULES,
+                answers=ANSWERS,
             )
         paths = StorePaths(Path(directory).absolute())
         references = ReferenceStore.start(paths.root, durable=durable)
@@ -163,7 +166,7 @@ class LocalStore(Uncopyable):
         checker = Checker.start(paths, references, collector, pool, limits)
         options = PutOptions(archives, budget_bytes, layer_time_limit, durable, limits)
         actor = LocalStoreActor.start(paths, references, collector, pool, options)
-        return cls(actor, paths, references, collector, checker, pool)
+        return cls(actor, paths, references, collector, checker, own_pool)
 
     def __enter__(self) -> Self:
         return self
@@ -400,14 +403,18 @@ class LocalStore(Uncopyable):
     def close(self) -> None:
         """Stop all work and wait for it; puts under way are discarded, and leave nothing behind. Idempotent.
 
-        What was removed and is not deleted by now, see ``swept``, is deleted by the next store on this directory.
+        What was removed and is not deleted by now, see ``swept``, is deleted by the next store on this directory. In a
+        forked child, which has no part in the work, nothing is done.
         """
+        if not self._origin.is_here():
+            return
         try:
             self._ask(LocalStoreActor.close).recover(lambda _: None).get(timeout=120)
             self._checker.close()
             self._collector.close()
         finally:
-            self._pool.close()
+            if self._own_pool is not None:
+                self._own_pool.close()
             self._actor.stop(timeout=60)
             self._references.close()
 
@@ -527,8 +534,9 @@ class LocalStoreActor(Actor):
         self._places = Mutex(pool.workers + LAYERS_THAT_WAIT)
         self._work = Pending()  # puts and layers that have not ended, discarded ones too
         self._lane = Lane("local-store")  # short file operations only: the worker processes may all be busy
-        self._publisher = Lane("publisher")  # waits for the disk, while workers go on with other layers
-        self._listener_thread = ThreadPoolExecutor(1, thread_name_prefix="progress")
+        # Waits for the disk, which takes no CPU, while the worker processes go on with other layers.
+        self._publisher = WorkerPool(1, threads=True, name="imagestore-publisher")
+        self._listener_thread = Lane("progress")
 
     # -- what the handle offers
 
@@ -615,7 +623,7 @@ class LocalStoreActor(Actor):
     def on_stop(self) -> None:
         self._lane.close()
         self._publisher.close()
-        self._listener_thread.shutdown(wait=False)
+        self._listener_thread.close(wait=False)  # a listener may take its time
 
     # -- recover
 
@@ -685,7 +693,7 @@ class LocalStoreActor(Actor):
         copy = str(staging.path / "archive.tar")
         job = UntarImage(archive, copy, request.sandbox, request.platform, self._limits)
         is_pipe = await self._lane.run(Path.is_fifo, Path(archive))  # what came through it does not come again
-        return await self._pool.run(untar_image, job, retry=not is_pipe)
+        return await self._pool.run(untar_image, job, retry=not is_pipe, stop_file=f"{copy}.stop")
 
     async def put_image(
         self, planned: PlannedImage, request: PutRequest, staging: OwnedFolder, feed: ProgressFeed, leases: ExitStack
@@ -756,9 +764,9 @@ class LocalStoreActor(Actor):
             await call.cancel()
             if not isinstance(error, HelperLostError):
                 raise
+            logger.warning("%s; unpacking %s anew", error, diff_id)
         finally:
             del self._calls[diff_id]
-        logger.warning("a worker that helped with %s died; unpacking it anew", diff_id)
         return await self._untar_layer(request, diff_id)
 
     def _untar_layer(self, request: UntarLayer, diff_id: DiffID) -> Future[LayerCounts]:
@@ -768,6 +776,7 @@ class LocalStoreActor(Actor):
             request,
             retry=True,
             time_limit=self._options.layer_time_limit,
+            stop_file=f"{request.target}.stop",
             on_report=lambda counts: tell(diff_id, counts),
         )
 

@@ -8,11 +8,11 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable, Iterable, Mapping
-from concurrent.futures import Executor
 from dataclasses import replace
 
 from pykka_imagestore.core.digest import DiffID
 from pykka_imagestore.core.progress import LayerProgress, Progress
+from pykka_imagestore.runtime import Lane
 
 logger = logging.getLogger(__name__)
 
@@ -26,7 +26,7 @@ class ProgressFeed:
         thread: Where the listeners are called.
     """
 
-    def __init__(self, thread: Executor) -> None:
+    def __init__(self, thread: Lane) -> None:
         self._thread = thread
         self._names: tuple[str, ...] = ()
         self._layers: dict[DiffID, LayerProgress] = {}
@@ -67,7 +67,7 @@ class ProgressFeed:
         progress = Progress(self._names, tuple(self._layers.values()))
         for mailbox in self._listeners:
             if mailbox.put(progress):
-                self._thread.submit(mailbox.deliver)
+                self._thread.run(_Mailbox.deliver, mailbox)
 
 
 class _Mailbox:
@@ -75,7 +75,7 @@ class _Mailbox:
 
     def __init__(self, listener: Listener) -> None:
         self._listener = listener
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._latest: Progress | None = None
 
     def put(self, progress: Progress) -> bool:
@@ -90,5 +90,5 @@ class _Mailbox:
         try:
             if progress is not None:
                 self._listener(progress)
-        except Exception:
+        except BaseException:
             logger.exception("A progress listener failed")

@@ -28,11 +28,9 @@ MAY_IMPORT = {  # layer: the layers of this package that it may import
 DISK = {"fcntl", "mmap", "os", "shutil", "tempfile"}
 NETWORK_CLOCK_THREADS = {"asyncio", "logging", "multiprocessing", "random", "socket", "subprocess", "threading", "time"}
 MAY_NOT_IMPORT = {  # layer: what it may import of no other package
-    "core": {"pykka", "pebble"} | DISK | NETWORK_CLOCK_THREADS,
-    "durable": {"pykka", "pebble"},
-    "jobs": {"pykka", "pebble"},
-    "pairs": {"pebble"},
-    "cli": {"pebble"},
+    "core": {"pykka"} | DISK | NETWORK_CLOCK_THREADS,
+    "durable": {"pykka"},
+    "jobs": {"pykka"},
 }
 SYNCING = {"fdatasync", "fsync", "syncfs"}
 

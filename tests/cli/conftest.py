@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from images import docker_save, layer, long_layer
+from processes import TIMEOUT
 
 
 class CommandLine:
@@ -21,7 +22,7 @@ class CommandLine:
         self.environment.pop("PYTHONUNBUFFERED", None)  # as users have it
 
     def __call__(self, *arguments: object, **options: object) -> subprocess.CompletedProcess[str]:
-        defaults = {"capture_output": True, "text": True, "timeout": 60, "env": self.environment}
+        defaults = {"capture_output": True, "text": True, "timeout": TIMEOUT, "env": self.environment}
         return subprocess.run([*self.command, *map(str, arguments)], check=False, **{**defaults, **options})
 
     def start(self, *arguments: object, **options: object) -> subprocess.Popen[bytes]:

@@ -4,22 +4,32 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from pathlib import Path
 
 import pytest
 from images import diff_id, docker_save, layer
+from processes import TIMEOUT
 
 from pykka_imagestore import LocalStore
 
 BASE, APP, OTHER = (layer({f"{name}/file": name.encode().ljust(30_000, b".")}) for name in ("base", "app", "other"))
 
 
+@pytest.fixture(scope="session")
+def put_two_once(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("two")
+    with LocalStore.start(folder / "store", durable=False) as store:
+        for name, layers in {"old:1": [BASE, APP], "new:1": [BASE, OTHER]}.items():
+            archive = docker_save(folder / "archive.tar", {name: layers}, config={"Env": [f"N={name}"]})
+            store.put(name, archive).get(timeout=TIMEOUT)
+    return folder / "store"
+
+
 @pytest.fixture
-def stored(imagestore, tmp_path):
+def stored(imagestore, put_two_once):
     """Return a command line whose store has two images that share a layer; the first was used long ago."""
-    for name, layers in {"old:1": [BASE, APP], "new:1": [BASE, OTHER]}.items():
-        archive = docker_save(tmp_path / "archive.tar", {name: layers}, config={"Env": [f"N={name}"]})
-        assert imagestore("put", "--not-durable", archive).returncode == 0
+    shutil.copytree(put_two_once, imagestore.store, symlinks=True)
     for config in (imagestore.store / "configs").iterdir():
         if b"old:1" in config.read_bytes():
             os.utime(config, (1_000_000_000, 1_000_000_000))
@@ -146,7 +156,7 @@ def test_get_makes_an_image_used(stored):
 
 
 def test_du_tells_who_has_leases(stored):
-    with LocalStore.start(stored.store) as store, store.get("old:1", lease=True).get(timeout=60):
+    with LocalStore.start(stored.store) as store, store.get("old:1", lease=True).get(timeout=TIMEOUT):
         lines = [line.split() for line in stored("du").stdout.splitlines()]
         document = json.loads(stored("du", "--json").stdout)
 
@@ -161,7 +171,7 @@ def test_du_tells_who_has_leases(stored):
 
 def test_damage_that_somebody_needs_is_left_in_and_said(stored):
     damage(stored.store, APP)
-    with LocalStore.start(stored.store) as store, store.get("old:1", lease=True).get(timeout=60):
+    with LocalStore.start(stored.store) as store, store.get("old:1", lease=True).get(timeout=TIMEOUT):
         repaired = stored("repair", "--deep")
 
     assert f"left {diff_id(APP)} in: somebody needs it now" in repaired.stdout

@@ -8,40 +8,10 @@ import pty
 import signal
 import subprocess
 import sys
-import time
-from pathlib import Path
 
 import pytest
 from images import long_layer
-
-TIMEOUT = 60
-
-
-def names(folder: Path) -> list[str]:
-    return sorted(path.name for path in folder.iterdir())
-
-
-def wait_for(condition) -> None:
-    deadline = time.monotonic() + TIMEOUT
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.005)  # another process' files: there is nothing to wait on
-
-
-def session_processes(leader: int) -> list[str]:
-    """Return the living processes of a session."""
-    found = []
-    for folder in Path("/proc").glob("[0-9]*"):
-        with contextlib.suppress(OSError):
-            state, _, _, session = (folder / "stat").read_text().rpartition(")")[2].split()[:4]
-            if int(session) == leader and state not in "ZX":
-                found.append(folder.name)
-    return found
-
-
-def unpacks(directory: Path) -> bool:
-    """Tell whether a layer's files are being written below a store's staging folder."""
-    return any(directory.glob("staging/*/layer/rootfs/*"))
+from processes import TIMEOUT, names, session_processes, unpacks, wait_for
 
 
 @pytest.mark.parametrize(

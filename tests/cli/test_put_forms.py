@@ -16,9 +16,9 @@ from pathlib import Path
 import pytest
 from images import diff_id, docker_save, layer
 from layouts import AMD64, ARM64, Layout
+from processes import TIMEOUT
 
 BASE, APP = layer({"etc/os-release": b"ID=test\n"}), layer({"app/main": b"x"})
-TIMEOUT = 60
 
 
 def put(imagestore, *arguments, **options):
@@ -102,11 +102,9 @@ def test_put_from_a_fifo(imagestore, archive, tmp_path):
 
 @pytest.mark.skipif(shutil.which("bash") is None, reason="needs bash, for <(...)")
 def test_put_from_a_shells_process_substitution(imagestore, archive):
-    line = f'{" ".join(imagestore.command)} put --json <(gzip -c "$0")'
+    command = ["bash", "-c", '"$@" put --json <(gzip -c "$0")', archive, *imagestore.command]
 
-    done = subprocess.run(
-        ["bash", "-c", line, archive], capture_output=True, env=imagestore.environment, check=True, timeout=TIMEOUT
-    )
+    done = subprocess.run(command, capture_output=True, env=imagestore.environment, check=True, timeout=TIMEOUT)
 
     assert [image["name"] for image in json.loads(done.stdout)] == ["app:1"]
 
@@ -200,9 +198,11 @@ def test_what_podman_saves_as_an_oci_archive_is_put(imagestore, tmp_path):
     root = tempfile.mkdtemp(prefix="podman-", dir="/tmp")  # it takes no long path
     podman = ["podman", "--root", f"{root}/root", "--runroot", f"{root}/run", "--storage-driver", "vfs"]
     try:
-        subprocess.run([*podman, "load", "-qi", "app.tar"], cwd=tmp_path, check=True, capture_output=True, timeout=120)
+        subprocess.run(
+            [*podman, "load", "-qi", "app.tar"], cwd=tmp_path, check=True, capture_output=True, timeout=TIMEOUT
+        )
         save = [*podman, "save", "-q", "--format", "oci-archive", "-o", "saved.tar", "example.com/app:1"]
-        subprocess.run(save, cwd=tmp_path, check=True, capture_output=True, timeout=120)
+        subprocess.run(save, cwd=tmp_path, check=True, capture_output=True, timeout=TIMEOUT)
     except subprocess.CalledProcessError as error:
         pytest.skip(f"podman does not work here: {error.stderr[-200:]!r}")
     finally:

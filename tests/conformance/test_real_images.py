@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 from compressions import COMPRESS, INFLATE
+from processes import TIMEOUT
 from stacks import flatten, listing, listing_digest
 
 from pykka_imagestore import AmbiguousImageError, ArchiveError, LocalStore
@@ -48,7 +49,6 @@ BROKEN = {
 ARTIFACTS = ["oci-layout/container-libs-artifact-blobs-only", "oci-layout/notation-signed-artifact"]
 OCI = [file for file in FACTS if file.startswith(("oci-archive/", "oci-layout/")) and file not in ARTIFACTS]
 GIVEN_NAME = "given/name:1"
-TIMEOUT = 60
 
 
 @dataclass(frozen=True)

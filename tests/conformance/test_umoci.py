@@ -15,6 +15,7 @@ import tars
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from layers import unpack_layer
+from processes import TIMEOUT
 from trees import describe
 
 from pykka_imagestore.errors import LayerError
@@ -71,7 +72,7 @@ def unpack_with_umoci(layer, folder):
     """Return what umoci makes of a layer; None if it refuses it."""
     make_layout(Path(folder, "layout"), layer)
     command = ["umoci", "raw", "unpack", "--image", f"{folder}/layout:it", f"{folder}/theirs"]
-    done = subprocess.run(command, capture_output=True, timeout=60, check=False)
+    done = subprocess.run(command, capture_output=True, timeout=TIMEOUT, check=False)
     return described(Path(folder, "theirs")) if done.returncode == 0 else None
 
 

@@ -104,12 +104,12 @@ def test_familiar_form_of_another_image_is_not_stored(text):
     ],
 )
 def test_hostile_text_is_refused_at_once_and_in_a_bounded_sentence(text, sentence):
-    started = time.monotonic()
+    started = time.thread_time()
 
     with pytest.raises(InvalidNameError, match=sentence) as caught:
         ImageName.parse(text)
 
-    assert time.monotonic() - started < 1
+    assert time.thread_time() - started < 1
     assert len(str(caught.value)) < 3000
 
 

@@ -26,7 +26,6 @@ from seam import watched
 from pykka_imagestore import ImageIncompleteError, LocalStore, NotFoundError
 from pykka_imagestore.image_lease import LeasedImage
 from pykka_imagestore.jobs.tree import remove_tree
-from pykka_imagestore.local_store import WORKER_MODULES
 from pykka_imagestore.runtime import WorkerDiedError, WorkerPool
 
 NAMES = [f"app:{number}" for number in range(4)]
@@ -138,7 +137,7 @@ def dawdle(*_: object) -> None:
 def main() -> None:
     spec = json.loads(Path(sys.argv[1]).read_text())
     directory, gallery, log = Path(spec["directory"]), Gallery.load(Path(spec["gallery"])), Log(spec["log"])
-    pool = WorkerPool(2, name="imagestore", preload=WORKER_MODULES)
+    pool = WorkerPool(2, name="imagestore")
     for ready in [pool.run(remove_tree, str(directory / "nothing")) for _ in range(pool.workers)]:
         ready.get(timeout=TIMEOUT)  # a kill is to find workers at work, and not starting
     print("ready", flush=True)

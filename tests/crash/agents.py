@@ -16,9 +16,9 @@ from typing import Any
 
 from agent import NAMES
 from history import History
+from processes import TIMEOUT
 from script import settle_prune, stored
 
-TIMEOUT = 120
 AGENT = Path(__file__).with_name("agent.py")
 PYTHONPATH = [path for path in [os.environ.get("PYTHONPATH")] if path]
 
@@ -98,13 +98,13 @@ class Agent:
         """Have it close its store and end."""
         assert self.process.stdin is not None
         self.process.stdin.close()
-        status = self.process.wait(timeout=60)
+        status = self.process.wait(timeout=TIMEOUT)
         self._ended()
         assert status == 0, f"an agent ended with {status}"
 
     def wait_for_workers(self) -> None:
         """Wait until none of its workers lives; it must be dead itself."""
-        until = time.monotonic() + 30
+        until = time.monotonic() + TIMEOUT
         while self._session():
             assert time.monotonic() < until, f"workers outlive their agent: {self._session()}"
             time.sleep(0.005)
@@ -135,7 +135,7 @@ class Agent:
             self._open_calls.pop(line["call"]).answered(line["answer"], history, line["time"])
 
     def _ended(self) -> None:
-        self.process.wait(timeout=60)
+        self.process.wait(timeout=TIMEOUT)
         for pipe in (self.process.stdin, self.process.stdout):
             if pipe is not None:
                 with contextlib.suppress(BrokenPipeError):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import random
 
-ROUNDS = int(os.environ.get("IMAGESTORE_CRASH_ROUNDS", "25"))
+ROUNDS = int(os.environ.get("IMAGESTORE_CRASH_ROUNDS", "5"))
 
 
 def new_chance() -> random.Random:

@@ -10,6 +10,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from processes import TIMEOUT
+
 SIZE = "40M"
 
 
@@ -33,7 +35,8 @@ class Device:
         A copy that was made while something was written would hold later writes without earlier ones, as no disk does
         that obeys flushes; so it is made again.
         """
-        for _ in range(2000):
+        until = time.monotonic() + TIMEOUT
+        while time.monotonic() < until:
             before = self._writes()
             if before is not None:
                 _run("cp", "--sparse=always", self.image, target)
@@ -85,4 +88,4 @@ def why_not(directory: Path) -> str | None:
 
 
 def _run(*command: str | Path) -> str:
-    return subprocess.run(command, check=True, capture_output=True, text=True, timeout=60).stdout
+    return subprocess.run(command, check=True, capture_output=True, text=True, timeout=TIMEOUT).stdout

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from gallery import Gallery, Tree, look
 from history import History, Value
+from processes import TIMEOUT
 
 from pykka_imagestore import ImageIncompleteError, ImageInfo, LocalStore, NotFoundError
 from pykka_imagestore.core.digest import DiffID, directory_name, sha256
@@ -19,7 +20,6 @@ from pykka_imagestore.core.paths import StorePaths
 from pykka_imagestore.durable.locks import _FLOCK, _OPEN
 from pykka_imagestore.runtime import WorkerPool
 
-TIMEOUT = 60
 KNOWN_NAMES = {"storedImages", "storedImages.journal"} | {
     "layers",
     "configs",

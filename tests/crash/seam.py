@@ -15,6 +15,8 @@ from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
+from processes import TIMEOUT
+
 from pykka_imagestore.durable import references
 from pykka_imagestore.durable.disk import Disk
 from pykka_imagestore.durable.locks import FileLock
@@ -185,5 +187,5 @@ class Failure:
 def copy_tree(source: Path, target: Path) -> None:
     """Copy a folder as it is, with owners, times and attributes; what goes away meanwhile is left out."""
     command = ["cp", "-a", "--reflink=auto", source, target]
-    copied = subprocess.run(command, check=False, capture_output=True, text=True, timeout=60, env={"LC_ALL": "C"})
+    copied = subprocess.run(command, check=False, capture_output=True, text=True, timeout=TIMEOUT, env={"LC_ALL": "C"})
     assert all(line.endswith(": No such file or directory") for line in copied.stderr.splitlines()), copied.stderr

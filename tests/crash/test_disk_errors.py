@@ -16,6 +16,7 @@ from device import new_device, why_not
 from gallery import Gallery
 from history import History
 from invariants import check_running, check_stopped, opened
+from processes import TIMEOUT
 from script import OPERATIONS, Script, begin
 from seam import Before, Failure, copy_tree, watched, watched_writes
 
@@ -67,7 +68,7 @@ def test_a_call_that_fails_fails_its_operation_alone(
         past = history.cut(float("inf"), float("inf"))
         failure = Failure(error, calls_before, for_good=for_good)
         with opened(where) as store:
-            store.recover().get(timeout=60)
+            store.recover().get(timeout=TIMEOUT)
             script = Script(store, gallery, past)
             with watch(failure):
                 OPERATIONS[operation](script)
@@ -125,7 +126,7 @@ def test_a_full_disk_fails_what_needs_room_and_nothing_else(
                 assert full
             script.put("app:3", "gamma")
             script.remove("app:3")
-            store.swept().get(timeout=60)
+            store.swept().get(timeout=TIMEOUT)
         assert not full
         store.close()
         check_stopped(device.folder / "store", gallery, history)
@@ -145,6 +146,6 @@ def test_room_can_be_made_on_a_full_disk(gallery: Gallery, tmp_path: Path) -> No
             script.remove("app:1")
             script.prune(budget_bytes=0)
             assert script.errors == []
-            store.swept().get(timeout=60)
+            store.swept().get(timeout=TIMEOUT)
             script.put("app:3", "delta")
             assert script.errors == []

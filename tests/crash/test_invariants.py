@@ -9,6 +9,7 @@ import pytest
 from gallery import Gallery
 from history import History
 from invariants import Violation, check_stopped, opened
+from processes import TIMEOUT
 from script import Script, begin
 
 from pykka_imagestore.core.paths import StorePaths
@@ -96,7 +97,7 @@ def test_damage_is_seen(seen: str, gallery: Gallery, tmp_path: Path) -> None:
 def test_a_lock_that_is_held_is_seen(gallery: Gallery, tmp_path: Path) -> None:
     paths = StorePaths(tmp_path / "store")
     with opened(paths.root) as store:
-        store.recover().get(timeout=60)
+        store.recover().get(timeout=TIMEOUT)
     lock = acquire(paths.layers_lock, byte=1 << 62)
 
     with pytest.raises(Violation, match="is locked"):

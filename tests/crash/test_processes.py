@@ -36,7 +36,7 @@ def test_processes_that_share_a_store_see_one_truth(
     with opened(directory) as store:
         for agent in agents:
             agent.wait("ready")
-        for _ in range(max(4, ROUNDS // 4)):
+        for _ in range(max(2, ROUNDS // 4)):
             for agent in agents:
                 agent.go(draw.randrange(3, 12))
             dead = kill_some(agents, draw, count)

@@ -6,7 +6,7 @@ import threading
 from pathlib import Path
 
 import pytest
-from processes import Program
+from processes import TIMEOUT, Program
 
 from pykka_imagestore._proto.lease_pb2 import LeaseRecord
 from pykka_imagestore.core.digest import DiffID, sha256
@@ -19,7 +19,6 @@ from pykka_imagestore.durable.leases import find_needs, take_lease
 from pykka_imagestore.durable.locks import acquire
 from pykka_imagestore.errors import LeaseError
 
-TIMEOUT = 30
 ONE, TWO, CONFIG = DiffID(sha256(b"one")), DiffID(sha256(b"two")), sha256(b"config")
 HOLDER = f"""
 import sys

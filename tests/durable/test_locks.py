@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from processes import Program
+from processes import TIMEOUT, Program
 
 from pykka_imagestore import LocalStore
 from pykka_imagestore.core.digest import DiffID, sha256
@@ -21,7 +21,6 @@ from pykka_imagestore.durable import locks
 from pykka_imagestore.durable.locks import acquire, is_locked, layer_byte, locked, require_locks
 from pykka_imagestore.errors import LocksUnsupportedError
 
-TIMEOUT = 30
 HOLDER = """
 import sys
 from pathlib import Path

@@ -5,7 +5,7 @@ import threading
 from pathlib import Path
 
 import pytest
-from processes import Program
+from processes import TIMEOUT, Program
 
 from pykka_imagestore.core.digest import DiffID, sha256
 from pykka_imagestore.core.paths import StorePaths
@@ -159,8 +159,8 @@ def test_folder_is_made_only_while_nobody_looks_for_orphans(staging, guard):
         is_made_at_once = made.wait(0.05)
         listed = os.listdir(staging)
 
-    assert made.wait(10)
-    maker.join(10)
+    assert made.wait(TIMEOUT)
+    maker.join(TIMEOUT)
     assert (is_made_at_once, listed) == (False, [])
     folder.release()
 
@@ -180,6 +180,6 @@ def test_folder_that_is_being_made_is_no_orphan(tmp_path, staging, guard):
         folder.path.rename(tmp_path / str(number))
         folder.release()
     stop.set()
-    sweeper.join(timeout=10)
+    sweeper.join(timeout=TIMEOUT)
 
     assert seen == []

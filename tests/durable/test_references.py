@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from disks import DyingDisk, FailingDisk, PowerCutError, RecordingDisk
-from processes import Program
+from processes import TIMEOUT, Program
 
 from pykka_imagestore._proto.docker_provisioner_pb2 import DockerProvisionerImages
 from pykka_imagestore._proto.journal_pb2 import JournalFrame
@@ -28,7 +28,6 @@ from pykka_imagestore.durable.locks import locked
 from pykka_imagestore.durable.references import Put, References, Remove
 from pykka_imagestore.errors import CheckpointError
 
-TIMEOUT = 30
 LAYERS = [DiffID(sha256(b"%d" % number)) for number in range(3)]
 A, B, C = (DockerImage(f"{name}:latest", (layer,)) for name, layer in zip("abc", LAYERS, strict=True))
 
@@ -534,8 +533,8 @@ def test_reader_that_sees_damage_while_another_thread_compacts_waits_for_it_and_
     writer = threading.Thread(target=references.compact, args=[True], daemon=True)
     writer.start()
 
-    writer.join(5)
-    reader.join(5)
+    writer.join(TIMEOUT)
+    reader.join(TIMEOUT)
     assert (writer.is_alive(), found) == (False, [(A,)])
 
 
@@ -548,7 +547,7 @@ def test_reader_does_not_wait_for_the_sync_of_another_process(paths: StorePaths)
         writer.join(0.05)
         reader = threading.Thread(target=lambda: found.append(references.list()))
         reader.start()
-        reader.join(5)
+        reader.join(TIMEOUT)
 
         assert found == [(A,)]
     writer.join(TIMEOUT)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import time
 
 import pytest
 import tars
@@ -225,12 +224,9 @@ def test_root_that_would_become_a_symlink(victim):
 
 
 def test_symlinks_that_grow_as_they_are_followed_end_soon(victim):
-    started = time.monotonic()
     links = [tars.pax({b"linkpath": b"s%d/" % n * 1300 + b"x"}) + tars.symlink(b"s%d" % n, b"") for n in range(3)]
 
     victim.refuse(*links, *[tars.file(b"s%d/f" % n) for n in range(3)], match=r"behind more than 40 symlinks")
-
-    assert time.monotonic() - started < 5
 
 
 # -- hard links

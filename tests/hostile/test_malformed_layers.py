@@ -143,7 +143,7 @@ EVERY_FORM = b"".join(
 )
 
 
-@settings(max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(st.integers(0, len(EVERY_FORM) // 512 - 1), st.sampled_from([0, 0, 1, 511]))
 def test_layer_cut_off_at_any_byte_is_refused_or_ends_between_two_entries(tmp_path, block, rest):
     whole = unpack_layer(EVERY_FORM, tmp_path).nodes
@@ -174,7 +174,7 @@ def test_any_header_with_a_wrong_checksum(tmp_path, offset):
     assert not (tmp_path / "layer").exists()
 
 
-@settings(max_examples=200, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=200, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(st.integers(0, len(SMALL) - 1), st.integers(1, 255))
 def test_a_byte_changed_anywhere_is_noticed(tmp_path, position, change):
     damaged = bytearray(SMALL)

@@ -5,6 +5,7 @@ import threading
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from processes import TIMEOUT
 
 from pykka_imagestore.jobs.behind import Behind
 
@@ -25,7 +26,7 @@ def test_caller_goes_on_beside_a_step():
 
     with Behind() as behind:
         behind.beside = True
-        behind.do(lambda _: gate.wait(10), b"")  # would wait in vain, were it done before ``do`` returns
+        behind.do(lambda _: gate.wait(TIMEOUT), b"")  # would wait in vain, were it done before ``do`` returns
         gate.set()
 
 
@@ -34,14 +35,14 @@ def test_steps_that_wait_are_bounded():
 
     def fill(behind):
         for _ in range(100):
-            behind.do(lambda _: gate.wait(10), b"")
+            behind.do(lambda _: gate.wait(TIMEOUT), b"")
             begun.set()
 
     with Behind() as behind:
         behind.beside = True
         filler = threading.Thread(target=fill, args=(behind,))
         filler.start()
-        begun.wait(10)
+        begun.wait(TIMEOUT)
         filler.join(0.2)
         assert filler.is_alive()
         gate.set()
@@ -69,9 +70,9 @@ def test_after_an_error_of_the_caller_nothing_more_is_begun():
     def enter():
         with Behind() as behind:
             behind.beside = True
-            behind.do(lambda _: gate.wait(10), b"")
+            behind.do(lambda _: gate.wait(TIMEOUT), b"")
             behind.do(done.append, b"late")
-            threading.Timer(0.1, gate.set).start()
+            behind._waiting[-1].add_done_callback(lambda _: gate.set())  # it is cancelled
             raise KeyError
 
     with pytest.raises(KeyError):

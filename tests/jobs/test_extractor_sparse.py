@@ -10,6 +10,7 @@ import subprocess
 import pytest
 import tars
 from layers import unpack_layer
+from processes import TIMEOUT
 
 from pykka_imagestore.errors import LayerError
 
@@ -119,5 +120,5 @@ def test_what_bsdtar_packed_is_unpacked_with_its_holes(tmp_path):
 def packed_and_unpacked(tool, options, tree, place):
     if shutil.which(tool) is None:
         pytest.skip(f"there is no {tool} here")
-    subprocess.run([tool, *options, "-C", tree, "-cf", place / "packed.tar", "."], check=True, timeout=60)
+    subprocess.run([tool, *options, "-C", tree, "-cf", place / "packed.tar", "."], check=True, timeout=TIMEOUT)
     return unpack_layer((place / "packed.tar").read_bytes(), place)

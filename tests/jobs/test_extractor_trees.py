@@ -14,6 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from layers import unpack_layer
+from processes import TIMEOUT
 from trees import describe
 
 pytestmark = pytest.mark.root
@@ -97,7 +98,7 @@ def python_tarfile(form):
 
 def run(*command):
     done = subprocess.run(
-        command, env={**os.environ, "LC_ALL": "C.UTF-8"}, capture_output=True, timeout=60, check=False
+        command, env={**os.environ, "LC_ALL": "C.UTF-8"}, capture_output=True, timeout=TIMEOUT, check=False
     )
     assert done.returncode == 0, done.stderr.decode(errors="replace")
 

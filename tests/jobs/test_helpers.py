@@ -1,10 +1,15 @@
 from __future__ import annotations
 
+import errno
 import gzip
 import os
+import pickle
 import random
 import resource
 import socket
+import struct
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 
 import pytest
 import tars
@@ -13,8 +18,20 @@ from privileges import as_ordinary_user
 
 from pykka_imagestore._proto.layer_pb2 import LayerRecord
 from pykka_imagestore.core.digest import sha256
-from pykka_imagestore.errors import DigestMismatchError, LayerError
-from pykka_imagestore.jobs.helpers import HelperLostError, HelpUnpack, help_unpack
+from pykka_imagestore.errors import DigestMismatchError, LayerError, NoSpaceError
+from pykka_imagestore.jobs.attributes import Outcome
+from pykka_imagestore.jobs.helpers import HelperLostError, Helpers, HelpUnpack, help_unpack
+from pykka_imagestore.jobs.pieces import (
+    ACK_BYTES,
+    ORDER_BYTES,
+    RECORD_BYTES,
+    MalformedMessageError,
+    Order,
+    pack_paths,
+    pack_record,
+    parse_ack,
+)
+from pykka_imagestore.jobs.replaced import Replaced
 from pykka_imagestore.jobs.untar_layer import UntarLayer, untar_layer
 
 
@@ -150,6 +167,13 @@ def test_long_names_and_pax_headers_travel(tmp_path):
     )
 
 
+def test_times_that_no_helper_takes(tmp_path):
+    records = [{b"mtime": time} for time in (b"9223372037", b"-9223372037", b"99999999999999.5")]
+    parts = [part for number, record in enumerate(records) for part in (tars.pax(record), tars.file(b"%d" % number))]
+
+    assert_same_as_alone(tmp_path, *a_tree(100, 100), *parts)
+
+
 @pytest.mark.root
 def test_files_whose_every_number_and_name_is_as_long_as_can_be_fill_pieces(tmp_path):
     folder = b"/".join([b"d" * 255] * 2)
@@ -209,6 +233,21 @@ def test_a_name_that_no_helper_takes_is_refused_by_the_leader(tmp_path):
         unpack_with_help(data, tmp_path)
 
     assert not (tmp_path / "layer").exists()
+
+
+@pytest.mark.parametrize(
+    ("record", "match"),
+    [
+        ({b"uid": b"4294967296"}, "has an owner out of range, 4294967296:0"),
+        ({b"gid": b"9999999999999999999"}, "has an owner out of range, 0:9999999999999999999"),
+    ],
+)
+def test_a_number_that_no_helper_takes_is_refused_by_the_leader(tmp_path, record, match):
+    data = tars.tar(*a_tree(300, 100), tars.pax(record), tars.file(b"f", b"x"), *a_tree(300, 100))
+
+    for unpack in (unpack_layer, unpack_with_help):
+        with pytest.raises(LayerError, match=f"entry 307 'f' {match}"):
+            unpack(data, tmp_path)
 
 
 def test_files_of_many_deep_folders_take_few_descriptors(tmp_path):
@@ -286,6 +325,251 @@ def come_and_go(request):
         _, descriptors, _, _ = socket.recv_fds(connection, 1, 2)
         for descriptor in descriptors:
             os.close(descriptor)
+
+
+def test_leader_that_may_make_no_file_as_large_as_the_memory_goes_on_alone(tmp_path):
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    with waiting(tmp_path) as (leader, helper):
+        resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, hard))
+        try:
+            leader.welcome()
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+        assert not leader.have_come
+        assert helper.recv(1) == b""
+
+
+@contextmanager
+def waiting(folder):
+    """Yield a leader, and the socket of a helper that has called at it."""
+    address = str(folder / "helpers")
+    root = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        with (
+            Helpers(address, root, Outcome(), Replaced(None, Outcome())) as leader,
+            socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as helper,
+        ):
+            helper.settimeout(20)
+            helper.connect(address)
+            yield leader, helper
+    finally:
+        os.close(root)
+
+
+# -- a helper that was taken over
+
+
+def answering(answer):
+    """Return a helper that says ``answer``, given the order, to each; ``answer`` may also do something in the root."""
+
+    def help_(request):
+        with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as connection:
+            connection.connect(request.address)
+            _, (memory, root), _, _ = socket.recv_fds(connection, 1, 2)
+            try:
+                while order := connection.recv(100):
+                    connection.send(answer(Order.parse(order), root))
+            except ConnectionError:  # the leader has heard enough
+                pass
+            finally:
+                os.close(memory)
+                os.close(root)
+
+    return help_
+
+
+def all_made(order, bits, rest=b""):
+    return struct.pack("=BHi", 0, order.files, 0) + bits * order.files + rest
+
+
+class RunsCode:
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return os.mkdir, (self.path,)
+
+
+def a_folder_aside(order, root):
+    os.mkdir(b".wh..wh." + b"61" * 8, dir_fd=root)
+    return all_made(order, b"\4", b"a" * 8 * order.files)
+
+
+@pytest.mark.parametrize(
+    ("answer", "match"),
+    [
+        (lambda *_: b"?", "it sent an answer of 1 bytes"),
+        (lambda *_: bytes(65536), "it sent an answer of"),
+        (lambda order, _: all_made(order, b"\0")[:-1], "it sent an answer of"),
+        (lambda order, _: all_made(order, b"\0", b"more"), "it sent an answer with a failure that cannot be"),
+        (lambda order, _: all_made(order, b"\x09"), "it sent an answer with bits that have no meaning, 9"),
+        (lambda order, _: all_made(order, b"\4"), "it sent an answer that is cut off"),
+        (lambda order, _: all_made(order, b"\4", b"a" * 8 * order.files), r"it put no file aside as \.wh\.\.wh\.6161"),
+        (a_folder_aside, r"it put no file aside as \.wh\.\.wh\.6161616161616161"),
+        (lambda order, _: struct.pack("=BHi", 1, order.files, 0) + bytes(order.files), "it sent an answer for"),
+        (lambda order, _: struct.pack("=BHi", 9, 0, 0) + bytes(order.files), "it sent an answer with a failure"),
+    ],
+)
+def test_leader_believes_no_helper_that_says_what_none_does(tmp_path, answer, match):
+    (tmp_path / "outside").write_text("untouched")
+
+    with pytest.raises(HelperLostError, match=f"a worker that helped with the layer is not to be trusted: {match}"):
+        unpack_with_help(tars.tar(*a_tree(100, 100)), tmp_path, helpers=1, help_=answering(answer))
+
+    assert sorted(os.listdir(tmp_path)) == ["layer.tar", "outside"]
+    assert (tmp_path / "outside").read_text() == "untouched"
+
+
+def test_leader_runs_nothing_that_a_helper_sends(tmp_path):
+    data = pickle.dumps(RunsCode(str(tmp_path / "ran")))
+
+    with pytest.raises(HelperLostError):
+        unpack_with_help(tars.tar(*a_tree(100, 100)), tmp_path, helpers=1, help_=answering(lambda *_: data))
+
+    assert not (tmp_path / "ran").exists()
+
+
+def test_leader_believes_no_helper_that_answers_before_it_is_asked(tmp_path):
+    with waiting(tmp_path) as (leader, helper):
+        leader.welcome()
+        helper.send(struct.pack("=BHi", 0, 0, 0))
+
+        with pytest.raises(HelperLostError, match="it answers what nobody asked"):
+            leader.are_idle()
+
+
+def test_error_of_the_disk_that_a_helper_met_is_the_layers(tmp_path):
+    def full(order, _):
+        return struct.pack("=BHi", 2, 0, errno.EDQUOT) + bytes(order.files)
+
+    with pytest.raises(NoSpaceError):
+        unpack_with_help(tars.tar(*a_tree(100, 100)), tmp_path, helpers=1, help_=answering(full))
+
+
+# -- a leader that was taken over
+
+
+@contextmanager
+def leading(folder):
+    """Have a helper come to a leader that is yielded: its socket, the memory, and the future of the helper."""
+    address = str(folder / "helpers")
+    memory = os.memfd_create("test")
+    (folder / "rootfs").mkdir()
+    root = os.open(folder / "rootfs", os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listener, ThreadPoolExecutor(1) as thread:
+            listener.bind(address)
+            listener.listen()
+            helper = thread.submit(help_unpack, HelpUnpack(address))
+            leader, _ = listener.accept()
+            with leader:
+                leader.settimeout(20)
+                socket.send_fds(leader, [b"\0"], [memory, root])
+                yield leader, memory, helper
+    finally:
+        os.close(memory)
+        os.close(root)
+
+
+def put_piece(memory, *files):
+    """Write a piece with files of a path and a body; return its order."""
+    paths = pack_paths([path for path, _ in files])
+    records = [pack_record(0o644, os.geteuid(), os.getegid(), 1, len(body)) for _, body in files]
+    bodies = b"".join(body for _, body in files)
+    os.pwrite(memory, b"".join((*records, paths, bodies)), 0)
+    return Order(0, len(files), len(paths), len(bodies), 0)
+
+
+@pytest.mark.parametrize(
+    ("path", "match"),
+    [
+        (b"../outside", "a file in a folder that cannot be, b'..'"),
+        (b"d/../../outside", "a file in a folder that cannot be"),
+        (b"..", "a file that cannot be"),
+        (b"d/", "a file that cannot be"),
+        (b"//outside", "a file in a folder that cannot be"),
+        (b"n\0n", "3 paths for Order"),
+    ],
+)
+def test_helper_makes_nothing_at_a_path_that_is_none(tmp_path, path, match):
+    with leading(tmp_path) as (leader, memory, helper):
+        leader.send(put_piece(memory, (b"sound", b"1"), (path, b"2")).pack())
+
+        with pytest.raises(MalformedMessageError, match=match):
+            helper.result(timeout=20)
+
+    assert sorted(os.listdir(tmp_path)) == ["helpers", "rootfs"]
+    assert os.listdir(tmp_path / "rootfs") == []
+
+
+def test_helper_follows_no_symlink_to_a_folder_outside(tmp_path):
+    (tmp_path / "outside").mkdir()
+    with leading(tmp_path) as (leader, memory, helper):
+        (tmp_path / "rootfs" / "s").symlink_to(tmp_path / "outside")
+        leader.send(put_piece(memory, (b"s/f", b"1")).pack())
+        ack = parse_ack(leader.recv(ACK_BYTES), 1)
+        leader.close()
+        helper.result(timeout=20)
+
+    assert "cannot be made" in str(ack.failure)
+    assert os.listdir(tmp_path / "outside") == []
+
+
+@pytest.mark.parametrize(
+    ("message", "match"),
+    [
+        (b"\x80", "an order of 1 bytes"),
+        (bytes(ORDER_BYTES + 1), f"an order of {ORDER_BYTES + 1} bytes"),
+        (bytes(1000), f"an order of {ORDER_BYTES + 1} bytes"),  # no more of it is read
+        (bytes(ORDER_BYTES), "an order that cannot be"),
+        (b"\xff" * ORDER_BYTES, "an order that cannot be"),
+        (Order(4, 1, 1, 0, 0).pack(), "an order that cannot be"),
+        (Order(0, 1, 1, 262_144, 0).pack(), "an order that cannot be"),
+        (Order(3, 1, 1, 0, 0).pack(), "a piece of 0 bytes"),  # which is not in the memory
+    ],
+)
+def test_helper_takes_no_order_that_is_none(tmp_path, message, match):
+    with leading(tmp_path) as (leader, memory, helper):
+        put_piece(memory, (b"f", b"1"))
+        leader.send(message)
+
+        with pytest.raises(MalformedMessageError, match=match):
+            helper.result(timeout=20)
+
+    assert os.listdir(tmp_path / "rootfs") == []
+
+
+def test_helper_runs_nothing_that_is_in_the_memory(tmp_path):
+    data = pickle.dumps(RunsCode(str(tmp_path / "ran")))
+    with leading(tmp_path) as (leader, memory, helper):
+        os.pwrite(memory, data, 0)
+        leader.send(Order(0, 1, 10, len(data) - 10 - RECORD_BYTES, 0).pack())
+
+        with pytest.raises(MalformedMessageError):
+            helper.result(timeout=20)
+
+    assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize("count", [0, 1, 3])
+def test_helper_keeps_no_descriptor_however_many_it_gets(tmp_path, count):
+    address = str(tmp_path / "helpers")
+    with (
+        socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listener,
+        ThreadPoolExecutor(1) as thread,
+        open(os.devnull) as file,
+    ):
+        listener.bind(address)
+        listener.listen()
+        before = sorted(os.listdir("/proc/self/fd"))
+        helper = thread.submit(help_unpack, HelpUnpack(address))
+        leader, _ = listener.accept()
+        with leader:
+            socket.send_fds(leader, [b"\0"], [file.fileno()] * count)
+        helper.result(timeout=20)
+
+        assert sorted(os.listdir("/proc/self/fd")) == before
 
 
 def test_nothing_stays_open(tmp_path):

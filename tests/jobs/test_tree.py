@@ -1,13 +1,15 @@
 from __future__ import annotations
 
 import os
+import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from privileges import as_ordinary_user
+from privileges import as_ordinary_user, immutable, with_capabilities, with_own_mounts
 from trees import make_locked_tree, names
 
+from pykka_imagestore.errors import NotRemovedError
 from pykka_imagestore.jobs.tree import empty_folder, remove_folder, remove_tree
 
 
@@ -144,7 +146,7 @@ def test_ordinary_user_cannot_remove_what_is_not_his(users_folder):
     (users_folder / "tree").mkdir()
     (users_folder / "tree" / "file").touch()
 
-    with pytest.raises(PermissionError):
+    with pytest.raises(NotRemovedError, match=r"tree/file could not be removed: Permission denied\. All else"):
         as_ordinary_user(remove_tree, str(users_folder / "tree"))
 
     assert names(users_folder) == [b"tree", b"tree/file"]
@@ -160,3 +162,102 @@ def test_some_that_remove_one_tree_at_once_all_succeed(tmp_path):
             list(threads.map(remove_tree, [str(tmp_path / "tree")] * 3))
 
             assert names(tmp_path) == []
+
+
+@pytest.mark.root
+def test_what_cannot_be_removed_is_told_and_all_else_is_removed(tmp_path):
+    tree = tmp_path / "tree"
+    for name in ("a/b/c", "d", "e"):
+        (tree / name).mkdir(parents=True)
+        (tree / name / "file").touch()
+        (tree / name / "other").touch()
+
+    with (
+        immutable(tree / "a" / "b" / "c" / "file"),
+        immutable(tree / "d"),
+        pytest.raises(NotRemovedError) as caught,
+    ):
+        remove_tree(str(tree))
+
+    assert names(tmp_path) == [
+        *(b"tree", b"tree/a", b"tree/a/b", b"tree/a/b/c", b"tree/a/b/c/file"),
+        *(b"tree/d", b"tree/d/file", b"tree/d/other"),
+    ]
+    assert caught.value.count == 2  # a folder is one, with what is in it
+    assert os.path.exists(caught.value.path)
+    assert "could not be removed: Operation not permitted, and 1 more. All else" in str(caught.value)
+
+
+@pytest.mark.root
+def test_folder_is_emptied_of_all_that_can_be_removed(tmp_path):
+    for name in ("a", "b", "c"):
+        (tmp_path / name).touch()
+
+    said = rf"^{tmp_path}/b could not be removed: Operation not permitted\. All"
+    with immutable(tmp_path / "b"), pytest.raises(NotRemovedError, match=said):
+        empty_folder(str(tmp_path))
+
+    assert names(tmp_path) == [b"b"]
+
+
+@pytest.mark.root
+def test_some_thousand_files_that_cannot_be_removed_end_the_work(users_folder):
+    (users_folder / "tree").mkdir(mode=0o755)
+    for number in range(3000):
+        (users_folder / "tree" / str(number)).touch()
+
+    with pytest.raises(NotRemovedError, match=r"Permission denied, and 999 more"):
+        as_ordinary_user(remove_tree, str(users_folder / "tree"))
+
+
+def remove_beside_mounts(folder: str) -> str:
+    """Mount what must stay into a tree, and remove that."""
+    for kind in ("--bind", "--rbind"):
+        subprocess.run(["mount", kind, f"{folder}/kept", f"{folder}/tree/a/{kind}"], check=True)
+    subprocess.run(["mount", "--bind", f"{folder}/kept/file", f"{folder}/tree/file"], check=True)
+    try:
+        remove_tree(f"{folder}/tree")
+    except NotRemovedError as error:
+        return str(error)
+    return ""
+
+
+@pytest.mark.root
+@pytest.mark.usefixtures("kept")
+def test_mount_below_is_told_and_what_lies_in_it_is_not_touched(tmp_path):
+    for name in ("--bind", "--rbind", "other"):
+        (tmp_path / "tree" / "a" / name).mkdir(parents=True)
+    (tmp_path / "tree" / "file").touch()
+    (tmp_path / "tree" / "a" / "file").touch()
+
+    said = with_own_mounts(remove_beside_mounts, str(tmp_path))
+
+    assert "could not be removed: something is mounted there, and 2 more. All else there was removed" in said
+    assert names(tmp_path / "tree") == [b"a", b"a/--bind", b"a/--rbind", b"file"]
+
+
+@pytest.mark.root
+@pytest.mark.parametrize(
+    "bounds", ["-dac_override,-dac_read_search", *(f"-all,+{one}" for one in ("chown", "fowner", "dac_override"))]
+)
+def test_one_privilege_is_enough_to_remove_what_is_anothers(users_folder, bounds):
+    as_ordinary_user(make_locked_tree, str(users_folder))
+    os.chown(users_folder, 0, 0)
+
+    with_capabilities(bounds, remove_tree, str(users_folder / "tree"))
+
+    assert names(users_folder) == []
+
+
+@pytest.mark.root
+def test_folder_that_may_be_read_and_not_passed_is_left(users_folder):
+    for name in ("tree/a/b", "tree/c"):
+        (users_folder / name).mkdir(parents=True)
+    (users_folder / "tree" / "a").chmod(0o744)
+    for name in ("tree", "tree/c"):
+        os.chown(users_folder / name, 65534, 65534)
+
+    with pytest.raises(NotRemovedError, match=r"tree/a/b could not be removed: Permission denied\. "):
+        as_ordinary_user(remove_tree, str(users_folder / "tree"))
+
+    assert names(users_folder) == [b"tree", b"tree/a", b"tree/a/b"]

@@ -5,6 +5,7 @@ import sys
 import threading
 
 import pytest
+from processes import TIMEOUT
 
 from pykka_imagestore.runtime import DiscardedError, run_blocking
 
@@ -18,7 +19,7 @@ class Call:
 
     def __call__(self):
         self.begun.set()
-        assert self.go_on.wait(10)
+        assert self.go_on.wait(TIMEOUT)
         return self
 
     def undo(self, result):
@@ -34,36 +35,36 @@ def call():
 def test_result_is_that_of_the_function_in_a_thread_of_its_own():
     here = threading.current_thread()
 
-    threads = [run_blocking(threading.current_thread, undo=None).get(timeout=10) for _ in range(2)]
+    threads = [run_blocking(threading.current_thread, undo=None).get(timeout=TIMEOUT) for _ in range(2)]
 
     assert len({here, *threads}) == 3
 
 
 def test_error_is_that_of_the_function():
     with pytest.raises(ValueError, match="invalid literal"):
-        run_blocking(lambda: int("x"), undo=None).get(timeout=10)
+        run_blocking(lambda: int("x"), undo=None).get(timeout=TIMEOUT)
 
 
 def test_calls_do_not_wait_for_each_other(call):
     blocked = run_blocking(call, undo=call.undo)
 
-    assert run_blocking(lambda: 5, undo=None).get(timeout=10) == 5
+    assert run_blocking(lambda: 5, undo=None).get(timeout=TIMEOUT) == 5
 
     call.go_on.set()
-    assert blocked.get(timeout=10) is call
+    assert blocked.get(timeout=TIMEOUT) is call
     assert not call.undone.is_set()
 
 
 def test_discard_gives_the_call_up_at_once_and_undoes_what_it_got(call):
     future = run_blocking(call, undo=call.undo)
-    assert call.begun.wait(10)
+    assert call.begun.wait(TIMEOUT)
 
     future.discard()
 
     with pytest.raises(DiscardedError):
         future.get(timeout=0)
     call.go_on.set()
-    assert call.undone.wait(10)
+    assert call.undone.wait(TIMEOUT)
     assert call.results == [call]
 
 
@@ -75,6 +76,6 @@ def test_call_that_blocks_does_not_keep_the_program_from_ending():
         "print('ends')"
     )
 
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=20, check=False)
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=TIMEOUT, check=False)
 
     assert (done.returncode, done.stdout, done.stderr) == (0, "ends\n", "")

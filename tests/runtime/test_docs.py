@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from processes import TIMEOUT
 
 HERE = Path(__file__).parent
 PAGE = (HERE.parents[1] / "docs" / "runtime.md").read_text()
@@ -45,7 +46,7 @@ def test_the_pages_example_runs(tmp_path):
         cwd=tmp_path,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=TIMEOUT,
         check=False,
     )
 

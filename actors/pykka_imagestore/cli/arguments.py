@@ -7,6 +7,8 @@ import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from pykka_imagestore.errors import InvalidInputError
+
 DESCRIPTION = "Keep container images as directories: put archives and OCI layouts, get the paths of their layers."
 
 EPILOG = """\
@@ -14,7 +16,7 @@ exit status:
   0    done
   1    refused, failed, or not there: one sentence on stderr says which
   2    wrong usage
-  130  interrupted with Ctrl-C (143: terminated); what was begun has been undone
+  130  interrupted with Ctrl-C (143: terminated, 129: hung up); what was begun has been undone
 
 examples:
   docker save app:1.0 | imagestore put -
@@ -70,9 +72,21 @@ def store_folder(option: str | None, environment: Mapping[str, str] = os.environ
     """
     named = option or environment.get("IMAGESTORE_DIR")
     if named:
-        return Path(named).absolute()
+        return Path(absolute(named))
     data = Path(environment.get("XDG_DATA_HOME", ""))
     return (data if data.is_absolute() else Path("~/.local/share").expanduser()) / "imagestore"
+
+
+def absolute(path: str) -> str:
+    """Return a path made absolute; links in it stay.
+
+    Raises:
+        InvalidInputError: It is relative to a directory that was deleted.
+    """
+    try:
+        return str(Path(path).absolute())
+    except FileNotFoundError:
+        raise InvalidInputError(f"{path}: the working directory was deleted; name an absolute path") from None
 
 
 class _Verbs:

@@ -44,15 +44,16 @@ def look(options: argparse.Namespace, *, repair: bool) -> None:
     show_warnings()
     directory = store_folder(options.store)
     require_store(directory)
-    with StopSignals() as signals, LocalStore.start(directory, workers=options.workers) as store:
-        work = store.repair if repair else store.check
-        with check_bar() as listener:
-            report = signals.wait(work(deep=options.deep, progress=listener))
-        signals.wait(store.swept())
-    if options.json:
-        print_json(_document(report))
-    else:
-        _print(report, repair=repair)
+    with StopSignals() as signals:
+        with LocalStore.start(directory, workers=options.workers) as store:
+            work = store.repair if repair else store.check
+            with check_bar() as listener:
+                report = signals.wait(work(deep=options.deep, progress=listener))
+            signals.wait_if_not_stopped(store.swept())
+        if options.json:
+            print_json(_document(report))
+        else:
+            _print(report, repair=repair)
     if report.faults:
         raise FaultsFoundError(str(directory), len(report.faults), repair)
 

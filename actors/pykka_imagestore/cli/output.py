@@ -43,6 +43,16 @@ def flush_output() -> None:
             sys.stdout.flush()
 
 
+@contextmanager
+def done_anyway() -> Iterator[None]:
+    """Complain, and go on, if it cannot be printed what was done: it is done."""
+    try:
+        yield
+    except OutputError as error:
+        give_up_output()
+        complain(f"done, but {error}")
+
+
 def give_up_output() -> None:
     """Send what is left to nowhere: Python would try it once more at its end, and say so at length."""
     if sys.stdout is not None:
@@ -81,6 +91,8 @@ def image_document(image: ImageInfo) -> dict[str, Any]:
 
 def complain(sentence: str) -> None:
     """Print one sentence, on one line, for people to read, on stderr."""
+    if sys.stderr is None:
+        return
     if len(sentence) > MAX_SENTENCE_LENGTH:
         sentence = f"{sentence[:MAX_SENTENCE_LENGTH]}…"
     try:

@@ -57,7 +57,7 @@ def check_bar() -> Iterator[CheckListener | None]:
 @contextmanager
 def _shown_bar(title: str) -> Iterator[Any]:
     """Show a bar while the block runs; yield what updates it, or None if nobody would see it."""
-    if not sys.stderr.isatty() or os.environ.get("TERM", "dumb") == "dumb":
+    if sys.stderr is None or not sys.stderr.isatty() or os.environ.get("TERM", "dumb") == "dumb":
         yield None
         return
     bar = _make_bar()

@@ -6,9 +6,10 @@ import argparse
 
 from pykka_imagestore.cli.arguments import store_folder
 from pykka_imagestore.cli.log import show_warnings
-from pykka_imagestore.cli.output import print_json, print_text
+from pykka_imagestore.cli.output import done_anyway, print_json, print_text
 from pykka_imagestore.cli.stop_signals import StopSignals
 from pykka_imagestore.cli.stored import require_store
+from pykka_imagestore.core.prune import Pruned
 from pykka_imagestore.core.sizes import format_size, parse_duration, parse_size
 from pykka_imagestore.local_store import LocalStore
 
@@ -20,10 +21,19 @@ def run(options: argparse.Namespace) -> None:
     unused_for = None if options.unused_for is None else parse_duration(options.unused_for)
     budget_bytes = None if options.budget is None else parse_size(options.budget)
     require_store(directory)
-    with StopSignals() as signals, LocalStore.start(directory) as store:
-        which = {"keep": options.keep, "unused_for": unused_for, "budget_bytes": budget_bytes}
-        pruned = signals.wait(store.prune(**which, dry_run=options.dry_run))
-        signals.wait(store.swept())
+    which = {"keep": options.keep, "unused_for": unused_for, "budget_bytes": budget_bytes}
+    with StopSignals() as signals:
+        with LocalStore.start(directory) as store:
+            pruned = signals.wait(store.prune(**which, dry_run=options.dry_run))
+            signals.wait_if_not_stopped(store.swept())
+        if options.dry_run:
+            _print(options, pruned)
+            return
+        with done_anyway():
+            _print(options, pruned)
+
+
+def _print(options: argparse.Namespace, pruned: Pruned) -> None:
     if options.json:
         print_json(
             {

@@ -6,7 +6,7 @@ import argparse
 
 from pykka_imagestore.cli.arguments import store_folder
 from pykka_imagestore.cli.log import show_warnings
-from pykka_imagestore.cli.output import image_document, print_json, print_text
+from pykka_imagestore.cli.output import done_anyway, image_document, print_json, print_text
 from pykka_imagestore.cli.stop_signals import StopSignals
 from pykka_imagestore.cli.stored import require_store
 from pykka_imagestore.local_store import LocalStore
@@ -17,10 +17,12 @@ def run(options: argparse.Namespace) -> None:
     show_warnings()
     directory = store_folder(options.store)
     require_store(directory)
-    with StopSignals() as signals, LocalStore.start(directory) as store:
-        image = signals.wait(store.remove(options.name))
-        signals.wait(store.swept())
-    if options.json:
-        print_json(image_document(image))
-    else:
-        print_text(f"removed {image.name}")
+    with StopSignals() as signals:
+        with LocalStore.start(directory) as store:
+            image = signals.wait(store.remove(options.name))
+            signals.wait_if_not_stopped(store.swept())
+        with done_anyway():
+            if options.json:
+                print_json(image_document(image))
+            else:
+                print_text(f"removed {image.name}")

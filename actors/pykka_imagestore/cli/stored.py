@@ -13,6 +13,7 @@ from pykka_imagestore.core.paths import StorePaths
 from pykka_imagestore.core.prune import Usage, measure
 from pykka_imagestore.durable.disk import disk
 from pykka_imagestore.durable.leases import find_leases
+from pykka_imagestore.durable.owner import told_if_foreign
 from pykka_imagestore.durable.references import References
 from pykka_imagestore.durable.stock import StockTaker
 from pykka_imagestore.errors import ImageIncompleteError, NotFoundError, StoreError
@@ -81,7 +82,8 @@ def read_config(store: Path, image: ImageInfo) -> bytes:
     """
     if image.config_digest is None:
         raise NotFoundError(f"{image.name} with a config")
-    return StorePaths(store).config(image.config_digest).read_bytes()
+    with told_if_foreign(store):
+        return StorePaths(store).config(image.config_digest).read_bytes()
 
 
 def require_store(store: Path) -> None:
@@ -89,10 +91,20 @@ def require_store(store: Path) -> None:
 
     Raises:
         NoStoreError: It is none.
+        ForeignStoreError: It is another user's, who does not share it.
     """
     paths = StorePaths(store)
-    if not (paths.layers.is_dir() or paths.stored_images.exists() or paths.journal.exists()):
-        raise NoStoreError(str(store))
+    with told_if_foreign(store):
+        if not any(map(_is_there, (paths.layers, paths.stored_images, paths.journal))):
+            raise NoStoreError(str(store))
+
+
+def _is_there(path: Path) -> bool:
+    try:
+        path.lstat()
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    return True
 
 
 def _references(store: Path) -> References:

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import argparse
 
+from pykka_imagestore.cli.arguments import absolute
+from pykka_imagestore.cli.descriptors import path_for_others
 from pykka_imagestore.cli.log import show_warnings
-from pykka_imagestore.cli.output import print_json, print_table
+from pykka_imagestore.cli.output import complain, done_anyway, print_json, print_table
 from pykka_imagestore.cli.progress_bar import progress_bar
 from pykka_imagestore.cli.stop_signals import StopSignals
 from pykka_imagestore.core.progress import LayerProgress, Progress
+from pykka_imagestore.errors import NotRemovedError
+from pykka_imagestore.jobs.answers import ANSWERS
 from pykka_imagestore.jobs.unpack_into import UnpackInto, undo_unpack, unpack_into
 from pykka_imagestore.jobs.untar_layer import LayerCounts
 from pykka_imagestore.progress_feed import Listener
@@ -19,13 +23,29 @@ def run(options: argparse.Namespace) -> None:
     """Unpack the layer; print what it is."""
     show_warnings()
     with StopSignals() as signals:
-        request = UnpackInto.prepare(options.layer, options.directory)
+        request = UnpackInto.prepare(path_for_others(options.layer), absolute(options.directory))
         try:
-            with WorkerPool(1, name="imagestore", preload=[unpack_into.__module__]) as pool, progress_bar() as listener:
-                counts = signals.wait(_unpack(pool, request, listener))
+            counts = _wait(request, signals)
         except BaseException:
-            undo_unpack(request)
+            _undo(request)
             raise
+        with done_anyway():
+            _print(options, counts)
+
+
+def _wait(request: UnpackInto, signals: StopSignals) -> LayerCounts:
+    with WorkerPool(1, name="imagestore", answers=ANSWERS) as pool, progress_bar() as listener:
+        return signals.wait(_unpack(pool, request, listener))
+
+
+def _undo(request: UnpackInto) -> None:
+    try:
+        undo_unpack(request)
+    except (NotRemovedError, OSError) as error:  # what it was undone for is told, too
+        complain(f"warning: {request.directory} is not as it was: {error}")
+
+
+def _print(options: argparse.Namespace, counts: LayerCounts) -> None:
     if options.json:
         print_json({"diff_id": counts.diff_id, "bytes": counts.size_bytes, "entries": counts.entries})
     else:

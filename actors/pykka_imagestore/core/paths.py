@@ -24,10 +24,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pykka_imagestore.core.digest import DiffID, directory_name
-from pykka_imagestore.core.image import DockerImage, ImageInfo, Layer
+
+if TYPE_CHECKING:  # workers need no more than the names below
+    from pathlib import Path
+
+    from pykka_imagestore.core.image import DockerImage, ImageInfo
 
 ROOTFS = "rootfs"
 RECORD = "layer.pb"
@@ -89,6 +93,11 @@ class StorePaths:
         return self.root / "locks"
 
     @property
+    def folders(self) -> tuple[Path, ...]:
+        """All folders of the store."""
+        return (self.layers, self.configs, self.staging, self.gc, self.leases, self.locks)
+
+    @property
     def references_lock(self) -> Path:
         """Held by whoever writes the checkpoint or the journal."""
         return self.locks / "references"
@@ -121,5 +130,7 @@ class StorePaths:
 
     def locate(self, image: DockerImage) -> ImageInfo:
         """Return an image with where its layers lie."""
+        from pykka_imagestore.core.image import ImageInfo, Layer  # noqa: PLC0415 - no worker does this
+
         layers = tuple(Layer(diff_id, self.rootfs(diff_id)) for diff_id in image.layer_ids)
         return ImageInfo(image.name, layers, image.config_digest, image.missing)

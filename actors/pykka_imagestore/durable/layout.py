@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import stat
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from pykka_imagestore.core.paths import StorePaths
 from pykka_imagestore.durable.disk import Disk, write_whole
 from pykka_imagestore.durable.locks import require_locks
 from pykka_imagestore.durable.owned import find_orphans
+from pykka_imagestore.durable.owner import told_if_foreign
 from pykka_imagestore.durable.reserve import make_reserve
 
 _FEW_LAYERS = 64  # so many are looked for one by one
@@ -24,13 +26,18 @@ def make_store(paths: StorePaths, disk: Disk) -> None:
 
     Raises:
         LocksUnsupportedError: Processes cannot exclude each other there.
+        ForeignStoreError: It is another user's, who does not share it.
     """
-    if paths.layers.is_dir() and not os.access(paths.root, os.W_OK):
+    with told_if_foreign(paths.root):
+        _make_store(paths, disk)
+
+
+def _make_store(paths: StorePaths, disk: Disk) -> None:
+    if _is_folder(paths.layers) and not os.access(paths.root, os.W_OK):
         return  # to be read only
-    folders = (paths.layers, paths.configs, paths.staging, paths.gc, paths.leases, paths.locks)
     new = [folder for folder in paths.root.parents if not folder.exists()]
     paths.root.mkdir(mode=0o700, parents=True, exist_ok=True)
-    for folder in folders:
+    for folder in paths.folders:
         folder.mkdir(mode=0o700, exist_ok=True)
     if not paths.journal.exists():  # until then they may be new, whoever made them: they may have died before the sync
         for above in {folder.parent for folder in (paths.layers, paths.root, *new)}:
@@ -44,21 +51,28 @@ def make_store(paths: StorePaths, disk: Disk) -> None:
 
 
 def find_missing(paths: StorePaths, layer_ids: Iterable[DiffID]) -> frozenset[DiffID]:
-    """Return those layers that are not in the store; what is no DiffID is never there."""
+    """Return those layers that are not in the store; what is no DiffID is never there.
+
+    Raises:
+        ForeignStoreError: It is another user's, who does not share it.
+    """
     wanted = frozenset(layer_ids)
     if len(wanted) > _FEW_LAYERS:
         return wanted - set(find_layers(paths))
-    return frozenset(layer for layer in wanted if not (is_sha256(layer) and os.path.lexists(paths.layer(layer))))
+    with told_if_foreign(paths.root):
+        return frozenset(layer for layer in wanted if not (is_sha256(layer) and _is_there(paths.layer(layer))))
 
 
 def find_layers(paths: StorePaths) -> list[DiffID]:
     """Return the layers that are in the store."""
-    return [DiffID(digest) for digest in _digests_in(paths.layers)]
+    with told_if_foreign(paths.root):
+        return [DiffID(digest) for digest in _digests_in(paths.layers)]
 
 
 def find_configs(paths: StorePaths) -> list[Digest]:
     """Return the image configs that are in the store."""
-    return [Digest(digest) for digest in _digests_in(paths.configs)]
+    with told_if_foreign(paths.root):
+        return [Digest(digest) for digest in _digests_in(paths.configs)]
 
 
 def find_orphaned_work(paths: StorePaths) -> list[Path]:
@@ -94,6 +108,24 @@ def remove_staging(path: Path) -> bool:
     except IsADirectoryError:
         return False
     return True
+
+
+# Those of Python tell of what may not be looked at that it is not there, of some versions even without an exception.
+
+
+def _is_there(path: Path) -> bool:
+    try:
+        os.lstat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    return True
+
+
+def _is_folder(path: Path) -> bool:
+    try:
+        return stat.S_ISDIR(path.stat().st_mode)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
 
 
 def _digests_in(folder: Path) -> list[str]:

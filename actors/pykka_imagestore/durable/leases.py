@@ -127,7 +127,7 @@ def find_needs(paths: StorePaths) -> Needs:
 def find_leases(paths: StorePaths) -> tuple[LeaseUsage, ...]:
     """Return who needs what, for people; those that are being taken may be left out."""
     found = []
-    with suppress(FileNotFoundError):
+    with suppress(FileNotFoundError, PermissionError):  # another user's
         for path in sorted(paths.leases.iterdir()):
             with suppress(LeaseError):
                 if is_locked(path):

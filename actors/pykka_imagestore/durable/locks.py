@@ -19,6 +19,7 @@ from pathlib import Path
 
 from pykka_imagestore.core.digest import DiffID
 from pykka_imagestore.core.uncopyable import Uncopyable
+from pykka_imagestore.durable.owner import store_of, told_if_foreign
 from pykka_imagestore.errors import LocksUnsupportedError
 
 _FLOCK = struct.Struct("hhqqi")  # struct flock: l_type, l_whence, l_start, l_len, l_pid
@@ -78,9 +79,11 @@ def acquire(path: Path, byte: int = 0, *, shared: bool = False, wait: bool = Tru
 
     Raises:
         BlockingIOError: It is not free, and ``wait`` is false.
+        ForeignStoreError: It is another user's, who does not share it.
         LocksUnsupportedError: The file system has no such locks.
     """
-    descriptor = os.open(path, _OPEN | os.O_CREAT, 0o600)
+    with told_if_foreign(store_of(path)):
+        descriptor = os.open(path, _OPEN | os.O_CREAT, 0o600)
     lock = FileLock(descriptor)  # known before it is held: a fork may come meanwhile
     try:
         kind = fcntl.F_RDLCK if shared else fcntl.F_WRLCK

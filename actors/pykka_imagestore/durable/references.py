@@ -40,9 +40,10 @@ from pykka_imagestore.durable.checkpoint import from_message, read_checkpoint, t
 from pykka_imagestore.durable.disk import Disk, ForgetfulDisk, write_whole
 from pykka_imagestore.durable.layout import find_missing
 from pykka_imagestore.durable.locks import FileLock, acquire, locked
+from pykka_imagestore.durable.owner import told_if_foreign
 from pykka_imagestore.durable.reserve import in_reserve
 from pykka_imagestore.durable.stock import note_use
-from pykka_imagestore.errors import CheckpointError, InvalidNameError, LocksUnsupportedError
+from pykka_imagestore.errors import CheckpointError, InvalidNameError, StateError
 
 logger = logging.getLogger(__name__)
 
@@ -193,7 +194,7 @@ class References:
             return None
         try:
             return acquire(self._paths.references_lock)
-        except (OSError, LocksUnsupportedError):
+        except (OSError, StateError):
             return None  # this process, or all of the file system, may only read
 
     def _look(self, choose: Callable[[dict[str, DockerImage]], Sequence[DockerImage]]) -> tuple[DockerImage, ...]:
@@ -232,8 +233,9 @@ class References:
 
     def _load(self) -> None:
         self._is_loaded = False
-        journal = _Journal.open(self._paths.journal) if self._paths.journal.exists() else None
-        checkpoint = read_checkpoint(self._paths.stored_images)
+        with told_if_foreign(self._paths.root):
+            journal = self._open_journal()
+            checkpoint = read_checkpoint(self._paths.stored_images)
         if journal is not None and journal.sequence > checkpoint.sequence:
             reason = f"it continues from change {journal.sequence}, but {self._paths.stored_images.name} holds only "
             raise CheckpointError(str(self._paths.journal), f"{reason}those up to {checkpoint.sequence}")
@@ -242,6 +244,12 @@ class References:
         self._sequence = checkpoint.sequence
         self._checkpoint_bytes = checkpoint.size_bytes
         self._is_loaded = True
+
+    def _open_journal(self) -> _Journal | None:
+        try:
+            return _Journal.open(self._paths.journal)
+        except FileNotFoundError:
+            return None
 
     def _read_frames(self, journal: _Journal) -> None:
         data, at = journal.read_tail(), 0

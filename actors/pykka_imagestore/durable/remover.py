@@ -5,12 +5,17 @@ Nobody can take a lease from the look at what is needed until all of it is out; 
 
 from __future__ import annotations
 
+import errno
+import logging
 import os
 import time
 from collections.abc import Iterable, Mapping
+from collections.abc import Set as AbstractSet
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
+from typing import TypeVar
 
 from pykka_imagestore.core.digest import DiffID, Digest, is_sha256
 from pykka_imagestore.core.image import DockerImage
@@ -25,6 +30,13 @@ from pykka_imagestore.durable.references import References, Remove
 from pykka_imagestore.durable.reserve import in_reserve
 from pykka_imagestore.durable.stock import StockTaker
 from pykka_imagestore.errors import NotFoundError
+
+logger = logging.getLogger(__name__)
+
+D = TypeVar("D", bound=str)
+
+# An immutable folder, one that is another's, one that something is mounted on.
+_IMMOVABLE = frozenset({errno.EPERM, errno.EACCES, errno.EBUSY})
 
 Identity = tuple[int, int]
 """Device and inode number of a folder: whether it is still the same."""
@@ -55,7 +67,8 @@ class Remover:
             # Synced: or a power cut brings back an image that another process replaced, and not its layers.
             images = self._references.settle()
             layers, unneeded = find_unneeded(images, needs, dict.fromkeys(image.layer_ids), configs)
-            return image, self._take_out(layers, unneeded)
+            waiting, _ = self._take_out(layers, unneeded)
+            return image, waiting
 
     def prune(self, options: PruneOptions) -> tuple[Pruned, OwnedFolder | None]:
         """Forget the images that ``options`` say, durably; take out all that nobody needs. Or only tell what it is."""
@@ -70,7 +83,17 @@ class Remover:
             names = [Remove(ImageName.parse(image.name), replace(image, missing=())) for image in pruned.images]
             if names:
                 self._references.commit(names)
-            return pruned, self._take_out(pruned.layers, pruned.configs)
+            waiting, stayed = self._take_out(pruned.layers, pruned.configs)
+            layers = _without(pruned.layers, stayed)
+            freed_bytes = sum(stock.layers[layer] for layer in layers)
+            taken = replace(
+                pruned,
+                layers=layers,
+                configs=_without(pruned.configs, stayed),
+                freed_bytes=freed_bytes,
+                kept_bytes=pruned.kept_bytes + pruned.freed_bytes - freed_bytes,
+            )
+            return taken, waiting
 
     def take_out(
         self, layers: Mapping[DiffID, Identity], configs: Iterable[Digest]
@@ -79,7 +102,8 @@ class Remover:
         with locked(self._paths.leases_lock):
             same = [layer for layer, identity in layers.items() if self._identity(layer) == identity]
             unneeded = find_unneeded((), find_needs(self._paths), same, configs)
-            return Pruned((), *unneeded), self._take_out(*unneeded)
+            waiting, stayed = self._take_out(*unneeded)
+            return Pruned((), _without(unneeded[0], stayed), _without(unneeded[1], stayed)), waiting
 
     def close(self) -> None:
         """Let go of the files."""
@@ -92,26 +116,43 @@ class Remover:
             return None
         return found.st_dev, found.st_ino
 
-    def _take_out(self, layers: Iterable[DiffID], configs: Iterable[Digest]) -> OwnedFolder | None:
-        """Rename layers and configs into a folder; return it. What is not there, or no digest, is passed over.
+    def _take_out(
+        self, layers: Iterable[DiffID], configs: Iterable[Digest]
+    ) -> tuple[OwnedFolder | None, frozenset[str]]:
+        """Rename layers and configs into a folder; return it, and what stayed since the kernel did not let it go.
+
+        What is not there, or no digest, is passed over.
 
         Raises:
-            OSError: The disk refused. What was taken out by then, the next sweep deletes.
+            OSError: The disk failed. What was taken out by then, the next sweep deletes.
         """
-        sources = [
-            *(self._paths.layer(layer) for layer in layers if is_sha256(layer)),
-            *(self._paths.config(config) for config in configs if is_sha256(config)),
+        sources: list[tuple[str, Path]] = [
+            *((layer, self._paths.layer(layer)) for layer in layers if is_sha256(layer)),
+            *((config, self._paths.config(config)) for config in configs if is_sha256(config)),
         ]
-        there = [source for source in sources if os.path.lexists(source)]
+        there = [(digest, source) for digest, source in sources if os.path.lexists(source)]
         if not there:
-            return None
+            return None, frozenset()
         waiting = OwnedFolder.below(self._paths.gc, self._paths.guard(self._paths.gc))
         try:
             in_reserve(self._paths, waiting.make)
-            for source in there:
-                with suppress(FileNotFoundError):
-                    in_reserve(self._paths, partial(self._disk.rename, source, waiting.path / source.name))
+            stayed = [digest for digest, source in there if not self._move_out(source, waiting)]
         except OSError:
             waiting.release()
             raise
-        return waiting
+        return waiting, frozenset(stayed)
+
+    def _move_out(self, source: Path, waiting: OwnedFolder) -> bool:
+        try:
+            with suppress(FileNotFoundError):
+                in_reserve(self._paths, partial(self._disk.rename, source, waiting.path / source.name))
+        except OSError as error:
+            if error.errno not in _IMMOVABLE:
+                raise
+            logger.warning("%s could not be removed, and stays: %s", source, error.strerror)
+            return False
+        return True
+
+
+def _without(digests: tuple[D, ...], stayed: AbstractSet[str]) -> tuple[D, ...]:
+    return tuple(digest for digest in digests if digest not in stayed)

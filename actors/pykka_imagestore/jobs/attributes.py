@@ -1,6 +1,10 @@
 """What an entry has besides its content: mode, owner, extended attributes, time. And what became of those.
 
-What a process may not set is left out and recorded, so that the layer is as usable as it can be.
+What a process may not set is left out and recorded, so that the layer is as usable as it can be. What it may, the
+kernel's answers say, not its user: root may lack any privilege, and an ordinary user have some.
+
+Whoever may give a file away need not be able to do anything with it afterwards. So the owner comes last, and after it
+only what a change of owner takes away.
 """
 
 from __future__ import annotations
@@ -9,20 +13,24 @@ import errno
 import os
 import stat
 from dataclasses import dataclass, field
-from pathlib import Path
 
-from pykka_imagestore._proto import layer_pb2
-from pykka_imagestore.core.tar import Entry, TarError
+from pykka_imagestore.core.layer_record import WhiteoutFormat
+from pykka_imagestore.core.tar import SYMLINK, Entry, TarError
 
 SET_ID = stat.S_ISUID | stat.S_ISGID
 MAX_ID = (1 << 32) - 2  # the one above means "leave it"
 
 _CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _MAX_UNSET_LISTED = 1000
+_MAX_REFUSED_OWNERS = 1000
 _OVERLAY_XATTRS = (b"trusted.overlay.", b"user.overlay.")
 _UNSETTABLE = frozenset(
     {errno.EPERM, errno.EACCES, errno.ENOTSUP, errno.EINVAL, errno.ENOENT, errno.ERANGE, errno.E2BIG}
 )
+# EINVAL: a user namespace that has no such owner. EOVERFLOW: a mount that has none.
+_OWNER_REFUSED = frozenset({errno.EPERM, errno.EACCES, errno.EINVAL, errno.EOVERFLOW, errno.EOPNOTSUPP, errno.ENOSYS})
+_CAPABILITY = b"security.capability"
+_LOST_WITH_OWNER = b"security."  # at least that one; none of these asks whose the file is
 # What the kernel says of a name or a link that no file system takes: the entry's fault, not the disk's.
 _ENTRY_FAULTS = frozenset(
     {
@@ -49,7 +57,7 @@ class Outcome:
     entries: int = 0
     stored_bytes: int = 0
     replaced_lost: bool = False
-    whiteouts: layer_pb2.WhiteoutFormat = layer_pb2.NONE
+    whiteouts: WhiteoutFormat = WhiteoutFormat.NONE
     implicit_directories: list[bytes] = field(default_factory=list)
     unset: list[tuple[bytes, str]] = field(default_factory=list)
     unset_count: int = 0
@@ -72,7 +80,7 @@ class Attributes:
 
     def __init__(self, outcome: Outcome) -> None:
         self._outcome = outcome
-        self._privileged = os.geteuid() == 0
+        self._refused_owners: set[tuple[int, int]] = set()
         self.owner = (os.geteuid(), os.getegid())
         self.umask = _umask()
         self.late = self.umask | SET_ID
@@ -88,44 +96,88 @@ class Attributes:
 
     def finish_file(self, entry: Entry, parent: bytes, name: bytes, file: int) -> None:
         """Give a file that was created and written all that it does not have yet."""
-        mode = entry.mode
-        if (entry.uid, entry.gid) != self.owner:
-            mode = self.chown(entry, join(parent, name), file)
+        is_ours = (entry.uid, entry.gid) == self.owner
+        mode = entry.mode if is_ours else entry.mode & ~SET_ID
         if entry.xattrs:
             self.set_xattrs(entry, join(parent, name), file)
         if mode & self.late or (entry.xattrs and not mode & stat.S_IWUSR):
             os.fchmod(file, mode)
         os.utime(file, ns=(entry.mtime_ns, entry.mtime_ns))
+        if not is_ours:
+            self.give_away(entry, join(parent, name), file)
 
-    def chown(self, entry: Entry, path: bytes, where: int | bytes, folder: int | None = None) -> int:
-        """Set the owner of an open file, or of the entry of that name in ``folder``.
+    def finish_node(self, entry: Entry, path: bytes, name: bytes, folder: int) -> None:
+        """Give what was made in ``folder``, and is neither file nor folder, all that it does not have yet."""
+        is_ours = (entry.uid, entry.gid) == self.owner
+        mode = entry.mode if is_ours else entry.mode & ~SET_ID
+        if entry.xattrs:
+            self.set_xattrs(entry, path, _spelled(name, folder))
+        if entry.kind != SYMLINK and mode & self.late:
+            os.chmod(name, mode, dir_fd=folder)
+        os.utime(name, ns=(entry.mtime_ns, entry.mtime_ns), dir_fd=folder, follow_symlinks=False)
+        if not is_ours:
+            self.give_away(entry, path, name, folder)
 
-        Returns:
-            The mode that the entry may have: without its set-ID bits if it does not get the owner they speak of.
+    def give_away(self, entry: Entry, path: bytes, where: int | bytes, folder: int | None = None) -> None:
+        """Set the owner, last of all, of an open file, or of what has that name in ``folder``.
+
+        Set-ID bits speak of the owner: what does not get that one goes without them.
         """
-        if not (0 <= entry.uid <= MAX_ID and 0 <= entry.gid <= MAX_ID):
-            msg = f"has an owner out of range, {entry.uid}:{entry.gid}"
-            raise TarError(msg)
-        if self._privileged or (entry.uid, entry.gid) == self.owner:
+        check_owner(entry)
+        if not self.chown((entry.uid, entry.gid), path, where, folder):
+            if entry.mode & SET_ID:
+                self._outcome.leave_unset(path, "mode")
+        elif entry.mode & SET_ID and entry.kind != SYMLINK:
+            self._set_id_bits(entry, path, where, folder)
+        if entry.xattrs:
+            place = where if folder is None or isinstance(where, int) else _spelled(where, folder)
+            self.set_xattrs(entry, path, place, once_more=True)
+
+    def chown(self, owner: tuple[int, int], path: bytes, where: int | bytes, folder: int | None = None) -> bool:
+        """Set the owner of an open file, or of what has that name in ``folder``; tell whether this process may."""
+        if owner not in self._refused_owners:
             try:
                 if folder is None:
-                    os.chown(where, entry.uid, entry.gid)
+                    os.chown(where, *owner)
                 else:
-                    os.chown(where, entry.uid, entry.gid, dir_fd=folder, follow_symlinks=False)
+                    os.chown(where, *owner, dir_fd=folder, follow_symlinks=False)
             except OSError as error:
-                # EINVAL: a user namespace that has no such owner.
-                if error.errno not in (errno.EPERM, errno.EINVAL):
+                if error.errno not in _OWNER_REFUSED:
                     raise
+                if len(self._refused_owners) < _MAX_REFUSED_OWNERS:
+                    self._refused_owners.add(owner)  # it would be no other answer for the next file, which is ours too
             else:
-                return entry.mode
+                return True
         self._outcome.leave_unset(path, "owner")
-        if entry.mode & SET_ID:
-            self._outcome.leave_unset(path, "mode")
-        return entry.mode & ~SET_ID
+        return False
 
-    def set_xattrs(self, entry: Entry, path: bytes, where: int | bytes) -> None:
-        """Set the extended attributes of an open file, or of a path whose last part is not followed."""
+    def link(self, target: bytes, target_folder: int, name: bytes, folder: int) -> None:
+        """Make a hard link, also to a file that was given away already: the kernel may want its owner for that.
+
+        Spec:
+            proc_sys_fs(5), "protected_hardlinks".
+        """
+        try:
+            os.link(target, name, src_dir_fd=target_folder, dst_dir_fd=folder, follow_symlinks=False)
+        except PermissionError:
+            status = os.stat(target, dir_fd=target_folder, follow_symlinks=False)
+            place = _spelled(target, target_folder)
+            capability = _capability_of(place)
+            os.chown(target, *self.owner, dir_fd=target_folder, follow_symlinks=False)
+            os.link(target, name, src_dir_fd=target_folder, dst_dir_fd=folder, follow_symlinks=False)
+            os.chown(target, status.st_uid, status.st_gid, dir_fd=target_folder, follow_symlinks=False)
+            if capability is not None:  # set-ID bits it never got, by the same lack of privilege
+                os.setxattr(place, _CAPABILITY, capability, follow_symlinks=False)
+
+    def set_xattrs(self, entry: Entry, path: bytes, where: int | bytes, *, once_more: bool = False) -> None:
+        """Set the extended attributes of an open file, or of a path whose last part is not followed.
+
+        Args:
+            once_more: Only those that were set once and went with the owner.
+        """
         for key, value in entry.xattrs.items():
+            if once_more and not key.startswith(_LOST_WITH_OWNER):
+                continue
             if not key.startswith(_OVERLAY_XATTRS):
                 try:
                     os.setxattr(where, key, value, follow_symlinks=isinstance(where, int))
@@ -133,7 +185,42 @@ class Attributes:
                 except OSError as error:
                     if error.errno not in _UNSETTABLE:
                         raise
-            self._outcome.leave_unset(path, f"xattr {key.decode('utf-8', 'backslashreplace')}")
+            if not once_more:
+                self._outcome.leave_unset(path, f"xattr {key.decode('utf-8', 'backslashreplace')}")
+
+    def _set_id_bits(self, entry: Entry, path: bytes, where: int | bytes, folder: int | None) -> None:
+        try:
+            os.chmod(where, entry.mode, dir_fd=folder)
+            # Who is neither in the group nor privileged is not told that the bit was left out.
+            if not entry.mode & stat.S_ISGID or os.stat(where, dir_fd=folder).st_mode & stat.S_ISGID:
+                return
+            os.chmod(where, entry.mode & ~SET_ID, dir_fd=folder)
+        except PermissionError:
+            pass  # it is another's now, and has no such bits
+        self._outcome.leave_unset(path, "mode")
+
+
+def check_owner(entry: Entry) -> None:
+    """Refuse an owner that there cannot be.
+
+    Raises:
+        TarError: The entry has one.
+    """
+    if not (0 <= entry.uid <= MAX_ID and 0 <= entry.gid <= MAX_ID):
+        msg = f"has an owner out of range, {entry.uid}:{entry.gid}"
+        raise TarError(msg)
+
+
+def sees_trusted_xattrs() -> bool:
+    """Tell whether this process is shown attributes of the kind ``trusted.*``: else it looks as if there were none."""
+    file = os.memfd_create("imagestore-probe", os.MFD_CLOEXEC)
+    try:
+        os.setxattr(file, b"trusted.imagestore", b"")
+    except OSError:
+        return False
+    finally:
+        os.close(file)
+    return True
 
 
 def entry_fault(error: Exception) -> TarError | None:
@@ -150,10 +237,23 @@ def join(parent: bytes, name: bytes) -> bytes:
     return parent + b"/" + name if parent else name
 
 
+def _spelled(name: bytes, folder: int) -> bytes:
+    """Return a path for calls on extended attributes, of which none takes a folder's descriptor and a name."""
+    return b"/proc/self/fd/%d/%s" % (folder, name)
+
+
+def _capability_of(path: bytes) -> bytes | None:
+    try:
+        return os.getxattr(path, _CAPABILITY, follow_symlinks=False)
+    except OSError:
+        return None  # it has none, or this file system has no such thing
+
+
 def _umask() -> int:
     """Return this process' umask without setting it, which other threads would notice."""
-    for line in Path("/proc/self/status").read_text().splitlines():
-        key, _, value = line.partition(":")
-        if key == "Umask":
-            return int(value, 8)
+    with open("/proc/self/status", "rb") as status:
+        for line in status:
+            key, _, value = line.partition(b":")
+            if key == b"Umask":
+                return int(value, 8)
     return 0o777  # unknown: set every mode by hand

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections import deque
+import threading
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
+from queue import SimpleQueue
 from typing import Self
 
 _MOST_WAITING = 4  # of 512 KiB at most, so that memory stays bounded
@@ -14,7 +14,7 @@ class Behind:
     """Does steps in their order: at once, or in a thread while the caller goes on.
 
     Hashing and compressing, in C, let other threads run. Leaving the ``with`` block settles, or after an error waits
-    for the step that is under way.
+    for the step that is under way. An executor would do, but its imports take a megabyte of each worker.
 
     Attributes:
         beside: Whether to do what comes from now on in the thread.
@@ -22,8 +22,11 @@ class Behind:
 
     def __init__(self) -> None:
         self.beside = False
-        self._thread: ThreadPoolExecutor | None = None
-        self._waiting: deque[Future[object]] = deque()
+        self._thread: threading.Thread | None = None
+        self._steps: SimpleQueue[tuple[Callable[[bytes], object], bytes] | None] = SimpleQueue()
+        self._outcomes: SimpleQueue[BaseException | None] = SimpleQueue()
+        self._waiting = 0
+        self._dropped = False
 
     def __enter__(self) -> Self:
         return self
@@ -34,7 +37,9 @@ class Behind:
                 self.settle()
         finally:
             if self._thread is not None:
-                self._thread.shutdown(cancel_futures=True)
+                self._dropped = True
+                self._steps.put(None)
+                self._thread.join()
 
     def do(self, step: Callable[[bytes], object], data: bytes) -> None:
         """Do a step, now or soon; raise what an earlier one raised."""
@@ -43,12 +48,34 @@ class Behind:
             step(data)
             return
         if self._thread is None:
-            self._thread = ThreadPoolExecutor(1, thread_name_prefix="behind")
-        if len(self._waiting) == _MOST_WAITING:
-            self._waiting.popleft().result()
-        self._waiting.append(self._thread.submit(step, data))
+            thread = threading.Thread(target=self._do_steps, name="behind")
+            thread.start()
+            self._thread = thread
+        if self._waiting == _MOST_WAITING:
+            self._take_outcome()
+        self._steps.put((step, data))
+        self._waiting += 1
 
     def settle(self) -> None:
         """Return when all is done; raise what a step raised."""
         while self._waiting:
-            self._waiting.popleft().result()
+            self._take_outcome()
+
+    def _take_outcome(self) -> None:
+        error = self._outcomes.get()
+        self._waiting -= 1
+        if error is not None:
+            raise error
+
+    def _do_steps(self) -> None:
+        while (task := self._steps.get()) is not None:
+            self._outcomes.put(None if self._dropped else _error_of(*task))
+            del task  # its bytes, before the wait for the next
+
+
+def _error_of(step: Callable[[bytes], object], data: bytes) -> BaseException | None:
+    try:
+        step(data)
+    except BaseException as error:  # noqa: BLE001 - it is raised where the outcome is asked for
+        return error
+    return None

@@ -16,6 +16,7 @@ from contextlib import closing
 from pathlib import Path
 
 from pykka_imagestore._proto import layer_pb2
+from pykka_imagestore.core.layer_record import WhiteoutFormat
 from pykka_imagestore.core.limits import Limits
 from pykka_imagestore.core.paths import REPLACED, TAR_SPLIT
 from pykka_imagestore.core.tar import (
@@ -33,7 +34,7 @@ from pykka_imagestore.core.tar import (
     read_entries,
 )
 from pykka_imagestore.errors import shown
-from pykka_imagestore.jobs.attributes import SET_ID, join
+from pykka_imagestore.jobs.attributes import SET_ID, join, sees_trusted_xattrs
 from pykka_imagestore.jobs.extractor import IMPLICIT_MODE
 from pykka_imagestore.jobs.findings import Findings
 from pykka_imagestore.jobs.holes import has_only_holes
@@ -230,7 +231,7 @@ class DeepCheck:
             try:
                 same = os.getxattr(place, key, follow_symlinks=not path) == value
             except OSError as error:
-                if error.errno != errno.ENODATA or (key.startswith(b"trusted.") and os.geteuid() != 0):
+                if error.errno != errno.ENODATA or (key.startswith(b"trusted.") and not sees_trusted_xattrs()):
                     continue  # not ours to read
                 same = False
             if not same:
@@ -351,15 +352,15 @@ class DeepCheck:
         return self._record.whiteouts == layer_pb2.FILES or is_whiteout(status)
 
     def _is_opaque(self, folder: int) -> bool:
-        form = self._record.whiteouts
-        if form == layer_pb2.FILES:
+        form = WhiteoutFormat(self._record.whiteouts)
+        if form == WhiteoutFormat.FILES:
             return os.access(OPAQUE_WHITEOUT, os.F_OK, dir_fd=folder, follow_symlinks=False)
-        if form == layer_pb2.OVERLAY_TRUSTED and os.geteuid() != 0:
-            return True  # perhaps not: who is not root cannot see it
         try:
             return form in OPAQUE_XATTRS and os.getxattr(folder, OPAQUE_XATTRS[form]) == b"y"
         except OSError as error:
-            return error.errno != errno.ENODATA
+            # Who may not see the attribute is told that there is none.
+            is_hidden = form == WhiteoutFormat.OVERLAY_TRUSTED and not sees_trusted_xattrs()
+            return error.errno != errno.ENODATA or is_hidden
 
     # -- what no entry made
 

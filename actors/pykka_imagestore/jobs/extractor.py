@@ -4,7 +4,8 @@ Works on directory descriptors, one path component a call, and follows no symlin
 folder says, no call can reach outside. A parent that is a symlink is resolved by hand, as if the folder were ``/``.
 
 System calls an entry: a file is opened with its final mode, written, dated and closed; ownership is set only where
-it differs; folders are dated last, when nothing more comes into them.
+it differs. Folders get their modes, times and owners last, when nothing more comes into them: until then they are
+ours, and whoever may give them away could perhaps not write into them any more.
 
 Spec:
     OCI image-spec v1.1, layer.md, "Applying Changesets" and "Whiteouts"; Linux, filesystems/overlayfs.rst.
@@ -21,7 +22,7 @@ from collections.abc import Set as AbstractSet
 from contextlib import suppress
 from dataclasses import dataclass
 
-from pykka_imagestore._proto import layer_pb2
+from pykka_imagestore.core.layer_record import WhiteoutFormat
 from pykka_imagestore.core.limits import DEFAULT_LIMITS, Limits
 from pykka_imagestore.core.tar import (
     BLOCK_DEVICE,
@@ -37,7 +38,7 @@ from pykka_imagestore.core.tar import (
     TarError,
     clean_path,
 )
-from pykka_imagestore.jobs.attributes import SET_ID, Attributes, Outcome, entry_fault, join
+from pykka_imagestore.jobs.attributes import SET_ID, Attributes, Outcome, check_owner, entry_fault, join
 from pykka_imagestore.jobs.helpers import Helpers
 from pykka_imagestore.jobs.replaced import Replaced
 from pykka_imagestore.jobs.streams import LayerStream
@@ -60,21 +61,25 @@ _MAX_SYMLINKS = 40  # as the kernel has it
 _FREE_LOOKUPS = 1_000_000
 _DISK_BLOCK = 4096
 _LONGEST_INLINE_TARGET = 59  # bytes of a symlink's; ext4 has them in the inode
-_FOLDER_BYTES = 240  # of memory, beside the path
+_FOLDER_BYTES = 248  # of memory, beside the path
+_OWNER_BYTES = 120
 _NODE_TYPES = {CHARACTER_DEVICE: stat.S_IFCHR, BLOCK_DEVICE: stat.S_IFBLK, FIFO: stat.S_IFIFO}
 _NOWHERE = (-1, b"")
 
 
 @dataclass(slots=True)
 class _FolderTimes:
-    """What a folder gets last: its mode, if it could not be made with it, and its time.
+    """What a folder gets last.
 
     Attributes:
+        mode: None if it was made with it.
+        owner: None if that is whoever made it.
         implicit: No entry named it.
     """
 
     mode: int | None
     mtime_ns: int
+    owner: tuple[int, int] | None = None
     implicit: bool = False
 
 
@@ -244,7 +249,7 @@ class Extractor:
             os.symlink(entry.link, name, dir_fd=folder)
         if len(entry.link) > _LONGEST_INLINE_TARGET:
             self._blocks += 1
-        self._set_node_metadata(entry, folder, parent, name)
+        self._attributes.finish_node(entry, join(parent, name), name, folder)
 
     def _make_hard_link(self, entry: Entry, folder: int, parent: bytes, name: bytes) -> None:
         target_parent, _, target = clean_path(entry.link).rpartition(b"/")
@@ -260,7 +265,7 @@ class Extractor:
             if _exists(name, folder):
                 folder = self._clear(folder, parent, name)
                 target_folder = self._folder(target_parent, make=False)
-            os.link(target, name, src_dir_fd=target_folder, dst_dir_fd=folder, follow_symlinks=False)
+            self._attributes.link(target, target_folder, name, folder)
         except FileNotFoundError as error:
             msg = f"is a hard link to {entry.link.decode('utf-8', 'backslashreplace')!r}, no file of this layer"
             raise TarError(msg) from error
@@ -278,32 +283,22 @@ class Extractor:
             self.outcome.leave_unset(join(parent, name), "device")
             self._replaced.note(join(parent, name))
             return
-        self._set_node_metadata(entry, folder, parent, name)
+        self._attributes.finish_node(entry, join(parent, name), name, folder)
 
     # -- metadata
 
-    def _set_node_metadata(self, entry: Entry, folder: int, parent: bytes, name: bytes) -> None:
-        path = join(parent, name)
-        mode = entry.mode
-        if (entry.uid, entry.gid) != self._attributes.owner:
-            mode = self._attributes.chown(entry, path, name, folder)
-        if entry.kind != SYMLINK and mode & self._attributes.late:
-            os.chmod(name, mode, dir_fd=folder)
-        if entry.xattrs:
-            # There is no lsetxattr relative to a folder: this is its spelling, and follows nothing.
-            self._attributes.set_xattrs(entry, path, b"/proc/self/fd/%d/%s" % (folder, name))
-        os.utime(name, ns=(entry.mtime_ns, entry.mtime_ns), dir_fd=folder, follow_symlinks=False)
-
     def _set_folder_metadata(self, entry: Entry, path: bytes, *, existed: bool) -> None:
-        mode = entry.mode
         if existed:
             self._note_if_explicit(path)
-        if existed or (entry.uid, entry.gid) != self._attributes.owner:
-            mode = self._attributes.chown(entry, path, self._folder(path))
+        owner = entry.uid, entry.gid
+        is_ours = owner == self._attributes.owner
+        if not is_ours:
+            check_owner(entry)
         if entry.xattrs:
             self._attributes.set_xattrs(entry, path, self._folder(path))
         made_with = _folder_mode(entry.mode) & ~self._attributes.umask
-        self._remember(path, _FolderTimes(mode if existed or mode != made_with else None, entry.mtime_ns))
+        mode = entry.mode if existed or entry.mode != made_with else None
+        self._remember(path, _FolderTimes(mode, entry.mtime_ns, None if is_ours else owner))
 
     def _remember(self, path: bytes, times: _FolderTimes) -> None:
         self._forget_folder(path)
@@ -330,18 +325,25 @@ class Extractor:
         if len(self._folders) > _MAX_OPEN_FOLDERS:
             self._forget_folders()
         parent, _, name = path.rpartition(b"/")
-        if times.mode is not None:
-            os.fchmod(self._folder(path, make=False), times.mode)
-        if path:
-            folder = self._folder(parent, make=False)
-            os.utime(name, ns=(times.mtime_ns, times.mtime_ns), dir_fd=folder, follow_symlinks=False)
+        mode = times.mode
+        if mode is not None:
+            os.fchmod(self._folder(path, make=False), mode)
+        where = self._folder(parent, make=False) if path else None
+        date = (times.mtime_ns, times.mtime_ns)
+        if where is None:
+            os.utime(self._root, ns=date)
         else:
-            os.utime(self._root, ns=(times.mtime_ns, times.mtime_ns))
+            os.utime(name, ns=date, dir_fd=where, follow_symlinks=False)
+        if times.owner is None or self._attributes.chown(times.owner, path, name if path else self._root, where):
+            return
+        if mode is not None and mode & SET_ID:
+            os.fchmod(self._folder(path, make=False), mode & ~SET_ID)
+            self.outcome.leave_unset(path, "mode")
 
     # -- whiteouts
 
     def _apply_whiteout(self, folder: int, parent: bytes, name: bytes) -> None:
-        if self.outcome.whiteouts == layer_pb2.NONE:
+        if self.outcome.whiteouts == WhiteoutFormat.NONE:
             self.outcome.whiteouts = choose_whiteout_format(self._root)
         if name == OPAQUE_WHITEOUT:
             self._make_opaque(folder)
@@ -354,18 +356,18 @@ class Extractor:
             raise TarError(msg)
         self._settle(join(parent, name))
         try:
-            if self.outcome.whiteouts == layer_pb2.FILES:
+            if self.outcome.whiteouts == WhiteoutFormat.FILES:
                 _touch(WHITEOUT_PREFIX + name, folder)
             else:
                 os.mknod(name, stat.S_IFCHR, WHITEOUT_DEVICE, dir_fd=folder)
         except FileExistsError:
             self._replaced.note(whiteout_of(join(parent, name)))
             # A whiteout speaks of lower layers only. A file of this layer hides what was there; a folder must say so.
-            if self.outcome.whiteouts != layer_pb2.FILES and stat.S_ISDIR(_lstat(name, folder).st_mode):
+            if self.outcome.whiteouts != WhiteoutFormat.FILES and stat.S_ISDIR(_lstat(name, folder).st_mode):
                 self._make_opaque(self._folder(join(parent, name)))
 
     def _make_opaque(self, folder: int) -> None:
-        if self.outcome.whiteouts == layer_pb2.FILES:
+        if self.outcome.whiteouts == WhiteoutFormat.FILES:
             with suppress(FileExistsError):
                 _touch(OPAQUE_WHITEOUT, folder)
         else:
@@ -556,7 +558,8 @@ class _SymlinkMetError(Exception):
 
 def _memory_of(path: bytes, times: _FolderTimes) -> int:
     # The path of an implicit folder goes into the layer's record too, as it is and serialized.
-    return _FOLDER_BYTES + len(path) * (4 if times.implicit else 1)
+    owner = 0 if times.owner is None else _OWNER_BYTES
+    return _FOLDER_BYTES + owner + len(path) * (4 if times.implicit else 1)
 
 
 def _write_sparse(sparse: SparseMap, file: int, stream: LayerStream) -> None:

@@ -7,52 +7,59 @@ them. A large file it makes itself: to copy its body for somebody else takes abo
 was handed on and is not made yet is *pending*; before an entry touches one, the leader waits. So the layer becomes what
 it would have become in the hands of one.
 
-A helper has nothing but the memory and the descriptor of the root folder, both passed through a socket in the
-layer's staging folder. It ends when the leader closes the socket, or dies. If a helper dies, so does the attempt.
+A helper has nothing but its memory and the descriptor of the root folder, both passed through a socket in the layer's
+staging folder. It ends when the leader closes the socket, or dies. If a helper dies, so does the attempt. Either may be
+taken over by what it reads, so neither believes the other: what they say, and what is refused of it, is in ``pieces``.
 """
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
-import mmap
 import os
-import pickle
 import select
 import socket
-import struct
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Self
 
 from pykka_imagestore.core.tar import FILE, Entry, TarError
 from pykka_imagestore.jobs.attributes import Attributes, Outcome, entry_fault
+from pykka_imagestore.jobs.pieces import (
+    ACK_BYTES,
+    ASIDE_BYTES,
+    LONGEST_NAME,
+    LONGEST_PARENT,
+    ORDER_BYTES,
+    PIECE_BYTES,
+    PIECE_FILES,
+    PIECES,
+    RECORD_BYTES,
+    Ack,
+    MalformedMessageError,
+    Order,
+    Work,
+    name_aside,
+    pack_paths,
+    pack_record,
+    parse_ack,
+    parse_piece,
+)
 from pykka_imagestore.jobs.replaced import Replaced
 from pykka_imagestore.jobs.streams import LayerStream, write_all
 from pykka_imagestore.jobs.tree import FOLDER_FLAGS
-from pykka_imagestore.jobs.whiteouts import WHITEOUT_META_PREFIX
 
 MAX_HELPERS = 3  # more would wait for the leader, which parses about as fast as four workers make files
 
-_PIECE_BYTES = 256 << 10
-_PIECE_FILES = 128
-_PIECES = 4  # of memory for each helper: one in work and some in wait
 _LARGEST_BODY = 64 << 10
-_LONGEST_PARENT = 512  # bytes, so at most half as many folders in one another
-_LONGEST_NAME = 255  # bytes; no file system here takes more, and the leader says so
-_FILE_BYTES = 128  # of a pickled file at most, beside its folder's path, its name and its body
 _MAX_OPEN_FOLDERS = 128
-_ACK_BYTES = 64 << 10
-_MESSAGE = struct.Struct("=III")  # where in the memory a piece begins, its bytes, and how often folders were forgotten
-
-# Folder, name, mode, uid, gid, time, body.
-_File = tuple[bytes, bytes, int, int, int, int, bytes]
+_DIED = "a worker that helped with the layer died"
 
 
 class HelperLostError(Exception):
-    """A helper died in the middle of its work. What it was to make is missing, and the layer must be begun anew."""
+    """A helper died, or is not to be trusted. What it was to make may be missing: the layer must be begun anew."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,46 +74,37 @@ class HelpUnpack:
 
 
 def help_unpack(request: HelpUnpack) -> None:
-    """Make files for the leader at an address, as long as it unpacks; nothing if it has not begun or has ended."""
+    """Make files for the leader at an address, as long as it unpacks; nothing if it has not begun or has ended.
+
+    Raises:
+        MalformedMessageError: The leader says what none does.
+    """
     with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as connection:
         try:
             with _short_path(request.address) as address:
                 connection.connect(address)
             _, descriptors, _, _ = socket.recv_fds(connection, 1, 2)
-            if len(descriptors) == 2:
-                with _Helper(connection, *descriptors) as helper:
-                    helper.serve()
+            try:
+                if len(descriptors) == 2:
+                    with _Helper(connection, *descriptors) as helper:
+                        helper.serve()
+            finally:
+                for descriptor in descriptors:
+                    os.close(descriptor)
         except (FileNotFoundError, ConnectionError):
             return
 
 
-def wait_for_helpers(root: Path) -> None:
+def wait_for_helpers(root: str) -> None:
     """Return when nobody is at work in a layer's root folder any more who helped a leader that was killed."""
     try:
         folder = os.open(root, FOLDER_FLAGS)
-    except FileNotFoundError:
-        return
+    except (FileNotFoundError, PermissionError):
+        return  # the root gets its mode and its owner when all helpers have done their work
     try:
         fcntl.flock(folder, fcntl.LOCK_EX)
     finally:
         os.close(folder)
-
-
-@dataclass(frozen=True, slots=True)
-class _Ack:
-    """What a helper says when it is done with a piece; files are numbered from 0 in each.
-
-    Attributes:
-        unset: Which of them, and what of it could not be set.
-        replaced: Which of them were in the place of something, and the name that this has now in the root folder.
-        made: How many it has made.
-        failure: What was wrong with the next one, if something was.
-    """
-
-    unset: Sequence[tuple[int, str]]
-    replaced: Sequence[tuple[int, bytes]]
-    made: int
-    failure: Exception | None
 
 
 @dataclass(slots=True)
@@ -114,14 +112,15 @@ class _Piece:
     """Files that are handed on together.
 
     Attributes:
-        start: Where in the memory.
-        size: Bytes that they take there, at most.
+        number: Its place in the helper's memory.
+        size: Bytes that they take there.
         entries: Of each the path, and the entry's index and name.
     """
 
-    start: int
-    size: int = _FILE_BYTES
-    files: list[_File] = field(default_factory=list)
+    number: int
+    size: int = 0
+    records: list[bytes] = field(default_factory=list)
+    bodies: list[bytes] = field(default_factory=list)
     entries: list[tuple[bytes, int, bytes]] = field(default_factory=list)
 
 
@@ -130,13 +129,20 @@ class _Hand:
     """A helper, as its leader sees it.
 
     Attributes:
-        free: Where in the memory pieces for it may begin.
+        memory: A descriptor of what it shares with the leader.
+        free: Numbers of the pieces that it has not in hand.
         sent: Those that it is working on, in their order.
     """
 
     socket: socket.socket
-    free: list[int]
+    memory: int
+    free: list[int] = field(default_factory=lambda: [*range(PIECES)])
     sent: deque[_Piece] = field(default_factory=deque)
+
+    def close(self) -> None:
+        """Let the helper go."""
+        self.socket.close()
+        os.close(self.memory)
 
 
 class Helpers:
@@ -167,20 +173,15 @@ class Helpers:
         self._forgotten = 0
         fcntl.flock(root, fcntl.LOCK_EX)  # until the last descriptor of it is closed, the helpers' too
         self._listener = _listen(address)
-        self._descriptor = os.memfd_create("imagestore-files", os.MFD_CLOEXEC)
-        os.ftruncate(self._descriptor, MAX_HELPERS * _PIECES * _PIECE_BYTES)
-        self._memory = mmap.mmap(self._descriptor, 0)
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
         self._listener.close()
-        Path(self._address).unlink(missing_ok=True)
+        _unlink(self._address)
         for hand in self._hands.values():
-            hand.socket.close()
-        os.close(self._descriptor)
-        self._memory.close()
+            hand.close()
 
     @property
     def have_come(self) -> bool:
@@ -200,13 +201,15 @@ class Helpers:
             except BlockingIOError:
                 return
             connection.setblocking(True)
-            with contextlib.suppress(ConnectionError):  # gone already, as the next look at acks will tell
-                socket.send_fds(connection, [b"\0"], [self._descriptor, self._root])
-            first = len(self._hands) * _PIECES
+            try:
+                memory = _new_memory()
+            except OSError:  # no descriptor is left, or no file may be as large: then it is done without this one
+                connection.close()
+                return
+            self._hands[connection.fileno()] = _Hand(connection, memory)
             self._parent = None
-            self._hands[connection.fileno()] = _Hand(
-                connection, [(first + piece) * _PIECE_BYTES for piece in range(_PIECES)]
-            )
+            with contextlib.suppress(ConnectionError):  # gone already, as the next look at acks will tell
+                socket.send_fds(connection, [b"\0"], [memory, self._root])
             self._acks.register(connection, select.POLLIN)
 
     def take(self, entry: Entry, parent: bytes, name: bytes, path: bytes, stream: LayerStream) -> bool:
@@ -218,18 +221,21 @@ class Helpers:
             self._parent = parent
             self._maker = self._choose_maker()
         hand = self._maker
-        if hand is None or len(parent) > _LONGEST_PARENT or len(name) > _LONGEST_NAME or entry.size > _LARGEST_BODY:
+        if hand is None or len(parent) > LONGEST_PARENT or len(name) > LONGEST_NAME or entry.size > _LARGEST_BODY:
             return False
-        size = _FILE_BYTES + len(parent) + len(name) + entry.size
+        record = pack_record(entry.mode, entry.uid, entry.gid, entry.mtime_ns, entry.size)
+        if record is None:
+            return False
+        size = RECORD_BYTES + len(path) + 1 + entry.size
         piece = self._piece
-        if hand is not self._hand or piece.size + size > _PIECE_BYTES or len(piece.files) == _PIECE_FILES:
+        if hand is not self._hand or piece.size + size > PIECE_BYTES or len(piece.entries) == PIECE_FILES:
             self._send()
             if not self._begin(hand):
                 return False
             piece = self._piece
-        body = stream.read_body(entry.size)
+        piece.bodies.append(stream.read_body(entry.size))
         piece.size += size
-        piece.files.append((parent, name, entry.mode, entry.uid, entry.gid, entry.mtime_ns, body))
+        piece.records.append(record)
         piece.entries.append((path, entry.index, entry.name))
         self.pending.add(path)
         return True
@@ -260,7 +266,7 @@ class Helpers:
         """
         self._collect(block=False)
         hand = min(self._hands.values(), key=lambda hand: len(hand.sent))
-        return hand if len(hand.sent) < _PIECES - 1 else None
+        return hand if len(hand.sent) < PIECES - 1 else None
 
     def _begin(self, hand: _Hand) -> bool:
         if not hand.free:
@@ -276,15 +282,19 @@ class Helpers:
         hand, piece, self._hand = self._hand, self._piece, None
         if hand is None:
             return
-        data = pickle.dumps(piece.files)
-        piece.files.clear()
-        with memoryview(self._memory) as memory, memory[piece.start : piece.start + _PIECE_BYTES] as room:
-            room[: len(data)] = data
+        paths = pack_paths([path for path, _, _ in piece.entries])
+        bodies_bytes = sum(map(len, piece.bodies))
+        order = Order(piece.number, len(piece.entries), len(paths), bodies_bytes, self._forgotten)
+        # Written and read, not mapped: whoever shortens the memory then kills nobody.
+        if os.pwritev(hand.memory, (*piece.records, paths, *piece.bodies), piece.number * PIECE_BYTES) < order.size:
+            raise OSError(errno.ENOMEM, os.strerror(errno.ENOMEM))
+        piece.records.clear()
+        piece.bodies.clear()
         hand.sent.append(piece)
         try:
-            hand.socket.send(_MESSAGE.pack(piece.start, len(data), self._forgotten))
+            hand.socket.send(order.pack())
         except ConnectionError as error:
-            raise HelperLostError from error
+            raise HelperLostError(_DIED) from error
 
     def _collect(self, *, block: bool) -> None:
         """Take note of the pieces that are done; wait for one if asked."""
@@ -292,25 +302,39 @@ class Helpers:
             self._take_ack(self._hands[descriptor])
 
     def _take_ack(self, hand: _Hand) -> None:
-        try:
-            data = hand.socket.recv(_ACK_BYTES)
-        except ConnectionError as error:
-            raise HelperLostError from error
-        if not data:
-            raise HelperLostError
-        ack: _Ack = pickle.loads(data)  # noqa: S301 - from our own worker
-        piece = hand.sent.popleft()
+        piece, ack = self._receive_ack(hand)
         for number, what in ack.unset:
             self._outcome.leave_unset(piece.entries[number][0], what)
-        for number, name in ack.replaced:
-            self._replaced.take_out(piece.entries[number][0], name, self._root)
-        self.pending.difference_update(path for path, _, _ in piece.entries)
-        hand.free.append(piece.start)
+        for number, name in ack.asides:
+            self._take_out(piece.entries[number][0], name)
+        self.pending.difference_update([path for path, _, _ in piece.entries])
+        hand.free.append(piece.number)
         if ack.failure is not None:
             self._lose(hand)
             if isinstance(ack.failure, TarError):
                 ack.failure.where = piece.entries[ack.made][1:]
             raise ack.failure
+
+    def _receive_ack(self, hand: _Hand) -> tuple[_Piece, Ack]:
+        try:
+            data = hand.socket.recv(ACK_BYTES + 1)
+        except ConnectionError as error:
+            raise HelperLostError(_DIED) from error
+        if not data:
+            raise HelperLostError(_DIED)
+        if not hand.sent:
+            raise _distrust("it answers what nobody asked")
+        piece = hand.sent.popleft()
+        try:
+            return piece, parse_ack(data, len(piece.entries))
+        except MalformedMessageError as error:
+            raise _distrust(f"it sent {error}") from error
+
+    def _take_out(self, path: bytes, name: bytes) -> None:
+        try:
+            self._replaced.take_out(path, name, self._root)
+        except (FileNotFoundError, IsADirectoryError) as error:
+            raise _distrust(f"it put no file aside as {name.decode()}") from error
 
     def _lose(self, hand: _Hand) -> None:
         """Do without a helper that has ended; what it had in hand is not made."""
@@ -319,7 +343,7 @@ class Helpers:
             self._hand = None
         self._acks.unregister(hand.socket)
         del self._hands[hand.socket.fileno()]
-        hand.socket.close()
+        hand.close()
 
 
 class _Helper:
@@ -327,19 +351,11 @@ class _Helper:
 
     def __init__(self, connection: socket.socket, memory: int, root: int) -> None:
         self._connection = connection
+        self._memory = memory
         self._root = root
-        try:
-            self._memory = mmap.mmap(memory, 0, prot=mmap.PROT_READ)
-        except BaseException:
-            os.close(root)
-            raise
-        finally:
-            os.close(memory)
         self._outcome = Outcome()
         self._attributes = Attributes(self._outcome)
-        self._made = 0
-        self._unset: list[tuple[int, str]] = []
-        self._replaced: list[tuple[int, bytes]] = []
+        self._work = Work(0)
         self._folders: dict[bytes, int] = {b"": root}
         self._forgotten = 0
 
@@ -348,37 +364,33 @@ class _Helper:
 
     def __exit__(self, *_: object) -> None:
         self._forget_folders()
-        os.close(self._root)
-        self._memory.close()
 
     def serve(self) -> None:
         """Make files until the leader has no more."""
         try:
-            while message := self._connection.recv(_MESSAGE.size):
-                self._make_piece(*_MESSAGE.unpack(message))
-                self._acknowledge(None)
+            while data := self._connection.recv(ORDER_BYTES + 1):
+                self._make_piece(Order.parse(data))
+                self._connection.send(self._work.pack_ack())
         except ConnectionError:
             raise
         except (OSError, OverflowError, ValueError, TarError) as error:
             refusal = error if isinstance(error, TarError) else entry_fault(error)
-            self._acknowledge(refusal or error)
-            while self._connection.recv(_MESSAGE.size):  # to close before the leader has would take the answer back
+            self._connection.send(self._work.pack_ack(refusal or error))
+            while self._connection.recv(ORDER_BYTES):  # to close before the leader has would take the answer back
                 pass
 
-    def _acknowledge(self, failure: Exception | None) -> None:
-        self._connection.send(pickle.dumps(_Ack(self._unset, self._replaced, self._made, failure)))
-
-    def _make_piece(self, start: int, size: int, forgotten: int) -> None:
-        self._made, self._unset, self._replaced = 0, [], []
-        if forgotten != self._forgotten:
+    def _make_piece(self, order: Order) -> None:
+        self._work = Work(order.files)
+        if order.forgotten != self._forgotten:
             self._forget_folders()
-            self._forgotten = forgotten
-        files: list[_File] = pickle.loads(self._memory[start : start + size])  # noqa: S301 - from our own worker
-        for file in files:
+            self._forgotten = order.forgotten
+        for file in parse_piece(order, os.pread(self._memory, order.size, order.piece * PIECE_BYTES)):
             self._make_file(*file)
-            self._made += 1
+            self._work.made += 1
 
-    def _make_file(self, parent: bytes, name: bytes, mode: int, uid: int, gid: int, mtime_ns: int, body: bytes) -> None:
+    def _make_file(
+        self, parent: bytes, name: bytes, mode: int, uid: int, gid: int, mtime_ns: int, body: memoryview
+    ) -> None:
         entry = Entry(0, FILE, name, b"", mode, uid, gid, len(body), mtime_ns, 0, 0, {})
         if len(self._folders) > _MAX_OPEN_FOLDERS:
             self._forget_folders()
@@ -394,14 +406,14 @@ class _Helper:
             self._attributes.finish_file(entry, parent, name, file)
         finally:
             os.close(file)
-        if self._outcome.unset:
-            self._unset += [(self._made, what) for _, what in self._outcome.unset]
-            self._outcome.unset.clear()
+        for _, what in self._outcome.unset:
+            self._work.leave_unset(what)
+        self._outcome.unset.clear()
 
     def _put_aside(self, folder: int, name: bytes) -> None:
-        aside = WHITEOUT_META_PREFIX + os.urandom(8).hex().encode()  # which no entry can have
-        os.rename(name, aside, src_dir_fd=folder, dst_dir_fd=self._root)
-        self._replaced.append((self._made, aside))
+        chance = os.urandom(ASIDE_BYTES)
+        os.rename(name, name_aside(chance), src_dir_fd=folder, dst_dir_fd=self._root)
+        self._work.put_aside(chance)
 
     def _folder(self, path: bytes) -> int:
         folder = self._folders.get(path)
@@ -417,8 +429,22 @@ class _Helper:
         self._folders = {b"": self._root}
 
 
+def _distrust(what: str) -> HelperLostError:
+    return HelperLostError(f"a worker that helped with the layer is not to be trusted: {what}")
+
+
+def _new_memory() -> int:
+    memory = os.memfd_create("imagestore-files", os.MFD_CLOEXEC)
+    try:
+        os.ftruncate(memory, PIECES * PIECE_BYTES)
+    except OSError:
+        os.close(memory)
+        raise
+    return memory
+
+
 def _listen(address: str) -> socket.socket:
-    Path(address).unlink(missing_ok=True)  # a leader's that was killed
+    _unlink(address)  # a leader's that was killed
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_NONBLOCK)
     try:
         with _short_path(address) as short:
@@ -430,11 +456,16 @@ def _listen(address: str) -> socket.socket:
     return listener
 
 
+def _unlink(address: str) -> None:
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(address)
+
+
 @contextlib.contextmanager
 def _short_path(path: str) -> Iterator[str]:
     """Lend a short name for a path: a socket's has 107 bytes at most."""
-    folder = os.open(os.path.dirname(path), os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)  # noqa: PTH120
+    folder = os.open(os.path.dirname(path), os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        yield f"/proc/self/fd/{folder}/{os.path.basename(path)}"  # noqa: PTH119
+        yield f"/proc/self/fd/{folder}/{os.path.basename(path)}"
     finally:
         os.close(folder)

@@ -14,13 +14,16 @@ from __future__ import annotations
 
 import os
 import stat
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pykka_imagestore.core.paths import REPLACED_PATHS
 from pykka_imagestore.jobs.attributes import Outcome, join
 from pykka_imagestore.jobs.streams import write_all
 from pykka_imagestore.jobs.tree import FOLDER_FLAGS
 from pykka_imagestore.jobs.whiteouts import OPAQUE_WHITEOUT, is_whiteout, whiteout_of
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 # Whoever checks a layer has all of them in memory.
 MAX_REPLACED = 50_000
@@ -39,7 +42,7 @@ class Replaced:
             way there, and entries before it lie elsewhere than one would find them.
     """
 
-    def __init__(self, place: Path | None, outcome: Outcome) -> None:
+    def __init__(self, place: str | None, outcome: Outcome) -> None:
         self.followed = False
         self._place = place
         self._outcome = outcome
@@ -89,8 +92,8 @@ class Replaced:
         if self.followed:
             self._outcome.replaced_lost = True
 
-    def _open(self, place: Path) -> None:
-        place.mkdir(mode=0o700)
+    def _open(self, place: str) -> None:
+        os.mkdir(place, 0o700)
         self._folder = os.open(place, FOLDER_FLAGS)
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
         self._paths = os.open(REPLACED_PATHS, flags, 0o600, dir_fd=self._folder)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+import os
 from typing import Self
 
 
@@ -14,11 +14,11 @@ class Sandbox:
     """
 
     def __init__(self, folder: str | None) -> None:
-        self._folder = None if folder is None else Path(folder)
+        self._folder = folder
 
     def __enter__(self) -> Self:
         if self._folder is not None:
-            self._folder.mkdir(parents=True, exist_ok=True)
+            os.makedirs(self._folder, exist_ok=True)
         return self
 
     def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
@@ -31,5 +31,5 @@ class Sandbox:
 
     def _append(self, file: str, line: str) -> None:
         if self._folder is not None:
-            with (self._folder / file).open("ab", buffering=0) as stream:
+            with open(os.path.join(self._folder, file), "ab", buffering=0) as stream:
                 stream.write(line.encode("utf-8", "backslashreplace") + b"\n")

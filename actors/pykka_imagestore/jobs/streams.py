@@ -5,10 +5,8 @@ What is read at once is bounded, so a worker's memory does not grow with the lay
 
 from __future__ import annotations
 
-import bz2
 import hashlib
 import io
-import lzma
 import os
 import re
 import sys
@@ -20,7 +18,7 @@ from isal import igzip, igzip_lib
 from pykka_imagestore.core.archive import Extent
 from pykka_imagestore.core.digest import DiffID, Digest, digest_of, hasher
 from pykka_imagestore.core.limits import DEFAULT_LIMITS
-from pykka_imagestore.core.tar import OverLimitError, TarError
+from pykka_imagestore.core.tar import TarError
 from pykka_imagestore.jobs.behind import Behind
 
 if sys.version_info >= (3, 14):
@@ -79,7 +77,7 @@ class ExtentFile(io.RawIOBase):
 
     def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
         """Read the next bytes of the extent, as the inflaters like to."""
-        data = self.read(len(buffer))
+        data = self.read(min(len(buffer), BLOCK_BYTES))  # of the gzip reader's buffer, half is then never touched
         buffer[: len(data)] = data
         return len(data)
 
@@ -102,8 +100,12 @@ def inflate(file: BinaryIO | io.RawIOBase, magic: bytes, decoder_bytes: int = DE
         options = {int(zstd.DecompressionParameter.window_log_max): MAX_ZSTD_WINDOW_LOG}
         return cast(Readable, zstd.ZstdFile(_in_blocks(source), options=options))
     if magic.startswith(_XZ):
-        return _XzReader(source, decoder_bytes)
+        from pykka_imagestore.jobs.xz import XzReader  # noqa: PLC0415 - seldom needed
+
+        return XzReader(source, decoder_bytes)
     if _BZIP2.match(magic):
+        import bz2  # noqa: PLC0415 - seldom needed
+
         return cast(Readable, bz2.BZ2File(_in_blocks(source)))
     return cast(Readable, source)
 
@@ -111,50 +113,6 @@ def inflate(file: BinaryIO | io.RawIOBase, magic: bytes, decoder_bytes: int = DE
 def _in_blocks(source: BinaryIO) -> BinaryIO:
     """Return a reader for those who read in small steps."""
     return io.BufferedReader(cast(io.RawIOBase, source), BLOCK_BYTES)
-
-
-class _XzReader:
-    """Reads xz streams in a row, as ``lzma.LZMAFile`` does, which knows no bound on the decoder's memory."""
-
-    def __init__(self, source: Readable, memory_bytes: int) -> None:
-        self._source = source
-        self._memory_bytes = memory_bytes
-        self._decoder = self._new_decoder()
-
-    def read(self, size: int, /) -> bytes:
-        data = b""
-        while not data:
-            more = self._take_input()
-            if self._decoder.eof:
-                if not more:
-                    break
-                self._decoder = self._new_decoder()
-            elif not more and self._decoder.needs_input:
-                msg = "the compressed bytes end too early"
-                raise EOFError(msg)
-            data = self._decode(more, size)
-        return data
-
-    def _take_input(self) -> bytes:
-        """Return the compressed bytes to go on with; between two streams, those after the padding."""
-        if not self._decoder.eof:
-            return self._source.read(BLOCK_BYTES) if self._decoder.needs_input else b""
-        more = self._decoder.unused_data.lstrip(b"\0")
-        while not more and (block := self._source.read(BLOCK_BYTES)):
-            more = block.lstrip(b"\0")
-        return more
-
-    def _decode(self, data: bytes, size: int) -> bytes:
-        try:
-            return self._decoder.decompress(data, size)
-        except lzma.LZMAError as error:
-            if "Memory usage limit" not in str(error):
-                raise
-            msg = f"asks for more memory to be inflated than {self._memory_bytes} bytes, the limit"
-            raise OverLimitError(msg, "decoder_bytes") from error
-
-    def _new_decoder(self) -> lzma.LZMADecompressor:
-        return lzma.LZMADecompressor(lzma.FORMAT_XZ, memlimit=self._memory_bytes)
 
 
 def read_some(source: Readable, size: int) -> bytes:
@@ -166,7 +124,7 @@ def read_some(source: Readable, size: int) -> bytes:
     """
     try:
         return source.read(size)
-    except (EOFError, lzma.LZMAError, zstd.ZstdError, _GZIP_ERROR, ValueError) as error:
+    except (EOFError, zstd.ZstdError, _GZIP_ERROR, ValueError) as error:
         msg = f"cannot be inflated: {error}"
         raise TarError(msg) from error
     except OSError as error:
@@ -318,6 +276,7 @@ class LayerStream:
         if self._keep is not None:
             self._behind.do(self._keep, b"".join(self._kept))
         self._kept.clear()
+        self._block = b""  # the next one takes its place in memory
         self._block = read_some(self._source, BLOCK_BYTES)
         self._start, self._end = 0, len(self._block)
         self._behind.do(self._hash.update, self._block)

@@ -12,7 +12,6 @@ import hashlib
 import os
 import sys
 from collections.abc import Callable
-from pathlib import Path
 from typing import Self
 
 from pykka_imagestore.core.digest import DiffID
@@ -29,7 +28,7 @@ _LEVEL = 1
 class TarSplitWriter:
     """Writes a new tar-split."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: str) -> None:
         options = {
             int(zstd.CompressionParameter.compression_level): _LEVEL,
             int(zstd.CompressionParameter.checksum_flag): 1,

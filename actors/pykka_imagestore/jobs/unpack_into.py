@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Self
 
 from pykka_imagestore.core.archive import Extent
-from pykka_imagestore.errors import InvalidInputError
+from pykka_imagestore.errors import InvalidInputError, NotRemovedError
 from pykka_imagestore.jobs.tree import empty_folder
 from pykka_imagestore.jobs.untar_layer import LayerCounts, unpack
 
@@ -22,12 +22,12 @@ class UnpackInto:
     Attributes:
         layer: The file.
         directory: Absolute, without symlinks. Empty; nobody else may write to it meanwhile.
-        made: Whether it was made for this, and goes if this fails.
+        before: The mode and owner that it had; None if it was made for this, and goes if this fails.
     """
 
     layer: Extent
     directory: str
-    made: bool
+    before: tuple[int, int, int] | None
 
     @classmethod
     def prepare(cls, layer: str, directory: str) -> Self:
@@ -42,12 +42,13 @@ class UnpackInto:
         try:
             Path(target).mkdir()
         except FileExistsError:
-            if os.listdir(target):  # noqa: PTH208 - a name is enough
+            if os.listdir(target):
                 raise InvalidInputError(
                     f"{directory} is not empty; a layer is unpacked into an empty directory"
                 ) from None
-            return cls(extent, target, made=False)
-        return cls(extent, target, made=True)
+            status = Path(target).stat()
+            return cls(extent, target, (stat.S_IMODE(status.st_mode), status.st_uid, status.st_gid))
+        return cls(extent, target, None)
 
 
 def unpack_into(request: UnpackInto) -> LayerCounts:
@@ -58,21 +59,34 @@ def unpack_into(request: UnpackInto) -> LayerCounts:
     Raises:
         LayerError: An entry is malformed, hostile or not supported.
         OSError: The disk failed, or is full.
-        In each case the directory is empty, or gone if it was made for this.
+        In each case the directory is as it was, empty, or gone if it was made for this; save for what could not be
+        removed, which ``undo_unpack`` tells.
     """
     try:
-        return unpack(request.layer, Path(request.directory), None)
+        return unpack(request.layer, request.directory, None)
     except BaseException:
-        undo_unpack(request)
+        with contextlib.suppress(NotRemovedError):
+            undo_unpack(request)
         raise
 
 
 def undo_unpack(request: UnpackInto) -> None:
-    """Take back what ``unpack_into`` did, also if it was killed; safe to run again."""
+    """Take back what ``unpack_into`` did, also if it was killed; safe to run again.
+
+    Raises:
+        NotRemovedError: Something is left.
+    """
+    directory = Path(request.directory)
     with contextlib.suppress(FileNotFoundError):
         empty_folder(request.directory)
-        if request.made:
-            Path(request.directory).rmdir()
+        if request.before is None:
+            directory.rmdir()
+        else:
+            mode, *owner = request.before
+            with contextlib.suppress(PermissionError):  # a group that this process is not in
+                os.chown(directory, *owner)
+            with contextlib.suppress(PermissionError):  # another's, and not taken over
+                directory.chmod(mode)
 
 
 def _whole_file(path: str) -> Extent:

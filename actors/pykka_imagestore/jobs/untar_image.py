@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import stat
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 from pykka_imagestore.core.archive import ArchivedImage, ArchiveIndex, Extent
 from pykka_imagestore.core.forms import read_archive
@@ -101,8 +100,8 @@ def _index_copy(request: UntarImage, source: ExtentFile | PipeFile, magic: bytes
 
 def _inflate(request: UntarImage, source: ExtentFile | PipeFile, magic: bytes) -> None:
     inflated = inflate(source, magic, request.limits.decoder_bytes)
-    with Path(request.inflated).open("wb") as target:
-        guard = Guard(request.limits, str(Path(request.inflated).parent))
+    with open(request.inflated, "wb") as target:
+        guard = Guard(request.limits, os.path.dirname(request.inflated))
         try:
             while block := read_some(inflated, BLOCK_BYTES):
                 raise_if_discarded()

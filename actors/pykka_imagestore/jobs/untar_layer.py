@@ -8,15 +8,22 @@ import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
-from pathlib import Path
 
-from pykka_imagestore._proto import layer_pb2
 from pykka_imagestore.core.archive import Extent
 from pykka_imagestore.core.digest import DiffID
+from pykka_imagestore.core.layer_record import pack_layer_record
 from pykka_imagestore.core.limits import DEFAULT_LIMITS, Limits
 from pykka_imagestore.core.paths import RECORD, REPLACED, ROOTFS, TAR_SPLIT
 from pykka_imagestore.core.tar import EscapeError, OverLimitError, TarError, read_entries
-from pykka_imagestore.errors import DigestMismatchError, EscapingEntryError, LayerError, LimitError, NoSpaceError
+from pykka_imagestore.errors import (
+    DigestMismatchError,
+    EscapingEntryError,
+    InvalidInputError,
+    LayerError,
+    LimitError,
+    NoSpaceError,
+    NotRemovedError,
+)
 from pykka_imagestore.jobs.attributes import Outcome
 from pykka_imagestore.jobs.behind import Behind
 from pykka_imagestore.jobs.extractor import Extractor
@@ -91,23 +98,24 @@ def untar_layer(request: UntarLayer) -> LayerCounts:
         OSError: The disk failed.
         In each case ``target`` is gone.
     """
-    target = Path(request.target)
+    rootfs = os.path.join(request.target, ROOTFS)
     with Sandbox(request.sandbox) as sandbox:
         if request.helpers_at is not None:
-            wait_for_helpers(target / ROOTFS)
+            wait_for_helpers(rootfs)
         remove_tree(request.target)
         try:
-            (target / ROOTFS).mkdir(parents=True)
+            os.makedirs(rootfs)
             counts = unpack(
                 request.layer,
-                target / ROOTFS,
+                rootfs,
                 request.diff_id,
-                beside=target,
+                beside=request.target,
                 limits=request.limits,
                 helpers_at=request.helpers_at,
             )
         except BaseException as error:
-            remove_tree(request.target)
+            with suppress(NotRemovedError):  # whoever removes the staging folder around will tell
+                remove_tree(request.target)
             if isinstance(error, OSError) and error.filename is None:
                 error.filename = request.target  # a full disk does not say which
             raise
@@ -117,10 +125,10 @@ def untar_layer(request: UntarLayer) -> LayerCounts:
 
 def unpack(
     layer: Extent,
-    rootfs: Path,
+    rootfs: str,
     diff_id: DiffID | None,
     *,
-    beside: Path | None = None,
+    beside: str | None = None,
     limits: Limits = DEFAULT_LIMITS,
     helpers_at: str | None = None,
 ) -> LayerCounts:
@@ -136,11 +144,11 @@ def unpack(
     with (
         _opened(layer, rootfs) as (file, root),
         _space_for(layer, rootfs),
-        closing(Replaced(None if beside is None else beside / REPLACED, outcome)) as replaced,
-        nullcontext() if beside is None else TarSplitWriter(beside / TAR_SPLIT) as split,
+        closing(Replaced(None if beside is None else os.path.join(beside, REPLACED), outcome)) as replaced,
+        nullcontext() if beside is None else TarSplitWriter(os.path.join(beside, TAR_SPLIT)) as split,
         Behind() as behind,
     ):
-        ticker = _Ticker(Guard(limits, str(rootfs)), outcome, behind)
+        ticker = _Ticker(Guard(limits, rootfs), outcome, behind)
         keep = None if split is None else split.write
         stream = ticker.stream = LayerStream(file, layer, ticker.tick, limits.decoder_bytes, keep, behind)
         try:
@@ -157,7 +165,8 @@ def unpack(
     if diff_id is not None and found != diff_id:
         raise DigestMismatchError(layer.path, f"layer {layer.name}", diff_id, found)
     if beside is not None:
-        (beside / RECORD).write_bytes(_record(found, stream.size_bytes, outcome).SerializeToString())
+        with open(os.path.join(beside, RECORD), "wb") as record:
+            record.write(_record(found, stream.size_bytes, outcome))
     return LayerCounts(stream.bytes_read, outcome.entries, stream.size_bytes, found)
 
 
@@ -202,12 +211,12 @@ def _helped(
 
 
 @contextmanager
-def _opened(layer: Extent, rootfs: Path) -> Iterator[tuple[int, int]]:
+def _opened(layer: Extent, rootfs: str) -> Iterator[tuple[int, int]]:
     file = open_extent(layer)
     try:
         root = os.open(rootfs, FOLDER_FLAGS)
         try:
-            _disown(root)
+            _disown(root, rootfs)
             yield file, root
         finally:
             os.close(root)
@@ -216,22 +225,28 @@ def _opened(layer: Extent, rootfs: Path) -> Iterator[tuple[int, int]]:
 
 
 @contextmanager
-def _space_for(layer: Extent, rootfs: Path) -> Iterator[None]:
+def _space_for(layer: Extent, rootfs: str) -> Iterator[None]:
     """See first that a layer may fit; say how much is missing if it does not."""
     needed = layer.least_bytes
-    require_space(str(rootfs), needed)
+    require_space(rootfs, needed)
     try:
         yield
     except OSError as error:
-        free = free_bytes(str(rootfs)) if error.errno in (errno.ENOSPC, errno.EDQUOT) else None
+        free = free_bytes(rootfs) if error.errno in (errno.ENOSPC, errno.EDQUOT) else None
         if free is None or isinstance(error, NoSpaceError):
             raise
-        raise NoSpaceError(str(rootfs), needed, free, free_inodes(str(rootfs))) from error
+        raise NoSpaceError(rootfs, needed, free, free_inodes(rootfs)) from error
 
 
-def _disown(root: int) -> None:
+def _disown(root: int, path: str) -> None:
     """Give the root its plain mode and owner: a set-group-ID bit or an ACL from above would reach every file in it."""
-    os.fchown(root, os.geteuid(), os.getegid())
+    try:
+        os.fchown(root, os.geteuid(), os.getegid())
+    except PermissionError:
+        owner = os.fstat(root).st_uid
+        raise InvalidInputError(
+            f"{path} belongs to user {owner}, and this process may not take it over; unpack into a directory of its own"
+        ) from None
     for acl in ("system.posix_acl_default", "system.posix_acl_access"):
         with suppress(OSError):  # there is none, or this file system has no such thing
             os.removexattr(root, acl)
@@ -260,14 +275,14 @@ def _refusal(layer: Extent, index: int | None, name: bytes, error: TarError) -> 
     return EscapingEntryError(*where) if isinstance(error, EscapeError) else LayerError(*where)
 
 
-def _record(diff_id: DiffID, size_bytes: int, outcome: Outcome) -> layer_pb2.LayerRecord:
-    return layer_pb2.LayerRecord(
+def _record(diff_id: DiffID, size_bytes: int, outcome: Outcome) -> bytes:
+    return pack_layer_record(
         diff_id=diff_id,
         size_bytes=size_bytes,
         entries=outcome.entries,
         whiteouts=outcome.whiteouts,
         implicit_directories=outcome.implicit_directories,
-        unset=[layer_pb2.LayerRecord.Unset(path=path, what=what) for path, what in sorted(outcome.unset)],
+        unset=sorted(outcome.unset),
         unset_count=outcome.unset_count,
         stored_bytes=outcome.stored_bytes,
         replaced_lost=outcome.replaced_lost,

@@ -9,16 +9,16 @@ from __future__ import annotations
 import os
 import stat
 
-from pykka_imagestore._proto import layer_pb2
+from pykka_imagestore.core.layer_record import WhiteoutFormat
 
 WHITEOUT_PREFIX = b".wh."
 OPAQUE_WHITEOUT = b".wh..wh..opq"
 WHITEOUT_META_PREFIX = b".wh..wh."  # aufs' own bookkeeping: no content
 
 WHITEOUT_DEVICE = os.makedev(0, 0)
-OPAQUE_XATTRS: dict[layer_pb2.WhiteoutFormat, bytes] = {
-    layer_pb2.OVERLAY_TRUSTED: b"trusted.overlay.opaque",
-    layer_pb2.OVERLAY_USER: b"user.overlay.opaque",
+OPAQUE_XATTRS = {
+    WhiteoutFormat.OVERLAY_TRUSTED: b"trusted.overlay.opaque",
+    WhiteoutFormat.OVERLAY_USER: b"user.overlay.opaque",
 }
 
 
@@ -34,7 +34,7 @@ def whiteout_of(path: bytes) -> bytes:
     return parent + slash + WHITEOUT_PREFIX + name
 
 
-def choose_whiteout_format(root: int) -> layer_pb2.WhiteoutFormat:
+def choose_whiteout_format(root: int) -> WhiteoutFormat:
     """Return the best form of whiteouts that this process may write here; tries each out below ``root``."""
     for form, xattr in OPAQUE_XATTRS.items():
         try:
@@ -45,7 +45,7 @@ def choose_whiteout_format(root: int) -> layer_pb2.WhiteoutFormat:
         except OSError:
             continue
         return form
-    return layer_pb2.FILES
+    return WhiteoutFormat.FILES
 
 
 _PROBE = b".wh..wh.probe"  # a name that no entry can have

@@ -1,31 +1,41 @@
 """A Pykka plugin: futures that tell when they are done, actors with async methods, and worker processes.
 
-Usable by itself; nothing here knows of images.
+Usable by itself; nothing here knows of images. What is named here is imported when it is first used: a worker process,
+which imports this package too, needs next to nothing of it.
 """
 
-from pykka_imagestore.runtime.actor import Actor, defer, dispatch, terminate
-from pykka_imagestore.runtime.blocking import run_blocking
-from pykka_imagestore.runtime.combine import after, await_all, collect, gather, select, undiscardable
-from pykka_imagestore.runtime.cpus import usable_cpus
-from pykka_imagestore.runtime.errors import (
-    AbandonedError,
-    DiscardedError,
-    ForkedError,
-    PoolClosedError,
-    RuntimeFailure,
-    WorkerDiedError,
-    WorkerError,
-    WorkerStartError,
-    WorkerTimeoutError,
-)
-from pykka_imagestore.runtime.future import Future, Promise, failed, ready
-from pykka_imagestore.runtime.lane import Lane
-from pykka_imagestore.runtime.memory import usable_memory
-from pykka_imagestore.runtime.mutex import Mutex
-from pykka_imagestore.runtime.pending import Pending
-from pykka_imagestore.runtime.pool import WorkerPool
-from pykka_imagestore.runtime.single_flight import SingleFlight
-from pykka_imagestore.runtime.worker import raise_if_discarded, report
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pykka_imagestore.runtime.actor import Actor, defer, dispatch, terminate
+    from pykka_imagestore.runtime.answers import PlainAnswers
+    from pykka_imagestore.runtime.blocking import run_blocking
+    from pykka_imagestore.runtime.combine import after, await_all, collect, gather, select, undiscardable
+    from pykka_imagestore.runtime.cpus import usable_cpus
+    from pykka_imagestore.runtime.errors import (
+        AbandonedError,
+        DiscardedError,
+        ForkedError,
+        PoolClosedError,
+        RuntimeFailure,
+        WorkerAnswerError,
+        WorkerDiedError,
+        WorkerError,
+        WorkerStartError,
+        WorkerTimeoutError,
+    )
+    from pykka_imagestore.runtime.future import Future, Promise, failed, ready
+    from pykka_imagestore.runtime.lane import Lane
+    from pykka_imagestore.runtime.memory import usable_memory
+    from pykka_imagestore.runtime.mutex import Mutex
+    from pykka_imagestore.runtime.pending import Pending
+    from pykka_imagestore.runtime.pool import WorkerPool
+    from pykka_imagestore.runtime.single_flight import SingleFlight
+    from pykka_imagestore.runtime.tasks import Messages
+    from pykka_imagestore.runtime.worker import raise_if_discarded, receive, report
 
 __all__ = [
     "AbandonedError",
@@ -34,12 +44,15 @@ __all__ = [
     "ForkedError",
     "Future",
     "Lane",
+    "Messages",
     "Mutex",
     "Pending",
+    "PlainAnswers",
     "PoolClosedError",
     "Promise",
     "RuntimeFailure",
     "SingleFlight",
+    "WorkerAnswerError",
     "WorkerDiedError",
     "WorkerError",
     "WorkerPool",
@@ -54,6 +67,7 @@ __all__ = [
     "gather",
     "raise_if_discarded",
     "ready",
+    "receive",
     "report",
     "run_blocking",
     "select",
@@ -62,3 +76,55 @@ __all__ = [
     "usable_cpus",
     "usable_memory",
 ]
+
+_HOMES = {
+    "AbandonedError": "errors",
+    "Actor": "actor",
+    "DiscardedError": "errors",
+    "ForkedError": "errors",
+    "Future": "future",
+    "Lane": "lane",
+    "Messages": "tasks",
+    "Mutex": "mutex",
+    "Pending": "pending",
+    "PlainAnswers": "answers",
+    "PoolClosedError": "errors",
+    "Promise": "future",
+    "RuntimeFailure": "errors",
+    "SingleFlight": "single_flight",
+    "WorkerAnswerError": "errors",
+    "WorkerDiedError": "errors",
+    "WorkerError": "errors",
+    "WorkerPool": "pool",
+    "WorkerStartError": "errors",
+    "WorkerTimeoutError": "errors",
+    "after": "combine",
+    "await_all": "combine",
+    "collect": "combine",
+    "defer": "actor",
+    "dispatch": "actor",
+    "failed": "future",
+    "gather": "combine",
+    "raise_if_discarded": "worker",
+    "ready": "future",
+    "receive": "worker",
+    "report": "worker",
+    "run_blocking": "blocking",
+    "select": "combine",
+    "terminate": "actor",
+    "undiscardable": "combine",
+    "usable_cpus": "cpus",
+    "usable_memory": "memory",
+}
+
+
+def __getattr__(name: str) -> object:
+    if name not in _HOMES:
+        msg = f"module {__name__!r} has no attribute {name!r}"
+        raise AttributeError(msg)
+    value = globals()[name] = getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -9,9 +9,13 @@ Source: Apache Mesos, 3rdparty/libprocess/include/process/{process,dispatch,defe
 
 from __future__ import annotations
 
+import contextlib
 import logging
+import os
 import queue
+import sys
 import threading
+from collections import deque
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from types import CoroutineType
@@ -20,8 +24,9 @@ from typing import Any, Concatenate, ParamSpec, TypeVar, cast, overload
 import pykka
 from pykka.messages import _ActorStop
 
-from pykka_imagestore.runtime.errors import DiscardedError
-from pykka_imagestore.runtime.future import Future, Promise, failed, without_frames
+from pykka_imagestore.runtime import callbacks, forks
+from pykka_imagestore.runtime.errors import DiscardedError, ForkedError
+from pykka_imagestore.runtime.future import Future, Promise, failed, ready, without_frames
 
 logger = logging.getLogger(__name__)
 
@@ -29,12 +34,16 @@ A = TypeVar("A", bound="Actor")
 P = ParamSpec("P")
 T = TypeVar("T")
 
+MOST_AWAITS = 100  # of futures that are final, one after the other in one method, before others have a turn
+
 
 class Actor(pykka.ThreadingActor):
     """A Pykka actor with async methods and death notices.
 
     Calls through ``dispatch``, ``ask`` and a proxy answer with a runtime Future; a future that a method returns is
-    flattened. An actor left running does not keep the interpreter from ending.
+    flattened. ``on_start`` and ``on_stop`` may be async too: other messages wait until they have ended. An actor left
+    running does not keep the interpreter from ending. It runs in the process that started it alone: in a forked child,
+    what it is asked fails with ForkedError.
     """
 
     use_daemon_thread = True
@@ -84,17 +93,12 @@ class Actor(pykka.ThreadingActor):
     def _create_future() -> Future[Any]:
         return Future()
 
-    def _handle_receive(self, message: Any) -> Any:
-        kind = type(message)
-        if kind is _Call:
-            result = message.function(self, *message.args, **message.kwargs)
-        elif kind is _Task:
-            return message.step()
-        elif kind is _Exited:
-            return self._tell_exited(message.ref)
-        else:
-            result = super()._handle_receive(message)
-        return self._begin(result) if type(result) is CoroutineType else result
+    def _actor_loop_setup(self) -> None:
+        self._run_hook(self.on_start)
+
+    def _actor_loop_running(self) -> None:
+        while not self.actor_stopped.is_set():
+            self._serve(self.actor_inbox.get())
 
     def _actor_loop_teardown(self) -> None:
         self.actor_inbox.close()
@@ -102,6 +106,76 @@ class Actor(pykka.ThreadingActor):
         for task in list(self._tasks):
             task.close(_dead(self.actor_ref))
         self.actor_inbox.end()
+
+    def _stop(self) -> None:
+        pykka.ActorRegistry.unregister(self.actor_ref)
+        self.actor_stopped.set()
+        self._run_hook(self.on_stop)
+
+    def _serve(self, envelope: Any) -> None:
+        """Handle one message. Unlike in Pykka's loop, KeyboardInterrupt is an error like others."""
+        if type(envelope) is _Task:
+            envelope.step()
+            return
+        reply_to = envelope.reply_to
+        try:
+            answer = self._handle_receive(envelope.message)
+        except BaseException as error:
+            if reply_to is None:
+                self._fail(error)
+            else:
+                logger.info("%s returns an exception to its caller", self, exc_info=error)
+                reply_to.set_exception(_exc_info(without_frames(error, 1)))
+        else:
+            if reply_to is not None:
+                reply_to.set(answer)
+
+    def _handle_receive(self, message: Any) -> Any:
+        kind = type(message)
+        if kind is _Call:
+            result = message.function(self, *message.args, **message.kwargs)
+        elif kind is _Exited:
+            return self._tell_exited(message.ref)
+        else:
+            result = super()._handle_receive(message)
+        return self._begin(result) if type(result) is CoroutineType else result
+
+    # -- inside
+
+    def _fail(self, error: BaseException) -> None:
+        """End, because of a message that was told and could not be handled."""
+        self._handle_failure(*_exc_info(error))
+        try:
+            self.on_failure(*_exc_info(error))
+        except BaseException:  # noqa: BLE001 - logged
+            self._handle_failure(*sys.exc_info())
+
+    def _run_hook(self, hook: Callable[[], object]) -> None:
+        """Run ``on_start`` or ``on_stop``, to its end if it is async; end the actor if it fails."""
+        try:
+            result = hook()
+            if type(result) is CoroutineType:
+                self._run_to_end(_Task(self, result))
+        except BaseException:  # noqa: BLE001 - logged
+            self._handle_failure(*sys.exc_info())
+
+    def _run_to_end(self, task: _Task) -> None:
+        """Serve nothing but what async methods wait for until ``task`` has ended, or the actor is terminated."""
+        task.step()
+        held: list[Any] = []
+        is_terminated = False
+        while task.promise.future.is_pending():
+            envelope = self.actor_inbox.get()
+            if type(envelope) is _Task:
+                envelope.step()
+                continue
+            held.append(envelope)
+            if self.actor_inbox.closed and not self.actor_stopped.is_set():
+                is_terminated = True
+                task.close(_dead(self.actor_ref))
+        self.actor_inbox.put_back(held)
+        if not is_terminated:
+            task.promise.future.get(timeout=0)
 
     def _begin(self, coroutine: Coroutine[Any, Any, Any]) -> Any:
         """Run an async method until it awaits, or to its end if it does not: most answer from a table, at once."""
@@ -119,7 +193,7 @@ class Actor(pykka.ThreadingActor):
         self._links.discard(ref.actor_urn)
         try:
             self.exited(ref)
-        except Exception:
+        except BaseException:
             logger.exception("%s failed to handle the end of %s", self, ref)
 
 
@@ -173,13 +247,15 @@ def terminate(ref: pykka.ActorRef[Any]) -> Future[bool]:
     Pykka's ``ref.stop()`` serves what is queued first.
 
     Returns:
-        Whether there was a living actor; ready when it has ended and those who linked were told.
+        Whether there was a living actor in this process; ready when it has ended and those who linked were told.
     """
     inbox, promise = inbox_of(ref), Promise[bool]()
+    if not inbox.is_here():
+        return ready(False)
     alive = not inbox.closed
     inbox.on_ended(lambda: promise.set(alive))
     if alive:
-        inbox.terminate(ref)
+        inbox.terminate()
     return promise.future
 
 
@@ -187,57 +263,94 @@ class Inbox:
     """An actor's inbox that loses no reply: once closed it refuses what comes, and what waited.
 
     Pykka checks that an actor lives, then puts the message; one that slips in after the final drain would never be
-    answered. Reentrant, because an abandoned future may complete, and so send a message, during any allocation.
+    answered. Reentrant, because an abandoned future may complete, and so send a message, during any allocation; for the
+    same reason nothing that may take another lock is called under this one.
     """
 
     def __init__(self) -> None:
         self.closed = False
         self._ended = False
+        self._origin = forks.here
         self._lock = threading.RLock()
         self._queue: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        self._put_back: deque[Any] = deque()
         self._watchers: list[Callable[[], object]] = []
 
+    def is_here(self) -> bool:
+        """Tell whether the actor is in this process; not in a child that was forked since."""
+        return self._origin is forks.here
+
     def put(self, envelope: Any) -> None:
-        """Add a message, or refuse it if the actor is ending."""
-        with self._lock:
-            if not self.closed:
-                self._queue.put(envelope)
-                return
+        """Add a message, or refuse it if the actor is ending or in another process.
+
+        Raises:
+            ForkedError: It is in another process, and nobody waits for an answer, which would be the error.
+        """
+        error: Exception = ForkedError("this actor")
+        if self._origin is forks.here:
+            with self._lock:
+                if not self.closed:
+                    self._queue.put(envelope)
+                    return
+            error = pykka.ActorDeadError("the actor has ended")
         if envelope.reply_to is not None:
-            envelope.reply_to.set_exception(_exc_info(pykka.ActorDeadError("the actor has ended")))
+            envelope.reply_to.set_exception(_exc_info(error))
+        elif self._origin is not forks.here:
+            raise error
+
+    def put_step(self, task: _Task) -> None:
+        """Add the next step of an async method; the actor serves it, or closes the task, whatever it is about."""
+        self._queue.put(task)
+
+    def put_back(self, envelopes: list[Any]) -> None:
+        """Have these be the next."""
+        with self._lock:
+            self._put_back.extendleft(reversed(envelopes))
 
     def get(self) -> Any:
         """Take the next message, waiting for one."""
+        while self._put_back:
+            with contextlib.suppress(IndexError):  # all were taken away meanwhile
+                return self._put_back.popleft()
         return self._queue.get()
 
     def empty(self) -> bool:
         """Tell whether no message waits."""
-        return self._queue.empty()
+        return not self._put_back and self._queue.empty()
 
     def close(self) -> None:
         """Refuse all messages from now on; those that wait stay to be drained."""
         with self._lock:
             self.closed = True
 
-    def terminate(self, ref: pykka.ActorRef[Any]) -> None:
+    def terminate(self) -> None:
         """Refuse what waits and what comes, and stop the actor after its current message."""
+        refused, steps = [], []
         with self._lock:
             if self.closed:
                 return
-            waiting = []
-            while not self._queue.empty():
-                waiting.append(self._queue.get())
-            for envelope in waiting:
-                if isinstance(envelope.message, _ActorStop):
-                    self._queue.put(envelope)
-            ref.stop(block=False)
             self.closed = True
-        for envelope in waiting:
-            if not isinstance(envelope.message, _ActorStop):
-                self.put(envelope)
+            waiting = self._take_all()
+            self._queue.put(_Envelope(_ActorStop()))
+            for each in waiting:
+                if type(each) is _Task:
+                    steps.append(each)
+                elif isinstance(each.message, _ActorStop):
+                    self._queue.put(each)
+                else:
+                    refused.append(each)
+            for step in steps:  # behind: they are served if an async on_stop waits for them
+                self._queue.put(step)
+        for each in refused:
+            self.put(each)
 
     def on_ended(self, callback: Callable[[], object]) -> None:
-        """Call ``callback`` when the actor has ended; at once if it has."""
+        """Call ``callback`` when the actor has ended; at once if it has.
+
+        Raises:
+            ForkedError: It is in another process.
+        """
+        self._origin.require("this actor")
         with self._lock:
             if not self._ended:
                 self._watchers.append(callback)
@@ -251,6 +364,17 @@ class Inbox:
             watchers, self._watchers = self._watchers, []
         for watcher in watchers:
             watcher()
+
+    def _take_all(self) -> list[Any]:
+        """Take what waits. The actor may take some of it at the same time."""
+        taken = []
+        with contextlib.suppress(IndexError):
+            while True:
+                taken.append(self._put_back.popleft())
+        with contextlib.suppress(queue.Empty):
+            while True:
+                taken.append(self._queue.get_nowait())
+        return taken
 
 
 def inbox_of(ref: pykka.ActorRef[Any]) -> Inbox:
@@ -273,17 +397,20 @@ class _Ref(pykka.ActorRef[A]):
 class _Task:
     """One call of an async method: stepped as a message of its actor, each time what it awaits is final."""
 
+    reply_to = None  # it is its own envelope
+
     def __init__(self, actor: Actor, coroutine: Coroutine[Any, Any, Any]) -> None:
         self.promise: Promise[Any] = Promise()
         self._actor = actor
         self._coroutine = coroutine
         self._awaited: Future[Any] | None = None
+        self._withdraw: Callable[[], object] | None = None
         self._discard_delivered = False
         actor._tasks.add(self)
         self.promise.future.on_discard(self._pass_discard_on)
 
     def wake(self, _: object = None) -> None:
-        _tell(self._actor.actor_ref, self)
+        self._actor.actor_inbox.put_step(self)
 
     def step(self) -> None:
         try:
@@ -306,16 +433,18 @@ class _Task:
         self._awaited = awaited
         if self.promise.future.has_discard():
             self._pass_discard_on()
-        awaited.on_any(self.wake)
+        self._withdraw = awaited.watch(self.wake)
 
     def close(self, error: BaseException) -> None:
         """Stop what the coroutine awaits and end it; its caller gets ``error``."""
         self._finish()
+        if self._withdraw is not None:
+            self._withdraw()
         if self._awaited is not None:
             self._awaited.discard()
         try:
             self._coroutine.close()
-        except Exception:
+        except BaseException:
             logger.exception("An async method failed while its actor ended")
         self.promise.fail(error)
 
@@ -335,7 +464,8 @@ class _Task:
 
 
 def _advance(coroutine: Coroutine[Any, Any, Any], error: BaseException | None = None) -> Future[Any]:
-    """Go on with a coroutine until it awaits; return what."""
+    """Go on with a coroutine until it awaits; return what. It is final if the method has awaited many such in a row."""
+    callbacks.here.runner.awaits_left = MOST_AWAITS
     awaited = coroutine.send(None) if error is None else coroutine.throw(error)
     while not isinstance(awaited, Future):
         awaited = coroutine.throw(_not_awaitable(awaited))
@@ -354,6 +484,14 @@ class _Exited:
     ref: pykka.ActorRef[Any]
 
 
+@dataclass(slots=True, eq=False)
+class _Envelope:
+    """As Pykka's, whose class is not public."""
+
+    message: object
+    reply_to: Future[Any] | None = None
+
+
 def _tell(ref: pykka.ActorRef[Any], message: object) -> None:
     try:
         ref.tell(message)
@@ -362,7 +500,7 @@ def _tell(ref: pykka.ActorRef[Any], message: object) -> None:
 
 
 def _false_if_dead(future: Future[bool]) -> bool:
-    if isinstance(future.error(), pykka.ActorDeadError):
+    if isinstance(future.error(), (pykka.ActorDeadError, ForkedError)):
         return False
     return future.get(timeout=0)
 
@@ -380,3 +518,11 @@ def _not_awaitable(awaited: object) -> TypeError:
         f"an actor's async method can await runtime futures and coroutines only, not {awaited!r}: a plain Pykka "
         "future would block the actor, and asyncio has no loop here"
     )
+
+
+def _renew_registry_lock() -> None:
+    """Have Pykka's registry work in a forked child, although another thread may have held its lock at the fork."""
+    pykka.ActorRegistry._actor_refs_lock = threading.RLock()
+
+
+os.register_at_fork(after_in_child=_renew_registry_lock)

@@ -6,6 +6,7 @@ RuntimeFailure
         WorkerDiedError   the process ended in mid-task: killed, out of memory, crashed
         WorkerStartError  no process could be started, or each ended before it took the task
         WorkerTimeoutError  the task ran past its time limit and was killed
+        WorkerAnswerError  the process sent what no worker sends, and was killed
     PoolClosedError       the pool was closed before the task was done
     ForkedError           this is a forked child, and what was asked needs the parent's threads
 
@@ -44,26 +45,52 @@ class WorkerDiedError(WorkerError):
     """A worker process ended in the middle of its task.
 
     Attributes:
-        exit_code: As ``multiprocessing`` has it: minus the signal's number if a signal ended it.
+        exit_code: Minus the signal's number if a signal ended it. None if nobody can tell: SIGCHLD is ignored in this
+            program, or something else in it waits for all children.
     """
 
-    def __init__(self, task: str, exit_code: int) -> None:
+    def __init__(self, task: str, exit_code: int | None) -> None:
         RuntimeFailure.__init__(self, task, exit_code)
         self.task, self.exit_code = task, exit_code
 
     def __str__(self) -> str:
-        how = f"signal {-self.exit_code}" if self.exit_code < 0 else f"exit code {self.exit_code}"
-        return f"the worker process running {self.task} ended with {how}; the task may be run again"
+        if self.exit_code is None:
+            how = "ended, and something else in this program has taken its exit code"
+        elif self.exit_code < 0:
+            how = f"ended with signal {-self.exit_code}"
+        else:
+            how = f"ended with exit code {self.exit_code}"
+        return f"the worker process running {self.task} {how}; the task may be run again"
 
 
 class WorkerStartError(WorkerError):
-    """No worker process could be started, or each ended before it took the task."""
+    """No worker process could be started, or each ended before it took the task.
+
+    Attributes:
+        reason: Why, and what to do.
+    """
+
+    def __init__(self, task: str, reason: str = "each ended before it took the task") -> None:
+        RuntimeFailure.__init__(self, task, reason)
+        self.task, self.reason = task, reason
 
     def __str__(self) -> str:
-        return (
-            f"no worker process could be started for {self.task}, or each ended at once; what they said is on this "
-            "program's standard error. Is the memory limit enough for Python itself?"
-        )
+        return f"no worker process could be started for {self.task}: {self.reason}"
+
+
+class WorkerAnswerError(WorkerError):
+    """A worker process sent what no worker sends: it may have been taken over, and was killed.
+
+    Attributes:
+        fault: What was wrong with it.
+    """
+
+    def __init__(self, task: str, fault: str) -> None:
+        RuntimeFailure.__init__(self, task, fault)
+        self.task, self.fault = task, fault
+
+    def __str__(self) -> str:
+        return f"the worker process running {self.task} was killed: {self.fault}; distrust what it was working on"
 
 
 class WorkerTimeoutError(WorkerError):

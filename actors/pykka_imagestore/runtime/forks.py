@@ -37,11 +37,13 @@ class Origin:
 
 
 _forks = 0
+here = Origin()  # the same object for all that is made in this process, where there is much of it
 
 
 def _count_fork() -> None:
-    global _forks  # noqa: PLW0603 - a process has one line of descent
+    global _forks, here  # noqa: PLW0603 - a process has one line of descent
     _forks += 1
+    here = Origin()
 
 
 os.register_at_fork(after_in_child=_count_fork)

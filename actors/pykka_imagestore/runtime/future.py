@@ -3,8 +3,14 @@
 A future is pending until it becomes ready, failed or discarded, and never changes after that. ``discard()`` is a
 request to whoever produces the value; the future becomes discarded once the producer says so. Callbacks run at once,
 in the registering thread, if the future is final already, else in the thread that completes it: first those for the
-outcome, then ``on_any``, each in the order of registration. A callback that raises is logged and hurts nobody.
-Callbacks that nest very deep, as in a chain of a thousand links, run when the outer ones have returned.
+outcome, then ``on_any``, each in the order of registration. See ``callbacks.py`` for those that raise, or nest deep.
+
+A future's lock is held for a few assignments only: never while anything is called that may take another lock, and
+nothing is let go of under it. For the garbage collector may run in any of them, and with it the callbacks of a future
+that was abandoned in a cycle; the lock is reentrant for the same reason.
+
+In a forked child, a future that was pending at the fork has failed with ForkedError: who would complete it has stayed
+in the parent.
 
 Source: Apache Mesos, 3rdparty/libprocess/include/process/future.hpp. Unlike there, exceptions travel with their
 traceback, and an abandoned future fails with AbandonedError instead of staying pending.
@@ -18,21 +24,21 @@ import contextlib
 import enum
 import functools
 import itertools
-import logging
 import queue
+import sys
 import threading
+import time
 import weakref
-from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Sequence
 from types import TracebackType
-from typing import Any, Generic, TypeVar, cast
+from typing import Any, Generic, Protocol, TypeVar, cast
 
 import pykka
 
-from pykka_imagestore.runtime.errors import AbandonedError, DiscardedError
+from pykka_imagestore.runtime import callbacks, forks
+from pykka_imagestore.runtime.callbacks import DEEPEST_AT_ONCE, DEEPEST_NESTING, interrupts, run_callbacks, run_put_off
+from pykka_imagestore.runtime.errors import AbandonedError, DiscardedError, ForkedError
 from pykka_imagestore.runtime.timers import timers
-
-logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -48,18 +54,30 @@ class State(enum.Enum):
     DISCARDED = "discarded"
 
 
+_PENDING, _READY, _FAILED, _DISCARDED = State.PENDING, State.READY, State.FAILED, State.DISCARDED
+_numbers = itertools.count(1)
+
+
 class Future(pykka.ThreadingFuture[T]):
     """A value that is there, or will be, or will not; see the module's text.
 
     Thread-safe. To make one for others to wait on, make a Promise.
     """
 
+    _state = State.PENDING
+    _value: Any = None
+    _error: BaseException | None = None
+    _traceback: TracebackType | None = None
+    _associated = False
+    _discard_requested = False
+    _wakers: Sequence[Callable[[], object]] = ()
+    _keeper: Callable[[], Keeper | None] | None = None
+
     def __init__(self) -> None:
-        super().__init__()
-        self._state = State.PENDING
-        self._associated = False
-        self._discard_requested = False
-        self._callbacks: list[tuple[State | None, Callable[[Future[T]], object]]] = []
+        # What Pykka's would set up is not used: all that it does is done otherwise here.
+        self._origin = forks.here
+        self._lock = threading.RLock()
+        self._callbacks: dict[int, tuple[State | None, Callable[[Future[T]], object]]] = {}
         self._discard_callbacks: list[Callable[[], object]] = []
 
     def __repr__(self) -> str:
@@ -69,27 +87,27 @@ class Future(pykka.ThreadingFuture[T]):
 
     def done(self) -> bool:
         """Tell whether the future is ready, failed or discarded."""
-        return self._state is not State.PENDING
+        return self._state is not _PENDING or self._is_lost()
 
     def is_pending(self) -> bool:
         """Tell whether the future has no outcome yet."""
-        return self._state is State.PENDING
+        return not self.done()
 
     def is_ready(self) -> bool:
         """Tell whether the future has a value."""
-        return self._state is State.READY
+        return self._state is _READY
 
     def is_failed(self) -> bool:
         """Tell whether the future has an error; an abandoned one has."""
-        return self._state is State.FAILED
+        return self.done() and self._state is _FAILED
 
     def is_discarded(self) -> bool:
         """Tell whether the work was stopped on request."""
-        return self._state is State.DISCARDED
+        return self._state is _DISCARDED
 
     def is_abandoned(self) -> bool:
         """Tell whether the future failed because nobody was left to complete it."""
-        return isinstance(self.error(), AbandonedError)
+        return isinstance(self._error, AbandonedError)
 
     def has_discard(self) -> bool:
         """Tell whether a discard was ever requested, also after completion."""
@@ -97,12 +115,12 @@ class Future(pykka.ThreadingFuture[T]):
 
     def error(self) -> BaseException | None:
         """Return why the future failed or was discarded; None if it is pending or ready."""
-        if self._state in (State.PENDING, State.READY):
-            return None
-        return cast(Any, self._result).exc_info[1]  # type: ignore[no-any-return]
+        return self._error if self.done() else None
 
     def get(self, *, timeout: float | None = None) -> T:
         """Wait for the value, blocking this thread.
+
+        In a callback, what was put off in this thread is run first, until the future is final.
 
         Args:
             timeout: Seconds to wait; None waits for ever.
@@ -110,11 +128,14 @@ class Future(pykka.ThreadingFuture[T]):
         Raises:
             pykka.Timeout: It took longer. The future is unaffected.
             DiscardedError: The future was discarded.
+            ForkedError: This is a forked child, and the future was pending at the fork.
             BaseException: Whatever the future failed with.
         """
-        if self._state is State.READY:
-            return cast(T, cast(Any, self._result).value)
-        return cast(T, super().get(timeout=timeout))
+        if self._state is _PENDING:
+            self._wait(timeout)
+        if self._error is not None:
+            raise self._error.with_traceback(self._traceback)
+        return cast(T, self._value)
 
     # -- asking for less
 
@@ -126,48 +147,71 @@ class Future(pykka.ThreadingFuture[T]):
         Returns:
             False if the future is final or a discard was requested before.
         """
-        with self._condition:
-            if self._discard_requested or self._state is not State.PENDING:
+        if self.done():
+            return False
+        with self._lock:
+            if self._discard_requested or self._state is not _PENDING:
                 return False
             self._discard_requested = True
-            callbacks, self._discard_callbacks = self._discard_callbacks, []
-        _run_callbacks(callbacks)
+            chosen, self._discard_callbacks = self._discard_callbacks, []
+        run_callbacks(chosen, (), DEEPEST_AT_ONCE)
         return True
 
     # -- observers
 
     def on_ready(self, callback: Callable[[T], object]) -> Future[T]:
         """Call ``callback(value)`` when ready."""
-        return self._observe(State.READY, lambda future: callback(future.get(timeout=0)))
+        self._observe(_READY, lambda future: callback(future._value))
+        return self
 
     def on_failed(self, callback: Callable[[BaseException], object]) -> Future[T]:
         """Call ``callback(error)`` when failed."""
-        return self._observe(State.FAILED, lambda future: callback(cast(BaseException, future.error())))
+        self._observe(_FAILED, lambda future: callback(cast(BaseException, future._error)))
+        return self
 
     def on_abandoned(self, callback: Callable[[], object]) -> Future[T]:
         """Call ``callback()`` when the future failed because nobody is left to complete it."""
-        return self._observe(State.FAILED, lambda future: future.is_abandoned() and callback())
+        self._observe(_FAILED, lambda future: future.is_abandoned() and callback())
+        return self
 
     def on_discarded(self, callback: Callable[[], object]) -> Future[T]:
         """Call ``callback()`` when the work was stopped on request."""
-        return self._observe(State.DISCARDED, lambda _: callback())
+        self._observe(_DISCARDED, lambda _: callback())
+        return self
 
     def on_any(self, callback: Callable[[Future[T]], object]) -> Future[T]:
         """Call ``callback(future)`` when the future is final, whatever the outcome."""
-        return self._observe(None, callback)
+        self._observe(None, callback)
+        return self
+
+    def watch(self, callback: Callable[[Future[T]], object]) -> Callable[[], bool]:
+        """Do what ``on_any`` does, and return a function that withdraws the callback.
+
+        It tells whether there was something to withdraw: not once the future is final. A future that lives long keeps
+        every callback, and what it refers to, until then; but not those that were withdrawn.
+        """
+        number, reference = self._observe(None, callback), weakref.ref(self)
+
+        def withdraw() -> bool:
+            future = reference()
+            return future is not None and future._withdraw(number)
+
+        return withdraw
 
     def on_discard(self, callback: Callable[[], object]) -> Future[T]:
         """Call ``callback()`` when a discard is requested, in the requesting thread.
 
         At once if it was requested already; never if the future completes first.
         """
-        with self._condition:
-            if self._state is not State.PENDING:
+        if self.done():
+            return self
+        with self._lock:
+            if self._state is not _PENDING:
                 return self
             if not self._discard_requested:
                 self._discard_callbacks.append(callback)
                 return self
-        _run_callbacks([callback])
+        run_callbacks((callback,), (), DEEPEST_AT_ONCE)
         return self
 
     # -- the next link
@@ -185,7 +229,7 @@ class Future(pykka.ThreadingFuture[T]):
             elif source.has_discard() or promise.future.has_discard():
                 promise.discard()
             else:
-                promise.compute(function, source.get(timeout=0))
+                promise.compute(function, source._value)
 
         return self._next(apply)
 
@@ -223,9 +267,12 @@ class Future(pykka.ThreadingFuture[T]):
         """
         promise: Promise[T | R] = Promise()
         once = threading.Lock()
+        withdrawals: list[Callable[[], bool]] = []
 
         def expire() -> None:
             if once.acquire(blocking=False):
+                for withdraw in withdrawals:
+                    withdraw()
                 promise.compute(function, self)
 
         def complete(source: Future[T]) -> None:
@@ -235,7 +282,9 @@ class Future(pykka.ThreadingFuture[T]):
 
         timer = timers.call_later(seconds, expire)
         promise.future.on_discard(weak_discard(self))
-        self.on_any(complete)
+        withdrawals.append(self.watch(complete))
+        if once.locked():  # it expired before there was something to withdraw
+            withdrawals[0]()
         return promise.future
 
     def map(self, func: Callable[[T], R]) -> Future[R]:
@@ -268,6 +317,11 @@ class Future(pykka.ThreadingFuture[T]):
                 yield self
             else:
                 yield from self._wait_in_asyncio()
+        else:
+            runner = callbacks.here.runner
+            runner.awaits_left -= 1
+            if runner.awaits_left == 0 and asyncio._get_running_loop() is None:
+                yield self
         return self.get(timeout=0)
 
     __iter__ = __await__
@@ -282,11 +336,10 @@ class Future(pykka.ThreadingFuture[T]):
                 twin.cancel()
             if not twin.set_running_or_notify_cancel():
                 return
-            error = self.error()
-            if error is None:
-                twin.set_result(self.get(timeout=0))
+            if self._error is None:
+                twin.set_result(self._value)
             else:
-                twin.set_exception(error)
+                twin.set_exception(self._error)
 
         self.on_any(settle)
         return twin
@@ -316,7 +369,7 @@ class Future(pykka.ThreadingFuture[T]):
         Raises:
             queue.Full: It is final or bound already, as Pykka has it. A Promise returns False instead.
         """
-        if not (self._associate(value) if isinstance(value, Future) else self._complete(State.READY, value)):
+        if not (self._associate(value) if isinstance(value, Future) else self._complete(_READY, value)):
             raise queue.Full
 
     def set_exception(self, exc_info: ExcInfo | None = None) -> None:  # type: ignore[override]
@@ -325,56 +378,154 @@ class Future(pykka.ThreadingFuture[T]):
         Raises:
             queue.Full: It is final or bound already.
         """
-        if not self._complete(State.FAILED, exc_info):
+        kind, error, traceback = exc_info or sys.exc_info()
+        if error is None:
+            error = RuntimeError("set_exception() outside of an exception's handling") if kind is None else kind()
+        if not self._complete(_FAILED, None, error, traceback):
             raise queue.Full
+
+    def set_get_hook(self, func: Callable[[float | None], T]) -> None:
+        """Refuse: a hook would run in whichever thread gets, and nobody would be told.
+
+        Raises:
+            NotImplementedError: Always.
+        """
+        msg = f"a runtime Future has no get hooks, such as {func!r}: use then(), or a Promise"
+        raise NotImplementedError(msg)
 
     # -- inside
 
-    def _observe(self, outcome: State | None, callback: Callable[[Future[T]], object]) -> Future[T]:
-        with self._condition:
-            if self._state is State.PENDING:
-                self._callbacks.append((outcome, callback))
-                return self
+    def _is_lost(self) -> bool:
+        """Tell whether this pending future is the parent's of a forked child, and fail it then.
+
+        Its lock, which another thread may have held at the fork, is never taken: that of a final future is not.
+        """
+        if self._origin is forks.here:
+            return False
+        self._error = ForkedError("this future")
+        self._callbacks, self._discard_callbacks, self._wakers = {}, [], ()
+        self._state = _FAILED
+        return True
+
+    def _wait(self, timeout: float | None) -> None:
+        """Return when the future is final."""
+        deadline = None if timeout is None else time.monotonic() + timeout
+        runner = callbacks.here.runner
+        depth = runner.depth
+        try:
+            while not self.done():
+                seconds = None if deadline is None else deadline - time.monotonic()
+                if seconds is not None and seconds <= 0:
+                    msg = f"{timeout} seconds"
+                    raise pykka.Timeout(msg)
+                # What is called while this thread waits is not nested in what waits: none of it may be put off again.
+                runner.depth = 0
+                if runner.put_off:
+                    run_put_off(runner)
+                elif runner.pump is not None:
+                    self._wait_once(*runner.pump, seconds)
+                else:
+                    self._block(seconds)
+        finally:
+            runner.depth = depth
+
+    def _block(self, seconds: float | None) -> None:
+        waiter = threading.Lock()
+        waiter.acquire()
+        most = -1 if seconds is None else min(seconds, threading.TIMEOUT_MAX)
+        self._wait_once(lambda _: waiter.acquire(timeout=most), waiter.release, seconds)
+
+    def _wait_once(
+        self, wait: Callable[[float | None], object], wake: Callable[[], object], seconds: float | None
+    ) -> None:
+        """Call ``wait``; whoever completes the future meanwhile calls ``wake``."""
+        wakers = [wake]
+        with self._lock:
+            if self._state is not _PENDING:
+                return
+            if self._wakers:
+                cast("list[Callable[[], object]]", self._wakers).append(wake)
+            else:
+                self._wakers = wakers
+        try:
+            wait(seconds)
+        finally:
+            with self._lock:
+                if wake in self._wakers:
+                    cast("list[Callable[[], object]]", self._wakers).remove(wake)
+
+    def _observe(
+        self, outcome: State | None, callback: Callable[[Future[T]], object], deepest: int = DEEPEST_AT_ONCE
+    ) -> int:
+        """Call ``callback`` at the ``outcome``, or at any; return what withdraws it."""
+        number, entry = 0, (outcome, callback)
+        if self._state is _PENDING and (self._origin is forks.here or not self._is_lost()):
+            number = next(_numbers)
+            with self._lock:
+                if self._state is _PENDING:
+                    self._callbacks[number] = entry
+                    keeper = None if self._keeper is None else self._keeper()
+                    if keeper is not None:
+                        keeper.kept = self
+                    return number
         if outcome is None or outcome is self._state:
-            _run_callbacks([functools.partial(callback, self)])
-        return self
+            run_callbacks((callback,), (self,), deepest)
+        return number
+
+    def _withdraw(self, number: int) -> bool:
+        with self._lock:
+            entry = self._callbacks.pop(number, None)
+            keeper = None if self._keeper is None else self._keeper()
+            if keeper is not None and not self._callbacks:
+                keeper.kept = None
+        return entry is not None
 
     def _next(self, apply: Callable[[Future[T], Promise[R]], None]) -> Future[R]:
         # Nothing that this future holds may hold this future: dropped, it must be gone at once, and so abandoned.
         promise: Promise[R] = Promise()
         promise.future.on_discard(weak_discard(self))
-        self.on_any(lambda source: apply(source, promise))
+        self._observe(None, lambda source: apply(source, promise), DEEPEST_NESTING)
         return promise.future
 
     def _associate(self, source: Future[T]) -> bool:
-        with self._condition:
-            if self._associated or self._state is not State.PENDING:
+        if self.done():
+            return False
+        with self._lock:
+            if self._associated or self._state is not _PENDING:
                 return False
             self._associated = True
         self.on_discard(weak_discard(source))
-        source.on_any(self._copy)
+        source._observe(None, self._copy, DEEPEST_NESTING)
         return True
 
     def _copy(self, source: Future[T]) -> bool:
-        error = source.error()
-        if error is None:
-            return self._complete(State.READY, source.get(timeout=0), bound=True)
-        return self._complete(source._state, (type(error), error, error.__traceback__), bound=True)
+        return self._complete(source._state, source._value, source._error, source._traceback, bound=True)
 
-    def _complete(self, state: State, result: Any, *, bound: bool = False) -> bool:
-        with self._condition:
-            if self._state is not State.PENDING or (self._associated and not bound):
+    def _complete(
+        self,
+        state: State,
+        value: Any,
+        error: BaseException | None = None,
+        traceback: TracebackType | None = None,
+        *,
+        bound: bool = False,
+    ) -> bool:
+        if self._origin is not forks.here and self.done():
+            return False
+        with self._lock:
+            if self._state is not _PENDING or (self._associated and not bound):
                 return False
-            if state is State.READY:
-                super().set(result)
-            else:
-                super().set_exception(result)
+            self._value, self._error, self._traceback = value, error, traceback
             self._state = state
-            callbacks, self._callbacks, self._discard_callbacks = self._callbacks, [], []
-        if callbacks:
-            chosen = [callback for outcome, callback in callbacks if outcome is state]
-            chosen += [callback for outcome, callback in callbacks if outcome is None]
-            _run_callbacks([functools.partial(callback, self) for callback in chosen])
+            entries, self._callbacks = self._callbacks, _NO_CALLBACKS
+            wakers, self._wakers = self._wakers, ()
+            dropped, self._discard_callbacks = self._discard_callbacks, _NO_DISCARDS
+        del dropped
+        run_callbacks(wakers, (), sys.maxsize)
+        if entries:
+            chosen = [callback for outcome, callback in entries.values() if outcome is state]
+            chosen += [callback for outcome, callback in entries.values() if outcome is None]
+            run_callbacks(chosen, (self,), DEEPEST_NESTING)
         return True
 
     def _wait_in_asyncio(self) -> Generator[Any, None, None]:
@@ -385,12 +536,24 @@ class Future(pykka.ThreadingFuture[T]):
             with contextlib.suppress(RuntimeError):  # the loop was closed meanwhile: nobody waits
                 loop.call_soon_threadsafe(_wake_up, waiter)
 
-        self.on_any(wake)
+        withdraw = self.watch(wake)
         try:
             yield from waiter
         except asyncio.CancelledError:
             self.discard()
             raise
+        finally:
+            withdraw()
+
+
+_NO_CALLBACKS: dict[int, Any] = {}  # of a final future: nobody adds to it
+_NO_DISCARDS: list[Callable[[], object]] = []
+
+
+class Keeper(Protocol):
+    """What a future's sources hold of it; ``kept`` is the future itself for as long as somebody observes it."""
+
+    kept: Future[Any] | None
 
 
 class Promise(Generic[T]):
@@ -404,22 +567,23 @@ class Promise(Generic[T]):
         self.future: Future[T] = Future()
 
     def __del__(self) -> None:
-        if self.future.is_pending() and not self.future._associated:
+        future = self.future
+        if future._state is _PENDING and not future._associated and future._origin is forks.here:
             self.fail(AbandonedError())
 
     def set(self, value: Future[T] | T) -> bool:
         """Make the future ready; a future as the value is associated."""
         if isinstance(value, Future):
             return self.associate(value)
-        return self.future._complete(State.READY, value)
+        return self.future._complete(_READY, value)
 
     def fail(self, error: BaseException) -> bool:
         """Fail the future; the error keeps its traceback."""
-        return self.future._complete(State.FAILED, (type(error), error, error.__traceback__))
+        return self.future._complete(_FAILED, None, error, error.__traceback__)
 
     def discard(self) -> bool:
         """Answer a discard: the work has stopped, the future becomes discarded."""
-        return self.future._complete(State.DISCARDED, (DiscardedError, DiscardedError(), None))
+        return self.future._complete(_DISCARDED, None, DiscardedError())
 
     def associate(self, source: Future[T]) -> bool:
         """Bind the future to ``source``: its outcome flows here, discard requests flow there."""
@@ -430,29 +594,29 @@ class Promise(Generic[T]):
         return self.future._copy(source)
 
     def compute(self, function: Callable[..., Any], *args: Any) -> bool:
-        """Give the future what ``function(*args)`` returns or raises; KeyboardInterrupt is raised here as well."""
+        """Give the future what ``function(*args)`` returns or raises; what may be a Ctrl-C is raised here as well."""
         try:
             value = function(*args)
-        except KeyboardInterrupt as error:
-            self.fail(error)
-            raise
-        except BaseException as error:  # noqa: BLE001 - it travels to whoever gets the future
+        except BaseException as error:
+            if interrupts(error):
+                self.fail(error)
+                raise
             return self.fail(without_frames(error, 1))
         return self.set(value)
 
 
 def ready(value: T) -> Future[T]:
     """Return a future that is ready."""
-    promise: Promise[T] = Promise()
-    promise.set(value)
-    return promise.future
+    future: Future[T] = Future()
+    future.set(value)
+    return future
 
 
 def failed(error: BaseException) -> Future[Any]:
     """Return a future that has failed."""
-    promise: Promise[Any] = Promise()
-    promise.fail(error)
-    return promise.future
+    future: Future[Any] = Future()
+    future._complete(_FAILED, None, error, error.__traceback__)
+    return future
 
 
 def weak_discard(future: Future[Any]) -> Callable[[], object]:
@@ -481,42 +645,3 @@ def without_frames(error: BaseException, count: int) -> BaseException:
 def _wake_up(waiter: asyncio.Future[None]) -> None:
     if not waiter.done():
         waiter.set_result(None)
-
-
-DEEPEST_NESTING = 16  # callbacks in callbacks, of some seven calls each
-
-
-class _Nesting(threading.local):
-    """How deep in callbacks this thread is, and what is put off until it is out of them."""
-
-    def __init__(self) -> None:
-        self.depth = 0
-        self.put_off: deque[Callable[[], object]] = deque()
-
-
-_nesting = _Nesting()
-
-
-def _run_callbacks(callbacks: Iterable[Callable[[], object]]) -> None:
-    if _nesting.depth == DEEPEST_NESTING:
-        _nesting.put_off.extend(callbacks)
-        return
-    interrupt = None
-    _nesting.depth += 1
-    try:
-        for callback in itertools.chain(callbacks, _put_off()):
-            try:
-                callback()
-            except KeyboardInterrupt as error:
-                interrupt = error  # raised when all have been told, or they would wait for ever
-            except BaseException:
-                logger.exception("A future's callback failed; the future is unaffected")
-    finally:
-        _nesting.depth -= 1
-    if interrupt is not None:
-        raise interrupt
-
-
-def _put_off() -> Iterator[Callable[[], object]]:
-    while _nesting.depth == 1 and _nesting.put_off:
-        yield _nesting.put_off.popleft()

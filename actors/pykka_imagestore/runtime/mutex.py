@@ -10,7 +10,9 @@ from collections import deque
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from pykka_imagestore.runtime.future import Future, Promise, ready
+from pykka_imagestore.runtime.errors import ForkedError
+from pykka_imagestore.runtime.forks import Origin
+from pykka_imagestore.runtime.future import Future, Promise, failed
 
 
 class Mutex:
@@ -21,7 +23,9 @@ class Mutex:
     """
 
     def __init__(self, places: int = 1) -> None:
-        self._lock = threading.Lock()
+        self._origin = Origin()
+        # Reentrant, because an abandoned future may complete, and so unlock, during any allocation.
+        self._lock = threading.RLock()
         self._places = places
         self._waiting: deque[Promise[None]] = deque()
 
@@ -41,23 +45,33 @@ class Mutex:
             self.unlock()
 
     def lock(self) -> Future[None]:
-        """Return when it is the caller's turn, who then has to ``unlock``; a discard gives the place back."""
-        with self._lock:
-            if self._places:
-                self._places -= 1
-                return ready(None)
-            promise: Promise[None] = Promise()
-            self._waiting.append(promise)
+        """Return when it is the caller's turn, who then has to ``unlock``; a discard gives the place back.
+
+        Fails with ForkedError in a forked child: who is inside is in the parent.
+        """
+        if not self._origin.is_here():
+            return failed(ForkedError("this mutex"))
+        promise: Promise[None] = Promise()
         promise.future.on_discard(promise.discard)
+        with self._lock:
+            self._waiting.append(promise)
+        self._let_in()
         return promise.future
 
     def unlock(self) -> None:
-        """Let the next one through."""
+        """Let the next one through. Does nothing in a forked child."""
+        if self._origin.is_here():
+            with self._lock:
+                self._places += 1
+            self._let_in()
+
+    def _let_in(self) -> None:
         while True:
             with self._lock:
-                if not self._waiting:
-                    self._places += 1
+                if not (self._places and self._waiting):
                     return
                 promise = self._waiting.popleft()
-            if promise.set(None):
-                return
+                self._places -= 1
+            if not promise.set(None):  # it was discarded meanwhile
+                with self._lock:
+                    self._places += 1

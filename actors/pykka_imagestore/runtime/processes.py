@@ -1,94 +1,102 @@
-"""The worker processes: Pebble's ProcessPool, one of a single process for each worker.
+"""The worker processes of a pool, and the one thread that looks after them.
 
-One process a pool, because then a worker that dies, or is killed to stop a task, takes nothing else along, and
-Pebble's ``join`` says for certain that it has ended. Each worker has a thread here that waits for its task to end or
-to be stopped, whichever comes first. Pebble itself looks after its processes ten times a second while they live.
+Whoever submits, discards or closes leaves a command and wakes the thread; it alone knows the workers. It sleeps until
+there is a command, a message from a worker, the end of one, or a time limit; it never polls. So there is no lock that
+a callback, or the garbage collector in the middle of anything, could meet.
+
+A worker that dies takes nothing along: each has a pair of sockets of its own. What it sends may come from somebody who
+has taken it over: a packet that is no answer to its task ends it.
 """
 
 from __future__ import annotations
 
-import concurrent.futures
+import atexit
 import contextlib
 import logging
-import multiprocessing
+import math
+import os
 import pickle
-import queue
+import select
+import signal
+import socket
+import sys
 import threading
+import time
+import weakref
 from collections import deque
-from collections.abc import Callable, Sequence
-from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass, field
-from typing import Any
-
-import pebble
+from collections.abc import Callable
+from functools import partial
+from typing import Any, cast
 
 from pykka_imagestore.runtime.errors import (
+    ForkedError,
     PoolClosedError,
+    WorkerAnswerError,
     WorkerDiedError,
-    WorkerError,
     WorkerStartError,
     WorkerTimeoutError,
 )
-from pykka_imagestore.runtime.fork_server import ENDED_WITH_0, WorkerContext
+from pykka_imagestore.runtime.forks import Origin
 from pykka_imagestore.runtime.future import Promise
-from pykka_imagestore.runtime.worker import WorkerOptions, initialize, run_pickled
+from pykka_imagestore.runtime.launch import (
+    CannotStartError,
+    WorkerProcess,
+    end_if_not_taken_over,
+    find_python,
+    start_process,
+)
+from pykka_imagestore.runtime.tasks import Reporter, Task, TaskQueue
+from pykka_imagestore.runtime.worker import (
+    ERROR,
+    HELLO,
+    MESSAGE,
+    NUMBER_BYTES,
+    PACKET_BYTES,
+    REPORT,
+    RESULT,
+    SETUP,
+    TASK,
+    Answers,
+    Assembly,
+    MalformedError,
+    WorkerOptions,
+    load_error,
+    load_result,
+    message,
+    packets,
+)
 
 logger = logging.getLogger(__name__)
 
-MOST_STARTS = 3  # how often a task is handed out if its worker turns out dead before taking it
-SECONDS_TO_TAKE = 1.0  # after which a look is taken whether there is still a worker to take the task
-
-
-@dataclass(slots=True, eq=False)
-class Task:
-    """A function to run, and whom to tell."""
-
-    number: int
-    function: Callable[[Any], Any]
-    argument: Any
-    retry: bool = False
-    idle: bool = False
-    time_limit: float | None = None
-    on_report: Callable[[Any], object] | None = None
-    promise: Promise[Any] = field(default_factory=Promise)
-    outcomes: queue.SimpleQueue[concurrent.futures.Future[bytes] | None] = field(default_factory=queue.SimpleQueue)
-    _claim: threading.Lock = field(default_factory=threading.Lock)
-
-    @property
-    def name(self) -> str:
-        """The function's name."""
-        return getattr(self.function, "__qualname__", repr(self.function))
-
-    def take(self) -> bool:
-        """Claim the task for a worker; False if it was discarded while it waited."""
-        return self._claim.acquire(blocking=False)
-
-    def discard(self) -> None:
-        """Have the task's worker stop it; a task that still waits is discarded at once."""
-        if self._claim.acquire(blocking=False):
-            self.promise.discard()
-        else:
-            self.stop()
-
-    def stop(self) -> None:
-        """Have the task's worker stop it."""
-        self.outcomes.put(None)
+MOST_STARTS = 3  # how many processes in a row may end before they are ready, or before they take a task
+IDLE_SECONDS = 30.0  # after which a worker without a task ends
+_NONE = -1
 
 
 class ProcessEngine:
-    """Runs tasks in worker processes, which start when first needed."""
+    """Runs tasks in worker processes, which start when first needed and end when idle for long."""
 
-    def __init__(self, workers: int, options: WorkerOptions, preload: Sequence[str]) -> None:
+    def __init__(self, workers: int, options: WorkerOptions) -> None:
+        end_if_not_taken_over()
+        self._origin = Origin()
         self._limit = workers
         self._options = options
-        self._context = WorkerContext(["pykka_imagestore.runtime.worker", *preload])
-        # Reentrant, because an abandoned future may complete, and so submit a task, during any allocation.
-        self._lock = threading.RLock()
-        self.closed = False
-        self._waiting = _TaskQueue()
-        self._idle = 0
+        self._commands: deque[Callable[[], object]] = deque()
+        self._lock = threading.RLock()  # of the thread's start, and of what wakes it
+        self._thread: threading.Thread | None = None
+        self._wake_up = _NONE
+        self._ended = threading.Event()
+        # What follows is the thread's own.
+        self._closed = False
+        self._is_telling = False
+        self._poll = select.poll()
+        self._handlers: dict[int, Callable[[], object]] = {}
+        self._waiting = TaskQueue()
         self._workers: list[_Worker] = []
-        self._reports = _Reports()
+        self._idle: list[_Worker] = []  # the one that came last is the next, so that those that nobody needs end
+        self._failed_starts = 0
+        self._reporter = Reporter()
+        _engines.add(self)
 
     def check(self, task: Task) -> None:
         """Raise ValueError if the task's function is in the program's script."""
@@ -101,230 +109,433 @@ class ProcessEngine:
 
     def submit(self, task: Task) -> None:
         """Queue a task, and start another worker if none is idle."""
-        task.promise.future.on_discard(task.discard)
-        with self._lock:
-            if not self.closed:
-                self._waiting.put(task)
-                if self._idle:
-                    self._idle -= 1
-                elif len(self._workers) < self._limit:
-                    self._reports.start()
-                    self._workers.append(_Worker(self))
-                return
-        task.promise.fail(PoolClosedError())
+        if not self._origin.is_here():
+            task.promise.fail(ForkedError("the worker pool"))
+            return
+        task.promise.future.on_discard(partial(self._discard, task))
+        if task.messages is not None:
+            task.messages.listen(partial(self._command, partial(self._pass_messages_on, task)))
+        try:
+            self._start()
+        except (OSError, RuntimeError) as error:
+            task.promise.fail(WorkerStartError(task.name, str(error)))
+        else:
+            self._command(partial(self._accept, task))
 
     def close(self) -> None:
         """Kill what runs, refuse what waits; on return no worker process is left. Idempotent."""
-        with self._lock:
-            self.closed = True
+        if not self._origin.is_here():
+            return
+        if self._thread is threading.current_thread():
+            # Nobody else could do it, if this is a callback. In the middle of anything else it is the collector.
+            self._shut_down() if self._is_telling else self._commands.append(self._shut_down)
+            return
+        self._command(self._shut_down)
+        if self._thread is not None:
+            self._ended.wait()
+
+    def forget(self) -> None:
+        """Let go of all descriptors in a forked child, whose they are not."""
         for worker in self._workers:
-            self._waiting.put_end()
-            worker.interrupt()
-        for worker in self._workers:
-            worker.join()
+            worker.process.forget()
+        if self._wake_up != _NONE:
+            os.close(self._wake_up)
+
+    # -- for other threads
+
+    def _discard(self, task: Task) -> None:
+        if not task.discard_waiting():
+            self._command(partial(self._stop, task))
+
+    def _start(self) -> None:
+        if self._thread is not None or self._closed:
+            return
+        thread = threading.Thread(target=self._serve, name="imagestore-workers", daemon=True)
         with self._lock:
-            self._reports.close()
-            self._context.close()
+            if self._wake_up == _NONE and not self._closed:
+                self._wake_up = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+                self._thread = thread
+                thread.start()
 
-    # -- for the worker threads
-
-    def next_task(self) -> Task | None:
-        """Wait for a task; None when the engine is closed."""
-        return self._waiting.get()
-
-    def stand_idle(self) -> None:
-        """Tell that a worker is about to wait for a task."""
+    def _command(self, command: Callable[[], object]) -> None:
+        """Have the thread call ``command``; call it here if there is no thread, for then there are no workers."""
+        self._commands.append(command)
         with self._lock:
-            self._idle += 1
+            if self._wake_up != _NONE:
+                os.eventfd_write(self._wake_up, 1)
+                return
+        self._run_commands()
 
-    def new_pool(self) -> pebble.ProcessPool:
-        """Return a pool of one process, which starts with its first task."""
-        self._context.start()
-        return pebble.ProcessPool(
-            1, initializer=initialize, initargs=(self._options, self._reports.writer), context=self._context
-        )
+    # -- the thread
 
-    def listen(self, task: Task) -> None:
-        """Pass on what ``task`` reports, until ``unlisten``."""
-        if task.on_report is not None:
-            self._reports.callbacks[task.number] = task.on_report
+    def _serve(self) -> None:
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # workers inherit this until they ignore it
+        self._watch(self._wake_up, self._hear_commands)
+        while not self._closed:
+            self._serve_once()
+        self._shut_down()  # another thread may have closed what had no thread yet
+        with self._lock:
+            os.close(self._wake_up)
+            self._wake_up = _NONE
+        self._run_commands()
+        self._ended.set()
 
-    def unlisten(self, task: Task) -> None:
-        """Stop passing on what ``task`` reports."""
-        self._reports.callbacks.pop(task.number, None)
+    def _serve_once(self) -> None:
+        for descriptor, _ in self._poll.poll(self._milliseconds()):
+            handler = self._handlers.get(descriptor)
+            if handler is not None:  # it has not been ended by what came before
+                handler()
+        self._hand_out()
 
+    def _hear_commands(self) -> None:
+        with contextlib.suppress(BlockingIOError):
+            os.eventfd_read(self._wake_up)
+        self._run_commands()
 
-class _TaskQueue:
-    """Tasks in their order, those for idle workers last. Reentrant: what is called here runs no Python code."""
+    def _run_commands(self) -> None:
+        while self._commands:
+            with contextlib.suppress(IndexError):  # another thread took it, when this one has ended
+                self._commands.popleft()()
 
-    def __init__(self) -> None:
-        self._ready: queue.SimpleQueue[bool] = queue.SimpleQueue()  # one for each task; False is the end
-        self._tasks: deque[Task] = deque()
-        self._idle_tasks: deque[Task] = deque()
+    def _milliseconds(self) -> float | None:
+        """Return how long to wait, after the time limits that have passed were seen to."""
+        now = time.monotonic()
+        for worker in [worker for worker in self._workers if worker.deadline <= now]:
+            worker.is_late = True
+            self._kill(worker)
+        deadline = min((worker.deadline for worker in self._workers), default=math.inf)
+        return None if deadline == math.inf else math.ceil((deadline - now) * 1000)
 
-    def put(self, task: Task) -> None:
-        (self._idle_tasks if task.idle else self._tasks).append(task)
-        self._ready.put(True)
+    def _watch(self, descriptor: int, handler: Callable[[], object]) -> None:
+        self._handlers[descriptor] = handler
+        self._poll.register(descriptor, select.POLLIN)
 
-    def put_end(self) -> None:
-        """Have one ``get`` return None, when all tasks that came before have been taken."""
-        self._ready.put(False)
+    def _unwatch(self, descriptor: int) -> None:
+        if self._handlers.pop(descriptor, None) is not None:
+            self._poll.unregister(descriptor)
 
-    def get(self) -> Task | None:
-        if not self._ready.get():
-            return None
+    def _tell(self, settle: Callable[..., object], *args: object) -> None:
+        """Tell how a task has ended; whatever its callbacks do, the thread goes on."""
+        outer, self._is_telling = self._is_telling, True
         try:
-            return self._tasks.popleft()
-        except IndexError:
-            return self._idle_tasks.popleft()
+            settle(*args)
+        except BaseException:
+            logger.exception("A callback failed when a task had ended")
+        finally:
+            self._is_telling = outer
+
+    # -- tasks
+
+    def _accept(self, task: Task) -> None:
+        if self._closed:
+            task.promise.fail(PoolClosedError())
+        else:
+            self._waiting.put(task)
+
+    def _stop(self, task: Task) -> None:
+        worker = self._worker_of(task)
+        if worker is not None:
+            self._kill(worker)
+        elif self._waiting.remove(task):  # its worker has died, and it was to be given to another
+            self._tell(task.promise.discard)
+
+    def _pass_messages_on(self, task: Task) -> None:
+        worker = self._worker_of(task)
+        if worker is not None:
+            self._send(worker)
+
+    def _worker_of(self, task: Task) -> _Worker | None:
+        return next((worker for worker in self._workers if worker.task is task), None)
+
+    def _hand_out(self) -> None:
+        while self._waiting and not self._closed:
+            if self._idle:
+                task = self._waiting.get()
+                if task.starts or task.take():
+                    self._give(task, self._idle.pop())
+            elif self._may_start():
+                self._start_worker()
+            else:
+                return
+
+    def _give(self, task: Task, worker: _Worker) -> None:
+        try:
+            payload = _dump_task(task)
+        except BaseException as error:  # noqa: BLE001 - it travels to whoever gets the future
+            self._idle.append(worker)
+            self._tell(task.promise.fail, error)
+        else:
+            worker.begin(task, payload)
+            self._send(worker)
+
+    def _finish(self, worker: _Worker, settle: Callable[..., object], *args: object) -> None:
+        """Have the worker done with its task."""
+        worker.rest()
+        if not worker.has_ended:
+            self._idle.append(worker)
+            self._hand_out()  # callbacks may take their time
+        self._tell(settle, *args)
+
+    # -- workers
+
+    def _may_start(self) -> bool:
+        starting = sum(not worker.is_ready for worker in self._workers)
+        may_try = self._failed_starts < MOST_STARTS or not self._workers
+        return may_try and starting < len(self._waiting) and len(self._workers) < self._limit
+
+    def _start_worker(self) -> None:
+        try:
+            process = start_process()
+        except (CannotStartError, OSError, RuntimeError) as error:
+            self._fail_to_start(str(error), is_final=True)
+            return
+        worker = _Worker(process, self._options.answers.most_bytes)
+        self._workers.append(worker)
+        self._watch(process.socket.fileno(), lambda: self._hear(worker))
+        self._watch(process.pidfd, lambda: self._bury(worker))
+        worker.outgoing.extend(packets(message(SETUP, 0, pickle.dumps((self._options, os.getpid())))))
+        self._send(worker)
+
+    def _fail_to_start(self, reason: str, *, is_final: bool = False) -> None:
+        """Note that a process could not be started; fail what waits if none ever will be."""
+        self._failed_starts += 1
+        if not self._workers and (is_final or self._failed_starts >= MOST_STARTS):
+            self._failed_starts = 0
+            for task in self._waiting.take_all():
+                self._tell(task.promise.fail, WorkerStartError(task.name, reason))
+
+    def _send(self, worker: _Worker) -> None:
+        """Send as much as the worker takes now, and look after the rest."""
+        if not worker.has_ended:
+            is_all = worker.send()
+            self._poll.modify(worker.process.socket, select.POLLIN if is_all else select.POLLIN | select.POLLOUT)
+
+    def _kill(self, worker: _Worker) -> None:
+        worker.is_doomed = True
+        worker.deadline = math.inf
+        worker.process.kill()
+        with contextlib.suppress(ValueError):
+            self._idle.remove(worker)
+
+    def _hear(self, worker: _Worker) -> None:
+        """Take in what a worker has sent."""
+        try:
+            while (received := worker.receive()) is not None:
+                self._handle(worker, received[:1], int.from_bytes(received[1:_HEAD_BYTES]), received[_HEAD_BYTES:])
+        except MalformedError as error:
+            worker.fault = worker.fault or str(error)
+            self._kill(worker)
+        except EOFError:
+            self._unwatch(worker.process.socket.fileno())
+            self._kill(worker)  # one that has closed its end, and lives, can do nothing more
+        else:
+            self._send(worker)
+
+    def _handle(self, worker: _Worker, kind: bytes, number: int, body: bytes) -> None:
+        task, answers = worker.task, self._options.answers
+        if worker.is_doomed:
+            return
+        if kind == HELLO and not worker.is_ready:
+            self._welcome(worker, body)
+        elif task is None or task.number != number or kind not in (RESULT, ERROR, REPORT):
+            msg = "it sent something that nobody has asked for"
+            raise MalformedError(msg)
+        elif kind == RESULT:
+            self._finish(worker, *_outcome(task.promise, task.promise.set, load_result, answers, body))
+        elif kind == ERROR:
+            self._finish(worker, *_outcome(task.promise, task.promise.fail, load_error, answers, body))
+        else:
+            self._reporter.pass_on(task, answers.load(body))
+
+    def _welcome(self, worker: _Worker, body: bytes) -> None:
+        """Let a process that is ready take tasks."""
+        if body != str(sys.implementation.cache_tag).encode():
+            worker.fault = f"{find_python()} is another Python than this program's; set sys.executable to the right one"
+            self._kill(worker)
+            return
+        self._failed_starts = 0
+        worker.is_ready = True
+        worker.rest()
+        self._idle.append(worker)
+
+    def _bury(self, worker: _Worker) -> None:
+        """See to what a process that has ended leaves behind."""
+        if not worker.process.has_ended():  # the descriptor was another's when this was told
+            return
+        worker.has_ended = True
+        self._hear(worker)
+        if worker not in self._workers:  # a callback has closed the pool
+            return
+        self._dismiss(worker)
+        exit_code, task = worker.process.end(), worker.task
+        if task is not None:
+            self._settle_death(worker, task, exit_code)
+        elif not worker.is_ready:
+            reason = worker.fault or f"it ended with exit code {exit_code} before it was ready{_SEE_STANDARD_ERROR}"
+            self._fail_to_start(reason, is_final=bool(worker.fault))
+
+    def _dismiss(self, worker: _Worker) -> None:
+        self._unwatch(worker.process.socket.fileno())
+        self._unwatch(worker.process.pidfd)
+        self._workers.remove(worker)
+        with contextlib.suppress(ValueError):
+            self._idle.remove(worker)
+
+    def _settle_death(self, worker: _Worker, task: Task, exit_code: int | None) -> None:
+        if task.promise.future.has_discard():
+            self._tell(task.promise.discard)
+        elif worker.is_late:
+            self._tell(task.promise.fail, WorkerTimeoutError(task.name, cast(float, task.time_limit)))
+        elif worker.fault:
+            self._tell(task.promise.fail, WorkerAnswerError(task.name, worker.fault))
+        elif task.retry or (not worker.has_taken and task.starts < MOST_STARTS):
+            task.retry = task.retry and not worker.has_taken
+            self._waiting.put_back(task)
+        elif worker.has_taken:
+            self._tell(task.promise.fail, WorkerDiedError(task.name, exit_code))
+        else:
+            self._tell(task.promise.fail, WorkerStartError(task.name))
+
+    def _shut_down(self) -> None:
+        """Kill what runs, wait for that, and only then refuse what waited for it."""
+        self._closed = True
+        workers = list(self._workers)
+        for worker in workers:
+            worker.has_ended = True
+            worker.process.kill()
+        for worker in workers:
+            self._dismiss(worker)
+            worker.process.end()
+        for task in [*(worker.task for worker in workers if worker.task is not None), *self._waiting.take_all()]:
+            if task.promise.future.has_discard():
+                self._tell(task.promise.discard)
+            else:
+                self._tell(task.promise.fail, PoolClosedError())
 
 
 class _Worker:
-    """One worker process, and the thread that hands it tasks."""
+    """A worker process, as its engine sees it.
 
-    def __init__(self, engine: ProcessEngine) -> None:
-        self._engine = engine
-        self._pool: pebble.ProcessPool | None = None
-        self._task: Task | None = None
-        self._thread = threading.Thread(target=self._serve, name="worker-pool", daemon=True)
-        self._thread.start()
+    Attributes:
+        task: What it is at.
+        deadline: When its task has run for too long, or it has been idle for too long; of the monotonic clock.
+        outgoing: Packets that it has not taken yet.
+        is_ready: Whether it has begun to take tasks.
+        is_doomed: Whether it was killed; what it says no longer counts.
+        is_late: ... since its task ran past the time limit.
+        fault: ... since it sent something malformed, and what.
+        has_taken: Whether it has read its task, as far as can be told.
+        has_ended: Whether it can be given nothing any more.
+    """
 
-    def interrupt(self) -> None:
-        task = self._task
-        if task is not None:
-            task.stop()
+    def __init__(self, process: WorkerProcess, most_bytes: int) -> None:
+        self.process = process
+        self.task: Task | None = None
+        self.deadline = math.inf
+        self.outgoing: deque[bytes | memoryview] = deque()
+        self.is_ready = self.is_doomed = self.is_late = self.has_ended = False
+        self.has_taken = True
+        self.fault = ""
+        self._told = 0  # the number of the last message to its task
+        self._assembly = Assembly(most_bytes)
 
-    def join(self) -> None:
-        if self._thread is not threading.current_thread():
-            self._thread.join()
+    def begin(self, task: Task, payload: bytes) -> None:
+        """Give it a task."""
+        self.task, self.has_taken, self._told = task, True, 0
+        task.starts += 1
+        self.deadline = math.inf if task.time_limit is None else time.monotonic() + task.time_limit
+        self.outgoing.extend(packets(message(TASK, task.number, payload)))
 
-    def _serve(self) -> None:
-        while (task := self._engine.next_task()) is not None:
-            self._task = task  # before the look at ``closed``, so that either this sees it or ``interrupt`` the task
-            if self._engine.closed:
-                task.promise.fail(PoolClosedError())
-            elif task.take():
-                self._engine.listen(task)
-                self._run(task)
-                self._engine.unlisten(task)
-            self._task = task = None
-            self._engine.stand_idle()
-        self._end_process()
+    def rest(self) -> None:
+        """Have no task."""
+        self.task = None
+        self.deadline = time.monotonic() + IDLE_SECONDS
 
-    def _run(self, task: Task) -> None:
+    def send(self) -> bool:
+        """Send what it takes without waiting; tell whether that is all."""
         try:
-            payload = _dump_task(task)
-            for start in range(MOST_STARTS):
-                if self._try(task, payload, last=start == MOST_STARTS - 1):
-                    return
-        except Exception as error:  # noqa: BLE001 - it travels: not picklable, or no process could be started
-            task.promise.fail(error)
-
-    def _try(self, task: Task, payload: bytes, *, last: bool) -> bool:
-        """Hand the task to the process once; False if it never got there and may be tried again."""
-        outcome = self._hand_over(task, payload)
-        if outcome is None:
-            self._end_process()
-            if task.promise.future.has_discard():
-                return task.promise.discard()
-            return task.promise.fail(PoolClosedError())
-        error = outcome.exception()
-        if error is None:
-            _load_result(task.promise, outcome.result())
-        elif isinstance(error, TimeoutError) and task.time_limit is not None:
-            task.promise.fail(WorkerTimeoutError(task.name, task.time_limit))
-        else:
-            self._end_process()
-            died = isinstance(error, pebble.ProcessExpired)
-            if not last and (task.retry or not died):
-                task.retry = task.retry and not died
-                return False
-            task.promise.fail(_death(task, error))
+            while self.outgoing or self._add_message():
+                self.process.socket.send(self.outgoing[0], socket.MSG_NOSIGNAL)
+                self.outgoing.popleft()
+        except BlockingIOError:
+            return False
+        except OSError:  # it has ended, or closed its end, as the next events tell
+            self._note_unread()
         return True
 
-    def _hand_over(self, task: Task, payload: bytes) -> concurrent.futures.Future[bytes] | None:
-        """Have the process run the task; return what came of it, or None if it is to be stopped."""
-        try:
-            if self._pool is None or not self._pool.active:
-                self._end_process()
-                self._pool = self._engine.new_pool()
-            running = self._pool.schedule(run_pickled, args=(payload,), timeout=task.time_limit)
-        except (OSError, RuntimeError) as error:  # it died just now, or could not be started
-            return _failed(error)
-        running.add_done_callback(task.outcomes.put)
-        while True:
-            try:
-                return task.outcomes.get(timeout=None if running.running() else SECONDS_TO_TAKE)
-            except queue.Empty:
-                # Pebble forgets a task that it is given while it finds out that its worker is dead.
-                if not running.running() and not self._pool.active:
-                    return _failed(BrokenProcessPool("the worker died before it took the task"))
+    def receive(self) -> bytes | None:
+        """Return the next message, or None if it has not come yet.
 
-    def _end_process(self) -> None:
-        pool, self._pool = self._pool, None
-        if pool is not None:
-            pool.stop()  # type: ignore[no-untyped-call]
-            pool.join()
+        Raises:
+            MalformedError: What comes is none.
+            EOFError: None comes any more.
+        """
+        while self.process.socket.fileno() >= 0:
+            try:
+                packet = self.process.socket.recv(PACKET_BYTES)
+            except BlockingIOError:
+                break
+            except ConnectionResetError:  # the kernel's word for: it has closed its end, and left something unread
+                self._note_unread()
+                continue
+            if not packet:
+                raise EOFError
+            complete = self._assembly.add(packet)
+            if complete is not None:
+                return complete
+        return None
+
+    def _add_message(self) -> bool:
+        """Let the next message to the task be the next packet; tell whether there was one."""
+        task = self.task
+        waiting = [] if task is None or task.messages is None else task.messages.after(self._told)
+        for self._told, data in waiting[:1]:
+            self.outgoing.append(message(MESSAGE, cast(Task, task).number, data))
+        return bool(waiting)
+
+    def _note_unread(self) -> None:
+        """Note that it ended without reading all: its task, unless there were messages after that."""
+        self.outgoing.clear()
+        self.has_taken = self.has_taken and self._told > 0
 
 
 def _dump_task(task: Task) -> bytes:
     try:
-        return pickle.dumps((task.number, task.function, task.argument))
+        return pickle.dumps((task.function, task.argument))
     except Exception as error:
         msg = f"{task.name} or its argument cannot be sent to a worker process: {error}"
         raise pickle.PicklingError(msg) from error
 
 
-def _load_result(promise: Promise[Any], payload: bytes) -> None:
-    result, error = pickle.loads(payload)  # noqa: S301 - our own worker's
-    if error is None:
-        promise.set(result)
-    else:
-        promise.fail(error)
+def _outcome(
+    promise: Promise[Any], settle: Callable[[Any], object], load: Callable[..., Any], answers: Answers, body: bytes
+) -> tuple[Callable[[Any], object], Any]:
+    """Return what to call with what, to settle a task with an answer."""
+    try:
+        return settle, load(answers, body)
+    except MalformedError:
+        raise
+    except BaseException as error:  # noqa: BLE001 - whatever a foreign class does when it is unpickled
+        return promise.fail, error
 
 
-def _death(task: Task, error: BaseException) -> WorkerError:
-    if not isinstance(error, pebble.ProcessExpired):
-        return WorkerStartError(task.name)
-    return WorkerDiedError(task.name, 0 if error.exitcode == ENDED_WITH_0 else error.exitcode)
+_HEAD_BYTES = 1 + NUMBER_BYTES
+_SEE_STANDARD_ERROR = (
+    "; what it said is on this program's standard error. Is the memory limit enough for Python itself?"
+)
+_engines: weakref.WeakSet[ProcessEngine] = weakref.WeakSet()
 
 
-def _failed(error: BaseException) -> concurrent.futures.Future[bytes]:
-    future: concurrent.futures.Future[bytes] = concurrent.futures.Future()
-    future.set_exception(error)
-    return future
+def _forget_in_child() -> None:
+    for engine in list(_engines):
+        engine.forget()
+    _engines.clear()
 
 
-class _Reports:
-    """The pipe through which the workers' reports come, and the thread that reads it."""
+os.register_at_fork(after_in_child=_forget_in_child)
 
-    def __init__(self) -> None:
-        self.callbacks: dict[int, Callable[[Any], object]] = {}
-        self._reader, self.writer = multiprocessing.Pipe(duplex=False)
-        self._thread: threading.Thread | None = None
 
-    def start(self) -> None:
-        """Start the reading, if nobody has."""
-        if self._thread is None:
-            self._thread = threading.Thread(target=self._read, name="worker-reports", daemon=True)
-            self._thread.start()
-
-    def close(self) -> None:
-        """Close our end: with the workers gone, that ends the reading. Idempotent."""
-        self.writer.close()
-        if self._thread is None:
-            self._reader.close()
-
-    def _read(self) -> None:
-        with self._reader, contextlib.suppress(EOFError):
-            while True:
-                self._pass_on(self._reader.recv_bytes())
-
-    def _pass_on(self, data: bytes) -> None:
-        try:
-            number, message = pickle.loads(data)  # noqa: S301 - our own worker's
-            callback = self.callbacks.get(number)
-            if callback is not None:
-                callback(message)
-        except Exception:
-            logger.exception("A task's report could not be passed on, or its on_report failed")
+@atexit.register
+def _close_at_exit() -> None:
+    for engine in list(_engines):
+        engine.close()

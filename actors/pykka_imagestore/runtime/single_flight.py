@@ -11,6 +11,7 @@ import threading
 from collections.abc import Callable, Hashable
 from typing import Generic, TypeVar
 
+from pykka_imagestore.runtime.forks import Origin
 from pykka_imagestore.runtime.future import Future, Promise
 
 K = TypeVar("K", bound=Hashable)
@@ -18,9 +19,12 @@ T = TypeVar("T")
 
 
 class SingleFlight(Generic[K, T]):
-    """A table of work in flight. Thread-safe."""
+    """A table of work in flight. Thread-safe. In a forked child, which has no part in it, it raises ForkedError."""
 
     def __init__(self) -> None:
+        self._origin = Origin()
+        # Reentrant, because an abandoned future may complete during any allocation. For the same reason nothing is
+        # called under it that may take another lock.
         self._lock = threading.RLock()
         self._flights: dict[K, _Flight[T]] = {}
 
@@ -29,50 +33,60 @@ class SingleFlight(Generic[K, T]):
 
     def futures(self) -> list[Future[T]]:
         """Return the work in flight, not handles on it: discarding one stops it for everybody."""
-        with self._lock:
-            return [flight.future for flight in self._flights.values()]
+        return [flight.future for flight in list(self._flights.values())]
 
     def find(self, key: K) -> Future[T] | None:
         """Return a new handle on the flight under ``key``, or None."""
+        self._origin.require("this table of work in flight")
         with self._lock:
             flight = self._flights.get(key)
-            return None if flight is None else self._handle(key, flight)
+            if flight is not None:
+                flight.handles += 1
+        return None if flight is None else self._handle(key, flight)
 
     def join(self, key: K, start: Callable[[], Future[T]]) -> Future[T]:
         """Return a new handle on the flight under ``key``, starting it if there is none.
 
         Discarding a handle gives up that handle alone, and at once; discarding the last one discards the work, and
-        that handle becomes discarded when the work has ended.
+        that handle becomes discarded when the work has ended. What ``start`` raises, the work fails with.
         """
+        self._origin.require("this table of work in flight")
+        fresh: _Flight[T] = _Flight()
         with self._lock:
-            flight = self._flights.get(key)
-            if flight is None:
-                flight = self._flights[key] = _Flight(start())
-                flight.future.on_any(lambda _: self._land(key, flight))
-            return self._handle(key, flight)
+            flight = self._flights.setdefault(key, fresh)
+            flight.handles += 1
+        if flight is fresh:
+            flight.future.on_any(lambda _: self._land(key, flight))
+            flight.promise.compute(start)
+        return self._handle(key, flight)
 
     def depart(self, key: K) -> None:
         """Let nobody join the flight under ``key`` any more: its effect is about to come, and may be undone."""
+        self._origin.require("this table of work in flight")
         with self._lock:
             self._flights.pop(key, None)
 
     def _handle(self, key: K, flight: _Flight[T]) -> Future[T]:
         promise: Promise[T] = Promise()
-        handle = promise.future
-        flight.handles += 1
-        flight.future.on_any(promise.copy)
-        handle.on_discard(lambda: self._leave(key, flight) or promise.discard())
-        return handle
+        withdraw = flight.future.watch(promise.copy)
+
+        def leave() -> None:
+            if not self._leave(key, flight):
+                withdraw()
+                promise.discard()
+
+        return promise.future.on_discard(leave)
 
     def _leave(self, key: K, flight: _Flight[T]) -> bool:
         """Give up a handle; tell whether it was the last, so that the work is being stopped."""
         with self._lock:
             flight.handles -= 1
-            if flight.handles:
-                return False
-            self._land(key, flight)
-        flight.future.discard()
-        return True
+            is_last = not flight.handles
+            if is_last:
+                self._land(key, flight)
+        if is_last:
+            flight.future.discard()
+        return is_last
 
     def _land(self, key: K, flight: _Flight[T]) -> None:
         with self._lock:
@@ -81,5 +95,6 @@ class SingleFlight(Generic[K, T]):
 
 
 class _Flight(Generic[T]):
-    def __init__(self, future: Future[T]) -> None:
-        self.future, self.handles = future, 0
+    def __init__(self) -> None:
+        self.promise: Promise[T] = Promise()
+        self.future, self.handles = self.promise.future, 0

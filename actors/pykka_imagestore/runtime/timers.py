@@ -1,10 +1,17 @@
-"""One thread that calls functions later. It sleeps until the next is due; it never polls."""
+"""One thread that calls functions later. It sleeps until the next is due; it never polls.
+
+The garbage collector may run in any of this, and with it a callback that needs a timer: the lock is reentrant, a timer
+that comes in the middle of something is not lost, and neither is the news of one.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import heapq
 import itertools
 import logging
+import os
+import queue
 import threading
 import time
 from collections.abc import Callable
@@ -34,7 +41,7 @@ class Timer:
             return
         try:
             function()
-        except Exception:
+        except BaseException:
             logger.exception("A timer's function failed")
 
 
@@ -42,24 +49,36 @@ class Timers:
     """Calls functions after a while, in a thread of its own that starts with the first."""
 
     def __init__(self) -> None:
-        self._condition = threading.Condition()
+        self.forget()
+
+    def forget(self) -> None:
+        """Begin anew; leave all timers, and their thread, to the process from which this one was forked."""
+        self._lock = threading.RLock()
         self._order = itertools.count()
         self._heap: list[tuple[float, int, Timer]] = []
         self._most = 100  # timers in the heap, before the cancelled ones are thrown out
-        self._thread: threading.Thread | None = None
+        self._news: queue.SimpleQueue[None] = queue.SimpleQueue()  # that another timer is the first
+        self._has_thread = False
 
     def call_later(self, seconds: float, function: Callable[[], object]) -> Timer:
         """Call ``function`` in ``seconds``, in the timer thread; it must not block."""
         timer = Timer(time.monotonic() + seconds, function)
-        with self._condition:
+        entry = (timer.deadline, next(self._order), timer)
+        with self._lock:
             if len(self._heap) > self._most:
                 self._drop_cancelled()
-            heapq.heappush(self._heap, (timer.deadline, next(self._order), timer))
-            if self._thread is None:
-                self._thread = threading.Thread(target=self._run, name="timers", daemon=True)
-                self._thread.start()
-            elif self._heap[0][2] is timer:
-                self._condition.notify()
+            heapq.heappush(self._heap, entry)
+            is_first = self._heap[0] is entry
+            needs_thread, self._has_thread = not self._has_thread, True
+        if needs_thread:
+            try:
+                threading.Thread(target=self._run, name="timers", daemon=True).start()
+            except RuntimeError:  # no more threads
+                self._has_thread = False
+                timer.cancel()
+                raise
+        elif is_first:
+            self._news.put(None)
         return timer
 
     def _run(self) -> None:
@@ -67,20 +86,23 @@ class Timers:
             self._next_due().fire()
 
     def _next_due(self) -> Timer:
-        with self._condition:
-            while True:
-                if not self._heap:
-                    self._condition.wait()
-                    continue
-                remaining = self._heap[0][0] - time.monotonic()
-                if remaining <= 0:
-                    return heapq.heappop(self._heap)[2]
-                self._condition.wait(min(remaining, threading.TIMEOUT_MAX))
+        while True:
+            remaining = None
+            with self._lock:
+                if self._heap:
+                    remaining = self._heap[0][0] - time.monotonic()
+                    if remaining <= 0:
+                        return heapq.heappop(self._heap)[2]
+            with contextlib.suppress(queue.Empty):
+                self._news.get(timeout=None if remaining is None else min(remaining, threading.TIMEOUT_MAX))
 
     def _drop_cancelled(self) -> None:
-        self._heap = [entry for entry in self._heap if not entry[2].is_cancelled()]
-        heapq.heapify(self._heap)
+        entries, self._heap = self._heap, []
+        for entry in entries:
+            if not entry[2].is_cancelled():
+                heapq.heappush(self._heap, entry)
         self._most = max(100, 2 * len(self._heap))
 
 
 timers = Timers()
+os.register_at_fork(after_in_child=timers.forget)

@@ -1,0 +1,68 @@
+"""The bytes of a layer's record, a LayerRecord of proto/layer.proto, as protobuf would write them.
+
+Each worker writes such records and reads none. Protobuf would take 4 MB of its memory, and 25 ms of its start, to write
+nine fields. Whoever reads records does so with protobuf; a test compares what both write, byte for byte.
+
+Spec:
+    Protocol Buffers, "Encoding": tags, varints, length-delimited fields, in the order of their numbers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from enum import IntEnum
+
+
+class WhiteoutFormat(IntEnum):
+    """How a layer's deletions are kept on disk; see layer.proto."""
+
+    NONE = 0
+    OVERLAY_TRUSTED = 1
+    OVERLAY_USER = 2
+    FILES = 3
+
+
+def pack_layer_record(
+    *,
+    diff_id: str,
+    size_bytes: int,
+    entries: int,
+    whiteouts: WhiteoutFormat,
+    implicit_directories: Iterable[bytes],
+    unset: Iterable[tuple[bytes, str]],
+    unset_count: int,
+    stored_bytes: int,
+    replaced_lost: bool,
+) -> bytes:
+    """Return a record; the fields are those of layer.proto, ``unset`` with the path and what of it."""
+    return b"".join(
+        (
+            _bytes(1, diff_id.encode()),
+            _number(2, size_bytes),
+            _number(3, entries),
+            _number(4, whiteouts),
+            *(_bytes(5, path) for path in implicit_directories),
+            *(_bytes(6, _bytes(1, path) + _bytes(2, what.encode())) for path, what in unset),
+            _number(7, unset_count),
+            _number(8, stored_bytes),
+            _number(9, replaced_lost),
+        )
+    )
+
+
+def _number(field: int, number: int) -> bytes:
+    return _varint(field << 3) + _varint(number)
+
+
+def _bytes(field: int, data: bytes) -> bytes:
+    return _varint(field << 3 | 2) + _varint(len(data)) + data
+
+
+def _varint(number: int) -> bytes:
+    """Return seven bits a byte, the lowest first; all but the last have the eighth bit set."""
+    data = bytearray()
+    while number > 0x7F:
+        data.append(number & 0x7F | 0x80)
+        number >>= 7
+    data.append(number)
+    return bytes(data)

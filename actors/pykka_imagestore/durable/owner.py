@@ -1,0 +1,47 @@
+"""Whose a store is. What its files refuse to another user says nothing of the store but that."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from pykka_imagestore.core.paths import StorePaths
+from pykka_imagestore.errors import ForeignStoreError
+
+
+@contextmanager
+def told_if_foreign(store: Path) -> Iterator[None]:
+    """Say whose it is where a file of a store may not be used; one of this user's own is refused as it was.
+
+    Raises:
+        ForeignStoreError: The file is another user's.
+    """
+    try:
+        yield
+    except PermissionError as error:
+        path = Path(os.fsdecode(error.filename)) if isinstance(error.filename, str | bytes) else store
+        owner = _owner(path, store)
+        if owner is None or owner == os.geteuid():
+            raise
+        whole = _owner(store, store) == owner
+        raise ForeignStoreError(str(store), str(path), owner, os.geteuid(), whole) from error
+
+
+def store_of(path: Path) -> Path:
+    """Return the store that a file in one of its folders belongs to."""
+    folders = {folder.name for folder in StorePaths(Path()).folders}
+    return next((above.parent for above in path.parents if above.name in folders), path.parent)
+
+
+def _owner(path: Path, store: Path) -> int | None:
+    """Return the owner of a file in a store, or of the nearest folder around it that can be seen."""
+    for place in (path, *path.parents):
+        if place != store and store not in place.parents:
+            return None
+        try:
+            return place.lstat().st_uid
+        except (PermissionError, FileNotFoundError):
+            continue
+    return None

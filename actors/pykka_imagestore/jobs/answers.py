@@ -1,0 +1,36 @@
+"""What a worker process of a store may send back: plain values, what the jobs return, and errors.
+
+It parses hostile archives, so it may have been taken over.
+"""
+
+from __future__ import annotations
+
+import builtins
+from types import ModuleType
+
+from pykka_imagestore import errors
+from pykka_imagestore.core.archive import ArchivedImage, ArchiveIndex, Extent, RefusedImage
+from pykka_imagestore.jobs.check_layer import CheckCounts
+from pykka_imagestore.jobs.findings import LayerCheck
+from pykka_imagestore.jobs.helpers import HelperLostError
+from pykka_imagestore.jobs.pieces import MalformedMessageError
+from pykka_imagestore.jobs.untar_layer import LayerCounts
+from pykka_imagestore.runtime.answers import PlainAnswers
+
+_MOST_BYTES = 32 << 20  # of an index, that is 100,000 layers
+
+
+def _errors_of(module: ModuleType) -> list[type]:
+    return [each for each in vars(module).values() if isinstance(each, type) and issubclass(each, Exception)]
+
+
+ANSWERS = PlainAnswers(
+    [
+        *(ArchivedImage, ArchiveIndex, Extent, RefusedImage, LayerCounts, CheckCounts, LayerCheck),
+        *_errors_of(errors),
+        *_errors_of(builtins),
+        HelperLostError,
+        MalformedMessageError,
+    ],
+    _MOST_BYTES,
+)

@@ -1,0 +1,114 @@
+"""Answers of workers that may be taken over: data alone, of types that the pool's user names.
+
+An answer is JSON, in which whatever JSON lacks is an array that begins with its kind: ``["tuple", 1, 2]``. Nothing in
+it can name a function or a class: an object of a named type is its number in the list that both sides have, and what
+its constructor is called with. So reading one runs nothing but these constructors, and takes no more memory than is
+in proportion to its size.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+import json
+import os
+import pkgutil
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from pykka_imagestore.runtime.worker import MalformedError
+
+_SIMPLE = (type(None), bool, int, float, str)
+_CONTAINERS: dict[str, Callable[[list[Any]], Any]] = {"list": list, "tuple": tuple, "set": set, "frozenset": frozenset}
+
+
+class PlainAnswers:
+    """Workers send plain values, and objects of the types that are given: frozen dataclasses, enums, errors, paths.
+
+    Plain are None, bool, int, float, str, bytes, and list, tuple, dict, set and frozenset of such.
+
+    Args:
+        types: Whose objects may be sent. Of an error, what it was made with and its attributes are sent.
+        most_bytes: How large one answer may be.
+    """
+
+    def __init__(self, types: Iterable[type], most_bytes: int) -> None:
+        self.most_bytes = most_bytes
+        # By name, so that a worker need not import what it never sends.
+        self._names = tuple(map(_name_of, types))
+        self._numbers = {name: number for number, name in enumerate(self._names)}
+
+    def dump(self, value: object) -> bytes:
+        """Return a value as bytes; TypeError if it is none that may be sent."""
+        return json.dumps(self._encode(value), separators=(",", ":")).encode()
+
+    def load(self, data: bytes) -> Any:
+        """Return the value; MalformedError if there is none."""
+        try:
+            return self._decode(json.loads(data))
+        except Exception as error:  # noqa: BLE001 - whatever a constructor thinks of what it gets
+            msg = f"it sent what is no answer ({type(error).__name__}: {error})"[:1000]
+            raise MalformedError(msg) from None
+
+    def _encode(self, value: Any) -> Any:
+        kind = type(value)
+        if kind in _SIMPLE:
+            return value
+        if kind is bytes:
+            return ["bytes", value.decode("latin-1")]
+        if kind.__name__ in _CONTAINERS and kind in (list, tuple, set, frozenset):
+            return [kind.__name__, *map(self._encode, value)]
+        if kind is dict:
+            return ["dict", *([self._encode(key), self._encode(item)] for key, item in value.items())]
+        number = self._numbers.get(_name_of(kind))
+        if number is None:
+            msg = f"{kind.__qualname__} is no type that may be sent"
+            raise TypeError(msg)
+        arguments, attributes = _parts(value)
+        return ["object", number, self._encode(arguments), self._encode(attributes)]
+
+    def _decode(self, data: Any) -> Any:
+        if not isinstance(data, list):
+            if type(data) not in _SIMPLE:
+                msg = "an object"
+                raise TypeError(msg)
+            return data
+        kind, *items = data
+        if kind in _CONTAINERS:
+            return _CONTAINERS[kind](list(map(self._decode, items)))
+        if kind == "bytes":
+            (text,) = items
+            return text.encode("latin-1")
+        if kind == "dict":
+            return {self._decode(key): self._decode(item) for key, item in items}
+        if kind == "object":
+            number, arguments, attributes = items
+            return _build(pkgutil.resolve_name(self._names[number]), self._decode(arguments), self._decode(attributes))
+        msg = f"{kind!r} is no kind of value"
+        raise ValueError(msg)
+
+
+def _name_of(kind: type) -> str:
+    return f"{kind.__module__}:{kind.__qualname__}"
+
+
+def _parts(value: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """Return what to call the type with to get an equal object, and what attributes to set then."""
+    if dataclasses.is_dataclass(value):
+        return tuple(getattr(value, each.name) for each in dataclasses.fields(value)), {}
+    if isinstance(value, enum.Enum):
+        return (value.value,), {}
+    if isinstance(value, os.PathLike):
+        return (os.fspath(value),), {}
+    _, arguments, *rest = value.__reduce__()
+    return arguments, {name: item for name, item in (rest[0] if rest else {}).items() if not name.startswith("__")}
+
+
+def _build(kind: type, arguments: tuple[Any, ...], attributes: dict[str, Any]) -> Any:
+    value = kind(*arguments)
+    for name, item in attributes.items():
+        if name.startswith("__"):
+            msg = f"an attribute {name}"
+            raise ValueError(msg)
+        setattr(value, name, item)
+    return value

@@ -1,0 +1,261 @@
+"""How a worker process begins: a new Python, with one end of a pair of sockets and nothing else of the program's.
+
+It needs no file, no semaphore, no shared memory and no temporary folder, and never imports the program's script.
+
+A frozen program is its own Python: there multiprocessing's public ``spawn`` starts the process, and
+``multiprocessing.freeze_support()`` in the program's main takes it over.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import sysconfig
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from pykka_imagestore.runtime.worker import FROZEN_MARK, PACKET_BYTES, main_frozen, wait_for
+
+if TYPE_CHECKING:
+    from multiprocessing.process import BaseProcess
+
+# What must be known before anything of ours can be imported is ``sys.path``.
+_BOOTSTRAP = f"""\
+import os, sys
+descriptor = int(sys.argv[1])
+missing, paths = int.from_bytes(os.read(descriptor, 8), "big"), b""
+while len(paths) < missing:
+    packet = os.read(descriptor, {PACKET_BYTES})
+    if not packet:
+        break
+    paths += packet
+if not paths:
+    os._exit(0)
+sys.path[:] = os.fsdecode(paths).split("\\0")
+from pykka_imagestore.runtime.worker import main
+main(descriptor)
+"""
+_FREEZE_SUPPORT = (
+    "a frozen program has to call multiprocessing.freeze_support() first thing in its main; without, it would run "
+    "again as each of its worker processes"
+)
+_PYTHON_NAME = re.compile(r"(python|pypy|graalpy)[-.\w]*", re.IGNORECASE)
+
+
+class CannotStartError(Exception):
+    """No worker process can be started in this program; the argument says why, and what to do."""
+
+
+class WorkerProcess(ABC):
+    """A worker process, and our end of the sockets.
+
+    Attributes:
+        socket: Does not block.
+        pidfd: Readable once the process has ended. It is signalled through this alone: its number may be another's.
+    """
+
+    def __init__(self, connection: socket.socket, pid: int) -> None:
+        self.socket = connection
+        # The number is still the child's: even one that nobody has to wait for, with SIGCHLD ignored, has not come to
+        # its end within the moment from its start to here.
+        self.pidfd = os.pidfd_open(pid)
+
+    def kill(self) -> None:
+        """Have the process end; nothing happens if it has."""
+        with contextlib.suppress(ProcessLookupError):
+            signal.pidfd_send_signal(self.pidfd, signal.SIGKILL)
+
+    def has_ended(self) -> bool:
+        """Tell whether the process has ended."""
+        return wait_for(self.pidfd, 0)
+
+    def end(self) -> int | None:
+        """Wait until the process has ended, and let go of it.
+
+        Returns:
+            Its exit code, minus the signal's number if a signal ended it. None if nobody can tell, since SIGCHLD is
+            ignored or something else in this program waits for all children.
+        """
+        wait_for(self.pidfd, None)
+        code = self._reap()
+        self._close()
+        return code
+
+    def forget(self) -> None:
+        """Let go of the process in a forked child, whose it is not."""
+        self._close()
+
+    @abstractmethod
+    def _reap(self) -> int | None:
+        """Wait for the process, and return its exit code, or None."""
+
+    def _close(self) -> None:
+        self.socket.close()
+        os.close(self.pidfd)
+
+
+def start_process() -> WorkerProcess:
+    """Start a worker process, which waits for its set-up.
+
+    Raises:
+        CannotStartError: This program can have none.
+        OSError: There is no room for another process, or no descriptor is left.
+    """
+    _require_pidfds()
+    ours, theirs = map(_above_standard, socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET))
+    with theirs:
+        try:
+            process = _Frozen(ours, theirs) if is_frozen() else _Python(ours, theirs)
+        except BaseException:
+            ours.close()  # which ends what was started
+            raise
+    ours.setblocking(False)
+    return process
+
+
+def is_frozen() -> bool:
+    """Tell whether the program is frozen: its executable runs it, and no other Python."""
+    return bool(getattr(sys, "frozen", False))
+
+
+def end_if_not_taken_over() -> None:
+    """End this process, with a sentence, if it was started as a frozen program's worker and runs its main instead.
+
+    Its pools would start processes that do the same, without end.
+    """
+    if is_frozen() and os.environ.get(FROZEN_MARK) == sys.executable:
+        os.write(2, f"{_FREEZE_SUPPORT}\n".encode())
+        os._exit(1)
+
+
+def find_python() -> str:
+    """Return the program that runs this Python: a server that embeds one calls itself ``sys.executable``.
+
+    Raises:
+        CannotStartError: There is none.
+    """
+    version = f"python{sys.version_info.major}.{sys.version_info.minor}"
+    folders = dict.fromkeys([os.path.join(sys.exec_prefix, "bin"), sysconfig.get_config_var("BINDIR") or ""])  # noqa: PTH118
+    candidates = [os.path.join(folder, version) for folder in folders if folder]  # noqa: PTH118
+    if _PYTHON_NAME.fullmatch(os.path.basename(sys.executable or "")):  # noqa: PTH119
+        candidates.insert(0, sys.executable)
+    for candidate in candidates:
+        if os.access(candidate, os.X_OK):
+            return candidate
+    msg = (
+        f"sys.executable, {sys.executable!r}, is no Python, and there is none at {' or '.join(candidates)}; set "
+        f"sys.executable to a {version} before the first task"
+    )
+    raise CannotStartError(msg)
+
+
+class _Python(WorkerProcess):
+    """A new Python, started by a program that is not frozen."""
+
+    def __init__(self, ours: socket.socket, theirs: socket.socket) -> None:
+        descriptor = theirs.fileno()
+        command = [find_python(), *_flags(), "-c", _BOOTSTRAP, str(descriptor)]
+        self._process = subprocess.Popen(command, pass_fds=[descriptor], cwd="/")
+        super().__init__(ours, self._process.pid)
+        paths = os.fsencode("\0".join(_search_path()))
+        ours.send(len(paths).to_bytes(8), socket.MSG_NOSIGNAL)
+        for start in range(0, len(paths), PACKET_BYTES):
+            ours.send(paths[start : start + PACKET_BYTES], socket.MSG_NOSIGNAL)
+
+    def forget(self) -> None:
+        self._process.returncode = 0  # else it is said to be running still
+        super().forget()
+
+    def _reap(self) -> int | None:
+        try:
+            end = os.waitid(os.P_PIDFD, self.pidfd, os.WEXITED)
+        except ChildProcessError:
+            end = None
+        code = None if end is None else end.si_status if end.si_code == os.CLD_EXITED else -end.si_status
+        self._process.returncode = 0 if code is None else code
+        return code
+
+
+class _Frozen(WorkerProcess):
+    """The frozen program once more, taken over by multiprocessing."""
+
+    def __init__(self, ours: socket.socket, theirs: socket.socket) -> None:
+        import multiprocessing  # noqa: PLC0415 - few programs are frozen
+
+        if multiprocessing.current_process().daemon:
+            msg = (
+                "a frozen program starts worker processes through multiprocessing, which gives a daemonic process "
+                "none; use the store or pool in a process that is not daemonic"
+            )
+            raise CannotStartError(msg)
+        context = multiprocessing.get_context("spawn")
+        self._process: BaseProcess = context.Process(target=main_frozen, args=(theirs,), daemon=True)
+        with _marked_environment():
+            self._process.start()
+        assert self._process.pid is not None  # noqa: S101 - it has been started
+        super().__init__(ours, self._process.pid)
+
+    def _reap(self) -> int | None:
+        self._process.join()
+        return self._process.exitcode
+
+
+def _require_pidfds() -> None:
+    try:
+        os.close(os.pidfd_open(os.getpid()))
+    except OSError as error:
+        if error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOMEM):
+            raise
+        msg = f"pidfd_open, a system call of Linux 5.3 and later, failed: {error.strerror}; allow it"
+        raise CannotStartError(msg) from error
+
+
+def _flags() -> list[str]:
+    """Return the options that have another Python behave as this one does, and ``-P``.
+
+    With ``-c``, Python looks for modules in the current folder first: a stray ``socket.py`` there would be run.
+    """
+    letters = {"ignore_environment": "E", "no_user_site": "s", "no_site": "S", "dont_write_bytecode": "B"}
+    return [
+        "-P",
+        *(f"-{letter}" for name, letter in letters.items() if getattr(sys.flags, name)),
+        *["-O"] * sys.flags.optimize,
+        *(f"-W{option}" for option in sys.warnoptions),
+        f"-Xutf8={sys.flags.utf8_mode}",  # or names that are not ASCII would be other bytes there
+        *["-Xdev"] * sys.flags.dev_mode,
+    ]
+
+
+def _search_path() -> list[str]:
+    """Return ``sys.path``, for a process in another folder; without the current one if that is gone."""
+    paths = []
+    for path in sys.path:
+        with contextlib.suppress(FileNotFoundError):
+            paths.append(os.path.abspath(path))  # noqa: PTH100 - links in it stay
+    return paths
+
+
+@contextlib.contextmanager
+def _marked_environment() -> Iterator[None]:
+    """Mark what is started meanwhile, multiprocessing's own processes too, as not to start any itself."""
+    os.environ[FROZEN_MARK] = sys.executable
+    try:
+        yield
+    finally:
+        os.environ.pop(FROZEN_MARK, None)
+
+
+def _above_standard(connection: socket.socket) -> socket.socket:
+    """Return the socket at a descriptor above 2, where a daemon that has closed those has no stream."""
+    if connection.fileno() > 2:
+        return connection
+    with connection:
+        return socket.socket(fileno=fcntl.fcntl(connection.fileno(), fcntl.F_DUPFD_CLOEXEC, 3))

@@ -1,0 +1,158 @@
+"""A task of a worker pool, whichever engine runs it, and messages to it."""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import pickle
+import threading
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+from pykka_imagestore.runtime.crew import Crew
+from pykka_imagestore.runtime.future import Promise
+
+logger = logging.getLogger(__name__)
+
+LARGEST_MESSAGE_BYTES = 60_000  # what a packet takes
+MOST_MESSAGES = 100
+MOST_REPORTS = 1000  # that wait for a slow listener
+
+
+class Messages:
+    """Messages to one task, which takes them with ``receive``. Thread-safe; nothing here blocks.
+
+    What is sent before the task runs waits for it, and what it has not taken when it ends is gone. Of more than a
+    hundred that wait, the oldest are dropped. A task that is run once more, since its worker died, gets them all again.
+    """
+
+    def __init__(self) -> None:
+        self._numbers = itertools.count(1)
+        self._sent: deque[tuple[int, bytes]] = deque(maxlen=MOST_MESSAGES)
+        self._listener: Callable[[], object] | None = None
+
+    def send(self, message: object) -> None:
+        """Send a message.
+
+        Args:
+            message: Picklable, 60,000 bytes at most.
+
+        Raises:
+            ValueError: It is larger.
+        """
+        data = pickle.dumps(message)
+        if len(data) > LARGEST_MESSAGE_BYTES:
+            msg = f"a message to a task takes {LARGEST_MESSAGE_BYTES} bytes at most, not {len(data)}"
+            raise ValueError(msg)
+        self._sent.append((next(self._numbers), data))
+        listener = self._listener
+        if listener is not None:
+            listener()
+
+    def listen(self, listener: Callable[[], object] | None) -> None:
+        """Have ``listener`` called, in the sender's thread, whenever there is a message more."""
+        self._listener = listener
+
+    def after(self, number: int) -> list[tuple[int, bytes]]:
+        """Return what was sent after the message with this number, pickled, and its numbers; the first has number 1."""
+        return [each for each in list(self._sent) if each[0] > number]
+
+
+@dataclass(slots=True, eq=False)
+class Task:
+    """A function to run, and whom to tell.
+
+    Attributes:
+        stop_file: Where a file may be made that tells the task to stop, if the engine has no other way.
+        starts: How often it was given to a worker.
+    """
+
+    number: int
+    function: Callable[[Any], Any]
+    argument: Any
+    retry: bool = False
+    idle: bool = False
+    time_limit: float | None = None
+    on_report: Callable[[Any], object] | None = None
+    messages: Messages | None = None
+    stop_file: str | None = None
+    promise: Promise[Any] = field(default_factory=Promise)
+    starts: int = 0
+    _claim: threading.Lock = field(default_factory=threading.Lock)
+
+    @property
+    def name(self) -> str:
+        """The function's name."""
+        return getattr(self.function, "__qualname__", repr(self.function))
+
+    def take(self) -> bool:
+        """Claim the task for a worker; False if it was discarded while it waited."""
+        return self._claim.acquire(blocking=False)
+
+    def discard_waiting(self) -> bool:
+        """Discard the task at once if nobody has taken it; tell whether nobody had."""
+        if not self._claim.acquire(blocking=False):
+            return False
+        self.promise.discard()
+        return True
+
+
+class TaskQueue:
+    """Tasks in their order, those for idle workers last."""
+
+    def __init__(self) -> None:
+        self._tasks: deque[Task] = deque()
+        self._idle_tasks: deque[Task] = deque()
+
+    def __len__(self) -> int:
+        return len(self._tasks) + len(self._idle_tasks)
+
+    def put(self, task: Task) -> None:
+        """Add a task at the end."""
+        (self._idle_tasks if task.idle else self._tasks).append(task)
+
+    def put_back(self, task: Task) -> None:
+        """Add a task that was taken out before; it is the next."""
+        (self._idle_tasks if task.idle else self._tasks).appendleft(task)
+
+    def get(self) -> Task:
+        """Take out the next task; IndexError if there is none."""
+        return (self._tasks or self._idle_tasks).popleft()
+
+    def take_all(self) -> list[Task]:
+        """Take out all that somebody is to take, or has taken before."""
+        tasks = [*self._tasks, *self._idle_tasks]
+        self._tasks.clear()
+        self._idle_tasks.clear()
+        return [task for task in tasks if task.starts or task.take()]
+
+    def remove(self, task: Task) -> bool:
+        """Take out a task; tell whether it was there."""
+        for tasks in (self._tasks, self._idle_tasks):
+            if task in tasks:
+                tasks.remove(task)
+                return True
+        return False
+
+
+class Reporter:
+    """Passes what tasks report on to who listens, in order, in a thread of its own. A listener may be slow."""
+
+    def __init__(self) -> None:
+        self._crew = Crew(1, "imagestore-reports")
+        self._waiting: deque[Callable[[], object]] = deque()
+
+    def pass_on(self, task: Task, message: object) -> None:
+        """Have a task's listener called, if it has one; dropped if very many reports wait."""
+        if task.on_report is not None and len(self._waiting) < MOST_REPORTS:
+            self._waiting.append(partial(task.on_report, message))
+            self._crew.call(self._call_next)
+
+    def _call_next(self) -> None:
+        try:
+            self._waiting.popleft()()
+        except Exception:
+            logger.exception("A task's on_report failed")

@@ -1,0 +1,143 @@
+"""Tasks in threads of this process: for what waits for the disk or the network, and takes no CPU to speak of."""
+
+from __future__ import annotations
+
+import pickle
+import queue
+import threading
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from functools import partial
+from typing import cast
+
+from pykka_imagestore.runtime.crew import Crew
+from pykka_imagestore.runtime.errors import DiscardedError, PoolClosedError, WorkerTimeoutError
+from pykka_imagestore.runtime.future import without_frames
+from pykka_imagestore.runtime.tasks import Reporter, Task, TaskQueue
+from pykka_imagestore.runtime.timers import timers
+from pykka_imagestore.runtime.worker import run_hosted
+
+
+class ThreadEngine:
+    """Runs tasks in threads, which cannot be killed: a discard, and a time limit, are what a task has to look for."""
+
+    def __init__(self, workers: int, name: str) -> None:
+        self._crew = Crew(workers, name)
+        # Reentrant, because an abandoned future may complete, and so submit a task, during any allocation.
+        self._condition = threading.Condition(threading.RLock())
+        self._closed = False
+        self._waiting = TaskQueue()
+        self._running: dict[_Run, int] = {}  # and the threads' identifiers
+        self._reporter = Reporter()
+
+    def check(self, task: Task) -> None:
+        """Take any task: threads know the program's script."""
+
+    def submit(self, task: Task) -> None:
+        """Queue a task, and start another thread if none is idle."""
+        self._crew.origin.require("the worker pool")
+        task.promise.future.on_discard(partial(self._discard, task))
+        with self._condition:
+            is_closed = self._closed
+            if not is_closed:
+                self._waiting.put(task)
+        if is_closed:
+            task.promise.fail(PoolClosedError())
+        else:
+            self._crew.call(self._run_next)
+
+    def close(self) -> None:
+        """Refuse what waits, stop what runs and wait for it; not for the task that calls this."""
+        if not self._crew.origin.is_here():
+            return
+        with self._condition:
+            self._closed = True
+            waiting, running = self._waiting.take_all(), list(self._running)
+        for task in waiting:
+            task.promise.fail(PoolClosedError())
+        for run in running:
+            run.stopped.set()
+        me = threading.get_ident()
+        with self._condition:
+            self._condition.wait_for(lambda: set(self._running.values()) <= {me})
+
+    def _discard(self, task: Task) -> None:
+        if not task.discard_waiting():
+            with self._condition:
+                running = [run for run in self._running if run.task is task]
+            for run in running:
+                run.stopped.set()
+
+    def _run_next(self) -> None:
+        with self._condition:
+            try:
+                task = self._waiting.get()
+            except IndexError:  # the engine was closed
+                return
+            if not task.take():
+                return
+            run = _Run(task, self._reporter)
+            self._running[run] = threading.get_ident()
+        try:
+            settle, *outcome = run.outcome()
+        finally:
+            with self._condition:
+                del self._running[run]
+                self._condition.notify_all()
+        settle(*outcome)
+
+
+class _Run:
+    """One task in a thread, and what it is offered."""
+
+    def __init__(self, task: Task, reporter: Reporter) -> None:
+        self.task = task
+        self.stopped = threading.Event()
+        self._reporter = reporter
+        self._is_late = False
+        self._told = 0
+        self._arrived: queue.SimpleQueue[None] = queue.SimpleQueue()
+
+    def outcome(self) -> tuple[Callable[..., object], *tuple[object, ...]]:
+        """Run the task; return what to call with what, to settle it."""
+        promise, messages = self.task.promise, self.task.messages
+        with ExitStack() as undo:
+            if self.task.time_limit is not None:
+                undo.callback(timers.call_later(self.task.time_limit, self._expire).cancel)
+            if messages is not None:
+                messages.listen(lambda: self._arrived.put(None))
+                undo.callback(messages.listen, None)
+            try:
+                return promise.set, run_hosted(self, self.task.function, self.task.argument)
+            except DiscardedError as error:
+                if promise.future.has_discard():
+                    return (promise.discard,)
+                if self._is_late:
+                    return promise.fail, WorkerTimeoutError(self.task.name, cast(float, self.task.time_limit))
+                return promise.fail, PoolClosedError() if self.stopped.is_set() else error
+            except BaseException as error:  # noqa: BLE001 - it travels to whoever gets the future
+                return promise.fail, without_frames(error, 1)
+
+    # -- what a task is offered
+
+    def report(self, message: object) -> None:
+        self._reporter.pass_on(self.task, message)
+
+    def is_discarded(self) -> bool:
+        return self.stopped.is_set()
+
+    def receive(self, timeout: float | None) -> object:
+        deadline = None if timeout is None else time.monotonic() + timeout
+        while True:
+            waiting = [] if self.task.messages is None else self.task.messages.after(self._told)
+            for self._told, data in waiting[:1]:
+                return pickle.loads(data)  # noqa: S301 - from this very process
+            try:
+                self._arrived.get(timeout=None if deadline is None else max(0, deadline - time.monotonic()))
+            except queue.Empty:
+                raise TimeoutError from None
+
+    def _expire(self) -> None:
+        self._is_late = True
+        self.stopped.set()

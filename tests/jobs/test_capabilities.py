@@ -1,0 +1,210 @@
+"""A layer is unpacked by a root who has some privileges and lacks others: what he may not set the record says."""
+
+from __future__ import annotations
+
+import os
+import struct
+
+import pytest
+import tars
+from layers import unpack_layer, unpack_with_help
+from privileges import with_capabilities, with_groups
+
+from pykka_imagestore.errors import InvalidInputError, LayerError
+from pykka_imagestore.jobs.check_layer import CheckLayer, check_layer
+from pykka_imagestore.jobs.tree import remove_tree
+from pykka_imagestore.jobs.unpack_into import UnpackInto, undo_unpack, unpack_into
+
+pytestmark = pytest.mark.root
+
+CAPABILITIES = ["chown", "fowner", "dac_override", "dac_read_search", "mknod", "sys_admin", "setfcap", "fsetid"]
+NO_DAC = "-dac_override,-dac_read_search"
+BOUNDS = [
+    "-all",
+    NO_DAC,
+    f"{NO_DAC},-fowner",
+    f"{NO_DAC},-fowner,-fsetid",
+    *(f"-{capability}" for capability in CAPABILITIES),
+    *(f"-all,+{capability}" for capability in CAPABILITIES),
+]
+IN_NAMESPACES = ["-all", NO_DAC, f"{NO_DAC},-fowner", "-chown", "-setfcap", "-mknod", "-all,+chown"]
+WHITEOUT = b"0:0"
+MAY_BIND_LOW_PORTS = struct.pack("<IIIII", 0x02000001, 1 << 10, 0, 0, 0)
+
+OTHERS = tars.tar(
+    tars.folder(b"./", mode=0o700, uid=3),
+    tars.folder(b"home", mode=0o2770, uid=1, gid=2, mtime=1),
+    tars.folder(b"home/u", mode=0o700, uid=1000, gid=1000, mtime=2),
+    tars.file(b"home/u/f", b"x", uid=1000, gid=1000, mode=0o600, mtime=3),
+    tars.folder(b"home/u/locked", mode=0, uid=1000, mtime=4),
+    tars.file(b"home/u/locked/f", b"x", uid=1001, mode=0),
+    tars.symlink(b"home/u/s", b"f", uid=1000, mtime=5),
+    tars.hard_link(b"home/u/z", b"home/u/locked/f"),
+    tars.file(b"su", b"#!", mode=0o4755, uid=1000),
+    tars.file(b"wall", b"#!", mode=0o2755, gid=5),
+    tars.file(b"both", b"#!", mode=0o6755, uid=7, gid=5),
+    tars.hard_link(b"linked", b"both"),
+    tars.file(b"ours", b"#!", mode=0o6755),
+    tars.folder(b"tmp", mode=0o1777, uid=9),
+    tars.file(b"tmp/f", b"1", uid=1000),
+    tars.file(b"tmp/f", b"2", uid=1000, mtime=6),
+    tars.folder(b"tmp/d", mode=0o700, uid=1000),
+    tars.file(b"tmp/d/f", b"gone", uid=1000),
+    tars.file(b"tmp/d", b"a file now", uid=1000),
+    tars.folder(b"home/u", mode=0o500, uid=1001, mtime=7),
+    tars.file(b"home/u/late", b"x", uid=1001),
+    tars.header(b"p", tars.FIFO, uid=7, mode=0o622, mtime=8),
+    tars.header(b"null", tars.CHARACTER_DEVICE, mode=0o666, major=1, minor=3),
+    tars.pax({b"SCHILY.xattr.user.a": b"1", b"SCHILY.xattr.security.capability": MAY_BIND_LOW_PORTS}),
+    tars.file(b"ping", b"x", mode=0o555, uid=7),
+    tars.hard_link(b"ping6", b"ping"),
+    tars.pax({b"SCHILY.xattr.trusted.a": b"1", b"SCHILY.xattr.user.a": b"2"}),
+    tars.folder(b"attributes", mode=0o755, uid=7, mtime=9),
+    tars.whiteout(b"home/u/gone"),
+    tars.opaque(b"tmp"),
+)
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """Return what the layer is for a root who may do anything."""
+    unpacked = unpack_layer(OTHERS, tmp_path_factory.mktemp("whole"))
+    assert unpacked.unset == []
+    return unpacked.nodes
+
+
+def differences(whole, unpacked):
+    """Return what of a layer is not as it should be, as its record should say it."""
+    found, lacks = unpacked.nodes, []
+    for path, want in whole.items():
+        node = found.get(path)
+        if node is None:
+            lacks.append((path, "device"))
+            continue
+        assert (node.kind, node.content, node.same_as) == (want.kind, want.content, want.same_as)
+        if node.same_as != path or node.content == WHITEOUT:
+            continue  # the first one tells
+        assert node.mtime_ns == want.mtime_ns
+        if node.owner != want.owner:
+            lacks.append((path, "owner"))
+        if node.mode != want.mode:
+            assert node.mode == want.mode & ~0o6000
+            lacks.append((path, "mode"))
+        missing = {key for key, value in want.xattrs if (key, value) not in node.xattrs}
+        lacks += [(path, f"xattr {key}") for key in missing - {"trusted.overlay.opaque"}]
+    return sorted(lacks)
+
+
+@pytest.mark.parametrize(
+    ("bounds", "mapped"), [*((bounds, False) for bounds in BOUNDS), *((bounds, True) for bounds in IN_NAMESPACES)]
+)
+def test_root_with_some_capabilities_unpacks_checks_and_removes(tmp_path, whole, bounds, mapped):
+    unpacked = with_capabilities(bounds, unpack_layer, OTHERS, tmp_path, mapped=mapped)
+
+    told = {(path, what) for path, what in unpacked.unset if path in whole}  # of replaced ones, too
+    assert differences(whole, unpacked) == sorted(told)
+    assert unpacked.check().faults == ()
+
+    with_capabilities(bounds, remove_tree, str(unpacked.target), mapped=mapped)
+
+    assert os.listdir(tmp_path) == ["layer.tar"]
+
+
+def unpack_and_undo(layer: str, refused: str, existing: str, new: str) -> str:
+    """Unpack into two folders and undo that, as upon a late stop; return why a third layer is refused there."""
+    for folder in (existing, new):
+        request = UnpackInto.prepare(layer, folder)
+        unpack_into(request)
+        undo_unpack(request)
+    try:
+        unpack_into(UnpackInto.prepare(refused, existing))
+    except LayerError as error:
+        return str(error)
+    return ""
+
+
+@pytest.mark.parametrize("bounds", BOUNDS)
+def test_root_with_some_capabilities_leaves_folders_as_they_were(tmp_path, bounds):
+    layer, refused, existing, new = (tmp_path / name for name in ("layer.tar", "refused.tar", "existing", "new"))
+    layer.write_bytes(OTHERS)
+    refused.write_bytes(OTHERS[:-1024] + tars.tar(tars.file(b"../f")))
+    existing.mkdir(mode=0o750)
+
+    refusal = with_capabilities(bounds, unpack_and_undo, *map(str, (layer, refused, existing, new)))
+
+    assert "'../f' points outside" in refusal
+    assert not new.exists()
+    assert os.listdir(existing) == []
+    assert (existing.stat().st_mode & 0o7777, existing.stat().st_uid) == (0o750, 0)
+
+
+def test_folder_that_cannot_be_taken_over_is_refused_before_anything_is_written(tmp_path):
+    layer, folder = tmp_path / "layer.tar", tmp_path / "folder"
+    layer.write_bytes(OTHERS)
+    folder.mkdir(mode=0o777)
+    os.chown(folder, 1000, 1000)
+
+    with pytest.raises(InvalidInputError, match=r"folder belongs to user 1000, and this process may not take it over"):
+        with_capabilities("-all,+dac_override", unpack_and_undo, str(layer), "", str(folder), "")
+
+    assert os.listdir(folder) == []
+    assert (folder.stat().st_uid, folder.stat().st_gid) == (1000, 1000)
+
+
+@pytest.mark.parametrize("bounds", [f"{NO_DAC},-fowner", "-all", "-all,+chown", "-setfcap"])
+def test_helpers_leave_unset_what_their_leader_would(tmp_path, bounds):
+    alone = with_capabilities(bounds, unpack_layer, OTHERS, tmp_path)
+    nodes, unset = alone.nodes, alone.unset
+
+    helped = with_capabilities(bounds, unpack_with_help, OTHERS, tmp_path)
+
+    assert {path: node.owner for path, node in helped.nodes.items()} == {
+        path: node.owner for path, node in nodes.items()
+    }
+    assert sorted(set(helped.unset)) == sorted(set(unset))
+
+
+TRUSTED = tars.tar(
+    tars.pax({b"SCHILY.xattr.trusted.a": b"1"}),
+    tars.file(b"f", b"x"),
+    tars.opaque(b"d"),
+)
+
+
+@pytest.mark.parametrize("mapped", [False, True])
+@pytest.mark.parametrize("bounds", ["-sys_admin", "-all"])
+def test_who_is_not_shown_trusted_attributes_finds_no_fault(tmp_path, bounds, mapped):
+    unpacked = unpack_layer(TRUSTED, tmp_path)
+    assert unpacked.nodes[b"f"].xattrs == (("trusted.a", b"1"),)
+    assert unpacked.nodes[b"d"].xattrs == (("trusted.overlay.opaque", b"y"),)
+    request = CheckLayer(str(unpacked.target), unpacked.counts.diff_id, deep=True)
+
+    check = with_capabilities(bounds, check_layer, request, mapped=mapped)
+
+    assert check.faults == ()
+
+
+def test_lost_trusted_attribute_is_a_fault_for_who_is_shown_it(tmp_path):
+    unpacked = unpack_layer(TRUSTED, tmp_path)
+    os.removexattr(unpacked.rootfs / "f", "trusted.a")
+    os.removexattr(unpacked.rootfs / "d", "trusted.overlay.opaque")
+
+    assert unpacked.check().faults == (
+        "has 'f' with another extended attribute 'trusted.a'",
+        "lacks the whiteout 'd/.wh..wh..opq'",
+    )
+
+
+def test_member_of_a_group_gives_files_to_it(users_folder):
+    # Which is no privilege, but what the kernel answers.
+    os.chown(users_folder, 65534, 5)
+    layer = tars.tar(tars.file(b"f", b"x", uid=65534, gid=5), tars.file(b"g", b"x", uid=65534, gid=6))
+
+    unpacked = with_groups([5], unpack_layer, layer, users_folder)
+
+    assert {path: node.owner for path, node in unpacked.nodes.items()} == {
+        b"": (65534, 65534),
+        b"f": (65534, 5),
+        b"g": (65534, 65534),
+    }
+    assert unpacked.unset == [(b"g", "owner")]

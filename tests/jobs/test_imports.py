@@ -1,0 +1,45 @@
+"""What a worker process imports for a job: each megabyte and each millisecond of it is paid by every worker."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+NEVER = {
+    "asyncio",
+    "concurrent",
+    "email",
+    "http",
+    "logging",
+    "multiprocessing",
+    "pykka",
+    "rich",
+    "shutil",
+    "ssl",
+    "subprocess",
+    "tempfile",
+    "unittest",
+}
+SELDOM = {"bz2", "lzma"}  # only for a layer that is compressed so
+PROTOBUF = {"google"}  # only to read records
+OF_EVERY_PUT = NEVER | SELDOM | PROTOBUF | {"pathlib"}
+JOBS = {
+    "check_configs": NEVER | SELDOM | PROTOBUF,
+    "check_layer": NEVER | SELDOM,
+    "helpers": OF_EVERY_PUT,
+    "tree": OF_EVERY_PUT,
+    "unpack_into": NEVER | SELDOM | PROTOBUF,
+    "untar_image": OF_EVERY_PUT,
+    "untar_layer": OF_EVERY_PUT,
+}
+IMPORT = "import importlib, sys; importlib.import_module(sys.argv[1]); print(*sys.modules)"
+
+
+@pytest.mark.parametrize(("job", "unwanted"), JOBS.items(), ids=JOBS)
+def test_a_job_imports_nothing_that_it_does_not_need(job, unwanted):
+    command = [sys.executable, "-c", IMPORT, f"pykka_imagestore.jobs.{job}"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
+
+    assert {name.partition(".")[0] for name in done.stdout.split()} & unwanted == set()

@@ -1,0 +1,74 @@
+from __future__ import annotations
+
+import queue
+import threading
+
+import pytest
+
+from pykka_imagestore.runtime import crew
+from pykka_imagestore.runtime.crew import Crew
+
+
+@pytest.fixture
+def _impatient(monkeypatch):
+    monkeypatch.setattr(crew, "IDLE_SECONDS", 0.001)
+
+
+def names():
+    return [thread.name for thread in threading.enumerate()]
+
+
+def test_one_thread_calls_functions_in_their_order():
+    called = queue.SimpleQueue()
+    one = Crew(1, "crew-of-one")
+
+    for number in range(100):
+        one.call(lambda number=number: called.put((number, threading.get_ident())))
+
+    seen = [called.get(timeout=60) for _ in range(100)]
+    assert [number for number, _ in seen] == list(range(100))
+    assert len({thread for _, thread in seen}) == 1
+
+
+def test_as_many_threads_as_there_are_calls_and_no_more_than_were_asked_for():
+    together, go_on = threading.Barrier(3), threading.Event()
+    two = Crew(2, "crew-of-two")
+
+    for _ in range(4):
+        two.call(lambda: (together.wait(60), go_on.wait(60)))
+
+    together.wait(60)
+    assert names().count("crew-of-two") == 2
+    go_on.set()
+    together.wait(60)
+
+
+def test_a_function_that_fails_is_logged_and_the_next_is_called_all_the_same(caplog):
+    called = queue.SimpleQueue()
+
+    def fail():
+        raise KeyboardInterrupt
+
+    one = Crew(1, "crew-that-fails")
+    one.call(fail)
+    one.call(lambda: called.put("next"))
+
+    assert called.get(timeout=60) == "next"
+    assert "KeyboardInterrupt" in caplog.text
+
+
+@pytest.mark.usefixtures("_impatient")
+def test_a_thread_ends_when_idle_and_no_call_is_lost_however_close():
+    called = queue.SimpleQueue()
+    one = Crew(1, "crew-that-comes-and-goes")
+
+    for number in range(500):
+        for each in range(1 + number % 3):
+            one.call(lambda each=each: called.put(each))
+        for _ in range(1 + number % 3):
+            called.get(timeout=60)
+        if number % 5 == 0:
+            threading.Event().wait(0.001)
+
+    while "crew-that-comes-and-goes" in names():
+        threading.Event().wait(0.001)

@@ -1,0 +1,374 @@
+"""A forked child has the parent's objects and none of its threads: nothing hangs, and what is the parent's stays."""
+
+from __future__ import annotations
+
+import os
+import select as selectors
+import signal
+import subprocess
+import sys
+import threading
+import time
+import warnings
+from concurrent.futures import ThreadPoolExecutor
+
+import pykka
+import pytest
+
+from pykka_imagestore.runtime import (
+    Actor,
+    Lane,
+    Mutex,
+    Pending,
+    Promise,
+    SingleFlight,
+    after,
+    collect,
+    dispatch,
+    ready,
+    run_blocking,
+    select,
+    terminate,
+    undiscardable,
+)
+
+SECONDS = 20
+
+
+class Counter(Actor):
+    def __init__(self):
+        super().__init__()
+        self.count = 0
+
+    def add(self, number):
+        self.count += number
+        return self.count
+
+    async def add_later(self, number):
+        await after(0.001)
+        return self.add(number)
+
+
+def in_child(function):
+    """Return what the function returns in a forked child, as text; the child is killed if it hangs."""
+    reader, writer = os.pipe()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # Python's: this process has threads
+        pid = os.fork()
+    if not pid:
+        try:
+            answer = function()
+        except BaseException as error:  # noqa: BLE001 - the parent wants to know
+            answer = repr(error)
+        os.write(writer, str(answer).encode())
+        os._exit(0)
+    os.close(writer)
+    with open(reader, encoding="utf-8") as file:
+        if not selectors.select([file], [], [], SECONDS)[0]:
+            os.kill(pid, signal.SIGKILL)
+        answer = file.read()
+    os.waitpid(pid, 0)
+    return answer or "hung"
+
+
+def raised_by(function):
+    try:
+        function()
+    except BaseException as error:  # noqa: BLE001 - that is the answer
+        return type(error).__name__
+    return "nothing"
+
+
+@pytest.fixture
+def ref():
+    ref = Counter.start()
+    yield ref
+    ref.stop(timeout=SECONDS)
+
+
+# -- futures
+
+
+def poll(future):
+    while not future.done():
+        time.sleep(0.001)
+    raise future.error()
+
+
+WAYS_TO_WAIT = {
+    "get": lambda future: future.get(timeout=SECONDS),
+    "then": lambda future: future.then(lambda value: value).get(timeout=SECONDS),
+    "collect": lambda future: collect([future, ready(1)]).get(timeout=SECONDS),
+    "await_all": lambda future: collect([undiscardable(future)]).get(timeout=SECONDS),
+    "after": lambda future: future.after(SECONDS, lambda _: None).get(timeout=SECONDS),
+    "to_concurrent": lambda future: future.to_concurrent().result(SECONDS),
+    "promise": lambda future: associated(future).get(timeout=SECONDS),
+    "polling": poll,
+}
+
+
+def associated(future):
+    promise = Promise()
+    promise.set(future)
+    return promise.future
+
+
+@pytest.mark.parametrize("way", WAYS_TO_WAIT)
+def test_pending_future_of_the_parents_has_failed_in_the_child_whichever_way_it_is_waited_for(way):
+    promise = Promise()
+
+    answer = in_child(lambda: raised_by(lambda: WAYS_TO_WAIT[way](promise.future)))
+
+    assert answer == "ForkedError"
+    promise.set(1)
+    assert promise.future.get(timeout=0) == 1
+
+
+def test_final_future_of_the_parents_is_as_it_was_in_the_child():
+    future = ready("value")
+
+    assert in_child(lambda: future.then(lambda value: value * 2).get(timeout=SECONDS)) == "valuevalue"
+
+
+def test_select_in_the_child_passes_over_the_parents_future():
+    pending = Promise()
+
+    assert in_child(lambda: select([pending.future, ready("mine")]).get(timeout=SECONDS)) == "mine"
+
+
+def test_child_runs_no_callback_of_the_parents_and_abandons_nothing():
+    promise, told = Promise(), []
+    end = promise.future
+    for _ in range(5000):
+        end = end.then(lambda value: value)
+    end.on_any(told.append)
+    promise.future.on_discard(lambda: told.append("discard"))
+    holder = [promise]
+    del promise, end
+
+    def drop():
+        answers = [holder[0].future.discard(), holder[0].set(1), holder[0].fail(OSError())]
+        future = holder.pop().future
+        return answers, type(future.error()).__name__, told
+
+    assert in_child(drop) == "([False, False, False], 'ForkedError', [])"
+    holder[0].set(1)
+    assert len(told) == 1
+
+
+def test_child_takes_no_lock_of_a_future_that_another_thread_held_at_the_fork():
+    promise = Promise()
+    with held_elsewhere(promise.future._lock):
+        assert in_child(lambda: raised_by(lambda: promise.future.get(timeout=SECONDS))) == "ForkedError"
+
+
+class held_elsewhere:  # noqa: N801 - reads like a function
+    """Have another thread hold a lock."""
+
+    def __init__(self, lock):
+        self._lock, self._release = lock, threading.Event()
+        self._thread = ThreadPoolExecutor(1)
+
+    def __enter__(self):
+        held = threading.Event()
+
+        def hold():
+            with self._lock:
+                held.set()
+                self._release.wait(SECONDS)
+
+        self._thread.submit(hold)
+        assert held.wait(SECONDS)
+
+    def __exit__(self, *_):
+        self._release.set()
+        self._thread.shutdown()
+
+
+# -- actors
+
+
+WAYS_TO_REACH = {
+    "dispatch": lambda ref: dispatch(ref, Counter.add, 1).get(timeout=SECONDS),
+    "dispatch async": lambda ref: dispatch(ref, Counter.add_later, 1).get(timeout=SECONDS),
+    "ask": lambda ref: ref.ask("message", timeout=SECONDS),
+    "ask later": lambda ref: ref.ask("message", block=False).get(timeout=SECONDS),
+    "tell": lambda ref: ref.tell("message"),
+    "proxy": lambda ref: ref.proxy().add(1).get(timeout=SECONDS),
+    "proxy attribute": lambda ref: ref.proxy().count.get(timeout=SECONDS),
+}
+
+
+@pytest.mark.parametrize("way", WAYS_TO_REACH)
+def test_actor_of_the_parents_cannot_be_reached_from_the_child(way, ref):
+    assert in_child(lambda: raised_by(lambda: WAYS_TO_REACH[way](ref))) == "ForkedError"
+    assert dispatch(ref, Counter.add, 1).get(timeout=SECONDS) == 1
+
+
+def test_child_takes_no_lock_of_an_inbox_or_of_pykka_that_another_thread_held_at_the_fork(ref):
+    with held_elsewhere(ref.actor_inbox._lock):
+        assert in_child(lambda: raised_by(lambda: ref.tell(1))) == "ForkedError"
+    with held_elsewhere(pykka.ActorRegistry._actor_refs_lock):
+        assert in_child(lambda: dispatch(Counter.start(), Counter.add_later, 1).get(timeout=SECONDS)) == "1"
+
+
+def test_stopping_the_parents_actors_in_the_child_stops_the_childs_alone(ref):
+    def stop():
+        mine = Counter.start()
+        first = ref.stop(timeout=SECONDS), terminate(ref).get(timeout=SECONDS)
+        pykka.ActorRegistry.stop_all(timeout=SECONDS)
+        return first, mine.is_alive()
+
+    assert in_child(stop) == "((False, False), False)"
+    assert ref.is_alive()
+    assert dispatch(ref, Counter.add, 1).get(timeout=SECONDS) == 1
+
+
+def test_new_actor_in_the_child_works_and_may_be_linked(ref):
+    class Linking(Counter):
+        ended = Promise()
+
+        def exited(self, ref):
+            self.ended.set(ref.actor_class.__name__)
+
+        def watch(self, ref):
+            self.link(ref)
+
+    def start():
+        Linking.ended = Promise()
+        mine, other = Linking.start(), Counter.start()
+        dispatch(mine, Linking.watch, other).get(timeout=SECONDS)
+        failure = raised_by(lambda: dispatch(mine, Linking.watch, ref).get(timeout=SECONDS))
+        terminate(other)
+        return failure, Linking.ended.future.get(timeout=SECONDS)
+
+    assert in_child(start) == "('ForkedError', 'Counter')"
+
+
+# -- timers, lanes, and the rest
+
+
+def test_timers_of_the_parents_do_not_fire_in_the_child_and_new_ones_do():
+    fired = []
+    pending = after(0.1)
+    pending.on_any(fired.append)
+
+    def wait():
+        after(0.2).get(timeout=SECONDS)
+        return fired, type(pending.error()).__name__
+
+    assert in_child(wait) == "([], 'ForkedError')"
+    pending.get(timeout=SECONDS)
+
+
+def test_lane_of_the_parents_is_not_the_childs_to_run_or_to_close():
+    lane, release = Lane("lane"), threading.Event()
+    running = lane.run(release.wait, SECONDS)
+
+    def close():
+        lane.close()
+        own = Lane("own")
+        return raised_by(lambda: lane.run(len, "a").get(timeout=SECONDS)), own.run(len, "abc").get(timeout=SECONDS)
+
+    with held_elsewhere(lane._lock):
+        assert in_child(close) == "('ForkedError', 3)"
+    release.set()
+    assert running.get(timeout=SECONDS) is True
+    assert lane.run(len, "a").get(timeout=SECONDS) == 1
+    lane.close()
+
+
+def test_mutex_flights_and_pending_of_the_parents_do_not_make_the_child_wait():
+    mutex, flights, pending, promise = Mutex(), SingleFlight(), Pending(), Promise()
+    mutex.lock()
+    flights.join("key", lambda: promise.future)
+    pending.add(promise.future)
+
+    def use():
+        mutex.unlock()
+        return (
+            raised_by(lambda: mutex.lock().get(timeout=SECONDS)),
+            raised_by(lambda: flights.join("key", lambda: promise.future)),
+            raised_by(lambda: pending.ended().get(timeout=SECONDS)),
+            run_blocking(lambda: "fine", undo=str).get(timeout=SECONDS),
+        )
+
+    with held_elsewhere(mutex._lock), held_elsewhere(flights._lock):
+        assert in_child(use) == "('ForkedError', 'ForkedError', 'nothing', 'fine')"
+    assert mutex.lock().is_pending()
+
+
+def test_fork_in_a_callback_leaves_what_was_put_off_to_the_parent():
+    told, answers = [], []
+
+    def fork():
+        ready(None).then(told.append)  # put off, as deep as this is
+
+        def wait():
+            mine = Promise()
+            return raised_by(lambda: mine.future.get(timeout=0.05)), told
+
+        answers.append(in_child(wait))
+
+    def down(left):
+        ready(None).on_ready(lambda _: down(left - 1) if left else fork())
+
+    down(20)
+
+    assert answers == ["('Timeout', [])"]
+    assert told == [None]
+
+
+# -- however the child ends
+
+ENDS = {
+    "exit": "sys.exit(3)",
+    "_exit": "os._exit(3)",
+    "stop_all": "pykka.ActorRegistry.stop_all(timeout=20); sys.exit(3)",
+    "atexit": "atexit.register(lambda: pykka.ActorRegistry.stop_all(timeout=20)); sys.exit(3)",
+    "in a thread": "threading.Thread(target=time.sleep, args=(0.05,)).start(); sys.exit(3)",
+    "collected": "del actor, lane, pending, work; gc.collect(); sys.exit(3)",
+}
+
+PROGRAM = """
+import atexit, gc, os, sys, threading, time, warnings
+import pykka
+from pykka_imagestore.runtime import Actor, Lane, after, await_all, dispatch
+
+warnings.simplefilter("ignore")
+told = os.memfd_create("told")
+
+class Busy(Actor):
+    async def work(self):
+        try:
+            await after(0.5)
+        finally:
+            os.write(told, b"ended;")
+    def on_stop(self):
+        os.write(told, b"stopped;")
+
+actor, lane, pending = Busy.start(), Lane("lane"), after(0.5)
+pending.on_any(lambda _: os.write(told, b"fired;"))
+work = [dispatch(actor, Busy.work), lane.run(time.sleep, 0.5)]
+pid = os.fork()
+if not pid:
+    {end}
+assert os.waitpid(pid, 0)[1] == 3 << 8
+assert os.pread(told, 100, 0) == b"", os.pread(told, 100, 0)
+await_all([*work, pending]).get(timeout=20)
+assert dispatch(actor, Busy.work).get(timeout=20) is None
+print("unharmed")
+"""
+
+
+@pytest.mark.parametrize("end", ENDS)
+def test_child_that_ends_harms_nothing_of_the_parents(end):
+    done = subprocess.run(
+        [sys.executable, "-c", PROGRAM.replace("{end}", ENDS[end])],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+    assert (done.stdout, done.stderr) == ("unharmed\n", "")

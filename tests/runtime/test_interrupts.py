@@ -1,0 +1,241 @@
+"""An interrupt is an error like others in the threads that serve many; a Ctrl-C still interrupts the main thread."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+
+import pykka
+import pytest
+
+from pykka_imagestore.runtime import Actor, Future, Lane, Promise, after, dispatch, failed, ready, run_blocking
+
+SECONDS = 20
+ENDINGS = (KeyboardInterrupt, SystemExit, GeneratorExit)
+
+
+@pytest.fixture(params=ENDINGS)
+def ending(request):
+    return request.param
+
+
+@pytest.fixture(params=["raises", "gets"])
+def raising(request, ending):
+    """Return a callback that raises, by itself or because it gets what failed so."""
+
+    def raises(_):
+        raise ending
+
+    def gets(_):
+        failed(ending()).get()
+
+    return {"raises": raises, "gets": gets}[request.param]
+
+
+def test_timers_survive_what_a_callback_raises(raising, caplog):
+    after(0.1).on_any(raising)
+
+    after(0.2).get(timeout=SECONDS)
+
+    after(0.001).get(timeout=SECONDS)
+    assert "A future's callback failed" in caplog.text
+
+
+def test_timers_survive_what_a_function_of_their_own_raises(raising):
+    pending: Promise[int] = Promise()
+
+    failing = pending.future.after(0.001, raising)
+
+    assert isinstance(error_of(failing), ENDINGS)
+    after(0.001).get(timeout=SECONDS)
+
+
+def error_of(future):
+    told = threading.Event()
+    future.on_any(lambda _: told.set())
+    assert told.wait(SECONDS)
+    return future.error()
+
+
+def test_lane_survives_what_a_callback_and_a_function_raise(raising, caplog):
+    lane, begin = Lane("lane"), threading.Event()
+    first = lane.run(begin.wait, SECONDS)
+    first.on_any(raising)
+    second = lane.run(raising, None)
+    begin.set()
+
+    assert lane.run(len, "abc").get(timeout=SECONDS) == 3
+
+    assert isinstance(second.error(), ENDINGS)
+    assert "A future's callback failed" in caplog.text
+    lane.close()
+
+
+def test_call_that_may_block_passes_on_what_it_raises(ending):
+    def call():
+        raise ending
+
+    assert isinstance(error_of(run_blocking(call, undo=len)), ending)
+
+
+class Raising(Actor):
+    def __init__(self, at=""):
+        super().__init__()
+        self._at = at
+
+    def echo(self, value):
+        return value
+
+    def raises(self, ending):
+        raise ending
+
+    async def raises_later(self, ending):
+        await after(0.001)
+        raise ending
+
+    async def raises_at_once(self, ending):
+        raise ending
+
+    def on_receive(self, ending):
+        raise ending
+
+    def on_start(self):
+        if self._at == "start":
+            raise KeyboardInterrupt
+
+    def on_stop(self):
+        if self._at == "stop":
+            raise KeyboardInterrupt
+
+    def on_failure(self, *_):
+        if self._at == "failure":
+            raise KeyboardInterrupt
+
+    def exited(self, _):
+        raise KeyboardInterrupt
+
+
+@pytest.fixture
+def bystander():
+    ref = Raising.start()
+    yield ref
+    assert ref.is_alive()
+    assert dispatch(ref, Raising.echo, 1).get(timeout=SECONDS) == 1
+    ref.stop(timeout=SECONDS)
+
+
+@pytest.mark.parametrize("method", [Raising.raises, Raising.raises_later, Raising.raises_at_once])
+@pytest.mark.usefixtures("bystander")
+def test_what_a_method_raises_goes_to_its_caller_and_no_actor_ends(method, ending):
+    ref = Raising.start()
+
+    assert isinstance(error_of(dispatch(ref, method, ending)), ending)
+
+    assert dispatch(ref, Raising.echo, 1).get(timeout=SECONDS) == 1
+    assert ref.is_alive()
+
+
+@pytest.mark.usefixtures("bystander")
+def test_what_is_asked_with_a_message_raises_in_the_caller(ending):
+    ref = Raising.start()
+
+    with pytest.raises(ending):
+        ref.ask(ending, timeout=SECONDS)
+
+    assert ref.is_alive()
+
+
+@pytest.mark.usefixtures("bystander")
+def test_what_is_told_ends_the_actor_as_any_exception_does_and_no_other(ending, caplog):
+    ref = Raising.start()
+    ref.tell(ending)
+
+    with pytest.raises(pykka.ActorDeadError):
+        dispatch(ref, Raising.echo, 1).get(timeout=SECONDS)
+
+    assert ending.__name__ in caplog.text
+
+
+@pytest.mark.usefixtures("bystander")
+def test_actor_survives_what_a_callback_of_its_answer_raises(raising, caplog):
+    ref, begin = Raising.start(), Promise()
+    waits = dispatch(ref, lambda _: begin.future.get(timeout=SECONDS))
+    answer = dispatch(ref, Raising.echo, 1)
+    answer.on_any(raising)
+    begin.set(None)
+    waits.get(timeout=SECONDS)
+
+    assert dispatch(ref, Raising.echo, 2).get(timeout=SECONDS) == 2
+    assert "A future's callback failed" in caplog.text
+
+
+@pytest.mark.parametrize("at", ["start", "stop", "failure"])
+@pytest.mark.usefixtures("bystander")
+def test_what_a_hook_raises_ends_its_actor_in_order(at, caplog):
+    ref = Raising.start(at)
+    ended = threading.Event()
+    ref.actor_inbox.on_ended(ended.set)
+
+    if at == "failure":
+        ref.tell(OSError)
+    else:
+        ref.stop(timeout=SECONDS)
+
+    assert ended.wait(SECONDS)
+    assert "KeyboardInterrupt" in caplog.text
+
+
+def test_actor_survives_what_its_exited_raises(bystander):
+    other = Raising.start()
+    dispatch(bystander, lambda actor: actor.link(other)).get(timeout=SECONDS)
+
+    other.stop(timeout=SECONDS)
+
+    assert dispatch(bystander, Raising.echo, 1).get(timeout=SECONDS) == 1
+
+
+def test_ctrl_c_interrupts_the_main_thread_in_a_callback_once_all_have_been_told():
+    promise, told = Promise(), []
+    promise.future.on_any(lambda _: os.kill(os.getpid(), signal.SIGINT))
+    promise.future.on_any(told.append)
+
+    with pytest.raises(KeyboardInterrupt):
+        promise.set(1)
+
+    assert told == [promise.future]
+
+
+def test_ctrl_c_interrupts_the_main_thread_where_it_waits_and_the_future_is_unaffected():
+    promise: Promise[int] = Promise()
+    after(0.05).on_any(lambda _: os.kill(os.getpid(), signal.SIGINT))
+
+    with pytest.raises(KeyboardInterrupt):
+        promise.future.get(timeout=SECONDS)
+
+    assert promise.set(1)
+    assert promise.future.get(timeout=0) == 1
+
+
+def test_ctrl_c_ends_a_program_that_runs_callbacks_in_its_main_thread():
+    program = (
+        "import time; from pykka_imagestore.runtime import ready\n"
+        "ready(1).then(lambda _: ready(2).on_any(lambda _: (print('in', flush=True), time.sleep(20))))"
+    )
+    with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        process.stdout.readline()
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate(timeout=SECONDS)
+
+    assert b"KeyboardInterrupt" in errors
+    assert process.returncode
+
+
+def test_future_that_failed_with_an_interrupt_passes_it_on_through_links():
+    future: Future[int] = failed(KeyboardInterrupt())
+
+    assert isinstance(future.then(lambda value: value).error(), KeyboardInterrupt)
+    assert future.recover(lambda _: 1).get(timeout=0) == 1
+    assert ready(1).then(lambda value: value).get(timeout=0) == 1

@@ -1,0 +1,212 @@
+"""What is made of a future that lives long leaves nothing on it; what somebody still waits for stays."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import weakref
+
+import pytest
+
+from pykka_imagestore.runtime import (
+    Actor,
+    Promise,
+    await_all,
+    collect,
+    dispatch,
+    ready,
+    select,
+    terminate,
+    undiscardable,
+)
+
+SECONDS = 20
+
+
+@pytest.fixture
+def stop():
+    return Promise()
+
+
+def kept(promise):
+    return len(promise.future._callbacks)
+
+
+# -- by hand
+
+
+def test_callback_that_is_withdrawn_is_not_called_and_let_go_of(stop):
+    class Listener:
+        def hear(self, future):
+            heard.append(future)
+
+    heard, listener = [], Listener()
+    reference = weakref.ref(listener)
+    withdraw = stop.future.watch(listener.hear)
+    stop.future.watch(heard.append)
+    del listener
+
+    assert withdraw() is True
+
+    assert reference() is None
+    assert withdraw() is False
+    stop.set(1)
+    assert heard == [stop.future]
+
+
+def test_watch_of_a_final_future_calls_at_once_and_has_nothing_to_withdraw():
+    heard, future = [], ready(1)
+
+    withdraw = future.watch(heard.append)
+
+    assert heard == [future]
+    assert withdraw() is False
+
+
+def test_withdrawing_does_not_keep_the_future():
+    promise = Promise()
+    withdraw, reference = promise.future.watch(lambda _: None), weakref.ref(promise.future)
+
+    del promise
+
+    assert reference() is None
+    assert withdraw() is False
+
+
+def test_of_callbacks_for_one_outcome_and_for_any_those_left_keep_their_order(stop):
+    heard = []
+    withdrawals = [stop.future.watch(lambda _, number=number: heard.append(number)) for number in range(6)]
+    stop.future.on_ready(lambda _: heard.append("ready"))
+
+    for number in (4, 0, 3):
+        withdrawals[number]()
+    stop.set(1)
+
+    assert heard == ["ready", 1, 2, 5]
+
+
+# -- by itself, once the result is final
+
+
+def test_select_withdraws_from_the_others_when_it_has_its_value(stop):
+    for number in range(100):
+        later = Promise()
+        first = select([stop.future, later.future])
+        later.set(number)
+        assert first.get(timeout=0) == number
+        assert select([stop.future, ready(number)]).get(timeout=0) == number
+
+    assert kept(stop) == 0
+
+
+def test_collect_and_await_all_withdraw_when_they_are_final(stop):
+    later = Promise()
+    failing, discarded = collect([stop.future, later.future]), await_all([undiscardable(stop.future)])
+
+    later.fail(LookupError())
+    discarded.discard()
+
+    assert failing.is_failed()
+    assert discarded.is_discarded()
+    del discarded
+    assert kept(stop) == 0
+
+
+def test_after_withdraws_when_it_has_expired(stop):
+    for _ in range(50):
+        assert stop.future.after(0, lambda _: "late").get(timeout=SECONDS) == "late"
+
+    assert kept(stop) == 0
+
+
+def test_asyncio_task_that_is_cancelled_or_times_out_withdraws(stop):
+    async def wait():
+        for _ in range(10):
+            with pytest.raises(asyncio.TimeoutError):
+                await asyncio.wait_for(forever(), 0.001)
+
+    async def forever():
+        return await undiscardable(stop.future)
+
+    asyncio.run(wait())
+    gc.collect()  # asyncio's own tracebacks
+
+    assert kept(stop) == 0
+
+
+def test_actors_that_have_ended_wait_for_nothing(stop):
+    class Waiting(Actor):
+        async def wait(self, future):
+            return await future
+
+        def echo(self):
+            pass
+
+    ref = Waiting.start()
+    waiting = [dispatch(ref, Waiting.wait, stop.future) for _ in range(10)]
+    dispatch(ref, Waiting.echo).get(timeout=SECONDS)
+    assert kept(stop) == 10
+
+    terminate(ref).get(timeout=SECONDS)
+
+    assert all(future.is_failed() for future in waiting)
+    assert kept(stop) == 0
+
+
+# -- by itself, once nobody has the result
+
+
+def test_result_that_is_dropped_with_nobody_observing_it_is_withdrawn(stop):
+    for make in (undiscardable, lambda future: select([future]), lambda future: collect([future, Promise().future])):
+        make(stop.future)
+
+        assert kept(stop) == 0
+
+
+def test_result_that_is_dropped_but_observed_tells_all_the_same(stop):
+    told = []
+    undiscardable(stop.future).on_any(lambda _: told.append("undiscardable"))
+    select([stop.future]).then(lambda _: told.append("select"))
+    collect([stop.future]).on_ready(lambda _: told.append("collect"))
+    undiscardable(undiscardable(undiscardable(stop.future))).then(lambda _: told.append("nested"))
+    gc.collect()
+    assert kept(stop) == 4
+
+    stop.set(1)
+
+    assert told == ["undiscardable", "select", "collect", "nested"]
+
+
+def test_result_is_withdrawn_when_the_last_who_observed_it_is(stop):
+    withdrawals = [undiscardable(undiscardable(stop.future)).watch(print) for _ in range(3)]
+    assert kept(stop) == 3
+
+    for withdraw in withdrawals:
+        withdraw()
+
+    assert kept(stop) == 0
+
+
+def test_select_among_results_leaves_nothing_on_what_they_are_made_of(stop):
+    for _ in range(50):
+        assert select([undiscardable(stop.future), ready("first")]).get(timeout=0) == "first"
+
+    assert kept(stop) == 0
+
+
+def test_result_that_somebody_has_gets_its_outcome(stop):
+    result, combined = undiscardable(stop.future), collect([stop.future, stop.future])
+
+    stop.set(1)
+
+    assert result.get(timeout=0) == 1
+    assert combined.get(timeout=0) == [1, 1]
+
+
+def test_what_then_was_given_is_run_although_nobody_has_its_result(stop):
+    told = []
+    stop.future.then(told.append)
+
+    stop.set("told")
+
+    assert told == ["told"]

@@ -1,0 +1,85 @@
+"""What runs of the tests are given, whoever starts them: seen from inside small ones."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import pytest
+from privileges import as_ordinary_user, ordinary_users_place
+from processes import TIMEOUT
+from surroundings import MEMORY, why_not_in_memory
+
+LOOK = """
+import re, subprocess, sys
+from pathlib import Path
+
+def test_look(tmp_path):
+    status = subprocess.check_output(["cat", "/proc/self/status"], text=True)
+    blocked, ignored = re.findall("Sig(?:Blk|Ign):(.*)", status)
+    Path("seen").write_text(f"{tmp_path} {blocked} {ignored}")
+    assert "-vv" not in sys.argv
+"""
+UNFAVOURABLE = """
+import os, signal, sys
+
+for number in signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGTERM, signal.SIGCHLD:
+    signal.signal(number, signal.SIG_IGN)
+signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+os.execv(sys.executable, [sys.executable, *sys.argv[1:]])
+"""
+
+
+def run(folder: Path, *options: str, temporary: str = "", before: tuple[str, ...] = ()) -> tuple[str, Path, int]:
+    """Run a test; return what pytest says, where the files were, and the signals that a program ignored or blocked."""
+    (folder / "test_look.py").write_text(LOOK)
+    done = subprocess.run(
+        [sys.executable, *before, "-m", "pytest", "-q", "-p", "surroundings", *options, "test_look.py"],
+        cwd=folder,
+        env={**os.environ, "TMPDIR": temporary, "PYTHONPATH": str(Path(__file__).parent)},
+        capture_output=True,
+        text=True,
+        timeout=TIMEOUT,
+        check=False,
+    )
+    where, blocked, ignored = (folder / "seen").read_text().split()
+    return done.stdout, Path(where), int(blocked, 16) | int(ignored, 16)
+
+
+@pytest.mark.skipif(why_not_in_memory() is not None, reason=str(why_not_in_memory()))
+def test_files_are_in_memory_and_those_of_what_failed_stay_until_the_next_run(tmp_path: Path) -> None:
+    said, where, _ = run(tmp_path, "-vv")
+    folder = where.parents[2]
+
+    assert folder.parent == MEMORY
+    assert f"files of what failed are in {folder} until the next run" in said
+    assert where.exists()
+
+    said, where, _ = run(tmp_path)
+
+    assert "1 passed" in said
+    assert not folder.exists()
+    assert not where.parents[2].exists()
+
+
+def test_files_are_where_the_caller_wants_them_and_no_signal_is_ignored_or_blocked(tmp_path: Path) -> None:
+    said, where, signals = run(tmp_path, "-n1", temporary=str(tmp_path), before=("-c", UNFAVOURABLE))
+
+    assert "1 passed" in said
+    assert where.is_relative_to(tmp_path)
+    assert signals == 0
+
+
+@pytest.mark.root
+def test_an_ordinary_user_gets_a_place_that_he_reaches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    private = tmp_path / "private"
+    private.mkdir(mode=0o700)
+    monkeypatch.setattr(tempfile, "tempdir", str(private))
+
+    place = ordinary_users_place.__wrapped__()
+
+    assert place != str(private)
+    assert as_ordinary_user(os.access, place, os.X_OK)
