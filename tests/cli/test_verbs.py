@@ -190,7 +190,7 @@ def test_verbs_that_read_change_nothing(filled, verb, gone):
         frame = JournalFrame(changes=[{"put": to_message(image)}])
         journal = pack_header(0) + pack_frame(Frame(1, 0, frame.SerializeToString()))
         (filled.store / "storedImages.journal").write_bytes(journal)
-    for folder in ("staging", "gc", "leases", "locks"):
+    for folder in ("staging", "gc", "leases", "locks", "reserve"):
         shutil.rmtree(filled.store / folder)
     for name in gone:
         (filled.store / name).unlink()

@@ -109,6 +109,9 @@ class User:
 
     def _lease(self, name: str) -> dict[str, object]:
         lease = self._store.get(name, lease=True).get(timeout=TIMEOUT)
+        if self._draw.randrange(2):
+            first, lease = lease, self._store.take_over(lease.token).get(timeout=TIMEOUT)
+            first.release()
         self._look(lease)
         self._leases.append(lease)
         return {"shown": self._gallery.name_of(lease.image)}
