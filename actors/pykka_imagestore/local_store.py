@@ -233,7 +233,8 @@ class LocalStore:
         Returns:
             The image. Every layer's DiffID was verified; all of it is durable. Calls for the same name and archive
             share the work, and calls that need the same layer that layer. A discard gives up this future alone; the
-            last one to be given up stops the work, and is discarded when nothing of it is left.
+            last one to be given up stops the work, and is discarded when nothing of it is left; or ready, if it
+            came when all was stored.
 
         Raises:
             InvalidNameError: ``name`` is no image name.
@@ -249,7 +250,7 @@ class LocalStore:
         request = (name, _absolute(archive), _absolute(sandbox), select, platform, progress)
         if lease:
             return self._ask(LocalStoreActor.put_leased, *request)
-        return self._ask(LocalStoreActor.put, *request).then(lambda images: images[0])
+        return self._ask(LocalStoreActor.put, *request)
 
     def load(
         self,
@@ -484,7 +485,7 @@ class LocalStoreActor(Actor):
         self._pool = pool
         self._closed = False
         self._recovery: Future[Recovery] | None = None
-        self._puts: SingleFlight[object, tuple[ImageInfo, ...]] = SingleFlight()
+        self._puts: SingleFlight[object, Any] = SingleFlight()
         self._layers: SingleFlight[DiffID, None] = SingleFlight()
         self._calls: dict[DiffID, _HelpCall] = {}
         self._feeds: list[tuple[object, ProgressFeed]] = []  # of the puts that are at work, and their keys
@@ -510,9 +511,9 @@ class LocalStoreActor(Actor):
         select: str | None,
         platform: str | None,
         listener: Listener | None,
-    ) -> Future[tuple[ImageInfo, ...]]:
+    ) -> Future[ImageInfo]:
         request = PutRequest(ImageName.parse(name), archive, sandbox, select, _parse_platform(platform))
-        return self._join(request, listener)
+        return self._join(request, listener, self._put_one)
 
     async def put_leased(
         self,
@@ -537,7 +538,8 @@ class LocalStoreActor(Actor):
         platform: str | None,
         listener: Listener | None,
     ) -> Future[tuple[ImageInfo, ...]]:
-        return self._join(PutRequest(None, archive, sandbox, select, _parse_platform(platform)), listener)
+        request = PutRequest(None, archive, sandbox, select, _parse_platform(platform))
+        return self._join(request, listener, self._put)
 
     async def config(self, name: str) -> bytes:
         image = await self._references.get(name)
@@ -583,14 +585,19 @@ class LocalStoreActor(Actor):
 
     # -- put
 
-    def _join(self, request: PutRequest, listener: Listener | None) -> Future[tuple[ImageInfo, ...]]:
+    def _join(
+        self,
+        request: PutRequest,
+        listener: Listener | None,
+        put: Callable[[PutRequest, ProgressFeed], Coroutine[Any, Any, T]],
+    ) -> Future[T]:
         if self._closed:
             raise StoreClosedError
 
-        def start() -> Future[tuple[ImageInfo, ...]]:
+        def start() -> Future[T]:
             feed = ProgressFeed(self._listener_thread)
             self._feeds.append((request.key, feed))
-            return self._work.add(self.spawn(self._put(request, feed)))
+            return self._work.add(self.spawn(put(request, feed)))
 
         handle = self._puts.join(request.key, start)
         feeds = [feed for key, feed in self._feeds if key == request.key]
@@ -598,19 +605,38 @@ class LocalStoreActor(Actor):
             feeds[-1].listen(listener)
         return handle
 
+    async def _put_one(self, request: PutRequest, feed: ProgressFeed) -> ImageInfo:
+        return (await self._put(request, feed))[0]
+
     async def _put(self, request: PutRequest, feed: ProgressFeed) -> tuple[ImageInfo, ...]:
+        planned: list[PlannedImage] = []
+        stored: list[tuple[ImageInfo, ...]] = []
         try:
-            await self.recover()
-            async with self._staged() as staging:
-                index = await self.untar_image(request, staging)
-                planned = plan_put(index, request.name, request.select)
-                with ExitStack() as leases:  # to the end: a later image is not to push out an earlier one
-                    # One after the other, so that images with layers in common read them once.
-                    images = [await self.put_image(image, request, staging, feed, leases) for image in planned]
-                    await self._keep_to_budget()
-                return tuple(info for infos in images for info in infos)
+            await self._put_images(request, feed, planned, stored)
+        except DiscardedError:
+            if not planned or len(stored) < len(planned):
+                raise
+            # Else it came too late: all is stored.
         finally:
             self._feeds.remove((request.key, feed))
+        return tuple(info for infos in stored for info in infos)
+
+    async def _put_images(
+        self,
+        request: PutRequest,
+        feed: ProgressFeed,
+        planned: list[PlannedImage],
+        stored: list[tuple[ImageInfo, ...]],
+    ) -> None:
+        """Put what is planned; tell of each image, once it is in the store."""
+        await self.recover()
+        async with self._staged() as staging:
+            index = await self.untar_image(request, staging)
+            planned += plan_put(index, request.name, request.select)
+            with ExitStack() as leases:  # to the end: a later image is not to push out an earlier one
+                for image in planned:  # one after the other, so that images with layers in common read them once
+                    await self.put_image(image, request, staging, feed, leases, stored)
+                await self._keep_to_budget()
 
     async def untar_image(self, request: PutRequest, staging: OwnedFolder) -> ArchiveIndex:
         """Find out what the archive holds."""
@@ -621,8 +647,14 @@ class LocalStoreActor(Actor):
         return await self._pool.run(untar_image, job, retry=not is_pipe)
 
     async def put_image(
-        self, planned: PlannedImage, request: PutRequest, staging: OwnedFolder, feed: ProgressFeed, leases: ExitStack
-    ) -> tuple[ImageInfo, ...]:
+        self,
+        planned: PlannedImage,
+        request: PutRequest,
+        staging: OwnedFolder,
+        feed: ProgressFeed,
+        leases: ExitStack,
+        stored: list[tuple[ImageInfo, ...]],
+    ) -> None:
         """Put an image's layers, then its config, then its names: the last is what makes it exist."""
         image, config = planned.image, planned.image.config
         diff_ids = image.diff_ids
@@ -641,8 +673,9 @@ class LocalStoreActor(Actor):
         await self._lane.run(write, config)
         # Whoever comes from now on may come after a removal that undoes this.
         self._puts.depart(request.key)
-        stored = await gather([self._references.put(name, diff_ids, sha256(config)) for name in planned.names])
-        return tuple(map(self._paths.locate, stored))
+        storing = gather([self._references.put(name, diff_ids, sha256(config)) for name in planned.names])
+        images = self.spawn(storing).then(lambda images: stored.append(tuple(map(self._paths.locate, images))))
+        await undiscardable(images)
 
     async def _make_room(self, layers: Mapping[DiffID, Extent]) -> None:
         """See that the layers that are missing fit, before any is unpacked; forget other images if that helps."""
