@@ -10,6 +10,7 @@ import textwrap
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pykka
@@ -32,7 +33,17 @@ from pykka_imagestore import (
     StoreClosedError,
     StoreError,
 )
-from pykka_imagestore.runtime import Actor, DiscardedError, Future, WorkerDiedError, await_all, collect, defer
+from pykka_imagestore.durable.disk import Disk
+from pykka_imagestore.runtime import (
+    Actor,
+    DiscardedError,
+    Future,
+    WorkerDiedError,
+    WorkerPool,
+    await_all,
+    collect,
+    defer,
+)
 
 BASE = layer({"etc/os-release": b"ID=test\n", "bin/sh": b"#!"})
 APP = layer({"app/main.py": b"print('hello')\n"})
@@ -204,6 +215,30 @@ def test_discard_of_the_only_handle_stops_the_worker_and_leaves_nothing(
     assert staging(tmp_path) == []
     assert published(tmp_path) == set()
     assert store.put("app", archive).get(timeout=TIMEOUT).name == "app:latest"
+
+
+def test_discard_that_comes_when_the_image_is_stored_is_too_late(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced: queue.SimpleQueue[None] = queue.SimpleQueue()
+    discarded: queue.SimpleQueue[None] = queue.SimpleQueue()
+    sync_data = Disk.sync_data
+
+    def sync_and_wait(disk: Disk, descriptor: int) -> None:
+        sync_data(disk, descriptor)
+        synced.put(None)
+        discarded.get(timeout=TIMEOUT)
+
+    monkeypatch.setattr(Disk, "sync_data", sync_and_wait)
+    archive = docker_save(tmp_path / "app.tar", {"app:1": [BASE]})
+    with ThreadPoolExecutor(2) as threads, LocalStore.start(tmp_path / "s", pool=WorkerPool(executor=threads)) as store:
+        put = store.put("app:1", archive)
+        synced.get(timeout=TIMEOUT)
+        put.discard()
+        discarded.put(None)
+
+        assert put.get(timeout=TIMEOUT).name == "app:1"
+        assert store.get("app:1").get(timeout=TIMEOUT) == put.get()
 
 
 def test_discard_of_one_of_two_handles_leaves_the_other_alone(store: LocalStore, tmp_path: Path, slow: bytes) -> None:

@@ -240,7 +240,8 @@ class LocalStore(Uncopyable):
         Returns:
             The image. Every layer's DiffID was verified; all of it is durable. Calls for the same name and archive
             share the work, and calls that need the same layer that layer. A discard gives up this future alone; the
-            last one to be given up stops the work, and is discarded when nothing of it is left.
+            last one to be given up stops the work, and is discarded when nothing of it is left; or ready, if it
+            came when all was stored.
 
         Raises:
             InvalidNameError: ``name`` is no image name.
@@ -256,7 +257,7 @@ class LocalStore(Uncopyable):
         request = (name, _absolute(archive), _absolute(sandbox), select, platform, progress)
         if lease:
             return self._ask(LocalStoreActor.put_leased, *request)
-        return self._ask(LocalStoreActor.put, *request).then(lambda images: images[0])
+        return self._ask(LocalStoreActor.put, *request)
 
     def load(
         self,
@@ -526,7 +527,7 @@ class LocalStoreActor(Actor):
         self._pool = pool
         self._closed = False
         self._recovery: Future[Recovery] | None = None
-        self._puts: SingleFlight[object, tuple[ImageInfo, ...]] = SingleFlight()
+        self._puts: SingleFlight[object, Any] = SingleFlight()
         self._layers: SingleFlight[DiffID, None] = SingleFlight()
         self._calls: dict[DiffID, _HelpCall] = {}
         self._at_work: list[_PutAtWork] = []
@@ -553,9 +554,9 @@ class LocalStoreActor(Actor):
         select: str | None,
         platform: str | None,
         listener: Listener | None,
-    ) -> Future[tuple[ImageInfo, ...]]:
+    ) -> Future[ImageInfo]:
         request = PutRequest(ImageName.parse(name), archive, sandbox, select, _parse_platform(platform))
-        return self._join(request, listener)
+        return self._join(request, listener, self._put_one)
 
     async def put_leased(
         self,
@@ -567,7 +568,7 @@ class LocalStoreActor(Actor):
         listener: Listener | None,
     ) -> LeasedImage:
         request = PutRequest(ImageName.parse(name), archive, sandbox, select, _parse_platform(platform))
-        put = self._join(request, listener)
+        put = self._join(request, listener, self._put_one)
         leased = self._wish_for_lease(request)
         try:
             await put
@@ -585,7 +586,8 @@ class LocalStoreActor(Actor):
         platform: str | None,
         listener: Listener | None,
     ) -> Future[tuple[ImageInfo, ...]]:
-        return self._join(PutRequest(None, archive, sandbox, select, _parse_platform(platform)), listener)
+        request = PutRequest(None, archive, sandbox, select, _parse_platform(platform))
+        return self._join(request, listener, self._put)
 
     async def config(self, name: str) -> bytes:
         image = await self._references.get(name)
@@ -634,14 +636,19 @@ class LocalStoreActor(Actor):
 
     # -- put
 
-    def _join(self, request: PutRequest, listener: Listener | None) -> Future[tuple[ImageInfo, ...]]:
+    def _join(
+        self,
+        request: PutRequest,
+        listener: Listener | None,
+        put: Callable[[PutRequest, _PutAtWork], Coroutine[Any, Any, T]],
+    ) -> Future[T]:
         if self._closed:
             raise StoreClosedError
 
-        def start() -> Future[tuple[ImageInfo, ...]]:
+        def start() -> Future[T]:
             work = _PutAtWork(request.key, ProgressFeed(self._listener_thread))
             self._at_work.append(work)
-            return self._work.add(self.spawn(self._put(request, work)))
+            return self._work.add(self.spawn(put(request, work)))
 
         handle = self._puts.join(request.key, start)
         if listener is not None:
@@ -660,32 +667,50 @@ class LocalStoreActor(Actor):
         """Return the put that a request joins, if that has not done its work: of several, the one that came last."""
         return [work for work in self._at_work if work.key == request.key][-1:]
 
+    async def _put_one(self, request: PutRequest, work: _PutAtWork) -> ImageInfo:
+        return (await self._put(request, work))[0]
+
     async def _put(self, request: PutRequest, work: _PutAtWork) -> tuple[ImageInfo, ...]:
+        planned: list[PlannedImage] = []
+        stored: list[tuple[DockerImage, ...]] = []
         try:
-            await self.recover()
-            async with self._staged() as staging:
-                index = await self.untar_image(request, staging)
-                planned = plan_put(index, request.name, request.select)
-                with ExitStack() as leases:  # to the end: a later image is not to push out an earlier one
-                    # One after the other, so that images with layers in common read them once.
-                    stored = [await self.put_image(image, request, staging, work.feed, leases) for image in planned]
-                    images = tuple(image for images in stored for image in images)
-                    await self._keep_to_budget()
-                    await self._grant(work.wishes, images)
-                return tuple(map(self._paths.locate, images))
+            await self._put_images(request, work, planned, stored)
+        except DiscardedError:
+            if not planned or len(stored) < len(planned):
+                raise
+            # Else it came too late: all is stored.
         finally:
             self._at_work.remove(work)
+        return tuple(self._paths.locate(image) for images in stored for image in images)
 
-    async def _grant(self, wishes: Iterable[Promise[LeasedImage]], images: tuple[DockerImage, ...]) -> None:
+    async def _put_images(
+        self,
+        request: PutRequest,
+        work: _PutAtWork,
+        planned: list[PlannedImage],
+        stored: list[tuple[DockerImage, ...]],
+    ) -> None:
+        """Put what is planned; tell of each image, once it is in the store."""
+        await self.recover()
+        async with self._staged() as staging:
+            index = await self.untar_image(request, staging)
+            planned += plan_put(index, request.name, request.select)
+            with ExitStack() as leases:  # to the end: a later image is not to push out an earlier one
+                for image in planned:  # one after the other, so that images with layers in common read them once
+                    await self.put_image(image, request, staging, work.feed, leases, stored)
+                await self._keep_to_budget()
+                await self._grant(work.wishes, stored[0][0])
+
+    async def _grant(self, wishes: Iterable[Promise[LeasedImage]], image: DockerImage) -> None:
         """Give each who asked for one a lease of his own, while that of the put keeps the image."""
         wanted = [wish for wish in wishes if not wish.future.has_discard()]
         for wish in wanted:
             try:
-                lease = await self._lane.run(partial(lease_image, self._paths), images[0])
+                lease = await self._lane.run(partial(lease_image, self._paths), image)
             except (StoreError, OSError) as error:
                 wish.fail(error)
             else:
-                wish.set(self._leased(images[0], lease))
+                wish.set(self._leased(image, lease))
 
     async def untar_image(self, request: PutRequest, staging: OwnedFolder) -> ArchiveIndex:
         """Find out what the archive holds."""
@@ -696,8 +721,14 @@ class LocalStoreActor(Actor):
         return await self._pool.run(untar_image, job, retry=not is_pipe, stop_file=f"{copy}.stop")
 
     async def put_image(
-        self, planned: PlannedImage, request: PutRequest, staging: OwnedFolder, feed: ProgressFeed, leases: ExitStack
-    ) -> tuple[DockerImage, ...]:
+        self,
+        planned: PlannedImage,
+        request: PutRequest,
+        staging: OwnedFolder,
+        feed: ProgressFeed,
+        leases: ExitStack,
+        stored: list[tuple[DockerImage, ...]],
+    ) -> None:
         """Put an image's layers, then its config, then its names: the last is what makes it exist."""
         image, config = planned.image, planned.image.config
         diff_ids = image.diff_ids
@@ -716,8 +747,8 @@ class LocalStoreActor(Actor):
         await self._lane.run(write, config)
         # Whoever comes from now on may come after a removal that undoes this.
         self._puts.depart(request.key)
-        stored = await gather([self._references.put(name, diff_ids, sha256(config)) for name in planned.names])
-        return tuple(stored)
+        storing = gather([self._references.put(name, diff_ids, sha256(config)) for name in planned.names])
+        await undiscardable(self.spawn(storing).then(lambda images: stored.append(tuple(images))))
 
     async def _make_room(self, layers: Mapping[DiffID, Extent]) -> None:
         """See that the layers that are missing fit, before any is unpacked; forget other images if that helps."""

@@ -96,24 +96,39 @@ def test_hangup_is_undone_and_told_in_one_sentence(imagestore, long_archive, tmp
 
 
 STOPPED_LATE = """
+import time
+from pykka_imagestore.durable.references import References
+
 def late(*arguments):
+    answer = real(*arguments)
     os.kill(os.getpid(), signal.SIGTERM)
-    return real(*arguments)
+    time.sleep(0.2)
+    return answer
 
 owner, name = {target}
 real = getattr(owner, name)
 setattr(owner, name, late)
-status = main(["put", sys.argv[1]])
+status = main(["put", *sys.argv[1:]])
 print("status", status)
 """
 
 
-@pytest.mark.parametrize("target", ['put, "print_images"', 'put.LocalStore, "swept"', 'put.LocalStore, "close"'])
-def test_put_that_is_stored_when_a_signal_comes_ends_with_0(imagestore, archive, target):
-    done = run_program(imagestore, STOPPED_LATE.format(target=target), archive)
+@pytest.mark.parametrize(
+    "target",
+    [
+        'References, "commit"',
+        'put.LocalStore, "swept"',
+        'put.LocalStore, "close"',
+        'put, "print_images"',
+    ],
+)
+@pytest.mark.parametrize("options", [[], ["--name", "app:1"]])
+def test_put_that_is_stored_when_a_signal_comes_ends_with_0(imagestore, archive, target, options):
+    done = run_program(imagestore, STOPPED_LATE.format(target=target), archive, *options)
 
-    assert done.stderr == ""
-    assert done.stdout.splitlines()[-2:] == [done.stdout.splitlines()[1], "status 0"]
+    assert (done.returncode, done.stderr) == (0, "")
+    assert [line.split()[0] for line in done.stdout.splitlines()] == ["NAME", "app:1", "status"]
+    assert done.stdout.endswith("status 0\n")
     assert "app:1" in imagestore("list").stdout
 
 

@@ -5,10 +5,12 @@ from __future__ import annotations
 import errno
 import gzip
 import lzma
+import os
 import re
 import time
 import zlib
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import tars
@@ -197,6 +199,27 @@ def test_global_header_of_many_records_is_not_gone_through_for_each_entry(tmp_pa
 
 
 # -- the disk
+
+
+@pytest.mark.parametrize(
+    ("user", "uid_map", "free"),
+    [
+        (0, "         0          0 4294967295\n", 900),
+        (0, "         0       1000          1\n         1     100000      65536\n", 800),
+        (0, None, 800),
+        (1000, "         0          0 4294967295\n", 800),
+    ],
+)
+def test_what_a_disk_keeps_for_root_counts_for_the_root_of_the_machine_alone(
+    tmp_path, monkeypatch, user, uid_map, free
+):
+    if uid_map is not None:
+        (tmp_path / "uid_map").write_text(uid_map)
+    monkeypatch.setattr(guard, "_UID_MAP", tmp_path / "uid_map")
+    monkeypatch.setattr(os, "geteuid", lambda: user)
+    monkeypatch.setattr(os, "statvfs", lambda _: SimpleNamespace(f_bfree=9, f_bavail=8, f_blocks=10, f_frsize=100))
+
+    assert guard.free_bytes("/") == free
 
 
 def test_layer_that_cannot_fit_is_refused_before_it_is_read(tmp_path, monkeypatch):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from typing import Any
 
 from pykka_imagestore.cli.arguments import absolute, store_folder
 from pykka_imagestore.cli.descriptors import readable_path
@@ -33,17 +34,15 @@ def _put(options: argparse.Namespace, archive: str, signals: StopSignals) -> tup
     directory = store_folder(options.store)
     with LocalStore.start(directory, workers=options.workers, durable=not options.not_durable) as store:
         with progress_bar() as listener:
-            images = signals.wait(_start(store, options, archive, listener))
+            put = _start(store, options, archive, listener)
+            images = signals.wait(put) if options.name is None else (signals.wait(put),)
         signals.wait_if_not_stopped(store.swept())  # what dead processes left, if any
         return images
 
 
-def _start(
-    store: LocalStore, options: argparse.Namespace, archive: str, listener: Listener | None
-) -> Future[tuple[ImageInfo, ...]]:
+def _start(store: LocalStore, options: argparse.Namespace, archive: str, listener: Listener | None) -> Future[Any]:
     sandbox = None if options.sandbox is None else absolute(options.sandbox)
     choice = {"select": options.select, "platform": options.platform}
     if options.name is None:
         return store.load(archive, sandbox, **choice, progress=listener)
-    put = store.put(options.name, archive, sandbox, **choice, progress=listener)
-    return put.then(lambda image: (image,))
+    return store.put(options.name, archive, sandbox, **choice, progress=listener)

@@ -29,8 +29,7 @@ _UNSETTABLE = frozenset(
 )
 # EINVAL: a user namespace that has no such owner. EOVERFLOW: a mount that has none.
 _OWNER_REFUSED = frozenset({errno.EPERM, errno.EACCES, errno.EINVAL, errno.EOVERFLOW, errno.EOPNOTSUPP, errno.ENOSYS})
-_CAPABILITY = b"security.capability"
-_LOST_WITH_OWNER = b"security."  # at least that one; none of these asks whose the file is
+_CAPABILITY = b"security.capability"  # goes with a change of owner, as set-ID bits do
 # What the kernel says of a name or a link that no file system takes: the entry's fault, not the disk's.
 _ENTRY_FAULTS = frozenset(
     {
@@ -99,7 +98,7 @@ class Attributes:
         is_ours = (entry.uid, entry.gid) == self.owner
         mode = entry.mode if is_ours else entry.mode & ~SET_ID
         if entry.xattrs:
-            self.set_xattrs(entry, join(parent, name), file)
+            self.set_xattrs(entry, join(parent, name), file, is_ours=is_ours)
         if mode & self.late or (entry.xattrs and not mode & stat.S_IWUSR):
             os.fchmod(file, mode)
         os.utime(file, ns=(entry.mtime_ns, entry.mtime_ns))
@@ -111,7 +110,7 @@ class Attributes:
         is_ours = (entry.uid, entry.gid) == self.owner
         mode = entry.mode if is_ours else entry.mode & ~SET_ID
         if entry.xattrs:
-            self.set_xattrs(entry, path, _spelled(name, folder))
+            self.set_xattrs(entry, path, _spelled(name, folder), is_ours=is_ours)
         if entry.kind != SYMLINK and mode & self.late:
             os.chmod(name, mode, dir_fd=folder)
         os.utime(name, ns=(entry.mtime_ns, entry.mtime_ns), dir_fd=folder, follow_symlinks=False)
@@ -129,9 +128,10 @@ class Attributes:
                 self._outcome.leave_unset(path, "mode")
         elif entry.mode & SET_ID and entry.kind != SYMLINK:
             self._set_id_bits(entry, path, where, folder)
-        if entry.xattrs:
+        capability = entry.xattrs.get(_CAPABILITY)
+        if capability is not None:
             place = where if folder is None or isinstance(where, int) else _spelled(where, folder)
-            self.set_xattrs(entry, path, place, once_more=True)
+            self._set_xattr(path, place, _CAPABILITY, capability)
 
     def chown(self, owner: tuple[int, int], path: bytes, where: int | bytes, folder: int | None = None) -> bool:
         """Set the owner of an open file, or of what has that name in ``folder``; tell whether this process may."""
@@ -169,24 +169,26 @@ class Attributes:
             if capability is not None:  # set-ID bits it never got, by the same lack of privilege
                 os.setxattr(place, _CAPABILITY, capability, follow_symlinks=False)
 
-    def set_xattrs(self, entry: Entry, path: bytes, where: int | bytes, *, once_more: bool = False) -> None:
+    def set_xattrs(self, entry: Entry, path: bytes, where: int | bytes, *, is_ours: bool = True) -> None:
         """Set the extended attributes of an open file, or of a path whose last part is not followed.
 
         Args:
-            once_more: Only those that were set once and went with the owner.
+            is_ours: Whether it stays so; else ``give_away`` sets what would be lost.
         """
         for key, value in entry.xattrs.items():
-            if once_more and not key.startswith(_LOST_WITH_OWNER):
-                continue
-            if not key.startswith(_OVERLAY_XATTRS):
-                try:
-                    os.setxattr(where, key, value, follow_symlinks=isinstance(where, int))
-                    continue
-                except OSError as error:
-                    if error.errno not in _UNSETTABLE:
-                        raise
-            if not once_more:
-                self._outcome.leave_unset(path, f"xattr {key.decode('utf-8', 'backslashreplace')}")
+            if is_ours or key != _CAPABILITY:
+                self._set_xattr(path, where, key, value)
+
+    def _set_xattr(self, path: bytes, where: int | bytes, key: bytes, value: bytes) -> None:
+        if not key.startswith(_OVERLAY_XATTRS):
+            try:
+                os.setxattr(where, key, value, follow_symlinks=isinstance(where, int))
+            except OSError as error:
+                if error.errno not in _UNSETTABLE:
+                    raise
+            else:
+                return
+        self._outcome.leave_unset(path, f"xattr {key.decode('utf-8', 'backslashreplace')}")
 
     def _set_id_bits(self, entry: Entry, path: bytes, where: int | bytes, folder: int | None) -> None:
         try:

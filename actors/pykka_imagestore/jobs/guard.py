@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 from pykka_imagestore.core.limits import Limits
 from pykka_imagestore.core.tar import OverLimitError
@@ -10,6 +11,7 @@ from pykka_imagestore.errors import NoSpaceError
 
 RATIO_COUNTS_FROM = 1 << 30
 _LOOK_EVERY = 64 << 20
+_UID_MAP = Path("/proc/self/uid_map")
 _KEPT_FREE = 16 << 20  # for the store's own records, and whoever else writes here
 
 
@@ -54,8 +56,23 @@ def require_space(path: str, needed_bytes: int) -> None:
 def free_bytes(path: str) -> int | None:
     """Return the bytes that are free for this process; None where the file system does not tell."""
     status = os.statvfs(path)
-    blocks = status.f_bfree if os.geteuid() == 0 else status.f_bavail
+    blocks = status.f_bfree if _has_the_reserve() else status.f_bavail
     return blocks * status.f_frsize if status.f_blocks else None
+
+
+def _has_the_reserve() -> bool:
+    """Tell whether file systems let this process have what they keep for root: not for the root of a user namespace.
+
+    Spec:
+        user_namespaces(7), "User and group ID mappings"; mke2fs(8), "-m".
+    """
+    if os.geteuid() != 0:
+        return False
+    try:
+        inside, outside = _UID_MAP.read_text().split()[:2]
+    except (OSError, ValueError):
+        return False
+    return inside == outside == "0"
 
 
 def free_inodes(path: str) -> int | None:
