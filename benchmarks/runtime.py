@@ -25,7 +25,7 @@ from surroundings import machine, versions
 
 from pykka_imagestore.runtime import Actor, Future, WorkerPool, dispatch
 
-TIMEOUT = 60
+TIMEOUT = 600
 ASK, TASK = "plain Pykka: ask", "plain ProcessPoolExecutor: task"
 CALLS_PER_TASK = 10  # a task takes some ten times as long as a message
 

@@ -52,8 +52,8 @@ with TemporaryDirectory(prefix="imagestore-demo-") as folder, LocalStore.start(P
     puts = collect([dispatch(agent, Agent.prepare, f"app:{number}", path) for number, path in enumerate(archives)])
     while puts.is_pending():
         start = time.perf_counter()
-        dispatch(agent, Agent.count).get(timeout=10)
+        dispatch(agent, Agent.count).get(timeout=60)
         answers.append(time.perf_counter() - start)
         time.sleep(0.001)
-    print(f"{len(puts.get(timeout=10))} puts took {time.perf_counter() - begin:.2f} s.")
+    print(f"{len(puts.get(timeout=60))} puts took {time.perf_counter() - begin:.2f} s.")
     print(f"Meanwhile the agent answered {len(answers)} questions, the slowest in {max(answers) * 1000:.1f} ms.")

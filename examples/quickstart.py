@@ -40,7 +40,7 @@ def demonstrate(archive: Path, directory: Path) -> None:
 
     with LocalStore.start(directory) as store:
         start = time.perf_counter()
-        image = store.get(images[0].name).get(timeout=10)
+        image = store.get(images[0].name).get(timeout=60)
         print(f"Opened the store again and found {image.name}: {time.perf_counter() - start:.3f} s. Its layers are")
         for layer in image.layers:
             files = [path.relative_to(layer.path) for path in layer.path.rglob("*") if path.is_file()]

@@ -14,7 +14,7 @@ OTHER_PROGRAM = """
 import sys
 from pykka_imagestore import LocalStore
 with LocalStore.start(sys.argv[1]) as store:
-    leased = store.get("app:1", lease=True).get(timeout=60)
+    leased = store.get("app:1", lease=True).get(timeout=600)
     print(f"The other program has {leased.image.name} with {len(leased.image.layers)} layer.", flush=True)
     sys.stdin.readline()  # it works with the layers' files; the lease lasts until it ends, however it ends
 """
@@ -35,16 +35,16 @@ def docker_save(folder: Path, name: str) -> Path:
 
 with TemporaryDirectory(prefix="imagestore-demo-") as folder, LocalStore.start(Path(folder, "store")) as store:
     for name in ("app", "unused"):
-        store.put(f"{name}:1", docker_save(Path(folder), name)).get(timeout=60)
+        store.put(f"{name}:1", docker_save(Path(folder), name)).get(timeout=600)
     command = [sys.executable, "-c", OTHER_PROGRAM, str(Path(folder, "store"))]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
         print(other.stdout.readline(), end="")
-        pruned = store.prune(budget_bytes=0).get(timeout=60)
+        pruned = store.prune(budget_bytes=0).get(timeout=600)
         print(f"A prune to nothing removed {[image.name for image in pruned.images]}: app:1 is leased.")
         other.kill()
 
-    pruned = store.prune(budget_bytes=0).get(timeout=60)
+    pruned = store.prune(budget_bytes=0).get(timeout=600)
     print(
         f"The other program was killed, and its lease went with it: {[image.name for image in pruned.images]} is gone."
     )
-    store.swept().get(timeout=60)
+    store.swept().get(timeout=600)

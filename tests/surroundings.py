@@ -1,4 +1,4 @@
-"""What a run of the tests is given: a place for its files, and signals. ``conftest.py`` loads it."""
+"""What a run of the tests is given: a place for its files, signals, a umask. ``conftest.py`` loads it."""
 
 from __future__ import annotations
 
@@ -42,11 +42,13 @@ def pytest_unconfigure(config: pytest.Config) -> None:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _signals_do_what_they_do_by_default() -> None:
-    """Have programs that tests start find no signal ignored or blocked, though nohup, cron or a script's & left it so.
+def _inherit_defaults() -> None:
+    """Have programs that tests start find no signal ignored or blocked, and the usual umask, whoever starts the tests.
 
-    What is ignored here stays without effect here: it gets a handler, which no program inherits.
+    nohup, cron and a script's & leave signals ignored. What is ignored here stays without effect here: it gets a
+    handler, which no program inherits.
     """
+    os.umask(0o022)
     for number in signal.valid_signals() - _IGNORED_BY_PYTHON:
         if signal.getsignal(number) is signal.SIG_IGN:
             # Children that nobody waited for are forgotten by the kernel while SIGCHLD is ignored, by default not.
