@@ -277,7 +277,7 @@ def test_lane_of_the_parents_is_not_the_childs_to_run_or_to_close():
         own = Lane("own")
         return raised_by(lambda: lane.run(len, "a").get(timeout=SECONDS)), own.run(len, "abc").get(timeout=SECONDS)
 
-    with held_elsewhere(lane._lock):
+    with held_elsewhere(lane._crew._condition):
         assert in_child(close) == "('ForkedError', 3)"
     release.set()
     assert running.get(timeout=SECONDS) is True

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
 
 from pykka_imagestore.core.limits import Limits
 from pykka_imagestore.core.tar import OverLimitError
@@ -11,7 +10,7 @@ from pykka_imagestore.errors import NoSpaceError
 
 RATIO_COUNTS_FROM = 1 << 30
 _LOOK_EVERY = 64 << 20
-_UID_MAP = Path("/proc/self/uid_map")
+_UID_MAP = "/proc/self/uid_map"
 _KEPT_FREE = 16 << 20  # for the store's own records, and whoever else writes here
 
 
@@ -69,7 +68,8 @@ def _has_the_reserve() -> bool:
     if os.geteuid() != 0:
         return False
     try:
-        inside, outside = _UID_MAP.read_text().split()[:2]
+        with open(_UID_MAP) as uid_map:
+            inside, outside = uid_map.read().split()[:2]
     except (OSError, ValueError):
         return False
     return inside == outside == "0"
