@@ -6,13 +6,15 @@ import os
 import select
 import signal
 import socket
+import stat
 import sys
 import threading
 import uuid
+from contextlib import suppress
 from types import TracebackType
 from typing import Self
 
-from pykka_imagestore.runtime import DiscardedError, raise_if_discarded, report
+from pykka_imagestore.runtime import DiscardedError, raise_if_discarded, receive, report
 
 
 class Meetings:
@@ -83,6 +85,54 @@ def pid_of(_: object) -> int:
 def name_of(_: object) -> str:
     with open("/proc/self/comm") as comm:
         return comm.read().strip()
+
+
+def streams_of(_: object) -> list[str]:
+    """Return what descriptors 0 to 2 are."""
+    return [os.readlink(f"/proc/self/fd/{descriptor}") for descriptor in range(3)]
+
+
+def receive_until_end(address: str) -> list[object]:
+    """Meet the test; return all messages up to ``end``."""
+    wait_for(address)
+    received = []
+    while (message := receive(timeout=60)) != "end":
+        received.append(message)
+    return received
+
+
+def receive_soon(seconds: float) -> object:
+    return receive(timeout=seconds)
+
+
+def send_packets(packets: list[bytes]) -> str:
+    """Send something else than an answer through the worker's socket, as whoever took it over could."""
+    for name in os.listdir("/proc/self/fd"):
+        if os.path.exists(f"/proc/self/fd/{name}") or os.path.islink(f"/proc/self/fd/{name}"):
+            with suppress(OSError):
+                if stat.S_ISSOCK(os.fstat(int(name)).st_mode):
+                    for packet in packets:
+                        os.write(int(name), packet)
+    return "sent"
+
+
+class RunsCode:
+    """A pickle of this makes a folder where it is loaded."""
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return os.mkdir, (self._path,)
+
+
+def answer_with_code(path: str) -> object:
+    return RunsCode(path)
+
+
+def report_code(path: str) -> str:
+    report(RunsCode(path))
+    return "reported"
 
 
 def fail_with(error: BaseException) -> None:

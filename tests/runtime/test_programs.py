@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 import worker_functions
+from processes import TIMEOUT
 
 import pykka_imagestore
 
@@ -48,7 +49,7 @@ def start(tmp_path):
 
 def outcome(program):
     """Return what a program that ends by itself has printed, what it complained of, and its exit status."""
-    output, complaints = program.communicate(timeout=20)
+    output, complaints = program.communicate(timeout=TIMEOUT)
     return output, complaints, program.returncode
 
 
@@ -58,7 +59,7 @@ def watched(*pids):
     pidfds = [os.pidfd_open(pid) for pid in pids]
 
     def have_ended():
-        return all(select.select([pidfd], [], [], 20)[0] for pidfd in pidfds)
+        return all(select.select([pidfd], [], [], TIMEOUT)[0] for pidfd in pidfds)
 
     yield have_ended
     for pidfd in pidfds:
@@ -116,10 +117,12 @@ def test_a_closed_pool_leaves_no_process_no_thread_and_no_open_file(start):
                 idle, busy = pool.run(time.sleep, 0), pool.run(time.sleep, 60)
                 idle.get(timeout=20)
         use_a_pool()
-        before, deadline = look(), time.monotonic() + 10
+        while (before := look()) != look() or any(name.startswith("imagestore") for name in before[1]):
+            pass  # threads and their files go a moment after they have been told
+        deadline = time.monotonic() + 60
         use_a_pool()
         while (after := look()) != before and time.monotonic() < deadline:
-            pass  # threads and their files go a moment after they have been told
+            pass
         print(before == after or (before, after))
     """)
 

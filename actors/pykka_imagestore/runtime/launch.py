@@ -136,17 +136,24 @@ def end_if_not_taken_over() -> None:
         os._exit(1)
 
 
+def why_it_ended() -> str:
+    """Return what may have ended a process that was no worker yet, as the rest of a sentence."""
+    if is_frozen():
+        return _FREEZE_SUPPORT
+    return "what it said is on this program's standard error. Is the memory limit enough for Python itself?"
+
+
 def find_python() -> str:
     """Return the program that runs this Python: a server that embeds one calls itself ``sys.executable``.
 
     Raises:
         CannotStartError: There is none.
     """
+    if _PYTHON_NAME.fullmatch(os.path.basename(sys.executable or "")):  # noqa: PTH119
+        return sys.executable
     version = f"python{sys.version_info.major}.{sys.version_info.minor}"
     folders = dict.fromkeys([os.path.join(sys.exec_prefix, "bin"), sysconfig.get_config_var("BINDIR") or ""])  # noqa: PTH118
     candidates = [os.path.join(folder, version) for folder in folders if folder]  # noqa: PTH118
-    if _PYTHON_NAME.fullmatch(os.path.basename(sys.executable or "")):  # noqa: PTH119
-        candidates.insert(0, sys.executable)
     for candidate in candidates:
         if os.access(candidate, os.X_OK):
             return candidate

@@ -44,7 +44,9 @@ from pykka_imagestore.runtime.launch import (
     WorkerProcess,
     end_if_not_taken_over,
     find_python,
+    is_frozen,
     start_process,
+    why_it_ended,
 )
 from pykka_imagestore.runtime.tasks import Reporter, Task, TaskQueue
 from pykka_imagestore.runtime.worker import (
@@ -375,8 +377,9 @@ class ProcessEngine:
         if task is not None:
             self._settle_death(worker, task, exit_code)
         elif not worker.is_ready:
-            reason = worker.fault or f"it ended with exit code {exit_code} before it was ready{_SEE_STANDARD_ERROR}"
-            self._fail_to_start(reason, is_final=bool(worker.fault))
+            reason = worker.fault or f"it ended with exit code {exit_code} before it was ready; {why_it_ended()}"
+            # What a frozen program does once more as a worker is its own: that is not tried thrice.
+            self._fail_to_start(reason, is_final=bool(worker.fault) or is_frozen())
 
     def _dismiss(self, worker: _Worker) -> None:
         self._unwatch(worker.process.socket.fileno())
@@ -528,9 +531,6 @@ def _outcome(
 
 
 _HEAD_BYTES = 1 + NUMBER_BYTES
-_SEE_STANDARD_ERROR = (
-    "; what it said is on this program's standard error. Is the memory limit enough for Python itself?"
-)
 _engines: weakref.WeakSet[ProcessEngine] = weakref.WeakSet()
 
 
