@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import queue
 import threading
+from collections import deque
 from collections.abc import Callable
 from typing import Any, TypeVar
 
+from pykka_imagestore.runtime.bell import Bell
 from pykka_imagestore.runtime.callbacks import serving, undisturbed
 from pykka_imagestore.runtime.errors import ForkedError, PoolClosedError
 from pykka_imagestore.runtime.forks import Origin
@@ -28,7 +29,8 @@ class Lane:
         self._lock = threading.RLock()
         self._closed = self._has_begun = self._has_ended = False
         self._started = threading.Event()
-        self._queue: queue.SimpleQueue[_Call | None] = queue.SimpleQueue()
+        self._calls: deque[_Call | None] = deque()  # None is the end
+        self._bell = Bell()
         self._thread = threading.Thread(target=self._serve, name=name, daemon=True)
 
     def run(self, function: Callable[[A], R], argument: A) -> Future[R]:
@@ -44,12 +46,13 @@ class Lane:
         with self._lock:
             is_open = not self._closed
             if is_open:
-                self._queue.put(call)
+                self._calls.append(call)
                 is_first, self._has_begun = not self._has_begun, True
         if not is_open:
             return failed(PoolClosedError())
         if is_first:
             self._start()
+        self._bell.ring()
         return call.promise.future
 
     def close(self, *, wait: bool = True) -> None:
@@ -62,7 +65,8 @@ class Lane:
         with self._lock:
             is_first, self._closed = not self._closed, True
             if is_first:
-                self._queue.put(None)
+                self._calls.append(None)
+        self._bell.ring()
         if wait and self._has_begun and self._thread is not threading.current_thread():
             self._started.wait()  # whoever asked first may be about to start it
             self._thread.join()
@@ -77,14 +81,15 @@ class Lane:
 
     def _serve(self) -> None:
         # A callback of what a function returned runs here, and may wait for what is asked for next.
-        with serving(self._run_next, lambda: self._queue.put(_NOTHING)):
+        with serving(self._run_next, self._bell.ring):
             while not self._has_ended:
                 self._run_next(None)
 
     def _run_next(self, seconds: float | None) -> None:
         try:
-            call = self._queue.get(timeout=None if seconds is None else min(seconds, threading.TIMEOUT_MAX))
-        except queue.Empty:
+            call = self._calls.popleft()
+        except IndexError:
+            self._bell.wait(seconds)
             return
         if call is None:
             self._has_ended = True
@@ -103,6 +108,3 @@ class _Call:
             self.promise.discard()
         else:
             self.promise.compute(undisturbed, self._function, self._argument)
-
-
-_NOTHING = _Call(id, None)
