@@ -69,7 +69,8 @@ class Lane:
         self._bell.ring()
         if wait and self._has_begun and self._thread is not threading.current_thread():
             self._started.wait()  # whoever asked first may be about to start it
-            self._thread.join()
+            if self._thread.ident is not None:
+                self._thread.join()
 
     def _start(self) -> None:
         try:
@@ -77,7 +78,8 @@ class Lane:
         except RuntimeError:  # no more threads
             self._has_begun = False
             raise
-        self._started.set()
+        finally:
+            self._started.set()
 
     def _serve(self) -> None:
         # A callback of what a function returned runs here, and may wait for what is asked for next.
