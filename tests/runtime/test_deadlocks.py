@@ -169,3 +169,22 @@ def test_future_that_expires_and_completes_at_the_same_time_has_one_outcome_and_
         assert outcome.get(timeout=SECONDS) in ("late", "in time")
         promise.future.get(timeout=SECONDS)
         assert not promise.future._callbacks
+
+
+def test_timers_that_are_due_while_their_thread_begins_to_wait_for_them_fire():
+    stop = threading.Event()
+
+    def switch():
+        while not stop.is_set():
+            ready(None)
+
+    threads = [threading.Thread(target=switch) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    try:
+        for _ in range(100):
+            after(0.00005).get(timeout=SECONDS)
+    finally:
+        stop.set()
+        for thread in threads:
+            thread.join()

@@ -12,7 +12,6 @@ caused it, and raised it would end a thread that serves many.
 from __future__ import annotations
 
 import contextlib
-import functools
 import logging
 import os
 import threading
@@ -22,6 +21,8 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any, TypeVar
 
 import pykka
+
+from pykka_imagestore.runtime.bell import Bell
 
 A = TypeVar("A")
 R = TypeVar("R")
@@ -121,9 +122,8 @@ def wait_until(is_final: Callable[[], bool], wait_once: Wait, timeout: float | N
             elif runner.pump is not None:
                 wait_once(*runner.pump, seconds)
             else:
-                waiter = threading.Lock()
-                waiter.acquire()
-                wait_once(functools.partial(_acquire, waiter), waiter.release, seconds)
+                bell = Bell()
+                wait_once(bell.wait, bell.ring, seconds)
     finally:
         runner.depth = depth
 
@@ -177,10 +177,6 @@ def _run_put_off(runner: Runner) -> None:
         run_callbacks((callback,), args, DEEPEST_NESTING)
     finally:
         runner.depth = 0
-
-
-def _acquire(lock: threading.Lock, seconds: float | None) -> None:
-    lock.acquire(timeout=-1 if seconds is None else min(seconds, threading.TIMEOUT_MAX))
 
 
 def _forget() -> None:

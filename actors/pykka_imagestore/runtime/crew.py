@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import queue
 import threading
+from collections import deque
 from collections.abc import Callable
 from functools import partial
 
+from pykka_imagestore.runtime.bell import Bell
 from pykka_imagestore.runtime.callbacks import serving
 from pykka_imagestore.runtime.forks import Origin
 
@@ -33,7 +34,8 @@ class Crew:
         self._most = most
         # Reentrant, because an abandoned future may complete, and so bring a call, during any allocation.
         self._condition = threading.Condition(threading.RLock())
-        self._calls: queue.SimpleQueue[Callable[[], object]] = queue.SimpleQueue()
+        self._calls: deque[Callable[[], object]] = deque()
+        self._idle: list[Bell] = []  # of threads that wait for a call
         self._threads: set[threading.Thread] = set()
         self._open = 0  # calls that wait or run
         self._is_closed = False
@@ -53,10 +55,12 @@ class Crew:
             if self._is_closed:
                 return False
             self._open += 1
-            self._calls.put(partial(self._run, function))
+            self._calls.append(partial(self._run, function))
             thread = self._add_thread()
         if thread is not None:
             self._start(thread)
+        with contextlib.suppress(IndexError):  # all are busy, and look again when they are done
+            self._idle.pop().ring()
         return True
 
     def close(self, *, wait: bool) -> None:
@@ -67,8 +71,9 @@ class Crew:
         """
         with self._condition:
             self._is_closed = True
-            self._calls.put(_do_nothing)
             threads = list(self._threads)
+            for bell in list(self._idle):
+                bell.ring()
             if not wait or threading.current_thread() in threads:
                 return
             self._condition.wait_for(lambda: not self._threads)
@@ -100,20 +105,24 @@ class Crew:
             self._condition.notify_all()
 
     def _serve(self) -> None:
-        # What a function brings about, such as a future's callbacks, may wait for what is asked for next. Where there
-        # is one thread, nobody else can do that.
-        pump = serving(self._serve_once, partial(self._calls.put, _do_nothing))
-        with pump if self._most == 1 else contextlib.nullcontext():
-            while not self._is_over(was_idle=not self._serve_once(IDLE_SECONDS)):
+        bell = Bell()
+        # What a function brings about, such as a future's callbacks, may wait for what is asked for next.
+        with serving(partial(self._serve_once, bell), bell.ring):
+            while not self._is_over(was_idle=not self._serve_once(bell, IDLE_SECONDS)):
                 pass
 
-    def _serve_once(self, seconds: float | None) -> bool:
-        """Run the next function; False if none has come within so many seconds."""
-        try:
-            run = self._calls.get(timeout=None if seconds is None else min(seconds, threading.TIMEOUT_MAX))
-        except queue.Empty:
-            return False
-        run()
+    def _serve_once(self, bell: Bell, seconds: float | None) -> bool:
+        """Run the next function, or wait for one; False if none has come within so many seconds."""
+        if not self._calls:
+            self._idle.append(bell)
+            # Whoever comes from now on rings it.
+            was_rung = bool(self._calls) or self._is_closed or bell.wait(seconds)
+            with contextlib.suppress(ValueError):
+                self._idle.remove(bell)
+            if not was_rung:
+                return False
+        with contextlib.suppress(IndexError):  # another thread took it
+            self._calls.popleft()()
         return True
 
     def _run(self, function: Callable[[], object]) -> None:
@@ -128,13 +137,7 @@ class Crew:
     def _is_over(self, *, was_idle: bool) -> bool:
         """Tell whether this thread is to end, and count it as ended then."""
         with self._condition:
-            if not (was_idle or self._is_closed) or not self._calls.empty():
+            if self._calls or not (was_idle or self._is_closed):
                 return False
             self._forget(threading.current_thread())
-            if self._is_closed:
-                self._calls.put(_do_nothing)  # or the next would idle
             return True
-
-
-def _do_nothing() -> None:
-    pass

@@ -6,16 +6,15 @@ that comes in the middle of something is not lost, and neither is the news of on
 
 from __future__ import annotations
 
-import contextlib
 import heapq
 import itertools
 import logging
 import os
-import queue
 import threading
 import time
 from collections.abc import Callable
 
+from pykka_imagestore.runtime.bell import Bell
 from pykka_imagestore.runtime.callbacks import serving
 
 logger = logging.getLogger(__name__)
@@ -59,7 +58,7 @@ class Timers:
         self._order = itertools.count()
         self._heap: list[tuple[float, int, Timer]] = []
         self._most = 100  # timers in the heap, before the cancelled ones are thrown out
-        self._news: queue.SimpleQueue[None] = queue.SimpleQueue()  # that another timer is the first
+        self._news = Bell()  # that another timer is the first
         self._has_thread = False
 
     def call_later(self, seconds: float, function: Callable[[], object]) -> Timer:
@@ -80,11 +79,11 @@ class Timers:
                 timer.cancel()
                 raise
         elif is_first:
-            self._news.put(None)
+            self._news.ring()
         return timer
 
     def _run(self) -> None:
-        with serving(self._serve, lambda: self._news.put(None)):  # a function may wait for another timer
+        with serving(self._serve, self._news.ring):  # a function may wait for another timer
             while True:
                 self._serve(None)
 
@@ -101,8 +100,7 @@ class Timers:
         if due is not None:
             due.fire()
             return
-        with contextlib.suppress(queue.Empty):
-            self._news.get(timeout=None if seconds is None else min(seconds, threading.TIMEOUT_MAX))
+        self._news.wait(seconds)
 
     def _drop_cancelled(self) -> None:
         entries, self._heap = self._heap, []
