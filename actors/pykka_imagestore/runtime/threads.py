@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import pickle
-import queue
 import threading
 import time
 from collections.abc import Callable
@@ -11,6 +10,7 @@ from contextlib import ExitStack
 from functools import partial
 from typing import cast
 
+from pykka_imagestore.runtime.bell import Bell
 from pykka_imagestore.runtime.crew import Crew
 from pykka_imagestore.runtime.errors import DiscardedError, PoolClosedError, WorkerTimeoutError
 from pykka_imagestore.runtime.future import without_frames
@@ -98,7 +98,7 @@ class _Run:
         self._reporter = reporter
         self._is_late = False
         self._told = 0
-        self._arrived: queue.SimpleQueue[None] = queue.SimpleQueue()
+        self._arrived = Bell()
 
     def outcome(self) -> tuple[Callable[..., object], *tuple[object, ...]]:
         """Run the task; return what to call with what, to settle it."""
@@ -107,7 +107,7 @@ class _Run:
             if self.task.time_limit is not None:
                 undo.callback(timers.call_later(self.task.time_limit, self._expire).cancel)
             if messages is not None:
-                messages.listen(lambda: self._arrived.put(None))
+                messages.listen(self._arrived.ring)
                 undo.callback(messages.listen, None)
             try:
                 return promise.set, run_hosted(self, self.task.function, self.task.argument)
@@ -134,10 +134,8 @@ class _Run:
             waiting = [] if self.task.messages is None else self.task.messages.after(self._told)
             for self._told, data in waiting[:1]:
                 return pickle.loads(data)  # noqa: S301 - from this very process
-            try:
-                self._arrived.get(timeout=None if deadline is None else max(0, deadline - time.monotonic()))
-            except queue.Empty:
-                raise TimeoutError from None
+            if not self._arrived.wait(None if deadline is None else deadline - time.monotonic()):
+                raise TimeoutError
 
     def _expire(self) -> None:
         self._is_late = True
