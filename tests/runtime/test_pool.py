@@ -468,6 +468,16 @@ def test_workers_end_when_idle_for_long_and_come_back(monkeypatch):
         assert pool.run(work.pid_of, None).get(timeout=TIMEOUT) != pid
 
 
+def test_a_report_that_cannot_be_loaded_is_logged_and_costs_nothing(pool, tmp_path, caplog):
+    folder = tmp_path / "there already"
+    folder.mkdir()
+
+    assert pool.run(work.report_code, str(folder), on_report=print).get(timeout=TIMEOUT) == "reported"
+
+    assert "FileExistsError" in caplog.text
+    assert pool.run(work.double, 2).get(timeout=TIMEOUT) == 4
+
+
 # -- close
 
 

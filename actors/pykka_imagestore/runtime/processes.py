@@ -72,6 +72,7 @@ from pykka_imagestore.runtime.worker import (
 logger = logging.getLogger(__name__)
 
 MOST_STARTS = 3  # how many processes in a row may end before they are ready, or before they take a task
+MOST_AT_ONCE = 100  # messages of one worker, before the others have a turn
 IDLE_SECONDS = 30.0  # after which a worker without a task ends
 _NONE = -1
 
@@ -174,10 +175,13 @@ class ProcessEngine:
     def _serve(self) -> None:
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # workers inherit this until they ignore it
         self._watch(self._wake_up, self._hear_commands)
-        with serving(self._serve_once, partial(self._command, _do_nothing)):
-            while not self._closed:
-                self._serve_once(None)
-        self._shut_down()  # another thread may have closed what had no thread yet
+        try:
+            with serving(self._serve_once, partial(self._command, _do_nothing)):
+                while not self._closed:
+                    self._serve_once(None)
+        except BaseException:
+            logger.exception("A worker pool is closed, since the thread that looks after its workers failed")
+        self._shut_down()  # also what another thread closed before this one had begun
         with self._lock:
             os.close(self._wake_up)
             self._wake_up = _NONE
@@ -199,8 +203,11 @@ class ProcessEngine:
 
     def _run_commands(self) -> None:
         while self._commands:
-            with contextlib.suppress(IndexError):  # another thread took it, when this one has ended
-                self._commands.popleft()()
+            try:
+                command = self._commands.popleft()
+            except IndexError:  # another thread took it, when this one has ended
+                return
+            command()
 
     def _milliseconds(self, seconds: float | None) -> float | None:
         """Return how long to wait, after the time limits that have passed were seen to."""
@@ -323,11 +330,12 @@ class ProcessEngine:
         with contextlib.suppress(ValueError):
             self._idle.remove(worker)
 
-    def _hear(self, worker: _Worker) -> None:
-        """Take in what a worker has sent."""
+    def _hear(self, worker: _Worker, most: int = MOST_AT_ONCE) -> None:
+        """Take in what a worker has sent; so much at most, since others want to be heard too."""
         try:
-            while (received := worker.receive()) is not None:
+            while most > 0 and (received := worker.receive()) is not None:
                 self._handle(worker, received[:1], int.from_bytes(received[1:_HEAD_BYTES]), received[_HEAD_BYTES:])
+                most -= 1
         except MalformedError as error:
             worker.fault = worker.fault or str(error)
             self._kill(worker)
@@ -351,7 +359,17 @@ class ProcessEngine:
         elif kind == ERROR:
             self._finish(worker, *_outcome(task.promise, task.promise.fail, load_error, answers, body))
         else:
-            self._reporter.pass_on(task, answers.load(body))
+            self._pass_report_on(task, body)
+
+    def _pass_report_on(self, task: Task, body: bytes) -> None:
+        try:
+            report = self._options.answers.load(body)
+        except MalformedError:
+            raise
+        except BaseException:
+            logger.exception("A report of %s could not be loaded", task.name)
+        else:
+            self._reporter.pass_on(task, report)
 
     def _welcome(self, worker: _Worker, body: bytes) -> None:
         """Let a process that is ready take tasks."""
@@ -369,7 +387,7 @@ class ProcessEngine:
         if not worker.process.has_ended():  # the descriptor was another's when this was told
             return
         worker.has_ended = True
-        self._hear(worker)
+        self._hear(worker, sys.maxsize)
         if worker not in self._workers:  # a callback has closed the pool
             return
         self._dismiss(worker)
@@ -395,8 +413,10 @@ class ProcessEngine:
             self._tell(task.promise.fail, WorkerTimeoutError(task.name, cast(float, task.time_limit)))
         elif worker.fault:
             self._tell(task.promise.fail, WorkerAnswerError(task.name, worker.fault))
-        elif task.retry or (not worker.has_taken and task.starts < MOST_STARTS):
-            task.retry = task.retry and not worker.has_taken
+        elif not worker.has_taken and task.starts < MOST_STARTS:
+            self._waiting.put_back(task)
+        elif worker.has_taken and task.retry:
+            task.retry = False
             self._waiting.put_back(task)
         elif worker.has_taken:
             self._tell(task.promise.fail, WorkerDiedError(task.name, exit_code))
