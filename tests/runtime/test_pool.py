@@ -430,12 +430,16 @@ def test_close_may_be_called_by_several_callbacks():
     assert [type(task.error()) for task in tasks[:2]] == [PoolClosedError, TypeError]
 
 
-def test_a_callback_that_is_interrupted_hurts_nobody(pool):
+def test_a_callback_that_is_interrupted_hurts_nobody(pool, meetings):
     def interrupt(_):
         raise KeyboardInterrupt
 
-    pool.run(work.double, 1).on_any(interrupt)
+    task = pool.run(work.wait_for, meetings.address)
+    task.on_any(interrupt)
+    with meetings.next() as worker:
+        worker.answer("done")  # so it is a thread of the pool's that is interrupted
 
+    assert task.get(timeout=TIMEOUT) == "done"
     assert pool.run(work.double, 21).get(timeout=TIMEOUT) == 42
 
 
