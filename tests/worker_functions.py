@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import select
 import signal
@@ -92,6 +93,10 @@ def streams_of(_: object) -> list[str]:
     return [os.readlink(f"/proc/self/fd/{descriptor}") for descriptor in range(3)]
 
 
+def search_path(_: object) -> list[str]:
+    return sys.path
+
+
 def receive_until_end(address: str) -> list[object]:
     """Meet the test; return all messages up to ``end``."""
     wait_for(address)
@@ -107,13 +112,33 @@ def receive_soon(seconds: float) -> object:
 
 def send_packets(packets: list[bytes]) -> str:
     """Send something else than an answer through the worker's socket, as whoever took it over could."""
-    for name in os.listdir("/proc/self/fd"):
-        if os.path.exists(f"/proc/self/fd/{name}") or os.path.islink(f"/proc/self/fd/{name}"):
-            with suppress(OSError):
-                if stat.S_ISSOCK(os.fstat(int(name)).st_mode):
-                    for packet in packets:
-                        os.write(int(name), packet)
+    for descriptor in _sockets():
+        with suppress(OSError):
+            for packet in packets:
+                os.write(descriptor, packet)
     return "sent"
+
+
+def send_without_end(request: tuple[bytes, int]) -> None:
+    """Send a packet again and again, as fast as can be, and have children do so that outlive us."""
+    packet, children = request
+    (descriptor,) = _sockets()
+    for _ in range(children):
+        if ctypes.CDLL(None).fork() == 0:  # Python does not know of it, and closes nothing
+            break
+    with suppress(OSError):  # nobody is at the other end any more
+        while True:
+            os.write(descriptor, packet)
+    os._exit(0)
+
+
+def _sockets() -> list[int]:
+    found = []
+    for name in os.listdir("/proc/self/fd"):
+        with suppress(OSError):
+            if stat.S_ISSOCK(os.fstat(int(name)).st_mode):
+                found.append(int(name))
+    return found
 
 
 class RunsCode:
@@ -192,6 +217,11 @@ class TwoArgumentsError(Exception):
 
     def __init__(self, first: str, second: str) -> None:
         super().__init__(f"{first} and {second}")
+
+
+def report_what_cannot_be_unpickled(_: object) -> str:
+    report(TwoArgumentsError("this", "that"))
+    return "reported"
 
 
 def raise_what_cannot_be_unpickled(_: object) -> None:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import builtins
 import contextlib
 import enum
+import json
 import math
 import os
 import pickle
 import queue
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -53,13 +55,14 @@ class OddError(Exception):
 
 TYPES = (Point, Colour, OddError, Path, type(Path()), OSError, FileNotFoundError, ValueError)
 answers = PlainAnswers(TYPES, 1 << 20)
+small_integers = st.integers(1 - (1 << 60), (1 << 60) - 1)
 plain = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text() | st.binary(),
     lambda inner: (
         st.lists(inner)
         | st.lists(inner).map(tuple)
-        | st.dictionaries(st.text() | st.integers() | st.binary(), inner)
-        | st.frozensets(st.integers() | st.text())
+        | st.dictionaries(st.text() | small_integers | st.binary(), inner)
+        | st.frozensets(small_integers | st.text())
         | st.sets(st.binary())
         | st.builds(Point, st.integers(), inner)
     ),
@@ -100,12 +103,29 @@ def test_a_value_of_another_type_is_not_sent(value):
         b"", b"x", b"{}", b"[]", b"[1]", b'["pickle"]', b'["object"]', b'["object",0,1,2]', b'["object",99,[],{}]',
         b'["object",0,["tuple",1],["dict"]]', b'["dict",1]', b'["dict",[["list"],1]]', b'["bytes","\\u1234"]',
         b'["bytes",1]', b'["object",2,["tuple","x"],["dict",["__class__",1]]]', b'["set",["list"]]', b"[" * 100_000,
+        b'["object",2,["tuple","x"],["dict",["with_traceback",1]]]', b'["set",0.5]', b'["set",["tuple",1]]',
+        b'["dict",[["tuple","x"],1]]', b'["frozenset",%d]' % (1 << 61), b'["dict",[-%d,1]]' % (1 << 61),
         b'["object",1,["tuple","blue"],["dict"]]', b"\x80\x04N.", b"1" * 5000, pickle.dumps(work.RunsCode("x")),
     ],
 )  # fmt: skip
 def test_what_is_no_answer_is_refused(data):
     with pytest.raises(MalformedError, match="no answer"):
         answers.load(data)
+
+
+def test_an_answer_that_would_take_much_more_memory_than_it_has_bytes_is_refused():
+    for many in (b'["set"]', b"{}", b'{"":0}'):
+        with pytest.raises(MalformedError, match=r"an object|too many arrays"):
+            answers.load(b'["list",' + b",".join([many] * 600_000) + b"]")
+
+
+def test_numbers_that_all_have_the_same_hash_are_refused_before_they_are_compared():
+    same = [number * ((1 << 61) - 1) for number in range(1, 100_000)]
+
+    with pytest.raises(MalformedError):
+        answers.load(json.dumps(["set", *same]).encode())
+    with pytest.raises(TypeError, match="a dict's key or a set's member"):
+        answers.dump({same[0]: 1})
 
 
 @given(st.binary(max_size=200))
@@ -198,7 +218,7 @@ def test_a_pickle_is_never_loaded(distrustful, tmp_path):
     "packets",
     [
         [b"\0\0\0\0"], [b"x"], [RESULT + bytes(8) + b"1"], [REPORT + bytes(8) + b"1"],
-        [LARGE + (1 << 40).to_bytes(8)], [LARGE + (0).to_bytes(8)],
+        [LARGE + (1 << 40).to_bytes(8)], [LARGE + (0).to_bytes(8)], [LARGE + b"\xff" * 60_000], [LARGE],
         [LARGE + (PACKET_BYTES + 1).to_bytes(8), bytes(10), bytes(60_000), bytes(60_000)],
     ],
 )  # fmt: skip
@@ -213,6 +233,18 @@ def test_a_worker_that_sends_what_none_sends_is_killed_and_costs_nobody_else(dis
             worker.answer("unharmed")
         assert other.get(timeout=TIMEOUT) == "unharmed"
     assert distrustful.run(work.double, 4).get(timeout=TIMEOUT) == 8
+
+
+@pytest.mark.parametrize("children", [0, 3])
+def test_a_worker_that_reports_without_end_holds_up_nobody(distrustful, children):
+    body = answers.dump([[] for _ in range(400)])  # which takes longer to read than to send
+    endless = distrustful.run(work.send_without_end, (message(REPORT, 1, body), children))  # it is the first task
+    time.sleep(0.3)  # more waits than is ever read
+
+    assert distrustful.run(work.double, 21).get(timeout=60) == 42
+    endless.discard()
+    assert endless.recover(lambda _: None).get(timeout=60) is None
+    assert endless.is_discarded()
 
 
 def test_an_answer_larger_than_may_be_is_not_taken(distrustful):

@@ -203,6 +203,26 @@ def test_a_forked_child_cannot_use_the_parents_pool_and_can_use_its_own():
     assert printed == "ForkedError 42\n42\n"
 
 
+def test_a_message_that_a_forked_child_sends_goes_nowhere_and_into_no_file_of_its_own():
+    printed = run("""
+        import select
+        from pykka_imagestore.runtime import Messages
+        messages = Messages()
+        with WorkerPool(1) as pool:
+            task = pool.run(work.receive_soon, 60, messages=messages)
+            if os.fork() == 0:
+                pipes = [os.pipe() for _ in range(20)]  # they get the numbers of what was closed
+                messages.send("lost")
+                print(select.select([ours for ours, _ in pipes], [], [], 0)[0], flush=True)
+                os._exit(0)
+            os.wait()
+            messages.send("come")
+            print(task.get(timeout=60))
+    """)
+
+    assert printed == "[]\ncome\n"
+
+
 @pytest.mark.parametrize("how", ["sys.exit()", "os._exit(0)", "os.kill(os.getpid(), signal.SIGKILL)"])
 def test_a_forked_child_that_ends_leaves_the_parents_tasks_alone(how):
     printed = run(f"""

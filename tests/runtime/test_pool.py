@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+import contextlib
 import gc
 import os
 import pickle
 import queue
+import sys
 import threading
 import time
 
@@ -158,6 +160,90 @@ def test_a_process_that_cannot_start_fails_the_task_with_a_sentence():
         pool.run(work.double, 1).get(timeout=TIMEOUT)
 
 
+@pytest.mark.parametrize("odd", [7, b"/bytes", "/surro\ud800gate", "/with\0nothing"])
+def test_what_is_no_folder_in_the_search_path_is_passed_over_as_python_does(monkeypatch, odd):
+    monkeypatch.setattr(sys, "path", [odd, *sys.path])
+
+    with WorkerPool(1) as pool:
+        assert pool.run(work.double, 21).get(timeout=TIMEOUT) == 42
+
+
+def test_a_search_path_larger_than_a_socket_holds_travels(monkeypatch):
+    folders = [f"/{number}/{'x' * 100}" for number in range(5000)]
+    monkeypatch.setattr(sys, "path", [*sys.path, *folders])
+
+    with WorkerPool(1) as pool:
+        assert pool.run(work.search_path, None).get(timeout=TIMEOUT)[-5000:] == folders
+
+
+def test_a_process_that_never_reads_its_search_path_fails_the_task(monkeypatch, tmp_path):
+    python = tmp_path / "python"
+    python.write_text("#!/bin/sh\nexit 3\n")
+    python.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(python))
+    monkeypatch.setattr(sys, "path", [*sys.path, *(f"/{number}/{'x' * 100}" for number in range(5000))])
+
+    with WorkerPool(1) as pool, pytest.raises(WorkerStartError, match="exit code 3 before it was ready"):
+        pool.run(work.double, 1).get(timeout=TIMEOUT)
+
+
+@pytest.fixture
+def no_threads(monkeypatch):
+    """Give a context manager: no thread can be started meanwhile."""
+
+    @contextlib.contextmanager
+    def no_threads():
+        def start(_):
+            msg = "can't start new thread"
+            raise RuntimeError(msg)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(threading.Thread, "start", start)
+            yield
+
+    return no_threads
+
+
+def test_a_pool_that_could_start_no_thread_can_be_used_later_and_closed(no_threads):
+    pool = WorkerPool(1)
+    with no_threads(), pytest.raises(WorkerStartError, match="can't start new thread"):
+        pool.run(work.double, 1).get(timeout=TIMEOUT)
+
+    assert pool.run(work.double, 21).get(timeout=TIMEOUT) == 42
+    pool.close()
+
+    unused = WorkerPool(1)
+    with no_threads(), pytest.raises(WorkerStartError):
+        unused.run(work.double, 1).get(timeout=TIMEOUT)
+    unused.close()
+
+
+def test_where_no_thread_can_be_started_reports_wait_and_tasks_go_on(pool, no_threads):
+    assert pool.run(work.double, 1).get(timeout=TIMEOUT) == 2
+    reports = queue.SimpleQueue()
+    with no_threads():
+        task = pool.run(work.report_more_than_the_pipe_holds, None, on_report=reports.put)
+        assert task.get(timeout=TIMEOUT) == 1000
+        assert reports.empty()
+        assert pool.run(work.double, 21).get(timeout=TIMEOUT) == 42
+
+
+def test_a_start_that_failed_is_tried_again_though_another_worker_is_never_idle(pool, meetings, monkeypatch):
+    assert pool.run(work.double, 1).get(timeout=TIMEOUT) == 2
+    with monkeypatch.context() as patch:
+        patch.setattr(sys, "executable", "/nowhere/python")
+        assert pool.run(time.sleep, 0.1).then(lambda _: True).get(timeout=TIMEOUT)
+        tasks = [pool.run(work.double, number) for number in range(20)]
+        assert [task.get(timeout=TIMEOUT) for task in tasks] == [2 * number for number in range(20)]
+
+    tasks = [pool.run(work.double, 1), *(pool.run(work.wait_for, meetings.address) for _ in range(2))]
+    with meetings.next() as first, meetings.next() as second:
+        assert first.pid != second.pid
+        first.answer("")
+        second.answer("")
+    collect(tasks).get(timeout=TIMEOUT)
+
+
 # -- discard
 
 
@@ -226,6 +312,14 @@ def test_a_task_past_its_time_limit_is_killed(pool, meetings):
         assert str(error) == "wait_for ran past its time limit of 0.2 s and was killed"
         assert worker.is_gone(TIMEOUT)
     assert pool.run(work.double, 7, time_limit=20).get(timeout=TIMEOUT) == 14
+
+
+def test_a_time_limit_of_months_is_kept(pool):
+    assert pool.run(work.double, 21, time_limit=1e10).get(timeout=TIMEOUT) == 42
+    messages = Messages()
+    task = pool.run(work.receive_soon, 1e10, messages=messages)
+    messages.send("at last")
+    assert task.get(timeout=TIMEOUT) == "at last"
 
 
 def test_a_tasks_own_timeout_error_is_not_taken_for_the_limit(pool):
@@ -338,6 +432,13 @@ def test_on_report_that_raises_is_logged_and_the_next_report_comes_all_the_same(
         assert reports.get(timeout=TIMEOUT) == 1
         worker.answer("")
     assert "ZeroDivisionError" in caplog.text
+
+
+def test_a_report_that_cannot_be_read_is_logged_and_dropped(pool, caplog):
+    task = pool.run(work.report_what_cannot_be_unpickled, None, on_report=print)
+
+    assert task.get(timeout=TIMEOUT) == "reported"
+    assert "A report of report_what_cannot_be_unpickled cannot be read" in caplog.text
 
 
 def test_a_listener_that_is_slow_does_not_hold_up_the_task(pool):
@@ -471,16 +572,6 @@ def test_workers_end_when_idle_for_long_and_come_back(monkeypatch):
             time.sleep(0.001)  # it is no child that anybody else may wait for
 
         assert pool.run(work.pid_of, None).get(timeout=TIMEOUT) != pid
-
-
-def test_a_report_that_cannot_be_loaded_is_logged_and_costs_nothing(pool, tmp_path, caplog):
-    folder = tmp_path / "there already"
-    folder.mkdir()
-
-    assert pool.run(work.report_code, str(folder), on_report=print).get(timeout=TIMEOUT) == "reported"
-
-    assert "FileExistsError" in caplog.text
-    assert pool.run(work.double, 2).get(timeout=TIMEOUT) == 4
 
 
 # -- close

@@ -2,8 +2,8 @@
 
 An answer is JSON, in which whatever JSON lacks is an array that begins with its kind: ``["tuple", 1, 2]``. Nothing in
 it can name a function or a class: an object of a named type is its number in the list that both sides have, and what
-its constructor is called with. So reading one runs nothing but these constructors, and takes no more memory than is
-in proportion to its size.
+its constructor is called with. So reading one runs nothing but these constructors, and takes memory in proportion to
+its size: 20 times as much at most, if it is large.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from typing import Any
 
 from pykka_imagestore.runtime.worker import MalformedError
 
+_MOST_ARRAYS = 1 << 19  # an empty set is written in 8 bytes, and takes 400
 _SIMPLE = (type(None), bool, int, float, str)
 _CONTAINERS: dict[str, Callable[[list[Any]], Any]] = {"list": list, "tuple": tuple, "set": set, "frozenset": frozenset}
 
@@ -25,7 +26,8 @@ _CONTAINERS: dict[str, Callable[[list[Any]], Any]] = {"list": list, "tuple": tup
 class PlainAnswers:
     """Workers send plain values, and objects of the types that are given: frozen dataclasses, enums, errors, paths.
 
-    Plain are None, bool, int, float, str, bytes, and list, tuple, dict, set and frozenset of such.
+    Plain are None, bool, int, float, str, bytes, and list, tuple, dict, set and frozenset of such. A dict's keys and a
+    set's members are None, str, bytes or int, of at most 60 bits.
 
     Args:
         types: Whose objects may be sent. Of an error, what it was made with and its attributes are sent.
@@ -45,7 +47,10 @@ class PlainAnswers:
     def load(self, data: bytes) -> Any:
         """Return the value; MalformedError if there is none."""
         try:
-            return self._decode(json.loads(data))
+            if data.count(b"[") > _MOST_ARRAYS:
+                msg = "too many arrays"
+                raise ValueError(msg)
+            return self._decode(json.loads(data, object_pairs_hook=_refuse_object))
         except Exception as error:  # noqa: BLE001 - whatever a constructor thinks of what it gets
             msg = f"it sent what is no answer ({type(error).__name__}: {error})"[:1000]
             raise MalformedError(msg) from None
@@ -56,10 +61,12 @@ class PlainAnswers:
             return value
         if kind is bytes:
             return ["bytes", value.decode("latin-1")]
-        if kind.__name__ in _CONTAINERS and kind in (list, tuple, set, frozenset):
+        if kind in (list, tuple):
             return [kind.__name__, *map(self._encode, value)]
+        if kind in (set, frozenset):
+            return [kind.__name__, *(self._encode(_hashable(member)) for member in value)]
         if kind is dict:
-            return ["dict", *([self._encode(key), self._encode(item)] for key, item in value.items())]
+            return ["dict", *([self._encode(_hashable(key)), self._encode(item)] for key, item in value.items())]
         number = self._numbers.get(_name_of(kind))
         if number is None:
             msg = f"{kind.__qualname__} is no type that may be sent"
@@ -69,18 +76,16 @@ class PlainAnswers:
 
     def _decode(self, data: Any) -> Any:
         if not isinstance(data, list):
-            if type(data) not in _SIMPLE:
-                msg = "an object"
-                raise TypeError(msg)
             return data
         kind, *items = data
         if kind in _CONTAINERS:
-            return _CONTAINERS[kind](list(map(self._decode, items)))
+            members = map(self._decode, items)
+            return _CONTAINERS[kind](list(members if kind in ("list", "tuple") else map(_hashable, members)))
         if kind == "bytes":
             (text,) = items
             return text.encode("latin-1")
         if kind == "dict":
-            return {self._decode(key): self._decode(item) for key, item in items}
+            return {_hashable(self._decode(key)): self._decode(item) for key, item in items}
         if kind == "object":
             number, arguments, attributes = items
             return _build(pkgutil.resolve_name(self._names[number]), self._decode(arguments), self._decode(attributes))
@@ -90,6 +95,22 @@ class PlainAnswers:
 
 def _name_of(kind: type) -> str:
     return f"{kind.__module__}:{kind.__qualname__}"
+
+
+def _refuse_object(_: object) -> None:
+    msg = "an object"  # small ones take much memory
+    raise TypeError(msg)
+
+
+def _hashable(value: Any) -> Any:
+    """Return a dict's key, or a set's member.
+
+    Numbers of more bits, and tuples, can be chosen so that all have the same hash: some thousands would take hours.
+    """
+    if value is None or isinstance(value, str | bytes) or (isinstance(value, int) and abs(value) < 1 << 60):
+        return value
+    msg = f"a dict's key or a set's member is no str, bytes or int of at most 60 bits, but a {type(value).__qualname__}"
+    raise TypeError(msg)
 
 
 def _parts(value: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
@@ -107,7 +128,7 @@ def _parts(value: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
 def _build(kind: type, arguments: tuple[Any, ...], attributes: dict[str, Any]) -> Any:
     value = kind(*arguments)
     for name, item in attributes.items():
-        if name.startswith("__"):
+        if name.startswith("__") or callable(getattr(kind, name, None)):  # a method that others call
             msg = f"an attribute {name}"
             raise ValueError(msg)
         setattr(value, name, item)

@@ -19,8 +19,8 @@ import subprocess
 import sys
 import sysconfig
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, cast
 
 from pykka_imagestore.runtime.worker import FROZEN_MARK, PACKET_BYTES, main_frozen, wait_for
 
@@ -60,7 +60,10 @@ class WorkerProcess(ABC):
     Attributes:
         socket: Does not block.
         pidfd: Readable once the process has ended. It is signalled through this alone: its number may be another's.
+        greeting: The packets that it is to get first. Nothing here waits until it takes them: it may never do.
     """
+
+    greeting: Sequence[bytes] = ()
 
     def __init__(self, connection: socket.socket, pid: int) -> None:
         self.socket = connection
@@ -168,14 +171,17 @@ class _Python(WorkerProcess):
     """A new Python, started by a program that is not frozen."""
 
     def __init__(self, ours: socket.socket, theirs: socket.socket) -> None:
-        descriptor = theirs.fileno()
+        descriptor, paths = theirs.fileno(), b"\0".join(_search_path())
+        parts = (paths[start : start + PACKET_BYTES] for start in range(0, len(paths), PACKET_BYTES))
+        self.greeting = [len(paths).to_bytes(8), *parts]
         command = [find_python(), *_flags(), "-c", _BOOTSTRAP, str(descriptor)]
         self._process = subprocess.Popen(command, pass_fds=[descriptor], cwd="/")
-        super().__init__(ours, self._process.pid)
-        paths = os.fsencode("\0".join(_search_path()))
-        ours.send(len(paths).to_bytes(8), socket.MSG_NOSIGNAL)
-        for start in range(0, len(paths), PACKET_BYTES):
-            ours.send(paths[start : start + PACKET_BYTES], socket.MSG_NOSIGNAL)
+        try:
+            super().__init__(ours, self._process.pid)
+        except OSError:  # no descriptor is left
+            self._process.kill()
+            self._process.wait()
+            raise
 
     def forget(self) -> None:
         self._process.returncode = 0  # else it is said to be running still
@@ -208,7 +214,12 @@ class _Frozen(WorkerProcess):
         with _marked_environment():
             self._process.start()
         assert self._process.pid is not None  # noqa: S101 - it has been started
-        super().__init__(ours, self._process.pid)
+        try:
+            super().__init__(ours, self._process.pid)
+        except OSError:  # no descriptor is left
+            self._process.kill()
+            self._process.join()
+            raise
 
     def _reap(self) -> int | None:
         self._process.join()
@@ -241,12 +252,17 @@ def _flags() -> list[str]:
     ]
 
 
-def _search_path() -> list[str]:
-    """Return ``sys.path``, for a process in another folder; without the current one if that is gone."""
+def _search_path() -> list[bytes]:
+    """Return ``sys.path``, for a process in another folder.
+
+    What Python itself passes over is left out, for programs put anything there: objects that are no str, and names that
+    no folder can have. So is the current folder if it is gone.
+    """
     paths = []
-    for path in sys.path:
-        with contextlib.suppress(FileNotFoundError):
-            paths.append(os.path.abspath(path))  # noqa: PTH100 - links in it stay
+    for path in cast(list[object], sys.path):
+        if isinstance(path, str) and "\0" not in path:
+            with contextlib.suppress(FileNotFoundError, UnicodeEncodeError):
+                paths.append(os.fsencode(os.path.abspath(path)))  # noqa: PTH100 - links in it stay
     return paths
 
 

@@ -24,7 +24,7 @@ import threading
 import time
 import weakref
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any, cast
 
@@ -41,7 +41,6 @@ from pykka_imagestore.runtime.forks import Origin
 from pykka_imagestore.runtime.future import Promise
 from pykka_imagestore.runtime.interfaces import Answers, WorkerOptions
 from pykka_imagestore.runtime.launch import (
-    CannotStartError,
     WorkerProcess,
     end_if_not_taken_over,
     find_python,
@@ -53,6 +52,7 @@ from pykka_imagestore.runtime.tasks import Reporter, Task, TaskQueue
 from pykka_imagestore.runtime.worker import (
     ERROR,
     HELLO,
+    LARGEST_REPORT_BYTES,
     MESSAGE,
     NUMBER_BYTES,
     PACKET_BYTES,
@@ -70,10 +70,11 @@ from pykka_imagestore.runtime.worker import (
 
 logger = logging.getLogger(__name__)
 
+PACKETS_AT_ONCE = 1000  # more than a socket holds
 MOST_STARTS = 3  # how many processes in a row may end before they are ready, or before they take a task
-MOST_AT_ONCE = 100  # messages of one worker, before the others have a turn
 IDLE_SECONDS = 30.0  # after which a worker without a task ends
 _NONE = -1
+_LONGEST_WAIT = 86_400.0  # poll(2) refuses a month
 
 
 class ProcessEngine:
@@ -157,11 +158,18 @@ class ProcessEngine:
         with self._lock:
             if self._wake_up == _NONE and not self._closed:
                 self._wake_up = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+                try:
+                    thread.start()
+                except RuntimeError:
+                    os.close(self._wake_up)
+                    self._wake_up = _NONE
+                    raise
                 self._thread = thread
-                thread.start()
 
     def _command(self, command: Callable[[], object]) -> None:
         """Have the thread call ``command``; call it here if there is no thread, for then there are no workers."""
+        if not self._origin.is_here():  # the descriptor is closed, and its number may be another's
+            return
         self._commands.append(command)
         with self._lock:
             if self._wake_up != _NONE:
@@ -174,13 +182,13 @@ class ProcessEngine:
     def _serve(self) -> None:
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # workers inherit this until they ignore it
         self._watch(self._wake_up, self._hear_commands)
-        try:
-            with serving(self._serve_once, partial(self._command, _do_nothing)):
+        with serving(self._serve_once, partial(self._command, _do_nothing)):
+            try:
                 while not self._closed:
                     self._serve_once(None)
-        except BaseException:
-            logger.exception("A worker pool is closed, since the thread that looks after its workers failed")
-        self._shut_down()  # also what another thread closed before this one had begun
+            except BaseException:  # nobody else would answer those who wait
+                logger.exception("The thread of a worker pool failed; the pool is closed")
+        self._shut_down()  # another thread may have closed what had no thread yet
         with self._lock:
             os.close(self._wake_up)
             self._wake_up = _NONE
@@ -216,7 +224,7 @@ class ProcessEngine:
             self._kill(worker)
         wait = min((worker.deadline - now for worker in self._workers), default=math.inf)
         wait = wait if seconds is None else min(wait, seconds)
-        return None if wait == math.inf else math.ceil(wait * 1000)
+        return None if wait == math.inf else math.ceil(min(_LONGEST_WAIT, wait) * 1000)
 
     def _watch(self, descriptor: int, handler: Callable[[], object]) -> None:
         self._handlers[descriptor] = handler
@@ -284,6 +292,7 @@ class ProcessEngine:
 
     def _finish(self, worker: _Worker, settle: Callable[..., object], *args: object) -> None:
         """Have the worker done with its task."""
+        self._failed_starts = 0  # what kept others from starting may be over
         worker.rest()
         if not worker.has_ended:
             self._idle.append(worker)
@@ -301,8 +310,8 @@ class ProcessEngine:
     def _start_worker(self) -> None:
         try:
             process = start_process()
-        except (CannotStartError, OSError, RuntimeError) as error:
-            self._fail_to_start(str(error), is_final=True)
+        except Exception as error:  # noqa: BLE001 - programs put anything in the place of subprocess
+            self._fail_to_start(str(error) or repr(error), is_final=True)
             return
         worker = _Worker(process, self._options.answers.most_bytes)
         self._workers.append(worker)
@@ -310,6 +319,7 @@ class ProcessEngine:
         self._watch(process.pidfd, lambda: self._bury(worker))
         options = self._options
         setup = pickle.dumps((options.name, options.memory_limit_bytes, options.answers, os.getpid()))
+        worker.outgoing.extend(process.greeting)
         worker.outgoing.extend(packets(message(SETUP, 0, setup)))
         self._send(worker)
 
@@ -334,12 +344,11 @@ class ProcessEngine:
         with contextlib.suppress(ValueError):
             self._idle.remove(worker)
 
-    def _hear(self, worker: _Worker, most: int = MOST_AT_ONCE) -> None:
-        """Take in what a worker has sent; so much at most, since others want to be heard too."""
+    def _hear(self, worker: _Worker) -> None:
+        """Take in what a worker has sent."""
         try:
-            while most > 0 and (received := worker.receive()) is not None:
+            for received in worker.receive():
                 self._handle(worker, received[:1], int.from_bytes(received[1:_HEAD_BYTES]), received[_HEAD_BYTES:])
-                most -= 1
         except MalformedError as error:
             worker.fault = worker.fault or str(error)
             self._kill(worker)
@@ -362,16 +371,19 @@ class ProcessEngine:
             self._finish(worker, *_outcome(task.promise, task.promise.set, load_result, answers, body))
         elif kind == ERROR:
             self._finish(worker, *_outcome(task.promise, task.promise.fail, load_error, answers, body))
+        elif len(body) > LARGEST_REPORT_BYTES:
+            msg = f"it sent a report of {len(body)} bytes; {LARGEST_REPORT_BYTES} are the most"
+            raise MalformedError(msg)
         else:
-            self._pass_report_on(task, body)
+            self._pass_on(task, body)
 
-    def _pass_report_on(self, task: Task, body: bytes) -> None:
+    def _pass_on(self, task: Task, body: bytes) -> None:
         try:
             report = self._options.answers.load(body)
         except MalformedError:
             raise
-        except BaseException:
-            logger.exception("A report of %s could not be loaded", task.name)
+        except BaseException:  # whatever a foreign class does when it is unpickled
+            logger.exception("A report of %s cannot be read", task.name)
         else:
             self._reporter.pass_on(task, report)
 
@@ -391,7 +403,7 @@ class ProcessEngine:
         if not worker.process.has_ended():  # the descriptor was another's when this was told
             return
         worker.has_ended = True
-        self._hear(worker, sys.maxsize)
+        self._hear(worker)
         if worker not in self._workers:  # a callback has closed the pool
             return
         self._dismiss(worker)
@@ -497,18 +509,20 @@ class _Worker:
             self._note_unread()
         return True
 
-    def receive(self) -> bytes | None:
-        """Return the next message, or None if it has not come yet.
+    def receive(self) -> Iterator[bytes]:
+        """Yield the messages that have come; of one that sends without end, others have their turn meanwhile.
 
         Raises:
             MalformedError: What comes is none.
             EOFError: None comes any more.
         """
-        while self.process.socket.fileno() >= 0:
+        for _ in range(PACKETS_AT_ONCE):
+            if self.process.socket.fileno() < 0:  # a callback has closed the pool
+                return
             try:
                 packet = self.process.socket.recv(PACKET_BYTES)
             except BlockingIOError:
-                break
+                return
             except ConnectionResetError:  # the kernel's word for: it has closed its end, and left something unread
                 self._note_unread()
                 continue
@@ -516,8 +530,7 @@ class _Worker:
                 raise EOFError
             complete = self._assembly.add(packet)
             if complete is not None:
-                return complete
-        return None
+                yield complete
 
     def _add_message(self) -> bool:
         """Let the next message to the task be the next packet; tell whether there was one."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import logging
 import pickle
@@ -149,7 +150,8 @@ class Reporter:
         """Have a task's listener called, if it has one; dropped if very many reports wait."""
         if task.on_report is not None and len(self._waiting) < MOST_REPORTS:
             self._waiting.append(partial(task.on_report, message))
-            self._crew.call(self._call_next)
+            with contextlib.suppress(RuntimeError):  # no thread can be started: it waits until one can
+                self._crew.call(self._call_next)
 
     def _call_next(self) -> None:
         try:

@@ -39,6 +39,7 @@ FROZEN_MARK = "PYKKA_IMAGESTORE_WORKER"  # in the environment of a process that 
 
 _NICENESS = 10  # workers may use every CPU, and the agent must still answer at once
 _LONGEST_TEXT = 1 << 16
+_LONGEST_WAIT_MS = (1 << 31) - 1  # 24 days; poll(2) refuses more
 
 
 class MalformedError(ValueError):
@@ -121,7 +122,7 @@ def wait_for(descriptor: int, deadline: float | None) -> bool:
     poll = select.poll()
     poll.register(descriptor, select.POLLIN)
     milliseconds = None if deadline is None else max(0, deadline - time.monotonic()) * 1000
-    return bool(poll.poll(milliseconds))
+    return bool(poll.poll(milliseconds and min(_LONGEST_WAIT_MS, milliseconds)))
 
 
 # -- messages
@@ -162,21 +163,22 @@ class Assembly:
             MalformedError: It cannot be the next packet of anything.
         """
         if self._missing:
+            # Each but the last is full, for what is kept of a small one takes much more memory than it brings.
+            if len(packet) != min(PACKET_BYTES, self._missing):
+                msg = f"it sent {len(packet)} of the {self._missing} bytes that it had announced"
+                raise MalformedError(msg)
             self._missing -= len(packet)
             self._parts.append(packet)
-            if self._missing > 0:
+            if self._missing:
                 return None
             parts, self._parts = self._parts, []
-            if self._missing:
-                msg = "it sent more than it had announced"
-                raise MalformedError(msg)
             return b"".join(parts)
         if packet[:1] != LARGE:
             if len(packet) <= NUMBER_BYTES:
                 msg = f"it sent {len(packet)} bytes that are no message"
                 raise MalformedError(msg)
             return packet
-        self._missing = int.from_bytes(packet[1:])
+        self._missing = int.from_bytes(packet[1 : 1 + NUMBER_BYTES])
         if not PACKET_BYTES < self._missing <= self._most_bytes:
             msg = f"it announced {self._missing} bytes; {self._most_bytes} are the most"
             raise MalformedError(msg)
