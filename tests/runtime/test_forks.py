@@ -14,14 +14,17 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pykka
 import pytest
+import worker_functions as work
 
 from pykka_imagestore.runtime import (
     Actor,
     Lane,
+    Messages,
     Mutex,
     Pending,
     Promise,
     SingleFlight,
+    WorkerPool,
     after,
     collect,
     dispatch,
@@ -283,6 +286,33 @@ def test_lane_of_the_parents_is_not_the_childs_to_run_or_to_close():
     assert running.get(timeout=SECONDS) is True
     assert lane.run(len, "a").get(timeout=SECONDS) == 1
     lane.close()
+
+
+@pytest.mark.parametrize("kind", ["processes", "threads", "executor"])
+def test_pool_of_the_parents_is_not_the_childs_to_use_or_to_close(kind, tmp_path):
+    started, go_on, messages = threading.Event(), threading.Event(), Messages()
+    stop_file = tmp_path / "stop"
+
+    def close():
+        pool.close()
+        messages.send("to nobody")
+        return raised_by(lambda: pool.run(len, "abc").get(timeout=SECONDS)), stop_file.exists()
+
+    with ThreadPoolExecutor(1) as executor:
+        how = {"threads": {"threads": True}, "executor": {"executor": executor}}.get(kind, {})
+        with WorkerPool(1, **how) as pool:
+            if kind == "processes":
+                running = pool.run(work.receive_soon, SECONDS, messages=messages)
+                started.set()
+            else:
+                running = pool.run(lambda _: (started.set(), go_on.wait(SECONDS)), None, stop_file=stop_file)
+            started.wait(SECONDS)
+
+            assert in_child(close) == "('ForkedError', False)"
+
+            go_on.set()
+            messages.send("to the task")
+            running.get(timeout=SECONDS)
 
 
 def test_mutex_flights_and_pending_of_the_parents_do_not_make_the_child_wait():

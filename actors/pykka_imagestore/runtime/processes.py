@@ -30,7 +30,6 @@ from typing import Any, cast
 
 from pykka_imagestore.runtime.callbacks import serving
 from pykka_imagestore.runtime.errors import (
-    ForkedError,
     PoolClosedError,
     WorkerAnswerError,
     WorkerDiedError,
@@ -113,9 +112,6 @@ class ProcessEngine:
 
     def submit(self, task: Task) -> None:
         """Queue a task, and start another worker if none is idle."""
-        if not self._origin.is_here():
-            task.promise.fail(ForkedError("the worker pool"))
-            return
         task.promise.future.on_discard(partial(self._discard, task))
         if task.messages is not None:
             task.messages.listen(partial(self._command, partial(self._pass_messages_on, task)))
@@ -128,8 +124,6 @@ class ProcessEngine:
 
     def close(self) -> None:
         """Kill what runs, refuse what waits; on return no worker process is left. Idempotent."""
-        if not self._origin.is_here():
-            return
         if self._thread is threading.current_thread():
             # Nobody else could do it, if this is a callback. In the middle of anything else it is the collector.
             self._shut_down() if self._is_telling else self._commands.append(self._shut_down)
@@ -163,6 +157,8 @@ class ProcessEngine:
 
     def _command(self, command: Callable[[], object]) -> None:
         """Have the thread call ``command``; call it here if there is no thread, for then there are no workers."""
+        if not self._origin.is_here():  # its descriptors may be others' by now
+            return
         self._commands.append(command)
         with self._lock:
             if self._wake_up != _NONE:
@@ -319,7 +315,7 @@ class ProcessEngine:
 
     def _send(self, worker: _Worker) -> None:
         """Send as much as the worker takes now, and look after the rest."""
-        if not worker.has_ended:
+        if not worker.has_ended and worker.process.socket.fileno() in self._handlers:  # it has not closed its end
             is_all = worker.send()
             self._poll.modify(worker.process.socket, select.POLLIN if is_all else select.POLLIN | select.POLLOUT)
 

@@ -36,7 +36,6 @@ class ThreadEngine:
 
     def submit(self, task: Task) -> None:
         """Queue a task, and start another thread if none is idle."""
-        self._crew.origin.require("the worker pool")
         task.promise.future.on_discard(partial(self._discard, task))
         with self._condition:
             is_closed = self._closed
@@ -49,8 +48,6 @@ class ThreadEngine:
 
     def close(self) -> None:
         """Refuse what waits, stop what runs and wait for it; not for the task that calls this."""
-        if not self._crew.origin.is_here():
-            return
         with self._condition:
             self._closed = True
             waiting, running = self._waiting.take_all(), list(self._running)
