@@ -6,9 +6,7 @@ which imports this package too, needs next to nothing of it.
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING
-
+TYPE_CHECKING = False  # typing's takes longer to import than a worker process to start
 if TYPE_CHECKING:
     from pykka_imagestore.runtime.actor import Actor, defer, dispatch, terminate
     from pykka_imagestore.runtime.answers import PlainAnswers
@@ -122,6 +120,8 @@ def __getattr__(name: str) -> object:
     if name not in _HOMES:
         msg = f"module {__name__!r} has no attribute {name!r}"
         raise AttributeError(msg)
+    import importlib  # noqa: PLC0415 - what a worker process imports needs nothing of this
+
     value = globals()[name] = getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
     return value
 

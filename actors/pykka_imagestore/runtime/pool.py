@@ -19,10 +19,11 @@ from pykka_imagestore.runtime.errors import ForkedError, PoolClosedError
 from pykka_imagestore.runtime.executors import ExecutorEngine
 from pykka_imagestore.runtime.forks import Origin
 from pykka_imagestore.runtime.future import Future, failed
+from pykka_imagestore.runtime.interfaces import Answers, WorkerOptions
 from pykka_imagestore.runtime.processes import ProcessEngine
 from pykka_imagestore.runtime.tasks import Messages, Task
 from pykka_imagestore.runtime.threads import ThreadEngine
-from pykka_imagestore.runtime.worker import Answers, PickledAnswers, WorkerOptions
+from pykka_imagestore.runtime.worker import PickledAnswers
 
 A = TypeVar("A")
 R = TypeVar("R")

@@ -38,6 +38,7 @@ from pykka_imagestore.runtime.errors import (
 )
 from pykka_imagestore.runtime.forks import Origin
 from pykka_imagestore.runtime.future import Promise
+from pykka_imagestore.runtime.interfaces import Answers, WorkerOptions
 from pykka_imagestore.runtime.launch import (
     CannotStartError,
     WorkerProcess,
@@ -58,10 +59,8 @@ from pykka_imagestore.runtime.worker import (
     RESULT,
     SETUP,
     TASK,
-    Answers,
     Assembly,
     MalformedError,
-    WorkerOptions,
     load_error,
     load_result,
     message,
@@ -290,7 +289,8 @@ class ProcessEngine:
     def _may_start(self) -> bool:
         starting = sum(not worker.is_ready for worker in self._workers)
         may_try = self._failed_starts < MOST_STARTS or not self._workers
-        return may_try and starting < len(self._waiting) and len(self._workers) < self._limit
+        alive = sum(not worker.is_doomed for worker in self._workers)
+        return may_try and starting < len(self._waiting) and alive < self._limit
 
     def _start_worker(self) -> None:
         try:
@@ -302,7 +302,9 @@ class ProcessEngine:
         self._workers.append(worker)
         self._watch(process.socket.fileno(), lambda: self._hear(worker))
         self._watch(process.pidfd, lambda: self._bury(worker))
-        worker.outgoing.extend(packets(message(SETUP, 0, pickle.dumps((self._options, os.getpid())))))
+        options = self._options
+        setup = pickle.dumps((options.name, options.memory_limit_bytes, options.answers, os.getpid()))
+        worker.outgoing.extend(packets(message(SETUP, 0, setup)))
         self._send(worker)
 
     def _fail_to_start(self, reason: str, *, is_final: bool = False) -> None:
@@ -376,7 +378,7 @@ class ProcessEngine:
         self._failed_starts = 0
         worker.is_ready = True
         worker.rest()
-        self._idle.append(worker)
+        self._idle.insert(0, worker)  # the last to be chosen: the others have imported what tasks need
 
     def _bury(self, worker: _Worker) -> None:
         """See to what a process that has ended leaves behind."""

@@ -18,12 +18,16 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from typing import Any, Protocol, TypeVar, cast
 
-A = TypeVar("A")
-R = TypeVar("R")
+TYPE_CHECKING = False  # typing's takes longer to import than all of the above
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from typing import Any, TypeVar
+
+    from pykka_imagestore.runtime.interfaces import Answers, Host
+
+    A = TypeVar("A")
+    R = TypeVar("R")
 
 SETUP, TASK, MESSAGE = b"S", b"T", b"M"  # to a worker
 HELLO, RESULT, ERROR, REPORT = b"H", b"R", b"E", b"N"  # from a worker
@@ -41,22 +45,6 @@ class MalformedError(ValueError):
     """A worker has sent what no worker sends: it may have been taken over."""
 
 
-class Answers(Protocol):
-    """How what a worker sends becomes bytes and values again.
-
-    Attributes:
-        most_bytes: How large one answer may be.
-    """
-
-    most_bytes: int
-
-    def dump(self, value: object) -> bytes:
-        """Return a value as bytes; any error says what cannot be sent."""
-
-    def load(self, data: bytes) -> Any:
-        """Return the value; MalformedError if these are not what ``dump`` makes."""
-
-
 class PickledAnswers:
     """Workers send whatever can be pickled: they run nothing that might take them over."""
 
@@ -69,34 +57,6 @@ class PickledAnswers:
     def load(self, data: bytes) -> Any:
         """Return the value."""
         return pickle.loads(data)  # noqa: S301 - the pool's user trusts its own functions
-
-
-@dataclass(frozen=True, slots=True)
-class WorkerOptions:
-    """How a worker process is set up.
-
-    Attributes:
-        name: What ``ps`` shows, at most 15 bytes.
-        memory_limit_bytes: Its limit on private memory.
-        answers: How it sends what a task returns, raises or reports.
-    """
-
-    name: str
-    memory_limit_bytes: int | None
-    answers: Answers
-
-
-class Host(Protocol):
-    """What an engine offers to the task that it runs."""
-
-    def report(self, message: object) -> None:
-        """Pass a message on, or drop it."""
-
-    def is_discarded(self) -> bool:
-        """Tell whether the task should stop."""
-
-    def receive(self, timeout: float | None) -> object:
-        """Return the next message to the task; TimeoutError if none comes."""
 
 
 class _Running(threading.local):
@@ -256,10 +216,9 @@ class _Worker:
         self._socket = connection
         self._assembly = Assembly(1 << 62)
         self._number = 0
-        options: WorkerOptions
-        options, parent = pickle.loads(self._receive()[1 + NUMBER_BYTES :])  # noqa: S301 - from our own parent
-        self._answers = options.answers
-        _prepare(options, parent)
+        setup = pickle.loads(self._receive()[1 + NUMBER_BYTES :])  # noqa: S301 - from our own parent
+        name, memory_limit_bytes, self._answers, parent = setup
+        _prepare(name, memory_limit_bytes, parent)
         # A child that a task forks has nothing to say here, and must not read what is meant for us.
         os.register_at_fork(after_in_child=connection.close)
         self._send(HELLO, str(sys.implementation.cache_tag).encode())
@@ -305,7 +264,8 @@ class _Worker:
 
     def _dump_result(self, function: Callable[[Any], Any], result: object) -> bytes:
         try:
-            return self._answers.dump(result)
+            answers: Answers = self._answers
+            return answers.dump(result)
         except Exception as error:
             msg = f"what {getattr(function, '__qualname__', function)} returned cannot be sent back: {error}"
             raise pickle.PicklingError(msg) from error
@@ -354,11 +314,10 @@ def load_error(answers: Answers, data: bytes) -> Exception:
     if not (isinstance(answer, tuple) and len(answer) == 3):
         msg = "it sent an error that is none"
         raise MalformedError(msg)
-    error, text, where = answer
-    if not isinstance(error, Exception):
-        error = RuntimeError(str(text))
+    sent, text, where = answer
+    error = sent if isinstance(sent, Exception) else RuntimeError(str(text))
     error.add_note(f"In the worker process:\n{where}")
-    return cast(Exception, error)
+    return error
 
 
 def _load_task(payload: bytes) -> tuple[Callable[[Any], Any], Any]:
@@ -372,7 +331,7 @@ def _load_task(payload: bytes) -> tuple[Callable[[Any], Any], Any]:
         raise pickle.UnpicklingError(msg) from error
 
 
-def _prepare(options: WorkerOptions, parent: int) -> None:
+def _prepare(name: str, memory_limit_bytes: int | None, parent: int) -> None:
     """Set up this process as a worker: named, limited, killable, and never outliving its parent."""
     for number in (signal.SIGINT, signal.SIGHUP):  # they come to all of a terminal's processes: the parent decides
         signal.signal(number, signal.SIG_IGN)
@@ -380,11 +339,11 @@ def _prepare(options: WorkerOptions, parent: int) -> None:
         signal.signal(number, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
     with contextlib.suppress(OSError), open("/proc/self/comm", "w") as comm:  # noqa: PTH123
-        comm.write(options.name[:15])
-    if options.memory_limit_bytes is not None:
+        comm.write(name[:15])
+    if memory_limit_bytes is not None:
         import resource  # noqa: PLC0415 - few pools have a limit
 
-        resource.setrlimit(resource.RLIMIT_DATA, (options.memory_limit_bytes, options.memory_limit_bytes))
+        resource.setrlimit(resource.RLIMIT_DATA, (memory_limit_bytes, memory_limit_bytes))
     os.nice(_NICENESS)
     _watch(parent)
 
