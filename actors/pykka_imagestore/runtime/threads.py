@@ -43,8 +43,13 @@ class ThreadEngine:
                 self._waiting.put(task)
         if is_closed:
             task.promise.fail(PoolClosedError())
-        else:
+            return
+        try:
             self._crew.call(self._run_next)
+        except RuntimeError as error:  # no thread could be started
+            with self._condition:
+                self._waiting.remove(task)
+            task.promise.fail(error)
 
     def close(self) -> None:
         """Refuse what waits, stop what runs and wait for it; not for the task that calls this."""
