@@ -81,6 +81,7 @@ fuzz-tools: $(TEST)/fuzz-tools
 bench: $(DEMO)/installed
 	@mkdir -p $(BENCH)
 	$(DEMO)/bin/python benchmarks/runtime.py --json $(BENCH)/runtime.json
+	$(DEMO)/bin/python benchmarks/pool.py --json $(BENCH)/pool.json
 	$(DEMO)/bin/python benchmarks/put.py $(ARCHIVE) $(BENCH_FLAGS) --json $(BENCH)/put.json
 	$(DEMO)/bin/python benchmarks/latency.py $(firstword $(ARCHIVE)) $(BENCH_FLAGS) --json $(BENCH)/latency.json
 	$(DEMO)/bin/python benchmarks/references.py $(BENCH_FLAGS) --json $(BENCH)/references.json

@@ -55,8 +55,9 @@ def test_put_measures_each_form_and_says_who_is_absent(tmp_path):
             assert any(row.startswith(tool) for row in rows) != (f"{tool}, {form}" in result["absent"])
 
 
-def test_runtime_benchmark_runs(tmp_path):
-    assert _run(tmp_path, "runtime")["rows"]
+@pytest.mark.parametrize("name", ["runtime", "pool"])
+def test_benchmark_of_the_runtime_runs(tmp_path, name):
+    assert _run(tmp_path, name)["rows"]
 
 
 @pytest.mark.skipif(shutil.which("strace") is None, reason="strace is not installed")

@@ -95,7 +95,7 @@ class ProcessEngine:
         self._handlers: dict[int, Callable[[], object]] = {}
         self._waiting = TaskQueue()
         self._workers: list[_Worker] = []
-        self._idle: list[_Worker] = []  # the one that came last is the next, so that those that nobody needs end
+        self._idle: list[_Worker] = []
         self._failed_starts = 0
         self._reporter = Reporter()
         _engines.add(self)
@@ -260,13 +260,15 @@ class ProcessEngine:
             if self._idle:
                 task = self._waiting.get()
                 if task.starts or task.take():
-                    self._give(task, self._idle.pop())
+                    # The one that has done most has imported most; and those that are not needed are to end.
+                    self._give(task, max(self._idle, key=_experience))
             elif self._may_start():
                 self._start_worker()
             else:
                 return
 
     def _give(self, task: Task, worker: _Worker) -> None:
+        self._idle.remove(worker)
         try:
             payload = _dump_task(task)
         except BaseException as error:  # noqa: BLE001 - it travels to whoever gets the future
@@ -378,7 +380,7 @@ class ProcessEngine:
         self._failed_starts = 0
         worker.is_ready = True
         worker.rest()
-        self._idle.insert(0, worker)  # the last to be chosen: the others have imported what tasks need
+        self._idle.append(worker)
 
     def _bury(self, worker: _Worker) -> None:
         """See to what a process that has ended leaves behind."""
@@ -443,6 +445,7 @@ class _Worker:
 
     Attributes:
         task: What it is at.
+        tasks_begun: How many tasks it was given.
         deadline: When its task has run for too long, or it has been idle for too long; of the monotonic clock.
         outgoing: Packets that it has not taken yet.
         is_ready: Whether it has begun to take tasks.
@@ -456,6 +459,7 @@ class _Worker:
     def __init__(self, process: WorkerProcess, most_bytes: int) -> None:
         self.process = process
         self.task: Task | None = None
+        self.tasks_begun = 0
         self.deadline = math.inf
         self.outgoing: deque[bytes | memoryview] = deque()
         self.is_ready = self.is_doomed = self.is_late = self.has_ended = False
@@ -468,6 +472,7 @@ class _Worker:
         """Give it a task."""
         self.task, self.has_taken, self._told = task, True, 0
         task.starts += 1
+        self.tasks_begun += 1
         self.deadline = math.inf if task.time_limit is None else time.monotonic() + task.time_limit
         self.outgoing.extend(packets(message(TASK, task.number, payload)))
 
@@ -522,6 +527,10 @@ class _Worker:
         """Note that it ended without reading all: its task, unless there were messages after that."""
         self.outgoing.clear()
         self.has_taken = self.has_taken and self._told > 0
+
+
+def _experience(worker: _Worker) -> int:
+    return worker.tasks_begun
 
 
 def _do_nothing() -> None:
