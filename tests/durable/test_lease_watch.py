@@ -9,7 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from processes import Program
+from processes import TIMEOUT, Program
 
 from pykka_imagestore.core.digest import DiffID, sha256
 from pykka_imagestore.core.paths import StorePaths
@@ -18,7 +18,6 @@ from pykka_imagestore.durable.layout import make_store
 from pykka_imagestore.durable.lease_watch import LeaseWatch
 from pykka_imagestore.durable.leases import find_leases, find_needs, take_lease
 
-TIMEOUT = 30
 ONE = DiffID(sha256(b"one"))
 HOLDER = f"""
 import sys
