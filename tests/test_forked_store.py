@@ -8,18 +8,19 @@ from pathlib import Path
 
 import pytest
 from images import docker_save, layer
+from processes import TIMEOUT
 
 PROGRAM = """
 import atexit, os, sys, warnings
 import pykka
-from concurrent.futures import ThreadPoolExecutor
 from pykka_imagestore import LocalStore
 from pykka_imagestore.runtime import WorkerPool
 
 warnings.simplefilter("ignore")
 
 def start():
-    return LocalStore.start(sys.argv[1], durable=False, pool=WorkerPool(executor=ThreadPoolExecutor(1)))
+    own = sys.argv[3] == "processes"  # of the store's own
+    return LocalStore.start(sys.argv[1], durable=False, pool=None if own else WorkerPool(1, threads=True))
 
 def error_of(future):
     return type(future.error() or future.get).__name__
@@ -53,14 +54,16 @@ CHILDREN = {
 }
 
 
+@pytest.mark.parametrize("workers", ["processes", "threads"])
 @pytest.mark.parametrize("child", CHILDREN)
-def test_child_however_it_ends_leaves_the_parents_store_alone(child: str, tmp_path: Path) -> None:
+def test_child_however_it_ends_leaves_the_parents_store_alone(child: str, workers: str, tmp_path: Path) -> None:
     archive = docker_save(tmp_path / "app.tar", {"app": [layer({"file": b"content"})]})
 
-    assert run(CHILDREN[child], tmp_path / "store", archive) == "2\n"
+    assert run(CHILDREN[child], tmp_path / "store", archive, workers) == "2\n"
 
 
-def test_child_opens_a_store_of_its_own_on_the_same_directory(tmp_path: Path) -> None:
+@pytest.mark.parametrize("workers", ["processes", "threads"])
+def test_child_opens_a_store_of_its_own_on_the_same_directory(workers: str, tmp_path: Path) -> None:
     archive = docker_save(tmp_path / "app.tar", {"app": [layer({"file": b"content"})]})
     child = """
         with start() as mine:
@@ -68,15 +71,15 @@ def test_child_opens_a_store_of_its_own_on_the_same_directory(tmp_path: Path) ->
         sys.exit(3)
     """
 
-    assert run(child.strip(), tmp_path / "store", archive) == "3\n"
+    assert run(child.strip(), tmp_path / "store", archive, workers) == "3\n"
 
 
-def run(child: str, store: Path, archive: Path) -> str:
+def run(child: str, store: Path, archive: Path, workers: str) -> str:
     done = subprocess.run(
-        [sys.executable, "-c", PROGRAM.replace("{child}", child), store, archive],
+        [sys.executable, "-c", PROGRAM.replace("{child}", child), store, archive, workers],
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=TIMEOUT,
         check=False,
     )
     assert done.stderr == ""
