@@ -388,6 +388,23 @@ def test_of_very_many_messages_the_newest_arrive_and_nobody_waits(meetings):
     assert len(received) < 200
 
 
+def test_messages_without_end_do_not_keep_tasks_from_running(pool):
+    messages, stop = Messages(), threading.Event()
+
+    def send():
+        while not stop.is_set():
+            messages.send("hurry")
+
+    sender = threading.Thread(target=send)
+    sender.start()
+    try:
+        for number in range(20):
+            assert pool.run(work.double, number, messages=messages).get(timeout=60) == 2 * number
+    finally:
+        stop.set()
+        sender.join()
+
+
 def test_messages_to_a_task_whose_worker_dies_cost_nothing_else(pool):
     for _ in range(20):
         messages = Messages()

@@ -84,6 +84,7 @@ class ProcessEngine:
         self._limit = workers
         self._options = options
         self._commands: deque[Callable[[], object]] = deque()
+        self._with_messages: set[Task] = set()  # for whom there is a command
         self._lock = threading.RLock()  # of the thread's start, and of what wakes it
         self._thread: threading.Thread | None = None
         self._wake_up = _NONE
@@ -113,7 +114,7 @@ class ProcessEngine:
         """Queue a task, and start another worker if none is idle."""
         task.promise.future.on_discard(partial(self._discard, task))
         if task.messages is not None:
-            task.messages.listen(partial(self._command, partial(self._pass_messages_on, task)))
+            task.messages.listen(partial(self._tell_of_messages, task))
         try:
             self._start()
         except (OSError, RuntimeError) as error:
@@ -143,6 +144,11 @@ class ProcessEngine:
     def _discard(self, task: Task) -> None:
         if not task.discard_waiting():
             self._command(partial(self._stop, task))
+
+    def _tell_of_messages(self, task: Task) -> None:
+        if task not in self._with_messages:  # else the thread has not come to it yet, and takes all that there are
+            self._with_messages.add(task)
+            self._command(partial(self._pass_messages_on, task))
 
     def _start(self) -> None:
         if self._thread is not None or self._closed:
@@ -197,7 +203,7 @@ class ProcessEngine:
         self._run_commands()
 
     def _run_commands(self) -> None:
-        while self._commands:
+        for _ in range(len(self._commands)):  # what comes meanwhile waits until workers were heard
             try:
                 command = self._commands.popleft()
             except IndexError:  # another thread took it, when this one has ended
@@ -248,6 +254,7 @@ class ProcessEngine:
             self._tell(task.promise.discard)
 
     def _pass_messages_on(self, task: Task) -> None:
+        self._with_messages.discard(task)
         worker = self._worker_of(task)
         if worker is not None:
             self._send(worker)
