@@ -14,6 +14,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+import pykka_imagestore
+
+# What a program that a test starts imports, beside what is installed.
+SOURCES = [Path(pykka_imagestore.__file__).parents[1], Path(__file__).parent]
 TIMEOUT = 300  # for whatever only ends a hang: a slow disk or a busy machine is none
 
 

@@ -12,12 +12,12 @@ from pathlib import Path
 import pytest
 from device import new_device, why_not
 from images import docker_save, layer
+from processes import TIMEOUT
 
 from pykka_imagestore import ImageInfo, LocalStore
 from pykka_imagestore.durable.disk import Disk
 from pykka_imagestore.runtime import WorkerPool
 
-TIMEOUT = 60
 IMAGES = 30
 LEASES = 6
 LONG = "x" * 100

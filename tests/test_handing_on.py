@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from images import docker_save, layer
-from processes import Program
+from processes import TIMEOUT, Program
 
 from pykka_imagestore import (
     ImageInfo,
@@ -24,7 +24,6 @@ from pykka_imagestore import (
 from pykka_imagestore.core.paths import StorePaths
 from pykka_imagestore.durable.leases import take_lease
 
-TIMEOUT = 60
 LAYERS = [layer({"etc/os-release": b"ID=test\n"}), layer({"app": b"a" * 10_000})]
 COPIES = [copy.copy, copy.deepcopy, pickle.dumps]
 PROGRAM = """

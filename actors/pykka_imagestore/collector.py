@@ -39,8 +39,8 @@ from pykka_imagestore.runtime import (
     Lane,
     Pending,
     WorkerPool,
-    await_all,
     defer,
+    discard_all,
     dispatch,
     undiscardable,
 )
@@ -270,10 +270,9 @@ class CollectorActor(Actor):
         try:
             await deletion
         except BaseException as error:
-            for helper in helpers:
-                helper.discard()
+            ended = discard_all(helpers)
             if not isinstance(error, GeneratorExit):  # else the actor has ended: nobody is left to wait
-                await undiscardable(await_all(helpers))
+                await ended
             raise
         await self._syncing.run(make_reserve, self._paths)
 

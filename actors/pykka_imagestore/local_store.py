@@ -68,8 +68,8 @@ from pykka_imagestore.runtime import (
     Promise,
     SingleFlight,
     WorkerPool,
-    await_all,
     defer,
+    discard_all,
     dispatch,
     failed,
     gather,
@@ -502,9 +502,7 @@ class _HelpCall:
 
     async def cancel(self) -> None:
         """Stop who came; return when none is at work in the layer's folder any more."""
-        for helper in self._helpers:
-            helper.discard()
-        await await_all([undiscardable(helper) for helper in self._helpers])
+        await discard_all(self._helpers)
 
 
 class LocalStoreActor(Actor):

@@ -12,9 +12,8 @@ import threading
 
 import pytest
 from images import docker_save, long_layer
-from processes import names, session_processes, wait_for
+from processes import TIMEOUT, names, session_processes, wait_for
 
-TIMEOUT = 60
 # Nobody but an owner with permissions may open it again; root may, unless he lacks the privilege.
 UNPRIVILEGED = ["setpriv", "--bounding-set=-dac_override,-dac_read_search", "--inh-caps=-all"]
 

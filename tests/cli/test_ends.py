@@ -10,9 +10,8 @@ import time
 
 import pytest
 from images import long_layer
-from processes import Program, names, session_processes, unpacks, wait_for
+from processes import TIMEOUT, Program, names, session_processes, unpacks, wait_for
 
-TIMEOUT = 60
 BEFORE = "import os, signal, sys\nfrom pykka_imagestore.cli import main, put\n"
 
 

@@ -9,16 +9,13 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from processes import Program
+from processes import TIMEOUT, Program
 
 from pykka_imagestore.core.digest import DiffID, sha256
 from pykka_imagestore.core.paths import StorePaths
-from pykka_imagestore.durable.disk import Disk
-from pykka_imagestore.durable.layout import make_store
 from pykka_imagestore.durable.lease_watch import LeaseWatch
 from pykka_imagestore.durable.leases import find_leases, find_needs, take_lease
 
-TIMEOUT = 30
 ONE = DiffID(sha256(b"one"))
 HOLDER = f"""
 import sys
@@ -29,13 +26,6 @@ lease = take_lease(StorePaths(Path(sys.argv[1])), [{ONE!r}], None, "a test")
 print("took it", flush=True)
 input()
 """
-
-
-@pytest.fixture
-def paths(tmp_path: Path) -> StorePaths:
-    paths = StorePaths(tmp_path / "store")
-    make_store(paths, Disk())
-    return paths
 
 
 @pytest.fixture

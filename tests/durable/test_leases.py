@@ -13,8 +13,6 @@ from pykka_imagestore.core.digest import DiffID, sha256
 from pykka_imagestore.core.paths import StorePaths
 from pykka_imagestore.core.prune import Needs
 from pykka_imagestore.durable import leases
-from pykka_imagestore.durable.disk import Disk
-from pykka_imagestore.durable.layout import make_store
 from pykka_imagestore.durable.leases import find_needs, take_lease
 from pykka_imagestore.durable.locks import acquire
 from pykka_imagestore.errors import LeaseError
@@ -32,13 +30,6 @@ lease.release()
 print("released it", flush=True)
 input()
 """
-
-
-@pytest.fixture
-def paths(tmp_path: Path) -> StorePaths:
-    paths = StorePaths(tmp_path / "store")
-    make_store(paths, Disk())
-    return paths
 
 
 def needs(paths: StorePaths) -> Needs:

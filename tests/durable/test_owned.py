@@ -8,9 +8,6 @@ import pytest
 from processes import TIMEOUT, Program
 
 from pykka_imagestore.core.digest import DiffID, sha256
-from pykka_imagestore.core.paths import StorePaths
-from pykka_imagestore.durable.disk import Disk
-from pykka_imagestore.durable.layout import make_store
 from pykka_imagestore.durable.locks import locked
 from pykka_imagestore.durable.owned import OwnedFolder, find_orphans
 
@@ -36,13 +33,6 @@ def guard(tmp_path):
 def staging(tmp_path):
     (tmp_path / "staging").mkdir()
     return tmp_path / "staging"
-
-
-@pytest.fixture
-def paths(tmp_path):
-    paths = StorePaths(tmp_path / "store")
-    make_store(paths, Disk())
-    return paths
 
 
 def test_folder_has_a_name_before_it_is_made_and_a_lock_after(staging, guard):

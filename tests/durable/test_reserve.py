@@ -8,16 +8,7 @@ import pytest
 from privileges import as_ordinary_user
 
 from pykka_imagestore.core.paths import StorePaths
-from pykka_imagestore.durable.disk import Disk
-from pykka_imagestore.durable.layout import make_store
 from pykka_imagestore.durable.reserve import PIECE_BYTES, PIECES, in_reserve, make_reserve
-
-
-@pytest.fixture
-def paths(tmp_path: Path) -> StorePaths:
-    paths = StorePaths(tmp_path / "store")
-    make_store(paths, Disk())
-    return paths
 
 
 def pieces(paths: StorePaths) -> list[int]:

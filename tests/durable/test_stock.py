@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import os
 import time
-from pathlib import Path
 
 import pytest
 
@@ -10,19 +9,10 @@ from pykka_imagestore._proto.layer_pb2 import LayerRecord
 from pykka_imagestore.core.digest import DiffID, sha256
 from pykka_imagestore.core.image import DockerImage
 from pykka_imagestore.core.paths import StorePaths
-from pykka_imagestore.durable.disk import Disk
-from pykka_imagestore.durable.layout import make_store
 from pykka_imagestore.durable.stock import StockTaker, note_use
 
 ONE, TWO, CONFIG = DiffID(sha256(b"one")), DiffID(sha256(b"two")), sha256(b"config")
 IMAGE = DockerImage("a:latest", (ONE,), CONFIG)
-
-
-@pytest.fixture
-def paths(tmp_path: Path) -> StorePaths:
-    paths = StorePaths(tmp_path / "store")
-    make_store(paths, Disk())
-    return paths
 
 
 def publish(paths: StorePaths, diff_id: DiffID, **sizes: int) -> None:

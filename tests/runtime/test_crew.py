@@ -5,7 +5,7 @@ import threading
 
 import pytest
 
-from pykka_imagestore.runtime import crew
+from pykka_imagestore.runtime import Lane, WorkerPool, crew
 from pykka_imagestore.runtime.crew import Crew
 
 
@@ -55,6 +55,24 @@ def test_a_function_that_fails_is_logged_and_the_next_is_called_all_the_same(cap
 
     assert called.get(timeout=60) == "next"
     assert "KeyboardInterrupt" in caplog.text
+
+
+@pytest.mark.parametrize("make", [lambda: Lane("starved"), lambda: WorkerPool(1, threads=True)], ids=["lane", "pool"])
+def test_what_no_thread_could_be_started_for_fails_and_is_not_called_later(make, monkeypatch):
+    called, starved = [], make()
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", refuse)
+        refused = starved.run(called.append, "refused")
+
+    assert isinstance(refused.error(), RuntimeError)
+    starved.run(called.append, "next").get(timeout=60)
+    assert called == ["next"]
+    starved.close()
+
+
+def refuse(_):
+    msg = "can't start new thread"
+    raise RuntimeError(msg)
 
 
 @pytest.mark.usefixtures("_impatient")

@@ -10,11 +10,10 @@ import time
 from contextlib import contextmanager
 
 import pytest
+from processes import TIMEOUT
 
 from pykka_imagestore.runtime import Actor, Lane, Mutex, Promise, SingleFlight, after, ready, terminate
 from pykka_imagestore.runtime.timers import Timers
-
-SECONDS = 20
 
 
 @contextmanager
@@ -56,7 +55,7 @@ def test_terminate_ends_an_actor_that_is_about_to_take_its_last_message():
             for number in range(random.randrange(30)):
                 ref.tell(number)
 
-            assert terminate(ref).get(timeout=SECONDS) is True
+            assert terminate(ref).get(timeout=TIMEOUT) is True
 
 
 def within(seconds, function):
@@ -76,7 +75,7 @@ def test_mutex_that_the_collector_unlocks_while_it_is_being_locked():
             abandon_later(mutex.unlock)
 
     with frequent_collections():
-        within(SECONDS, lock_often)
+        within(TIMEOUT, lock_often)
         gc.collect()
 
     last = mutex.lock()
@@ -93,10 +92,10 @@ def test_timers_that_the_collector_sets_while_others_are_set_all_fire():
             abandon_later(lambda: timers.call_later(0.001, lambda: due.append(1)))
 
     with frequent_collections():
-        within(SECONDS, set_often)
+        within(TIMEOUT, set_often)
         gc.collect()
 
-    end = time.monotonic() + SECONDS
+    end = time.monotonic() + TIMEOUT
     while len(due) < 6000 and time.monotonic() < end:
         time.sleep(0.01)
     assert len(due) == 6000
@@ -117,7 +116,7 @@ def test_lane_that_the_collector_begins_runs_one_function_at_a_time():
             abandon_later(lambda lane=lane: lane.run(work, None))
             runs = [lane.run(work, None) for _ in range(10)]
             for run in runs:
-                run.get(timeout=SECONDS)
+                run.get(timeout=TIMEOUT)
             lane.close()
 
     assert most == [1]
@@ -135,7 +134,7 @@ def test_futures_that_the_collector_completes_while_they_are_observed_tell_every
             future.on_any(told.append).then(str).recover(lambda _: 1).on_any(told.append)
 
     with frequent_collections():
-        within(SECONDS, observe_often)
+        within(TIMEOUT, observe_often)
         gc.collect()
 
     assert len(told) == 10_000
@@ -146,7 +145,7 @@ def test_two_tables_of_flights_that_start_each_others_work():
 
     def join(first, second):
         for _ in range(2000):
-            barrier.wait(SECONDS)
+            barrier.wait(TIMEOUT)
             first.join("key", lambda: second.join("other", lambda: ready(None)))
 
     with frequent_switches():
@@ -154,7 +153,7 @@ def test_two_tables_of_flights_that_start_each_others_work():
         for thread in threads:
             thread.start()
         for thread in threads:
-            thread.join(SECONDS)
+            thread.join(TIMEOUT)
 
     assert not any(thread.is_alive() for thread in threads)
 
@@ -166,8 +165,8 @@ def test_future_that_expires_and_completes_at_the_same_time_has_one_outcome_and_
         outcome = promise.future.after(seconds, lambda _: "late")
         after(seconds).on_any(lambda _, promise=promise: promise.set("in time"))
 
-        assert outcome.get(timeout=SECONDS) in ("late", "in time")
-        promise.future.get(timeout=SECONDS)
+        assert outcome.get(timeout=TIMEOUT) in ("late", "in time")
+        promise.future.get(timeout=TIMEOUT)
         assert not promise.future._callbacks
 
 
@@ -183,7 +182,7 @@ def test_timers_that_are_due_while_their_thread_begins_to_wait_for_them_fire():
         thread.start()
     try:
         for _ in range(100):
-            after(0.00005).get(timeout=SECONDS)
+            after(0.00005).get(timeout=TIMEOUT)
     finally:
         stop.set()
         for thread in threads:

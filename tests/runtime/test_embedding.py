@@ -10,16 +10,13 @@ import shutil
 import subprocess
 import sys
 import textwrap
-from pathlib import Path
 
 import pytest
 import worker_functions
-from processes import TIMEOUT
+from processes import SOURCES, TIMEOUT
 
-import pykka_imagestore
 from pykka_imagestore.runtime import WorkerPool, WorkerStartError, launch
 
-SOURCES = [Path(pykka_imagestore.__file__).parents[1], Path(worker_functions.__file__).parent]
 HEAD = """
 import os, signal, sys, time, warnings
 import worker_functions as work

@@ -14,14 +14,18 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pykka
 import pytest
+import worker_functions as work
+from processes import TIMEOUT
 
 from pykka_imagestore.runtime import (
     Actor,
     Lane,
+    Messages,
     Mutex,
     Pending,
     Promise,
     SingleFlight,
+    WorkerPool,
     after,
     collect,
     dispatch,
@@ -31,8 +35,6 @@ from pykka_imagestore.runtime import (
     terminate,
     undiscardable,
 )
-
-SECONDS = 20
 
 
 class Counter(Actor):
@@ -64,7 +66,7 @@ def in_child(function):
         os._exit(0)
     os.close(writer)
     with open(reader, encoding="utf-8") as file:
-        if not selectors.select([file], [], [], SECONDS)[0]:
+        if not selectors.select([file], [], [], TIMEOUT)[0]:
             os.kill(pid, signal.SIGKILL)
         answer = file.read()
     os.waitpid(pid, 0)
@@ -83,7 +85,7 @@ def raised_by(function):
 def ref():
     ref = Counter.start()
     yield ref
-    ref.stop(timeout=SECONDS)
+    ref.stop(timeout=TIMEOUT)
 
 
 # -- futures
@@ -96,13 +98,13 @@ def poll(future):
 
 
 WAYS_TO_WAIT = {
-    "get": lambda future: future.get(timeout=SECONDS),
-    "then": lambda future: future.then(lambda value: value).get(timeout=SECONDS),
-    "collect": lambda future: collect([future, ready(1)]).get(timeout=SECONDS),
-    "await_all": lambda future: collect([undiscardable(future)]).get(timeout=SECONDS),
-    "after": lambda future: future.after(SECONDS, lambda _: None).get(timeout=SECONDS),
-    "to_concurrent": lambda future: future.to_concurrent().result(SECONDS),
-    "promise": lambda future: associated(future).get(timeout=SECONDS),
+    "get": lambda future: future.get(timeout=TIMEOUT),
+    "then": lambda future: future.then(lambda value: value).get(timeout=TIMEOUT),
+    "collect": lambda future: collect([future, ready(1)]).get(timeout=TIMEOUT),
+    "await_all": lambda future: collect([undiscardable(future)]).get(timeout=TIMEOUT),
+    "after": lambda future: future.after(TIMEOUT, lambda _: None).get(timeout=TIMEOUT),
+    "to_concurrent": lambda future: future.to_concurrent().result(TIMEOUT),
+    "promise": lambda future: associated(future).get(timeout=TIMEOUT),
     "polling": poll,
 }
 
@@ -127,13 +129,13 @@ def test_pending_future_of_the_parents_has_failed_in_the_child_whichever_way_it_
 def test_final_future_of_the_parents_is_as_it_was_in_the_child():
     future = ready("value")
 
-    assert in_child(lambda: future.then(lambda value: value * 2).get(timeout=SECONDS)) == "valuevalue"
+    assert in_child(lambda: future.then(lambda value: value * 2).get(timeout=TIMEOUT)) == "valuevalue"
 
 
 def test_select_in_the_child_passes_over_the_parents_future():
     pending = Promise()
 
-    assert in_child(lambda: select([pending.future, ready("mine")]).get(timeout=SECONDS)) == "mine"
+    assert in_child(lambda: select([pending.future, ready("mine")]).get(timeout=TIMEOUT)) == "mine"
 
 
 def test_child_runs_no_callback_of_the_parents_and_abandons_nothing():
@@ -163,7 +165,7 @@ def test_child_takes_no_lock_of_a_future_that_another_thread_held_at_the_fork():
     def use():
         withdrawn = made.pop()()
         made.clear()  # they are dropped, and would be withdrawn
-        return withdrawn, raised_by(lambda: promise.future.get(timeout=SECONDS))
+        return withdrawn, raised_by(lambda: promise.future.get(timeout=TIMEOUT))
 
     with held_elsewhere(promise.future._lock):
         assert in_child(use) == "(False, 'ForkedError')"
@@ -182,10 +184,10 @@ class held_elsewhere:  # noqa: N801 - reads like a function
         def hold():
             with self._lock:
                 held.set()
-                self._release.wait(SECONDS)
+                self._release.wait(TIMEOUT)
 
         self._thread.submit(hold)
-        assert held.wait(SECONDS)
+        assert held.wait(TIMEOUT)
 
     def __exit__(self, *_):
         self._release.set()
@@ -196,39 +198,39 @@ class held_elsewhere:  # noqa: N801 - reads like a function
 
 
 WAYS_TO_REACH = {
-    "dispatch": lambda ref: dispatch(ref, Counter.add, 1).get(timeout=SECONDS),
-    "dispatch async": lambda ref: dispatch(ref, Counter.add_later, 1).get(timeout=SECONDS),
-    "ask": lambda ref: ref.ask("message", timeout=SECONDS),
-    "ask later": lambda ref: ref.ask("message", block=False).get(timeout=SECONDS),
+    "dispatch": lambda ref: dispatch(ref, Counter.add, 1).get(timeout=TIMEOUT),
+    "dispatch async": lambda ref: dispatch(ref, Counter.add_later, 1).get(timeout=TIMEOUT),
+    "ask": lambda ref: ref.ask("message", timeout=TIMEOUT),
+    "ask later": lambda ref: ref.ask("message", block=False).get(timeout=TIMEOUT),
     "tell": lambda ref: ref.tell("message"),
-    "proxy": lambda ref: ref.proxy().add(1).get(timeout=SECONDS),
-    "proxy attribute": lambda ref: ref.proxy().count.get(timeout=SECONDS),
+    "proxy": lambda ref: ref.proxy().add(1).get(timeout=TIMEOUT),
+    "proxy attribute": lambda ref: ref.proxy().count.get(timeout=TIMEOUT),
 }
 
 
 @pytest.mark.parametrize("way", WAYS_TO_REACH)
 def test_actor_of_the_parents_cannot_be_reached_from_the_child(way, ref):
     assert in_child(lambda: raised_by(lambda: WAYS_TO_REACH[way](ref))) == "ForkedError"
-    assert dispatch(ref, Counter.add, 1).get(timeout=SECONDS) == 1
+    assert dispatch(ref, Counter.add, 1).get(timeout=TIMEOUT) == 1
 
 
 def test_child_takes_no_lock_of_an_inbox_or_of_pykka_that_another_thread_held_at_the_fork(ref):
     with held_elsewhere(ref.actor_inbox._lock):
         assert in_child(lambda: raised_by(lambda: ref.tell(1))) == "ForkedError"
     with held_elsewhere(pykka.ActorRegistry._actor_refs_lock):
-        assert in_child(lambda: dispatch(Counter.start(), Counter.add_later, 1).get(timeout=SECONDS)) == "1"
+        assert in_child(lambda: dispatch(Counter.start(), Counter.add_later, 1).get(timeout=TIMEOUT)) == "1"
 
 
 def test_stopping_the_parents_actors_in_the_child_stops_the_childs_alone(ref):
     def stop():
         mine = Counter.start()
-        first = ref.stop(timeout=SECONDS), terminate(ref).get(timeout=SECONDS)
-        pykka.ActorRegistry.stop_all(timeout=SECONDS)
+        first = ref.stop(timeout=TIMEOUT), terminate(ref).get(timeout=TIMEOUT)
+        pykka.ActorRegistry.stop_all(timeout=TIMEOUT)
         return first, mine.is_alive()
 
     assert in_child(stop) == "((False, False), False)"
     assert ref.is_alive()
-    assert dispatch(ref, Counter.add, 1).get(timeout=SECONDS) == 1
+    assert dispatch(ref, Counter.add, 1).get(timeout=TIMEOUT) == 1
 
 
 def test_new_actor_in_the_child_works_and_may_be_linked(ref):
@@ -244,10 +246,10 @@ def test_new_actor_in_the_child_works_and_may_be_linked(ref):
     def start():
         Linking.ended = Promise()
         mine, other = Linking.start(), Counter.start()
-        dispatch(mine, Linking.watch, other).get(timeout=SECONDS)
-        failure = raised_by(lambda: dispatch(mine, Linking.watch, ref).get(timeout=SECONDS))
+        dispatch(mine, Linking.watch, other).get(timeout=TIMEOUT)
+        failure = raised_by(lambda: dispatch(mine, Linking.watch, ref).get(timeout=TIMEOUT))
         terminate(other)
-        return failure, Linking.ended.future.get(timeout=SECONDS)
+        return failure, Linking.ended.future.get(timeout=TIMEOUT)
 
     assert in_child(start) == "('ForkedError', 'Counter')"
 
@@ -261,28 +263,55 @@ def test_timers_of_the_parents_do_not_fire_in_the_child_and_new_ones_do():
     pending.on_any(fired.append)
 
     def wait():
-        after(0.2).get(timeout=SECONDS)
+        after(0.2).get(timeout=TIMEOUT)
         return fired, type(pending.error()).__name__
 
     assert in_child(wait) == "([], 'ForkedError')"
-    pending.get(timeout=SECONDS)
+    pending.get(timeout=TIMEOUT)
 
 
 def test_lane_of_the_parents_is_not_the_childs_to_run_or_to_close():
     lane, release = Lane("lane"), threading.Event()
-    running = lane.run(release.wait, SECONDS)
+    running = lane.run(release.wait, TIMEOUT)
 
     def close():
         lane.close()
         own = Lane("own")
-        return raised_by(lambda: lane.run(len, "a").get(timeout=SECONDS)), own.run(len, "abc").get(timeout=SECONDS)
+        return raised_by(lambda: lane.run(len, "a").get(timeout=TIMEOUT)), own.run(len, "abc").get(timeout=TIMEOUT)
 
     with held_elsewhere(lane._crew._condition):
         assert in_child(close) == "('ForkedError', 3)"
     release.set()
-    assert running.get(timeout=SECONDS) is True
-    assert lane.run(len, "a").get(timeout=SECONDS) == 1
+    assert running.get(timeout=TIMEOUT) is True
+    assert lane.run(len, "a").get(timeout=TIMEOUT) == 1
     lane.close()
+
+
+@pytest.mark.parametrize("kind", ["processes", "threads", "executor"])
+def test_pool_of_the_parents_is_not_the_childs_to_use_or_to_close(kind, tmp_path):
+    started, go_on, messages = threading.Event(), threading.Event(), Messages()
+    stop_file = tmp_path / "stop"
+
+    def close():
+        pool.close()
+        messages.send("to nobody")
+        return raised_by(lambda: pool.run(len, "abc").get(timeout=TIMEOUT)), stop_file.exists()
+
+    with ThreadPoolExecutor(1) as executor:
+        how = {"threads": {"threads": True}, "executor": {"executor": executor}}.get(kind, {})
+        with WorkerPool(1, **how) as pool:
+            if kind == "processes":
+                running = pool.run(work.receive_soon, TIMEOUT, messages=messages)
+                started.set()
+            else:
+                running = pool.run(lambda _: (started.set(), go_on.wait(TIMEOUT)), None, stop_file=stop_file)
+            started.wait(TIMEOUT)
+
+            assert in_child(close) == "('ForkedError', False)"
+
+            go_on.set()
+            messages.send("to the task")
+            running.get(timeout=TIMEOUT)
 
 
 def test_mutex_flights_and_pending_of_the_parents_do_not_make_the_child_wait():
@@ -294,10 +323,10 @@ def test_mutex_flights_and_pending_of_the_parents_do_not_make_the_child_wait():
     def use():
         mutex.unlock()
         return (
-            raised_by(lambda: mutex.lock().get(timeout=SECONDS)),
+            raised_by(lambda: mutex.lock().get(timeout=TIMEOUT)),
             raised_by(lambda: flights.join("key", lambda: promise.future)),
-            raised_by(lambda: pending.ended().get(timeout=SECONDS)),
-            run_blocking(lambda: "fine", undo=str).get(timeout=SECONDS),
+            raised_by(lambda: pending.ended().get(timeout=TIMEOUT)),
+            run_blocking(lambda: "fine", undo=str).get(timeout=TIMEOUT),
         )
 
     with held_elsewhere(mutex._lock), held_elsewhere(flights._lock):

@@ -17,6 +17,7 @@ from pykka_imagestore.runtime import (
     Promise,
     await_all,
     collect,
+    discard_all,
     ready,
     select,
 )
@@ -181,6 +182,19 @@ def test_a_chain_that_is_done_leaves_no_cycle():
 
 
 # -- concurrent.futures
+
+
+def test_discard_all_is_ready_when_the_last_has_ended():
+    first, second = Promise(), Promise()
+
+    ended = discard_all([first.future, second.future])
+
+    assert first.future.has_discard()
+    assert second.future.has_discard()
+    first.discard()
+    assert ended.is_pending()
+    second.set("too late to stop")
+    assert ended.is_ready()
 
 
 def test_to_concurrent_works_with_as_completed_and_wait():

@@ -7,10 +7,9 @@ import weakref
 
 import pykka
 import pytest
+from processes import TIMEOUT
 
 from pykka_imagestore.runtime import Actor, DiscardedError, Promise, after, dispatch, failed, ready, terminate
-
-SECONDS = 20
 
 
 class Slow(Actor):
@@ -58,14 +57,14 @@ def test_messages_wait_until_an_async_on_start_has_ended_and_come_in_their_order
 
     start.set(None)
 
-    assert second.get(timeout=SECONDS) == ["begins", "help", "began", "first", "second"]
+    assert second.get(timeout=TIMEOUT) == ["begins", "help", "began", "first", "second"]
 
 
 def test_async_on_start_that_fails_is_logged_and_ends_the_actor(caplog):
     ref = Slow.start(failed(LookupError("in on_start")))
 
     with pytest.raises(pykka.ActorDeadError):
-        dispatch(ref, Slow.note, "never").get(timeout=SECONDS)
+        dispatch(ref, Slow.note, "never").get(timeout=TIMEOUT)
 
     assert "in on_start" in caplog.text
     assert not ref.is_alive()
@@ -80,8 +79,8 @@ def test_stop_while_an_async_on_start_runs_serves_what_came_before():
 
     start.set(None)
 
-    assert note.get(timeout=SECONDS)[-1] == "before"
-    assert stopped.get(timeout=SECONDS) is True
+    assert note.get(timeout=TIMEOUT)[-1] == "before"
+    assert stopped.get(timeout=TIMEOUT) is True
     assert isinstance(answer(after_it), pykka.ActorDeadError)
 
 
@@ -92,7 +91,7 @@ def test_terminate_ends_an_async_on_start_and_refuses_what_waits():
     while not ref.actor_inbox.empty():
         time.sleep(0.001)  # until the actor has put them aside
 
-    assert terminate(ref).get(timeout=SECONDS) is True
+    assert terminate(ref).get(timeout=TIMEOUT) is True
 
     assert [type(answer(future)) for future in (seen, note)] == [pykka.ActorDeadError] * 2
     assert start.future.has_discard()
@@ -101,14 +100,14 @@ def test_terminate_ends_an_async_on_start_and_refuses_what_waits():
 def test_async_on_stop_is_awaited_before_the_actor_has_ended():
     stopping = Promise()
     ref = Slow.start(stop=stopping.future)
-    seen = dispatch(ref, Slow.seen_list).get(timeout=SECONDS)
+    seen = dispatch(ref, Slow.seen_list).get(timeout=TIMEOUT)
     stopped = ref.stop(block=False)
     with pytest.raises(pykka.Timeout):
         stopped.get(timeout=0.05)
 
     stopping.set(None)
 
-    assert stopped.get(timeout=SECONDS) is True
+    assert stopped.get(timeout=TIMEOUT) is True
     assert seen[-2:] == ["stops", "stopped"]
 
 
@@ -125,26 +124,26 @@ def test_async_on_stop_is_awaited_after_a_terminate_too_and_may_wait_for_the_act
 
     work = Promise()
     ref = Working.start()
-    seen = dispatch(ref, Working.begin, work.future).get(timeout=SECONDS)
+    seen = dispatch(ref, Working.begin, work.future).get(timeout=TIMEOUT)
     ended = terminate(ref)
 
     work.set(None)
 
-    assert ended.get(timeout=SECONDS) is True
+    assert ended.get(timeout=TIMEOUT) is True
     assert seen[-1] == "work ended"
 
 
 def test_async_on_stop_that_fails_is_logged(caplog):
     ref = Slow.start(stop=failed(LookupError("in on_stop")))
 
-    assert ref.stop(timeout=SECONDS) is True
+    assert ref.stop(timeout=TIMEOUT) is True
 
     assert "in on_stop" in caplog.text
 
 
 def answer(future):
     try:
-        return future.get(timeout=SECONDS)
+        return future.get(timeout=TIMEOUT)
     except Exception as error:  # noqa: BLE001 - that is the answer
         return error
 
@@ -180,18 +179,18 @@ def busy():
 def test_method_that_never_waits_lets_others_have_a_turn(busy):
     ref, _ = busy
 
-    first, second = (dispatch(ref, Busy.look).get(timeout=SECONDS) for _ in range(2))
+    first, second = (dispatch(ref, Busy.look).get(timeout=TIMEOUT) for _ in range(2))
 
     assert second >= first
     assert second > 0
-    terminate(ref).get(timeout=SECONDS)
+    terminate(ref).get(timeout=TIMEOUT)
 
 
 @pytest.mark.parametrize("end", [terminate, lambda ref: ref.stop(block=False)])
 def test_method_that_never_waits_hears_that_its_actor_is_to_end(busy, end):
     ref, work = busy
 
-    assert end(ref).get(timeout=SECONDS) is True
+    assert end(ref).get(timeout=TIMEOUT) is True
 
     assert isinstance(answer(work), pykka.ActorDeadError)
 
@@ -202,11 +201,11 @@ def test_method_that_never_waits_hears_a_discard(busy):
     work.discard()
 
     assert isinstance(answer(work), DiscardedError)
-    terminate(ref).get(timeout=SECONDS)
+    terminate(ref).get(timeout=TIMEOUT)
 
 
 def test_method_that_awaits_thousands_of_final_futures_gets_them_all():
-    assert dispatch(Busy.start(), Busy.sum, range(5000)).get(timeout=SECONDS) == sum(range(5000))
+    assert dispatch(Busy.start(), Busy.sum, range(5000)).get(timeout=TIMEOUT) == sum(range(5000))
 
 
 def test_actor_keeps_nothing_of_its_last_message():
@@ -220,10 +219,10 @@ def test_actor_keeps_nothing_of_its_last_message():
     ref, argument = Giving.start(), Answer()
     reference = weakref.ref(argument)
 
-    assert dispatch(ref, Giving.give, argument).get(timeout=SECONDS) is argument
+    assert dispatch(ref, Giving.give, argument).get(timeout=TIMEOUT) is argument
     del argument
 
-    end = time.monotonic() + SECONDS
+    end = time.monotonic() + TIMEOUT
     while reference() is not None and time.monotonic() < end:
         time.sleep(0.001)  # the actor's thread may be about to let go of it
     assert reference() is None

@@ -11,10 +11,10 @@ import traceback
 
 import pykka
 import pytest
+from processes import TIMEOUT
 
 from pykka_imagestore.runtime import Actor, Future, Lane, Promise, after, dispatch, failed, ready, run_blocking
 
-SECONDS = 20
 ENDINGS = (KeyboardInterrupt, SystemExit, GeneratorExit)
 
 
@@ -39,9 +39,9 @@ def raising(request, ending):
 def test_timers_survive_what_a_callback_raises(raising, caplog):
     after(0.1).on_any(raising)
 
-    after(0.2).get(timeout=SECONDS)
+    after(0.2).get(timeout=TIMEOUT)
 
-    after(0.001).get(timeout=SECONDS)
+    after(0.001).get(timeout=TIMEOUT)
     assert "A future's callback failed" in caplog.text
 
 
@@ -51,24 +51,24 @@ def test_timers_survive_what_a_function_of_their_own_raises(raising):
     failing = pending.future.after(0.001, raising)
 
     assert isinstance(error_of(failing), ENDINGS)
-    after(0.001).get(timeout=SECONDS)
+    after(0.001).get(timeout=TIMEOUT)
 
 
 def error_of(future):
     told = threading.Event()
     future.on_any(lambda _: told.set())
-    assert told.wait(SECONDS)
+    assert told.wait(TIMEOUT)
     return future.error()
 
 
 def test_lane_survives_what_a_callback_and_a_function_raise(raising, caplog):
     lane, begin = Lane("lane"), threading.Event()
-    first = lane.run(begin.wait, SECONDS)
+    first = lane.run(begin.wait, TIMEOUT)
     first.on_any(raising)
     second = lane.run(raising, None)
     begin.set()
 
-    assert lane.run(len, "abc").get(timeout=SECONDS) == 3
+    assert lane.run(len, "abc").get(timeout=TIMEOUT) == 3
 
     assert isinstance(second.error(), ENDINGS)
     assert "A future's callback failed" in caplog.text
@@ -124,8 +124,8 @@ def bystander():
     ref = Raising.start()
     yield ref
     assert ref.is_alive()
-    assert dispatch(ref, Raising.echo, 1).get(timeout=SECONDS) == 1
-    ref.stop(timeout=SECONDS)
+    assert dispatch(ref, Raising.echo, 1).get(timeout=TIMEOUT) == 1
+    ref.stop(timeout=TIMEOUT)
 
 
 @pytest.mark.parametrize("method", [Raising.raises, Raising.raises_later, Raising.raises_at_once])
@@ -135,7 +135,7 @@ def test_what_a_method_raises_goes_to_its_caller_and_no_actor_ends(method, endin
 
     assert isinstance(error_of(dispatch(ref, method, ending)), ending)
 
-    assert dispatch(ref, Raising.echo, 1).get(timeout=SECONDS) == 1
+    assert dispatch(ref, Raising.echo, 1).get(timeout=TIMEOUT) == 1
     assert ref.is_alive()
 
 
@@ -144,7 +144,7 @@ def test_what_is_asked_with_a_message_raises_in_the_caller(ending):
     ref = Raising.start()
 
     with pytest.raises(ending):
-        ref.ask(ending, timeout=SECONDS)
+        ref.ask(ending, timeout=TIMEOUT)
 
     assert ref.is_alive()
 
@@ -155,7 +155,7 @@ def test_what_is_told_ends_the_actor_as_any_exception_does_and_no_other(ending, 
     ref.tell(ending)
 
     with pytest.raises(pykka.ActorDeadError):
-        dispatch(ref, Raising.echo, 1).get(timeout=SECONDS)
+        dispatch(ref, Raising.echo, 1).get(timeout=TIMEOUT)
 
     assert ending.__name__ in caplog.text
 
@@ -163,13 +163,13 @@ def test_what_is_told_ends_the_actor_as_any_exception_does_and_no_other(ending, 
 @pytest.mark.usefixtures("bystander")
 def test_actor_survives_what_a_callback_of_its_answer_raises(raising, caplog):
     ref, begin = Raising.start(), Promise()
-    waits = dispatch(ref, lambda _: begin.future.get(timeout=SECONDS))
+    waits = dispatch(ref, lambda _: begin.future.get(timeout=TIMEOUT))
     answer = dispatch(ref, Raising.echo, 1)
     answer.on_any(raising)
     begin.set(None)
-    waits.get(timeout=SECONDS)
+    waits.get(timeout=TIMEOUT)
 
-    assert dispatch(ref, Raising.echo, 2).get(timeout=SECONDS) == 2
+    assert dispatch(ref, Raising.echo, 2).get(timeout=TIMEOUT) == 2
     assert "A future's callback failed" in caplog.text
 
 
@@ -183,9 +183,9 @@ def test_what_a_hook_raises_ends_its_actor_in_order(at, caplog):
     if at == "failure":
         ref.tell(OSError)
     else:
-        ref.stop(timeout=SECONDS)
+        ref.stop(timeout=TIMEOUT)
 
-    assert ended.wait(SECONDS)
+    assert ended.wait(TIMEOUT)
     assert "KeyboardInterrupt" in caplog.text
 
 
@@ -201,7 +201,7 @@ def test_traceback_of_what_a_method_raises_leads_to_where_it_was_raised():
         error = error_of(dispatch(ref, method, LookupError))
         assert "raise ending" in "".join(traceback.format_tb(error.__traceback__))
         with pytest.raises(LookupError) as info:
-            dispatch(ref, method, LookupError).get(timeout=SECONDS)
+            dispatch(ref, method, LookupError).get(timeout=TIMEOUT)
         assert info.traceback[-1].name == method.__name__
 
     ref.tell(LookupError)
@@ -212,11 +212,11 @@ def test_traceback_of_what_a_method_raises_leads_to_where_it_was_raised():
 
 def test_actor_survives_what_its_exited_raises(bystander):
     other = Raising.start()
-    dispatch(bystander, lambda actor: actor.link(other)).get(timeout=SECONDS)
+    dispatch(bystander, lambda actor: actor.link(other)).get(timeout=TIMEOUT)
 
-    other.stop(timeout=SECONDS)
+    other.stop(timeout=TIMEOUT)
 
-    assert dispatch(bystander, Raising.echo, 1).get(timeout=SECONDS) == 1
+    assert dispatch(bystander, Raising.echo, 1).get(timeout=TIMEOUT) == 1
 
 
 def test_ctrl_c_interrupts_the_main_thread_in_a_callback_once_all_have_been_told():
@@ -235,7 +235,7 @@ def test_ctrl_c_interrupts_the_main_thread_where_it_waits_and_the_future_is_unaf
     after(0.05).on_any(lambda _: os.kill(os.getpid(), signal.SIGINT))
 
     with pytest.raises(KeyboardInterrupt):
-        promise.future.get(timeout=SECONDS)
+        promise.future.get(timeout=TIMEOUT)
 
     assert promise.set(1)
     assert promise.future.get(timeout=0) == 1
@@ -249,7 +249,7 @@ def test_ctrl_c_ends_a_program_that_runs_callbacks_in_its_main_thread():
     with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
         process.stdout.readline()
         process.send_signal(signal.SIGINT)
-        _, errors = process.communicate(timeout=SECONDS)
+        _, errors = process.communicate(timeout=TIMEOUT)
 
     assert b"KeyboardInterrupt" in errors
     assert process.returncode

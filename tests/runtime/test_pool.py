@@ -489,6 +489,34 @@ def test_of_very_many_messages_the_newest_arrive_and_nobody_waits(meetings):
     assert len(received) < 200
 
 
+def test_messages_without_end_do_not_keep_tasks_from_running(pool):
+    messages, stop = Messages(), threading.Event()
+
+    def send():
+        while not stop.is_set():
+            messages.send("hurry")
+
+    sender = threading.Thread(target=send)
+    sender.start()
+    try:
+        for number in range(20):
+            assert pool.run(work.double, number, messages=messages).get(timeout=60) == 2 * number
+    finally:
+        stop.set()
+        sender.join()
+
+
+def test_messages_to_a_task_whose_worker_dies_cost_nothing_else(pool):
+    for _ in range(20):
+        messages = Messages()
+        task = pool.run(os._exit, 0, messages=messages)
+        while task.is_pending():
+            messages.send("are you there?")
+
+        with pytest.raises(WorkerDiedError):
+            task.get(timeout=TIMEOUT)
+
+
 def test_a_message_that_a_task_has_not_taken_is_none_of_the_next_ones(pool):
     messages = Messages()
     task = pool.run(work.double, 1, messages=messages)

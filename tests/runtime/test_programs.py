@@ -9,15 +9,9 @@ import subprocess
 import sys
 import textwrap
 from contextlib import contextmanager
-from pathlib import Path
 
 import pytest
-import worker_functions
-from processes import TIMEOUT
-
-import pykka_imagestore
-
-SOURCES = [Path(pykka_imagestore.__file__).parents[1], Path(worker_functions.__file__).parent]
+from processes import SOURCES, TIMEOUT
 
 
 @pytest.fixture

@@ -7,6 +7,7 @@ import gc
 import weakref
 
 import pytest
+from processes import TIMEOUT
 
 from pykka_imagestore.runtime import (
     Actor,
@@ -19,8 +20,6 @@ from pykka_imagestore.runtime import (
     terminate,
     undiscardable,
 )
-
-SECONDS = 20
 
 
 @pytest.fixture
@@ -114,7 +113,7 @@ def test_collect_and_await_all_withdraw_when_they_are_final(stop):
 
 def test_after_withdraws_when_it_has_expired(stop):
     for _ in range(50):
-        assert stop.future.after(0, lambda _: "late").get(timeout=SECONDS) == "late"
+        assert stop.future.after(0, lambda _: "late").get(timeout=TIMEOUT) == "late"
 
     assert kept(stop) == 0
 
@@ -144,10 +143,10 @@ def test_actors_that_have_ended_wait_for_nothing(stop):
 
     ref = Waiting.start()
     waiting = [dispatch(ref, Waiting.wait, stop.future) for _ in range(10)]
-    dispatch(ref, Waiting.echo).get(timeout=SECONDS)
+    dispatch(ref, Waiting.echo).get(timeout=TIMEOUT)
     assert kept(stop) == 10
 
-    terminate(ref).get(timeout=SECONDS)
+    terminate(ref).get(timeout=TIMEOUT)
 
     assert all(future.is_failed() for future in waiting)
     assert kept(stop) == 0
@@ -174,7 +173,7 @@ def test_future_bound_to_it_is_withdrawn_when_it_is_dropped(stop):
     ref = Giving.start()
     for method in (Giving.give, Giving.give_later):
         answers = [dispatch(ref, method) for _ in range(10)]
-        dispatch(ref, lambda _: None).get(timeout=SECONDS)
+        dispatch(ref, lambda _: None).get(timeout=TIMEOUT)
         assert kept(stop) == 10
         del answers
         assert kept(stop) == 0

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from pykka_imagestore.runtime.actor import Actor, defer, dispatch, terminate
     from pykka_imagestore.runtime.answers import PlainAnswers
     from pykka_imagestore.runtime.blocking import run_blocking
-    from pykka_imagestore.runtime.combine import after, await_all, collect, gather, select, undiscardable
+    from pykka_imagestore.runtime.combine import after, await_all, collect, discard_all, gather, select, undiscardable
     from pykka_imagestore.runtime.cpus import usable_cpus
     from pykka_imagestore.runtime.errors import (
         AbandonedError,
@@ -60,6 +60,7 @@ __all__ = [
     "await_all",
     "collect",
     "defer",
+    "discard_all",
     "dispatch",
     "failed",
     "gather",
@@ -100,6 +101,7 @@ _HOMES = {
     "await_all": "combine",
     "collect": "combine",
     "defer": "actor",
+    "discard_all": "combine",
     "dispatch": "actor",
     "failed": "future",
     "gather": "combine",

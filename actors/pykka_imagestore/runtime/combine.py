@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import weakref
 from collections.abc import Callable, Iterable, Sequence
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from pykka_imagestore.runtime.future import Future, Promise, ready
 from pykka_imagestore.runtime.relay import Relay
@@ -71,11 +71,18 @@ async def gather(futures: Iterable[Future[T]]) -> list[T]:
     try:
         return await collect(inputs)
     except BaseException as error:
-        for future in inputs:
-            future.discard()
+        ended = discard_all(inputs)
         if not isinstance(error, GeneratorExit):  # else the actor has ended: nobody is left to wait
-            await undiscardable(await_all(inputs))
+            await ended
         raise
+
+
+def discard_all(futures: Iterable[Future[Any]]) -> Future[None]:
+    """Discard all; return when they have ended, however they do. A discard gives up this future alone."""
+    inputs = list(futures)
+    for future in inputs:
+        future.discard()
+    return undiscardable(await_all(inputs)).then(lambda _: None)
 
 
 def undiscardable(future: Future[T]) -> Future[T]:

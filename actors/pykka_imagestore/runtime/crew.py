@@ -48,17 +48,18 @@ class Crew:
 
         Raises:
             ForkedError: This is a forked child, and the threads are in the parent.
-            RuntimeError: No thread could be started.
+            RuntimeError: No thread could be started, and there is none that would call it later.
         """
         self.origin.require(f"the thread {self.name!r}")
         with self._condition:
             if self._is_closed:
                 return False
             self._open += 1
-            self._calls.append(partial(self._run, function))
+            call = partial(self._run, function)
+            self._calls.append(call)
             thread = self._add_thread()
         if thread is not None:
-            self._start(thread)
+            self._start(thread, call)
         with contextlib.suppress(IndexError):  # all are busy, and look again when they are done
             self._idle.pop().ring()
         return True
@@ -91,12 +92,17 @@ class Crew:
             return None
         return thread
 
-    def _start(self, thread: threading.Thread) -> None:
+    def _start(self, thread: threading.Thread, call: Callable[[], object]) -> None:
         # Not under the lock: the new thread, whose beginning is waited for, may meet the collector first, and call.
         try:
             thread.start()
         except RuntimeError:
-            self._forget(thread)
+            with self._condition:
+                self._forget(thread)
+                if self._threads or call not in self._calls:  # another sees to it, or has
+                    return
+                self._calls.remove(call)
+                self._open -= 1
             raise
 
     def _forget(self, thread: threading.Thread) -> None:

@@ -28,13 +28,13 @@ class Lane:
         """Run ``function(argument)`` after all that was asked for before.
 
         Returns:
-            What it returns or raises; PoolClosedError if the lane is closed, ForkedError in a forked child. A discard
-            comes too late for what runs.
+            What it returns or raises; PoolClosedError if the lane is closed, ForkedError in a forked child,
+            RuntimeError if no thread could be started. A discard comes too late for what runs.
         """
         call = _Call(function, argument)
         try:
             return call.promise.future if self._crew.call(call.run) else failed(PoolClosedError())
-        except ForkedError as error:
+        except (ForkedError, RuntimeError) as error:
             return failed(error)
 
     def close(self, *, wait: bool = True) -> None:

@@ -15,8 +15,9 @@ from pathlib import Path
 from typing import Any, Protocol, Self, TypeVar
 
 from pykka_imagestore.runtime.cpus import usable_cpus
-from pykka_imagestore.runtime.errors import PoolClosedError
+from pykka_imagestore.runtime.errors import ForkedError, PoolClosedError
 from pykka_imagestore.runtime.executors import ExecutorEngine
+from pykka_imagestore.runtime.forks import Origin
 from pykka_imagestore.runtime.future import Future, failed
 from pykka_imagestore.runtime.interfaces import Answers, WorkerOptions
 from pykka_imagestore.runtime.processes import ProcessEngine
@@ -71,6 +72,7 @@ class WorkerPool:
         if self.workers < 1:
             msg = f"a pool needs at least one worker, not {workers}"
             raise ValueError(msg)
+        self._origin = Origin()
         self._closed = threading.Event()
         self._numbers = itertools.count(1)
         self._engine: Engine
@@ -117,8 +119,8 @@ class WorkerPool:
         Returns:
             What it returns or raises. WorkerDiedError if its process died, WorkerTimeoutError past the time limit,
             WorkerStartError if there was no process to run it, WorkerAnswerError if that sent what no worker sends,
-            PoolClosedError if the pool is closed. A discard kills a running task; the future is discarded when it has
-            ended.
+            PoolClosedError if the pool is closed, ForkedError in a forked child. A discard kills a running task; the
+            future is discarded when it has ended.
 
         Raises:
             ValueError: ``function`` is defined in the program's script, which worker processes do not import.
@@ -126,6 +128,8 @@ class WorkerPool:
         stop_file = None if stop_file is None else os.fspath(stop_file)
         task = Task(next(self._numbers), function, argument, retry, idle, time_limit, on_report, messages, stop_file)
         self._engine.check(task)
+        if not self._origin.is_here():
+            return failed(ForkedError("the worker pool"))
         if self._closed.is_set():
             return failed(PoolClosedError())
         self._engine.submit(task)
@@ -136,5 +140,6 @@ class WorkerPool:
 
         In a child that was forked since the pool was made, it does nothing: the workers are the parent's.
         """
-        self._closed.set()
-        self._engine.close()
+        if self._origin.is_here():
+            self._closed.set()
+            self._engine.close()

@@ -30,7 +30,6 @@ from typing import Any, cast
 
 from pykka_imagestore.runtime.callbacks import serving
 from pykka_imagestore.runtime.errors import (
-    ForkedError,
     PoolClosedError,
     WorkerAnswerError,
     WorkerDiedError,
@@ -86,6 +85,7 @@ class ProcessEngine:
         self._limit = workers
         self._options = options
         self._commands: deque[Callable[[], object]] = deque()
+        self._with_messages: set[Task] = set()  # for whom there is a command
         self._lock = threading.RLock()  # of the thread's start, and of what wakes it
         self._thread: threading.Thread | None = None
         self._wake_up = _NONE
@@ -113,12 +113,9 @@ class ProcessEngine:
 
     def submit(self, task: Task) -> None:
         """Queue a task, and start another worker if none is idle."""
-        if not self._origin.is_here():
-            task.promise.fail(ForkedError("the worker pool"))
-            return
         task.promise.future.on_discard(partial(self._discard, task))
         if task.messages is not None:
-            task.messages.listen(partial(self._command, partial(self._pass_messages_on, task)))
+            task.messages.listen(partial(self._tell_of_messages, task))
         try:
             self._start()
         except (OSError, RuntimeError) as error:
@@ -128,8 +125,6 @@ class ProcessEngine:
 
     def close(self) -> None:
         """Kill what runs, refuse what waits; on return no worker process is left. Idempotent."""
-        if not self._origin.is_here():
-            return
         if self._thread is threading.current_thread():
             # Nobody else could do it, if this is a callback. In the middle of anything else it is the collector.
             self._shut_down() if self._is_telling else self._commands.append(self._shut_down)
@@ -151,6 +146,11 @@ class ProcessEngine:
         if not task.discard_waiting():
             self._command(partial(self._stop, task))
 
+    def _tell_of_messages(self, task: Task) -> None:
+        if task not in self._with_messages:  # else the thread has not come to it yet, and takes all that there are
+            self._with_messages.add(task)
+            self._command(partial(self._pass_messages_on, task))
+
     def _start(self) -> None:
         if self._thread is not None or self._closed:
             return
@@ -168,7 +168,7 @@ class ProcessEngine:
 
     def _command(self, command: Callable[[], object]) -> None:
         """Have the thread call ``command``; call it here if there is no thread, for then there are no workers."""
-        if not self._origin.is_here():  # the descriptor is closed, and its number may be another's
+        if not self._origin.is_here():  # its descriptors may be others' by now
             return
         self._commands.append(command)
         with self._lock:
@@ -209,7 +209,7 @@ class ProcessEngine:
         self._run_commands()
 
     def _run_commands(self) -> None:
-        while self._commands:
+        for _ in range(len(self._commands)):  # what comes meanwhile waits until workers were heard
             try:
                 command = self._commands.popleft()
             except IndexError:  # another thread took it, when this one has ended
@@ -260,6 +260,7 @@ class ProcessEngine:
             self._tell(task.promise.discard)
 
     def _pass_messages_on(self, task: Task) -> None:
+        self._with_messages.discard(task)
         worker = self._worker_of(task)
         if worker is not None:
             self._send(worker)
@@ -333,7 +334,7 @@ class ProcessEngine:
 
     def _send(self, worker: _Worker) -> None:
         """Send as much as the worker takes now, and look after the rest."""
-        if not worker.has_ended:
+        if not worker.has_ended and worker.process.socket.fileno() in self._handlers:  # it has not closed its end
             is_all = worker.send()
             self._poll.modify(worker.process.socket, select.POLLIN if is_all else select.POLLIN | select.POLLOUT)
 

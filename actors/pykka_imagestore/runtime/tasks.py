@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import itertools
 import logging
 import pickle
@@ -150,8 +149,10 @@ class Reporter:
         """Have a task's listener called, if it has one; dropped if very many reports wait."""
         if task.on_report is not None and len(self._waiting) < MOST_REPORTS:
             self._waiting.append(partial(task.on_report, message))
-            with contextlib.suppress(RuntimeError):  # no thread can be started: it waits until one can
+            try:
                 self._crew.call(self._call_next)
+            except RuntimeError:  # no thread could be started
+                self._waiting.clear()
 
     def _call_next(self) -> None:
         try:

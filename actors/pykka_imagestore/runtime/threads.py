@@ -36,7 +36,6 @@ class ThreadEngine:
 
     def submit(self, task: Task) -> None:
         """Queue a task, and start another thread if none is idle."""
-        self._crew.origin.require("the worker pool")
         task.promise.future.on_discard(partial(self._discard, task))
         with self._condition:
             is_closed = self._closed
@@ -44,13 +43,16 @@ class ThreadEngine:
                 self._waiting.put(task)
         if is_closed:
             task.promise.fail(PoolClosedError())
-        else:
+            return
+        try:
             self._crew.call(self._run_next)
+        except RuntimeError as error:  # no thread could be started
+            with self._condition:
+                self._waiting.remove(task)
+            task.promise.fail(error)
 
     def close(self) -> None:
         """Refuse what waits, stop what runs and wait for it; not for the task that calls this."""
-        if not self._crew.origin.is_here():
-            return
         with self._condition:
             self._closed = True
             waiting, running = self._waiting.take_all(), list(self._running)
