@@ -647,6 +647,15 @@ def test_close_may_be_called_in_a_callback_of_the_pools_own_task():
     pool.close()
 
 
+def test_close_that_the_collector_calls_in_the_thread_that_looks_after_workers_is_done_at_once():
+    pool = WorkerPool(1)
+    pool.run(work.double, 1).get(timeout=TIMEOUT)
+
+    pool._engine._command(pool.close)  # as in the middle of anything there
+
+    assert pool._engine._ended.wait(TIMEOUT)
+
+
 def test_close_while_tasks_come_in_answers_every_one():
     for _ in range(3):
         pool = WorkerPool(2)

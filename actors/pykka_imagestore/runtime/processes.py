@@ -127,7 +127,7 @@ class ProcessEngine:
         """Kill what runs, refuse what waits; on return no worker process is left. Idempotent."""
         if self._thread is threading.current_thread():
             # Nobody else could do it, if this is a callback. In the middle of anything else it is the collector.
-            self._shut_down() if self._is_telling else self._commands.append(self._shut_down)
+            self._shut_down() if self._is_telling else self._command(self._shut_down)
             return
         self._command(self._shut_down)
         if self._thread is not None:
