@@ -181,6 +181,21 @@ def test_a_program_out_of_descriptors_says_so_and_goes_on_when_it_has_some():
     assert worked == "42"
 
 
+def test_a_program_at_its_end_that_can_start_no_thread_says_so_and_ends():
+    printed = run("""
+        import atexit
+        def late():
+            try:
+                print(pool.run(work.double, 21).get(timeout=60))
+            except Exception as error:
+                print(error)
+        pool = WorkerPool(1)
+        atexit.register(late)  # Python 3.12 starts no thread any more
+    """)
+
+    assert printed == "42\n" or "for double: can't create new thread at interpreter shutdown" in printed
+
+
 # -- forks
 
 

@@ -218,6 +218,31 @@ def test_a_pool_that_could_start_no_thread_can_be_used_later_and_closed(no_threa
     unused.close()
 
 
+def test_a_pool_of_threads_that_could_start_none_says_so_and_can_be_used_later(no_threads):
+    with WorkerPool(1, threads=True) as pool:
+        with no_threads(), pytest.raises(WorkerStartError, match="can't start new thread"):
+            pool.run(work.double, 1).get(timeout=TIMEOUT)
+
+        assert pool.run(work.double, 21).get(timeout=TIMEOUT) == 42
+
+
+def test_a_pool_whose_thread_fails_answers_all_who_wait_and_is_closed(caplog):
+    class Broken(Messages):
+        def after(self, number):
+            return [number]  # no pair
+
+    pool = WorkerPool(1)
+    tasks = [pool.run(work.receive_soon, 60, messages=Broken()), pool.run(work.double, 1)]
+
+    for task in tasks:
+        with pytest.raises(PoolClosedError):
+            task.get(timeout=TIMEOUT)
+    with pytest.raises(PoolClosedError):
+        pool.run(work.double, 1).get(timeout=TIMEOUT)
+    pool.close()
+    assert "The thread of a worker pool failed" in caplog.text
+
+
 def test_where_no_thread_can_be_started_reports_wait_and_tasks_go_on(pool, no_threads):
     assert pool.run(work.double, 1).get(timeout=TIMEOUT) == 2
     reports = queue.SimpleQueue()

@@ -137,8 +137,7 @@ class ProcessEngine:
         """Let go of all descriptors in a forked child, whose they are not."""
         for worker in self._workers:
             worker.process.forget()
-        if self._wake_up != _NONE:
-            os.close(self._wake_up)
+        self._close_wake_up()
 
     # -- for other threads
 
@@ -161,8 +160,7 @@ class ProcessEngine:
                 try:
                     thread.start()
                 except RuntimeError:
-                    os.close(self._wake_up)
-                    self._wake_up = _NONE
+                    self._close_wake_up()
                     raise
                 self._thread = thread
 
@@ -177,6 +175,11 @@ class ProcessEngine:
                 return
         self._run_commands()
 
+    def _close_wake_up(self) -> None:
+        descriptor, self._wake_up = self._wake_up, _NONE  # in this order: a child forked in between must not close it
+        if descriptor != _NONE:
+            os.close(descriptor)
+
     # -- the thread
 
     def _serve(self) -> None:
@@ -190,8 +193,7 @@ class ProcessEngine:
                 logger.exception("The thread of a worker pool failed; the pool is closed")
         self._shut_down()  # another thread may have closed what had no thread yet
         with self._lock:
-            os.close(self._wake_up)
-            self._wake_up = _NONE
+            self._close_wake_up()
         self._run_commands()
         self._ended.set()
 

@@ -12,7 +12,7 @@ from typing import cast
 
 from pykka_imagestore.runtime.bell import Bell
 from pykka_imagestore.runtime.crew import Crew
-from pykka_imagestore.runtime.errors import DiscardedError, PoolClosedError, WorkerTimeoutError
+from pykka_imagestore.runtime.errors import DiscardedError, PoolClosedError, WorkerStartError, WorkerTimeoutError
 from pykka_imagestore.runtime.future import without_frames
 from pykka_imagestore.runtime.tasks import Reporter, Task, TaskQueue
 from pykka_imagestore.runtime.timers import timers
@@ -43,13 +43,8 @@ class ThreadEngine:
                 self._waiting.put(task)
         if is_closed:
             task.promise.fail(PoolClosedError())
-            return
-        try:
-            self._crew.call(self._run_next)
-        except RuntimeError as error:  # no thread could be started
-            with self._condition:
-                self._waiting.remove(task)
-            task.promise.fail(error)
+        else:
+            self._call_for(task)
 
     def close(self) -> None:
         """Refuse what waits, stop what runs and wait for it; not for the task that calls this."""
@@ -64,6 +59,13 @@ class ThreadEngine:
         with self._condition:
             self._condition.wait_for(lambda: set(self._running.values()) <= {me})
         self._crew.close(wait=False)
+
+    def _call_for(self, task: Task) -> None:
+        try:
+            self._crew.call(self._run_next)
+        except RuntimeError as error:  # no thread can be started; one that runs may have taken it already
+            if task.take():
+                task.promise.fail(WorkerStartError(task.name, str(error)))
 
     def _discard(self, task: Task) -> None:
         if not task.discard_waiting():
@@ -105,22 +107,22 @@ class _Run:
     def outcome(self) -> tuple[Callable[..., object], *tuple[object, ...]]:
         """Run the task; return what to call with what, to settle it."""
         promise, messages = self.task.promise, self.task.messages
-        with ExitStack() as undo:
-            if self.task.time_limit is not None:
-                undo.callback(timers.call_later(self.task.time_limit, self._expire).cancel)
-            if messages is not None:
-                messages.listen(self._arrived.ring)
-                undo.callback(messages.listen, None)
-            try:
+        try:
+            with ExitStack() as undo:
+                if self.task.time_limit is not None:
+                    undo.callback(timers.call_later(self.task.time_limit, self._expire).cancel)
+                if messages is not None:
+                    messages.listen(self._arrived.ring)
+                    undo.callback(messages.listen, None)
                 return promise.set, run_hosted(self, self.task.function, self.task.argument)
-            except DiscardedError as error:
-                if promise.future.has_discard():
-                    return (promise.discard,)
-                if self._is_late:
-                    return promise.fail, WorkerTimeoutError(self.task.name, cast(float, self.task.time_limit))
-                return promise.fail, PoolClosedError() if self.stopped.is_set() else error
-            except BaseException as error:  # noqa: BLE001 - it travels to whoever gets the future
-                return promise.fail, without_frames(error, 1)
+        except DiscardedError as error:
+            if promise.future.has_discard():
+                return (promise.discard,)
+            if self._is_late:
+                return promise.fail, WorkerTimeoutError(self.task.name, cast(float, self.task.time_limit))
+            return promise.fail, PoolClosedError() if self.stopped.is_set() else error
+        except BaseException as error:  # noqa: BLE001 - it travels to whoever gets the future
+            return promise.fail, without_frames(error, 1)
 
     # -- what a task is offered
 
