@@ -219,6 +219,15 @@ def test_actor_survives_what_its_exited_raises(bystander):
     assert dispatch(bystander, Raising.echo, 1).get(timeout=TIMEOUT) == 1
 
 
+@pytest.fixture
+def _ctrl_c_interrupts():
+    """Have SIGINT do what it does where a program is started in the foreground."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("_ctrl_c_interrupts")
 def test_ctrl_c_interrupts_the_main_thread_in_a_callback_once_all_have_been_told():
     promise, told = Promise(), []
     promise.future.on_any(lambda _: os.kill(os.getpid(), signal.SIGINT))
@@ -230,6 +239,7 @@ def test_ctrl_c_interrupts_the_main_thread_in_a_callback_once_all_have_been_told
     assert told == [promise.future]
 
 
+@pytest.mark.usefixtures("_ctrl_c_interrupts")
 def test_ctrl_c_interrupts_the_main_thread_where_it_waits_and_the_future_is_unaffected():
     promise: Promise[int] = Promise()
     after(0.05).on_any(lambda _: os.kill(os.getpid(), signal.SIGINT))
