@@ -63,9 +63,12 @@ class ThreadEngine:
     def _call_for(self, task: Task) -> None:
         try:
             self._crew.call(self._run_next)
-        except RuntimeError as error:  # no thread can be started; one that runs may have taken it already
-            if task.take():
-                task.promise.fail(WorkerStartError(task.name, str(error)))
+        except RuntimeError as error:  # no thread can be started, and so nobody comes for one that waits
+            with self._condition:
+                # A thread that came for another, less urgent one may have taken it.
+                left = task if self._waiting.remove(task) or not len(self._waiting) else self._waiting.get()
+            if left.take():
+                left.promise.fail(WorkerStartError(left.name, str(error)))
 
     def _discard(self, task: Task) -> None:
         if not task.discard_waiting():
