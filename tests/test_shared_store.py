@@ -82,7 +82,7 @@ def test_ten_processes_that_put_an_image_unpack_each_layer_once(tmp_path: Path) 
 
 @pytest.mark.slow
 def test_layer_whose_unpacker_is_killed_is_unpacked_by_a_process_that_waits_for_it(tmp_path: Path) -> None:
-    slow = long_layer(20_000)
+    slow = long_layer(60_000)
     archive = docker_save(tmp_path / "app.tar", {"app": [slow]})
     with (
         Program(SLOW_PUT, tmp_path / "store", archive) as other,
@@ -96,7 +96,7 @@ def test_layer_whose_unpacker_is_killed_is_unpacked_by_a_process_that_waits_for_
         other.kill()
 
         image = put.get(timeout=TIMEOUT)
-        assert len(list(image.layers[0].path.rglob("*"))) == 20_000 + 40 + 1
+        assert len(list(image.layers[0].path.rglob("*"))) == 60_000 + 120 + 1
         assert (tmp_path / "said" / "stdout").read_text().count(diff_id(slow)) == 1
 
 

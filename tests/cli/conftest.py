@@ -74,4 +74,4 @@ def filled(put_once: CommandLine, imagestore: CommandLine) -> CommandLine:
 @pytest.fixture(scope="session")
 def long_archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return an archive that takes a second or more to put."""
-    return docker_save(tmp_path_factory.mktemp("long") / "long.tar", {"long:1": [long_layer()]})
+    return docker_save(tmp_path_factory.mktemp("long") / "long.tar", {"long:1": [long_layer(120_000)]})

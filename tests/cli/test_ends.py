@@ -32,7 +32,7 @@ def run_program(imagestore, text, *arguments):
 @pytest.mark.parametrize("existed", [True, False])
 def test_one_stop_that_arrives_as_two_signals_is_undone(imagestore, tmp_path, numbers, existed):
     layer_file, directory = tmp_path / "layer.tar", tmp_path / "rootfs"
-    layer_file.write_bytes(long_layer())
+    layer_file.write_bytes(long_layer(120_000))
     if existed:
         directory.mkdir(mode=0o750)
     run = imagestore.start("unpack", layer_file, directory)
@@ -77,7 +77,7 @@ def test_signal_a_second_after_the_first_ends_the_program_at_once():
 @pytest.mark.parametrize("verb", ["put", "unpack"])
 def test_hangup_is_undone_and_told_in_one_sentence(imagestore, long_archive, tmp_path, verb, to_all):
     layer_file, directory = tmp_path / "layer.tar", tmp_path / "rootfs"
-    layer_file.write_bytes(long_layer())
+    layer_file.write_bytes(long_layer(120_000))
     run = imagestore.start("put", long_archive) if verb == "put" else imagestore.start("unpack", layer_file, directory)
     wait_for(lambda: unpacks(imagestore.store) or (directory.exists() and names(directory)))
 

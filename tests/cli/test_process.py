@@ -36,7 +36,7 @@ def test_signal_during_a_put_stops_it_and_leaves_nothing(imagestore, archive, lo
 @pytest.mark.parametrize("existed", [True, False])
 def test_signal_during_an_unpack_empties_the_directory(imagestore, tmp_path, existed):
     layer_file, directory = tmp_path / "layer.tar", tmp_path / "rootfs"
-    layer_file.write_bytes(long_layer())
+    layer_file.write_bytes(long_layer(120_000))
     if existed:
         directory.mkdir()
     run = imagestore.start("unpack", layer_file, directory)
