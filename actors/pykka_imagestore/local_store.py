@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Mapping
-from contextlib import ExitStack, asynccontextmanager
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -693,11 +693,16 @@ class LocalStoreActor(Actor):
         async with self._staged() as staging:
             index = await self.untar_image(request, staging)
             planned += plan_put(index, request.name, request.select)
-            with ExitStack() as leases:  # to the end: a later image is not to push out an earlier one
+            leases: list[HeldLease] = []  # to the end: a later image is not to push out an earlier one
+            try:
                 for image in planned:  # one after the other, so that images with layers in common read them once
                     await self.put_image(image, request, staging, work.feed, leases, stored)
                 await self._keep_to_budget()
                 await self._grant(work.wishes, stored[0][0])
+            finally:
+                # In their order: a prune that comes in between takes what is free, and that is to be the oldest.
+                for lease in leases:
+                    lease.release()
 
     async def _grant(self, wishes: Iterable[Promise[LeasedImage]], image: DockerImage) -> None:
         """Give each who asked for one a lease of his own, while that of the put keeps the image."""
@@ -724,7 +729,7 @@ class LocalStoreActor(Actor):
         request: PutRequest,
         staging: OwnedFolder,
         feed: ProgressFeed,
-        leases: ExitStack,
+        leases: list[HeldLease],
         stored: list[tuple[DockerImage, ...]],
     ) -> None:
         """Put an image's layers, then its config, then its names: the last is what makes it exist."""
@@ -736,7 +741,7 @@ class LocalStoreActor(Actor):
             config = legacy_config(image.config, diff_ids)
         layers = dict(zip(diff_ids, image.layers, strict=True))
         feed.expect(planned.names, {diff_id: layer.size for diff_id, layer in layers.items()})
-        leases.callback((await self._take_lease(diff_ids, sha256(config), f"put of {planned.names[0]}")).release)
+        leases.append(await self._take_lease(diff_ids, sha256(config), f"put of {planned.names[0]}"))
         await self._make_room(layers)
         await self.put_layers(layers, request.sandbox)
         on = disk(durable=self._options.durable)
