@@ -155,14 +155,24 @@ class ProcessEngine:
             return
         thread = threading.Thread(target=self._serve, name="imagestore-workers", daemon=True)
         with self._lock:
-            if self._wake_up == _NONE and not self._closed:
-                self._wake_up = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
-                try:
-                    thread.start()
-                except RuntimeError:
-                    self._close_wake_up()
-                    raise
-                self._thread = thread
+            if self._wake_up != _NONE or self._closed:
+                return
+            self._wake_up = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+            self._thread = thread
+        # Not under the lock: the new thread, whose beginning is waited for, may meet the collector first, and submit.
+        try:
+            thread.start()
+        except RuntimeError:
+            with self._lock:
+                self._close_wake_up()
+                self._thread = None
+            self._run_commands()  # of others, who took it for started
+            self._end_if_closed()
+            raise
+
+    def _end_if_closed(self) -> None:
+        if self._closed:
+            self._ended.set()
 
     def _command(self, command: Callable[[], object]) -> None:
         """Have the thread call ``command``; call it here if there is no thread, for then there are no workers."""
@@ -251,6 +261,8 @@ class ProcessEngine:
     def _accept(self, task: Task) -> None:
         if self._closed:
             task.promise.fail(PoolClosedError())
+        elif self._thread is None:  # it could not be started after all
+            task.promise.fail(WorkerStartError(task.name, "can't start new thread"))
         else:
             self._waiting.put(task)
 
