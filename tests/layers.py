@@ -110,9 +110,11 @@ def unpack_with_help(
 
         helping: list[Future[None]] = []
         with patch.object(untar_layer_module, "Helpers", attended):
-            unpacked = Unpacked(target, untar_layer(request))
-        for helper in helping:
-            helper.result(timeout=TIMEOUT)
+            try:
+                unpacked = Unpacked(target, untar_layer(request))
+            finally:
+                for helper in helping:
+                    helper.result(timeout=TIMEOUT)  # what killed it says more than that it died
     assert unpacked.check().faults == ()
     return unpacked
 

@@ -282,6 +282,9 @@ class Helpers:
         hand, piece, self._hand = self._hand, self._piece, None
         if hand is None:
             return
+        if not piece.entries:  # the layer ended within the body that it was begun for
+            hand.free.append(piece.number)
+            return
         paths = pack_paths([path for path, _, _ in piece.entries])
         bodies_bytes = sum(map(len, piece.bodies))
         order = Order(piece.number, len(piece.entries), len(paths), bodies_bytes, self._forgotten)
