@@ -33,7 +33,7 @@ from processes import run
 from rows import PEAK, SECONDS, Column, Rows, add_output_arguments, print_table, ratio_to, write_json
 from samples import MEDIA_TYPES, Shape, compress, write_layer, write_oci_archive
 
-from pykka_imagestore.jobs.tree import remove_tree
+from pykka_imagestore.fs.remove_tree import remove_tree
 from pykka_imagestore.runtime import WorkerPool
 
 SHAPES = (Shape("many small files", 40_000, 3_000), Shape("few large files", 12, 32_000_000))

@@ -15,7 +15,7 @@ from privileges import ORDINARY_USER, ordinary_users_place
 from processes import TIMEOUT
 
 from pykka_imagestore import LocalStore
-from pykka_imagestore.jobs.tree import remove_tree
+from pykka_imagestore.fs.remove_tree import remove_tree
 from pykka_imagestore.runtime import WorkerPool
 
 pytest_plugins = ["surroundings"]

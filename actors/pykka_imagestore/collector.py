@@ -30,8 +30,8 @@ from pykka_imagestore.durable.remover import Identity, Remover
 from pykka_imagestore.durable.reserve import make_reserve
 from pykka_imagestore.durable.stock import StockTaker
 from pykka_imagestore.errors import StoreError
+from pykka_imagestore.fs.remove_tree import remove_tree
 from pykka_imagestore.jobs.helpers import MAX_HELPERS
-from pykka_imagestore.jobs.tree import remove_tree
 from pykka_imagestore.reference_store import ReferenceStore
 from pykka_imagestore.runtime import (
     Actor,

@@ -48,12 +48,12 @@ from pykka_imagestore.errors import (
     StoreClosedError,
     StoreError,
 )
+from pykka_imagestore.fs.remove_tree import remove_tree
 from pykka_imagestore.image_lease import LeasedImage
 from pykka_imagestore.jobs.answers import ANSWERS
 from pykka_imagestore.jobs.guard import require_space
 from pykka_imagestore.jobs.helpers import MAX_HELPERS, HelperLostError, HelpUnpack, help_unpack
 from pykka_imagestore.jobs.move_layer import MoveLayer, move_layer
-from pykka_imagestore.jobs.tree import remove_tree
 from pykka_imagestore.jobs.untar_image import UntarImage, untar_image
 from pykka_imagestore.jobs.untar_layer import LayerCounts, UntarLayer, hash_layer, untar_layer
 from pykka_imagestore.progress_feed import Listener, ProgressFeed

@@ -17,7 +17,7 @@ from pykka_imagestore.core.paths import StorePaths
 from pykka_imagestore.durable.disk import Disk, ForgetfulDisk
 from pykka_imagestore.durable.layout import make_store
 from pykka_imagestore.durable.references import Put, References, Remove
-from pykka_imagestore.jobs.tree import remove_tree
+from pykka_imagestore.fs.remove_tree import remove_tree
 
 LAYERS = [DiffID(sha256(b"%d" % number)) for number in range(3)]
 names = st.sampled_from(["a:latest", "b:1", "quay.io/team/c:2"])

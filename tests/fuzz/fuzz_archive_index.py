@@ -19,7 +19,7 @@ from pykka_imagestore.core.digest import DiffID, is_sha256
 from pykka_imagestore.core.manifest import MAX_LAYERS, legacy_config
 from pykka_imagestore.core.plan import plan_put
 from pykka_imagestore.errors import AmbiguousImageError, ArchiveError, StoreError
-from pykka_imagestore.jobs.tree import remove_tree
+from pykka_imagestore.fs.remove_tree import remove_tree
 from pykka_imagestore.jobs.untar_image import UntarImage, untar_image
 
 mutate = mutate_archive

@@ -29,8 +29,8 @@ from trees import Node, describe
 from pykka_imagestore._proto import layer_pb2
 from pykka_imagestore.core.tar import TarError
 from pykka_imagestore.errors import LayerError
+from pykka_imagestore.fs.remove_tree import remove_tree
 from pykka_imagestore.jobs.streams import inflate, read_some
-from pykka_imagestore.jobs.tree import remove_tree
 
 mutate = mutate_tar
 MAX_INFLATED_BYTES = 64 << 10  # some bytes of bzip2 hold a gigabyte

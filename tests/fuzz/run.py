@@ -68,7 +68,7 @@ def fuzz_and_clean_up(target: str, options: list[str]) -> int:
     try:
         return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
     finally:
-        importlib.import_module("pykka_imagestore.jobs.tree").remove_tree(folder)
+        importlib.import_module("pykka_imagestore.fs.remove_tree").remove_tree(folder)
 
 
 def main(target: str, *arguments: str) -> int:

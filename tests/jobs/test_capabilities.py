@@ -11,8 +11,8 @@ from layers import unpack_layer, unpack_with_help
 from privileges import with_capabilities, with_groups
 
 from pykka_imagestore.errors import InvalidInputError, LayerError
+from pykka_imagestore.fs.remove_tree import remove_tree
 from pykka_imagestore.jobs.check_layer import CheckLayer, check_layer
-from pykka_imagestore.jobs.tree import remove_tree
 from pykka_imagestore.jobs.unpack_into import UnpackInto, undo_unpack, unpack_into
 
 pytestmark = pytest.mark.root

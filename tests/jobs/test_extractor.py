@@ -11,7 +11,7 @@ from privileges import with_umask
 from pykka_imagestore._proto.layer_pb2 import NONE, LayerRecord
 from pykka_imagestore.core.limits import Limits
 from pykka_imagestore.errors import DigestMismatchError, EscapingEntryError, LayerError
-from pykka_imagestore.jobs.tree import remove_tree
+from pykka_imagestore.fs.remove_tree import remove_tree
 
 root = pytest.mark.root
 

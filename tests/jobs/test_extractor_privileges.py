@@ -10,7 +10,7 @@ from privileges import as_ordinary_user, in_user_namespace, on_file_system
 
 from pykka_imagestore._proto.layer_pb2 import FILES, OVERLAY_USER, LayerRecord
 from pykka_imagestore.errors import LayerError
-from pykka_imagestore.jobs.tree import remove_tree
+from pykka_imagestore.fs.remove_tree import remove_tree
 
 root = pytest.mark.root
 USER_OPAQUE = ("user.overlay.opaque", b"y")

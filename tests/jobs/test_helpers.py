@@ -19,7 +19,7 @@ from privileges import as_ordinary_user
 from pykka_imagestore._proto.layer_pb2 import LayerRecord
 from pykka_imagestore.core.digest import sha256
 from pykka_imagestore.errors import DigestMismatchError, LayerError, NoSpaceError
-from pykka_imagestore.jobs.attributes import Outcome
+from pykka_imagestore.fs.attributes import Outcome
 from pykka_imagestore.jobs.helpers import HelperLostError, Helpers, HelpUnpack, help_unpack
 from pykka_imagestore.jobs.pieces import (
     ACK_BYTES,

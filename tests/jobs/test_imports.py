@@ -26,20 +26,20 @@ SELDOM = {"bz2", "lzma"}  # only for a layer that is compressed so
 PROTOBUF = {"google"}  # only to read records
 OF_EVERY_PUT = NEVER | SELDOM | PROTOBUF | {"pathlib"}
 JOBS = {
-    "check_configs": NEVER | SELDOM | PROTOBUF,
-    "check_layer": NEVER | SELDOM,
-    "helpers": OF_EVERY_PUT,
-    "tree": OF_EVERY_PUT,
-    "unpack_into": NEVER | SELDOM | PROTOBUF,
-    "untar_image": OF_EVERY_PUT,
-    "untar_layer": OF_EVERY_PUT,
+    "fs.remove_tree": OF_EVERY_PUT,
+    "jobs.check_configs": NEVER | SELDOM | PROTOBUF,
+    "jobs.check_layer": NEVER | SELDOM,
+    "jobs.helpers": OF_EVERY_PUT,
+    "jobs.unpack_into": NEVER | SELDOM | PROTOBUF,
+    "jobs.untar_image": OF_EVERY_PUT,
+    "jobs.untar_layer": OF_EVERY_PUT,
 }
 IMPORT = "import importlib, sys; importlib.import_module(sys.argv[1]); print(*sys.modules)"
 
 
 @pytest.mark.parametrize(("job", "unwanted"), JOBS.items(), ids=JOBS)
 def test_a_job_imports_nothing_that_it_does_not_need(job, unwanted):
-    command = [sys.executable, "-c", IMPORT, f"pykka_imagestore.jobs.{job}"]
+    command = [sys.executable, "-c", IMPORT, f"pykka_imagestore.{job}"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
 
     assert {name.partition(".")[0] for name in done.stdout.split()} & unwanted == set()

@@ -16,9 +16,9 @@ from pykka_imagestore.core.limits import DEFAULT_LIMITS, Limits
 from pykka_imagestore.core.paths import RECORD, ROOTFS, TAR_SPLIT
 from pykka_imagestore.durable.record import read_record
 from pykka_imagestore.errors import RecordError
+from pykka_imagestore.fs.remove_tree import FOLDER_FLAGS
 from pykka_imagestore.jobs.deep_check import DeepCheck
 from pykka_imagestore.jobs.findings import Findings, LayerCheck
-from pykka_imagestore.jobs.tree import FOLDER_FLAGS
 from pykka_imagestore.runtime.worker import raise_if_discarded, report
 
 _REPORT_INTERVAL = 0.1  # seconds

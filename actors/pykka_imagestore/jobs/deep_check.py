@@ -34,21 +34,21 @@ from pykka_imagestore.core.tar import (
     read_entries,
 )
 from pykka_imagestore.errors import shown
-from pykka_imagestore.jobs.attributes import SET_ID, join, sees_trusted_xattrs
-from pykka_imagestore.jobs.extractor import IMPLICIT_MODE
-from pykka_imagestore.jobs.findings import Findings
-from pykka_imagestore.jobs.holes import has_only_holes
-from pykka_imagestore.jobs.layer_tree import LayerTree, Names
-from pykka_imagestore.jobs.replaced import Undone
-from pykka_imagestore.jobs.streams import BLOCK_BYTES
-from pykka_imagestore.jobs.tar_split import TarSplitReader
-from pykka_imagestore.jobs.whiteouts import (
+from pykka_imagestore.fs.attributes import SET_ID, join, sees_trusted_xattrs
+from pykka_imagestore.fs.holes import has_only_holes
+from pykka_imagestore.fs.whiteouts import (
     OPAQUE_WHITEOUT,
     OPAQUE_XATTRS,
     WHITEOUT_META_PREFIX,
     WHITEOUT_PREFIX,
     is_whiteout,
 )
+from pykka_imagestore.jobs.extractor import IMPLICIT_MODE
+from pykka_imagestore.jobs.findings import Findings
+from pykka_imagestore.jobs.layer_tree import LayerTree, Names
+from pykka_imagestore.jobs.replaced import Undone
+from pykka_imagestore.jobs.streams import BLOCK_BYTES
+from pykka_imagestore.jobs.tar_split import TarSplitReader
 
 _TYPES = {
     FILE: (stat.S_IFREG, "file"),

@@ -38,12 +38,9 @@ from pykka_imagestore.core.tar import (
     TarError,
     clean_path,
 )
-from pykka_imagestore.jobs.attributes import SET_ID, Attributes, Outcome, check_owner, entry_fault, join
-from pykka_imagestore.jobs.helpers import Helpers
-from pykka_imagestore.jobs.replaced import Replaced
-from pykka_imagestore.jobs.streams import LayerStream
-from pykka_imagestore.jobs.tree import FOLDER_FLAGS, remove_folder
-from pykka_imagestore.jobs.whiteouts import (
+from pykka_imagestore.fs.attributes import SET_ID, Attributes, Outcome, check_owner, entry_fault, join
+from pykka_imagestore.fs.remove_tree import FOLDER_FLAGS, remove_folder
+from pykka_imagestore.fs.whiteouts import (
     OPAQUE_WHITEOUT,
     OPAQUE_XATTRS,
     WHITEOUT_DEVICE,
@@ -53,6 +50,9 @@ from pykka_imagestore.jobs.whiteouts import (
     is_whiteout,
     whiteout_of,
 )
+from pykka_imagestore.jobs.helpers import Helpers
+from pykka_imagestore.jobs.replaced import Replaced
+from pykka_imagestore.jobs.streams import LayerStream
 
 IMPLICIT_MODE = 0o755
 

@@ -26,7 +26,8 @@ from dataclasses import dataclass, field
 from typing import Self
 
 from pykka_imagestore.core.tar import FILE, Entry, TarError
-from pykka_imagestore.jobs.attributes import Attributes, Outcome, entry_fault
+from pykka_imagestore.fs.attributes import Attributes, Outcome, entry_fault
+from pykka_imagestore.fs.remove_tree import FOLDER_FLAGS
 from pykka_imagestore.jobs.pieces import (
     ACK_BYTES,
     ASIDE_BYTES,
@@ -49,7 +50,6 @@ from pykka_imagestore.jobs.pieces import (
 )
 from pykka_imagestore.jobs.replaced import Replaced
 from pykka_imagestore.jobs.streams import LayerStream, write_all
-from pykka_imagestore.jobs.tree import FOLDER_FLAGS
 
 MAX_HELPERS = 3  # more would wait for the leader, which parses about as fast as four workers make files
 

@@ -6,8 +6,8 @@ import errno
 import os
 from collections.abc import Iterator
 
-from pykka_imagestore.jobs.attributes import join
-from pykka_imagestore.jobs.tree import FOLDER_FLAGS
+from pykka_imagestore.fs.attributes import join
+from pykka_imagestore.fs.remove_tree import FOLDER_FLAGS
 
 _MAX_OPEN_FOLDERS = 128
 _MAX_SYMLINKS = 40  # as the extractor has it

@@ -24,7 +24,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from pykka_imagestore.core.tar import TarError
-from pykka_imagestore.jobs.whiteouts import WHITEOUT_META_PREFIX
+from pykka_imagestore.fs.whiteouts import WHITEOUT_META_PREFIX
 
 PIECE_BYTES = 256 << 10
 PIECE_FILES = 128

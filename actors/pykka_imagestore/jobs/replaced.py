@@ -17,10 +17,10 @@ import stat
 from typing import TYPE_CHECKING
 
 from pykka_imagestore.core.paths import REPLACED_PATHS
-from pykka_imagestore.jobs.attributes import Outcome, join
+from pykka_imagestore.fs.attributes import Outcome, join
+from pykka_imagestore.fs.remove_tree import FOLDER_FLAGS
+from pykka_imagestore.fs.whiteouts import OPAQUE_WHITEOUT, is_whiteout, whiteout_of
 from pykka_imagestore.jobs.streams import write_all
-from pykka_imagestore.jobs.tree import FOLDER_FLAGS
-from pykka_imagestore.jobs.whiteouts import OPAQUE_WHITEOUT, is_whiteout, whiteout_of
 
 if TYPE_CHECKING:
     from pathlib import Path

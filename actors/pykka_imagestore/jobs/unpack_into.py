@@ -11,7 +11,7 @@ from typing import Self
 
 from pykka_imagestore.core.archive import Extent
 from pykka_imagestore.errors import InvalidInputError, NotRemovedError
-from pykka_imagestore.jobs.tree import empty_folder
+from pykka_imagestore.fs.remove_tree import empty_folder
 from pykka_imagestore.jobs.untar_layer import LayerCounts, unpack
 
 

@@ -24,7 +24,8 @@ from pykka_imagestore.errors import (
     NoSpaceError,
     NotRemovedError,
 )
-from pykka_imagestore.jobs.attributes import Outcome
+from pykka_imagestore.fs.attributes import Outcome
+from pykka_imagestore.fs.remove_tree import FOLDER_FLAGS, remove_tree
 from pykka_imagestore.jobs.behind import Behind
 from pykka_imagestore.jobs.extractor import Extractor
 from pykka_imagestore.jobs.folder import open_extent
@@ -34,7 +35,6 @@ from pykka_imagestore.jobs.replaced import Replaced
 from pykka_imagestore.jobs.sandbox import Sandbox
 from pykka_imagestore.jobs.streams import LayerStream
 from pykka_imagestore.jobs.tar_split import TarSplitWriter
-from pykka_imagestore.jobs.tree import FOLDER_FLAGS, remove_tree
 from pykka_imagestore.runtime.worker import raise_if_discarded, report
 
 REPORT_INTERVAL = 0.1  # seconds

@@ -6,7 +6,8 @@ import errno
 import os
 
 from pykka_imagestore.core.tar import SparseMap
-from pykka_imagestore.jobs.streams import BLOCK_BYTES
+
+_BLOCK_BYTES = 256 << 10
 
 
 def has_only_holes(file: int, sparse: SparseMap) -> bool:
@@ -28,7 +29,7 @@ def _is_hole(file: int, start: int, end: int) -> bool:
                 return True
             raise
         # Zeros are as good: a file system may keep whole blocks only.
-        data = os.pread(file, max(0, min(end - start, BLOCK_BYTES)), start)
+        data = os.pread(file, max(0, min(end - start, _BLOCK_BYTES)), start)
         if data.strip(b"\0"):
             return False
         start += len(data) or end

@@ -10,7 +10,7 @@ from privileges import as_ordinary_user, immutable, with_capabilities, with_own_
 from trees import make_locked_tree, names
 
 from pykka_imagestore.errors import NotRemovedError
-from pykka_imagestore.jobs.tree import empty_folder, remove_folder, remove_tree
+from pykka_imagestore.fs.remove_tree import empty_folder, remove_folder, remove_tree
 
 
 @pytest.fixture

@@ -1,0 +1,1 @@
+"""Walks, changes and removes trees that somebody else filled: by directory descriptors only."""
