@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, TypeAlias
 
 from pykka_imagestore.core.digest import DiffID, Digest
 from pykka_imagestore.core.totals import Totals
@@ -14,6 +14,8 @@ _ESCAPE_BYTES = 5  # more, for what is no ASCII
 _PLAIN = bytes(range(0x20, 0x7F)) + b"\t\n\r"
 _HEADER_BYTES = 1024  # of an entry: its header, and half a block or so after its body
 _BYTES_PER_ENTRY = 12_000  # measured: 35 µs an entry, 3 ns a byte
+
+Place: TypeAlias = tuple[str, int | str, int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +41,11 @@ class Extent:
     digest: Digest | None = None
     absence: str = ""
     inflated_estimate: int = 0
+
+    @property
+    def place(self) -> Place:
+        """What tells the bytes from all others of the archive: an archive that is no folder begins with a header."""
+        return self.path, self.offset or self.name, self.size
 
     @property
     def cost(self) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from dataclasses import replace
 
-from pykka_imagestore.core.archive import Extent
+from pykka_imagestore.core.archive import Extent, Place
 from pykka_imagestore.core.tar import BLOCK, TarError
 from pykka_imagestore.jobs.streams import MAGIC_BYTES, ExtentFile, inflate, is_compressed, read_some
 
@@ -21,20 +21,14 @@ class Estimator:
     """Estimates the layers of one archive; one that has many names is looked at once."""
 
     def __init__(self) -> None:
-        self._known: dict[tuple[str, int, int], tuple[int, int]] = {}
+        self._known: dict[Place, tuple[int, int]] = {}
         self._left = _ALL_BYTES
 
-    def estimate(self, layer: Extent, file: int, name: str = "") -> Extent:
-        """Return a layer with its estimates.
-
-        Args:
-            file: What holds it.
-            name: Which file that is, if the archive has several.
-        """
-        key = name, layer.offset, layer.size
-        if key not in self._known:
-            self._known[key] = self._look(layer, file)
-        entries, inflated = self._known[key]
+    def estimate(self, layer: Extent, file: int) -> Extent:
+        """Return a layer with its estimates; ``file`` holds it."""
+        if layer.place not in self._known:
+            self._known[layer.place] = self._look(layer, file)
+        entries, inflated = self._known[layer.place]
         return replace(layer, entries_estimate=entries, inflated_estimate=inflated)
 
     def _look(self, layer: Extent, file: int) -> tuple[int, int]:

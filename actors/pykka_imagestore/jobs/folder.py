@@ -85,7 +85,7 @@ class FolderMembers:
         """Return a layer with its estimates."""
         file = self._open(layer.name)
         try:
-            return self._estimator.estimate(layer, file, layer.name)
+            return self._estimator.estimate(layer, file)
         finally:
             os.close(file)
 
