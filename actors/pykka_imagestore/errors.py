@@ -72,7 +72,7 @@ class AmbiguousImageError(InvalidInputError):
         self.archive, self.reason, self.choices = archive, reason, choices
 
     def __str__(self) -> str:
-        return f"{self.archive}: {self.reason}; it holds {_listed(self.choices)}. Nothing was stored"
+        return f"{self.archive}: {self.reason}; it holds {listed(self.choices)}. Nothing was stored"
 
 
 class ArchiveError(StoreError):
@@ -190,7 +190,7 @@ class ImageIncompleteError(NotFoundError):
         self.name, self.missing = name, missing
 
     def __str__(self) -> str:
-        return f"image {self.name} is incomplete: {_listed(self.missing)} not in the store; put it again"
+        return f"image {self.name} is incomplete: {listed(self.missing)} not in the store; put it again"
 
 
 class NoArchiveError(NotFoundError):
@@ -408,7 +408,7 @@ def shown(name: bytes | str) -> str:
     return text if len(text) <= 200 else f"{text[:200]}…'"
 
 
-def _listed(names: Sequence[str]) -> str:
+def listed(names: Sequence[str]) -> str:
     """Return some names for a sentence: as they are if nothing in them could harm a terminal, and not all of many."""
     some = (name if name.isprintable() and len(name) <= 200 else shown(name) for name in names[:_MOST_LISTED])
     more = f" and {len(names) - _MOST_LISTED} more" if len(names) > _MOST_LISTED else ""

@@ -8,7 +8,7 @@ Source: Apache Mesos, src/slave/containerizer/mesos/provisioner/docker/{store,lo
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Mapping
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from functools import partial
@@ -20,7 +20,7 @@ import pykka
 
 from pykka_imagestore.checker import Checker, CheckListener
 from pykka_imagestore.collector import Collector
-from pykka_imagestore.core.archive import ArchiveIndex, Extent
+from pykka_imagestore.core.archive import ArchiveIndex, Extent, Place
 from pykka_imagestore.core.check import CheckReport
 from pykka_imagestore.core.digest import DiffID, Digest, sha256
 from pykka_imagestore.core.image import DockerImage, ImageInfo, Recovery
@@ -693,10 +693,11 @@ class LocalStoreActor(Actor):
         async with self._staged() as staging:
             index = await self.untar_image(request, staging)
             planned += plan_put(index, request.name, request.select)
+            hashed: dict[Place, DiffID] = {}
             leases: list[HeldLease] = []  # to the end: a later image is not to push out an earlier one
             try:
                 for image in planned:  # one after the other, so that images with layers in common read them once
-                    await self.put_image(image, request, staging, work.feed, leases, stored)
+                    await self.put_image(image, request, staging, work.feed, leases, stored, hashed)
                 await self._keep_to_budget()
                 await self._grant(work.wishes, stored[0][0])
             finally:
@@ -731,14 +732,14 @@ class LocalStoreActor(Actor):
         feed: ProgressFeed,
         leases: list[HeldLease],
         stored: list[tuple[DockerImage, ...]],
+        hashed: dict[Place, DiffID],
     ) -> None:
         """Put an image's layers, then its config, then its names: the last is what makes it exist."""
         image, config = planned.image, planned.image.config
         diff_ids = image.diff_ids
         if diff_ids is None:
-            hash_it = partial(hash_layer, limits=self._limits)
-            diff_ids = tuple(await gather([self._pool.run(hash_it, layer, retry=True) for layer in image.layers]))
-            config = legacy_config(image.config, diff_ids)
+            diff_ids = await self._hash_layers(image.layers, hashed)
+            config = await self._lane.run(partial(legacy_config, image.config), diff_ids)
         layers = dict(zip(diff_ids, image.layers, strict=True))
         feed.expect(planned.names, {diff_id: layer.size for diff_id, layer in layers.items()})
         leases.append(await self._take_lease(diff_ids, sha256(config), f"put of {planned.names[0]}"))
@@ -752,6 +753,14 @@ class LocalStoreActor(Actor):
         self._puts.depart(request.key)
         storing = gather([self._references.put(name, diff_ids, sha256(config)) for name in planned.names])
         await undiscardable(self.spawn(storing).then(lambda images: stored.append(tuple(images))))
+
+    async def _hash_layers(self, layers: Sequence[Extent], hashed: dict[Place, DiffID]) -> tuple[DiffID, ...]:
+        """Return the layers' DiffIDs; what lies in one place is read once, whatever it is called and however often."""
+        new = {layer.place: layer for layer in layers if layer.place not in hashed}
+        hash_it = partial(hash_layer, limits=self._limits)
+        found = await gather([self._pool.run(hash_it, layer, retry=True) for layer in new.values()])
+        hashed.update(zip(new, found, strict=True))
+        return tuple(hashed[layer.place] for layer in layers)
 
     async def _make_room(self, layers: Mapping[DiffID, Extent]) -> None:
         """See that the layers that are missing fit, before any is unpacked; forget other images if that helps."""
