@@ -692,7 +692,7 @@ class LocalStoreActor(Actor):
         await self.recover()
         async with self._staged() as staging:
             index = await self.untar_image(request, staging)
-            planned += plan_put(index, request.name, request.select)
+            planned += plan_put(index, request.name, request.select, self._limits)
             lease = PutLease(self._paths)  # to the end: a later image is not to push out an earlier one
             try:
                 for image in planned:  # one after the other, so that images with layers in common read them once

@@ -22,6 +22,7 @@ class Limits:
         xattrs: Extended attributes of one entry.
         decoder_bytes: Memory that an xz stream may ask for; ``xz -9`` asks for 65 MiB.
         memory_bytes: Memory for the folders of a layer, which get their times last; 40 MiB are some 140,000 folders.
+        references: Layers of all images that are put at once, for each of their names: of each, a store keeps 75 bytes.
     """
 
     layer_bytes: int = 1 << 40
@@ -34,6 +35,7 @@ class Limits:
     xattrs: int = 64
     decoder_bytes: int = 80 << 20
     memory_bytes: int = 40 << 20
+    references: int = 100_000
 
 
 DEFAULT_LIMITS: Final = Limits()
