@@ -34,7 +34,7 @@ from pykka_imagestore.core.prune import Pruned, PruneOptions, Usage
 from pykka_imagestore.core.uncopyable import Uncopyable
 from pykka_imagestore.durable.disk import disk
 from pykka_imagestore.durable.layout import find_missing, remove_staging, write_config
-from pykka_imagestore.durable.leases import HeldLease, lease_image, take_lease, take_over
+from pykka_imagestore.durable.leases import HeldLease, PutLease, lease_image, take_over
 from pykka_imagestore.durable.locks import FileLock, acquire, layer_byte
 from pykka_imagestore.durable.owned import OwnedFolder
 from pykka_imagestore.durable.stock import note_use
@@ -318,7 +318,7 @@ class LocalStore(Uncopyable):
     def list(self) -> Future[tuple[ImageInfo, ...]]:
         """Return all images, by name, incomplete ones too."""
         images = self._references.list()
-        return images.then(lambda images: tuple(map(self._paths.locate, images))).repair(_say_if_closed)
+        return images.then(self._paths.locate_all).repair(_say_if_closed)
 
     def config(self, name: str) -> Future[bytes]:
         """Return an image's config, JSON, byte for byte as the archive had it.
@@ -679,7 +679,7 @@ class LocalStoreActor(Actor):
             # Else it came too late: all is stored.
         finally:
             self._at_work.remove(work)
-        return tuple(self._paths.locate(image) for images in stored for image in images)
+        return self._paths.locate_all(image for images in stored for image in images)
 
     async def _put_images(
         self,
@@ -692,18 +692,16 @@ class LocalStoreActor(Actor):
         await self.recover()
         async with self._staged() as staging:
             index = await self.untar_image(request, staging)
-            planned += plan_put(index, request.name, request.select)
+            planned += plan_put(index, request.name, request.select, self._limits)
             hashed: dict[Place, DiffID] = {}
-            leases: list[HeldLease] = []  # to the end: a later image is not to push out an earlier one
+            lease = PutLease(self._paths)  # to the end: a later image is not to push out an earlier one
             try:
                 for image in planned:  # one after the other, so that images with layers in common read them once
-                    await self.put_image(image, request, staging, work.feed, leases, stored, hashed)
+                    await self.put_image(image, request, staging, work.feed, lease, stored, hashed)
                 await self._keep_to_budget()
                 await self._grant(work.wishes, stored[0][0])
             finally:
-                # In their order: a prune that comes in between takes what is free, and that is to be the oldest.
-                for lease in leases:
-                    lease.release()
+                lease.release()
 
     async def _grant(self, wishes: Iterable[Promise[LeasedImage]], image: DockerImage) -> None:
         """Give each who asked for one a lease of his own, while that of the put keeps the image."""
@@ -730,7 +728,7 @@ class LocalStoreActor(Actor):
         request: PutRequest,
         staging: OwnedFolder,
         feed: ProgressFeed,
-        leases: list[HeldLease],
+        lease: PutLease,
         stored: list[tuple[DockerImage, ...]],
         hashed: dict[Place, DiffID],
     ) -> None:
@@ -742,7 +740,7 @@ class LocalStoreActor(Actor):
             config = await self._lane.run(partial(legacy_config, image.config), diff_ids)
         layers = dict(zip(diff_ids, image.layers, strict=True))
         feed.expect(planned.names, {diff_id: layer.size for diff_id, layer in layers.items()})
-        leases.append(await self._take_lease(diff_ids, sha256(config), f"put of {planned.names[0]}"))
+        await self._need(lease, diff_ids, sha256(config), f"put of {planned.names[0]}")
         await self._make_room(layers)
         await self.put_layers(layers, request.sandbox)
         on = disk(durable=self._options.durable)
@@ -873,8 +871,8 @@ class LocalStoreActor(Actor):
         except BlockingIOError:
             return await run_blocking(take, undo=FileLock.release)
 
-    def _take_lease(self, layers: Iterable[DiffID], config: Digest | None, purpose: str) -> Future[HeldLease]:
-        return self._lane.run(lambda purpose: take_lease(self._paths, layers, config, purpose), purpose)
+    def _need(self, lease: PutLease, layers: Iterable[DiffID], config: Digest, purpose: str) -> Future[None]:
+        return self._lane.run(lambda purpose: lease.need(layers, config, purpose), purpose)
 
     def _leased(self, image: DockerImage, lease: HeldLease) -> LeasedImage:
         return LeasedImage(self._paths.locate(image), lease, partial(note_use, self._paths, image))
