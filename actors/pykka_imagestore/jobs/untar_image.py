@@ -17,6 +17,7 @@ from pykka_imagestore.core.platform import Platform, WantedPlatform
 from pykka_imagestore.core.tar import OverLimitError, TarError
 from pykka_imagestore.core.totals import Totals
 from pykka_imagestore.errors import ArchiveError, LimitError, UnsupportedArchiveError
+from pykka_imagestore.fs.made import open_own
 from pykka_imagestore.jobs.folder import FolderMembers
 from pykka_imagestore.jobs.guard import Guard
 from pykka_imagestore.jobs.members import Members
@@ -100,8 +101,13 @@ def _index_copy(request: UntarImage, source: ExtentFile | PipeFile, magic: bytes
 
 
 def _inflate(request: UntarImage, source: ExtentFile | PipeFile, magic: bytes) -> None:
+<<<<<<< HEAD
     inflated = inflate(source, magic, request.limits)
     with open(request.inflated, "wb") as target:
+=======
+    inflated = inflate(source, magic, request.limits.decoder_bytes)
+    with open(request.inflated, "wb", opener=open_own) as target:
+>>>>>>> b/targets
         guard = Guard(request.limits, os.path.dirname(request.inflated))
         try:
             while block := read_some(inflated, BLOCK_BYTES):
