@@ -101,13 +101,8 @@ def _index_copy(request: UntarImage, source: ExtentFile | PipeFile, magic: bytes
 
 
 def _inflate(request: UntarImage, source: ExtentFile | PipeFile, magic: bytes) -> None:
-<<<<<<< HEAD
     inflated = inflate(source, magic, request.limits)
-    with open(request.inflated, "wb") as target:
-=======
-    inflated = inflate(source, magic, request.limits.decoder_bytes)
     with open(request.inflated, "wb", opener=open_own) as target:
->>>>>>> b/targets
         guard = Guard(request.limits, os.path.dirname(request.inflated))
         try:
             while block := read_some(inflated, BLOCK_BYTES):
