@@ -28,7 +28,7 @@ import threading
 import weakref
 from collections.abc import Callable, Generator, Iterable, Sequence
 from types import TracebackType
-from typing import Any, Generic, TypeVar, cast
+from typing import Any, Generic, TypeVar, cast, overload
 
 import pykka
 
@@ -213,6 +213,13 @@ class Future(pykka.ThreadingFuture[T]):
 
     # -- the next link
 
+    # A function may return a value, a future or either. Given the union alone, mypy finds no R for a function that
+    # returns a future: that case needs an overload of its own.
+
+    @overload
+    def then(self, function: Callable[[T], Future[R]]) -> Future[R]: ...
+    @overload
+    def then(self, function: Callable[[T], Future[R] | R]) -> Future[R]: ...
     def then(self, function: Callable[[T], Future[R] | R]) -> Future[R]:
         """Apply ``function`` to the value; failure and discard pass through untouched.
 
@@ -241,28 +248,36 @@ class Future(pykka.ThreadingFuture[T]):
 
         return self._next(apply)
 
-    def recover(self, function: Callable[[Future[T]], Future[R] | R]) -> Future[T | R]:
+    @overload
+    def recover(self, function: Callable[[Future[T]], Future[R]]) -> Future[T | R]: ...
+    @overload
+    def recover(self, function: Callable[[Future[T]], Future[R] | R]) -> Future[T | R]: ...
+    def recover(self, function: Callable[[Future[T]], Any]) -> Future[Any]:
         """Replace a failure, a discard or an abandonment by what ``function(self)`` returns.
 
         A discard requested before is forgotten, so that the replacement is not discarded at birth.
         """
 
-        def apply(source: Future[T], promise: Promise[T | R]) -> None:
+        def apply(source: Future[T], promise: Promise[Any]) -> None:
             if source.is_ready():
-                promise.copy(cast("Future[T | R]", source))
+                promise.copy(source)
             else:
                 promise.future._discard_requested = False
                 promise.compute(function, source)
 
         return self._next(apply)
 
-    def after(self, seconds: float, function: Callable[[Future[T]], Future[R] | R]) -> Future[T | R]:
+    @overload
+    def after(self, seconds: float, function: Callable[[Future[T]], Future[R]]) -> Future[T | R]: ...
+    @overload
+    def after(self, seconds: float, function: Callable[[Future[T]], Future[R] | R]) -> Future[T | R]: ...
+    def after(self, seconds: float, function: Callable[[Future[T]], Any]) -> Future[Any]:
         """Take what ``function(self)`` returns if this future is still pending after ``seconds``.
 
         This future goes on all the same, unless ``function`` discards it. If it completes first, its outcome is
         taken and ``function`` never runs.
         """
-        promise: Promise[T | R] = Promise()
+        promise: Promise[Any] = Promise()
         once = threading.Lock()
         withdrawals: list[Callable[[], bool]] = []
 
@@ -275,7 +290,7 @@ class Future(pykka.ThreadingFuture[T]):
         def complete(source: Future[T]) -> None:
             if once.acquire(blocking=False):
                 timer.cancel()
-                promise.copy(cast("Future[T | R]", source))
+                promise.copy(source)
 
         timer = timers.call_later(seconds, expire)
         promise.future.on_discard(weak_discard(self))
