@@ -1,9 +1,6 @@
 """Futures with libprocess' semantics that are Pykka futures too.
 
-A future is pending until it becomes ready, failed or discarded, and never changes after that. ``discard()`` is a
-request to whoever produces the value; the future becomes discarded once the producer says so. Callbacks run at once,
-in the registering thread, if the future is final already, else in the thread that completes it: first those for the
-outcome, then ``on_any``, each in the order of registration. See ``callbacks.py`` for those that raise, or nest deep.
+See ``callbacks.py`` for callbacks that raise, or nest deep.
 
 A future's lock is held for a few assignments only: never while anything is called that may take another lock, and
 nothing is let go of under it. For the garbage collector may run in any of them, and with it the callbacks of a future
@@ -56,9 +53,17 @@ _numbers = itertools.count(1)
 
 
 class Future(pykka.ThreadingFuture[T]):
-    """A value that is there, or will be, or will not; see the module's text.
+    """A value that is there, or will be, or will not.
 
-    Thread-safe. To make one for others to wait on, make a Promise.
+    A future is pending until it becomes ready, failed or discarded, and never changes after that. ``discard()`` is a
+    request to whoever produces the value; the future becomes discarded once the producer says so. A future whose
+    producer is gone without an answer has failed with AbandonedError.
+
+    Callbacks run at once, in the registering thread, if the future is final already, else in the thread that completes
+    it: first those for the outcome, then ``on_any``, each in the order of registration. One that raises is logged.
+
+    Thread-safe. It can be awaited, in an actor's async method and in asyncio; cancelling the awaiting asyncio task
+    discards it. To make one for others to wait on, make a Promise.
     """
 
     _state = State.PENDING
