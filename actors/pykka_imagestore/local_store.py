@@ -198,6 +198,7 @@ class LocalStore(Uncopyable):
         select: str | None = None,
         platform: str | None = None,
         progress: Listener | None = None,
+        lease: Literal[False] = False,
     ) -> Future[ImageInfo]: ...
     @overload
     def put(
@@ -211,6 +212,18 @@ class LocalStore(Uncopyable):
         progress: Listener | None = None,
         lease: Literal[True],
     ) -> Future[LeasedImage]: ...
+    @overload
+    def put(
+        self,
+        name: str,
+        archive: str | Path | None = None,
+        sandbox: str | Path | None = None,
+        *,
+        select: str | None = None,
+        platform: str | None = None,
+        progress: Listener | None = None,
+        lease: bool,
+    ) -> Future[ImageInfo] | Future[LeasedImage]: ...
     def put(
         self,
         name: str,
@@ -279,9 +292,11 @@ class LocalStore(Uncopyable):
         return self._ask(LocalStoreActor.load, _absolute(archive), _absolute(sandbox), select, platform, progress)
 
     @overload
-    def get(self, name: str) -> Future[ImageInfo]: ...
+    def get(self, name: str, *, lease: Literal[False] = False) -> Future[ImageInfo]: ...
     @overload
     def get(self, name: str, *, lease: Literal[True]) -> Future[LeasedImage]: ...
+    @overload
+    def get(self, name: str, *, lease: bool) -> Future[ImageInfo] | Future[LeasedImage]: ...
     def get(self, name: str, *, lease: bool = False) -> Future[ImageInfo] | Future[LeasedImage]:
         """Return an image that is in the store; it counts as used now.
 
