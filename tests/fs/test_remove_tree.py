@@ -118,12 +118,20 @@ def test_names_that_are_not_text_are_removed(tmp_path):
     assert names(tmp_path) == []
 
 
+def empty(path):
+    folder = os.open(path, os.O_RDONLY)
+    try:
+        empty_folder(folder, str(path))
+    finally:
+        os.close(folder)
+
+
 def test_folder_is_emptied_and_stays(tmp_path):
     (tmp_path / "tree" / "a" / "b").mkdir(parents=True)
     (tmp_path / "tree" / "file").touch()
     inode = (tmp_path / "tree").stat().st_ino
 
-    empty_folder(str(tmp_path / "tree"))
+    empty(tmp_path / "tree")
 
     assert names(tmp_path) == [b"tree"]
     assert (tmp_path / "tree").stat().st_ino == inode
@@ -203,7 +211,7 @@ def test_folder_is_emptied_of_all_that_can_be_removed(tmp_path):
 
     said = rf"^{tmp_path}/b could not be removed: Operation not permitted\. All"
     with immutable(tmp_path / "b"), pytest.raises(NotRemovedError, match=said):
-        empty_folder(str(tmp_path))
+        empty(tmp_path)
 
     assert names(tmp_path) == [b"b"]
 
@@ -430,13 +438,15 @@ def test_whoever_fills_a_folder_that_is_emptied_is_not_waited_for(tmp_path):
             (tmp_path / f"file {number}").touch()
             begun.set()
 
+    folder = os.open(tmp_path, os.O_RDONLY)
     with ThreadPoolExecutor(1) as threads:
         filling = threads.submit(fill)
         begun.wait()
         try:
-            empty_folder(str(tmp_path))
+            empty_folder(folder, str(tmp_path))
         except NotRemovedError as error:
             assert "somebody goes on filling it" in str(error)  # noqa: PT017 - it may end well, too
         finally:
             ended.set()
         filling.result()
+    os.close(folder)

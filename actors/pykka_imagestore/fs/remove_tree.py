@@ -58,13 +58,15 @@ def remove_tree(path: str) -> None:
         os.close(parent)
 
 
-def empty_folder(path: str) -> None:
-    """Delete all that is in a folder, and leave the folder.
+def empty_folder(folder: int, path: str) -> None:
+    """Delete all that is in an open folder, and leave the folder.
+
+    Args:
+        path: Where it is, for the error.
 
     Raises:
         NotRemovedError: Something could not be removed; all else is.
     """
-    folder = _open_folder(path)
     removal = _Removal(folder, may_take_over=True)
     try:
         removal.empty()
@@ -73,7 +75,6 @@ def empty_folder(path: str) -> None:
         raise error.below(path) from error
     finally:
         removal.close()
-        os.close(folder)
 
 
 def remove_entry(name: bytes, parent: int) -> None:
