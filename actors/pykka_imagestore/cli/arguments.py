@@ -37,6 +37,11 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     Raises:
         SystemExit: With status 2 and a message for wrong usage, with 0 after help.
     """
+    return make_parser().parse_args(arguments)
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """Return the parser of the command line; the documentation is made from it, too."""
     parser = argparse.ArgumentParser(
         prog="imagestore",
         description=DESCRIPTION,
@@ -57,7 +62,7 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     _add_check(verbs)
     _add_repair(verbs)
     _add_unpack(verbs)
-    return parser.parse_args(arguments)
+    return parser
 
 
 def store_folder(option: str | None, environment: Mapping[str, str] = os.environ) -> Path:

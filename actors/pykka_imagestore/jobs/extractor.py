@@ -112,7 +112,7 @@ class Extractor:
         self._root = root
         self._limits = limits
         self._blocks = 1  # of disk; the root folder's
-        self._lookups = self._memory_bytes = self._hole_bytes = self._segments = 0
+        self._lookups = self._memory_bytes = self._hole_bytes = 0
         self._folders: dict[bytes, int] = {b"": root}
         self._aliases: dict[bytes, bytes] = {}  # paths through symlinks, and where they lead
         self._followed: set[bytes] = set()  # those symlinks
@@ -194,8 +194,7 @@ class Extractor:
 
     def _find_place(self, entry: Entry) -> tuple[tuple[int, bytes], bytes]:
         """Return an entry's parent, descriptor and path, and its name in there; the name of the root is empty."""
-        if len(self._folders) > _MAX_OPEN_FOLDERS or len(self._places) > _MAX_OPEN_FOLDERS:
-            self._forget_folders()
+        self._forget_many_folders()
         parent, _, name = clean_path(entry.name).rpartition(b"/")
         place = self._place_below(parent)
         above, _, last = entry.name.rpartition(b"/")
@@ -277,6 +276,7 @@ class Extractor:
         except FileNotFoundError as error:
             msg = f"is a hard link to {entry.link.decode('utf-8', 'backslashreplace')!r}, no file of this layer"
             raise TarError(msg) from error
+        self._forget_many_folders()  # links in one folder may lead to files in as many others
 
     def _make_node(self, entry: Entry, folder: int, parent: bytes, name: bytes) -> None:
         if entry.kind == CHARACTER_DEVICE and entry.major == entry.minor == 0:
@@ -326,11 +326,6 @@ class Extractor:
             raise OverLimitError(msg, "memory_bytes")
 
     def _count_sparse(self, sparse: SparseMap, body_bytes: int, stream: LayerStream) -> None:
-        # A segment of one byte takes a block on disk, and as many system calls as a long one.
-        self._segments += len(sparse.segments)
-        if self._segments > self._limits.segments:
-            msg = f"brings the layer to {self._segments} segments of sparse files; {self._limits.segments} is the limit"
-            raise OverLimitError(msg, "segments")
         self._hole_bytes += sparse.size_bytes - body_bytes
         total = self._hole_bytes + stream.size_bytes
         if total > self._limits.layer_bytes:
@@ -338,8 +333,7 @@ class Extractor:
             raise OverLimitError(msg, "layer_bytes")
 
     def _finish_folder(self, path: bytes, times: _FolderTimes) -> None:
-        if len(self._folders) > _MAX_OPEN_FOLDERS:
-            self._forget_folders()
+        self._forget_many_folders()
         parent, _, name = path.rpartition(b"/")
         mode = times.mode
         if not path and self._root_entry is not None and not self._keep_root:
@@ -561,6 +555,11 @@ class Extractor:
         times = self._times.pop(path, None)
         if times is not None:
             self._memory_bytes -= _memory_of(path, times)
+
+    def _forget_many_folders(self) -> None:
+        """Keep few folders open, and few paths in mind: symlinks give a folder as many paths as anybody likes."""
+        if max(len(self._folders), len(self._places), len(self._aliases)) > _MAX_OPEN_FOLDERS:
+            self._forget_folders()
 
     def _forget_folders(self) -> None:
         for path, folder in self._folders.items():

@@ -12,9 +12,10 @@ import stat
 
 from pykka_imagestore.core.archive import Extent
 from pykka_imagestore.core.tar import TarError, clean_path
+from pykka_imagestore.core.totals import Totals
 from pykka_imagestore.errors import ArchiveError, shown
-from pykka_imagestore.jobs.estimates import estimated
-from pykka_imagestore.jobs.members import JsonBudget
+from pykka_imagestore.jobs.estimates import Estimator
+from pykka_imagestore.jobs.members import JsonReader
 
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
@@ -28,12 +29,15 @@ class FolderMembers:
     Args:
         archive: Path of the folder; a symbolic link there, or above, is the caller's and is followed.
         folder: The open folder.
+        totals: Counts what it asks for.
     """
 
-    def __init__(self, archive: str, folder: int) -> None:
+    def __init__(self, archive: str, folder: int, totals: Totals) -> None:
         self.archive = archive
+        self.totals = totals
         self._folder = folder
-        self._budget = JsonBudget(archive)
+        self._estimator = Estimator()
+        self._json = JsonReader(archive, totals)
 
     def names(self) -> list[str]:
         """Return nothing: names tell only the form before Docker 1.10, which comes as a tar."""
@@ -71,10 +75,9 @@ class FolderMembers:
             ArchiveError: As ``extent``; or it is larger than JSON here may be, by itself or with all before.
         """
         extent = self.extent(unsafe_name)
-        self._budget.spend(extent)
         file = self._open(unsafe_name)
         try:
-            return os.pread(file, extent.size, 0)
+            return self._json.read(extent, file)
         finally:
             os.close(file)
 
@@ -82,7 +85,7 @@ class FolderMembers:
         """Return a layer with its estimates."""
         file = self._open(layer.name)
         try:
-            return estimated(layer, file)
+            return self._estimator.estimate(layer, file)
         finally:
             os.close(file)
 

@@ -15,6 +15,7 @@ from pykka_imagestore.core.forms import read_archive
 from pykka_imagestore.core.limits import DEFAULT_LIMITS, Limits
 from pykka_imagestore.core.platform import Platform, WantedPlatform
 from pykka_imagestore.core.tar import OverLimitError, TarError
+from pykka_imagestore.core.totals import Totals
 from pykka_imagestore.errors import ArchiveError, LimitError, UnsupportedArchiveError
 from pykka_imagestore.fs.made import open_own
 from pykka_imagestore.jobs.folder import FolderMembers
@@ -70,7 +71,7 @@ def untar_image(request: UntarImage) -> ArchiveIndex:
 def _index(request: UntarImage, file: int) -> ArchiveIndex:
     mode = os.fstat(file).st_mode
     if stat.S_ISDIR(mode):
-        return _read(request, FolderMembers(request.archive, file))
+        return _read(request, FolderMembers(request.archive, file, _totals(request)))
     if stat.S_ISFIFO(mode):
         return _index_copy(request, *_piped(request.archive, file))
     if not stat.S_ISREG(mode):
@@ -79,7 +80,7 @@ def _index(request: UntarImage, file: int) -> ArchiveIndex:
     if is_compressed(magic):
         whole = Extent(request.archive, 0, os.fstat(file).st_size, request.archive)
         return _index_copy(request, ExtentFile(file, whole), magic)
-    return _read(request, Members(request.archive, request.archive, file))
+    return _read(request, Members(request.archive, request.archive, file, _totals(request)))
 
 
 def _piped(archive: str, file: int) -> tuple[PipeFile, bytes]:
@@ -94,13 +95,13 @@ def _index_copy(request: UntarImage, source: ExtentFile | PipeFile, magic: bytes
     _inflate(request, source, magic)
     file = os.open(request.inflated, os.O_RDONLY | os.O_CLOEXEC)
     try:
-        return _read(request, Members(request.archive, request.inflated, file))
+        return _read(request, Members(request.archive, request.inflated, file, _totals(request)))
     finally:
         os.close(file)
 
 
 def _inflate(request: UntarImage, source: ExtentFile | PipeFile, magic: bytes) -> None:
-    inflated = inflate(source, magic, request.limits.decoder_bytes)
+    inflated = inflate(source, magic, request.limits)
     with open(request.inflated, "wb", opener=open_own) as target:
         guard = Guard(request.limits, os.path.dirname(request.inflated))
         try:
@@ -117,6 +118,10 @@ def _inflate(request: UntarImage, source: ExtentFile | PipeFile, magic: bytes) -
 def _read(request: UntarImage, members: Members | FolderMembers) -> ArchiveIndex:
     index = read_archive(members, _wanted(request.platform))
     return replace(index, images=tuple(_with_estimates(members, image) for image in index.images))
+
+
+def _totals(request: UntarImage) -> Totals:
+    return Totals(request.archive, request.limits)
 
 
 def _wanted(platform: Platform | None) -> WantedPlatform:

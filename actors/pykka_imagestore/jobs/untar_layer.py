@@ -158,7 +158,7 @@ def unpack(
     ):
         ticker = _Ticker(Guard(limits, path, root), outcome, behind)
         keep = None if split is None else split.write
-        stream = ticker.stream = LayerStream(file, layer, ticker.tick, limits.decoder_bytes, keep, behind)
+        stream = ticker.stream = LayerStream(file, layer, ticker.tick, limits, keep, behind)
         try:
             with (
                 _helped(helpers_at, root, outcome, replaced, ticker) as helpers,
@@ -187,7 +187,7 @@ def hash_layer(layer: Extent, limits: Limits = DEFAULT_LIMITS) -> DiffID:
     file = open_extent(layer)
     try:
         ticker = _Ticker(Guard(limits, None), Outcome(), Behind())
-        stream = ticker.stream = LayerStream(file, layer, ticker.tick, limits.decoder_bytes)
+        stream = ticker.stream = LayerStream(file, layer, ticker.tick, limits)
         stream.drain()
         return stream.diff_id()
     except TarError as error:
