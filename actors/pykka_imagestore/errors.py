@@ -405,14 +405,37 @@ class NoSpaceError(StateError, OSError):
 def shown(name: bytes | str) -> str:
     """Return a name from an archive for a sentence: quoted, escaped, and not longer than a line."""
     text = repr(name if isinstance(name, str) else name.decode("utf-8", "backslashreplace"))
-    return text if len(text) <= 200 else f"{text[:200]}…'"
+    return text if len(text) <= _LONGEST_NAME else f"{text[:_LONGEST_NAME]}…'"
+
+
+def plain(unsafe_name: str) -> str:
+    """Return a name for a sentence: as it is, if nothing in it could harm a terminal and it is not long; or shown."""
+    return unsafe_name if unsafe_name.isprintable() and len(unsafe_name) <= _LONGEST_NAME else shown(unsafe_name)
+
+
+def escaped(unsafe_text: str, most: int | None = None) -> str:
+    """Return a text in which each character that is not printable is escaped: control characters, line ends, bidi.
+
+    Escaped once more it is the same.
+
+    Args:
+        most: How many characters of the text are enough.
+    """
+    if most is not None and len(unsafe_text) > most:
+        return f"{escaped(unsafe_text[:most])}…"
+    if unsafe_text.isprintable():
+        return unsafe_text
+    return "".join(
+        character if character.isprintable() else character.encode("unicode_escape").decode("ascii")
+        for character in unsafe_text
+    )
 
 
 def listed(names: Sequence[str]) -> str:
-    """Return some names for a sentence: as they are if nothing in them could harm a terminal, and not all of many."""
-    some = (name if name.isprintable() and len(name) <= 200 else shown(name) for name in names[:_MOST_LISTED])
+    """Return some names for a sentence, and not all of many."""
     more = f" and {len(names) - _MOST_LISTED} more" if len(names) > _MOST_LISTED else ""
-    return ", ".join(some) + more
+    return ", ".join(map(plain, names[:_MOST_LISTED])) + more
 
 
 _MOST_LISTED = 20
+_LONGEST_NAME = 200

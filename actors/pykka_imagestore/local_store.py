@@ -242,7 +242,8 @@ class LocalStore(Uncopyable):
             archive: What ``docker save`` wrote, or an OCI archive, either perhaps compressed as a whole or coming
                 through a pipe; or a folder that is an OCI layout. By default ``<name>.tar`` in the store's
                 ``archive_dir``.
-            sandbox: Folder whose files ``stdout`` and ``stderr`` get what the workers say; made if missing.
+            sandbox: Folder whose files ``stdout`` and ``stderr`` get what the workers say; made if missing. It may be
+                another user's; what cannot be written there, or not safely, is left out.
             select: Which image, where the archive holds several and none has this name: one of its names or tags,
                 the digest of its config or manifest, or at least 12 hex digits of one.
             platform: Which of the images that share a name, ``os/architecture`` or ``os/architecture/variant``; an
