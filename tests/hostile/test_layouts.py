@@ -14,7 +14,14 @@ from layouts import CONFIG_TYPE, DOCKER, INDEX_TYPE, LAYER_TYPE, MANIFEST_TYPE, 
 from processes import TIMEOUT
 
 from pykka_imagestore.core.oci_documents import MAX_MANIFESTS
-from pykka_imagestore.errors import ArchiveError, DigestMismatchError, LayerError, StoreError, UnsupportedArchiveError
+from pykka_imagestore.errors import (
+    ArchiveChangedError,
+    ArchiveError,
+    DigestMismatchError,
+    LayerError,
+    StoreError,
+    UnsupportedArchiveError,
+)
 from pykka_imagestore.jobs.members import MAX_ALL_JSON_BYTES
 
 LAYER, OTHER = layer({"etc/motd": b"hello"}), layer({"etc/motd": b"forged"})
@@ -394,7 +401,7 @@ def test_layer_that_changes_between_its_indexing_and_its_unpacking_is_refused(tm
     request = UntarLayer(found, str(tmp_path / "target"), image.diff_ids[0])
 
     path.write_bytes(gzip.compress(OTHER))
-    with pytest.raises(DigestMismatchError):
+    with pytest.raises(ArchiveChangedError):
         untar_layer(request)
     path.unlink()
     path.symlink_to("/etc/passwd")

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from pykka_imagestore.core.digest import DiffID, Digest
+from pykka_imagestore.core.identity import FileIdentity
 from pykka_imagestore.errors import ArchiveError
 
 _HEADER_BYTES = 1024  # of an entry: its header, and half a block or so after its body
@@ -25,6 +26,7 @@ class Extent:
         digest: What the bytes must be, as they lie there; None if nobody says.
         absence: Why the archive names it and does not hold it, as the rest of a sentence; empty if it does.
         inflated_estimate: How many bytes it may become, from a sample; 0 if it is not compressed, or nobody knows.
+        identity: The file that was indexed: whoever opens it sees whether it is still there. None if any will do.
     """
 
     path: str
@@ -35,6 +37,7 @@ class Extent:
     digest: Digest | None = None
     absence: str = ""
     inflated_estimate: int = 0
+    identity: FileIdentity | None = None
 
     @property
     def cost(self) -> int:

@@ -6,6 +6,7 @@ import os
 from dataclasses import dataclass, replace
 
 from pykka_imagestore.core.archive import Extent
+from pykka_imagestore.core.identity import FileIdentity
 from pykka_imagestore.core.tar import FILE, HARD_LINK, SYMLINK, TarError, clean_path, read_entries
 from pykka_imagestore.errors import ArchiveError, UnsupportedArchiveError, shown
 from pykka_imagestore.jobs.estimates import estimated
@@ -51,6 +52,7 @@ class Members:
         self.archive = archive
         self._path = path
         self._file = file
+        self._identity = FileIdentity.of(os.fstat(file))
         self._members: dict[bytes, _Member] = {}
         self._estimates: dict[tuple[int, int], tuple[int, int]] = {}
         self._budget = JsonBudget(archive)
@@ -80,7 +82,7 @@ class Members:
             for _ in range(_MAX_LINKS):
                 member = self._members[name]
                 if member.link is None:
-                    return Extent(self._path, member.offset, member.size, unsafe_name)
+                    return Extent(self._path, member.offset, member.size, unsafe_name, identity=self._identity)
                 name = member.link
         except KeyError:
             raise ArchiveError(self.archive, f"it has no member {shown(unsafe_name)}") from None

@@ -57,7 +57,7 @@ class ExtentFile(io.RawIOBase):
 
     def __init__(self, descriptor: int, extent: Extent, on_read: Callable[[bytes], object] | None = None) -> None:
         self._descriptor = descriptor
-        self._offset, self._size = extent.offset, extent.size
+        self._path, self._offset, self._size = extent.path, extent.offset, extent.size
         self._on_read = on_read
         self.position = 0
 
@@ -69,7 +69,11 @@ class ExtentFile(io.RawIOBase):
         """Read the next ``size`` bytes of the extent, fewer at its end; by default all."""
         if size < 0:
             return self.readall()
-        data = os.pread(self._descriptor, min(size, self._size - self.position), self._offset + self.position)
+        try:
+            data = os.pread(self._descriptor, min(size, self._size - self.position), self._offset + self.position)
+        except OSError as error:  # a disk that failed; or, on a network file system, the file is gone
+            error.filename = self._path
+            raise
         self.position += len(data)
         if self._on_read is not None:
             self._on_read(data)

@@ -10,8 +10,10 @@ from pathlib import Path
 from typing import Self
 
 from pykka_imagestore.core.archive import Extent
+from pykka_imagestore.core.identity import FileIdentity
 from pykka_imagestore.errors import InvalidInputError, NotRemovedError
 from pykka_imagestore.fs.remove_tree import empty_folder
+from pykka_imagestore.jobs.opening import open_for_reading
 from pykka_imagestore.jobs.untar_layer import LayerCounts, unpack
 
 
@@ -58,6 +60,7 @@ def unpack_into(request: UnpackInto) -> LayerCounts:
 
     Raises:
         LayerError: An entry is malformed, hostile or not supported.
+        ArchiveChangedError: The layer is another file than it was, or was written to.
         OSError: The disk failed, or is full.
         In each case the directory is as it was, empty, or gone if it was made for this; save for what could not be
         removed, which ``undo_unpack`` tells.
@@ -90,12 +93,12 @@ def undo_unpack(request: UnpackInto) -> None:
 
 
 def _whole_file(path: str) -> Extent:
-    # Not blocking: a fifo would be waited on for ever.
-    file = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    def refusal(found: str) -> InvalidInputError:
+        return InvalidInputError(f"{path} is no file, but {found}")
+
+    file = open_for_reading(path, refusal, stat.S_IFREG)
     try:
-        status = os.fstat(file)
-        if not stat.S_ISREG(status.st_mode):
-            raise InvalidInputError(f"{path} is no file")
-        return Extent(str(Path(path).absolute()), 0, status.st_size, Path(path).name)
+        identity = FileIdentity.of(os.fstat(file))
+        return Extent(str(Path(path).absolute()), 0, identity.size_bytes, Path(path).name, identity=identity)
     finally:
         os.close(file)

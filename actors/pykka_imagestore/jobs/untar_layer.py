@@ -28,7 +28,7 @@ from pykka_imagestore.fs.attributes import Outcome
 from pykka_imagestore.fs.remove_tree import FOLDER_FLAGS, remove_tree
 from pykka_imagestore.jobs.behind import Behind
 from pykka_imagestore.jobs.extractor import Extractor
-from pykka_imagestore.jobs.folder import open_extent
+from pykka_imagestore.jobs.folder import opened_extent
 from pykka_imagestore.jobs.guard import Guard, free_bytes, free_inodes, require_space
 from pykka_imagestore.jobs.helpers import Helpers, wait_for_helpers
 from pykka_imagestore.jobs.replaced import Replaced
@@ -93,7 +93,7 @@ def untar_layer(request: UntarLayer) -> LayerCounts:
     Raises:
         LayerError: An entry is malformed, hostile, past a limit or not supported.
         DigestMismatchError: The layer is not the one expected, or its bytes are not those that the archive names.
-        ArchiveError: It lay in a folder, and is no file there any more.
+        ArchiveChangedError: Its file is not the one that was indexed, or was written to.
         NoSpaceError: The disk is full, or would be.
         OSError: The disk failed.
         In each case ``target`` is gone.
@@ -140,9 +140,23 @@ def unpack(
     Raises:
         As ``untar_layer``; but what was unpacked so far stays.
     """
+    is_verified = diff_id is not None or layer.digest is not None
+    with opened_extent(layer, is_verified=is_verified) as file:
+        return _unpack(file, layer, rootfs, diff_id, beside, limits, helpers_at)
+
+
+def _unpack(
+    file: int,
+    layer: Extent,
+    rootfs: str,
+    diff_id: DiffID | None,
+    beside: str | None,
+    limits: Limits,
+    helpers_at: str | None,
+) -> LayerCounts:
     outcome = Outcome()
     with (
-        _opened(layer, rootfs) as (file, root),
+        _opened(rootfs) as root,
         _space_for(layer, rootfs),
         closing(Replaced(None if beside is None else os.path.join(beside, REPLACED), outcome)) as replaced,
         nullcontext() if beside is None else TarSplitWriter(os.path.join(beside, TAR_SPLIT)) as split,
@@ -175,17 +189,16 @@ def hash_layer(layer: Extent, limits: Limits = DEFAULT_LIMITS) -> DiffID:
 
     Raises:
         LayerError: It cannot be inflated, or to more than the limits allow.
+        ArchiveChangedError: Its file is not the one that was indexed, or was written to meanwhile.
     """
-    file = open_extent(layer)
-    try:
+    with opened_extent(layer, is_verified=False) as file:
         ticker = _Ticker(Guard(limits, None), Outcome(), Behind())
-        stream = ticker.stream = LayerStream(file, layer, ticker.tick, limits.decoder_bytes)
-        stream.drain()
-        return stream.diff_id()
-    except TarError as error:
-        raise _refusal(layer, None, b"", error) from error
-    finally:
-        os.close(file)
+        try:
+            stream = ticker.stream = LayerStream(file, layer, ticker.tick, limits.decoder_bytes)
+            stream.drain()
+            return stream.diff_id()
+        except TarError as error:
+            raise _refusal(layer, None, b"", error) from error
 
 
 def _check_blob(layer: Extent, stream: LayerStream) -> None:
@@ -211,17 +224,13 @@ def _helped(
 
 
 @contextmanager
-def _opened(layer: Extent, rootfs: str) -> Iterator[tuple[int, int]]:
-    file = open_extent(layer)
+def _opened(rootfs: str) -> Iterator[int]:
+    root = os.open(rootfs, FOLDER_FLAGS)
     try:
-        root = os.open(rootfs, FOLDER_FLAGS)
-        try:
-            _disown(root, rootfs)
-            yield file, root
-        finally:
-            os.close(root)
+        _disown(root, rootfs)
+        yield root
     finally:
-        os.close(file)
+        os.close(root)
 
 
 @contextmanager
