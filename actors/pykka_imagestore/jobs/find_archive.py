@@ -61,7 +61,9 @@ def _look_at(path: str) -> FoundArchive:
     if not stat.S_ISDIR(status.st_mode):
         return FoundArchive(path, stat.S_ISFIFO(status.st_mode), identity)
     documents = (_status(os.path.join(path, each), is_followed=False) for each in (LAYOUT, INDEX, MANIFEST))
-    return FoundArchive(path, False, identity, tuple(each and FileIdentity.of(each) for each in documents))
+    return FoundArchive(
+        path, False, identity, tuple(None if each is None else FileIdentity.of(each) for each in documents)
+    )
 
 
 def _status(path: str, *, is_followed: bool = True) -> os.stat_result | None:

@@ -75,7 +75,7 @@ def unchanged(
     try:
         yield
     except ArchiveError:
-        require_same(archive, file, expected, what=what)
+        require_same(archive, file, expected, what=what, with_ctime=True)
         raise
     if not is_verified:
         require_same(archive, file, expected, what=what, with_ctime=True)

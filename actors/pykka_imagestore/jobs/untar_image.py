@@ -84,7 +84,7 @@ def _index_unchanged(request: UntarImage, file: int) -> ArchiveIndex:
     try:
         index = _index(request, file)
     except ArchiveError:
-        require_same(request.archive, file, before)
+        require_same(request.archive, file, before, with_ctime=True)
         raise
     require_same(request.archive, file, before)
     return index
