@@ -239,7 +239,8 @@ class LocalStore(Uncopyable):
 
         Returns:
             The image. Every layer's DiffID was verified; all of it is durable. Calls for the same name and archive
-            share the work, and calls that need the same layer that layer. A discard gives up this future alone; the
+            share the work, unless the archive was replaced or written to between them; and calls that need the same
+            layer that layer. A discard gives up this future alone; the
             last one to be given up stops the work, and is discarded when nothing of it is left; or ready, if it
             came when all was stored.
 
@@ -248,6 +249,7 @@ class LocalStore(Uncopyable):
             InvalidInputError: ``platform`` is no platform.
             AmbiguousImageError: It cannot be told which image is meant.
             ArchiveError: The archive is malformed, hostile, past a limit or not supported; see its subclasses.
+            ArchiveChangedError: It was replaced or written to before all of it was read.
             NoSpaceError: The disk is full, or would be.
             OverBudgetError: The image is larger than ``budget_bytes``. Nothing was forgotten for it.
             OSError: It cannot be read, or the disk failed.

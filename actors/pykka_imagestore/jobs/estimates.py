@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import replace
 
 from pykka_imagestore.core.archive import Extent
 from pykka_imagestore.core.tar import BLOCK, TarError
+from pykka_imagestore.jobs.opening import read_at
 from pykka_imagestore.jobs.streams import MAGIC_BYTES, ExtentFile, inflate, is_compressed, read_some
 
 _MAGIC_OFFSET = 257  # of "ustar" in a header
@@ -17,14 +17,14 @@ _MOST_INFLATED_BYTES = 2 << 20  # of those
 
 def estimated(layer: Extent, file: int) -> Extent:
     """Return a layer with its estimates; ``file`` holds it."""
-    magic = os.pread(file, min(MAGIC_BYTES, layer.size), layer.offset)
+    magic = read_at(layer.path, file, min(MAGIC_BYTES, layer.size), layer.offset)
     if is_compressed(magic):
         taken, sample = _inflate_some(layer, file, magic)
         size = layer.size * len(sample) // max(1, taken)
         return replace(layer, entries_estimate=_entries(size, [sample]), inflated_estimate=size)
     step = max(_SAMPLE_BYTES, layer.size // _SAMPLES // BLOCK * BLOCK)
     samples = [
-        os.pread(file, min(_SAMPLE_BYTES, layer.size - offset), layer.offset + offset)
+        read_at(layer.path, file, min(_SAMPLE_BYTES, layer.size - offset), layer.offset + offset)
         for offset in range(0, layer.size, step)
     ]
     return replace(layer, entries_estimate=_entries(layer.size, samples))

@@ -19,7 +19,7 @@ from pykka_imagestore.core.tar import TarError, clean_path
 from pykka_imagestore.errors import ArchiveChangedError, ArchiveError, shown
 from pykka_imagestore.jobs.estimates import estimated
 from pykka_imagestore.jobs.members import JsonBudget
-from pykka_imagestore.jobs.opening import open_for_reading, require_same, unchanged
+from pykka_imagestore.jobs.opening import open_for_reading, read_at, require_same, unchanged
 
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
@@ -77,7 +77,7 @@ class FolderMembers:
         try:
             extent = self._whole(unsafe_name, file)
             self._budget.spend(extent)
-            data = os.pread(file, extent.size, 0)
+            data = read_at(os.path.join(self.archive, unsafe_name), file, extent.size, 0)
             require_same(self.archive, file, extent.identity, what=_its_member(unsafe_name))
             return data
         finally:

@@ -10,6 +10,7 @@ from pykka_imagestore.core.identity import FileIdentity
 from pykka_imagestore.core.tar import FILE, HARD_LINK, SYMLINK, TarError, clean_path, read_entries
 from pykka_imagestore.errors import ArchiveError, UnsupportedArchiveError, shown
 from pykka_imagestore.jobs.estimates import estimated
+from pykka_imagestore.jobs.opening import read_at
 
 MAX_MEMBERS = 100_000
 MAX_JSON_BYTES = 4 << 20
@@ -57,7 +58,7 @@ class Members:
         self._estimates: dict[tuple[int, int], tuple[int, int]] = {}
         self._budget = JsonBudget(archive)
         try:
-            self._read_headers(_Seeker(file))
+            self._read_headers(_Seeker(path, file))
         except TarError as error:
             if not self._members:
                 raise UnsupportedArchiveError(archive, "is no image archive: it is no tar") from error
@@ -100,7 +101,7 @@ class Members:
         """
         extent = self.extent(unsafe_name)
         self._budget.spend(extent)
-        return os.pread(self._file, extent.size, extent.offset)
+        return read_at(self._path, self._file, extent.size, extent.offset)
 
     def estimated(self, layer: Extent) -> Extent:
         """Return a layer with its estimates; one that has many names is looked at once."""
@@ -133,13 +134,13 @@ class Members:
 class _Seeker:
     """A ``Source`` that passes over bytes without reading them."""
 
-    def __init__(self, file: int) -> None:
-        self._file = file
+    def __init__(self, path: str, file: int) -> None:
+        self._path, self._file = path, file
         self._size = os.fstat(file).st_size
         self.position = 0
 
     def take(self, size: int) -> bytes:
-        data = os.pread(self._file, size, self.position)
+        data = read_at(self._path, self._file, size, self.position)
         self.position += len(data)
         return data
 

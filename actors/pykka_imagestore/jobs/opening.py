@@ -35,6 +35,19 @@ def open_for_reading(path: str, refusal: Callable[[str], Exception], *kinds: int
         os.close(place)
 
 
+def read_at(path: str, file: int, size: int, offset: int) -> bytes:
+    """Return ``size`` bytes of an open file from ``offset`` on, fewer at its end.
+
+    Raises:
+        OSError: It cannot be read; the error names it. On a network file system that is so if it is gone.
+    """
+    try:
+        return os.pread(file, size, offset)
+    except OSError as error:
+        error.filename = path
+        raise
+
+
 def require_same(
     archive: str, file: int, expected: FileIdentity | None, *, what: str = "it", with_ctime: bool = False
 ) -> None:

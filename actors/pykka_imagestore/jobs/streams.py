@@ -20,6 +20,7 @@ from pykka_imagestore.core.digest import DiffID, Digest, digest_of, hasher
 from pykka_imagestore.core.limits import DEFAULT_LIMITS
 from pykka_imagestore.core.tar import TarError
 from pykka_imagestore.jobs.behind import Behind
+from pykka_imagestore.jobs.opening import read_at
 
 if sys.version_info >= (3, 14):
     from compression import zstd
@@ -69,11 +70,8 @@ class ExtentFile(io.RawIOBase):
         """Read the next ``size`` bytes of the extent, fewer at its end; by default all."""
         if size < 0:
             return self.readall()
-        try:
-            data = os.pread(self._descriptor, min(size, self._size - self.position), self._offset + self.position)
-        except OSError as error:  # a disk that failed; or, on a network file system, the file is gone
-            error.filename = self._path
-            raise
+        size = min(size, self._size - self.position)
+        data = read_at(self._path, self._descriptor, size, self._offset + self.position)
         self.position += len(data)
         if self._on_read is not None:
             self._on_read(data)
@@ -170,7 +168,7 @@ class LayerStream:
         behind: Behind | None = None,
     ) -> None:
         self._behind = Behind() if behind is None else behind
-        magic = os.pread(descriptor, min(MAGIC_BYTES, extent.size), extent.offset)
+        magic = read_at(extent.path, descriptor, min(MAGIC_BYTES, extent.size), extent.offset)
         # What is not compressed is hashed once.
         self._is_plain_sha256 = not is_compressed(magic) and (extent.digest or "").startswith("sha256:")
         self._blob = None if extent.digest is None or self._is_plain_sha256 else hasher(extent.digest)

@@ -20,7 +20,7 @@ from pykka_imagestore.errors import ArchiveError, LimitError, UnsupportedArchive
 from pykka_imagestore.jobs.folder import FolderMembers
 from pykka_imagestore.jobs.guard import Guard
 from pykka_imagestore.jobs.members import Members
-from pykka_imagestore.jobs.opening import open_for_reading, require_same
+from pykka_imagestore.jobs.opening import open_for_reading, read_at, require_same
 from pykka_imagestore.jobs.pipe import PipeFile
 from pykka_imagestore.jobs.sandbox import Sandbox
 from pykka_imagestore.jobs.streams import BLOCK_BYTES, MAGIC_BYTES, ExtentFile, inflate, is_compressed, read_some
@@ -96,7 +96,7 @@ def _index(request: UntarImage, file: int) -> ArchiveIndex:
         return _read(request, FolderMembers(request.archive, file))
     if stat.S_ISFIFO(mode):
         return _index_copy(request, *_piped(request.archive, file))
-    magic = os.pread(file, MAGIC_BYTES, 0)
+    magic = read_at(request.archive, file, MAGIC_BYTES, 0)
     if is_compressed(magic):
         whole = Extent(request.archive, 0, os.fstat(file).st_size, request.archive)
         return _index_copy(request, ExtentFile(file, whole), magic)
