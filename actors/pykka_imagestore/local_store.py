@@ -8,7 +8,7 @@ Source: Apache Mesos, src/slave/containerizer/mesos/provisioner/docker/{store,lo
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Mapping
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from functools import partial
@@ -20,7 +20,7 @@ import pykka
 
 from pykka_imagestore.checker import Checker, CheckListener
 from pykka_imagestore.collector import Collector
-from pykka_imagestore.core.archive import ArchiveIndex, Extent
+from pykka_imagestore.core.archive import ArchiveIndex, Extent, Place
 from pykka_imagestore.core.check import CheckReport
 from pykka_imagestore.core.digest import DiffID, Digest, sha256
 from pykka_imagestore.core.image import DockerImage, ImageInfo, Recovery
@@ -34,7 +34,7 @@ from pykka_imagestore.core.prune import Pruned, PruneOptions, Usage
 from pykka_imagestore.core.uncopyable import Uncopyable
 from pykka_imagestore.durable.disk import disk
 from pykka_imagestore.durable.layout import find_missing, remove_staging, write_config
-from pykka_imagestore.durable.leases import HeldLease, lease_image, take_lease, take_over
+from pykka_imagestore.durable.leases import HeldLease, PutLease, lease_image, take_over
 from pykka_imagestore.durable.locks import FileLock, acquire, layer_byte
 from pykka_imagestore.durable.owned import OwnedFolder
 from pykka_imagestore.durable.stock import note_use
@@ -198,6 +198,7 @@ class LocalStore(Uncopyable):
         select: str | None = None,
         platform: str | None = None,
         progress: Listener | None = None,
+        lease: Literal[False] = False,
     ) -> Future[ImageInfo]: ...
     @overload
     def put(
@@ -211,6 +212,18 @@ class LocalStore(Uncopyable):
         progress: Listener | None = None,
         lease: Literal[True],
     ) -> Future[LeasedImage]: ...
+    @overload
+    def put(
+        self,
+        name: str,
+        archive: str | Path | None = None,
+        sandbox: str | Path | None = None,
+        *,
+        select: str | None = None,
+        platform: str | None = None,
+        progress: Listener | None = None,
+        lease: bool,
+    ) -> Future[ImageInfo] | Future[LeasedImage]: ...
     def put(
         self,
         name: str,
@@ -281,9 +294,11 @@ class LocalStore(Uncopyable):
         return self._ask(LocalStoreActor.load, _absolute(archive), _absolute(sandbox), select, platform, progress)
 
     @overload
-    def get(self, name: str) -> Future[ImageInfo]: ...
+    def get(self, name: str, *, lease: Literal[False] = False) -> Future[ImageInfo]: ...
     @overload
     def get(self, name: str, *, lease: Literal[True]) -> Future[LeasedImage]: ...
+    @overload
+    def get(self, name: str, *, lease: bool) -> Future[ImageInfo] | Future[LeasedImage]: ...
     def get(self, name: str, *, lease: bool = False) -> Future[ImageInfo] | Future[LeasedImage]:
         """Return an image that is in the store; it counts as used now.
 
@@ -320,7 +335,7 @@ class LocalStore(Uncopyable):
     def list(self) -> Future[tuple[ImageInfo, ...]]:
         """Return all images, by name, incomplete ones too."""
         images = self._references.list()
-        return images.then(lambda images: tuple(map(self._paths.locate, images))).repair(_say_if_closed)
+        return images.then(self._paths.locate_all).repair(_say_if_closed)
 
     def config(self, name: str) -> Future[bytes]:
         """Return an image's config, JSON, byte for byte as the archive had it.
@@ -708,7 +723,7 @@ class LocalStoreActor(Actor):
             # Else it came too late: all is stored.
         finally:
             self._at_work.remove(work)
-        return tuple(self._paths.locate(image) for images in stored for image in images)
+        return self._paths.locate_all(image for images in stored for image in images)
 
     async def _put_images(
         self,
@@ -721,17 +736,16 @@ class LocalStoreActor(Actor):
         await self.recover()
         async with self._staged() as staging:
             index = await self.untar_image(request, staging)
-            planned += plan_put(index, request.name, request.select)
-            leases: list[HeldLease] = []  # to the end: a later image is not to push out an earlier one
+            planned += plan_put(index, request.name, request.select, self._limits)
+            hashed: dict[Place, DiffID] = {}
+            lease = PutLease(self._paths)  # to the end: a later image is not to push out an earlier one
             try:
                 for image in planned:  # one after the other, so that images with layers in common read them once
-                    await self.put_image(image, request, staging, work.feed, leases, stored)
+                    await self.put_image(image, request, staging, work.feed, lease, stored, hashed)
                 await self._keep_to_budget()
                 await self._grant(work.wishes, stored[0][0])
             finally:
-                # In their order: a prune that comes in between takes what is free, and that is to be the oldest.
-                for lease in leases:
-                    lease.release()
+                lease.release()
 
     async def _grant(self, wishes: Iterable[Promise[LeasedImage]], image: DockerImage) -> None:
         """Give each who asked for one a lease of his own, while that of the put keeps the image."""
@@ -757,19 +771,19 @@ class LocalStoreActor(Actor):
         request: PutRequest,
         staging: OwnedFolder,
         feed: ProgressFeed,
-        leases: list[HeldLease],
+        lease: PutLease,
         stored: list[tuple[DockerImage, ...]],
+        hashed: dict[Place, DiffID],
     ) -> None:
         """Put an image's layers, then its config, then its names: the last is what makes it exist."""
         image, config = planned.image, planned.image.config
         diff_ids = image.diff_ids
         if diff_ids is None:
-            hash_it = partial(hash_layer, limits=self._limits)
-            diff_ids = tuple(await gather([self._pool.run(hash_it, layer, retry=True) for layer in image.layers]))
-            config = legacy_config(image.config, diff_ids)
+            diff_ids = await self._hash_layers(image.layers, hashed)
+            config = await self._lane.run(partial(legacy_config, image.config), diff_ids)
         layers = dict(zip(diff_ids, image.layers, strict=True))
         feed.expect(planned.names, {diff_id: layer.size for diff_id, layer in layers.items()})
-        leases.append(await self._take_lease(diff_ids, sha256(config), f"put of {planned.names[0]}"))
+        await self._need(lease, diff_ids, sha256(config), f"put of {planned.names[0]}")
         await self._make_room(layers)
         await self.put_layers(layers, request.sandbox)
         on = disk(durable=self._options.durable)
@@ -780,6 +794,14 @@ class LocalStoreActor(Actor):
         self._puts.depart(request.key)
         storing = gather([self._references.put(name, diff_ids, sha256(config)) for name in planned.names])
         await undiscardable(self.spawn(storing).then(lambda images: stored.append(tuple(images))))
+
+    async def _hash_layers(self, layers: Sequence[Extent], hashed: dict[Place, DiffID]) -> tuple[DiffID, ...]:
+        """Return the layers' DiffIDs; what lies in one place is read once, whatever it is called and however often."""
+        new = {layer.place: layer for layer in layers if layer.place not in hashed}
+        hash_it = partial(hash_layer, limits=self._limits)
+        found = await gather([self._pool.run(hash_it, layer, retry=True) for layer in new.values()])
+        hashed.update(zip(new, found, strict=True))
+        return tuple(hashed[layer.place] for layer in layers)
 
     async def _make_room(self, layers: Mapping[DiffID, Extent]) -> None:
         """See that the layers that are missing fit, before any is unpacked; forget other images if that helps."""
@@ -892,8 +914,8 @@ class LocalStoreActor(Actor):
         except BlockingIOError:
             return await run_blocking(take, undo=FileLock.release)
 
-    def _take_lease(self, layers: Iterable[DiffID], config: Digest | None, purpose: str) -> Future[HeldLease]:
-        return self._lane.run(lambda purpose: take_lease(self._paths, layers, config, purpose), purpose)
+    def _need(self, lease: PutLease, layers: Iterable[DiffID], config: Digest, purpose: str) -> Future[None]:
+        return self._lane.run(lambda purpose: lease.need(layers, config, purpose), purpose)
 
     def _leased(self, image: DockerImage, lease: HeldLease) -> LeasedImage:
         return LeasedImage(self._paths.locate(image), lease, partial(note_use, self._paths, image))

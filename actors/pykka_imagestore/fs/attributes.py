@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 
 from pykka_imagestore.core.layer_record import WhiteoutFormat
 from pykka_imagestore.core.tar import SYMLINK, Entry, TarError
+from pykka_imagestore.fs.made import umask
 
 SET_ID = stat.S_ISUID | stat.S_ISGID
 MAX_ID = (1 << 32) - 2  # the one above means "leave it"
@@ -51,6 +52,7 @@ class Outcome:
 
     Attributes:
         unset: Path and what of it could not be set; the first 1000.
+        root_mode: The mode that the root's entry says; None if no entry is the root's.
     """
 
     entries: int = 0
@@ -60,6 +62,7 @@ class Outcome:
     implicit_directories: list[bytes] = field(default_factory=list)
     unset: list[tuple[bytes, str]] = field(default_factory=list)
     unset_count: int = 0
+    root_mode: int | None = None
 
     def leave_unset(self, path: bytes, what: str) -> None:
         """Record what of an entry could not be set."""
@@ -81,7 +84,7 @@ class Attributes:
         self._outcome = outcome
         self._refused_owners: set[tuple[int, int]] = set()
         self.owner = (os.geteuid(), os.getegid())
-        self.umask = _umask()
+        self.umask = umask()
         self.late = self.umask | SET_ID
 
     def create_file(self, entry: Entry, folder: int, name: bytes) -> int:
@@ -249,13 +252,3 @@ def _capability_of(path: bytes) -> bytes | None:
         return os.getxattr(path, _CAPABILITY, follow_symlinks=False)
     except OSError:
         return None  # it has none, or this file system has no such thing
-
-
-def _umask() -> int:
-    """Return this process' umask without setting it, which other threads would notice."""
-    with open("/proc/self/status", "rb") as status:
-        for line in status:
-            key, _, value = line.partition(b":")
-            if key == b"Umask":
-                return int(value, 8)
-    return 0o777  # unknown: set every mode by hand

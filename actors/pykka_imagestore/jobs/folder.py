@@ -16,10 +16,11 @@ from functools import partial
 from pykka_imagestore.core.archive import Extent
 from pykka_imagestore.core.identity import FileIdentity
 from pykka_imagestore.core.tar import TarError, clean_path
+from pykka_imagestore.core.totals import Totals
 from pykka_imagestore.errors import ArchiveChangedError, ArchiveError, shown
-from pykka_imagestore.jobs.estimates import estimated
-from pykka_imagestore.jobs.members import JsonBudget
-from pykka_imagestore.jobs.opening import open_for_reading, read_at, require_same, unchanged
+from pykka_imagestore.jobs.estimates import Estimator
+from pykka_imagestore.jobs.members import JsonReader
+from pykka_imagestore.jobs.opening import open_for_reading, require_same, unchanged
 
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
@@ -33,12 +34,15 @@ class FolderMembers:
     Args:
         archive: Path of the folder; a symbolic link there, or above, is the caller's and is followed.
         folder: The open folder.
+        totals: Counts what it asks for.
     """
 
-    def __init__(self, archive: str, folder: int) -> None:
+    def __init__(self, archive: str, folder: int, totals: Totals) -> None:
         self.archive = archive
+        self.totals = totals
         self._folder = folder
-        self._budget = JsonBudget(archive)
+        self._estimator = Estimator()
+        self._json = JsonReader(archive, totals)
 
     def names(self) -> list[str]:
         """Return nothing: names tell only the form before Docker 1.10, which comes as a tar."""
@@ -76,8 +80,7 @@ class FolderMembers:
         file = self._open_member(unsafe_name)
         try:
             extent = self._whole(unsafe_name, file)
-            self._budget.spend(extent)
-            data = read_at(os.path.join(self.archive, unsafe_name), file, extent.size, 0)
+            data = self._json.read(extent, file)
             require_same(self.archive, file, extent.identity, what=_its_member(unsafe_name))
             return data
         finally:
@@ -92,7 +95,7 @@ class FolderMembers:
         file = self._open_member(layer.name)
         try:
             require_same(self.archive, file, layer.identity, what=_its_member(layer.name))
-            return estimated(layer, file)
+            return self._estimator.estimate(layer, file)
         finally:
             os.close(file)
 
@@ -167,7 +170,8 @@ def _refusal(extent: Extent, found: str) -> ArchiveError:
 
 
 def _what(extent: Extent) -> str:
-    return "it" if extent.path == extent.name else f"the file with its member {shown(extent.name)}"
+    is_whole = os.path.basename(extent.path) == extent.name  # no archive, but a layer by itself
+    return "it" if is_whole else f"the file with its member {shown(extent.name)}"
 
 
 def _its_member(unsafe_name: str) -> str:

@@ -16,7 +16,9 @@ from pykka_imagestore.core.identity import FileIdentity
 from pykka_imagestore.core.limits import DEFAULT_LIMITS, Limits
 from pykka_imagestore.core.platform import Platform, WantedPlatform
 from pykka_imagestore.core.tar import OverLimitError, TarError
+from pykka_imagestore.core.totals import Totals
 from pykka_imagestore.errors import ArchiveError, LimitError, UnsupportedArchiveError
+from pykka_imagestore.fs.made import open_own
 from pykka_imagestore.jobs.folder import FolderMembers
 from pykka_imagestore.jobs.guard import Guard
 from pykka_imagestore.jobs.members import Members
@@ -93,14 +95,14 @@ def _index_unchanged(request: UntarImage, file: int) -> ArchiveIndex:
 def _index(request: UntarImage, file: int) -> ArchiveIndex:
     mode = os.fstat(file).st_mode
     if stat.S_ISDIR(mode):
-        return _read(request, FolderMembers(request.archive, file))
+        return _read(request, FolderMembers(request.archive, file, _totals(request)))
     if stat.S_ISFIFO(mode):
         return _index_copy(request, *_piped(request.archive, file))
     magic = read_at(request.archive, file, MAGIC_BYTES, 0)
     if is_compressed(magic):
         whole = Extent(request.archive, 0, os.fstat(file).st_size, request.archive)
         return _index_copy(request, ExtentFile(file, whole), magic)
-    return _read(request, Members(request.archive, request.archive, file))
+    return _read(request, Members(request.archive, request.archive, file, _totals(request)))
 
 
 def _piped(archive: str, file: int) -> tuple[PipeFile, bytes]:
@@ -115,14 +117,14 @@ def _index_copy(request: UntarImage, source: ExtentFile | PipeFile, magic: bytes
     _inflate(request, source, magic)
     file = os.open(request.inflated, os.O_RDONLY | os.O_CLOEXEC)
     try:
-        return _read(request, Members(request.archive, request.inflated, file))
+        return _read(request, Members(request.archive, request.inflated, file, _totals(request)))
     finally:
         os.close(file)
 
 
 def _inflate(request: UntarImage, source: ExtentFile | PipeFile, magic: bytes) -> None:
-    inflated = inflate(source, magic, request.limits.decoder_bytes)
-    with open(request.inflated, "wb") as target:
+    inflated = inflate(source, magic, request.limits)
+    with open(request.inflated, "wb", opener=open_own) as target:
         guard = Guard(request.limits, os.path.dirname(request.inflated))
         try:
             while block := read_some(inflated, BLOCK_BYTES):
@@ -138,6 +140,10 @@ def _inflate(request: UntarImage, source: ExtentFile | PipeFile, magic: bytes) -
 def _read(request: UntarImage, members: Members | FolderMembers) -> ArchiveIndex:
     index = read_archive(members, _wanted(request.platform))
     return replace(index, images=tuple(_with_estimates(members, image) for image in index.images))
+
+
+def _totals(request: UntarImage) -> Totals:
+    return Totals(request.archive, request.limits)
 
 
 def _wanted(platform: Platform | None) -> WantedPlatform:
