@@ -6,6 +6,7 @@ StoreError
         AmbiguousImageError     the archive holds several images, or none of that name: choose one
     ArchiveError                the archive is broken or not to be trusted: get another archive
         UnsupportedArchiveError  it is of no form that is taken: have it written by docker save or skopeo
+        ArchiveChangedError     it was replaced or written to while it was read: put it again
         DigestMismatchError     its bytes are damaged: get it anew
         LayerError              ... because of one entry in one layer
             EscapingEntryError  ... which points outside of the root file system: distrust the image
@@ -96,6 +97,27 @@ class UnsupportedArchiveError(ArchiveError):
 
     def __str__(self) -> str:
         return f"{self.archive}: {self.reason}. Nothing of it was stored"
+
+
+class ArchiveChangedError(ArchiveError):
+    """A file is not the one any more that it was when the work with it began.
+
+    Attributes:
+        what: Which file: the archive, or a member of it that is a folder.
+        expected: What it was.
+        found: What is there.
+    """
+
+    def __init__(self, archive: str, what: str, expected: str, found: str) -> None:
+        StoreError.__init__(self, archive, what, expected, found)
+        self.archive, self.what, self.expected, self.found = archive, what, expected, found
+        self.reason = f"{what} changed while it was read: it was {expected}, and is {found}"
+
+    def __str__(self) -> str:
+        return (
+            f"{self.archive}: {self.reason}. What was read of it was not kept; try again, and let nobody change it "
+            "until that has ended"
+        )
 
 
 class DigestMismatchError(ArchiveError):
