@@ -2,7 +2,7 @@
 
 Of a page's blocks, in their order, in one folder: ``python`` whose first line is a comment with a file's name is saved
 under it; other ``python`` is run as a program. ``console`` is run line by line, and prints what is shown; ``...`` there
-stands for anything. ``sh``, which needs a network or a tool that may be missing, is not run: only its syntax is seen to.
+stands for anything. ``sh``, which needs a network or a tool that may be missing, is not run: only its syntax is read.
 """
 
 from __future__ import annotations
