@@ -78,6 +78,22 @@ def _names_of_images(path: Path, n: int) -> None:
     _write_images(path, [[f"{start:x}:{m:x}" for m in range(min(per_image, n))] for start in range(0, n, per_image)])
 
 
+def _names_of_many_layers(path: Path, n: int) -> None:
+    layers = [bytes(1024 + 512 * number) for number in range(300)]  # all empty, and no two alike
+    paths = [f"{number}/layer.tar" for number in range(len(layers))]
+    manifest = [{"Config": "c.json", "RepoTags": [f"a:{number}" for number in range(n)], "Layers": paths}]
+    members = {"c.json": _config(layers), "manifest.json": json.dumps(manifest).encode()}
+    _write_archive(path, {**dict(zip(paths, layers, strict=True)), **members})
+
+
+def _images_of_links(path: Path, n: int) -> None:
+    """Write images that each have one layer two hundred times."""
+    layers = [bytes(1024)] * 200
+    manifest = [{"Config": "c.json", "RepoTags": [f"a:{m}"], "Layers": ["l.tar"] * len(layers)} for m in range(n)]
+    members = {"l.tar": layers[0], "c.json": _config(layers), "manifest.json": json.dumps(manifest).encode()}
+    _write_archive(path, members)
+
+
 def _one_layer(members: Callable[[int], _Members]) -> Callable[[Path, int], None]:
     """Return what writes an image of one layer that has ``n`` of what ``members`` yields: fields and a body."""
 
@@ -152,6 +168,8 @@ def _random_files(n: int) -> _Members:
 ATTACKS = {
     "images": Attack(_images, least=1000),
     "names of one image": Attack(_names, least=1000),
+    "names of 300 layers": Attack(_names_of_many_layers, least=300, quick=1),
+    "images that are one layer 200 times": Attack(_images_of_links, least=300, quick=1),
     "names, put as another": Attack(_names_of_images, least=50_000, quick=10_000, loads=False),
     "empty files": Attack(_one_layer(_files(b"")), least=10_000),
     "files of one byte": Attack(_one_layer(_files(b"x")), least=10_000),

@@ -34,6 +34,7 @@ class Limits:
         names: Names and tags of all images of an archive.
         layers: Layers of one image.
         index_bytes: Bytes of all that is to be known of an archive's images: configs, names, and where layers lie.
+        references: Layers of all images that are put at once, for each of their names: of each, a store keeps 75 bytes.
     """
 
     layer_bytes: int = 1 << 40
@@ -58,6 +59,7 @@ class Limits:
     names: int = 10_000
     layers: int = 1000
     index_bytes: int = 16 << 20
+    references: int = 100_000
 
 
 DEFAULT_LIMITS: Final = Limits()

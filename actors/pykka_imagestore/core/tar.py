@@ -9,6 +9,7 @@ Spec:
 
 from __future__ import annotations
 
+import re
 import struct
 import zlib
 from collections.abc import Iterator
@@ -43,6 +44,8 @@ _SPARSE_KEYS = frozenset(
 _SPARSE_OFFSET, _SPARSE_BYTES = _SPARSE_PAIR = (b"GNU.sparse.offset", b"GNU.sparse.numbytes")
 _GNU_MAGIC = b"ustar  \0"
 _LONGEST_DECIMAL = 19  # digits of what 63 bits hold
+_LONGEST_SECONDS = 18  # digits of a time
+_SCIENTIFIC = re.compile(rb"(-?)([0-9]++)(?:\.([0-9]*+))?e([-+]?[0-9]{1,19})")
 _NO_XATTRS: dict[bytes, bytes] = {}
 _BLANK_CHECKSUM = 8 * ord(" ")
 _MAX_REMEMBERED = 20_000
@@ -536,14 +539,36 @@ def _sparse_map(size: int, numbers: list[int], body: int) -> SparseMap:
 
 
 def parse_time(value: bytes) -> int:
-    """Return the nanoseconds of a pax time, decimal seconds with any number of digits; TarError if it is none."""
+    """Return the nanoseconds of a pax time, decimal seconds with any number of digits; TarError if it is none.
+
+    What is less than a nanosecond is cut off. A small or large time may have an exponent: Python's tarfile writes
+    ``2e-09``, though POSIX knows no such form.
+    """
     whole, _, fraction = value.partition(b".")
     digits = whole.removeprefix(b"-")
-    if not digits.isdigit() or (fraction and not fraction.isdigit()) or len(digits) > 18:
-        msg = f"has a malformed time {value[:40]!r}"
-        raise TarError(msg)
+    if not digits.isdigit() or (fraction and not fraction.isdigit()) or len(digits) > _LONGEST_SECONDS:
+        return _parse_scientific(value)
     nanoseconds = int(digits) * 1_000_000_000 + int((fraction + b"000000000")[:9])
     return -nanoseconds if whole.startswith(b"-") else nanoseconds
+
+
+def _parse_scientific(value: bytes) -> int:
+    """Return the nanoseconds of a time like ``-1.5e+05``, by no more of its digits than count."""
+    found = _SCIENTIFIC.fullmatch(value)
+    if found is None:
+        msg = f"has a malformed time {value[:40]!r}"
+        raise TarError(msg)
+    sign, whole, fraction, exponent = found.groups(b"")
+    digits = (whole + fraction).lstrip(b"0")
+    before_point = len(digits) - len(fraction) + int(exponent)
+    wanted = before_point + 9
+    if not digits or wanted <= 0:
+        return 0
+    if before_point > _LONGEST_SECONDS:
+        msg = f"has a malformed time {value[:40]!r}: it is too large"
+        raise TarError(msg)
+    nanoseconds = int(digits[:wanted].ljust(wanted, b"0"))
+    return -nanoseconds if sign else nanoseconds
 
 
 def _number(field: bytes) -> int:

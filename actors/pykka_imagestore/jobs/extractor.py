@@ -38,7 +38,8 @@ from pykka_imagestore.core.tar import (
     TarError,
     clean_path,
 )
-from pykka_imagestore.fs.attributes import SET_ID, Attributes, Outcome, check_owner, entry_fault, join
+from pykka_imagestore.fs.attributes import NODE_TYPES, SET_ID, Attributes, Outcome, check_owner, entry_fault, join
+from pykka_imagestore.fs.made import make_folder
 from pykka_imagestore.fs.remove_tree import FOLDER_FLAGS, remove_folder
 from pykka_imagestore.fs.whiteouts import (
     OPAQUE_WHITEOUT,
@@ -63,7 +64,6 @@ _DISK_BLOCK = 4096
 _LONGEST_INLINE_TARGET = 59  # bytes of a symlink's; ext4 has them in the inode
 _FOLDER_BYTES = 248  # of memory, beside the path
 _OWNER_BYTES = 120
-_NODE_TYPES = {CHARACTER_DEVICE: stat.S_IFCHR, BLOCK_DEVICE: stat.S_IFBLK, FIFO: stat.S_IFIFO}
 _NOWHERE = (-1, b"")
 
 
@@ -86,6 +86,9 @@ class _FolderTimes:
 class Extractor:
     """Unpacks entries below the folder ``root``, which is empty and belongs to nobody else.
 
+    Args:
+        keep_root: Leave owner, mode and extended attributes of ``root`` as they are, whatever an entry says of it.
+
     Throughout, ``folder`` is the descriptor of an entry's parent, ``parent`` that parent's path without symlinks.
     """
 
@@ -96,8 +99,12 @@ class Extractor:
         limits: Limits = DEFAULT_LIMITS,
         helpers: Helpers | None = None,
         replaced: Replaced | None = None,
+        *,
+        keep_root: bool = False,
     ) -> None:
         self.outcome = outcome
+        self._keep_root = keep_root
+        self._root_entry: Entry | None = None
         self._replaced = Replaced(None, outcome) if replaced is None else replaced
         self._helpers = helpers
         self._pending: AbstractSet[bytes] = frozenset() if helpers is None else helpers.pending
@@ -179,7 +186,7 @@ class Extractor:
         elif name:
             self._make[entry.kind](entry, folder, parent, name)
         elif entry.kind == DIRECTORY:
-            self._set_folder_metadata(entry, b"", existed=True)
+            self._take_root_entry(entry)
         else:
             msg = "would replace the root folder"
             raise TarError(msg)
@@ -231,7 +238,7 @@ class Extractor:
         existed = False
         self._blocks += 1
         try:
-            os.mkdir(name, _folder_mode(entry.mode), dir_fd=folder)
+            self._mkdir(name, _folder_mode(entry.mode), folder)
         except FileExistsError:
             existed = stat.S_ISDIR(_lstat(name, folder).st_mode)
             if existed:
@@ -277,7 +284,7 @@ class Extractor:
         if _exists(name, folder):
             folder = self._clear(folder, parent, name)
         try:
-            mode = _NODE_TYPES[entry.kind] | entry.mode & ~SET_ID
+            mode = NODE_TYPES[entry.kind] | entry.mode & ~SET_ID
             os.mknod(name, mode, os.makedev(entry.major, entry.minor), dir_fd=folder)
         except PermissionError:
             self.outcome.leave_unset(join(parent, name), "device")
@@ -286,6 +293,14 @@ class Extractor:
         self._attributes.finish_node(entry, join(parent, name), name, folder)
 
     # -- metadata
+
+    def _take_root_entry(self, entry: Entry) -> None:
+        # Its attributes come last too, since an access control list would let others in before.
+        check_owner(entry)
+        self._note_if_explicit(b"")
+        owner = None if self._keep_root or (entry.uid, entry.gid) == self._attributes.owner else (entry.uid, entry.gid)
+        self._remember(b"", _FolderTimes(None if self._keep_root else entry.mode, entry.mtime_ns, owner))
+        self.outcome.root_mode, self._root_entry = entry.mode, entry
 
     def _set_folder_metadata(self, entry: Entry, path: bytes, *, existed: bool) -> None:
         if existed:
@@ -320,6 +335,8 @@ class Extractor:
         self._forget_many_folders()
         parent, _, name = path.rpartition(b"/")
         mode = times.mode
+        if not path and self._root_entry is not None and not self._keep_root:
+            self._attributes.set_xattrs(self._root_entry, b"", self._root)
         if mode is not None:
             os.fchmod(self._folder(path, make=False), mode)
         where = self._folder(parent, make=False) if path else None
@@ -413,7 +430,7 @@ class Extractor:
     def _replace_by_folder(self, folder: int, parent: bytes, name: bytes, mode: int) -> None:
         hidden = is_whiteout(_lstat(name, folder))
         folder = self._clear(folder, parent, name)
-        os.mkdir(name, mode, dir_fd=folder)
+        self._mkdir(name, mode, folder)
         if hidden:
             self._make_opaque(self._folder(join(parent, name)))
 
@@ -484,9 +501,15 @@ class Extractor:
 
     def _make_implicit_folder(self, folder: int, parent: bytes, name: bytes) -> None:
         self._blocks += 1
-        os.mkdir(name, IMPLICIT_MODE, dir_fd=folder)
+        self._mkdir(name, IMPLICIT_MODE, folder)
         mode = IMPLICIT_MODE if IMPLICIT_MODE & self._attributes.umask else None
         self._remember(join(parent, name), _FolderTimes(mode, 0, implicit=True))
+
+    def _mkdir(self, name: bytes, mode: int, folder: int) -> None:
+        if self._attributes.umask & stat.S_IRWXU:
+            make_folder(name, mode, folder)  # or we could not put anything into it
+        else:
+            os.mkdir(name, mode, dir_fd=folder)
 
     def _count_lookup(self) -> None:
         """Bound how long it takes to find parents: what is far apart, or behind symlinks, is found anew each time."""
