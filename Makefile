@@ -91,6 +91,7 @@ bench: $(DEMO)/installed
 	$(DEMO)/bin/python benchmarks/references.py $(BENCH_FLAGS) --json $(BENCH)/references.json
 	$(DEMO)/bin/python benchmarks/sharing.py $(firstword $(ARCHIVE)) $(BENCH_FLAGS) --json $(BENCH)/sharing.json
 	$(DEMO)/bin/python benchmarks/budget.py $(BENCH_FLAGS) --json $(BENCH)/budget.json
+	$(DEMO)/bin/python benchmarks/hostile.py $(BENCH_FLAGS) --json $(BENCH)/hostile.json
 	$(DEMO)/bin/python benchmarks/durability.py $(firstword $(ARCHIVE)) $(BENCH_FLAGS) --json $(BENCH)/durability.json
 	$(DEMO)/bin/python benchmarks/stages.py $(firstword $(ARCHIVE)) $(BENCH_FLAGS) --json $(BENCH)/stages.json
 	$(DEMO)/bin/python benchmarks/layers.py $(BENCH_FLAGS) --json $(BENCH)/layers.json

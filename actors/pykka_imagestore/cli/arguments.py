@@ -222,10 +222,11 @@ def _add_unpack(verbs: _Verbs) -> None:
         "unpack",
         "unpack one layer file into an empty directory",
         "The store is not touched. Prints the layer's DiffID, the bytes of its tar, and its entries. "
-        "If the layer is refused, nothing of it is left.",
+        "If the layer is refused, nothing of it is left. The directory is closed to others until all is there; one "
+        "that was there before lets in nobody then whom it kept out. Mind that layers may hold set-user-ID programs.",
     )
     parser.add_argument("layer", metavar="LAYER", help="a layer's tar; may be gzip, bzip2, xz or zstd")
-    parser.add_argument("directory", metavar="DIRECTORY", help="empty, or made if it is not there")
+    parser.add_argument("directory", metavar="DIRECTORY", help="empty and your own, or made if it is not there")
 
 
 def _add_name(parser: argparse.ArgumentParser) -> None:
