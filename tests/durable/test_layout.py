@@ -64,7 +64,12 @@ def test_names_of_all_that_is_new_are_synced_and_the_stores_own_again(tmp_path):
     first, disk.calls = disk.calls, []
     make_store(paths, disk)
 
-    assert sorted(first) == sorted(("sync_folder", name) for name in (tmp_path.name, "new", "too", "store"))
+    assert sorted(first[:4]) == sorted(("sync_folder", name) for name in (tmp_path.name, "new", "too", "store"))
+    assert first[4:] == [
+        ("sync_file", "imagestore.new"),
+        ("rename", "imagestore.new", "imagestore"),
+        ("sync_folder", "store"),
+    ]
     assert sorted(disk.calls) == [("sync_folder", "store"), ("sync_folder", "too")]
 
 

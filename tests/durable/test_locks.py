@@ -19,7 +19,7 @@ from pykka_imagestore import LocalStore
 from pykka_imagestore.core.digest import DiffID, sha256
 from pykka_imagestore.durable import locks
 from pykka_imagestore.durable.locks import acquire, is_locked, layer_byte, locked, require_locks
-from pykka_imagestore.errors import LocksUnsupportedError
+from pykka_imagestore.errors import LocksUnsupportedError, MisplacedFileError
 
 HOLDER = """
 import sys
@@ -244,7 +244,7 @@ def test_failure_to_look_is_no_answer(path: Path) -> None:
 def test_symlink_is_never_locked(path: Path, tmp_path: Path) -> None:
     path.symlink_to(tmp_path / "elsewhere")
 
-    with pytest.raises(OSError, match="symbolic links"):
+    with pytest.raises(MisplacedFileError, match="is a symbolic link, and a store has a file there"):
         acquire(path)
 
     assert not (tmp_path / "elsewhere").exists()

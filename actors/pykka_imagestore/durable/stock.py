@@ -40,7 +40,7 @@ class StockTaker:
         uses = {}
         for config in find_configs(self._paths):
             with contextlib.suppress(FileNotFoundError):
-                uses[config] = self._paths.config(config).stat().st_mtime
+                uses[config] = self._paths.config(config).lstat().st_mtime
         return uses
 
 
@@ -48,4 +48,4 @@ def note_use(paths: StorePaths, image: DockerImage) -> None:
     """Remember that an image was used now: its config's time tells. A store that is read only does not."""
     if image.config_digest is not None:
         with contextlib.suppress(OSError):
-            os.utime(paths.config(image.config_digest))
+            os.utime(paths.config(image.config_digest), follow_symlinks=False)
