@@ -101,6 +101,16 @@ def test_missing_layers_are_those_without_a_folder(paths, monkeypatch, few):
 
 
 @pytest.mark.parametrize("few", [0, 64], ids=["in a listing", "one by one"])
+def test_layer_that_is_no_folder_is_missing(paths, monkeypatch, few):
+    monkeypatch.setattr(layout, "_FEW_LAYERS", few)
+    (paths.root.parent / "outside").mkdir()
+    paths.layer(ONE).symlink_to(paths.root.parent / "outside")
+    paths.layer(TWO).touch()
+
+    assert find_missing(paths, [ONE, TWO]) == {ONE, TWO}
+
+
+@pytest.mark.parametrize("few", [0, 64], ids=["in a listing", "one by one"])
 @pytest.mark.parametrize("layer_id", ["", ".", "..", "../layers", "cf2616975b4a", "sha256:..", "a\0b", "x" * 5000])
 def test_layer_id_that_is_no_digest_is_always_missing(paths, monkeypatch, few, layer_id):
     monkeypatch.setattr(layout, "_FEW_LAYERS", few)

@@ -84,6 +84,15 @@ def create_file(path: Path, mode: int) -> int:
     return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | _ALWAYS, mode)
 
 
+def touch(path: Path) -> bool:
+    """Date a plain file of the store's now; tell whether that was done: not if it has another name outside, too."""
+    found = path.lstat()
+    is_own = stat.S_ISREG(found.st_mode) and found.st_nlink == 1
+    if is_own:
+        os.utime(path, follow_symlinks=False)
+    return is_own
+
+
 def kind_of(status: os.stat_result) -> str:
     """Return what something is, with its article."""
     return _KINDS.get(stat.S_IFMT(status.st_mode), "no file")

@@ -11,7 +11,7 @@ from pathlib import Path
 from pykka_imagestore.core.digest import DiffID, Digest, is_sha256, sha256
 from pykka_imagestore.core.paths import StorePaths
 from pykka_imagestore.durable.disk import Disk, write_whole
-from pykka_imagestore.durable.files import open_file, read_file
+from pykka_imagestore.durable.files import open_file, read_file, touch
 from pykka_imagestore.durable.locks import require_locks
 from pykka_imagestore.durable.marker import is_marked, mark
 from pykka_imagestore.durable.owned import find_orphans
@@ -87,9 +87,9 @@ def find_missing(paths: StorePaths, layer_ids: Iterable[DiffID]) -> frozenset[Di
         ForeignStoreError: It is another user's, who does not share it.
     """
     wanted = frozenset(layer_ids)
-    if len(wanted) > _FEW_LAYERS:
-        return wanted - set(find_layers(paths))
     with told_if_foreign(paths.root):
+        if len(wanted) > _FEW_LAYERS:
+            return wanted - _layers_in(paths.layers)
         return frozenset(layer for layer in wanted if not (is_sha256(layer) and _is_there(paths.layer(layer))))
 
 
@@ -113,8 +113,7 @@ def find_orphaned_work(paths: StorePaths) -> list[Path]:
 def write_config(paths: StorePaths, config: bytes, disk: Disk, *, aside: Path) -> None:
     """Store an image config under its digest; durable on return. ``aside`` is as for ``write_whole``."""
     target = paths.config(sha256(config))
-    if _has(target, config):
-        os.utime(target, follow_symlinks=False)  # its image is used now, see durable/stock.py
+    if _has(target, config) and touch(target):  # its image is used now, see durable/stock.py
         disk.sync_folder(target.parent)  # whoever wrote it may have died before
     else:
         write_whole(target, config, disk, aside=aside)
@@ -157,10 +156,23 @@ def _is_folder(path: Path) -> bool:
         return False
 
 
+def _layers_in(folder: Path) -> frozenset[DiffID]:
+    try:
+        with os.scandir(folder) as entries:
+            names = [entry.name for entry in entries if entry.is_dir(follow_symlinks=False)]
+    except FileNotFoundError:
+        return frozenset()
+    return frozenset(map(DiffID, _digests_of(names)))
+
+
 def _digests_in(folder: Path) -> list[str]:
     try:
         names = os.listdir(folder)  # noqa: PTH208 - tens of thousands of names
     except FileNotFoundError:
         return []
+    return _digests_of(names)
+
+
+def _digests_of(names: list[str]) -> list[str]:
     digests = (name.replace("-", ":", 1) for name in names if ":" not in name)
     return [digest for digest in digests if is_sha256(digest)]
