@@ -48,14 +48,25 @@ def open_file(path: Path, flags: int = os.O_RDONLY, mode: int = 0o600) -> int:
             raise
         raise MisplacedFileError(str(path), kind_of(path.lstat()), "a file") from error
     try:
-        status = os.fstat(descriptor)
-        if not stat.S_ISREG(status.st_mode):
-            raise MisplacedFileError(str(path), kind_of(status), "a file")
-        require_owner(path, status)
+        _require_own(path, os.fstat(descriptor))
     except BaseException:
         os.close(descriptor)
         raise
     return descriptor
+
+
+def has_file(path: Path) -> bool:
+    """Tell whether a file of the store's is there.
+
+    Raises:
+        MisplacedFileError, ForeignStoreError: As ``open_file``.
+    """
+    try:
+        status = os.lstat(path)
+    except FileNotFoundError:
+        return False
+    _require_own(path, status)
+    return True
 
 
 def read_file(path: Path) -> bytes:
@@ -86,13 +97,20 @@ def create_file(path: Path, mode: int) -> int:
 
 def touch(path: Path) -> bool:
     """Date a plain file of the store's now; tell whether that was done: not if it has another name outside, too."""
-    found = path.lstat()
+    name = os.fspath(path)
+    found = os.lstat(name)
     is_own = stat.S_ISREG(found.st_mode) and found.st_nlink == 1
     if is_own:
-        os.utime(path, follow_symlinks=False)
+        os.utime(name, follow_symlinks=False)
     return is_own
 
 
 def kind_of(status: os.stat_result) -> str:
     """Return what something is, with its article."""
     return _KINDS.get(stat.S_IFMT(status.st_mode), "no file")
+
+
+def _require_own(path: Path, status: os.stat_result) -> None:
+    if not stat.S_ISREG(status.st_mode):
+        raise MisplacedFileError(str(path), kind_of(status), "a file")
+    require_owner(path, status)

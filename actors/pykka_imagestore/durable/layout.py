@@ -11,13 +11,13 @@ from pathlib import Path
 from pykka_imagestore.core.digest import DiffID, Digest, is_sha256, sha256
 from pykka_imagestore.core.paths import StorePaths
 from pykka_imagestore.durable.disk import Disk, write_whole
-from pykka_imagestore.durable.files import open_file, read_file, touch
+from pykka_imagestore.durable.files import has_file, open_file, read_file, touch
 from pykka_imagestore.durable.locks import require_locks
 from pykka_imagestore.durable.marker import is_marked, mark
 from pykka_imagestore.durable.owned import find_orphans
 from pykka_imagestore.durable.owner import told_if_foreign
 from pykka_imagestore.durable.reserve import make_reserve
-from pykka_imagestore.durable.standing import has_folder, may_write
+from pykka_imagestore.durable.standing import find_standing, has_folder
 from pykka_imagestore.errors import MisplacedFileError
 
 _FEW_LAYERS = 64  # so many are looked for one by one
@@ -45,34 +45,42 @@ def require_store(paths: StorePaths) -> None:
         As ``make_store``.
     """
     with told_if_foreign(paths.root):
-        may_write(paths)
+        find_standing(paths)
         is_marked(paths)
 
 
 def _make_store(paths: StorePaths, disk: Disk) -> None:
     new = _make_root(paths.root)
-    is_writable, has_marker = may_write(paths), is_marked(paths)
-    if _is_folder(paths.layers) and not is_writable:
+    standing, has_marker = find_standing(paths), is_marked(paths)
+    if not standing.is_writable and paths.layers not in standing.missing:
         return  # to be read only
-    for folder in paths.folders:
-        while not has_folder(folder):  # who else makes it at this moment may be another user
-            with contextlib.suppress(FileExistsError):
-                folder.mkdir(mode=0o700)
+    for folder in standing.missing:
+        if folder != paths.reserve:  # which an older store on a full disk does without
+            _make_folder(folder)
     if not paths.journal.exists():  # until then they may be new, whoever made them: they may have died before the sync
         for above in {folder.parent for folder in (paths.layers, paths.root, *new)}:
             with contextlib.suppress(PermissionError):  # a folder that one may write to and not read
                 disk.sync_folder(above)
     require_locks(paths.references_lock)
     for lock in (paths.layers_lock, paths.leases_lock, paths.guard(paths.staging), paths.guard(paths.gc)):
-        with contextlib.suppress(OSError):  # an older store on a full disk: who needs one makes it, if there is room
-            os.close(open_file(lock, os.O_RDWR | os.O_CREAT))
+        if not has_file(lock):
+            with contextlib.suppress(OSError):  # likewise: who needs one makes it, if there is room
+                os.close(open_file(lock, os.O_RDWR | os.O_CREAT))
     if not has_marker:
         mark(paths, disk)
     make_reserve(paths)
 
 
+def _make_folder(folder: Path) -> None:
+    while not has_folder(folder):  # who else makes it at this moment may be another user
+        with contextlib.suppress(FileExistsError):
+            folder.mkdir(mode=0o700)
+
+
 def _make_root(root: Path) -> list[Path]:
     """Make a store's directory and what is missing above; return those above."""
+    if root.exists():
+        return []
     new = [folder for folder in root.parents if not folder.exists()]
     for folder in reversed(new):
         folder.mkdir(mode=0o755, exist_ok=True)  # whatever the umask: who may write there may replace the store
@@ -145,13 +153,6 @@ def remove_staging(path: Path) -> bool:
 def _is_there(path: Path) -> bool:
     try:
         return stat.S_ISDIR(os.lstat(path).st_mode)  # a symlink leads out of the store
-    except (FileNotFoundError, NotADirectoryError):
-        return False
-
-
-def _is_folder(path: Path) -> bool:
-    try:
-        return stat.S_ISDIR(path.stat().st_mode)
     except (FileNotFoundError, NotADirectoryError):
         return False
 

@@ -152,8 +152,11 @@ _open_locks: weakref.WeakSet[FileLock] = weakref.WeakSet()
 
 
 def _acquire(path: Path, byte: int, *, shared: bool, wait: bool) -> FileLock:
-    with told_if_foreign(store_of(path)):
+    try:
         descriptor = open_file(path, _OPEN | os.O_CREAT)
+    except PermissionError:
+        with told_if_foreign(store_of(path)):
+            raise
     lock = FileLock(descriptor)  # known before it is held: a fork may come meanwhile
     try:
         kind = fcntl.F_RDLCK if shared else fcntl.F_WRLCK

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import os
 import stat
+from dataclasses import dataclass
 from pathlib import Path
 
 from pykka_imagestore.core.paths import StorePaths
@@ -19,8 +20,21 @@ from pykka_imagestore.errors import ForeignStoreError, MisplacedFileError, Unsaf
 logger = logging.getLogger(__name__)
 
 
-def may_write(paths: StorePaths) -> bool:
-    """Tell whether this user may write into a store, whose directory is there; see that nobody else may.
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """What a store's directory is to this user.
+
+    Attributes:
+        is_writable: Whether he may write into it.
+        missing: Folders of a store that it does not have.
+    """
+
+    is_writable: bool
+    missing: tuple[Path, ...]
+
+
+def find_standing(paths: StorePaths) -> Standing:
+    """Look whether this user may write into a store, whose directory is there; see that nobody else may.
 
     Others may make files of their own in it if it has the sticky bit, as the root of a tmpfs does: these are not taken.
 
@@ -38,16 +52,15 @@ def may_write(paths: StorePaths) -> bool:
     if is_writable and found.st_uid not in (ROOT_USER, user):
         raise ForeignStoreError(str(root), str(root), found.st_uid, user)
     _require_closed(root, found)
-    for folder in (*paths.folders, paths.reserve):
-        has_folder(folder)
-    return is_writable
+    missing = tuple(folder for folder in (*paths.folders, paths.reserve) if not has_folder(folder))
+    return Standing(is_writable, missing)
 
 
 def has_folder(folder: Path) -> bool:
     """Tell whether a store's folder is there; see that it is one, and the store's.
 
     Raises:
-        As ``may_write``.
+        As ``find_standing``.
     """
     try:
         status = folder.lstat()
