@@ -24,7 +24,7 @@ class Place:
     """Where a folder is, or is to be: the folder above, which stays open, and a name in there that is no symlink.
 
     Args:
-        path: Absolute. What it names need not be there.
+        path: What it names need not be there.
         make_above: Mode of the folders to make on the way there, if they are missing; None for none.
 
     Raises:
@@ -37,7 +37,7 @@ class Place:
     """
 
     def __init__(self, path: str, *, make_above: int | None = None) -> None:
-        self.above, self.name = os.open("/", _LOOK_FLAGS), "."
+        self.above, self.name = os.open("/" if path[:1] == "/" else ".", _LOOK_FLAGS), "."
         try:
             self._walk(path, make_above)
         except OSError as error:
