@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from pykka_imagestore.core.prune import ImageUsage, LayerUsage, LeaseUsage, Pruned, Usage
     from pykka_imagestore.errors import (
         AmbiguousImageError,
+        ArchiveChangedError,
         ArchiveError,
         CheckpointError,
         DigestMismatchError,
@@ -26,14 +27,18 @@ if TYPE_CHECKING:
         LeaseError,
         LimitError,
         LocksUnsupportedError,
+        MisplacedFileError,
         NoArchiveError,
         NoSpaceError,
+        NotAStoreError,
         NotFoundError,
         OverBudgetError,
         RecordError,
         StateError,
         StoreClosedError,
         StoreError,
+        StoreFormatError,
+        UnsafeStoreError,
         UnsupportedArchiveError,
     )
     from pykka_imagestore.image_lease import LeasedImage
@@ -42,6 +47,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "AmbiguousImageError",
+    "ArchiveChangedError",
     "ArchiveError",
     "CheckProgress",
     "CheckReport",
@@ -72,8 +78,10 @@ __all__ = [
     "LocalStore",
     "LocalStoreActor",
     "LocksUnsupportedError",
+    "MisplacedFileError",
     "NoArchiveError",
     "NoSpaceError",
+    "NotAStoreError",
     "NotFoundError",
     "OverBudgetError",
     "Progress",
@@ -85,6 +93,8 @@ __all__ = [
     "StateError",
     "StoreClosedError",
     "StoreError",
+    "StoreFormatError",
+    "UnsafeStoreError",
     "UnsupportedArchiveError",
     "Usage",
 ]
@@ -97,6 +107,7 @@ _HOMES = {
     "CheckpointError": "errors",
     "DiffID": "core.digest",
     "Digest": "core.digest",
+    "ArchiveChangedError": "errors",
     "DigestMismatchError": "errors",
     "DockerImage": "core.image",
     "EscapingEntryError": "errors",
@@ -121,8 +132,10 @@ _HOMES = {
     "LocalStore": "local_store",
     "LocalStoreActor": "local_store",
     "LocksUnsupportedError": "errors",
+    "MisplacedFileError": "errors",
     "NoArchiveError": "errors",
     "NoSpaceError": "errors",
+    "NotAStoreError": "errors",
     "NotFoundError": "errors",
     "OverBudgetError": "errors",
     "Progress": "core.progress",
@@ -134,6 +147,8 @@ _HOMES = {
     "StateError": "errors",
     "StoreClosedError": "errors",
     "StoreError": "errors",
+    "StoreFormatError": "errors",
+    "UnsafeStoreError": "errors",
     "UnsupportedArchiveError": "errors",
     "Usage": "core.prune",
 }

@@ -32,6 +32,7 @@ from pykka_imagestore.core.platform import Platform
 from pykka_imagestore.core.prune import Pruned, PruneOptions, Usage
 from pykka_imagestore.core.uncopyable import Uncopyable
 from pykka_imagestore.durable.disk import disk
+from pykka_imagestore.durable.files import read_file
 from pykka_imagestore.durable.layout import find_missing, remove_staging, write_config
 from pykka_imagestore.durable.leases import HeldLease, PutLease, lease_image, take_over
 from pykka_imagestore.durable.locks import FileLock, acquire, layer_byte
@@ -41,7 +42,6 @@ from pykka_imagestore.durable.stock import note_use
 from pykka_imagestore.errors import (
     ArchiveError,
     InvalidInputError,
-    NoArchiveError,
     NoSpaceError,
     NotFoundError,
     OverBudgetError,
@@ -52,6 +52,7 @@ from pykka_imagestore.errors import (
 from pykka_imagestore.fs.remove_tree import remove_tree
 from pykka_imagestore.image_lease import LeasedImage
 from pykka_imagestore.jobs.answers import ANSWERS
+from pykka_imagestore.jobs.find_archive import FoundArchive, find_archive
 from pykka_imagestore.jobs.guard import require_space
 from pykka_imagestore.jobs.helpers import MAX_HELPERS, HelperLostError, HelpUnpack, help_unpack
 from pykka_imagestore.jobs.move_layer import MoveLayer, move_layer
@@ -162,7 +163,7 @@ class LocalStore(Uncopyable):
             )
         paths = StorePaths(Path(directory).absolute())
         references = ReferenceStore.start(paths.root, durable=durable)
-        archives = None if archive_dir is None else Path(archive_dir).absolute()
+        archives = _absolute(archive_dir)
         collector = Collector.start(paths, references, pool, durable=durable, budget_bytes=budget_bytes)
         checker = Checker.start(paths, references, collector, pool, limits)
         options = PutOptions(archives, budget_bytes, layer_time_limit, durable, limits)
@@ -254,7 +255,8 @@ class LocalStore(Uncopyable):
 
         Returns:
             The image. Every layer's DiffID was verified; all of it is durable. Calls for the same name and archive
-            share the work, and calls that need the same layer that layer. A discard gives up this future alone; the
+            share the work, unless the archive was replaced or written to between them; and calls that need the same
+            layer that layer. A discard gives up this future alone; the
             last one to be given up stops the work, and is discarded when nothing of it is left; or ready, if it
             came when all was stored.
 
@@ -263,6 +265,7 @@ class LocalStore(Uncopyable):
             InvalidInputError: ``platform`` is no platform.
             AmbiguousImageError: It cannot be told which image is meant.
             ArchiveError: The archive is malformed, hostile, past a limit or not supported; see its subclasses.
+            ArchiveChangedError: It was replaced or written to before all of it was read.
             NoSpaceError: The disk is full, or would be.
             OverBudgetError: The image is larger than ``budget_bytes``. Nothing was forgotten for it.
             OSError: It cannot be read, or the disk failed.
@@ -452,11 +455,11 @@ class PutRequest:
 
     Attributes:
         name: None for each image under all its own names.
-        archive: Absolute; None to look in the archive folder.
+        archive: Which one, as it was then: whoever asks after it was replaced asks for something else.
     """
 
     name: ImageName | None
-    archive: str | None
+    archive: FoundArchive
     sandbox: str | None
     select: str | None
     platform: Platform | None
@@ -480,7 +483,7 @@ class PutOptions:
         limits: How much an archive may ask for.
     """
 
-    archive_dir: Path | None
+    archive_dir: str | None
     budget_bytes: int | None
     layer_time_limit: float | None
     durable: bool
@@ -570,8 +573,8 @@ class LocalStoreActor(Actor):
         platform: str | None,
         listener: Listener | None,
     ) -> Future[ImageInfo]:
-        request = PutRequest(ImageName.parse(name), archive, sandbox, select, _parse_platform(platform))
-        return self._join(request, listener, self._put_one)
+        requested = self._request(ImageName.parse(name), archive, sandbox, select, platform)
+        return self._start(requested, listener, self._put_one)
 
     async def put_leased(
         self,
@@ -582,7 +585,7 @@ class LocalStoreActor(Actor):
         platform: str | None,
         listener: Listener | None,
     ) -> LeasedImage:
-        request = PutRequest(ImageName.parse(name), archive, sandbox, select, _parse_platform(platform))
+        request = await self._request(ImageName.parse(name), archive, sandbox, select, platform)
         put = self._join(request, listener, self._put_one)
         leased = self._wish_for_lease(request)
         try:
@@ -601,15 +604,14 @@ class LocalStoreActor(Actor):
         platform: str | None,
         listener: Listener | None,
     ) -> Future[tuple[ImageInfo, ...]]:
-        request = PutRequest(None, archive, sandbox, select, _parse_platform(platform))
-        return self._join(request, listener, self._put)
+        return self._start(self._request(None, archive, sandbox, select, platform), listener, self._put)
 
     async def config(self, name: str) -> bytes:
         image = await self._references.get(name)
         if image.config_digest is None:
             raise NotFoundError(f"{image.name} with a config")
         try:
-            return await self._lane.run(Path.read_bytes, self._paths.config(image.config_digest))
+            return await self._lane.run(read_file, self._paths.config(image.config_digest))
         except FileNotFoundError:
             raise NotFoundError(f"{image.name} with a config") from None
 
@@ -650,6 +652,34 @@ class LocalStoreActor(Actor):
         return Recovery(len(images), incomplete, await self._collector.sweep())
 
     # -- put
+
+    def _request(
+        self,
+        name: ImageName | None,
+        archive: str | None,
+        sandbox: str | None,
+        select: str | None,
+        platform: str | None,
+    ) -> Future[PutRequest]:
+        """Look at the archive that is to be put, now: a put joins those of the same one, and no other."""
+        if self._closed:
+            raise StoreClosedError
+        wanted = _parse_platform(platform)
+        found = self._lane.run(partial(find_archive, self._options.archive_dir, archive), name)
+        return self._work.add(found.then(lambda found: PutRequest(name, found, sandbox, select, wanted)))
+
+    def _start(
+        self,
+        requested: Future[PutRequest],
+        listener: Listener | None,
+        put: Callable[[PutRequest, _PutAtWork], Coroutine[Any, Any, T]],
+    ) -> Future[T]:
+        """Put what is requested, or join a put of the same."""
+
+        def join(actor: LocalStoreActor, request: PutRequest) -> Future[T]:
+            return actor._join(request, listener, put)
+
+        return requested.then(defer(self.actor_ref, join))
 
     def _join(
         self,
@@ -733,11 +763,10 @@ class LocalStoreActor(Actor):
 
     async def untar_image(self, request: PutRequest, staging: OwnedFolder) -> ArchiveIndex:
         """Find out what the archive holds."""
-        archive = await self._lane.run(partial(_find_archive, self._options.archive_dir), request)
-        copy = str(staging.path / "archive.tar")
-        job = UntarImage(archive, copy, request.sandbox, request.platform, self._limits)
-        is_pipe = await self._lane.run(Path.is_fifo, Path(archive))  # what came through it does not come again
-        return await self._pool.run(untar_image, job, retry=not is_pipe, stop_file=f"{copy}.stop")
+        archive, copy = request.archive, str(staging.path / "archive.tar")
+        job = UntarImage(archive.path, copy, request.sandbox, request.platform, self._limits, archive.identity)
+        # What came through a pipe does not come again.
+        return await self._pool.run(untar_image, job, retry=not archive.is_pipe, stop_file=f"{copy}.stop")
 
     async def put_image(
         self,
@@ -944,23 +973,6 @@ def _say_if_closed(answer: Future[T]) -> Future[T]:
     if isinstance(answer.error(), pykka.ActorDeadError):
         raise StoreClosedError from answer.error()
     return answer
-
-
-def _find_archive(archive_dir: Path | None, request: PutRequest) -> str:
-    """Return the archive to read: the one asked for, or that of the name in the archive folder.
-
-    A name cannot lead out of the folder: no part of a parsed name is ``..`` or empty.
-    """
-    if request.archive is not None:
-        return request.archive
-    name = cast(ImageName, request.name).stored
-    if archive_dir is None:
-        raise InvalidInputError(f"no archive was given for {name}, and the store has no archive folder to look in")
-    candidates = [archive_dir / f"{name}.tar", archive_dir / f"{name.removesuffix(':latest')}.tar"]
-    for candidate in candidates:
-        if candidate.is_file():
-            return str(candidate)
-    raise NoArchiveError(name, str(candidates[0]))
 
 
 def _parse_platform(text: str | None) -> Platform | None:

@@ -438,13 +438,15 @@ def test_whoever_fills_a_folder_that_is_emptied_is_not_waited_for(tmp_path):
             (tmp_path / f"file {number}").touch()
             begun.set()
 
+    folder = os.open(tmp_path, os.O_RDONLY)
     with ThreadPoolExecutor(1) as threads:
         filling = threads.submit(fill)
         begun.wait()
         try:
-            empty_folder(str(tmp_path))
+            empty_folder(folder, str(tmp_path))
         except NotRemovedError as error:
             assert "somebody goes on filling it" in str(error)  # noqa: PT017 - it may end well, too
         finally:
             ended.set()
         filling.result()
+    os.close(folder)

@@ -13,7 +13,14 @@ from images import diff_id, docker_save, layer
 from layouts import CONFIG_TYPE, DOCKER, INDEX_TYPE, LAYER_TYPE, MANIFEST_TYPE, Layout, path_of
 from processes import TIMEOUT
 
-from pykka_imagestore.errors import ArchiveError, DigestMismatchError, LayerError, StoreError, UnsupportedArchiveError
+from pykka_imagestore.errors import (
+    ArchiveChangedError,
+    ArchiveError,
+    DigestMismatchError,
+    LayerError,
+    StoreError,
+    UnsupportedArchiveError,
+)
 
 LAYER, OTHER = layer({"etc/motd": b"hello"}), layer({"etc/motd": b"forged"})
 
@@ -392,7 +399,7 @@ def test_layer_that_changes_between_its_indexing_and_its_unpacking_is_refused(tm
     request = UntarLayer(found, str(tmp_path / "target"), image.diff_ids[0])
 
     path.write_bytes(gzip.compress(OTHER))
-    with pytest.raises(DigestMismatchError):
+    with pytest.raises(ArchiveChangedError):
         untar_layer(request)
     path.unlink()
     path.symlink_to("/etc/passwd")

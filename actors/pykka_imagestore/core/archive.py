@@ -6,10 +6,11 @@ from dataclasses import dataclass
 from typing import Protocol, TypeAlias
 
 from pykka_imagestore.core.digest import DiffID, Digest
+from pykka_imagestore.core.identity import FileIdentity
 from pykka_imagestore.core.totals import Totals
 from pykka_imagestore.errors import ArchiveError
 
-_EXTENT_BYTES = 200  # beside path and name
+_EXTENT_BYTES = 250  # beside path and name
 _ESCAPE_BYTES = 5  # more, for what is no ASCII
 _PLAIN = bytes(range(0x20, 0x7F)) + b"\t\n\r"
 _HEADER_BYTES = 1024  # of an entry: its header, and half a block or so after its body
@@ -31,6 +32,7 @@ class Extent:
         digest: What the bytes must be, as they lie there; None if nobody says.
         absence: Why the archive names it and does not hold it, as the rest of a sentence; empty if it does.
         inflated_estimate: How many bytes it may become, from a sample; 0 if it is not compressed, or nobody knows.
+        identity: The file that was indexed: whoever opens it sees whether it is still there. None if any will do.
     """
 
     path: str
@@ -41,6 +43,7 @@ class Extent:
     digest: Digest | None = None
     absence: str = ""
     inflated_estimate: int = 0
+    identity: FileIdentity | None = None
 
     @property
     def place(self) -> Place:

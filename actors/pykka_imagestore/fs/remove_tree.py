@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from pykka_imagestore.errors import NotRemovedError
+from pykka_imagestore.fs.pins import pin_path
 
 FOLDER_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
@@ -440,8 +441,7 @@ def _open_folder(name: bytes | str, parent: int | None = None) -> int:
 
 def _take_over(folder: int) -> None:
     """Have a folder's owner, or whoever may do as one, be allowed to empty it; as far as this process may."""
-    # The kernel takes no descriptor of O_PATH for these two; such a link leads to what is open, whatever its name is.
-    place = f"/proc/self/fd/{folder}"
+    place = pin_path(folder)
     with suppress(OSError):
         os.chown(place, os.geteuid(), -1)
     is_ours = os.fstat(folder).st_uid == os.geteuid()

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import replace
 
 from pykka_imagestore.core.archive import Extent, Place
 from pykka_imagestore.core.tar import BLOCK, TarError
+from pykka_imagestore.jobs.opening import read_at
 from pykka_imagestore.jobs.streams import MAGIC_BYTES, ExtentFile, inflate, is_compressed, read_some
 
 _MAGIC_OFFSET = 257  # of "ustar" in a header
@@ -34,7 +34,7 @@ class Estimator:
     def _look(self, layer: Extent, file: int) -> tuple[int, int]:
         """Return how many entries there may be, and how many bytes what is compressed may become."""
         most = self._left // _SHARE
-        magic = os.pread(file, min(MAGIC_BYTES, layer.size), layer.offset)
+        magic = read_at(layer.path, file, min(MAGIC_BYTES, layer.size), layer.offset)
         if is_compressed(magic):
             taken, sample = _inflate_some(layer, file, magic, min(_MOST_INFLATED_BYTES, most))
             self._left -= len(sample)
@@ -43,7 +43,7 @@ class Estimator:
         count = max(1, min(_SAMPLES, most // _SAMPLE_BYTES))
         step = max(_SAMPLE_BYTES, layer.size // count // BLOCK * BLOCK)
         samples = [
-            os.pread(file, min(_SAMPLE_BYTES, layer.size - offset), layer.offset + offset)
+            read_at(layer.path, file, min(_SAMPLE_BYTES, layer.size - offset), layer.offset + offset)
             for offset in range(0, layer.size, step)
         ]
         self._left -= sum(map(len, samples))

@@ -38,7 +38,7 @@ from pykka_imagestore.core.tar import (
     TarError,
     clean_path,
 )
-from pykka_imagestore.fs.attributes import SET_ID, Attributes, Outcome, check_owner, entry_fault, join
+from pykka_imagestore.fs.attributes import NODE_TYPES, SET_ID, Attributes, Outcome, check_owner, entry_fault, join
 from pykka_imagestore.fs.made import make_folder
 from pykka_imagestore.fs.remove_tree import FOLDER_FLAGS, remove_folder
 from pykka_imagestore.fs.whiteouts import (
@@ -64,7 +64,6 @@ _DISK_BLOCK = 4096
 _LONGEST_INLINE_TARGET = 59  # bytes of a symlink's; ext4 has them in the inode
 _FOLDER_BYTES = 248  # of memory, beside the path
 _OWNER_BYTES = 120
-_NODE_TYPES = {CHARACTER_DEVICE: stat.S_IFCHR, BLOCK_DEVICE: stat.S_IFBLK, FIFO: stat.S_IFIFO}
 _NOWHERE = (-1, b"")
 
 
@@ -285,7 +284,7 @@ class Extractor:
         if _exists(name, folder):
             folder = self._clear(folder, parent, name)
         try:
-            mode = _NODE_TYPES[entry.kind] | entry.mode & ~SET_ID
+            mode = NODE_TYPES[entry.kind] | entry.mode & ~SET_ID
             os.mknod(name, mode, os.makedev(entry.major, entry.minor), dir_fd=folder)
         except PermissionError:
             self.outcome.leave_unset(join(parent, name), "device")

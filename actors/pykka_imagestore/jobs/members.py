@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import re
 from dataclasses import dataclass, replace
 
 from pykka_imagestore.core.archive import Extent
+from pykka_imagestore.core.identity import FileIdentity
 from pykka_imagestore.core.tar import FILE, HARD_LINK, SYMLINK, OverLimitError, TarError, clean_path, read_entries
 from pykka_imagestore.core.totals import Totals
 from pykka_imagestore.errors import ArchiveError, LimitError, UnsupportedArchiveError, shown
 from pykka_imagestore.jobs.estimates import Estimator
+from pykka_imagestore.jobs.opening import read_at
 
 MAX_JSON_BYTES = 4 << 20
 _MAX_LINKS = 8
-_JSON_TEXT = re.compile(rb'"(?:[^"\\]++|\\.)*+"?', re.DOTALL)
+_JSON_TOKEN = re.compile(rb'"(?:[^"\\]++|\\.)*+"?|([,:\[{])', re.DOTALL)  # a text, or what stands before a value
 
 
 class JsonReader:
@@ -42,17 +45,13 @@ class JsonReader:
             reason = f"its member {shown(extent.name)} has {extent.size} bytes; {MAX_JSON_BYTES} is the limit for JSON"
             raise ArchiveError(self._archive, reason)
         self._totals.add("json_bytes", extent.size, "bytes of JSON")
-        data = os.pread(file, extent.size, extent.offset)
-        values = _count_values(data)
-        if values > self._totals.limits.json_values:
-            values = _count_values(_JSON_TEXT.sub(b"", data))
-        self._totals.check("json_values", values, f"its member {shown(extent.name)} has {values} values of JSON")
+        data = read_at(extent.path, file, extent.size, extent.offset)
+        most = self._totals.limits.json_values
+        if sum(map(data.count, (b",", b":", b"[", b"{"))) > most:  # perhaps in texts
+            values = itertools.islice((token for token in _JSON_TOKEN.finditer(data) if token[1]), most + 1)
+            count = sum(1 for _ in values)
+            self._totals.check("json_values", count, f"its member {shown(extent.name)} has more values of JSON")
         return data
-
-
-def _count_values(data: bytes) -> int:
-    """Return how many values JSON has; more, if texts in it have what stands before a value elsewhere."""
-    return sum(map(data.count, (b",", b":", b"[", b"{")))
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,11 +69,12 @@ class Members:
         self.totals = totals
         self._path = path
         self._file = file
+        self._identity = FileIdentity.of(os.fstat(file))
         self._members: dict[bytes, _Member] = {}
         self._estimator = Estimator()
         self._json = JsonReader(archive, totals)
         try:
-            self._read_headers(_Seeker(file))
+            self._read_headers(_Seeker(path, file))
         except OverLimitError as error:
             reason = f"after {len(self._members)} members: {error}"
             raise LimitError(archive, "", None, b"", reason, error.limit) from error
@@ -102,7 +102,7 @@ class Members:
             for _ in range(_MAX_LINKS):
                 member = self._members[name]
                 if member.link is None:
-                    return Extent(self._path, member.offset, member.size, unsafe_name)
+                    return Extent(self._path, member.offset, member.size, unsafe_name, identity=self._identity)
                 name = member.link
         except KeyError:
             raise ArchiveError(self.archive, f"it has no member {shown(unsafe_name)}") from None
@@ -148,13 +148,13 @@ class Members:
 class _Seeker:
     """A ``Source`` that passes over bytes without reading them."""
 
-    def __init__(self, file: int) -> None:
-        self._file = file
+    def __init__(self, path: str, file: int) -> None:
+        self._path, self._file = path, file
         self._size = os.fstat(file).st_size
         self.position = 0
 
     def take(self, size: int) -> bytes:
-        data = os.pread(self._file, size, self.position)
+        data = read_at(self._path, self._file, size, self.position)
         self.position += len(data)
         return data
 

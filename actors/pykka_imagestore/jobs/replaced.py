@@ -145,7 +145,8 @@ class Undone:
         return self._latest.get(path)
 
     def _read(self) -> None:
-        descriptor = os.open(REPLACED_PATHS, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=self.folder)
+        flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC  # not to wait for a fifo
+        descriptor = os.open(REPLACED_PATHS, flags, dir_fd=self.folder)
         with os.fdopen(descriptor, "rb") as file:
             paths = file.read(MAX_PATHS_BYTES).split(b"\0")[:-1]
         for number, path in reversed([*enumerate(paths)]):

@@ -22,6 +22,7 @@ from pykka_imagestore.core.limits import DEFAULT_LIMITS, Limits
 from pykka_imagestore.core.tar import TarError
 from pykka_imagestore.jobs.behind import Behind
 from pykka_imagestore.jobs.frames import FrameReader, Readable
+from pykka_imagestore.jobs.opening import read_at
 
 if sys.version_info >= (3, 14):
     from compression import zstd
@@ -52,7 +53,7 @@ class ExtentFile(io.RawIOBase):
 
     def __init__(self, descriptor: int, extent: Extent, on_read: Callable[[bytes], object] | None = None) -> None:
         self._descriptor = descriptor
-        self._offset, self._size = extent.offset, extent.size
+        self._path, self._offset, self._size = extent.path, extent.offset, extent.size
         self._on_read = on_read
         self.position = 0
 
@@ -64,7 +65,8 @@ class ExtentFile(io.RawIOBase):
         """Read the next ``size`` bytes of the extent, fewer at its end; by default all."""
         if size < 0:
             return self.readall()
-        data = os.pread(self._descriptor, min(size, self._size - self.position), self._offset + self.position)
+        size = min(size, self._size - self.position)
+        data = read_at(self._path, self._descriptor, size, self._offset + self.position)
         self.position += len(data)
         if self._on_read is not None:
             self._on_read(data)
@@ -161,7 +163,7 @@ class LayerStream:
         behind: Behind | None = None,
     ) -> None:
         self._behind = Behind() if behind is None else behind
-        magic = os.pread(descriptor, min(MAGIC_BYTES, extent.size), extent.offset)
+        magic = read_at(extent.path, descriptor, min(MAGIC_BYTES, extent.size), extent.offset)
         # What is not compressed is hashed once.
         self._is_plain_sha256 = not is_compressed(magic) and (extent.digest or "").startswith("sha256:")
         self._blob = None if extent.digest is None or self._is_plain_sha256 else hasher(extent.digest)

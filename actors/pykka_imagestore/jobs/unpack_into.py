@@ -14,11 +14,13 @@ from dataclasses import dataclass
 from typing import Self
 
 from pykka_imagestore.core.archive import Extent
+from pykka_imagestore.core.identity import FileIdentity
 from pykka_imagestore.errors import InvalidInputError, NotRemovedError, StateError
 from pykka_imagestore.fs.attributes import Outcome
 from pykka_imagestore.fs.made import umask
 from pykka_imagestore.fs.place import Place
 from pykka_imagestore.fs.remove_tree import empty_folder
+from pykka_imagestore.jobs.opening import open_for_reading
 from pykka_imagestore.jobs.untar_layer import ACLS, LayerCounts, disown, unpack
 
 _ROOT_MODE = 0o755  # of a directory that was made for this, if the layer says nothing
@@ -190,6 +192,7 @@ def unpack_into(request: UnpackInto) -> Unpacked:
 
     Raises:
         LayerError: An entry is malformed, hostile or not supported.
+        ArchiveChangedError: The layer is another file than it was, or was written to.
         StateError: Another directory is in the place of the one that was meant; nothing was written to it.
         OSError: The disk failed, or is full.
         What was unpacked so far stays, until ``Target.undo``.
@@ -216,13 +219,14 @@ def layer_file(path: str) -> Extent:
         InvalidInputError: It is no file.
         OSError: It cannot be read.
     """
-    # Not blocking: a fifo would be waited on for ever.
-    file = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+
+    def refusal(found: str) -> InvalidInputError:
+        return InvalidInputError(f"{path} is no file, but {found}")
+
+    file = open_for_reading(path, refusal, stat.S_IFREG)
     try:
-        status = os.fstat(file)
-        if not stat.S_ISREG(status.st_mode):
-            raise InvalidInputError(f"{path} is no file")
-        return Extent(path, 0, status.st_size, os.path.basename(path))
+        identity = FileIdentity.of(os.fstat(file))
+        return Extent(path, 0, identity.size_bytes, os.path.basename(path), identity=identity)
     finally:
         os.close(file)
 

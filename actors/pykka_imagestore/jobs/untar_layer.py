@@ -29,7 +29,7 @@ from pykka_imagestore.fs.made import make_folder, open_own
 from pykka_imagestore.fs.remove_tree import FOLDER_FLAGS, remove_tree
 from pykka_imagestore.jobs.behind import Behind
 from pykka_imagestore.jobs.extractor import Extractor
-from pykka_imagestore.jobs.folder import open_extent
+from pykka_imagestore.jobs.folder import opened_extent
 from pykka_imagestore.jobs.guard import Guard, free_bytes, free_inodes, require_space
 from pykka_imagestore.jobs.helpers import Helpers, wait_for_helpers
 from pykka_imagestore.jobs.replaced import Replaced
@@ -95,7 +95,7 @@ def untar_layer(request: UntarLayer) -> LayerCounts:
     Raises:
         LayerError: An entry is malformed, hostile, past a limit or not supported.
         DigestMismatchError: The layer is not the one expected, or its bytes are not those that the archive names.
-        ArchiveError: It lay in a folder, and is no file there any more.
+        ArchiveChangedError: Its file is not the one that was indexed, or was written to.
         NoSpaceError: The disk is full, or would be.
         OSError: The disk failed.
         In each case ``target`` is gone.
@@ -152,29 +152,30 @@ def unpack(
         As ``untar_layer``; but what was unpacked so far stays.
     """
     outcome = Outcome() if outcome is None else outcome
-    with (
-        _opened(layer) as file,
-        _space_for(layer, root, path),
-        closing(Replaced(None if beside is None else os.path.join(beside, REPLACED), outcome)) as replaced,
-        nullcontext() if beside is None else TarSplitWriter(os.path.join(beside, TAR_SPLIT)) as split,
-        Behind() as behind,
-    ):
-        ticker = _Ticker(Guard(limits, path, root), outcome, behind)
-        keep = None if split is None else split.write
-        stream = ticker.stream = LayerStream(file, layer, ticker.tick, limits, keep, behind)
-        try:
-            with (
-                _helped(helpers_at, root, outcome, replaced, ticker) as helpers,
-                closing(Extractor(root, outcome, limits, helpers, replaced, keep_root=keep_root)) as extractor,
-            ):
-                _extract_all(layer, stream, extractor, limits)
-        except LayerError:
-            _check_blob(layer, stream)  # bytes that are not the publisher's are no fault of the image
-            raise
-        _check_blob(layer, stream)
-    found = stream.diff_id()
-    if diff_id is not None and found != diff_id:
-        raise DigestMismatchError(layer.path, f"layer {plain(layer.name)}", diff_id, found)
+    is_verified = diff_id is not None or layer.digest is not None
+    with opened_extent(layer, is_verified=is_verified) as file:
+        with (
+            _space_for(layer, root, path),
+            closing(Replaced(None if beside is None else os.path.join(beside, REPLACED), outcome)) as replaced,
+            nullcontext() if beside is None else TarSplitWriter(os.path.join(beside, TAR_SPLIT)) as split,
+            Behind() as behind,
+        ):
+            ticker = _Ticker(Guard(limits, path, root), outcome, behind)
+            keep = None if split is None else split.write
+            stream = ticker.stream = LayerStream(file, layer, ticker.tick, limits, keep, behind)
+            try:
+                with (
+                    _helped(helpers_at, root, outcome, replaced, ticker) as helpers,
+                    closing(Extractor(root, outcome, limits, helpers, replaced, keep_root=keep_root)) as extractor,
+                ):
+                    _extract_all(layer, stream, extractor, limits)
+            except LayerError:
+                _check_blob(layer, stream)  # bytes that are not the publisher's are no fault of the image
+                raise
+            _check_blob(layer, stream)
+        found = stream.diff_id()
+        if diff_id is not None and found != diff_id:
+            raise DigestMismatchError(layer.path, f"layer {plain(layer.name)}", diff_id, found)
     if beside is not None:
         with open(os.path.join(beside, RECORD), "wb", opener=open_own) as record:
             record.write(_record(found, stream.size_bytes, outcome))
@@ -186,17 +187,16 @@ def hash_layer(layer: Extent, limits: Limits = DEFAULT_LIMITS) -> DiffID:
 
     Raises:
         LayerError: It cannot be inflated, or to more than the limits allow.
+        ArchiveChangedError: Its file is not the one that was indexed, or was written to meanwhile.
     """
-    file = open_extent(layer)
-    try:
+    with opened_extent(layer, is_verified=False) as file:
         ticker = _Ticker(Guard(limits, None), Outcome(), Behind())
-        stream = ticker.stream = LayerStream(file, layer, ticker.tick, limits)
-        stream.drain()
-        return stream.diff_id()
-    except TarError as error:
-        raise _refusal(layer, None, b"", error) from error
-    finally:
-        os.close(file)
+        try:
+            stream = ticker.stream = LayerStream(file, layer, ticker.tick, limits)
+            stream.drain()
+            return stream.diff_id()
+        except TarError as error:
+            raise _refusal(layer, None, b"", error) from error
 
 
 def _check_blob(layer: Extent, stream: LayerStream) -> None:
@@ -241,15 +241,6 @@ def disown(root: int) -> None:
     for acl in ACLS:
         with suppress(OSError):  # there is none, or this file system has no such thing
             os.removexattr(root, acl)
-
-
-@contextmanager
-def _opened(layer: Extent) -> Iterator[int]:
-    file = open_extent(layer)
-    try:
-        yield file
-    finally:
-        os.close(file)
 
 
 @contextmanager
