@@ -7,7 +7,6 @@ Source: Apache Mesos, src/slave/containerizer/mesos/provisioner/docker/{store,lo
 
 from __future__ import annotations
 
-import logging
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
@@ -37,6 +36,7 @@ from pykka_imagestore.durable.files import read_file
 from pykka_imagestore.durable.layout import find_missing, remove_staging, write_config
 from pykka_imagestore.durable.leases import HeldLease, PutLease, lease_image, take_over
 from pykka_imagestore.durable.locks import FileLock, acquire, layer_byte
+from pykka_imagestore.durable.log import logger_of
 from pykka_imagestore.durable.owned import OwnedFolder
 from pykka_imagestore.durable.stock import note_use
 from pykka_imagestore.errors import (
@@ -47,6 +47,7 @@ from pykka_imagestore.errors import (
     OverBudgetError,
     StoreClosedError,
     StoreError,
+    plain,
 )
 from pykka_imagestore.fs.remove_tree import remove_tree
 from pykka_imagestore.image_lease import LeasedImage
@@ -81,7 +82,7 @@ from pykka_imagestore.runtime import (
 )
 from pykka_imagestore.runtime.forks import Origin
 
-logger = logging.getLogger(__name__)
+logger = logger_of(__name__)
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -893,7 +894,8 @@ class LocalStoreActor(Actor):
 
     async def _unpack_layer(self, diff_id: DiffID, layer: Extent, sandbox: str | None) -> None:
         if layer.absence:
-            raise ArchiveError(layer.path, f"its blob {layer.name} {layer.absence}, and the store does not have it")
+            reason = f"its blob {plain(layer.name)} {layer.absence}, and the store does not have it"
+            raise ArchiveError(layer.path, reason)
         async with self._places.held():  # each takes open files, and other processes may unpack those that wait
             lock = await self._lock_layer(diff_id)
             try:

@@ -48,6 +48,9 @@ def read_images(members: MemberReader) -> tuple[ArchivedImage, ...]:
 def legacy_config(unsafe_json: bytes, diff_ids: Sequence[DiffID]) -> bytes:
     """Return the image config of a legacy image: what its leaf says, and its layers' DiffIDs.
 
+    Raises:
+        ValueError: It has a number that is out of range, and which could not be written as JSON again.
+
     Spec:
         moby, image/v1, "MakeConfigFromV1Config": the same fields are left out.
     """
@@ -55,7 +58,7 @@ def legacy_config(unsafe_json: bytes, diff_ids: Sequence[DiffID]) -> bytes:
     config = {key: value for key, value in leaf.items() if key not in _LEGACY_FIELDS}
     config["rootfs"] = {"type": "layers", "diff_ids": list(diff_ids)}
     config["history"] = [{"created": leaf.get("created", "0001-01-01T00:00:00Z")} for _ in diff_ids]
-    return json.dumps(config, sort_keys=True, separators=(",", ":")).encode()
+    return json.dumps(config, sort_keys=True, separators=(",", ":"), allow_nan=False).encode()
 
 
 # -- manifest.json
@@ -133,6 +136,10 @@ def _legacy_image(members: MemberReader, documents: _Documents, leaf: str, names
         layer = documents.parent(layer)
     layers = tuple(members.extent(f"{layer}/layer.tar") for layer in reversed(chain))
     config = members.read_json(f"{leaf}/json")
+    try:
+        legacy_config(config, ())
+    except ValueError as error:
+        raise ArchiveError(members.archive, f"{leaf}/json has a number that is out of range") from error
     return counted(members.totals, ArchivedImage(tuple(names), config, layers, None))
 
 
