@@ -15,6 +15,7 @@ from collections.abc import Callable
 from typing import Self
 
 from pykka_imagestore.core.digest import DiffID
+from pykka_imagestore.fs.made import open_own
 from pykka_imagestore.jobs.streams import BLOCK_BYTES, MAX_ZSTD_WINDOW_LOG, read_some
 
 if sys.version_info >= (3, 14):
@@ -37,13 +38,15 @@ class TarSplitWriter:
             int(zstd.CompressionParameter.window_log): 17,
             int(zstd.CompressionParameter.target_length): 4,
         }
-        self._file = zstd.ZstdFile(path, "wb", options=options)
+        self._raw = os.fdopen(open_own(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), "wb")
+        self._file = zstd.ZstdFile(self._raw, "wb", options=options)
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._file.close()
+        with self._raw:
+            self._file.close()
 
     def write(self, data: bytes) -> None:
         """Add bytes; a block at most is kept in memory."""
