@@ -113,3 +113,17 @@ def test_what_is_damaged_still_is_taken_out(store: LocalStore, tmp_path: Path, a
 
     assert set(report.taken_out) == {config, diff_id(BASE)}
     assert report.put_anew == ()
+
+
+def test_check_lists_what_is_nothing_of_the_stores(store: LocalStore, tmp_path: Path, archive: Path) -> None:
+    store.put("app", archive).get(timeout=TIMEOUT)
+    assert store.check().get(timeout=TIMEOUT).unchecked == ()
+    (tmp_path / "store" / "leases" / "lost+found").mkdir()
+    (tmp_path / "store" / "notes.txt").touch()
+
+    for report in (store.check().get(timeout=TIMEOUT), store.repair().get(timeout=TIMEOUT)):
+        assert (report.faults, report.taken_out) == ((), ())
+        assert list(map(str, report.unchecked)) == [
+            "store leases/lost+found is nothing of the store's",
+            "store notes.txt is nothing of the store's",
+        ]

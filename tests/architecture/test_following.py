@@ -222,7 +222,6 @@ ALLOWED_IN_A_STORE = {
     ("durable/layout.py", "folder.exists()"): THE_DIRECTORY,
     ("durable/layout.py", "paths.journal.exists()"): "whether to sync once more",
     ("durable/layout.py", "root.exists()"): THE_DIRECTORY,
-    ("durable/marker.py", "os.listdir(paths.root / name)"): A_LOOK,
     ("durable/marker.py", "os.listdir(paths.root)"): THE_DIRECTORY,
     ("durable/owned.py", "os.listdir(path)"): A_LOOK,
     ("durable/owner.py", "store.stat()"): THE_DIRECTORY,
