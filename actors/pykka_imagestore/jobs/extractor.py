@@ -16,7 +16,7 @@ from __future__ import annotations
 import os
 import stat
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from collections.abc import Set as AbstractSet
 from contextlib import suppress
 from dataclasses import dataclass
@@ -59,6 +59,13 @@ IMPLICIT_MODE = 0o755
 
 _FREE_LOOKUPS = 1_000_000
 _DISK_BLOCK = 4096
+_INODE_BYTES = 256  # of ext4, by default; it has no more of them for the disk's size than it was made with
+_NAME_BYTES = 12  # of a name in a folder of ext4, beside it: its head, and what it is rounded up by
+_XATTR_BYTES, _INODE_XATTR_BYTES = (
+    22,
+    92,
+)  # of an attribute, beside name and value; and what ext4 has room for in an inode
+_EXTENTS_IN_INODE, _EXTENTS_IN_BLOCK = 4, 170  # of a file; a block is half full where a tree of them was split
 _LONGEST_INLINE_TARGET = 59  # bytes of a symlink's; ext4 has them in the inode
 _FOLDER_BYTES = 248  # of memory, beside the path
 _OWNER_BYTES = 120
@@ -108,7 +115,8 @@ class Extractor:
         self._pending: AbstractSet[bytes] = frozenset() if helpers is None else helpers.pending
         self._root = root
         self._limits = limits
-        self._blocks = 1  # of disk; the root folder's
+        self._blocks = self._inodes = 1  # of disk; the root folder's
+        self._names_bytes = 0
         self._lookups = self._memory_bytes = self._hole_bytes = 0
         self._walk = Walk(root, Policy(self._visit, self._note_symlink, self._make_implicit_folder, self._make_way))
         self._times: dict[bytes, _FolderTimes] = {}
@@ -144,7 +152,8 @@ class Extractor:
         self._walk.forget()
         for path in sorted(self._times, reverse=True):
             self._finish_folder(path, self._times[path])
-        self.outcome.stored_bytes = self._blocks * _DISK_BLOCK
+        self.outcome.inodes = self._inodes
+        self.outcome.stored_bytes = self._blocks * _DISK_BLOCK + self._inodes * _INODE_BYTES + self._folder_bytes()
         self.outcome.implicit_directories = sorted(path for path, times in self._times.items() if times.implicit)
         return self.outcome
 
@@ -171,6 +180,9 @@ class Extractor:
         folder, parent, _ = found
         if self._pending:
             self._settle(join(parent, name))
+        self._names_bytes += len(name)
+        if entry.xattrs:
+            self._blocks += _xattr_blocks(entry.xattrs)
         if folder < 0:
             stream.skip(entry.size)
         elif name[:4] == WHITEOUT_PREFIX:
@@ -201,7 +213,8 @@ class Extractor:
     # -- one method for each type
 
     def _make_file(self, entry: Entry, folder: int, parent: bytes, name: bytes, stream: LayerStream) -> None:
-        self._blocks += -(-entry.size // _DISK_BLOCK)
+        self._inodes += 1
+        self._blocks += -(-entry.size // _DISK_BLOCK) if entry.sparse is None else _sparse_blocks(entry.sparse)
         if self._helpers is not None and self._helpers.have_come:
             path = join(parent, name)
             if self._can_be_handed_on(entry, path) and self._helpers.take(entry, parent, name, path, stream):
@@ -228,12 +241,14 @@ class Extractor:
     def _make_directory(self, entry: Entry, folder: int, parent: bytes, name: bytes) -> None:
         existed = False
         self._blocks += 1
+        self._inodes += 1
         try:
             self._mkdir(name, _folder_mode(entry.mode), folder)
         except FileExistsError:
             existed = stat.S_ISDIR(_lstat(name, folder).st_mode)
             if existed:
                 self._blocks -= 1
+                self._inodes -= 1
             else:
                 self._replace_by_folder(folder, parent, name, _folder_mode(entry.mode))
         self._set_folder_metadata(entry, join(parent, name), existed=existed)
@@ -244,6 +259,7 @@ class Extractor:
         except FileExistsError:
             folder = self._clear(folder, parent, name)
             os.symlink(entry.link, name, dir_fd=folder)
+        self._inodes += 1
         if len(entry.link) > _LONGEST_INLINE_TARGET:
             self._blocks += 1
         self._attributes.finish_node(entry, join(parent, name), name, folder)
@@ -281,9 +297,14 @@ class Extractor:
             self.outcome.leave_unset(join(parent, name), "device")
             self._replaced.note(join(parent, name))
             return
+        self._inodes += 1
         self._attributes.finish_node(entry, join(parent, name), name, folder)
 
     # -- metadata
+
+    def _folder_bytes(self) -> int:
+        """Return what names take in folders, of which ext4 leaves up to a half empty."""
+        return 2 * (self._names_bytes + self.outcome.entries * _NAME_BYTES)
 
     def _take_root_entry(self, entry: Entry) -> None:
         # Its attributes come last too, since an access control list would let others in before.
@@ -357,6 +378,7 @@ class Extractor:
             msg = "is a whiteout of nothing"
             raise TarError(msg)
         self._settle(join(parent, name))
+        self._inodes += 1
         try:
             if self.outcome.whiteouts == WhiteoutFormat.FILES:
                 _touch(WHITEOUT_PREFIX + name, folder)
@@ -370,6 +392,7 @@ class Extractor:
 
     def _make_opaque(self, folder: int) -> None:
         if self.outcome.whiteouts == WhiteoutFormat.FILES:
+            self._inodes += 1
             with suppress(FileExistsError):
                 _touch(OPAQUE_WHITEOUT, folder)
         else:
@@ -469,6 +492,8 @@ class Extractor:
     def _make_implicit_folder(self, folder: int, parent: bytes, name: bytes) -> None:
         _refuse_whiteout(name)
         self._blocks += 1
+        self._inodes += 1
+        self._names_bytes += len(name) + _NAME_BYTES
         self._mkdir(name, IMPLICIT_MODE, folder)
         mode = IMPLICIT_MODE if IMPLICIT_MODE & self._attributes.umask else None
         self._remember(join(parent, name), _FolderTimes(mode, 0, implicit=True))
@@ -500,6 +525,20 @@ def _memory_of(path: bytes, times: _FolderTimes) -> int:
     # The path of an implicit folder goes into the layer's record too, as it is and serialized.
     owner = 0 if times.owner is None else _OWNER_BYTES
     return _FOLDER_BYTES + owner + len(path) * (4 if times.implicit else 1)
+
+
+def _sparse_blocks(sparse: SparseMap) -> int:
+    """Return the blocks that a sparse file takes, one for a segment of a byte, and for the list of its extents."""
+    blocks = sum(
+        (offset + size - 1) // _DISK_BLOCK - offset // _DISK_BLOCK + 1 for offset, size in sparse.segments if size
+    )
+    extents = len(sparse.segments)
+    return blocks + (-(-extents // _EXTENTS_IN_BLOCK) if extents > _EXTENTS_IN_INODE else 0)
+
+
+def _xattr_blocks(xattrs: Mapping[bytes, bytes]) -> int:
+    size = sum(_XATTR_BYTES + len(key) + len(value) for key, value in xattrs.items())
+    return -(-size // _DISK_BLOCK) if size > _INODE_XATTR_BYTES else 0
 
 
 def _write_sparse(sparse: SparseMap, file: int, stream: LayerStream) -> None:
