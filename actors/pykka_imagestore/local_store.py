@@ -138,7 +138,7 @@ class LocalStore(Uncopyable):
 
         Args:
             directory: Where the store lies; made if missing, for its owner alone. All on one file system.
-            archive_dir: Where ``put`` finds ``<name>.tar`` if it is given no archive.
+            archive_dir: Where ``put`` finds ``<name>.tar`` if it is given no archive: a file, or a symlink to one.
             budget_bytes: What all layers together may take on disk. A put that brings them above forgets the least
                 recently used images, as ``prune`` does; before it, if it knows. Where leases keep it above, it is
                 pruned again when they end, whoever has them, until the store is closed. None for as much as there is.

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import fcntl
 import os
+import signal
 import socket
 import stat
 
@@ -95,6 +97,22 @@ def test_a_process_whose_proc_is_hidden_from_it_reads_the_file_all_the_same(user
 
     # A process that changed its user without another program is shown nothing of itself.
     assert as_ordinary_user(read_as_file, str(path)) == b"hello"
+
+
+def test_a_file_on_which_somebody_holds_a_lease_is_not_waited_for(file):
+    path, _ = file
+    before = signal.signal(signal.SIGIO, signal.SIG_IGN)  # what asks the holder to let go
+    holder = os.open(path.with_name("leased"), os.O_RDWR | os.O_CREAT)
+    try:
+        fcntl.fcntl(holder, fcntl.F_SETLEASE, fcntl.F_WRLCK)
+
+        with pytest.raises(BlockingIOError) as caught:
+            open_for_reading(str(path.with_name("leased")), RefusedError, stat.S_IFREG)
+
+        assert caught.value.filename == str(path.with_name("leased"))
+    finally:
+        os.close(holder)
+        signal.signal(signal.SIGIO, before)
 
 
 def test_a_path_that_leads_nowhere_is_told(tmp_path):
