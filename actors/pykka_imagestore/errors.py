@@ -1,23 +1,23 @@
 """Everything this package raises on purpose; the runtime's own failures are in ``pykka_imagestore.runtime``.
 
 StoreError
-    InvalidInputError           the caller's words are wrong: fix the call
+    InvalidInputError           the caller's text or value is wrong: fix the call
         InvalidNameError        a text is no image name: write it as repository:tag
         AmbiguousImageError     the archive holds several images, or none of that name: choose one
     ArchiveError                the archive is broken or not to be trusted: get another archive
         UnsupportedArchiveError  it is of no form that is taken: have it written by docker save or skopeo
         ArchiveChangedError     it was replaced or written to while it was read: put it again
         DigestMismatchError     its bytes are damaged: get it anew
-        LayerError              ... because of one entry in one layer
-            EscapingEntryError  ... which points outside of the root file system: distrust the image
-            LimitError          ... it asks for more than the store's limits allow: raise that one, if you trust it
+        LayerError              an entry of a layer is broken or hostile: rebuild the image, or tell its publisher
+            EscapingEntryError  it points outside of the root file system: distrust the image
+            LimitError          it asks for more than a limit of the store allows: raise that one, if you trust it
     NotFoundError               nothing of that name is here: put it first
-        ImageIncompleteError    ... not all of it: put it again
+        ImageIncompleteError    some of its layers are missing: put it again
         NoArchiveError          no archive of that name is in the archive folder: save it there, or say which archive
     StateError                  the store cannot do this now
         CheckpointError         what the store wrote cannot be read: restore it
-        RecordError             ... of one layer: repair the store, and put its image again
-        LeaseError              who needs what cannot be read: restart whoever has the lease
+        RecordError             what it wrote of one layer cannot be read: repair it, and put its images again
+        LeaseError              a lease that is held cannot be read: restart whoever holds it
         LeaseEndedError         a lease that was handed on was let go of before: get the image by name
         StoreClosedError        it was closed: start another on the same directory
         ForeignStoreError       it is another user's: work as that one, or with a store of your own

@@ -1,8 +1,10 @@
 """What the tutorial and the how-to guides have the reader type is typed here, and gives what they show.
 
-Of a page's blocks, in their order, in one folder: ``python`` whose first line is a comment with a file's name is saved
-under it; other ``python`` is run as a program. ``console`` is run line by line, and prints what is shown; ``...`` there
-stands for anything. ``sh``, which needs a network or a tool that may be missing, is not run: only its syntax is looked at.
+All blocks of a page, in their order, in one folder:
+
+- ``python`` whose first line is a comment with a file's name is saved under it; other ``python`` is run as a program.
+- ``console`` is run command by command, and must print what is shown; ``...`` there stands for anything.
+- ``sh`` needs a network, or a tool that may be missing. It is not run: bash looks at its syntax.
 """
 
 from __future__ import annotations
