@@ -43,7 +43,7 @@ def test_file_is_opened_through_links(tmp_path, file):
 
 
 @pytest.mark.parametrize("kind", ["pipe", "socket", "folder", "device"])
-def test_what_is_of_another_kind_is_refused_by_its_name(tmp_path, kind):
+def test_what_is_of_another_kind_is_refused_by_its_name(tmp_path, monkeypatch, kind):
     path = tmp_path / kind
     if kind == "pipe":
         os.mkfifo(path)
@@ -52,7 +52,7 @@ def test_what_is_of_another_kind_is_refused_by_its_name(tmp_path, kind):
     elif kind == "device":
         path.symlink_to("/dev/null")
     else:
-        os.chdir(tmp_path)
+        monkeypatch.chdir(tmp_path)  # a socket's path is short
         with socket.socket(socket.AF_UNIX) as listener:
             listener.bind(kind)
 
