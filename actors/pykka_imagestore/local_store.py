@@ -141,7 +141,7 @@ class LocalStore(Uncopyable):
 
         Args:
             directory: Where the store lies; made if missing, for its owner alone. All on one file system.
-            archive_dir: Where ``put`` finds ``<name>.tar`` if it is given no archive.
+            archive_dir: Where ``put`` finds ``<name>.tar`` if it is given no archive: a file, or a symlink to one.
             budget_bytes: What the store may keep on disk, see ``usage``. A put that brings it above forgets the least
                 recently used images once its own is verified, as ``prune`` does. Where leases keep it above, it is
                 pruned again when they end, whoever has them, until the store is closed. None for as much as there is.
