@@ -90,6 +90,9 @@ class Pruned:
     """What to take out: images first, then what only they needed.
 
     Attributes:
+        images: Those that are forgotten, the least recently used first.
+        layers: DiffIDs of the layers that nothing needs then.
+        configs: Digests of the configs that nothing needs then.
         freed_bytes: Bytes on disk of the layers that go.
         kept_bytes: Of those that stay.
     """
