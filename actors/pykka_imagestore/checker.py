@@ -15,6 +15,7 @@ from pykka_imagestore.core.check import CheckProgress, CheckReport, Finding, fin
 from pykka_imagestore.core.digest import DiffID, Digest
 from pykka_imagestore.core.limits import Limits
 from pykka_imagestore.core.paths import StorePaths
+from pykka_imagestore.durable.identity import Identity
 from pykka_imagestore.durable.layout import find_configs, find_layers
 from pykka_imagestore.jobs.check_configs import CheckConfigs, check_configs
 from pykka_imagestore.jobs.check_layer import CheckCounts, CheckLayer, check_layer
@@ -73,11 +74,9 @@ class CheckerActor(Actor):
         report, bad = await self._look(deep, listener)
         configs = dict.fromkeys(Digest(fault.name) for fault in report.faults if fault.kind == "config")
         taken = await self._collector.take_out(bad, configs)
-        return replace(report, taken_out=(*taken.layers, *taken.configs))
+        return replace(report, taken_out=taken.taken_out, put_anew=taken.put_anew)
 
-    async def _look(
-        self, deep: bool, listener: CheckListener | None
-    ) -> tuple[CheckReport, dict[DiffID, tuple[int, int]]]:
+    async def _look(self, deep: bool, listener: CheckListener | None) -> tuple[CheckReport, dict[DiffID, Identity]]:
         """Return what was found, and the damaged layers with what they were when they were looked at."""
         await self._references.ready()
         layers = await self._lane.run(find_layers, self._paths)

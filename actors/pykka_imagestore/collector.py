@@ -16,17 +16,19 @@ from pathlib import Path
 
 import pykka
 
+from pykka_imagestore.core.check import TakenOut
 from pykka_imagestore.core.digest import DiffID, Digest
 from pykka_imagestore.core.image import DockerImage
 from pykka_imagestore.core.image_name import ImageName
 from pykka_imagestore.core.paths import StorePaths
 from pykka_imagestore.core.prune import Pruned, PruneOptions, Usage, measure
 from pykka_imagestore.durable.disk import disk
+from pykka_imagestore.durable.identity import Identity
 from pykka_imagestore.durable.layout import find_orphaned_work
 from pykka_imagestore.durable.lease_watch import LeaseWatch
 from pykka_imagestore.durable.leases import find_leases
 from pykka_imagestore.durable.owned import OwnedFolder
-from pykka_imagestore.durable.remover import Identity, Remover
+from pykka_imagestore.durable.remover import Remover
 from pykka_imagestore.durable.reserve import make_reserve
 from pykka_imagestore.durable.stock import StockTaker
 from pykka_imagestore.errors import StoreError
@@ -92,8 +94,8 @@ class Collector:
         """
         return dispatch(self._actor, CollectorActor.keep_to_budget, more_bytes)
 
-    def take_out(self, layers: Mapping[DiffID, Identity], configs: Iterable[Digest]) -> Future[Pruned]:
-        """Take out layers, if they are still the same folders, and configs; but no leased ones. Return which."""
+    def take_out(self, layers: Mapping[DiffID, Identity], configs: Iterable[Digest]) -> Future[TakenOut]:
+        """Take out layers, if they are still the same folders, and damaged configs; but no leased ones."""
         return dispatch(self._actor, CollectorActor.take_out, dict(layers), tuple(configs))
 
     def usage(self) -> Future[Usage]:
@@ -150,7 +152,7 @@ class CollectorActor(Actor):
     def prune(self, options: PruneOptions) -> Future[Pruned]:
         return undiscardable(self._removals.add(self.spawn(self._prune(options))))
 
-    def take_out(self, layers: Mapping[DiffID, Identity], configs: tuple[Digest, ...]) -> Future[Pruned]:
+    def take_out(self, layers: Mapping[DiffID, Identity], configs: tuple[Digest, ...]) -> Future[TakenOut]:
         return undiscardable(self._removals.add(self.spawn(self._take_out(layers, configs))))
 
     def keep_to_budget(self, more_bytes: int) -> Future[None]:
@@ -186,14 +188,14 @@ class CollectorActor(Actor):
         return image
 
     async def _prune(self, options: PruneOptions) -> Pruned:
+        await self._references.ready()  # before anything is taken for work of the store's
         if not options.dry_run:
             await self.sweep()
-        await self._references.ready()
         pruned, waiting = await self._lane.run(self._remover.prune, options)
         self._delete_taken(waiting)
         return pruned
 
-    async def _take_out(self, layers: Mapping[DiffID, Identity], configs: tuple[Digest, ...]) -> Pruned:
+    async def _take_out(self, layers: Mapping[DiffID, Identity], configs: tuple[Digest, ...]) -> TakenOut:
         await self._references.ready()
         taken, waiting = await self._lane.run(partial(self._remover.take_out, layers), configs)
         self._delete_taken(waiting)

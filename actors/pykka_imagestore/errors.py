@@ -21,6 +21,10 @@ StoreError
         LeaseEndedError         a lease that was handed on was let go of before: get the image by name
         StoreClosedError        it was closed: start another on the same directory
         ForeignStoreError       it is another user's: work as that one, or with a store of your own
+        UnsafeStoreError        everybody may write into it: take that from them
+        NotAStoreError          the directory has other files in it: name another one
+        StoreFormatError        a later release made it: use that
+        MisplacedFileError      something else is where the store has a file: move it away
         LocksUnsupportedError   its file system has no locks: move the store
         NotRemovedError         something is in the way: see to that, and remove it again
         OverBudgetError         an image is larger than the store may be: raise its budget
@@ -336,6 +340,84 @@ class ForeignStoreError(StateError):
         return (
             f"the store at {self.path} {found} user {self.owner}, and this is user {self.user}, who may not use "
             f"{self.file}. Nothing was changed; {remedy}"
+        )
+
+
+class UnsafeStoreError(StateError):
+    """Everybody may write into a store's directory, and so could put files in the place of the store's.
+
+    Attributes:
+        path: The directory, or one of its folders.
+        mode: Its permissions.
+    """
+
+    def __init__(self, path: str, mode: int) -> None:
+        super().__init__(path, mode)
+        self.path, self.mode = path, mode
+
+    def __str__(self) -> str:
+        return (
+            f"everybody may write into {self.path}, whose mode is {self.mode:03o}, and so replace what is stored. "
+            "Nothing was changed; take that from them (chmod o-w), or name a directory in it that is not there yet"
+        )
+
+
+class NotAStoreError(StateError):
+    """A directory has files in it that no store made.
+
+    Attributes:
+        path: The directory.
+        found: What in it is no store's, as paths in it.
+    """
+
+    def __init__(self, path: str, found: Sequence[str]) -> None:
+        super().__init__(path, found)
+        self.path, self.found = path, found
+
+    def __str__(self) -> str:
+        return (
+            f"{self.path} is no image store, and not empty: it has {listed(self.found)}. Nothing was changed; name a "
+            "directory that is empty or not there yet"
+        )
+
+
+class StoreFormatError(StateError):
+    """A later release made a store, in a format that this one does not know.
+
+    Attributes:
+        path: The store.
+        found: The version of its format.
+        known: The latest one that is known.
+    """
+
+    def __init__(self, path: str, found: int, known: int) -> None:
+        super().__init__(path, found, known)
+        self.path, self.found, self.known = path, found, known
+
+    def __str__(self) -> str:
+        return (
+            f"the store at {self.path} has format {self.found}, and this release knows up to {self.known}. Nothing was "
+            "changed; use the release that made it, or a later one"
+        )
+
+
+class MisplacedFileError(StateError):
+    """Something else is where a store has a file or a folder of its own; it was neither followed nor read.
+
+    Attributes:
+        path: Where.
+        found: What is there, with its article.
+        expected: What the store has there.
+    """
+
+    def __init__(self, path: str, found: str, expected: str) -> None:
+        super().__init__(path, found, expected)
+        self.path, self.found, self.expected = path, found, expected
+
+    def __str__(self) -> str:
+        return (
+            f"{self.path} is {self.found}, and a store has {self.expected} there. It was left as it is, and nothing "
+            "was changed; move it away"
         )
 
 

@@ -33,6 +33,7 @@ from pykka_imagestore.core.platform import Platform
 from pykka_imagestore.core.prune import Pruned, PruneOptions, Usage
 from pykka_imagestore.core.uncopyable import Uncopyable
 from pykka_imagestore.durable.disk import disk
+from pykka_imagestore.durable.files import read_file
 from pykka_imagestore.durable.layout import find_missing, remove_staging, write_config
 from pykka_imagestore.durable.leases import HeldLease, PutLease, lease_image, take_over
 from pykka_imagestore.durable.locks import FileLock, acquire, layer_byte
@@ -604,7 +605,7 @@ class LocalStoreActor(Actor):
         if image.config_digest is None:
             raise NotFoundError(f"{image.name} with a config")
         try:
-            return await self._lane.run(Path.read_bytes, self._paths.config(image.config_digest))
+            return await self._lane.run(read_file, self._paths.config(image.config_digest))
         except FileNotFoundError:
             raise NotFoundError(f"{image.name} with a config") from None
 

@@ -53,8 +53,12 @@ ALLOWED = {
         "jobs/deep_check.py",
         "os.getxattr(place, key, follow_symlinks=not path)",
     ): "followed is the descriptor of the root",
+    ("jobs/find_archive.py", "os.stat(path, follow_symlinks=is_followed)"): CALLERS,
     ("jobs/guard.py", "open(_UID_MAP)"): KERNELS,
     ("jobs/layer_tree.py", "os.scandir(self.folder(path)[0])"): "a descriptor",
+    ("jobs/opening.py", "os.open(path, os.O_PATH | os.O_CLOEXEC)"): CALLERS,
+    ("jobs/opening.py", "os.open(f'/proc/self/fd/{place}', _READ)"): A_PIN,
+    ("jobs/opening.py", "os.open(path, _READ)"): "what is open already, compared afterwards",
 }
 # These open what the caller names, or write into a folder of the store's that nobody else may enter.
 PATHS_OF_OUR_OWN = {

@@ -13,7 +13,7 @@ from pykka_imagestore.core.digest import DiffID, sha256
 from pykka_imagestore.core.image import DockerImage
 from pykka_imagestore.durable.checkpoint import Checkpoint, read_checkpoint, write_checkpoint
 from pykka_imagestore.durable.disk import Disk, ForgetfulDisk
-from pykka_imagestore.errors import CheckpointError
+from pykka_imagestore.errors import CheckpointError, MisplacedFileError
 
 ONE, TWO = DiffID(sha256(b"one")), DiffID(sha256(b"two"))
 IMAGES = (
@@ -179,10 +179,10 @@ def test_a_byte_changed_anywhere_gives_images_or_a_checkpoint_error(tmp_path_fac
         assert path.read_bytes() == damaged
 
 
-def test_file_that_may_not_be_read_is_an_error_of_the_system(path):
+def test_folder_in_its_place_is_told(path):
     path.mkdir()
 
-    with pytest.raises(IsADirectoryError):
+    with pytest.raises(MisplacedFileError, match=f"^{path} is a folder, and a store has a file there"):
         read_checkpoint(path)
 
 

@@ -67,6 +67,8 @@ def _print(report: CheckReport, *, repair: bool) -> None:
         print_text(f"took out {name}")
     for name in report.left_in if repair else ():
         print_text(f"left {name} in: somebody needs it now; repair again later")
+    for name in report.put_anew:
+        print_text(f"left {name} in: it was put anew since it was looked at; check again")
     counts = f"{report.images} images, {report.layers} layers, {report.configs} configs"
     print_text(f"{counts}: {len(report.faults)} faults")
 
@@ -79,6 +81,7 @@ def _document(report: CheckReport) -> dict[str, Any]:
         "faults": list(map(_finding, report.faults)),
         "unchecked": list(map(_finding, report.unchecked)),
         "taken_out": list(report.taken_out),
+        "put_anew": list(report.put_anew),
     }
 
 

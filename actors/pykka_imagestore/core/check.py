@@ -28,6 +28,19 @@ class Finding:
 
 
 @dataclass(frozen=True, slots=True)
+class TakenOut:
+    """What a repair did with what a check found damaged.
+
+    Attributes:
+        taken_out: DiffIDs and digests of what it took out.
+        put_anew: Of what is there, and is another than the check saw. It was left.
+    """
+
+    taken_out: tuple[str, ...]
+    put_anew: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class CheckReport:
     """What a check or a repair found.
 
@@ -36,6 +49,7 @@ class CheckReport:
         faults: What is wrong.
         unchecked: What could not be checked. Nothing is known to be wrong with it.
         taken_out: DiffIDs and digests of what a repair took out; the next put brings it back.
+        put_anew: Of what changed since it was looked at, so that a repair left it; another check tells how it is.
     """
 
     images: int
@@ -44,12 +58,13 @@ class CheckReport:
     faults: tuple[Finding, ...]
     unchecked: tuple[Finding, ...] = ()
     taken_out: tuple[str, ...] = ()
+    put_anew: tuple[str, ...] = ()
 
     @property
     def left_in(self) -> tuple[str, ...]:
-        """DiffIDs and digests of what is damaged and was not taken out."""
+        """DiffIDs and digests of what is damaged and was not taken out, since somebody needs it."""
         damaged = dict.fromkeys(fault.name for fault in self.faults if fault.kind in ("layer", "config"))
-        return tuple(name for name in damaged if name not in self.taken_out)
+        return tuple(name for name in damaged if name not in (*self.taken_out, *self.put_anew))
 
 
 @dataclass(frozen=True, slots=True)

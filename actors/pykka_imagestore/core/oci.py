@@ -38,7 +38,7 @@ from pykka_imagestore.errors import (
 INDEX = "index.json"
 LAYOUT = "oci-layout"
 MAX_INDEX_DEPTH = 8
-_KEPT_BYTES = 8 << 20
+_KEPT_BYTES = 4 << 20
 
 T = TypeVar("T")
 _Parsed: TypeAlias = dict[Digest, T | ArchiveError]
@@ -147,7 +147,13 @@ def _is_name(unsafe_text: str) -> bool:
 
 
 def _refused(group: _Group, error: ArchiveError, *, is_artifact: bool) -> RefusedImage:
-    return RefusedImage(group.unsafe_names, group.unsafe_tags, group.digests, error, is_artifact)
+    return RefusedImage(group.unsafe_names, group.unsafe_tags, group.digests, _bare(error), is_artifact)
+
+
+def _bare(error: ArchiveError) -> ArchiveError:
+    """Return an error without what it holds: all that was at hand where it was raised, manifests and JSON."""
+    error.__traceback__ = error.__cause__ = error.__context__ = None
+    return error
 
 
 class _Image:
@@ -217,10 +223,10 @@ class _Blobs:
             try:
                 parsed[descriptor.digest] = parse(self.archive, data, descriptor.path)
             except ArchiveError as error:
-                parsed[descriptor.digest] = error
+                parsed[descriptor.digest] = _bare(error)
         result = parsed[descriptor.digest]
         if isinstance(result, ArchiveError):
-            raise result
+            raise result.with_traceback(None)
         return result
 
     def read(self, descriptor: Descriptor) -> bytes:

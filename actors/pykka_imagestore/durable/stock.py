@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import os
 from collections.abc import Iterable
 
 from pykka_imagestore.core.digest import DiffID, Digest
 from pykka_imagestore.core.image import DockerImage
 from pykka_imagestore.core.paths import StorePaths
 from pykka_imagestore.core.prune import Stock
+from pykka_imagestore.durable.files import touch
 from pykka_imagestore.durable.layout import find_configs, find_layers
 from pykka_imagestore.durable.record import read_record
 from pykka_imagestore.errors import RecordError
@@ -40,7 +40,7 @@ class StockTaker:
         uses = {}
         for config in find_configs(self._paths):
             with contextlib.suppress(FileNotFoundError):
-                uses[config] = self._paths.config(config).stat().st_mtime
+                uses[config] = self._paths.config(config).lstat().st_mtime
         return uses
 
 
@@ -48,4 +48,4 @@ def note_use(paths: StorePaths, image: DockerImage) -> None:
     """Remember that an image was used now: its config's time tells. A store that is read only does not."""
     if image.config_digest is not None:
         with contextlib.suppress(OSError):
-            os.utime(paths.config(image.config_digest))
+            touch(paths.config(image.config_digest))

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pykka_imagestore.core.digest import Digest, directory_name, sha256
+from pykka_imagestore.durable.files import read_file
+from pykka_imagestore.errors import ForeignStoreError, MisplacedFileError
 from pykka_imagestore.runtime.worker import raise_if_discarded
 
 
@@ -23,8 +25,14 @@ def check_configs(request: CheckConfigs) -> dict[Digest, str]:
     for digest in request.digests:
         raise_if_discarded()
         try:
-            found = sha256((Path(request.folder) / directory_name(digest)).read_bytes())
+            found = sha256(read_file(Path(request.folder) / directory_name(digest)))
         except FileNotFoundError:
+            continue
+        except MisplacedFileError as error:
+            faults[digest] = f"is {error.found}"
+            continue
+        except ForeignStoreError as error:
+            faults[digest] = f"belongs to user {error.owner}"
             continue
         except OSError as error:
             faults[digest] = f"cannot be read: {error.strerror}"
