@@ -244,6 +244,8 @@ class LocalStore(Uncopyable):
     ) -> Future[ImageInfo] | Future[LeasedImage]:
         """Put one image of an archive into the store, under ``name``.
 
+        However it fails, nothing of the image is left but layers that are whole.
+
         Args:
             name: The image's name.
             archive: What ``docker save`` wrote, or an OCI archive, either perhaps compressed as a whole or coming
@@ -275,7 +277,6 @@ class LocalStore(Uncopyable):
             OverBudgetError: The image alone is larger than the budget. Nothing was forgotten for it.
             OSError: It cannot be read, or the disk failed.
             WorkerDiedError: A worker process was killed, twice.
-            In each case nothing of the image is left but layers that are whole.
         """
         request = (name, _absolute(archive), _absolute(sandbox), select, platform, progress)
         if lease:
@@ -293,11 +294,11 @@ class LocalStore(Uncopyable):
     ) -> Future[tuple[ImageInfo, ...]]:
         """Put every image of an archive under every name that it has there, as ``docker load`` does.
 
-        Artifacts beside the images, signatures and the like, are passed over.
+        Artifacts beside the images, signatures and the like, are passed over. What it takes, returns and raises is
+        what ``put`` does, for each name.
 
-        Returns, raises:
-            As ``put``, for each name. AmbiguousImageError if an image has no name, or none that is valid; nothing
-            is put then.
+        Raises:
+            AmbiguousImageError: An image has no name, or none that is valid. Nothing is put then.
         """
         return self._ask(LocalStoreActor.load, _absolute(archive), _absolute(sandbox), select, platform, progress)
 
@@ -346,11 +347,7 @@ class LocalStore(Uncopyable):
         return images.then(self._paths.locate_all).repair(_say_if_closed)
 
     def config(self, name: str) -> Future[bytes]:
-        """Return an image's config, JSON, byte for byte as the archive had it.
-
-        Raises:
-            As ``get``.
-        """
+        """Return an image's config, JSON, byte for byte as the archive had it; fails as ``get`` does."""
         return self._ask(LocalStoreActor.config, name)
 
     def remove(self, name: str) -> Future[ImageInfo]:
@@ -418,10 +415,8 @@ class LocalStore(Uncopyable):
     def repair(self, *, deep: bool = False, progress: CheckListener | None = None) -> Future[CheckReport]:
         """Check, and take out the layers and configs that are damaged; the next put of their images brings them back.
 
-        Those that somebody needs just now stay, and the report's ``taken_out`` does not have them.
-
-        Args:
-            As ``check``.
+        Those that somebody needs just now stay, and the report's ``taken_out`` does not have them. It takes what
+        ``check`` takes.
         """
         return self._checker.repair(deep=deep, listener=progress).repair(_say_if_closed)
 
