@@ -483,22 +483,39 @@ class NotRemovedError(StateError):
 
 
 class OverBudgetError(StateError):
-    """An image takes more than all layers of the store may take.
+    """An image takes more than all of the store may take.
 
     Attributes:
         path: The store.
-        needed_bytes: What its missing layers take, at least.
-        budget_bytes: What all layers may take.
+        needed_bytes: What its layers take on disk, at least.
+        budget_bytes: What the store may take; None for any number.
+        needed_inodes: How many files, folders and the like its layers have, at least.
+        budget_inodes: How many the store may have; None for any number.
     """
 
-    def __init__(self, path: str, needed_bytes: int, budget_bytes: int) -> None:
-        super().__init__(path, needed_bytes, budget_bytes)
-        self.path, self.needed_bytes, self.budget_bytes = path, needed_bytes, budget_bytes
+    def __init__(
+        self,
+        path: str,
+        needed_bytes: int,
+        budget_bytes: int | None,
+        needed_inodes: int = 0,
+        budget_inodes: int | None = None,
+    ) -> None:
+        super().__init__(path, needed_bytes, budget_bytes, needed_inodes, budget_inodes)
+        self.path = path
+        self.needed_bytes, self.budget_bytes = needed_bytes, budget_bytes
+        self.needed_inodes, self.budget_inodes = needed_inodes, budget_inodes
 
     def __str__(self) -> str:
+        if self.budget_bytes is not None and self.needed_bytes > self.budget_bytes:
+            needed, budget = f"{self.needed_bytes}", f"{self.budget_bytes} bytes"
+            option = "budget_bytes"
+        else:
+            needed, budget = f"{self.needed_inodes}", f"{self.budget_inodes} inodes"
+            option = "budget_inodes"
         return (
-            f"{self.path} may take {self.budget_bytes} bytes, and the image alone takes at least {self.needed_bytes}. "
-            "Nothing of it was stored, and nothing was removed for it; start the store with a larger budget_bytes"
+            f"{self.path} may take {budget}, and the image alone takes at least {needed}. "
+            f"Nothing of it was stored, and nothing was removed for it; start the store with a larger {option}"
         )
 
 

@@ -176,8 +176,9 @@ def _add_prune(verbs: _Verbs) -> None:
     parser = verbs.add(
         "prune",
         "remove images that are not used, and layers that no image has",
-        "Without --unused-for and --budget no image is removed. An image is used when it is put or got. What somebody "
-        "has a lease of, or puts just now, stays. Prints what was removed.",
+        "Without --unused-for, --budget and --budget-inodes no image is removed, and for a budget that cannot be kept "
+        "none is. An image is used when it is put or got. What somebody has a lease of, or puts just now, stays. "
+        "Prints what was removed.",
     )
     parser.add_argument("--dry-run", action="store_true", help="only print what would be removed")
     parser.add_argument("--keep", metavar="NAME", action="append", default=[], help="never this image; may be repeated")
@@ -187,7 +188,13 @@ def _add_prune(verbs: _Verbs) -> None:
     parser.add_argument(
         "--budget",
         metavar="SIZE",
-        help="the least recently used, until all layers take no more than this: bytes, or as 500M, 20G",
+        help="the least recently used, until what is left takes no more than this: bytes, or as 500M, 20G",
+    )
+    parser.add_argument(
+        "--budget-inodes",
+        type=int,
+        metavar="N",
+        help="the same for files, folders and the like: no more than N of them",
     )
 
 

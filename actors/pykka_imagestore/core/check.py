@@ -15,8 +15,8 @@ class Finding:
     """Something that a check found.
 
     Attributes:
-        kind: ``layer``, ``config`` or ``image``.
-        name: DiffID, digest or name of it.
+        kind: ``layer``, ``config`` or ``image``; ``store`` for what lies in the store and is nothing of its.
+        name: DiffID, digest or name of it; of what is none of these its path in the store.
         reason: What was found, as the rest of a sentence.
     """
 

@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from pykka_imagestore.core.archive import ArchivedImage, MemberReader, counted
+from pykka_imagestore.core.archive import ArchivedImage, MemberReader, count_names, counted
 from pykka_imagestore.core.digest import DiffID, sha256
 from pykka_imagestore.core.image_config import parse_diff_ids
 from pykka_imagestore.core.json_fields import expect_object, expect_text, expect_texts, parse_json, shape
@@ -78,7 +78,7 @@ def _read_image(members: MemberReader, entry: object, where: str) -> ArchivedIma
     config_name = expect_text(members.archive, fields.get("config"), f"{where}, Config")
     names = expect_texts(members.archive, fields.get("repotags"), f"{where}, RepoTags")
     layer_names = expect_texts(members.archive, fields.get("layers"), f"{where}, Layers")
-    members.totals.add("names", len(names), "names and tags")
+    count_names(members.totals, names)
     members.totals.check("layers", len(layer_names), f"{where} has {len(layer_names)} layers")
     config = members.read_json(config_name)
     _check_config_name(members, config_name, config)
@@ -104,7 +104,7 @@ def _read_legacy(members: MemberReader, ids: set[str]) -> tuple[ArchivedImage, .
     documents = _Documents(members)
     if members.has(REPOSITORIES):
         for name, leaf in _read_repositories(members):
-            members.totals.add("names", 1, "names and tags")
+            count_names(members.totals, (name,))
             names.setdefault(leaf, []).append(name)
     else:
         names = {leaf: [] for leaf in sorted(ids - {documents.parent(layer) for layer in ids})}

@@ -84,16 +84,7 @@ class Remover:
             if names:
                 self._references.commit(names)
             waiting, stayed = self._take_out(pruned.layers, pruned.configs)
-            layers = _without(pruned.layers, stayed)
-            freed_bytes = sum(stock.layers[layer] for layer in layers)
-            taken = replace(
-                pruned,
-                layers=layers,
-                configs=_without(pruned.configs, stayed),
-                freed_bytes=freed_bytes,
-                kept_bytes=pruned.kept_bytes + pruned.freed_bytes - freed_bytes,
-            )
-            return taken, waiting
+            return pruned.without(stayed, stock), waiting
 
     def take_out(
         self, layers: Mapping[DiffID, Identity], configs: Iterable[Digest]

@@ -290,6 +290,7 @@ def _record(diff_id: DiffID, size_bytes: int, outcome: Outcome) -> bytes:
         unset_count=outcome.unset_count,
         stored_bytes=outcome.stored_bytes,
         replaced_lost=outcome.replaced_lost,
+        inodes=outcome.inodes,
     )
 
 
