@@ -22,6 +22,7 @@ DESCRIPTORS = {
     "file",
     "folder",
     "root",
+    "self._folder",
     "self._root",
     "level.folder",
 }  # what these names stand for, throughout
@@ -55,16 +56,14 @@ ALLOWED = {
     ): "followed is the descriptor of the root",
     ("jobs/find_archive.py", "os.stat(path, follow_symlinks=is_followed)"): CALLERS,
     ("jobs/guard.py", "open(_UID_MAP)"): KERNELS,
-    ("jobs/layer_tree.py", "os.scandir(self.folder(path)[0])"): "a descriptor",
     ("jobs/opening.py", "os.open(path, os.O_PATH | os.O_CLOEXEC)"): CALLERS,
     ("jobs/opening.py", "os.open(f'/proc/self/fd/{place}', _READ)"): A_PIN,
     ("jobs/opening.py", "os.open(path, _READ)"): "what is open already, compared afterwards",
+    ("jobs/layer_tree.py", "os.scandir(self.folder(path)[0])"): "a descriptor",
 }
 # These open what the caller names, or write into a folder of the store's that nobody else may enter.
 PATHS_OF_OUR_OWN = {
-    "jobs/folder.py",
     "jobs/sandbox.py",
-    "jobs/unpack_into.py",
     "jobs/untar_image.py",
     "jobs/untar_layer.py",
 }

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from pykka_imagestore.core.digest import DiffID, Digest
 from pykka_imagestore.core.image import DockerImage
+from pykka_imagestore.errors import escaped
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +25,7 @@ class Finding:
     reason: str
 
     def __str__(self) -> str:
-        return f"{self.kind} {self.name} {self.reason}"
+        return escaped(f"{self.kind} {self.name} {self.reason}")
 
 
 @dataclass(frozen=True, slots=True)
