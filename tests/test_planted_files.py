@@ -8,7 +8,7 @@ import socket
 import stat
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import chdir, suppress
 from pathlib import Path
 from typing import Any
 
@@ -121,8 +121,7 @@ def plant(place: Path, kind: str, outside: Path) -> None:
     elif kind == "fifo":
         os.mkfifo(place)
     elif kind == "socket":
-        with socket.socket(socket.AF_UNIX) as listener:
-            os.chdir(place.parent)
+        with socket.socket(socket.AF_UNIX) as listener, chdir(place.parent):  # whose path may have 107 bytes
             listener.bind(place.name)
     elif kind == "device":
         os.mknod(place, stat.S_IFCHR | 0o600, os.makedev(1, 5))  # /dev/zero, which has no end
