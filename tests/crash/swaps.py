@@ -45,6 +45,7 @@ CANNOT = 77  # what this program exits with where it cannot close everything els
 ATTACKERS = 3
 EVIL = b"a program of the other user's"
 ANOTHER = 4242
+NODES = ("/fifo", "/null")
 # File systems without files that anybody would miss, some of which cannot be made read-only.
 _PSEUDO = {"proc", "sysfs", "cgroup", "cgroup2", "devpts", "mqueue", "securityfs", "debugfs", "tracefs", "bpf", "nsfs"}
 
@@ -152,6 +153,7 @@ class Attacker:
     def __init__(self, work: Path, loot: Path, targets: list[str], seed: int) -> None:
         self._draw = random.Random(seed)
         self._work, self._loot, self._targets = str(work), str(loot), targets
+        self._nodes: list[str] = []  # where fifos and devices were seen
         self._count = 0
 
     def move(self) -> None:
@@ -162,9 +164,11 @@ class Attacker:
         kind = self._draw.random()
         if kind < 0.1:
             self._fill(victim)
-        elif kind < 0.2:
+        elif kind < 0.3 and self._nodes:
+            self._ambush(self._draw.choice(self._nodes), away)
+        elif kind < 0.4:
             os.rename(victim, self._pick())
-        elif kind < 0.3:
+        elif kind < 0.5:
             taken = self._draw.choice(os.listdir(self._loot))
             os.rename(f"{self._loot}/{taken}", victim)
         else:
@@ -185,7 +189,17 @@ class Attacker:
             if not names:
                 break
             path += "/" + self._draw.choice(names)
+        if path.endswith(NODES) and len(self._nodes) < 100:
+            self._nodes.append(path)
         return path
+
+    def _ambush(self, path: str, away: str) -> None:
+        """Wait for a node to be made, and put a symlink there before it gets its mode."""
+        for _ in range(3000):
+            with contextlib.suppress(FileNotFoundError):
+                os.rename(path, away)
+                os.symlink(self._targets[self._draw.randrange(10)], path)
+                return
 
     def _put(self, path: str) -> None:
         kind = self._draw.randrange(6)

@@ -195,6 +195,7 @@ class Extractor:
         elif entry.kind == DIRECTORY:
             self._take_root_entry(entry)
         else:
+            # By a symlink, through which all that follows would go (umoci, CVE-2021-29136).
             msg = "would replace the root folder"
             raise TarError(msg)
 
