@@ -73,6 +73,7 @@ proto-check: $(TEST)/installed
 		|| { echo "_proto/ is not what proto/ generates: run 'make proto'" >&2; exit 1; }
 
 docs: .venv/docs/built
+	@echo "the pages are in $(<D)/index.html"
 
 fuzz: fuzz-tools
 	@for target in $(FUZZ_TARGETS); do \

@@ -17,6 +17,7 @@ from pykka_imagestore.core.limits import Limits
 from pykka_imagestore.core.paths import StorePaths
 from pykka_imagestore.durable.identity import Identity
 from pykka_imagestore.durable.layout import find_configs, find_layers
+from pykka_imagestore.durable.marker import find_strangers
 from pykka_imagestore.jobs.check_configs import CheckConfigs, check_configs
 from pykka_imagestore.jobs.check_layer import CheckCounts, CheckLayer, check_layer
 from pykka_imagestore.jobs.findings import LayerCheck
@@ -114,8 +115,17 @@ class CheckerActor(Actor):
             *(Finding("config", config, fault) for config, fault in bad_configs.items() if config in there),
             *find_image_faults(images, there, bad),
         ]
-        unchecked = [Finding("layer", layer, what) for layer, check in found.items() for what in check.unchecked]
+        unchecked = [
+            *(Finding("layer", layer, what) for layer, check in found.items() for what in check.unchecked),
+            *(Finding("store", path, "is nothing of the store's") for path in await self._find_strangers()),
+        ]
         return CheckReport(len(images), len(layers), len(configs), tuple(faults), tuple(unchecked)), bad
+
+    async def _find_strangers(self) -> list[str]:
+        try:
+            return await self._lane.run(find_strangers, self._paths)
+        except PermissionError:
+            return []  # a directory that one may pass through and not list
 
     def on_stop(self) -> None:
         self._lane.close()

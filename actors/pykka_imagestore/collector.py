@@ -9,7 +9,6 @@ Source: Apache Mesos, src/slave/containerizer/mesos/provisioner/docker/store.cpp
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterable, Mapping
 from functools import partial
 from pathlib import Path
@@ -27,6 +26,7 @@ from pykka_imagestore.durable.identity import Identity
 from pykka_imagestore.durable.layout import find_orphaned_work
 from pykka_imagestore.durable.lease_watch import LeaseWatch
 from pykka_imagestore.durable.leases import find_leases
+from pykka_imagestore.durable.log import logger_of
 from pykka_imagestore.durable.owned import OwnedFolder
 from pykka_imagestore.durable.remover import Remover
 from pykka_imagestore.durable.reserve import make_reserve
@@ -47,7 +47,7 @@ from pykka_imagestore.runtime import (
     undiscardable,
 )
 
-logger = logging.getLogger(__name__)
+logger = logger_of(__name__)
 
 
 class Collector:

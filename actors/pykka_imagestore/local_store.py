@@ -7,7 +7,6 @@ Source: Apache Mesos, src/slave/containerizer/mesos/provisioner/docker/{store,lo
 
 from __future__ import annotations
 
-import logging
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
@@ -37,6 +36,7 @@ from pykka_imagestore.durable.files import read_file
 from pykka_imagestore.durable.layout import find_missing, remove_staging, write_config
 from pykka_imagestore.durable.leases import HeldLease, PutLease, lease_image, take_over
 from pykka_imagestore.durable.locks import FileLock, acquire, layer_byte
+from pykka_imagestore.durable.log import logger_of
 from pykka_imagestore.durable.owned import OwnedFolder
 from pykka_imagestore.durable.stock import note_use
 from pykka_imagestore.errors import (
@@ -47,6 +47,7 @@ from pykka_imagestore.errors import (
     OverBudgetError,
     StoreClosedError,
     StoreError,
+    plain,
 )
 from pykka_imagestore.fs.remove_tree import remove_tree
 from pykka_imagestore.image_lease import LeasedImage
@@ -81,7 +82,7 @@ from pykka_imagestore.runtime import (
 )
 from pykka_imagestore.runtime.forks import Origin
 
-logger = logging.getLogger(__name__)
+logger = logger_of(__name__)
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -140,7 +141,7 @@ class LocalStore(Uncopyable):
 
         Args:
             directory: Where the store lies; made if missing, for its owner alone. All on one file system.
-            archive_dir: Where ``put`` finds ``<name>.tar`` if it is given no archive.
+            archive_dir: Where ``put`` finds ``<name>.tar`` if it is given no archive: a file, or a symlink to one.
             budget_bytes: What the store may keep on disk, see ``usage``. A put that brings it above forgets the least
                 recently used images once its own is verified, as ``prune`` does. Where leases keep it above, it is
                 pruned again when they end, whoever has them, until the store is closed. None for as much as there is.
@@ -243,6 +244,8 @@ class LocalStore(Uncopyable):
     ) -> Future[ImageInfo] | Future[LeasedImage]:
         """Put one image of an archive into the store, under ``name``.
 
+        However it fails, nothing of the image is left but layers that are whole.
+
         Args:
             name: The image's name.
             archive: What ``docker save`` wrote, or an OCI archive, either perhaps compressed as a whole or coming
@@ -274,7 +277,6 @@ class LocalStore(Uncopyable):
             OverBudgetError: The image alone is larger than the budget. Nothing was forgotten for it.
             OSError: It cannot be read, or the disk failed.
             WorkerDiedError: A worker process was killed, twice.
-            In each case nothing of the image is left but layers that are whole.
         """
         request = (name, _absolute(archive), _absolute(sandbox), select, platform, progress)
         if lease:
@@ -292,11 +294,11 @@ class LocalStore(Uncopyable):
     ) -> Future[tuple[ImageInfo, ...]]:
         """Put every image of an archive under every name that it has there, as ``docker load`` does.
 
-        Artifacts beside the images, signatures and the like, are passed over.
+        Artifacts beside the images, signatures and the like, are passed over. What it takes, returns and raises is
+        what ``put`` does, for each name.
 
-        Returns, raises:
-            As ``put``, for each name. AmbiguousImageError if an image has no name, or none that is valid; nothing
-            is put then.
+        Raises:
+            AmbiguousImageError: An image has no name, or none that is valid. Nothing is put then.
         """
         return self._ask(LocalStoreActor.load, _absolute(archive), _absolute(sandbox), select, platform, progress)
 
@@ -345,11 +347,7 @@ class LocalStore(Uncopyable):
         return images.then(self._paths.locate_all).repair(_say_if_closed)
 
     def config(self, name: str) -> Future[bytes]:
-        """Return an image's config, JSON, byte for byte as the archive had it.
-
-        Raises:
-            As ``get``.
-        """
+        """Return an image's config, JSON, byte for byte as the archive had it; fails as ``get`` does."""
         return self._ask(LocalStoreActor.config, name)
 
     def remove(self, name: str) -> Future[ImageInfo]:
@@ -417,10 +415,8 @@ class LocalStore(Uncopyable):
     def repair(self, *, deep: bool = False, progress: CheckListener | None = None) -> Future[CheckReport]:
         """Check, and take out the layers and configs that are damaged; the next put of their images brings them back.
 
-        Those that somebody needs just now stay, and the report's ``taken_out`` does not have them.
-
-        Args:
-            As ``check``.
+        Those that somebody needs just now stay, and the report's ``taken_out`` does not have them. It takes what
+        ``check`` takes.
         """
         return self._checker.repair(deep=deep, listener=progress).repair(_say_if_closed)
 
@@ -920,7 +916,8 @@ class LocalStoreActor(Actor):
 
     async def _unpack_layer(self, diff_id: DiffID, layer: Extent, sandbox: str | None) -> None:
         if layer.absence:
-            raise ArchiveError(layer.path, f"its blob {layer.name} {layer.absence}, and the store does not have it")
+            reason = f"its blob {plain(layer.name)} {layer.absence}, and the store does not have it"
+            raise ArchiveError(layer.path, reason)
         async with self._places.held():  # each takes open files, and other processes may unpack those that wait
             lock = await self._lock_layer(diff_id)
             try:

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import os
+import resource
 import struct
+import tracemalloc
 
 import pytest
 import tars
@@ -9,9 +11,11 @@ from layers import unpack_layer
 from privileges import with_umask
 
 from pykka_imagestore._proto.layer_pb2 import NONE, LayerRecord
+from pykka_imagestore.core.archive import Extent
 from pykka_imagestore.core.limits import Limits
 from pykka_imagestore.errors import DigestMismatchError, EscapingEntryError, LayerError
 from pykka_imagestore.fs.remove_tree import remove_tree
+from pykka_imagestore.jobs.untar_layer import UntarLayer, untar_layer
 
 root = pytest.mark.root
 
@@ -475,3 +479,58 @@ def test_refusal_of_a_header_names_the_index_it_would_have(unpack):
             unpack(*[tars.file(b"f", b"x")] * count, b"?" * 512)
 
         assert (caught.value.index, caught.value.name) == (count, b"")
+
+
+# -- what is kept open, and in mind
+
+
+@pytest.fixture
+def few_files():
+    """Let this process open a hundred files more than it has."""
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (len(os.listdir("/proc/self/fd")) + 300, limits[1]))
+    yield
+    resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+
+
+@pytest.mark.usefixtures("few_files")
+def test_hard_links_in_one_folder_to_files_in_very_many(unpack):
+    files = [tars.file(b"d%d/f" % number, b"x") for number in range(1000)]
+    links = [tars.hard_link(b"links/%d" % number, b"d%d/f" % number) for number in range(1000)]
+
+    unpacked = unpack(*files, *links)
+
+    assert len(os.listdir(unpacked.rootfs / "links")) == 1000
+
+
+@pytest.mark.usefixtures("few_files")
+def test_hard_links_in_one_folder_through_very_many_symlinks(unpack):
+    symlinks = [tars.file(b"d%d/f" % n) + tars.symlink(b"s%d" % n, b"d%d" % n) for n in range(500)]
+    links = [tars.hard_link(b"links/%d" % number, b"s%d/f" % number) for number in range(500)]
+
+    unpacked = unpack(*symlinks, *links)
+
+    assert len(os.listdir(unpacked.rootfs / "links")) == 500
+
+
+@pytest.mark.parametrize("name", [b"/f", b"/d/."])
+def test_paths_through_symlinks_are_not_all_kept_in_mind(tmp_path, name):
+    def peak(count):
+        paths = [b"/".join(b"s" * 60 + b"%d" % (number >> bit & 1) for bit in range(30)) for number in range(count)]
+        ways = tars.symlink(b"s" * 60 + b"0", b".") + tars.symlink(b"s" * 60 + b"1", b".") + tars.file(b"f")
+        if name == b"/f":
+            entries = [tars.hard_link(b"h%d" % number, path + name) for number, path in enumerate(paths)]
+        else:
+            entries = [tars.folder(path + name) for path in paths]
+        (tmp_path / "layer.tar").write_bytes(tars.tar(ways, *entries))
+        layer = Extent(str(tmp_path / "layer.tar"), 0, (tmp_path / "layer.tar").stat().st_size, "layer.tar")
+        del paths, entries
+        tracemalloc.start()
+        untar_layer(UntarLayer(layer, str(tmp_path / "layer")))
+        memory = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        return memory
+
+    peak(100)
+
+    assert peak(2000) - peak(500) < 1 << 20  # of 1,500 paths with 2 KB each

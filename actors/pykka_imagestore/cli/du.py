@@ -12,6 +12,9 @@ from pykka_imagestore.cli.stored import read_usage
 from pykka_imagestore.core.prune import ImageUsage, LayerUsage, LeaseUsage
 from pykka_imagestore.core.sizes import format_size
 
+_FIRST = dt.datetime(1, 1, 1, tzinfo=dt.UTC).timestamp()
+_LAST = dt.datetime(9999, 12, 31, 23, 59, 59, tzinfo=dt.UTC).timestamp()
+
 
 def run(options: argparse.Namespace) -> None:
     """Print a table, or an object, of images and what they cost; and of layers."""
@@ -69,7 +72,8 @@ def _layer_document(layer: LayerUsage) -> dict[str, object]:
 
 
 def _time(seconds: float) -> str | None:
-    """Return a time in UTC; None for the unknown."""
+    """Return a time in UTC; None for the unknown. What no calendar has is the last or the first time of ours."""
     if not seconds:
         return None
-    return dt.datetime.fromtimestamp(seconds, dt.UTC).isoformat(sep=" ", timespec="seconds")
+    time = dt.datetime.fromtimestamp(min(max(seconds, _FIRST), _LAST), dt.UTC)
+    return time.isoformat(sep=" ", timespec="seconds")

@@ -6,7 +6,7 @@ import argparse
 
 from pykka_imagestore.cli.arguments import store_folder
 from pykka_imagestore.cli.log import show_warnings
-from pykka_imagestore.cli.output import done_anyway, print_json, print_text
+from pykka_imagestore.cli.output import done_anyway, print_json, print_line
 from pykka_imagestore.cli.stop_signals import StopSignals
 from pykka_imagestore.cli.stored import require_store
 from pykka_imagestore.core.prune import Pruned
@@ -52,9 +52,9 @@ def _print(options: argparse.Namespace, pruned: Pruned) -> None:
         return
     removed, freed = ("would remove", "would free") if options.dry_run else ("removed", "freed")
     for image in pruned.images:
-        print_text(f"{removed} {image.name}")
+        print_line(f"{removed} {image.name}")
     size, kept = format_size(pruned.freed_bytes), format_size(pruned.kept_bytes)
-    print_text(f"{freed} {size} in {len(pruned.layers)} layers; {kept} are left")
+    print_line(f"{freed} {size} in {len(pruned.layers)} layers; {kept} are left")
     if pruned.is_out_of_reach:
         least = f"{format_size(pruned.least_bytes)} and {pruned.least_inodes} inodes"
-        print_text(f"that budget cannot be kept: {least} are leased, being put, or to be kept; no image goes for it")
+        print_line(f"that budget cannot be kept: {least} are leased, being put, or to be kept; no image goes for it")

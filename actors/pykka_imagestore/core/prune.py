@@ -175,6 +175,9 @@ class Pruned:
     """What to take out: images first, then what only they needed.
 
     Attributes:
+        images: Those that are forgotten, the least recently used first.
+        layers: DiffIDs of the layers that nothing needs then.
+        configs: Digests of the configs that nothing needs then.
         freed_bytes: Bytes on disk of what goes.
         kept_bytes: Of what stays.
         freed_inodes: Files, folders and the like that go.
