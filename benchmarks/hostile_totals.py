@@ -267,6 +267,17 @@ def _large_configs(path: Path, n: int) -> None:
     _write_members(path, {**members, "manifest.json": _json(manifest)})
 
 
+def _brackets_in_configs(path: Path, n: int) -> None:
+    members = {f"c{m}": _json(_config([], n=m, t="[" * 250_000)) for m in range(n)}
+    manifest = [{"Config": f"c{m}", "RepoTags": [f"a:{m}"], "Layers": []} for m in range(n)]
+    _write_members(path, {**members, "manifest.json": _json(manifest)})
+
+
+def _brackets_in_names(path: Path, n: int) -> None:
+    layout = _Layout()
+    layout.write(path, [_named(layout.manifest(), "[" * 200_000 + str(number)) for number in range(n)])
+
+
 def _one_config(path: Path, n: int) -> None:
     """Write images that have one config of a megabyte."""
     manifest = [{"Config": "c", "RepoTags": [f"a:{m}"], "Layers": []} for m in range(n)]
@@ -309,8 +320,8 @@ class _Layout:
         _write_members(path, {"index.json": index, **self.members})
 
 
-def _named(descriptor: dict[str, Any], number: int) -> dict[str, Any]:
-    return {**descriptor, "annotations": {"org.opencontainers.image.ref.name": f"a:{number}"}}
+def _named(descriptor: dict[str, Any], tag: object) -> dict[str, Any]:
+    return {**descriptor, "annotations": {"org.opencontainers.image.ref.name": f"a:{tag}"}}
 
 
 def _names_of_one_manifest(path: Path, n: int) -> None:
@@ -389,6 +400,8 @@ TOTALS: dict[str, tuple[Write, int]] = {
     "fractions": (_values(b"1.5"), 200_000),
     "brackets": (_brackets, 1_000_000),
     "references to one layer": (_layer_references, 10_000),
+    "configs of brackets": (_brackets_in_configs, 2),
+    "names of brackets": (_brackets_in_names, 2),
     "configs of half a megabyte": (_large_configs, 2),
     "references to one config": (_one_config, 5),
     "layers that a sample inflates": (_estimated_layers, 50),

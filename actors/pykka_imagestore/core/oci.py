@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeAlias, TypeVar
 
-from pykka_imagestore.core.archive import ArchivedImage, Extent, MemberReader, RefusedImage, counted
+from pykka_imagestore.core.archive import ArchivedImage, Extent, MemberReader, RefusedImage, count_names, counted
 from pykka_imagestore.core.digest import DiffID, Digest, digest_like
 from pykka_imagestore.core.image_config import parse_diff_ids, parse_platform
 from pykka_imagestore.core.image_name import ImageName
@@ -65,7 +65,8 @@ def read_layout(
     images: dict[Digest, _Image] = {}
     refused = []
     groups = _grouped(top)
-    members.totals.add("names", sum(map(_Group.count, groups)), "names and tags")
+    for group in groups:
+        count_names(members.totals, group.unsafe_names + group.unsafe_tags)
     for group in groups:
         try:
             for candidate in _Chooser(blobs, wanted, group).choose():
@@ -91,10 +92,6 @@ class _Group:
     unsafe_names: tuple[str, ...]
     unsafe_tags: tuple[str, ...]
     descriptors: tuple[Descriptor, ...]
-
-    def count(self) -> int:
-        """Return how many names and tags it has."""
-        return len(self.unsafe_names) + len(self.unsafe_tags)
 
     @property
     def is_named(self) -> bool:

@@ -35,7 +35,7 @@ def open_file(path: Path, flags: int = os.O_RDONLY, mode: int = 0o600) -> int:
     Args:
         path: The file.
         flags: As for open(2); what follows no link and does not wait is added.
-        mode: That of a file that is made.
+        mode: That of a file that is made, whatever the umask.
 
     Raises:
         MisplacedFileError: Something else is there.
@@ -48,7 +48,10 @@ def open_file(path: Path, flags: int = os.O_RDONLY, mode: int = 0o600) -> int:
             raise
         raise MisplacedFileError(str(path), kind_of(path.lstat()), "a file") from error
     try:
-        _require_own(path, os.fstat(descriptor))
+        status = os.fstat(descriptor)
+        _require_own(path, status)
+        if flags & os.O_CREAT and mode & ~status.st_mode:
+            os.fchmod(descriptor, mode)  # which the umask has taken: nobody could open it again
     except BaseException:
         os.close(descriptor)
         raise
@@ -84,6 +87,9 @@ def create_file(path: Path, mode: int) -> int:
 
     The old one is not opened: it may be a link to another's.
 
+    Args:
+        mode: The file's, whatever the umask.
+
     Raises:
         MisplacedFileError: A folder is there.
     """
@@ -92,7 +98,25 @@ def create_file(path: Path, mode: int) -> int:
             path.unlink()
     except IsADirectoryError as error:
         raise MisplacedFileError(str(path), "a folder", "a file") from error
-    return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | _ALWAYS, mode)
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | _ALWAYS, mode)
+    os.fchmod(descriptor, mode)
+    return descriptor
+
+
+def make_folder(path: Path, mode: int) -> None:
+    """Make a folder of that mode, whatever the umask.
+
+    Raises:
+        FileExistsError: There is something of that name.
+    """
+    path.mkdir(mode)
+    if mode & ~path.lstat().st_mode:
+        # By a descriptor, since chmod would follow a symlink that is there by now.
+        descriptor = os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        try:
+            Path(f"/proc/self/fd/{descriptor}").chmod(mode)
+        finally:
+            os.close(descriptor)
 
 
 def touch(path: Path) -> bool:

@@ -11,7 +11,6 @@ before the checkpoint therefore never misses a change.
 from __future__ import annotations
 
 import errno
-import logging
 import os
 import threading
 from collections.abc import Callable, Iterable, Sequence
@@ -41,12 +40,13 @@ from pykka_imagestore.durable.disk import Disk, ForgetfulDisk, write_whole
 from pykka_imagestore.durable.files import open_file
 from pykka_imagestore.durable.layout import find_missing
 from pykka_imagestore.durable.locks import FileLock, acquire, locked
+from pykka_imagestore.durable.log import logger_of
 from pykka_imagestore.durable.owner import told_if_foreign
 from pykka_imagestore.durable.reserve import in_reserve
 from pykka_imagestore.durable.stock import note_use
 from pykka_imagestore.errors import CheckpointError, InvalidNameError, StateError
 
-logger = logging.getLogger(__name__)
+logger = logger_of(__name__)
 
 _MOST_LOOKS = 100  # while others change images all the time
 SMALL_JOURNAL_BYTES = 64 << 10  # below it, a checkpoint costs more than reading the journal

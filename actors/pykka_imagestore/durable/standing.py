@@ -6,7 +6,6 @@ it, if that one shares it; who may write there, as root may everywhere, does not
 
 from __future__ import annotations
 
-import logging
 import os
 import stat
 from dataclasses import dataclass
@@ -14,10 +13,11 @@ from pathlib import Path
 
 from pykka_imagestore.core.paths import StorePaths
 from pykka_imagestore.durable.files import kind_of
+from pykka_imagestore.durable.log import logger_of
 from pykka_imagestore.durable.owner import ROOT_USER, require_owner
 from pykka_imagestore.errors import ForeignStoreError, MisplacedFileError, UnsafeStoreError
 
-logger = logging.getLogger(__name__)
+logger = logger_of(__name__)
 
 
 @dataclass(frozen=True, slots=True)
