@@ -29,7 +29,9 @@ SECTIONS = sections(DOCS / "reference" / "command.md")
 
 
 def shown_fields(section: str) -> set[str]:
-    return set(re.findall(r"^\| `([^`]+)` \|", section, re.MULTILINE))
+    """Return the fields in the first cells of a table's rows; a row may be about several."""
+    cells = re.findall(r"^\| (`.*?) \|", section, re.MULTILINE)
+    return {field for cell in cells for field in re.findall(r"`([^`]+)`", cell)}
 
 
 def printed_fields(value: object, path: str = "") -> Iterator[str]:
