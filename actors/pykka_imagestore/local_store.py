@@ -804,8 +804,8 @@ class LocalStoreActor(Actor):
         await self._lane.run(write, config)
         # Whoever comes from now on may come after a removal that undoes this.
         self._puts.depart(request.key)
-        storing = gather([self._references.put(name, diff_ids, sha256(config)) for name in planned.names])
-        await undiscardable(self.spawn(storing).then(lambda images: stored.append(tuple(images))))
+        storing = self._references.put_all(planned.names, diff_ids, sha256(config))
+        await undiscardable(storing.then(stored.append))
 
     async def _hash_layers(self, layers: Sequence[Extent], hashed: dict[Place, DiffID]) -> tuple[DiffID, ...]:
         """Return the layers' DiffIDs; what lies in one place is read once, whatever it is called and however often."""
