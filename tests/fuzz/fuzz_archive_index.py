@@ -6,6 +6,7 @@ import atexit
 import json
 import os
 import pickle
+import re
 import tempfile
 from functools import cache
 from pathlib import Path
@@ -38,7 +39,7 @@ def check(data: bytes) -> None:
 
     first, second = index(place), index(place)
 
-    assert first == second
+    assert without_identities(first) == without_identities(second)  # the inflated copy is another file each time
     assert not set(os.listdir("/proc/self/fd")) - open_before
     assert set(os.listdir(place)) <= {"image.tar", "inflated.tar"}
     assert (place / "image.tar").read_bytes() == data
@@ -55,6 +56,10 @@ def index(place: Path) -> ArchiveIndex | str:
     except ArchiveError as error:
         see_that_it_can_be_shown(error)
         return str(error)
+
+
+def without_identities(found: ArchiveIndex | str) -> str:
+    return re.sub(r"FileIdentity\([^()]*\)", "", repr(found))
 
 
 def see_that_it_can_be_shown(error: StoreError) -> None:
