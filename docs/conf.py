@@ -28,8 +28,9 @@ autodoc_typehints_format = "short"
 maximum_signature_line_length = 160
 add_module_names = False
 toc_object_entries_show_parents = "hide"
+napoleon_attr_annotations = False
 napoleon_use_ivar = True
-napoleon_custom_sections = ["Spec", "Source", "Returns, raises"]
+napoleon_custom_sections = ["Spec", "Source"]
 
 html_theme = "furo"
 html_title = project

@@ -17,11 +17,12 @@ from pykka_imagestore.core.limits import Limits
 from pykka_imagestore.core.paths import StorePaths
 from pykka_imagestore.durable.identity import Identity
 from pykka_imagestore.durable.layout import find_configs, find_layers
+from pykka_imagestore.durable.marker import find_strangers
 from pykka_imagestore.jobs.check_configs import CheckConfigs, check_configs
 from pykka_imagestore.jobs.check_layer import CheckCounts, CheckLayer, check_layer
 from pykka_imagestore.jobs.findings import LayerCheck
 from pykka_imagestore.reference_store import ReferenceStore
-from pykka_imagestore.runtime import Actor, Future, Lane, WorkerPool, defer, dispatch, gather
+from pykka_imagestore.runtime import Actor, Future, Lane, WorkerPool, WorkerTimeoutError, defer, dispatch, gather
 
 CheckListener = Callable[[CheckProgress], object]
 
@@ -34,10 +35,20 @@ class Checker:
 
     @classmethod
     def start(
-        cls, paths: StorePaths, references: ReferenceStore, collector: Collector, pool: WorkerPool, limits: Limits
+        cls,
+        paths: StorePaths,
+        references: ReferenceStore,
+        collector: Collector,
+        pool: WorkerPool,
+        limits: Limits,
+        layer_time_limit: float | None = None,
     ) -> Checker:
-        """Start a checker whose work ``pool`` runs. Nothing is looked at yet."""
-        return cls(CheckerActor.start(paths, references, collector, pool, limits))
+        """Start a checker whose work ``pool`` runs. Nothing is looked at yet.
+
+        Args:
+            layer_time_limit: Seconds that a layer may take; one that needs more is not checked.
+        """
+        return cls(CheckerActor.start(paths, references, collector, pool, limits, layer_time_limit))
 
     def check(self, *, deep: bool, listener: CheckListener | None = None) -> Future[CheckReport]:
         """Look at everything, and change nothing."""
@@ -56,9 +67,16 @@ class CheckerActor(Actor):
     """Keeps nothing between two checks."""
 
     def __init__(
-        self, paths: StorePaths, references: ReferenceStore, collector: Collector, pool: WorkerPool, limits: Limits
+        self,
+        paths: StorePaths,
+        references: ReferenceStore,
+        collector: Collector,
+        pool: WorkerPool,
+        limits: Limits,
+        layer_time_limit: float | None,
     ) -> None:
         super().__init__()
+        self._layer_time_limit = layer_time_limit
         self._paths = paths
         self._references = references
         self._collector = collector
@@ -83,6 +101,7 @@ class CheckerActor(Actor):
         configs = await self._lane.run(find_configs, self._paths)
         progress = _Progress(len(layers), listener)
         check_them = CheckConfigs(str(self._paths.configs), tuple(configs))
+        # No time limit: configs are hashed, and nothing in them says how much more there is to do.
         bad_configs = await self._pool.run(check_configs, check_them, retry=True)
         checked = await gather([self.spawn(self._check_layer(layer, deep, progress)) for layer in layers])
         # What was removed meanwhile is no fault, and what was put meanwhile is not looked at.
@@ -96,8 +115,17 @@ class CheckerActor(Actor):
             *(Finding("config", config, fault) for config, fault in bad_configs.items() if config in there),
             *find_image_faults(images, there, bad),
         ]
-        unchecked = [Finding("layer", layer, what) for layer, check in found.items() for what in check.unchecked]
+        unchecked = [
+            *(Finding("layer", layer, what) for layer, check in found.items() for what in check.unchecked),
+            *(Finding("store", path, "is nothing of the store's") for path in await self._find_strangers()),
+        ]
         return CheckReport(len(images), len(layers), len(configs), tuple(faults), tuple(unchecked)), bad
+
+    async def _find_strangers(self) -> list[str]:
+        try:
+            return await self._lane.run(find_strangers, self._paths)
+        except PermissionError:
+            return []  # a directory that one may pass through and not list
 
     def on_stop(self) -> None:
         self._lane.close()
@@ -105,7 +133,11 @@ class CheckerActor(Actor):
     async def _check_layer(self, layer: DiffID, deep: bool, progress: _Progress) -> LayerCheck:
         request = CheckLayer(str(self._paths.layer(layer)), layer, deep, self._limits)
         tell = defer(self.actor_ref, lambda _, counts: progress.advance(layer, counts))
-        check = await self._pool.run(check_layer, request, retry=True, on_report=tell)
+        limit = self._layer_time_limit
+        try:
+            check = await self._pool.run(check_layer, request, retry=True, time_limit=limit, on_report=tell)
+        except WorkerTimeoutError:
+            check = LayerCheck(unchecked=(f"takes longer to check than the {limit:g} seconds that a layer may take",))
         progress.complete()
         return check
 

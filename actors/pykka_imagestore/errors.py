@@ -34,12 +34,33 @@ StoreError
 from __future__ import annotations
 
 import errno
+import functools
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
+
+
+def _printable(tell: Callable[[Any], str]) -> Callable[[Any], str]:
+    @functools.wraps(tell)
+    def __str__(self: Any) -> str:  # noqa: N807 - so that it is called in a traceback
+        return escaped(tell(self), _LONGEST_SENTENCE)
+
+    return __str__
 
 
 class StoreError(Exception):
-    """Base of every error this package raises on purpose."""
+    """Base of every error this package raises on purpose.
+
+    Its text is one printable line: whatever names, paths and reasons in it would do to a terminal or a log is escaped,
+    here, for all classes. The attributes are as they were found.
+    """
+
+    def __init_subclass__(cls) -> None:
+        if "__str__" in vars(cls):
+            cls.__str__ = _printable(cls.__str__)  # type: ignore[method-assign]
+
+    def __str__(self) -> str:
+        return escaped(super().__str__(), _LONGEST_SENTENCE)
 
 
 class InvalidInputError(StoreError):
@@ -158,7 +179,7 @@ class LayerError(ArchiveError):
         name = f"{shown(self.name)} " if self.name else ""
         entry = "" if self.index is None else f"entry {self.index} {name}"
         return (
-            f"{self.archive}: layer {self.layer}: {entry}{self.reason}. Nothing of this layer was kept; "
+            f"{self.archive}: layer {plain(self.layer)}: {entry}{self.reason}. Nothing of this layer was kept; "
             "rebuild the image, or report it to its publisher"
         )
 
@@ -180,7 +201,7 @@ class LimitError(LayerError):
         self.args, self.limit = (*self.args, limit), limit
 
     def __str__(self) -> str:
-        layer = f"layer {self.layer}: " if self.layer else ""
+        layer = f"layer {plain(self.layer)}: " if self.layer else ""
         name = f"{shown(self.name)} " if self.name else ""
         entry = "" if self.index is None else f"entry {self.index} {name}"
         return (
@@ -462,22 +483,39 @@ class NotRemovedError(StateError):
 
 
 class OverBudgetError(StateError):
-    """An image takes more than all layers of the store may take.
+    """An image takes more than all of the store may take.
 
     Attributes:
         path: The store.
-        needed_bytes: What its missing layers take, at least.
-        budget_bytes: What all layers may take.
+        needed_bytes: What its layers take on disk, at least.
+        budget_bytes: What the store may take; None for any number.
+        needed_inodes: How many files, folders and the like its layers have, at least.
+        budget_inodes: How many the store may have; None for any number.
     """
 
-    def __init__(self, path: str, needed_bytes: int, budget_bytes: int) -> None:
-        super().__init__(path, needed_bytes, budget_bytes)
-        self.path, self.needed_bytes, self.budget_bytes = path, needed_bytes, budget_bytes
+    def __init__(
+        self,
+        path: str,
+        needed_bytes: int,
+        budget_bytes: int | None,
+        needed_inodes: int = 0,
+        budget_inodes: int | None = None,
+    ) -> None:
+        super().__init__(path, needed_bytes, budget_bytes, needed_inodes, budget_inodes)
+        self.path = path
+        self.needed_bytes, self.budget_bytes = needed_bytes, budget_bytes
+        self.needed_inodes, self.budget_inodes = needed_inodes, budget_inodes
 
     def __str__(self) -> str:
+        if self.budget_bytes is not None and self.needed_bytes > self.budget_bytes:
+            needed, budget = f"{self.needed_bytes}", f"{self.budget_bytes} bytes"
+            option = "budget_bytes"
+        else:
+            needed, budget = f"{self.needed_inodes}", f"{self.budget_inodes} inodes"
+            option = "budget_inodes"
         return (
-            f"{self.path} may take {self.budget_bytes} bytes, and the image alone takes at least {self.needed_bytes}. "
-            "Nothing of it was stored, and nothing was removed for it; start the store with a larger budget_bytes"
+            f"{self.path} may take {budget}, and the image alone takes at least {needed}. "
+            f"Nothing of it was stored, and nothing was removed for it; start the store with a larger {option}"
         )
 
 
@@ -543,3 +581,4 @@ def listed(names: Sequence[str]) -> str:
 
 _MOST_LISTED = 20
 _LONGEST_NAME = 200
+_LONGEST_SENTENCE = 10_000

@@ -15,6 +15,7 @@ from typing import Any
 
 from docutils import nodes
 from sphinx.application import Sphinx
+from sphinx.pycode import ModuleAnalyzer
 from sphinx.util.docutils import SphinxDirective
 
 from pykka_imagestore.cli.arguments import make_parser
@@ -99,10 +100,19 @@ def _hide_signature(
     return ("", None) if hidden and signature else None
 
 
+def _use_signatures_of_pages(app: Sphinx) -> None:
+    """Show two functions as the page has it: Sphinx cannot show the types of ``*args: P.args`` in an overload."""
+    analyzer = ModuleAnalyzer.for_module("pykka_imagestore.runtime.actor")
+    analyzer.analyze()
+    for name in ("dispatch", "defer"):
+        del analyzer.overloads[name]
+
+
 def setup(app: Sphinx) -> dict[str, Any]:
     """Add the directives."""
     app.add_directive("errors", Errors)
     app.add_directive("command-help", CommandHelp)
+    app.connect("builder-inited", _use_signatures_of_pages)
     app.connect("autodoc-process-docstring", _add_remedy)
     app.connect("autodoc-process-signature", _hide_signature)
     return {"parallel_read_safe": True}

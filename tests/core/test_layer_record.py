@@ -18,6 +18,7 @@ records = st.fixed_dictionaries(
         "unset": st.lists(st.tuples(st.binary(), st.text())),
         "unset_count": uint64s,
         "stored_bytes": uint64s,
+        "inodes": uint64s,
         "replaced_lost": st.booleans(),
     }
 )
@@ -41,6 +42,7 @@ def test_every_field_is_written():
             unset=[(b"f", "owner")],
             unset_count=1,
             stored_bytes=4096,
+            inodes=3,
             replaced_lost=False,
         )
     )

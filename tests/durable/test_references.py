@@ -924,3 +924,38 @@ def test_image_that_is_removed_and_put_again_between_two_looks_is_whole(
     monkeypatch.setattr(module, "find_missing", removed_and_put_again)
 
     assert References(paths, Disk()).find(name(A)) == A
+
+
+# -- what others may have put there
+
+
+@pytest.mark.parametrize("written", ["before", "while it is open"])
+def test_journal_with_another_name_is_not_appended_to(paths: StorePaths, tmp_path: Path, written: str) -> None:
+    references = References(paths, Disk())
+    references.commit([Put(A)])
+    os.link(paths.journal, tmp_path / "copy")
+    before = (tmp_path / "copy").read_bytes()
+    if written == "before":
+        references = References(paths, Disk())
+
+    references.commit([Put(B)])
+    references.commit([Put(C)])
+
+    assert (tmp_path / "copy").read_bytes() == before
+    assert references.list() == reopened(paths) == (A, B, C)
+    assert paths.journal.stat().st_nlink == 1
+
+
+def test_other_process_follows_when_the_journal_is_replaced_since_it_has_another_name(
+    paths: StorePaths, tmp_path: Path
+) -> None:
+    first, second = References(paths, Disk()), References(paths, Disk())
+    first.commit([Put(A)])
+    assert second.list() == (A,)
+    os.link(paths.journal, tmp_path / "copy")
+
+    first.commit([Put(B)])
+
+    assert second.list() == (A, B)
+    second.commit([Remove(name(A))])
+    assert first.list() == (B,)

@@ -11,7 +11,7 @@ from pykka_imagestore.core.digest import DiffID, sha256
 from pykka_imagestore.core.image import DockerImage
 from pykka_imagestore.core.image_name import ImageName
 from pykka_imagestore.core.paths import StorePaths
-from pykka_imagestore.core.prune import PruneOptions
+from pykka_imagestore.core.prune import Budget, PruneOptions
 from pykka_imagestore.durable import remover
 from pykka_imagestore.durable.disk import Disk
 from pykka_imagestore.durable.identity import identify
@@ -81,7 +81,7 @@ def test_removal_touches_nothing_that_is_no_layer(paths, layer_id):
 def test_prune_commits_once_then_renames(paths):
     recorder = RecordingDisk()
 
-    pruned, waiting = Remover(paths, recorder).prune(PruneOptions(budget_bytes=0, unused_for=0))
+    pruned, waiting = Remover(paths, recorder).prune(PruneOptions(budget=Budget(0), unused_for=0))
 
     assert [image.name for image in pruned.images] == ["other:latest", "app:latest"]
     renames = [call for call in recorder.calls if call[0] == "rename"]

@@ -393,7 +393,8 @@ def test_record_says_what_the_layer_is(unpack):
         implicit_directories=[b"d"],
         unset_count=unpacked.record.unset_count,
         unset=unpacked.record.unset,
-        stored_bytes=5 * 4096,
+        stored_bytes=5 * 4096 + 5 * 256 + 2 * (4 + 4 * 12),
+        inodes=5,
         replaced_lost=False,
     )
     assert unpacked.counts.size_bytes == 2 * 1024 + 512 + 1024
@@ -401,19 +402,30 @@ def test_record_says_what_the_layer_is(unpack):
 
 
 @pytest.mark.parametrize(
-    ("parts", "blocks"),
+    ("parts", "blocks", "inodes"),
     [
-        ((), 0),
-        ((tars.file(b"f", b"x" * 4096), tars.file(b"g", b"x" * 4097), tars.file(b"empty")), 3),
-        ((tars.gnu_sparse(b"f", 1 << 20, [(0, 1), (8192, 5000)], b"x" * 5001),), 2),
-        ((tars.folder(b"d"), tars.folder(b"d"), tars.folder(b"./"), tars.file(b"e/f/g")), 3),
-        ((tars.symlink(b"s", b"t" * 59), tars.symlink(b"u", b"t" * 60)), 1),
-        ((tars.file(b"f", b"x"), tars.hard_link(b"h", b"f"), tars.header(b"p", tars.FIFO), tars.whiteout(b"w")), 1),
-        ((tars.file(b"f", b"x"), tars.file(b"f", b"y"), tars.folder(b"f")), 3),
+        ((), 0, 0),
+        ((tars.file(b"f", b"x" * 4096), tars.file(b"g", b"x" * 4097), tars.file(b"empty")), 3, 3),
+        ((tars.gnu_sparse(b"f", 1 << 20, [(0, 1), (8192, 5000)], b"x" * 5001),), 3, 1),
+        ((tars.gnu_sparse(b"f", 1 << 30, [(n << 20, 1) for n in range(340)], b"x" * 340),), 340 + 2, 1),
+        ((tars.folder(b"d"), tars.folder(b"d"), tars.folder(b"./"), tars.file(b"e/f/g")), 3, 4),
+        ((tars.symlink(b"s", b"t" * 59), tars.symlink(b"u", b"t" * 60)), 1, 2),
+        (
+            (tars.file(b"f", b"x"), tars.hard_link(b"h", b"f"), tars.header(b"p", tars.FIFO), tars.whiteout(b"w")),
+            1,
+            3,
+        ),
+        ((tars.file(b"f", b"x"), tars.file(b"f", b"y"), tars.folder(b"f")), 3, 3),
+        ((tars.pax({b"SCHILY.xattr.user.a": b"v" * 40}), tars.file(b"f")), 0, 1),
+        ((tars.pax({b"SCHILY.xattr.user.a": b"v" * 90}), tars.file(b"f")), 1, 1),
     ],
 )
-def test_record_says_what_the_layer_takes_on_disk(unpack, parts, blocks):
-    assert unpack(*parts).record.stored_bytes == (1 + blocks) * 4096  # the root folder is one
+def test_record_says_what_the_layer_takes_on_disk(unpack, parts, blocks, inodes):
+    record = unpack(*parts).record
+
+    assert record.inodes == 1 + inodes  # the root folder is one
+    least = (1 + blocks) * 4096 + record.inodes * 256
+    assert least <= record.stored_bytes <= least + 2 * 32 * (record.entries + len(record.implicit_directories))
 
 
 def test_digest_covers_what_lies_behind_the_end_of_the_archive(tmp_path):

@@ -1,6 +1,9 @@
 from __future__ import annotations
 
+import errno
+import fcntl
 import os
+import signal
 import socket
 import stat
 
@@ -40,17 +43,17 @@ def test_file_is_opened_through_links(tmp_path, file):
     os.close(descriptor)
 
 
-@pytest.mark.parametrize("kind", ["pipe", "socket", "folder", "device"])
-def test_what_is_of_another_kind_is_refused_by_its_name(tmp_path, kind):
+@pytest.mark.parametrize("kind", ["fifo", "socket", "folder", "device"])
+def test_what_is_of_another_kind_is_refused_by_its_name(tmp_path, monkeypatch, kind):
     path = tmp_path / kind
-    if kind == "pipe":
+    if kind == "fifo":
         os.mkfifo(path)
     elif kind == "folder":
         path.mkdir()
     elif kind == "device":
         path.symlink_to("/dev/null")
     else:
-        os.chdir(tmp_path)
+        monkeypatch.chdir(tmp_path)  # a socket's path is short
         with socket.socket(socket.AF_UNIX) as listener:
             listener.bind(kind)
 
@@ -95,6 +98,43 @@ def test_a_process_whose_proc_is_hidden_from_it_reads_the_file_all_the_same(user
 
     # A process that changed its user without another program is shown nothing of itself.
     assert as_ordinary_user(read_as_file, str(path)) == b"hello"
+
+
+def test_a_file_on_which_somebody_holds_a_lease_is_not_waited_for(file):
+    path, _ = file
+    before = signal.signal(signal.SIGIO, signal.SIG_IGN)  # what asks the holder to let go
+    holder = os.open(path.with_name("leased"), os.O_RDWR | os.O_CREAT)
+    try:
+        fcntl.fcntl(holder, fcntl.F_SETLEASE, fcntl.F_WRLCK)
+
+        with pytest.raises(BlockingIOError) as caught:
+            open_for_reading(str(path.with_name("leased")), RefusedError, stat.S_IFREG)
+
+        assert caught.value.filename == str(path.with_name("leased"))
+    finally:
+        os.close(holder)
+        signal.signal(signal.SIGIO, before)
+
+
+@pytest.mark.parametrize("is_replaced", [False, True])
+def test_without_proc_the_path_is_opened_once_more_and_must_lead_to_the_same(file, monkeypatch, is_replaced):
+    path, _ = file
+    real_open = os.open
+
+    def open_without_proc(name, *arguments):
+        if str(name).startswith("/proc"):
+            if is_replaced:
+                path.rename(path.with_name("aside"))
+                path.write_bytes(b"other")
+            raise FileNotFoundError(errno.ENOENT, "", name)
+        return real_open(name, *arguments)
+
+    monkeypatch.setattr(os, "open", open_without_proc)
+    if is_replaced:
+        with pytest.raises(FileNotFoundError, match="file"):
+            read_as_file(str(path))
+    else:
+        assert read_as_file(str(path)) == b"hello"
 
 
 def test_a_path_that_leads_nowhere_is_told(tmp_path):

@@ -19,7 +19,7 @@ OVERLAY_USER: WhiteoutFormat
 FILES: WhiteoutFormat
 
 class LayerRecord(_message.Message):
-    __slots__ = ("diff_id", "size_bytes", "entries", "whiteouts", "implicit_directories", "unset", "unset_count", "stored_bytes", "replaced_lost")
+    __slots__ = ("diff_id", "size_bytes", "entries", "whiteouts", "implicit_directories", "unset", "unset_count", "stored_bytes", "replaced_lost", "inodes")
     class Unset(_message.Message):
         __slots__ = ("path", "what")
         PATH_FIELD_NUMBER: _ClassVar[int]
@@ -36,6 +36,7 @@ class LayerRecord(_message.Message):
     UNSET_COUNT_FIELD_NUMBER: _ClassVar[int]
     STORED_BYTES_FIELD_NUMBER: _ClassVar[int]
     REPLACED_LOST_FIELD_NUMBER: _ClassVar[int]
+    INODES_FIELD_NUMBER: _ClassVar[int]
     diff_id: str
     size_bytes: int
     entries: int
@@ -45,4 +46,5 @@ class LayerRecord(_message.Message):
     unset_count: int
     stored_bytes: int
     replaced_lost: bool
-    def __init__(self, diff_id: _Optional[str] = ..., size_bytes: _Optional[int] = ..., entries: _Optional[int] = ..., whiteouts: _Optional[_Union[WhiteoutFormat, str]] = ..., implicit_directories: _Optional[_Iterable[bytes]] = ..., unset: _Optional[_Iterable[_Union[LayerRecord.Unset, _Mapping]]] = ..., unset_count: _Optional[int] = ..., stored_bytes: _Optional[int] = ..., replaced_lost: bool = ...) -> None: ...
+    inodes: int
+    def __init__(self, diff_id: _Optional[str] = ..., size_bytes: _Optional[int] = ..., entries: _Optional[int] = ..., whiteouts: _Optional[_Union[WhiteoutFormat, str]] = ..., implicit_directories: _Optional[_Iterable[bytes]] = ..., unset: _Optional[_Iterable[_Union[LayerRecord.Unset, _Mapping]]] = ..., unset_count: _Optional[int] = ..., stored_bytes: _Optional[int] = ..., replaced_lost: bool = ..., inodes: _Optional[int] = ...) -> None: ...

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from pykka_imagestore.core.digest import DiffID, Digest
 from pykka_imagestore.core.image import DockerImage
+from pykka_imagestore.errors import escaped
 
 
 @dataclass(frozen=True, slots=True)
@@ -14,8 +15,8 @@ class Finding:
     """Something that a check found.
 
     Attributes:
-        kind: ``layer``, ``config`` or ``image``.
-        name: DiffID, digest or name of it.
+        kind: ``layer``, ``config`` or ``image``; ``store`` for what lies in the store and is nothing of its.
+        name: DiffID, digest or name of it; of what is none of these its path in the store.
         reason: What was found, as the rest of a sentence.
     """
 
@@ -24,7 +25,7 @@ class Finding:
     reason: str
 
     def __str__(self) -> str:
-        return f"{self.kind} {self.name} {self.reason}"
+        return escaped(f"{self.kind} {self.name} {self.reason}")
 
 
 @dataclass(frozen=True, slots=True)

@@ -55,7 +55,7 @@ def legacy_config(unsafe_json: bytes, diff_ids: Sequence[DiffID]) -> bytes:
     config = {key: value for key, value in leaf.items() if key not in _LEGACY_FIELDS}
     config["rootfs"] = {"type": "layers", "diff_ids": list(diff_ids)}
     config["history"] = [{"created": leaf.get("created", "0001-01-01T00:00:00Z")} for _ in diff_ids]
-    return json.dumps(config, sort_keys=True, separators=(",", ":")).encode()
+    return json.dumps(config, sort_keys=True, separators=(",", ":"), allow_nan=False).encode()
 
 
 # -- manifest.json
@@ -147,7 +147,9 @@ class _Documents:
         """Return the id of a layer's parent, None if it has none."""
         if layer not in self._parents:
             name = f"{layer}/json"
-            parent = expect_object(self._members.archive, _parse(self._members, name), name).get("parent") or None
+            data = self._members.read_json(name)
+            document = parse_json(self._members.archive, data, name, is_written_again=True)
+            parent = expect_object(self._members.archive, document, name).get("parent") or None
             if parent is not None and not (isinstance(parent, str) and _HEX.fullmatch(parent)):
                 raise ArchiveError(self._members.archive, f"{name}, parent should be a layer's id of 64 hex digits")
             self._parents[layer] = parent

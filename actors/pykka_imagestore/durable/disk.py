@@ -9,8 +9,7 @@ from pathlib import Path
 
 from pykka_imagestore.durable.files import create_file
 
-# Read by those with whom the store's owner shares it; written by nobody else, whatever the umask.
-_MODE = 0o644
+_FILE_MODE = 0o644  # read by those with whom the store's owner shares it
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -91,7 +90,8 @@ def write_whole(target: Path, data: bytes, to: Disk, *, aside: Path) -> None:
 
 
 def _write_new(path: Path, data: bytes) -> None:
-    with os.fdopen(create_file(path, _MODE), "wb") as file:
+    with os.fdopen(create_file(path, _FILE_MODE), "wb") as file:
+        os.fchmod(file.fileno(), _FILE_MODE)  # whatever the umask is
         file.write(data)
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from pykka_imagestore.core.digest import DiffID, Digest, is_sha256, sha256
 from pykka_imagestore.core.paths import StorePaths
 from pykka_imagestore.durable.disk import Disk, write_whole
-from pykka_imagestore.durable.files import has_file, open_file, read_file, touch
+from pykka_imagestore.durable.files import has_file, make_folder, open_file, read_file, touch
 from pykka_imagestore.durable.locks import require_locks
 from pykka_imagestore.durable.marker import is_marked, mark
 from pykka_imagestore.durable.owned import find_orphans
@@ -74,7 +74,7 @@ def _make_store(paths: StorePaths, disk: Disk) -> None:
 def _make_folder(folder: Path) -> None:
     while not has_folder(folder):  # who else makes it at this moment may be another user
         with contextlib.suppress(FileExistsError):
-            folder.mkdir(mode=0o700)
+            make_folder(folder, 0o700)
 
 
 def _make_root(root: Path) -> list[Path]:
@@ -83,8 +83,10 @@ def _make_root(root: Path) -> list[Path]:
         return []
     new = [folder for folder in root.parents if not folder.exists()]
     for folder in reversed(new):
-        folder.mkdir(mode=0o755, exist_ok=True)  # whatever the umask: who may write there may replace the store
-    root.mkdir(mode=0o700, exist_ok=True)
+        with contextlib.suppress(FileExistsError):
+            make_folder(folder, 0o755)  # whatever the umask: who may write there may replace the store
+    with contextlib.suppress(FileExistsError):
+        make_folder(root, 0o700)
     return new
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 import re
 from contextlib import suppress
+from pathlib import Path
 
 from pykka_imagestore.core.own_names import FOLDERS, find_foreign
 from pykka_imagestore.core.paths import StorePaths
@@ -35,12 +36,17 @@ def is_marked(paths: StorePaths) -> bool:
         return True
     if os.path.lexists(paths.stored_images) or os.path.lexists(paths.journal):
         return False
-    names = os.listdir(paths.root)  # noqa: PTH208 - names are all that is needed
-    folders = {name: os.listdir(paths.root / name) for name in names if name in FOLDERS}  # noqa: PTH208
-    foreign = find_foreign(names, folders)
+    foreign = find_strangers(paths)
     if foreign:
         raise NotAStoreError(str(paths.root), foreign)
     return False
+
+
+def find_strangers(paths: StorePaths) -> list[str]:
+    """Return what in a directory no store made, as paths in it; by their names, in folders that this user may list."""
+    names = os.listdir(paths.root)  # noqa: PTH208 - names are all that is needed
+    folders = {name: _names_in(paths.root / name) for name in names if name in FOLDERS}
+    return find_foreign(names, folders)
 
 
 def mark(paths: StorePaths, disk: Disk) -> None:
@@ -49,6 +55,13 @@ def mark(paths: StorePaths, disk: Disk) -> None:
         if not _has_marker(paths):
             with suppress(OSError):
                 write_whole(paths.marker, _TEXT.encode(), disk, aside=paths.root / f"{paths.marker.name}.new")
+
+
+def _names_in(folder: Path) -> list[str]:
+    try:
+        return os.listdir(folder)  # noqa: PTH208 - names are all that is needed
+    except PermissionError:
+        return []
 
 
 def _has_marker(paths: StorePaths) -> bool:

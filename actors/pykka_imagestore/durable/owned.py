@@ -16,6 +16,7 @@ from pathlib import Path
 
 from pykka_imagestore.core.own_names import is_random_name, is_work
 from pykka_imagestore.core.paths import LOCK
+from pykka_imagestore.durable.files import make_folder
 from pykka_imagestore.durable.locks import FileLock, acquire, is_locked, locked
 
 
@@ -40,7 +41,7 @@ class OwnedFolder:
     def make(self) -> None:
         """Make the folder and take its lock."""
         with locked(self.guard, shared=True):
-            self.path.mkdir(mode=0o700)
+            make_folder(self.path, 0o700)
             try:
                 self._lock = acquire(self.path / LOCK)
             except OSError:

@@ -11,7 +11,6 @@ before the checkpoint therefore never misses a change.
 from __future__ import annotations
 
 import errno
-import logging
 import os
 import threading
 from collections.abc import Callable, Iterable, Sequence
@@ -41,12 +40,13 @@ from pykka_imagestore.durable.disk import Disk, ForgetfulDisk, write_whole
 from pykka_imagestore.durable.files import open_file
 from pykka_imagestore.durable.layout import find_missing
 from pykka_imagestore.durable.locks import FileLock, acquire, locked
+from pykka_imagestore.durable.log import logger_of
 from pykka_imagestore.durable.owner import told_if_foreign
 from pykka_imagestore.durable.reserve import in_reserve
 from pykka_imagestore.durable.stock import note_use
 from pykka_imagestore.errors import CheckpointError, InvalidNameError, StateError
 
-logger = logging.getLogger(__name__)
+logger = logger_of(__name__)
 
 _MOST_LOOKS = 100  # while others change images all the time
 SMALL_JOURNAL_BYTES = 64 << 10  # below it, a checkpoint costs more than reading the journal
@@ -81,6 +81,7 @@ class References:
     def __init__(self, paths: StorePaths, disk: Disk) -> None:
         self._paths = paths
         self._disk = disk
+        self._journal_name = os.fspath(paths.journal)  # each look asks for it
         # Of the replica: taken after the writers' lock, never before. Nobody waits for a sync with it, but for that of
         # the first journal.
         self._lock = threading.Lock()
@@ -225,7 +226,7 @@ class References:
 
     def _is_replaced(self) -> bool:
         try:
-            found = self._paths.journal.lstat()
+            found = os.lstat(self._journal_name)
         except FileNotFoundError:
             return self._journal is not None
         journal = self._journal

@@ -6,7 +6,6 @@ Nobody can take a lease from the look at what is needed until all of it is out; 
 from __future__ import annotations
 
 import errno
-import logging
 import os
 import time
 from collections.abc import Iterable, Mapping
@@ -28,13 +27,14 @@ from pykka_imagestore.durable.files import read_file
 from pykka_imagestore.durable.identity import Identity, identify
 from pykka_imagestore.durable.leases import find_needs
 from pykka_imagestore.durable.locks import locked
+from pykka_imagestore.durable.log import logger_of
 from pykka_imagestore.durable.owned import OwnedFolder
 from pykka_imagestore.durable.references import References, Remove
 from pykka_imagestore.durable.reserve import in_reserve
 from pykka_imagestore.durable.stock import StockTaker
 from pykka_imagestore.errors import NotFoundError, StateError
 
-logger = logging.getLogger(__name__)
+logger = logger_of(__name__)
 
 D = TypeVar("D", bound=str)
 
@@ -84,16 +84,7 @@ class Remover:
             if names:
                 self._references.commit(names)
             waiting, stayed = self._take_out(pruned.layers, pruned.configs)
-            layers = _without(pruned.layers, stayed)
-            freed_bytes = sum(stock.layers[layer] for layer in layers)
-            taken = replace(
-                pruned,
-                layers=layers,
-                configs=_without(pruned.configs, stayed),
-                freed_bytes=freed_bytes,
-                kept_bytes=pruned.kept_bytes + pruned.freed_bytes - freed_bytes,
-            )
-            return taken, waiting
+            return pruned.without(stayed, stock), waiting
 
     def take_out(
         self, layers: Mapping[DiffID, Identity], configs: Iterable[Digest]

@@ -74,7 +74,7 @@ class Members:
         self._estimator = Estimator()
         self._json = JsonReader(archive, totals)
         try:
-            self._read_headers(_Seeker(path, file))
+            self._read_headers(_Seeker(path, file, self._identity.size_bytes))
         except OverLimitError as error:
             reason = f"after {len(self._members)} members: {error}"
             raise LimitError(archive, "", None, b"", reason, error.limit) from error
@@ -148,9 +148,8 @@ class Members:
 class _Seeker:
     """A ``Source`` that passes over bytes without reading them."""
 
-    def __init__(self, path: str, file: int) -> None:
-        self._path, self._file = path, file
-        self._size = os.fstat(file).st_size
+    def __init__(self, path: str, file: int, size_bytes: int) -> None:
+        self._path, self._file, self._size = path, file, size_bytes
         self.position = 0
 
     def take(self, size: int) -> bytes:
