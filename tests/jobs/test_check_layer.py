@@ -350,7 +350,7 @@ def test_layer_that_is_another_is_found(layer, deep):
 def test_record_that_says_something_else_is_found(layer, field, said):
     record = layer.record
     setattr(record, field, 99)
-    (layer.target / "layer.pb").write_bytes(record.SerializeToString())
+    layer.write_record(record)
 
     (found,) = faults(layer)
 
@@ -360,7 +360,8 @@ def test_record_that_says_something_else_is_found(layer, field, said):
 def test_layer_of_an_older_version_is_unchecked_and_not_bad(layer):
     record = layer.record
     record.ClearField("stored_bytes")
-    (layer.target / "layer.pb").write_bytes(record.SerializeToString())
+    layer.write_record(record)
+    layer.forget_what_is_new()
     (layer.target / "tar-split.zst").unlink()
 
     quick = check_layer(CheckLayer(str(layer.target), layer.counts.diff_id))

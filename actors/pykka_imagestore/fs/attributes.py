@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 
 from pykka_imagestore.core.layer_record import WhiteoutFormat
 from pykka_imagestore.core.tar import SYMLINK, Entry, TarError
+from pykka_imagestore.core.time_range import TimeRange
 
 SET_ID = stat.S_ISUID | stat.S_ISGID
 MAX_ID = (1 << 32) - 2  # the one above means "leave it"
@@ -29,6 +30,8 @@ _UNSETTABLE = frozenset(
 )
 # EINVAL: a user namespace that has no such owner. EOVERFLOW: a mount that has none.
 _OWNER_REFUSED = frozenset({errno.EPERM, errno.EACCES, errno.EINVAL, errno.EOVERFLOW, errno.EOPNOTSUPP, errno.ENOSYS})
+ACL = b"system.posix_acl_access"  # setting it changes the mode, and a mode changes it
+DEFAULT_ACL = b"system.posix_acl_default"  # what is made in a folder that has one inherits it
 _CAPABILITY = b"security.capability"  # goes with a change of owner, as set-ID bits do
 # What the kernel says of a name or a link that no file system takes: the entry's fault, not the disk's.
 _ENTRY_FAULTS = frozenset(
@@ -50,6 +53,8 @@ class Outcome:
     """What became of the layer besides its files; see layer.proto.
 
     Attributes:
+        owner: User and group of what was not given away.
+        times: Those that the file system keeps; None if nobody needs to know, or that cannot be told.
         unset: Path and what of it could not be set; the first 1000.
     """
 
@@ -60,6 +65,8 @@ class Outcome:
     implicit_directories: list[bytes] = field(default_factory=list)
     unset: list[tuple[bytes, str]] = field(default_factory=list)
     unset_count: int = 0
+    owner: tuple[int, int] = (0, 0)
+    times: TimeRange | None = None
 
     def leave_unset(self, path: bytes, what: str) -> None:
         """Record what of an entry could not be set."""
@@ -99,7 +106,7 @@ class Attributes:
         mode = entry.mode if is_ours else entry.mode & ~SET_ID
         if entry.xattrs:
             self.set_xattrs(entry, join(parent, name), file, is_ours=is_ours)
-        if mode & self.late or (entry.xattrs and not mode & stat.S_IWUSR):
+        if mode & self.late or (entry.xattrs and (ACL in entry.xattrs or not mode & stat.S_IWUSR)):
             os.fchmod(file, mode)
         os.utime(file, ns=(entry.mtime_ns, entry.mtime_ns))
         if not is_ours:
@@ -111,7 +118,7 @@ class Attributes:
         mode = entry.mode if is_ours else entry.mode & ~SET_ID
         if entry.xattrs:
             self.set_xattrs(entry, path, _spelled(name, folder), is_ours=is_ours)
-        if entry.kind != SYMLINK and mode & self.late:
+        if entry.kind != SYMLINK and (mode & self.late or ACL in entry.xattrs):
             os.chmod(name, mode, dir_fd=folder)
         os.utime(name, ns=(entry.mtime_ns, entry.mtime_ns), dir_fd=folder, follow_symlinks=False)
         if not is_ours:
@@ -131,7 +138,7 @@ class Attributes:
         capability = entry.xattrs.get(_CAPABILITY)
         if capability is not None:
             place = where if folder is None or isinstance(where, int) else _spelled(where, folder)
-            self._set_xattr(path, place, _CAPABILITY, capability)
+            self.set_xattr(path, place, _CAPABILITY, capability)
 
     def chown(self, owner: tuple[int, int], path: bytes, where: int | bytes, folder: int | None = None) -> bool:
         """Set the owner of an open file, or of what has that name in ``folder``; tell whether this process may."""
@@ -172,14 +179,17 @@ class Attributes:
     def set_xattrs(self, entry: Entry, path: bytes, where: int | bytes, *, is_ours: bool = True) -> None:
         """Set the extended attributes of an open file, or of a path whose last part is not followed.
 
+        All but what a folder gives to those that are made in it: that is for whoever makes no more of them.
+
         Args:
             is_ours: Whether it stays so; else ``give_away`` sets what would be lost.
         """
         for key, value in entry.xattrs.items():
-            if is_ours or key != _CAPABILITY:
-                self._set_xattr(path, where, key, value)
+            if key != DEFAULT_ACL and (is_ours or key != _CAPABILITY):
+                self.set_xattr(path, where, key, value)
 
-    def _set_xattr(self, path: bytes, where: int | bytes, key: bytes, value: bytes) -> None:
+    def set_xattr(self, path: bytes, where: int | bytes, key: bytes, value: bytes) -> None:
+        """Set one extended attribute, of the same."""
         if not key.startswith(_OVERLAY_XATTRS):
             try:
                 os.setxattr(where, key, value, follow_symlinks=isinstance(where, int))

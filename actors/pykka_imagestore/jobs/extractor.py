@@ -38,7 +38,7 @@ from pykka_imagestore.core.tar import (
     TarError,
     clean_path,
 )
-from pykka_imagestore.fs.attributes import SET_ID, Attributes, Outcome, check_owner, entry_fault, join
+from pykka_imagestore.fs.attributes import ACL, DEFAULT_ACL, SET_ID, Attributes, Outcome, check_owner, entry_fault, join
 from pykka_imagestore.fs.remove_tree import FOLDER_FLAGS, remove_folder
 from pykka_imagestore.fs.whiteouts import (
     OPAQUE_WHITEOUT,
@@ -75,12 +75,14 @@ class _FolderTimes:
         mode: None if it was made with it.
         owner: None if that is whoever made it.
         implicit: No entry named it.
+        default_acl: None if it has none.
     """
 
     mode: int | None
     mtime_ns: int
     owner: tuple[int, int] | None = None
     implicit: bool = False
+    default_acl: bytes | None = None
 
 
 class Extractor:
@@ -119,6 +121,7 @@ class Extractor:
             BLOCK_DEVICE: self._make_node,
             FIFO: self._make_node,
         }
+        self._remember(b"", _FolderTimes(None, 0, implicit=True))
 
     def extract(self, entry: Entry, stream: LayerStream) -> None:
         """Unpack one entry, and take its body from ``stream``.
@@ -143,7 +146,9 @@ class Extractor:
         for path in sorted(self._times, reverse=True):
             self._finish_folder(path, self._times[path])
         self.outcome.stored_bytes = self._blocks * _DISK_BLOCK
-        self.outcome.implicit_directories = sorted(path for path, times in self._times.items() if times.implicit)
+        self.outcome.implicit_directories = sorted(
+            path for path, times in self._times.items() if times.implicit and path
+        )
         return self.outcome
 
     def first_fault(self, error: TarError) -> TarError:
@@ -297,8 +302,12 @@ class Extractor:
         if entry.xattrs:
             self._attributes.set_xattrs(entry, path, self._folder(path))
         made_with = _folder_mode(entry.mode) & ~self._attributes.umask
-        mode = entry.mode if existed or entry.mode != made_with else None
-        self._remember(path, _FolderTimes(mode, entry.mtime_ns, None if is_ours else owner))
+        mode = entry.mode if existed or entry.mode != made_with or ACL in entry.xattrs else None
+        times = _FolderTimes(mode, entry.mtime_ns, None if is_ours else owner)
+        if existed or entry.xattrs:
+            before = self._times.get(path)
+            times.default_acl = entry.xattrs.get(DEFAULT_ACL) or (before.default_acl if before is not None else None)
+        self._remember(path, times)
 
     def _remember(self, path: bytes, times: _FolderTimes) -> None:
         self._forget_folder(path)
@@ -326,6 +335,8 @@ class Extractor:
             self._forget_folders()
         parent, _, name = path.rpartition(b"/")
         mode = times.mode
+        if times.default_acl is not None:
+            self._attributes.set_xattr(path, self._folder(path, make=False), DEFAULT_ACL, times.default_acl)
         if mode is not None:
             os.fchmod(self._folder(path, make=False), mode)
         where = self._folder(parent, make=False) if path else None
@@ -559,7 +570,8 @@ class _SymlinkMetError(Exception):
 def _memory_of(path: bytes, times: _FolderTimes) -> int:
     # The path of an implicit folder goes into the layer's record too, as it is and serialized.
     owner = 0 if times.owner is None else _OWNER_BYTES
-    return _FOLDER_BYTES + owner + len(path) * (4 if times.implicit else 1)
+    acl = 0 if times.default_acl is None else len(times.default_acl)
+    return _FOLDER_BYTES + owner + acl + len(path) * (4 if times.implicit else 1)
 
 
 def _write_sparse(sparse: SparseMap, file: int, stream: LayerStream) -> None:

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import os
 import stat
+import zlib
 from typing import TYPE_CHECKING
 
 from pykka_imagestore.core.paths import REPLACED_PATHS
@@ -40,10 +41,12 @@ class Replaced:
     Attributes:
         followed: Whether an entry's parent was found behind a symlink. What is replaced then may be a part of the
             way there, and entries before it lie elsewhere than one would find them.
+        checksum: CRC-32 of the bytes of ``paths``.
     """
 
     def __init__(self, place: str | None, outcome: Outcome) -> None:
         self.followed = False
+        self.checksum = 0
         self._place = place
         self._outcome = outcome
         self._folder = self._paths = -1
@@ -78,7 +81,9 @@ class Replaced:
             return None
         if self._folder < 0:
             self._open(self._place)
-        write_all(self._paths, path + b"\0")
+        line = path + b"\0"
+        write_all(self._paths, line)
+        self.checksum = zlib.crc32(line, self.checksum)
         self._count += 1
         return self._count - 1
 

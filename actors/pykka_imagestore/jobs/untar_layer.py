@@ -26,6 +26,7 @@ from pykka_imagestore.errors import (
 )
 from pykka_imagestore.fs.attributes import Outcome
 from pykka_imagestore.fs.remove_tree import FOLDER_FLAGS, remove_tree
+from pykka_imagestore.fs.times import find_time_range
 from pykka_imagestore.jobs.behind import Behind
 from pykka_imagestore.jobs.extractor import Extractor
 from pykka_imagestore.jobs.folder import open_extent
@@ -140,7 +141,7 @@ def unpack(
     Raises:
         As ``untar_layer``; but what was unpacked so far stays.
     """
-    outcome = Outcome()
+    outcome = Outcome(owner=(os.geteuid(), os.getegid()))
     with (
         _opened(layer, rootfs) as (file, root),
         _space_for(layer, rootfs),
@@ -149,7 +150,10 @@ def unpack(
         Behind() as behind,
     ):
         ticker = _Ticker(Guard(limits, rootfs), outcome, behind)
-        keep = None if split is None else split.write
+        keep = None
+        if split is not None:
+            keep = split.write
+            outcome.times = find_time_range(root)
         stream = ticker.stream = LayerStream(file, layer, ticker.tick, limits.decoder_bytes, keep, behind)
         try:
             with (
@@ -164,9 +168,9 @@ def unpack(
     found = stream.diff_id()
     if diff_id is not None and found != diff_id:
         raise DigestMismatchError(layer.path, f"layer {layer.name}", diff_id, found)
-    if beside is not None:
+    if beside is not None and split is not None:
         with open(os.path.join(beside, RECORD), "wb") as record:
-            record.write(_record(found, stream.size_bytes, outcome))
+            record.write(_record(found, stream.size_bytes, outcome, split.sums, replaced.checksum))
     return LayerCounts(stream.bytes_read, outcome.entries, stream.size_bytes, found)
 
 
@@ -275,7 +279,9 @@ def _refusal(layer: Extent, index: int | None, name: bytes, error: TarError) -> 
     return EscapingEntryError(*where) if isinstance(error, EscapeError) else LayerError(*where)
 
 
-def _record(diff_id: DiffID, size_bytes: int, outcome: Outcome) -> bytes:
+def _record(
+    diff_id: DiffID, size_bytes: int, outcome: Outcome, split: tuple[int, int], replaced_checksum: int
+) -> bytes:
     return pack_layer_record(
         diff_id=diff_id,
         size_bytes=size_bytes,
@@ -286,6 +292,10 @@ def _record(diff_id: DiffID, size_bytes: int, outcome: Outcome) -> bytes:
         unset_count=outcome.unset_count,
         stored_bytes=outcome.stored_bytes,
         replaced_lost=outcome.replaced_lost,
+        owner=outcome.owner,
+        times=outcome.times,
+        split=split,
+        replaced_checksum=replaced_checksum,
     )
 
 
