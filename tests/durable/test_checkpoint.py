@@ -196,9 +196,7 @@ def test_file_with_another_checksum_says_so(path):
     write_checkpoint(path, IMAGES, 7, Disk())
     path.write_bytes(path.read_bytes().replace(b"ubuntu", b"ubunty"))
 
-    with pytest.raises(
-        CheckpointError, match=r"its checksum is [0-9a-f]{8}, and that of its bytes [0-9a-f]{8}: it was"
-    ):
+    with pytest.raises(CheckpointError, match=r"its checksum is [0-9a-f]{8}, and that of its bytes [0-9a-f]{8}: "):
         read_checkpoint(path)
 
 

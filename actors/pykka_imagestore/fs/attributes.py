@@ -24,7 +24,7 @@ MAX_ID = (1 << 32) - 2  # the one above means "leave it"
 _CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _MAX_UNSET_LISTED = 1000
 _MAX_REFUSED_OWNERS = 1000
-_OVERLAY_XATTRS = (b"trusted.overlay.", b"user.overlay.")
+OVERLAY_XATTRS = (b"trusted.overlay.", b"user.overlay.")
 _UNSETTABLE = frozenset(
     {errno.EPERM, errno.EACCES, errno.ENOTSUP, errno.EINVAL, errno.ENOENT, errno.ERANGE, errno.E2BIG}
 )
@@ -32,7 +32,7 @@ _UNSETTABLE = frozenset(
 _OWNER_REFUSED = frozenset({errno.EPERM, errno.EACCES, errno.EINVAL, errno.EOVERFLOW, errno.EOPNOTSUPP, errno.ENOSYS})
 ACL = b"system.posix_acl_access"  # setting it changes the mode, and a mode changes it
 DEFAULT_ACL = b"system.posix_acl_default"  # what is made in a folder that has one inherits it
-_CAPABILITY = b"security.capability"  # goes with a change of owner, as set-ID bits do
+CAPABILITY = b"security.capability"  # goes with a change of owner, as set-ID bits do
 # What the kernel says of a name or a link that no file system takes: the entry's fault, not the disk's.
 _ENTRY_FAULTS = frozenset(
     {
@@ -117,7 +117,7 @@ class Attributes:
         is_ours = (entry.uid, entry.gid) == self.owner
         mode = entry.mode if is_ours else entry.mode & ~SET_ID
         if entry.xattrs:
-            self.set_xattrs(entry, path, _spelled(name, folder), is_ours=is_ours)
+            self.set_xattrs(entry, path, spelled(name, folder), is_ours=is_ours)
         if entry.kind != SYMLINK and (mode & self.late or ACL in entry.xattrs):
             os.chmod(name, mode, dir_fd=folder)
         os.utime(name, ns=(entry.mtime_ns, entry.mtime_ns), dir_fd=folder, follow_symlinks=False)
@@ -135,10 +135,10 @@ class Attributes:
                 self._outcome.leave_unset(path, "mode")
         elif entry.mode & SET_ID and entry.kind != SYMLINK:
             self._set_id_bits(entry, path, where, folder)
-        capability = entry.xattrs.get(_CAPABILITY)
+        capability = entry.xattrs.get(CAPABILITY)
         if capability is not None:
-            place = where if folder is None or isinstance(where, int) else _spelled(where, folder)
-            self.set_xattr(path, place, _CAPABILITY, capability)
+            place = where if folder is None or isinstance(where, int) else spelled(where, folder)
+            self.set_xattr(path, place, CAPABILITY, capability)
 
     def chown(self, owner: tuple[int, int], path: bytes, where: int | bytes, folder: int | None = None) -> bool:
         """Set the owner of an open file, or of what has that name in ``folder``; tell whether this process may."""
@@ -168,13 +168,13 @@ class Attributes:
             os.link(target, name, src_dir_fd=target_folder, dst_dir_fd=folder, follow_symlinks=False)
         except PermissionError:
             status = os.stat(target, dir_fd=target_folder, follow_symlinks=False)
-            place = _spelled(target, target_folder)
+            place = spelled(target, target_folder)
             capability = _capability_of(place)
             os.chown(target, *self.owner, dir_fd=target_folder, follow_symlinks=False)
             os.link(target, name, src_dir_fd=target_folder, dst_dir_fd=folder, follow_symlinks=False)
             os.chown(target, status.st_uid, status.st_gid, dir_fd=target_folder, follow_symlinks=False)
             if capability is not None:  # set-ID bits it never got, by the same lack of privilege
-                os.setxattr(place, _CAPABILITY, capability, follow_symlinks=False)
+                os.setxattr(place, CAPABILITY, capability, follow_symlinks=False)
 
     def set_xattrs(self, entry: Entry, path: bytes, where: int | bytes, *, is_ours: bool = True) -> None:
         """Set the extended attributes of an open file, or of a path whose last part is not followed.
@@ -185,12 +185,12 @@ class Attributes:
             is_ours: Whether it stays so; else ``give_away`` sets what would be lost.
         """
         for key, value in entry.xattrs.items():
-            if key != DEFAULT_ACL and (is_ours or key != _CAPABILITY):
+            if key != DEFAULT_ACL and (is_ours or key != CAPABILITY):
                 self.set_xattr(path, where, key, value)
 
     def set_xattr(self, path: bytes, where: int | bytes, key: bytes, value: bytes) -> None:
         """Set one extended attribute, of the same."""
-        if not key.startswith(_OVERLAY_XATTRS):
+        if not key.startswith(OVERLAY_XATTRS):
             try:
                 os.setxattr(where, key, value, follow_symlinks=isinstance(where, int))
             except OSError as error:
@@ -244,19 +244,19 @@ def entry_fault(error: Exception) -> TarError | None:
     return None
 
 
+def spelled(name: bytes, folder: int) -> bytes:
+    """Return a path for calls on extended attributes, of which none takes a folder's descriptor and a name."""
+    return b"/proc/self/fd/%d/%s" % (folder, name)
+
+
 def join(parent: bytes, name: bytes) -> bytes:
     """Return the path of a name in a folder of the layer."""
     return parent + b"/" + name if parent else name
 
 
-def _spelled(name: bytes, folder: int) -> bytes:
-    """Return a path for calls on extended attributes, of which none takes a folder's descriptor and a name."""
-    return b"/proc/self/fd/%d/%s" % (folder, name)
-
-
 def _capability_of(path: bytes) -> bytes | None:
     try:
-        return os.getxattr(path, _CAPABILITY, follow_symlinks=False)
+        return os.getxattr(path, CAPABILITY, follow_symlinks=False)
     except OSError:
         return None  # it has none, or this file system has no such thing
 

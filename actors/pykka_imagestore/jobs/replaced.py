@@ -107,6 +107,10 @@ class Replaced:
 class Undone:
     """What a ``Replaced`` noted, for whoever goes through the layer's entries once more, in their order.
 
+    Attributes:
+        folder: A descriptor of it; negative if there is none.
+        checksum: CRC-32 of the bytes of ``paths``.
+
     Raises:
         OSError: It cannot be read.
     """
@@ -115,6 +119,7 @@ class Undone:
         self._left: dict[bytes, list[int]] = {}
         self._latest: dict[bytes, int] = {}
         self.folder = -1
+        self.checksum = 0
         try:
             self.folder = os.open(place, FOLDER_FLAGS)
         except FileNotFoundError:
@@ -147,9 +152,18 @@ class Undone:
         """Return the number of what the latest entry at ``path`` did, unless that is what lies in the tree."""
         return self._latest.get(path)
 
+    def was_taken_out(self, path: bytes) -> bool:
+        """Tell whether a folder was taken out at a path, or on the way there."""
+        while path:
+            if join(path, OPAQUE_WHITEOUT) in self._left:
+                return True
+            path = path.rpartition(b"/")[0]
+        return False
+
     def _read(self) -> None:
         descriptor = os.open(REPLACED_PATHS, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=self.folder)
         with os.fdopen(descriptor, "rb") as file:
-            paths = file.read(MAX_PATHS_BYTES).split(b"\0")[:-1]
-        for number, path in reversed([*enumerate(paths)]):
+            data = file.read(MAX_PATHS_BYTES)
+        self.checksum = zlib.crc32(data)
+        for number, path in reversed([*enumerate(data.split(b"\0")[:-1])]):
             self._left.setdefault(path, []).append(number)

@@ -60,6 +60,15 @@ class TarSplitWriter:
         self._file.write(data)
 
 
+def checksum_of(descriptor: int) -> int:
+    """Return the CRC-32 of the bytes of an open split."""
+    checksum = position = 0
+    while data := os.pread(descriptor, BLOCK_BYTES, position):
+        checksum = zlib.crc32(data, checksum)
+        position += len(data)
+    return checksum
+
+
 class _Sum:
     """A new file that counts and sums what is written to it."""
 
