@@ -182,6 +182,21 @@ class References:
         ):
             self._rewrite()
 
+    def torn_bytes(self) -> int:
+        """Return how many bytes at the journal's end are no whole change, while nobody writes one.
+
+        Raises:
+            CheckpointError: As ``find``.
+        """
+        lock = self._lock_if_possible()
+        try:
+            with self._lock:
+                self._follow()
+                return 0 if self._journal is None else self._journal.torn_bytes
+        finally:
+            if lock is not None:
+                lock.release()
+
     def close(self) -> None:
         """Let go of the files."""
         with self._lock:
