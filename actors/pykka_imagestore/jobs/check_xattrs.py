@@ -23,6 +23,7 @@ _TRUSTED = b"trusted."
 _LABELS = b"security."
 _XFS_ACLS = b"trusted.SGI_ACL_"  # XFS shows ACLs a second time
 _UNSUPPORTED = (errno.ENOTSUP, errno.EOPNOTSUPP)
+_NOT_SHOWN = (errno.EACCES, errno.EPERM, errno.EOVERFLOW)  # the last: capabilities of another user namespace
 
 
 class XattrCheck:
@@ -97,7 +98,8 @@ class XattrCheck:
         try:
             found = self._value(place, key)
         except OSError as error:
-            self._judge_error(path, key, error, may_lack=may_lack)
+            if not may_lack:  # names that the kernel does not take are wrong to ask for, too
+                self._judge_error(path, key, error)
             return
         if found is None and (may_lack or self._is_hidden(key)):
             return
@@ -133,12 +135,10 @@ class XattrCheck:
                 raise
             return None
 
-    def _judge_error(self, path: bytes, key: bytes, error: OSError, *, may_lack: bool) -> None:
+    def _judge_error(self, path: bytes, key: bytes, error: OSError) -> None:
         if error.errno in _UNSUPPORTED:
-            if not may_lack:
-                self._findings.add_unchecked("has extended attributes, and lies on a file system without any")
-        elif error.errno in (errno.EACCES, errno.EPERM, errno.EOVERFLOW):
-            # EOVERFLOW: capabilities of a user namespace that this process is not in.
+            self._findings.add_unchecked("has extended attributes, and lies on a file system without any")
+        elif error.errno in _NOT_SHOWN:
             self._findings.add_unchecked(f"has {shown(path)} with an extended attribute {_shown(key)}, not shown here")
         else:
             raise error
