@@ -33,12 +33,12 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 # Installations share the folder build/.
 .NOTPARALLEL:
 
-.PHONY: demo test lint types proto proto-check pytest coverage crash fuzz fuzz-tools bench clean
+.PHONY: demo test lint types proto proto-check docs pytest coverage crash fuzz fuzz-tools bench clean
 
 demo: $(DEMO)/installed
 	$(DEMO)/bin/python examples/quickstart.py $(ARCHIVE)
 
-test: lint types proto-check pytest
+test: lint types proto-check docs pytest
 
 lint: $(TEST)/installed
 	$(TEST)/bin/ruff check --quiet
@@ -70,6 +70,10 @@ proto-check: $(TEST)/installed
 	diff -r -x __init__.py -x __pycache__ $(TEST)/proto/pykka_imagestore/_proto actors/pykka_imagestore/_proto \
 		|| { echo "_proto/ is not what proto/ generates: run 'make proto'" >&2; exit 1; }
 
+# A link that leads nowhere, a page that none leads to, and whatever else Sphinx warns of is an error.
+docs: $(TEST)/installed
+	$(TEST)/bin/sphinx-build --quiet --fail-on-warning --keep-going --jobs=auto -d $(TEST)/doctrees docs .venv/docs
+
 fuzz: fuzz-tools
 	@for target in $(FUZZ_TARGETS); do \
 		echo "fuzzing $$target for $(FUZZ_SECONDS) s"; \
@@ -87,6 +91,7 @@ bench: $(DEMO)/installed
 	$(DEMO)/bin/python benchmarks/references.py $(BENCH_FLAGS) --json $(BENCH)/references.json
 	$(DEMO)/bin/python benchmarks/sharing.py $(firstword $(ARCHIVE)) $(BENCH_FLAGS) --json $(BENCH)/sharing.json
 	$(DEMO)/bin/python benchmarks/budget.py $(BENCH_FLAGS) --json $(BENCH)/budget.json
+	$(DEMO)/bin/python benchmarks/hostile.py $(BENCH_FLAGS) --json $(BENCH)/hostile.json
 	$(DEMO)/bin/python benchmarks/durability.py $(firstword $(ARCHIVE)) $(BENCH_FLAGS) --json $(BENCH)/durability.json
 	$(DEMO)/bin/python benchmarks/stages.py $(firstword $(ARCHIVE)) $(BENCH_FLAGS) --json $(BENCH)/stages.json
 	$(DEMO)/bin/python benchmarks/layers.py $(BENCH_FLAGS) --json $(BENCH)/layers.json
@@ -97,7 +102,7 @@ clean:
 	rm -rf .venv .fuzz build .coverage .hypothesis .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -prune -exec rm -rf {} + -o -name '*.egg-info' -prune -exec rm -rf {} +
 
-$(TEST)/installed: EXTRAS := [test,dev]
+$(TEST)/installed: EXTRAS := [test,dev,docs]
 $(DEMO)/installed $(TEST)/installed: %/installed: %/made $(SOURCES)
 	@echo "installing into $(@D)"
 	@rm -rf build actors/*.egg-info # or files that an older build left there would be installed
@@ -107,7 +112,7 @@ $(DEMO)/installed $(TEST)/installed: %/installed: %/made $(SOURCES)
 # Some Pythons and machines have no atheris: this fails there, and says so.
 $(TEST)/fuzz-tools: $(TEST)/installed
 	@rm -rf build actors/*.egg-info
-	@$(@D)/bin/python -m pip install -qq --only-binary=atheris '.[test,dev,fuzz]'
+	@$(@D)/bin/python -m pip install -qq --only-binary=atheris '.[test,dev,docs,fuzz]'
 	@$(@D)/bin/python -c "import atheris"
 	@touch $@
 

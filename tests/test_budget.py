@@ -122,6 +122,33 @@ def test_a_load_keeps_all_its_images_until_it_is_done(store: LocalStore, tmp_pat
     wait_until(lambda: names(store) == ["m:3", "m:4", "m:5"])
 
 
+def test_a_load_of_many_images_holds_one_lease(tmp_path: Path) -> None:
+    many = docker_save(tmp_path / "many.tar", {f"m:{n}": [SMALL[n % 6]] for n in range(60)})
+    most = 0
+
+    def look(_: object) -> None:
+        nonlocal most
+        most = max(most, len(os.listdir(tmp_path / "store" / "leases")))
+
+    with LocalStore.start(tmp_path / "store", durable=False, workers=1) as store:
+        images = store.load(many, progress=look).get(timeout=TIMEOUT)
+
+    assert len(images) == 60
+    assert most == 1
+
+
+def test_images_that_share_layers_share_what_is_said_of_them(tmp_path: Path) -> None:
+    many = docker_save(tmp_path / "many.tar", {f"m:{n}": SMALL[:3] for n in range(4)})
+
+    with LocalStore.start(tmp_path / "store", durable=False, workers=1) as store:
+        images = store.load(many).get(timeout=TIMEOUT)
+        listed = store.list().get(timeout=TIMEOUT)
+
+    assert images == listed
+    for some in (images, listed):
+        assert len({id(layer) for image in some for layer in image.layers}) == 3
+
+
 def over_budget(store: LocalStore, folder: Path, images: int = 4) -> list[LeasedImage]:
     """Put more images than there is room for, each with a lease."""
     leased = [store.put(f"app:{n}", archive(folder, n), lease=True).get(timeout=TIMEOUT) for n in range(images)]

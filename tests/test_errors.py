@@ -14,6 +14,7 @@ ARGUMENTS = {
     errors.AmbiguousImageError: ("image.tar", "it is not clear which", ("a:1", "b:1")),
     errors.ArchiveError: ("image.tar", "it is broken"),
     errors.UnsupportedArchiveError: ("image.tar", "is no image archive"),
+    errors.ArchiveChangedError: ("image.tar", "it", "inode 1 of device 2, 3 bytes", "a pipe"),
     errors.DigestMismatchError: ("image.tar", "layer layer.tar", "sha256:1", "sha256:2"),
     errors.LayerError: ("image.tar", "layer.tar", 3, b"\xff\n", "is broken"),
     errors.EscapingEntryError: ("image.tar", "layer.tar", None, b"", "points outside"),

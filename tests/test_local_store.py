@@ -463,6 +463,18 @@ def test_close_during_a_put_stops_it_and_leaves_nothing(tmp_path: Path, slow: by
         store.get("app").get(timeout=TIMEOUT)
 
 
+def test_close_right_after_a_put_stops_it_and_leaves_nothing(tmp_path: Path) -> None:
+    archive = docker_save(tmp_path / "app.tar", {"app": [BASE]})
+
+    for number in range(20):
+        store = LocalStore.start(tmp_path / "store", workers=1)
+        puts = [store.put("app", archive), store.put("app", archive, lease=True), store.load(archive)]
+        store.close()
+
+        assert all(isinstance(put.error(), (DiscardedError, StoreClosedError)) for put in puts), number
+        assert not (tmp_path / "store" / "staging").exists() or staging(tmp_path) == []
+
+
 def test_close_right_after_a_discard_waits_for_what_it_stops(tmp_path: Path, slow: bytes) -> None:
     store = LocalStore.start(tmp_path / "store")
     underway = Underway()

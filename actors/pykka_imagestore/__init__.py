@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from pykka_imagestore.core.prune import ImageUsage, LayerUsage, LeaseUsage, Pruned, Usage
     from pykka_imagestore.errors import (
         AmbiguousImageError,
+        ArchiveChangedError,
         ArchiveError,
         CheckpointError,
         DigestMismatchError,
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "AmbiguousImageError",
+    "ArchiveChangedError",
     "ArchiveError",
     "CheckProgress",
     "CheckReport",
@@ -97,6 +99,7 @@ _HOMES = {
     "CheckpointError": "errors",
     "DiffID": "core.digest",
     "Digest": "core.digest",
+    "ArchiveChangedError": "errors",
     "DigestMismatchError": "errors",
     "DockerImage": "core.image",
     "EscapingEntryError": "errors",

@@ -2,28 +2,29 @@
 
 StoreError
     InvalidInputError           the caller's words are wrong: fix the call
-        InvalidNameError
+        InvalidNameError        a text is no image name: write it as repository:tag
         AmbiguousImageError     the archive holds several images, or none of that name: choose one
-    ArchiveError                the archive is broken or not to be trusted: get another
-        UnsupportedArchiveError
-        DigestMismatchError
+    ArchiveError                the archive is broken or not to be trusted: get another archive
+        UnsupportedArchiveError  it is of no form that is taken: have it written by docker save or skopeo
+        ArchiveChangedError     it was replaced or written to while it was read: put it again
+        DigestMismatchError     its bytes are damaged: get it anew
         LayerError              ... because of one entry in one layer
-            EscapingEntryError
-            LimitError          ... it asks for more than the store's limits allow: raise them, if you trust it
+            EscapingEntryError  ... which points outside of the root file system: distrust the image
+            LimitError          ... it asks for more than the store's limits allow: raise that one, if you trust it
     NotFoundError               nothing of that name is here: put it first
         ImageIncompleteError    ... not all of it: put it again
-        NoArchiveError          no archive of that name is in the archive folder
+        NoArchiveError          no archive of that name is in the archive folder: save it there, or say which archive
     StateError                  the store cannot do this now
         CheckpointError         what the store wrote cannot be read: restore it
         RecordError             ... of one layer: repair the store, and put its image again
         LeaseError              who needs what cannot be read: restart whoever has the lease
         LeaseEndedError         a lease that was handed on was let go of before: get the image by name
-        StoreClosedError
+        StoreClosedError        it was closed: start another on the same directory
         ForeignStoreError       it is another user's: work as that one, or with a store of your own
         LocksUnsupportedError   its file system has no locks: move the store
         NotRemovedError         something is in the way: see to that, and remove it again
         OverBudgetError         an image is larger than the store may be: raise its budget
-        NoSpaceError            the disk is full: free some of it. An OSError, too
+        NoSpaceError            the disk is full, and this is an OSError, too: free some of it
 """
 
 from __future__ import annotations
@@ -72,7 +73,7 @@ class AmbiguousImageError(InvalidInputError):
         self.archive, self.reason, self.choices = archive, reason, choices
 
     def __str__(self) -> str:
-        return f"{self.archive}: {self.reason}; it holds {_listed(self.choices)}. Nothing was stored"
+        return f"{self.archive}: {self.reason}; it holds {listed(self.choices)}. Nothing was stored"
 
 
 class ArchiveError(StoreError):
@@ -96,6 +97,27 @@ class UnsupportedArchiveError(ArchiveError):
 
     def __str__(self) -> str:
         return f"{self.archive}: {self.reason}. Nothing of it was stored"
+
+
+class ArchiveChangedError(ArchiveError):
+    """A file is not the one any more that it was when the work with it began.
+
+    Attributes:
+        what: Which file: the archive, or a member of it that is a folder.
+        expected: What it was.
+        found: What is there.
+    """
+
+    def __init__(self, archive: str, what: str, expected: str, found: str) -> None:
+        StoreError.__init__(self, archive, what, expected, found)
+        self.archive, self.what, self.expected, self.found = archive, what, expected, found
+        self.reason = f"{what} changed while it was read: it was {expected}, and is {found}"
+
+    def __str__(self) -> str:
+        return (
+            f"{self.archive}: {self.reason}. What was read of it was not kept; try again, and let nobody change it "
+            "until that has ended"
+        )
 
 
 class DigestMismatchError(ArchiveError):
@@ -190,7 +212,7 @@ class ImageIncompleteError(NotFoundError):
         self.name, self.missing = name, missing
 
     def __str__(self) -> str:
-        return f"image {self.name} is incomplete: {_listed(self.missing)} not in the store; put it again"
+        return f"image {self.name} is incomplete: {listed(self.missing)} not in the store; put it again"
 
 
 class NoArchiveError(NotFoundError):
@@ -405,14 +427,37 @@ class NoSpaceError(StateError, OSError):
 def shown(name: bytes | str) -> str:
     """Return a name from an archive for a sentence: quoted, escaped, and not longer than a line."""
     text = repr(name if isinstance(name, str) else name.decode("utf-8", "backslashreplace"))
-    return text if len(text) <= 200 else f"{text[:200]}…'"
+    return text if len(text) <= _LONGEST_NAME else f"{text[:_LONGEST_NAME]}…'"
 
 
-def _listed(names: Sequence[str]) -> str:
-    """Return some names for a sentence: as they are if nothing in them could harm a terminal, and not all of many."""
-    some = (name if name.isprintable() and len(name) <= 200 else shown(name) for name in names[:_MOST_LISTED])
+def plain(unsafe_name: str) -> str:
+    """Return a name for a sentence: as it is, if nothing in it could harm a terminal and it is not long; or shown."""
+    return unsafe_name if unsafe_name.isprintable() and len(unsafe_name) <= _LONGEST_NAME else shown(unsafe_name)
+
+
+def escaped(unsafe_text: str, most: int | None = None) -> str:
+    """Return a text in which each character that is not printable is escaped: control characters, line ends, bidi.
+
+    Escaped once more it is the same.
+
+    Args:
+        most: How many characters of the text are enough.
+    """
+    if most is not None and len(unsafe_text) > most:
+        return f"{escaped(unsafe_text[:most])}…"
+    if unsafe_text.isprintable():
+        return unsafe_text
+    return "".join(
+        character if character.isprintable() else character.encode("unicode_escape").decode("ascii")
+        for character in unsafe_text
+    )
+
+
+def listed(names: Sequence[str]) -> str:
+    """Return some names for a sentence, and not all of many."""
     more = f" and {len(names) - _MOST_LISTED} more" if len(names) > _MOST_LISTED else ""
-    return ", ".join(some) + more
+    return ", ".join(map(plain, names[:_MOST_LISTED])) + more
 
 
 _MOST_LISTED = 20
+_LONGEST_NAME = 200

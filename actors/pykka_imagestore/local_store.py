@@ -8,7 +8,7 @@ Source: Apache Mesos, src/slave/containerizer/mesos/provisioner/docker/{store,lo
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Mapping
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from functools import partial
@@ -20,7 +20,7 @@ import pykka
 
 from pykka_imagestore.checker import Checker, CheckListener
 from pykka_imagestore.collector import Collector
-from pykka_imagestore.core.archive import ArchiveIndex, Extent
+from pykka_imagestore.core.archive import ArchiveIndex, Extent, Place
 from pykka_imagestore.core.check import CheckReport
 from pykka_imagestore.core.digest import DiffID, Digest, sha256
 from pykka_imagestore.core.image import DockerImage, ImageInfo, Recovery
@@ -34,14 +34,13 @@ from pykka_imagestore.core.prune import Pruned, PruneOptions, Usage
 from pykka_imagestore.core.uncopyable import Uncopyable
 from pykka_imagestore.durable.disk import disk
 from pykka_imagestore.durable.layout import find_missing, remove_staging, write_config
-from pykka_imagestore.durable.leases import HeldLease, lease_image, take_lease, take_over
+from pykka_imagestore.durable.leases import HeldLease, PutLease, lease_image, take_over
 from pykka_imagestore.durable.locks import FileLock, acquire, layer_byte
 from pykka_imagestore.durable.owned import OwnedFolder
 from pykka_imagestore.durable.stock import note_use
 from pykka_imagestore.errors import (
     ArchiveError,
     InvalidInputError,
-    NoArchiveError,
     NoSpaceError,
     NotFoundError,
     OverBudgetError,
@@ -51,6 +50,7 @@ from pykka_imagestore.errors import (
 from pykka_imagestore.fs.remove_tree import remove_tree
 from pykka_imagestore.image_lease import LeasedImage
 from pykka_imagestore.jobs.answers import ANSWERS
+from pykka_imagestore.jobs.find_archive import FoundArchive, find_archive
 from pykka_imagestore.jobs.guard import require_space
 from pykka_imagestore.jobs.helpers import MAX_HELPERS, HelperLostError, HelpUnpack, help_unpack
 from pykka_imagestore.jobs.move_layer import MoveLayer, move_layer
@@ -161,7 +161,7 @@ class LocalStore(Uncopyable):
             )
         paths = StorePaths(Path(directory).absolute())
         references = ReferenceStore.start(paths.root, durable=durable)
-        archives = None if archive_dir is None else Path(archive_dir).absolute()
+        archives = _absolute(archive_dir)
         collector = Collector.start(paths, references, pool, durable=durable, budget_bytes=budget_bytes)
         checker = Checker.start(paths, references, collector, pool, limits)
         options = PutOptions(archives, budget_bytes, layer_time_limit, durable, limits)
@@ -198,6 +198,7 @@ class LocalStore(Uncopyable):
         select: str | None = None,
         platform: str | None = None,
         progress: Listener | None = None,
+        lease: Literal[False] = False,
     ) -> Future[ImageInfo]: ...
     @overload
     def put(
@@ -211,6 +212,18 @@ class LocalStore(Uncopyable):
         progress: Listener | None = None,
         lease: Literal[True],
     ) -> Future[LeasedImage]: ...
+    @overload
+    def put(
+        self,
+        name: str,
+        archive: str | Path | None = None,
+        sandbox: str | Path | None = None,
+        *,
+        select: str | None = None,
+        platform: str | None = None,
+        progress: Listener | None = None,
+        lease: bool,
+    ) -> Future[ImageInfo] | Future[LeasedImage]: ...
     def put(
         self,
         name: str,
@@ -229,7 +242,8 @@ class LocalStore(Uncopyable):
             archive: What ``docker save`` wrote, or an OCI archive, either perhaps compressed as a whole or coming
                 through a pipe; or a folder that is an OCI layout. By default ``<name>.tar`` in the store's
                 ``archive_dir``.
-            sandbox: Folder whose files ``stdout`` and ``stderr`` get what the workers say; made if missing.
+            sandbox: Folder whose files ``stdout`` and ``stderr`` get what the workers say; made if missing. It may be
+                another user's; what cannot be written there, or not safely, is left out.
             select: Which image, where the archive holds several and none has this name: one of its names or tags,
                 the digest of its config or manifest, or at least 12 hex digits of one.
             platform: Which of the images that share a name, ``os/architecture`` or ``os/architecture/variant``; an
@@ -239,7 +253,8 @@ class LocalStore(Uncopyable):
 
         Returns:
             The image. Every layer's DiffID was verified; all of it is durable. Calls for the same name and archive
-            share the work, and calls that need the same layer that layer. A discard gives up this future alone; the
+            share the work, unless the archive was replaced or written to between them; and calls that need the same
+            layer that layer. A discard gives up this future alone; the
             last one to be given up stops the work, and is discarded when nothing of it is left; or ready, if it
             came when all was stored.
 
@@ -248,6 +263,7 @@ class LocalStore(Uncopyable):
             InvalidInputError: ``platform`` is no platform.
             AmbiguousImageError: It cannot be told which image is meant.
             ArchiveError: The archive is malformed, hostile, past a limit or not supported; see its subclasses.
+            ArchiveChangedError: It was replaced or written to before all of it was read.
             NoSpaceError: The disk is full, or would be.
             OverBudgetError: The image is larger than ``budget_bytes``. Nothing was forgotten for it.
             OSError: It cannot be read, or the disk failed.
@@ -279,9 +295,11 @@ class LocalStore(Uncopyable):
         return self._ask(LocalStoreActor.load, _absolute(archive), _absolute(sandbox), select, platform, progress)
 
     @overload
-    def get(self, name: str) -> Future[ImageInfo]: ...
+    def get(self, name: str, *, lease: Literal[False] = False) -> Future[ImageInfo]: ...
     @overload
     def get(self, name: str, *, lease: Literal[True]) -> Future[LeasedImage]: ...
+    @overload
+    def get(self, name: str, *, lease: bool) -> Future[ImageInfo] | Future[LeasedImage]: ...
     def get(self, name: str, *, lease: bool = False) -> Future[ImageInfo] | Future[LeasedImage]:
         """Return an image that is in the store; it counts as used now.
 
@@ -318,7 +336,7 @@ class LocalStore(Uncopyable):
     def list(self) -> Future[tuple[ImageInfo, ...]]:
         """Return all images, by name, incomplete ones too."""
         images = self._references.list()
-        return images.then(lambda images: tuple(map(self._paths.locate, images))).repair(_say_if_closed)
+        return images.then(self._paths.locate_all).repair(_say_if_closed)
 
     def config(self, name: str) -> Future[bytes]:
         """Return an image's config, JSON, byte for byte as the archive had it.
@@ -435,11 +453,11 @@ class PutRequest:
 
     Attributes:
         name: None for each image under all its own names.
-        archive: Absolute; None to look in the archive folder.
+        archive: Which one, as it was then: whoever asks after it was replaced asks for something else.
     """
 
     name: ImageName | None
-    archive: str | None
+    archive: FoundArchive
     sandbox: str | None
     select: str | None
     platform: Platform | None
@@ -463,7 +481,7 @@ class PutOptions:
         limits: How much an archive may ask for.
     """
 
-    archive_dir: Path | None
+    archive_dir: str | None
     budget_bytes: int | None
     layer_time_limit: float | None
     durable: bool
@@ -553,8 +571,8 @@ class LocalStoreActor(Actor):
         platform: str | None,
         listener: Listener | None,
     ) -> Future[ImageInfo]:
-        request = PutRequest(ImageName.parse(name), archive, sandbox, select, _parse_platform(platform))
-        return self._join(request, listener, self._put_one)
+        requested = self._request(ImageName.parse(name), archive, sandbox, select, platform)
+        return self._start(requested, listener, self._put_one)
 
     async def put_leased(
         self,
@@ -565,7 +583,7 @@ class LocalStoreActor(Actor):
         platform: str | None,
         listener: Listener | None,
     ) -> LeasedImage:
-        request = PutRequest(ImageName.parse(name), archive, sandbox, select, _parse_platform(platform))
+        request = await self._request(ImageName.parse(name), archive, sandbox, select, platform)
         put = self._join(request, listener, self._put_one)
         leased = self._wish_for_lease(request)
         try:
@@ -584,8 +602,7 @@ class LocalStoreActor(Actor):
         platform: str | None,
         listener: Listener | None,
     ) -> Future[tuple[ImageInfo, ...]]:
-        request = PutRequest(None, archive, sandbox, select, _parse_platform(platform))
-        return self._join(request, listener, self._put)
+        return self._start(self._request(None, archive, sandbox, select, platform), listener, self._put)
 
     async def config(self, name: str) -> bytes:
         image = await self._references.get(name)
@@ -634,6 +651,34 @@ class LocalStoreActor(Actor):
 
     # -- put
 
+    def _request(
+        self,
+        name: ImageName | None,
+        archive: str | None,
+        sandbox: str | None,
+        select: str | None,
+        platform: str | None,
+    ) -> Future[PutRequest]:
+        """Look at the archive that is to be put, now: a put joins those of the same one, and no other."""
+        if self._closed:
+            raise StoreClosedError
+        wanted = _parse_platform(platform)
+        found = self._lane.run(partial(find_archive, self._options.archive_dir, archive), name)
+        return self._work.add(found.then(lambda found: PutRequest(name, found, sandbox, select, wanted)))
+
+    def _start(
+        self,
+        requested: Future[PutRequest],
+        listener: Listener | None,
+        put: Callable[[PutRequest, _PutAtWork], Coroutine[Any, Any, T]],
+    ) -> Future[T]:
+        """Put what is requested, or join a put of the same."""
+
+        def join(actor: LocalStoreActor, request: PutRequest) -> Future[T]:
+            return actor._join(request, listener, put)
+
+        return requested.then(defer(self.actor_ref, join))
+
     def _join(
         self,
         request: PutRequest,
@@ -679,7 +724,7 @@ class LocalStoreActor(Actor):
             # Else it came too late: all is stored.
         finally:
             self._at_work.remove(work)
-        return tuple(self._paths.locate(image) for images in stored for image in images)
+        return self._paths.locate_all(image for images in stored for image in images)
 
     async def _put_images(
         self,
@@ -692,17 +737,16 @@ class LocalStoreActor(Actor):
         await self.recover()
         async with self._staged() as staging:
             index = await self.untar_image(request, staging)
-            planned += plan_put(index, request.name, request.select)
-            leases: list[HeldLease] = []  # to the end: a later image is not to push out an earlier one
+            planned += plan_put(index, request.name, request.select, self._limits)
+            hashed: dict[Place, DiffID] = {}
+            lease = PutLease(self._paths)  # to the end: a later image is not to push out an earlier one
             try:
                 for image in planned:  # one after the other, so that images with layers in common read them once
-                    await self.put_image(image, request, staging, work.feed, leases, stored)
+                    await self.put_image(image, request, staging, work.feed, lease, stored, hashed)
                 await self._keep_to_budget()
                 await self._grant(work.wishes, stored[0][0])
             finally:
-                # In their order: a prune that comes in between takes what is free, and that is to be the oldest.
-                for lease in leases:
-                    lease.release()
+                lease.release()
 
     async def _grant(self, wishes: Iterable[Promise[LeasedImage]], image: DockerImage) -> None:
         """Give each who asked for one a lease of his own, while that of the put keeps the image."""
@@ -717,11 +761,10 @@ class LocalStoreActor(Actor):
 
     async def untar_image(self, request: PutRequest, staging: OwnedFolder) -> ArchiveIndex:
         """Find out what the archive holds."""
-        archive = await self._lane.run(partial(_find_archive, self._options.archive_dir), request)
-        copy = str(staging.path / "archive.tar")
-        job = UntarImage(archive, copy, request.sandbox, request.platform, self._limits)
-        is_pipe = await self._lane.run(Path.is_fifo, Path(archive))  # what came through it does not come again
-        return await self._pool.run(untar_image, job, retry=not is_pipe, stop_file=f"{copy}.stop")
+        archive, copy = request.archive, str(staging.path / "archive.tar")
+        job = UntarImage(archive.path, copy, request.sandbox, request.platform, self._limits, archive.identity)
+        # What came through a pipe does not come again.
+        return await self._pool.run(untar_image, job, retry=not archive.is_pipe, stop_file=f"{copy}.stop")
 
     async def put_image(
         self,
@@ -729,19 +772,19 @@ class LocalStoreActor(Actor):
         request: PutRequest,
         staging: OwnedFolder,
         feed: ProgressFeed,
-        leases: list[HeldLease],
+        lease: PutLease,
         stored: list[tuple[DockerImage, ...]],
+        hashed: dict[Place, DiffID],
     ) -> None:
         """Put an image's layers, then its config, then its names: the last is what makes it exist."""
         image, config = planned.image, planned.image.config
         diff_ids = image.diff_ids
         if diff_ids is None:
-            hash_it = partial(hash_layer, limits=self._limits)
-            diff_ids = tuple(await gather([self._pool.run(hash_it, layer, retry=True) for layer in image.layers]))
-            config = legacy_config(image.config, diff_ids)
+            diff_ids = await self._hash_layers(image.layers, hashed)
+            config = await self._lane.run(partial(legacy_config, image.config), diff_ids)
         layers = dict(zip(diff_ids, image.layers, strict=True))
         feed.expect(planned.names, {diff_id: layer.size for diff_id, layer in layers.items()})
-        leases.append(await self._take_lease(diff_ids, sha256(config), f"put of {planned.names[0]}"))
+        await self._need(lease, diff_ids, sha256(config), f"put of {planned.names[0]}")
         await self._make_room(layers)
         await self.put_layers(layers, request.sandbox)
         on = disk(durable=self._options.durable)
@@ -752,6 +795,14 @@ class LocalStoreActor(Actor):
         self._puts.depart(request.key)
         storing = gather([self._references.put(name, diff_ids, sha256(config)) for name in planned.names])
         await undiscardable(self.spawn(storing).then(lambda images: stored.append(tuple(images))))
+
+    async def _hash_layers(self, layers: Sequence[Extent], hashed: dict[Place, DiffID]) -> tuple[DiffID, ...]:
+        """Return the layers' DiffIDs; what lies in one place is read once, whatever it is called and however often."""
+        new = {layer.place: layer for layer in layers if layer.place not in hashed}
+        hash_it = partial(hash_layer, limits=self._limits)
+        found = await gather([self._pool.run(hash_it, layer, retry=True) for layer in new.values()])
+        hashed.update(zip(new, found, strict=True))
+        return tuple(hashed[layer.place] for layer in layers)
 
     async def _make_room(self, layers: Mapping[DiffID, Extent]) -> None:
         """See that the layers that are missing fit, before any is unpacked; forget other images if that helps."""
@@ -864,8 +915,8 @@ class LocalStoreActor(Actor):
         except BlockingIOError:
             return await run_blocking(take, undo=FileLock.release)
 
-    def _take_lease(self, layers: Iterable[DiffID], config: Digest | None, purpose: str) -> Future[HeldLease]:
-        return self._lane.run(lambda purpose: take_lease(self._paths, layers, config, purpose), purpose)
+    def _need(self, lease: PutLease, layers: Iterable[DiffID], config: Digest, purpose: str) -> Future[None]:
+        return self._lane.run(lambda purpose: lease.need(layers, config, purpose), purpose)
 
     def _leased(self, image: DockerImage, lease: HeldLease) -> LeasedImage:
         return LeasedImage(self._paths.locate(image), lease, partial(note_use, self._paths, image))
@@ -919,23 +970,6 @@ def _say_if_closed(answer: Future[T]) -> Future[T]:
     if isinstance(answer.error(), pykka.ActorDeadError):
         raise StoreClosedError from answer.error()
     return answer
-
-
-def _find_archive(archive_dir: Path | None, request: PutRequest) -> str:
-    """Return the archive to read: the one asked for, or that of the name in the archive folder.
-
-    A name cannot lead out of the folder: no part of a parsed name is ``..`` or empty.
-    """
-    if request.archive is not None:
-        return request.archive
-    name = cast(ImageName, request.name).stored
-    if archive_dir is None:
-        raise InvalidInputError(f"no archive was given for {name}, and the store has no archive folder to look in")
-    candidates = [archive_dir / f"{name}.tar", archive_dir / f"{name.removesuffix(':latest')}.tar"]
-    for candidate in candidates:
-        if candidate.is_file():
-            return str(candidate)
-    raise NoArchiveError(name, str(candidates[0]))
 
 
 def _parse_platform(text: str | None) -> Platform | None:

@@ -20,7 +20,10 @@ Listener = Callable[[Progress], object]
 
 
 class ProgressFeed:
-    """How far one put has come, and who wants to know. Belongs to one actor.
+    """How far one put has come, and who wants to know.
+
+    One thread says how far, and only marks that there is news: what there is to tell is put together when it is told.
+    An archive may have many layers, and each of them many steps.
 
     Args:
         thread: Where the listeners are called.
@@ -28,67 +31,78 @@ class ProgressFeed:
 
     def __init__(self, thread: Lane) -> None:
         self._thread = thread
-        self._names: tuple[str, ...] = ()
+        self._lock = threading.RLock()
+        self._names: list[str] = []
         self._layers: dict[DiffID, LayerProgress] = {}
         self._listeners: list[_Mailbox] = []
 
     def listen(self, listener: Listener) -> None:
         """Tell ``listener`` from now on."""
-        self._listeners.append(_Mailbox(listener))
+        self._listeners.append(_Mailbox(listener, self))
 
     def expect(self, names: Iterable[str], layers: Mapping[DiffID, int]) -> None:
         """Set what there is to do: names, and for each layer the bytes to read."""
-        self._names += tuple(names)
-        for diff_id, size in layers.items():
-            self._layers.setdefault(diff_id, LayerProgress(diff_id, 0, size))
+        with self._lock:
+            self._names += names
+            for diff_id, size in layers.items():
+                self._layers.setdefault(diff_id, LayerProgress(diff_id, 0, size))
         self._tell()
 
     def advance(self, diff_id: DiffID, bytes_done: int, entries_done: int) -> None:
         """Note how far a layer has come; ignored if this put does not want that layer."""
         layer = self._layers.get(diff_id)
         if layer is not None and not layer.done:
-            self._layers[diff_id] = replace(layer, bytes_done=bytes_done, entries_done=entries_done)
-            self._tell()
+            self._set(replace(layer, bytes_done=bytes_done, entries_done=entries_done))
 
     def complete(self, diff_id: DiffID, entries: int | None) -> None:
         """Note that a layer is in the store; ``entries`` is None if it was before."""
         layer = self._layers.get(diff_id)
         if layer is not None and not layer.done:
-            self._layers[diff_id] = replace(
-                layer,
-                bytes_done=layer.bytes_expected,
-                entries_done=entries or 0,
-                entries_expected=entries or 0,
-                done=True,
+            self._set(
+                replace(
+                    layer,
+                    bytes_done=layer.bytes_expected,
+                    entries_done=entries or 0,
+                    entries_expected=entries or 0,
+                    done=True,
+                )
             )
-            self._tell()
+
+    def latest(self) -> Progress:
+        """Return how far it has come by now."""
+        with self._lock:
+            return Progress(tuple(self._names), tuple(self._layers.values()))
+
+    def _set(self, layer: LayerProgress) -> None:
+        with self._lock:
+            self._layers[layer.diff_id] = layer
+        self._tell()
 
     def _tell(self) -> None:
-        progress = Progress(self._names, tuple(self._layers.values()))
         for mailbox in self._listeners:
-            if mailbox.put(progress):
+            if mailbox.mark():
                 self._thread.run(_Mailbox.deliver, mailbox)
 
 
 class _Mailbox:
-    """Holds the latest for one listener until it is delivered."""
+    """Remembers for one listener that there is news, until it is delivered."""
 
-    def __init__(self, listener: Listener) -> None:
+    def __init__(self, listener: Listener, feed: ProgressFeed) -> None:
         self._listener = listener
+        self._feed = feed
         self._lock = threading.RLock()
-        self._latest: Progress | None = None
+        self._has_news = False
 
-    def put(self, progress: Progress) -> bool:
-        """Leave the latest; tell whether a delivery must be arranged."""
+    def mark(self) -> bool:
+        """Note that there is news; tell whether a delivery must be arranged."""
         with self._lock:
-            was_empty, self._latest = self._latest is None, progress
-            return was_empty
+            had_news, self._has_news = self._has_news, True
+            return not had_news
 
     def deliver(self) -> None:
         with self._lock:
-            progress, self._latest = self._latest, None
+            self._has_news = False
         try:
-            if progress is not None:
-                self._listener(progress)
+            self._listener(self._feed.latest())
         except BaseException:
             logger.exception("A progress listener failed")

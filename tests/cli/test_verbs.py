@@ -301,6 +301,27 @@ def test_unpack_that_is_refused_leaves_nothing(imagestore, tmp_path, existed):
     assert (names(directory) == []) if existed else not directory.exists()
 
 
+@pytest.mark.parametrize(("parts", "status"), [([], 0), ([file(b"../outside", b"x")], 1)])
+def test_unpack_keeps_a_private_directory_private(imagestore, tmp_path, parts, status):
+    layer_file, directory = tmp_path / "layer", tmp_path / "rootfs"
+    layer_file.write_bytes(tar(file(b"su", b"x", mode=0o4755), *parts))
+    directory.mkdir(mode=0o700)
+
+    assert imagestore("unpack", layer_file, directory).returncode == status
+    assert directory.stat().st_mode & 0o7777 == 0o700
+
+
+@pytest.mark.root
+def test_unpack_into_another_users_directory_is_refused(imagestore, tmp_path):
+    layer_file, directory = tmp_path / "layer", tmp_path / "rootfs"
+    layer_file.write_bytes(BASE)
+    directory.mkdir(mode=0o700)
+    os.chown(directory, 65534, 65534)
+
+    assert_refused(imagestore("unpack", layer_file, directory), "belongs to user 65534", "unpack into")
+    assert (directory.stat().st_uid, directory.stat().st_mode & 0o7777, names(directory)) == (65534, 0o700, [])
+
+
 def test_unpack_of_what_is_no_file_is_refused_at_once(imagestore, tmp_path):
     os.mkfifo(tmp_path / "fifo")
 

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from pykka_imagestore.core.archive import Extent
 from pykka_imagestore.core.digest import sha256
 from pykka_imagestore.core.json_fields import MAX_NESTING
-from pykka_imagestore.core.manifest import MAX_LAYERS, legacy_config, read_images
+from pykka_imagestore.core.manifest import legacy_config, read_images
+from pykka_imagestore.core.totals import Totals
 from pykka_imagestore.errors import ArchiveError, DigestMismatchError, StoreError, UnsupportedArchiveError
 
 ONE, TWO, THREE = ("1" * 64, "2" * 64, "3" * 64)
@@ -25,6 +26,7 @@ class Members:
     archive = "image.tar"
 
     def __init__(self, members):
+        self.totals = Totals(self.archive)
         self._members = {
             name: data if isinstance(data, bytes) else json.dumps(data).encode() for name, data in members.items()
         }
@@ -121,7 +123,9 @@ def test_manifest_wins_over_repositories():
         ([{**ENTRY, "RepoTags": [5]}], "RepoTags should be a string, but is a number"),
         ([{**ENTRY, "Layers": {}}], "Layers should be a list, but is an object"),
         ([{**ENTRY, "Layers": [None]}], "Layers should be a string, but is missing or null"),
-        ([{**ENTRY, "Layers": ["a"] * (MAX_LAYERS + 1)}], f"Layers has {MAX_LAYERS + 1} items; {MAX_LAYERS} is the"),
+        ([{**ENTRY, "Layers": ["a"] * 1001}], "image 0 has 1001 layers; 1000 is the limit"),
+        ([ENTRY] * 10_001, "it has 10001 images; 10000 is the limit"),
+        ([{**ENTRY, "RepoTags": ["a"] * 5001}] * 2, "it has 10002 names and tags; 10000 is the limit"),
         ([{**ENTRY, "Layers": ["a/layer.tar"]}], "image 0 has 1 layers, but its config 'config.json' lists 2"),
         ([{**ENTRY, "Layers": ["a/layer.tar", "c"]}], "it has no member 'c'"),
         ([{**ENTRY, "Config": "other.json"}], "it has no member 'other.json'"),
@@ -254,10 +258,10 @@ def test_legacy_archive_of_another_shape_is_refused_by_field(members, sentence):
 
 
 def test_legacy_chain_is_bounded():
-    ids = [f"{number:064x}" for number in range(MAX_LAYERS + 1)]
+    ids = [f"{number:064x}" for number in range(1001)]
     members = {f"{layer}/json": {"parent": parent} for layer, parent in zip(ids, [*ids[1:], None], strict=True)}
 
-    with pytest.raises(ArchiveError, match=f"has more than {MAX_LAYERS} ancestors"):
+    with pytest.raises(ArchiveError, match=f"layer {ids[0]} has 1001 layers with its ancestors; 1000 is the limit"):
         saved_long_ago({"repositories": {"a": {"1": ids[0]}}, **members})
 
 

@@ -13,6 +13,7 @@ from pykka_imagestore.core.archive import Extent
 from pykka_imagestore.core.digest import sha256
 from pykka_imagestore.core.forms import read_archive
 from pykka_imagestore.core.platform import Platform, WantedPlatform
+from pykka_imagestore.core.totals import Totals
 from pykka_imagestore.errors import ArchiveError, UnsupportedArchiveError
 
 BASE, APP = layer({"etc/motd": b"hello"}), layer({"app/main": b"x"})
@@ -26,6 +27,7 @@ class Members:
     archive = "layout"
 
     def __init__(self, members):
+        self.totals = Totals(self.archive)
         self._members = members
         self.read = []
 
@@ -485,7 +487,7 @@ def test_descriptor_of_the_wrong_shape(layout, change, sentence):
         ({"schemaVersion": 1}, "is a manifest of Docker's schema 1"),
         ({"config": None}, "config should be an object, but is missing or null"),
         ({"layers": "x"}, "layers should be a list, but is a string"),
-        ({"layers": [DESCRIPTOR] * 1001}, "layers has 1001 items; 1000 is the limit"),
+        ({"layers": [DESCRIPTOR] * 1001}, " has 1001 layers; 1000 is the limit"),
         ({"layers": []}, "has 0 layers, but its config"),
     ],
 )

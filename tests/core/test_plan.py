@@ -4,11 +4,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pykka_imagestore.core.archive import ArchivedImage, ArchiveIndex, RefusedImage
+from pykka_imagestore.core.archive import ArchivedImage, ArchiveIndex, Extent, RefusedImage
 from pykka_imagestore.core.digest import sha256
 from pykka_imagestore.core.image_name import ImageName
+from pykka_imagestore.core.limits import Limits
 from pykka_imagestore.core.plan import plan_put
-from pykka_imagestore.errors import AmbiguousImageError, ArchiveError
+from pykka_imagestore.errors import AmbiguousImageError, ArchiveError, LimitError
 
 ALPHA, BETA, GAMMA = (sha256(config) for config in (b"alpha", b"beta", b"gamma"))
 
@@ -176,3 +177,27 @@ def test_artifacts_are_passed_over_unless_there_is_nothing_else():
     for name in (None, "other"):
         with pytest.raises(ArchiveError, match="it is an artifact"):
             put(ArchiveIndex("image.tar", (), (ARTIFACT,)), name)
+
+
+@given(st.lists(st.tuples(st.integers(1, 4), st.integers(0, 4)), min_size=1, max_size=4), st.integers(1, 40))
+def test_layers_are_counted_for_each_name_that_remembers_them(shapes, most):
+    layer = Extent("image.tar", 0, 0, "layer.tar")
+    images = [
+        ArchivedImage(tuple(f"i{number}:{n}" for n in range(names)), b"", (layer,) * layers, None)
+        for number, (names, layers) in enumerate(shapes)
+    ]
+    references = sum(names * max(1, layers) for names, layers in shapes)
+
+    if references > most:
+        with pytest.raises(LimitError, match=f"it names {references} layers") as caught:
+            plan_put(index(*images), None, limits=Limits(references=most))
+        assert caught.value.limit == "references"
+    else:
+        assert len(plan_put(index(*images), None, limits=Limits(references=most))) == len(images)
+
+
+def test_only_what_is_put_is_counted():
+    layer = Extent("image.tar", 0, 0, "layer.tar")
+    many = index(*(ArchivedImage((f"i:{n}",), b"", (layer,) * 10, None) for n in range(10)))
+
+    assert len(plan_put(many, ImageName.parse("i:3"), limits=Limits(references=10))) == 1

@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import io
 import tarfile
+import time
+from decimal import Decimal
 
 import pytest
 import tars
@@ -435,16 +437,63 @@ def test_malformed_pax_number_is_refused(key, value):
         (b"-1", -(10**9)),
         (b"-0.5", -500_000_000),
         (b"-1.5", -1_500_000_000),
+        (b"2e-09", 2),
+        (b"-1e-07", -100),
+        (b"1.5e+17", 15 * 10**25),
+        (b"1.0000000019e9", 1_000_000_001_900_000_000),
+        (b"2.e1", 20 * 10**9),
+        (b"0." + b"0" * 1000 + b"15e1001", 1_500_000_000),
+        (b"0e999999999999", 0),
+        (b"1e-999999999999", 0),
     ],
 )
 def test_pax_time_is_exact(value, nanoseconds):
     assert parse_time(value) == nanoseconds
 
 
-@pytest.mark.parametrize("value", [b".", b"-", b"1.5.5", b"1,5", b"1e5", b"1.-5", b"--1", b"+1", b"nan", b"9" * 19])
+@given(st.floats(-1e17, 1e17))
+def test_pax_time_as_python_writes_it_is_exact(seconds):
+    nanoseconds = int(Decimal(str(seconds)).scaleb(9))
+
+    assert parse_time(str(seconds).encode()) == nanoseconds
+
+
+MALFORMED_TIMES = (
+    ". - 1.5.5 1,5 1.-5 --1 +1 nan inf -inf 1_0 0x1 1e e5 .5e1 1e1.5 1e+ 1e--1 1E5 1e5x 1e999999 1e18 1e-" + "9" * 20
+).split()
+
+
+@pytest.mark.parametrize(
+    "value", [*MALFORMED_TIMES, "9" * 19, "9" * 19 + "e0", " 1", "1 ", "1e5 ", "1\n", "1e5\n", "1e٣"]
+)
 def test_malformed_pax_time_is_refused(value):
     with pytest.raises(TarError, match="malformed time"):
+        parse_time(value.encode())
+
+
+@pytest.mark.parametrize(
+    "value", [b"1" * 2**20, b"1" * 2**20 + b"e5", b"1." + b"1" * 2**20 + b"e", b"1e" + b"1" * 2**20]
+)
+def test_pax_time_takes_no_longer_than_its_length(value):
+    start = time.process_time()
+
+    with pytest.raises(TarError, match="malformed time"):
         parse_time(value)
+
+    assert time.process_time() - start < 5  # what looked at each digit once for each other would take hours
+
+
+def test_layer_of_pythons_tarfile_keeps_its_times():
+    file = io.BytesIO()
+    with tarfile.open(fileobj=file, mode="w", format=tarfile.PAX_FORMAT) as writer:
+        for name, seconds in {"small": 2e-09, "large": 1.5e17}.items():
+            info = tarfile.TarInfo(name)
+            info.mtime = seconds
+            writer.addfile(info)
+
+    entries = list(read_entries(Bytes(file.getvalue())))
+
+    assert [entry.mtime_ns for entry in entries] == [2, 15 * 10**25]
 
 
 @pytest.mark.parametrize("kind", [tars.PAX, tars.PAX_GLOBAL, tars.GNU_LONG_NAME, tars.GNU_LONG_LINK, b"V"])

@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+import errno
 import gc
 import os
 import threading
 from pathlib import Path
+from unittest.mock import patch
 
 import pytest
 from processes import TIMEOUT, Program
@@ -13,8 +15,8 @@ from pykka_imagestore.core.digest import DiffID, sha256
 from pykka_imagestore.core.paths import StorePaths
 from pykka_imagestore.core.prune import Needs
 from pykka_imagestore.durable import leases
-from pykka_imagestore.durable.leases import find_needs, take_lease
-from pykka_imagestore.durable.locks import acquire
+from pykka_imagestore.durable.leases import PutLease, find_leases, find_needs, take_lease
+from pykka_imagestore.durable.locks import FileLock, acquire
 from pykka_imagestore.errors import LeaseError
 
 ONE, TWO, CONFIG = DiffID(sha256(b"one")), DiffID(sha256(b"two")), sha256(b"config")
@@ -53,6 +55,62 @@ def test_lease_needs_what_it_says_until_it_is_released(paths: StorePaths) -> Non
     assert (record.process, record.purpose) == (os.getpid(), "a test")
     assert os.listdir(paths.leases) == []
     assert needs(paths) == Needs()
+
+
+def test_lease_of_a_put_grows_with_its_images_in_one_file(paths: StorePaths) -> None:
+    lease, other = PutLease(paths), sha256(b"other config")
+    before = os.listdir("/proc/self/fd")
+
+    lease.need([ONE], CONFIG, "put of one")
+    first = needs(paths)
+    lease.need([ONE, TWO, TWO], other, "put of two")
+    lease.need([], other, "put of three")
+
+    (path,) = paths.leases.iterdir()
+    assert first == Needs(frozenset({ONE}), frozenset({CONFIG}))
+    assert needs(paths) == Needs(frozenset({ONE, TWO}), frozenset({CONFIG, other}))
+    assert list(LeaseRecord.FromString(path.read_bytes()).layer_ids) == [ONE, TWO]
+    assert [usage.purpose for usage in find_leases(paths)] == ["put of three"]
+    assert len(os.listdir("/proc/self/fd")) == len(before) + 1
+    lease.release()
+    assert (os.listdir(paths.leases), needs(paths)) == ([], Needs())
+
+
+def test_version_that_knows_one_config_of_a_put_sees_all_layers_and_the_last_config(paths: StorePaths) -> None:
+    lease, other = PutLease(paths), sha256(b"other config")
+    lease.need([ONE], CONFIG, "put of one")
+    lease.need([TWO], other, "put of two")
+    (path,) = paths.leases.iterdir()
+
+    record = LeaseRecord.FromString(path.read_bytes())
+
+    assert (list(record.layer_ids), record.config_digest) == ([ONE, TWO], other)
+    lease.release()
+
+
+def test_what_a_put_needs_once_it_has_let_go_is_not_needed(paths: StorePaths) -> None:
+    lease, unused = PutLease(paths), PutLease(paths)
+    lease.need([ONE], CONFIG, "a put")
+    lease.release()
+    unused.release()
+
+    lease.need([TWO], CONFIG, "a put")
+    unused.need([TWO], CONFIG, "a put")
+
+    assert (os.listdir(paths.leases), needs(paths)) == ([], Needs())
+
+
+def test_lease_of_a_put_that_cannot_grow_is_released(paths: StorePaths) -> None:
+    lease = PutLease(paths)
+    lease.need([ONE], CONFIG, "put of one")
+
+    with (
+        patch.object(FileLock, "write", side_effect=OSError(errno.ENOSPC, "full")),
+        pytest.raises(OSError, match="full"),
+    ):
+        lease.need([TWO], CONFIG, "put of two")
+
+    assert (os.listdir(paths.leases), needs(paths)) == ([], Needs())
 
 
 def test_several_leases_need_what_all_of_them_say(paths: StorePaths) -> None:

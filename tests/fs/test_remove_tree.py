@@ -1,12 +1,14 @@
 from __future__ import annotations
 
 import os
+import resource
 import subprocess
 import sys
+import threading
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from privileges import as_ordinary_user, immutable, with_capabilities, with_own_mounts
+from privileges import as_ordinary_user, immutable, with_capabilities, with_own_mounts, with_umask
 from trees import make_locked_tree, names
 
 from pykka_imagestore.errors import NotRemovedError
@@ -82,14 +84,20 @@ def test_nothing_there_is_fine(tmp_path, path):
     assert names(tmp_path) == []
 
 
-def test_two_thousand_levels_take_one_descriptor_and_no_recursion(tmp_path):
-    (tmp_path / "tree").mkdir()
-    make_deep(tmp_path / "tree", 2000)
+def remove_with_few_descriptors(tree: str) -> None:
+    """Remove a tree while 40 more descriptors may be opened."""
+    resource.setrlimit(resource.RLIMIT_NOFILE, (len(os.listdir("/proc/self/fd")) + 40,) * 2)
     assert sys.getrecursionlimit() < 2000
+    remove_tree(tree)
 
-    remove_tree(str(tmp_path / "tree"))
 
-    assert names(tmp_path) == []
+def test_two_thousand_levels_take_few_descriptors_and_no_recursion(users_folder):
+    (users_folder / "tree").mkdir()
+    make_deep(users_folder / "tree", 2000)
+
+    with_umask(0o022, remove_with_few_descriptors, str(users_folder / "tree"))
+
+    assert names(users_folder) == []
 
 
 def test_many_files_in_one_folder_are_removed(tmp_path):
@@ -110,12 +118,20 @@ def test_names_that_are_not_text_are_removed(tmp_path):
     assert names(tmp_path) == []
 
 
+def empty(path):
+    folder = os.open(path, os.O_RDONLY)
+    try:
+        empty_folder(folder, str(path))
+    finally:
+        os.close(folder)
+
+
 def test_folder_is_emptied_and_stays(tmp_path):
     (tmp_path / "tree" / "a" / "b").mkdir(parents=True)
     (tmp_path / "tree" / "file").touch()
     inode = (tmp_path / "tree").stat().st_ino
 
-    empty_folder(str(tmp_path / "tree"))
+    empty(tmp_path / "tree")
 
     assert names(tmp_path) == [b"tree"]
     assert (tmp_path / "tree").stat().st_ino == inode
@@ -195,7 +211,7 @@ def test_folder_is_emptied_of_all_that_can_be_removed(tmp_path):
 
     said = rf"^{tmp_path}/b could not be removed: Operation not permitted\. All"
     with immutable(tmp_path / "b"), pytest.raises(NotRemovedError, match=said):
-        empty_folder(str(tmp_path))
+        empty(tmp_path)
 
     assert names(tmp_path) == [b"b"]
 
@@ -261,3 +277,176 @@ def test_folder_that_may_be_read_and_not_passed_is_left(users_folder):
         as_ordinary_user(remove_tree, str(users_folder / "tree"))
 
     assert names(users_folder) == [b"tree", b"tree/a", b"tree/a/b"]
+
+
+# -- how often a folder is read
+
+
+def scans_of_removal(tree: str) -> int:
+    """Remove a tree; return how often a folder was read from its beginning."""
+    scans = []
+    sys.addaudithook(lambda event, _: scans.append(event) if event == "os.scandir" else None)
+    remove_tree(tree)
+    return len(scans)
+
+
+@pytest.mark.parametrize("below", ["", "a", "a/b/c"])
+def test_a_folder_of_many_folders_is_read_once(users_folder, below):
+    for number in range(1000):
+        (users_folder / "tree" / str(number) / below).mkdir(parents=True)
+        (users_folder / "tree" / str(number) / below / "file").touch()
+    folders = sum(1 for _ in os.walk(users_folder / "tree"))
+
+    scans = with_umask(0o022, scans_of_removal, str(users_folder / "tree"))
+
+    assert scans == folders
+    assert names(users_folder) == []
+
+
+def test_a_folder_of_many_deep_folders_is_read_a_few_times(users_folder):
+    deep = "/".join(["d"] * 40)
+    for number in range(300):
+        (users_folder / "tree" / str(number) / deep).mkdir(parents=True)
+    folders = 1 + 300 * 41
+
+    scans = with_umask(0o022, scans_of_removal, str(users_folder / "tree"))
+
+    assert scans < folders * 1.01
+    assert names(users_folder) == []
+
+
+# -- somebody else who moves what is being removed
+
+DEPTHS = (2, 6, 30, 60)
+
+
+@pytest.fixture
+def beside(tmp_path):
+    """Return a folder outside of the tree, to move something into; those above it hold what must stay.
+
+    It lies deeper than any tree here has folders: so a removal that went wrong, up through "..", would meet what must
+    stay, and not get past it.
+    """
+    ways = [tmp_path / "beside" / "/".join(["d"] * depth) for depth in range(max(DEPTHS) + 2)]
+    ways[-1].mkdir(parents=True)
+    for folder in ways[:-1]:
+        (folder / "precious").write_bytes(b"stays")
+        (folder / "full").mkdir()
+        (folder / "full" / "precious").write_bytes(b"stays")
+    yield ways[-1]
+    for folder in ways[:-1]:
+        assert (folder / "precious").read_bytes() == b"stays"
+        assert (folder / "full" / "precious").read_bytes() == b"stays"
+
+
+class Mover:
+    """Does something, once, when the first file is met that is about to be removed."""
+
+    def __init__(self, move):
+        self._move = move
+
+    def __call__(self, _, name, folder):
+        if self._move is not None:
+            self._move, move = None, self._move
+            move()
+        os.unlink(name, dir_fd=folder)
+
+
+def remove_while(tmp_path, move):
+    parent = os.open(tmp_path, os.O_RDONLY)
+    try:
+        remove_folder(b"tree", parent, unlink=move)
+    finally:
+        os.close(parent)
+
+
+def make_way(tmp_path, depth):
+    """Make folders in one another, and a file in the last; return the ways there."""
+    ways = [tmp_path / "tree" / "/".join(["d"] * above) for above in range(depth)]
+    ways[-1].mkdir(parents=True)
+    (ways[-1] / "file").touch()
+    return ways
+
+
+@pytest.mark.parametrize("depth", DEPTHS)
+@pytest.mark.parametrize("moved", [0, 1, 0.5, 0.9, -1])
+def test_a_folder_that_is_moved_away_while_it_is_emptied_leads_nowhere(tmp_path, beside, depth, moved):
+    ways = make_way(tmp_path, depth)
+    victim = ways[int(moved * (depth - 1)) if isinstance(moved, float) else moved]
+
+    remove_while(tmp_path, Mover(lambda: victim.rename(beside / "moved")))
+
+    assert not (tmp_path / "tree").exists()
+
+
+@pytest.mark.parametrize("depth", [6, 60])
+@pytest.mark.parametrize("moved", [0, 1, -2, -1])
+@pytest.mark.parametrize("by", ["symlink", "file", "fifo", "full folder", "part of the tree"])
+def test_a_folder_that_is_replaced_while_it_is_emptied_leads_nowhere(tmp_path, beside, depth, moved, by):
+    victim = make_way(tmp_path, depth)[moved]
+    replace = {
+        "symlink": lambda: victim.symlink_to(beside.parent),
+        "file": victim.touch,
+        "fifo": lambda: os.mkfifo(victim),
+        "full folder": lambda: (victim / "a" / "b").mkdir(parents=True),
+        "part of the tree": lambda: (beside / "moved" / "d").rename(victim) if moved >= 0 else victim.mkdir(),
+    }
+
+    remove_while(tmp_path, Mover(lambda: (victim.rename(beside / "moved"), replace[by]())))
+
+    assert not os.path.lexists(tmp_path / "tree")
+
+
+@pytest.mark.parametrize("depth", [2, 60])
+def test_whoever_fills_a_folder_without_end_is_not_waited_for(tmp_path, depth):
+    folder = make_way(tmp_path, depth)[-1]
+    fills = []
+
+    def fill(_, name, opened):
+        fills.append(name)
+        os.unlink(name, dir_fd=opened)
+        assert len(fills) < 1000
+        (folder / f"file {len(fills)}").touch()
+
+    with pytest.raises(NotRemovedError, match=r"could not be removed: somebody goes on filling it\. "):
+        remove_while(tmp_path, fill)
+
+
+@pytest.mark.parametrize("depth", [3, 60])
+def test_whoever_moves_folders_without_end_is_not_waited_for(tmp_path, beside, depth):
+    ways = make_way(tmp_path, depth)
+    turns = []
+
+    def move(_, name, opened):
+        turns.append(name)
+        os.unlink(name, dir_fd=opened)
+        assert len(turns) < 1000
+        ways[1].rename(beside / str(len(turns)))
+        make_way(tmp_path, depth)
+
+    with pytest.raises(NotRemovedError, match=r"tree.* could not be removed: somebody goes on (filling|moving) it"):
+        remove_while(tmp_path, move)
+
+
+def test_whoever_fills_a_folder_that_is_emptied_is_not_waited_for(tmp_path):
+    ended, begun = threading.Event(), threading.Event()
+
+    def fill():
+        number = 0
+        while not ended.is_set() and number < 1_000_000:
+            number += 1
+            (tmp_path / f"file {number}").touch()
+            begun.set()
+
+    folder = os.open(tmp_path, os.O_RDONLY)
+    with ThreadPoolExecutor(1) as threads:
+        filling = threads.submit(fill)
+        begun.wait()
+        try:
+            empty_folder(folder, str(tmp_path))
+        except NotRemovedError as error:
+            assert "somebody goes on filling it" in str(error)  # noqa: PT017 - it may end well, too
+        finally:
+            ended.set()
+        filling.result()
+    os.close(folder)

@@ -16,7 +16,8 @@ from plain import cleaned, is_whole, plain_members
 
 from pykka_imagestore.core.archive import ArchivedImage, ArchiveIndex
 from pykka_imagestore.core.digest import DiffID, is_sha256
-from pykka_imagestore.core.manifest import MAX_LAYERS, legacy_config
+from pykka_imagestore.core.limits import DEFAULT_LIMITS
+from pykka_imagestore.core.manifest import legacy_config
 from pykka_imagestore.core.plan import plan_put
 from pykka_imagestore.errors import AmbiguousImageError, ArchiveError, StoreError
 from pykka_imagestore.fs.remove_tree import remove_tree
@@ -72,10 +73,10 @@ def see_that_it_is_sound(image: ArchivedImage, place: Path) -> None:
         assert layer.cost >= layer.size
     config = json.loads(image.config)
     if image.diff_ids is None:
-        assert 0 < len(image.layers) <= MAX_LAYERS
+        assert 0 < len(image.layers) <= DEFAULT_LIMITS.layers
         json.loads(legacy_config(image.config, [DiffID(f"sha256:{'0' * 64}") for _ in image.layers]))
     else:
-        assert len(image.diff_ids) == len(image.layers) <= MAX_LAYERS
+        assert len(image.diff_ids) == len(image.layers) <= DEFAULT_LIMITS.layers
         assert all(map(is_sha256, image.diff_ids))
         assert list(image.diff_ids) == (config["rootfs"].get("diff_ids") or [])
 

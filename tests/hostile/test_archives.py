@@ -18,9 +18,9 @@ from processes import TIMEOUT
 
 from pykka_imagestore import LocalStore
 from pykka_imagestore.core.digest import sha256
+from pykka_imagestore.core.limits import DEFAULT_LIMITS, Limits
 from pykka_imagestore.errors import ArchiveError, StoreError, UnsupportedArchiveError
-from pykka_imagestore.jobs import members
-from pykka_imagestore.jobs.members import MAX_ALL_JSON_BYTES, MAX_JSON_BYTES
+from pykka_imagestore.jobs.members import MAX_JSON_BYTES
 from pykka_imagestore.jobs.untar_image import UntarImage, untar_image
 
 LAYER = layer({"etc/motd": b"hello"})
@@ -45,13 +45,13 @@ class Indexer:
         self.path = folder / "image.tar"
         (folder / "secret").write_bytes(LAYER)
 
-    def index(self, data):
+    def index(self, data, limits=DEFAULT_LIMITS):
         self.path.write_bytes(data)
-        return untar_image(UntarImage(str(self.path), str(self._folder / "inflated.tar")))
+        return untar_image(UntarImage(str(self.path), str(self._folder / "inflated.tar"), limits=limits))
 
-    def refuse(self, *parts, match, error=ArchiveError):
+    def refuse(self, *parts, match, error=ArchiveError, limits=DEFAULT_LIMITS):
         with pytest.raises(error, match=match) as caught:
-            self.index(tars.tar(*parts))
+            self.index(tars.tar(*parts), limits)
         assert str(caught.value).startswith(f"{self.path}: ")
         assert str(caught.value).isprintable()
         assert len(str(caught.value)) < 1000
@@ -215,7 +215,7 @@ def test_archive_damaged_in_any_header(indexer):
 @pytest.mark.parametrize("bracket", [b"[", b'{"a":'])
 @pytest.mark.parametrize("name", [b"manifest.json", b"config.json"])
 def test_json_that_nests_deep(indexer, name, bracket):
-    bomb = tars.file(name, bracket * 200_000)
+    bomb = tars.file(name, bracket * 140_000)
 
     indexer.refuse(*SOUND, bomb, match=rf"'{name.decode()}' is no JSON|nested more than")
 
@@ -230,17 +230,15 @@ def test_json_that_is_large_all_together(indexer):
     # One config of a megabyte, named by a thousand images.
     config = CONFIG + b" " * 1_000_000
     entry = {"Config": "config.json", "RepoTags": ["app:1"], "Layers": ["layer.tar"]}
-    bomb = tars.file(b"manifest.json", json.dumps([entry] * 1000).encode())
-
-    indexer.refuse(
-        bomb,
-        tars.file(b"config.json", config),
-        SOUND[2],
-        match=rf"its JSON has more than {MAX_ALL_JSON_BYTES} bytes",
+    bomb = tars.tar(
+        tars.file(b"manifest.json", json.dumps([entry] * 1000).encode()), tars.file(b"config.json", config), SOUND[2]
     )
 
+    indexer.refuse(bomb, match=r"bytes of configs, names and layers; 16777216 is the limit")
+    indexer.refuse(bomb, match=r"bytes of JSON; 67108864 is the limit", limits=Limits(index_bytes=1 << 30))
 
-def test_legacy_images_that_share_a_long_chain_end_soon(indexer):
+
+def test_legacy_images_that_share_a_long_chain_have_it_parsed_once(indexer, monkeypatch):
     ids = [f"{number:064x}" for number in range(50)]
     chain = [
         tars.file(f"{layer}/json".encode(), json.dumps({"parent": parent, "comment": "x" * 100_000}).encode())
@@ -249,13 +247,19 @@ def test_legacy_images_that_share_a_long_chain_end_soon(indexer):
     ]
     names = {"app": {str(number): layer for number, layer in enumerate(ids)}}
 
-    indexer.refuse(tars.file(b"repositories", json.dumps(names).encode()), *chain, match=r"its JSON has more than")
+    parsed, loads = [], json.loads
+    monkeypatch.setattr(json, "loads", lambda text: (parsed.append(text), loads(text))[1])
+
+    index = indexer.index(tars.tar(tars.file(b"repositories", json.dumps(names).encode()), *chain))
+
+    assert [len(image.layers) for image in index.images] == list(range(50, 0, -1))
+    assert len(parsed) == 1 + len(ids)
 
 
-def test_more_members_than_an_image_has(indexer, monkeypatch):
-    monkeypatch.setattr(members, "MAX_MEMBERS", 50)
+def test_more_members_than_an_image_has(indexer):
+    members = [tars.file(b"%d" % number) for number in range(51)]
 
-    indexer.refuse(*[tars.file(b"%d" % number) for number in range(51)], match=r"it has more than 50 members")
+    indexer.refuse(*members, match=r"it has 51 members; 50 is the limit", limits=Limits(members=50))
 
 
 def test_one_layer_under_many_spellings_is_looked_at_once(indexer):

@@ -9,9 +9,11 @@ from layouts import Layout
 
 from pykka_imagestore.core.archive import Extent
 from pykka_imagestore.core.digest import sha256
+from pykka_imagestore.core.limits import DEFAULT_LIMITS
+from pykka_imagestore.core.totals import Totals
 from pykka_imagestore.errors import ArchiveError
 from pykka_imagestore.jobs.folder import FolderMembers, open_extent
-from pykka_imagestore.jobs.members import MAX_ALL_JSON_BYTES, MAX_JSON_BYTES
+from pykka_imagestore.jobs.members import MAX_JSON_BYTES
 from pykka_imagestore.jobs.untar_image import UntarImage, untar_image
 
 BASE = layer({"etc/motd": b"hello"})
@@ -25,7 +27,7 @@ def folder(tmp_path):
     (path / "blobs").mkdir(parents=True)
     (path / "blobs" / "one").write_bytes(b"hello")
     descriptor = os.open(path, os.O_RDONLY)
-    yield path, FolderMembers(str(path), descriptor)
+    yield path, FolderMembers(str(path), descriptor, Totals(str(path)))
     os.close(descriptor)
 
 
@@ -144,9 +146,9 @@ def test_json_is_bounded_by_itself_and_all_together(folder):
         members.read_json("blobs/one")
 
     os.truncate(path / "blobs" / "one", MAX_JSON_BYTES)
-    for _ in range(MAX_ALL_JSON_BYTES // MAX_JSON_BYTES):
+    for _ in range(DEFAULT_LIMITS.json_bytes // MAX_JSON_BYTES):
         members.read_json("blobs/one")
-    with pytest.raises(ArchiveError, match=rf"its JSON has more than {MAX_ALL_JSON_BYTES} bytes"):
+    with pytest.raises(ArchiveError, match=r"bytes of JSON; 67108864 is the limit"):
         members.read_json("blobs/one")
 
 

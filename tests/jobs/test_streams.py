@@ -15,7 +15,7 @@ from tars import file, tar
 
 from pykka_imagestore.core.archive import Extent
 from pykka_imagestore.core.tar import TarError
-from pykka_imagestore.jobs.streams import BLOCK_BYTES, LayerStream, is_compressed, write_all
+from pykka_imagestore.jobs.streams import BLOCK_BYTES, ExtentFile, LayerStream, is_compressed, write_all
 
 BODY = bytes(range(256)) * 3000  # three blocks, nearly
 
@@ -125,6 +125,16 @@ def test_extent_ends_where_it_says_whatever_follows(tmp_path):
     stream = LayerStream(descriptor, Extent(str(tmp_path / "archive"), 6, 5, "layer"), lambda: None)
 
     assert stream.take(100) == b"layer"
+    os.close(descriptor)
+
+
+def test_a_file_that_cannot_be_read_is_named(tmp_path):
+    descriptor = os.open(tmp_path, os.O_RDONLY)  # no file, so that reading it fails as on a bad disk
+    file = ExtentFile(descriptor, Extent("image.tar", 0, 5, "layer"))
+
+    with pytest.raises(IsADirectoryError, match=r"image\.tar"):
+        file.read(5)
+
     os.close(descriptor)
 
 

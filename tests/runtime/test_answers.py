@@ -106,6 +106,7 @@ def test_a_value_of_another_type_is_not_sent(value):
         b'["object",2,["tuple","x"],["dict",["with_traceback",1]]]', b'["set",0.5]', b'["set",["tuple",1]]',
         b'["dict",[["tuple","x"],1]]', b'["frozenset",%d]' % (1 << 61), b'["dict",[-%d,1]]' % (1 << 61),
         b'["object",1,["tuple","blue"],["dict"]]', b"\x80\x04N.", b"1" * 5000, pickle.dumps(work.RunsCode("x")),
+        b'["new"]', b'["new",0,1]', b'["new",99,1,2]', b'["new",1,"blue"]', b'["new",2,"x",1]',
     ],
 )  # fmt: skip
 def test_what_is_no_answer_is_refused(data):

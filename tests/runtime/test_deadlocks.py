@@ -10,9 +10,10 @@ import time
 from contextlib import contextmanager
 
 import pytest
+import worker_functions as work
 from processes import TIMEOUT
 
-from pykka_imagestore.runtime import Actor, Lane, Mutex, Promise, SingleFlight, after, ready, terminate
+from pykka_imagestore.runtime import Actor, Lane, Mutex, Promise, SingleFlight, WorkerPool, after, ready, terminate
 from pykka_imagestore.runtime.timers import Timers
 
 
@@ -27,9 +28,9 @@ def frequent_switches():
 
 
 @contextmanager
-def frequent_collections():
+def frequent_collections(threshold=5):
     before = gc.get_threshold()
-    gc.set_threshold(5)
+    gc.set_threshold(threshold)
     try:
         yield
     finally:
@@ -187,3 +188,26 @@ def test_timers_that_are_due_while_their_thread_begins_to_wait_for_them_fire():
         stop.set()
         for thread in threads:
             thread.join()
+
+
+def test_pool_whose_thread_meets_the_collector_before_it_has_begun():
+    submitted, known = [], {thread.ident for thread in threading.enumerate()}
+
+    def submit(phase, _):
+        if phase == "start" and threading.get_ident() not in known:
+            known.add(threading.get_ident())
+            submitted.append(pool.run(work.double, 2))
+
+    def begin():
+        known.add(threading.get_ident())
+        with frequent_collections(threshold=1):
+            submitted.append(pool.run(work.double, 1))
+
+    with WorkerPool(1) as pool:
+        gc.callbacks.append(submit)
+        try:
+            within(TIMEOUT, begin)
+        finally:
+            gc.callbacks.remove(submit)
+
+        assert sorted(future.get(timeout=TIMEOUT) for future in submitted) == [2, 4]

@@ -24,13 +24,13 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#pykka_imagestore/_proto/lease.proto\x12\x10pykka_imagestore\"h\n\x0bLeaseRecord\x12\x11\n\tlayer_ids\x18\x01 \x03(\t\x12\x15\n\rconfig_digest\x18\x02 \x01(\t\x12\x0f\n\x07process\x18\x03 \x01(\x04\x12\x0f\n\x07purpose\x18\x04 \x01(\t\x12\r\n\x05image\x18\x05 \x01(\t')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#pykka_imagestore/_proto/lease.proto\x12\x10pykka_imagestore\"\x85\x01\n\x0bLeaseRecord\x12\x11\n\tlayer_ids\x18\x01 \x03(\t\x12\x15\n\rconfig_digest\x18\x02 \x01(\t\x12\x0f\n\x07process\x18\x03 \x01(\x04\x12\x0f\n\x07purpose\x18\x04 \x01(\t\x12\r\n\x05image\x18\x05 \x01(\t\x12\x1b\n\x13more_config_digests\x18\x06 \x03(\t')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'pykka_imagestore._proto.lease_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_LEASERECORD']._serialized_start=57
-  _globals['_LEASERECORD']._serialized_end=161
+  _globals['_LEASERECORD']._serialized_start=58
+  _globals['_LEASERECORD']._serialized_end=191
 # @@protoc_insertion_point(module_scope)

@@ -37,6 +37,11 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     Raises:
         SystemExit: With status 2 and a message for wrong usage, with 0 after help.
     """
+    return make_parser().parse_args(arguments)
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """Return the parser of the command line; the documentation is made from it, too."""
     parser = argparse.ArgumentParser(
         prog="imagestore",
         description=DESCRIPTION,
@@ -57,7 +62,7 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     _add_check(verbs)
     _add_repair(verbs)
     _add_unpack(verbs)
-    return parser.parse_args(arguments)
+    return parser
 
 
 def store_folder(option: str | None, environment: Mapping[str, str] = os.environ) -> Path:
@@ -217,10 +222,11 @@ def _add_unpack(verbs: _Verbs) -> None:
         "unpack",
         "unpack one layer file into an empty directory",
         "The store is not touched. Prints the layer's DiffID, the bytes of its tar, and its entries. "
-        "If the layer is refused, nothing of it is left.",
+        "If the layer is refused, nothing of it is left. The directory is closed to others until all is there; one "
+        "that was there before lets in nobody then whom it kept out. Mind that layers may hold set-user-ID programs.",
     )
     parser.add_argument("layer", metavar="LAYER", help="a layer's tar; may be gzip, bzip2, xz or zstd")
-    parser.add_argument("directory", metavar="DIRECTORY", help="empty, or made if it is not there")
+    parser.add_argument("directory", metavar="DIRECTORY", help="empty and your own, or made if it is not there")
 
 
 def _add_name(parser: argparse.ArgumentParser) -> None:

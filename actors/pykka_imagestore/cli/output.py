@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from pykka_imagestore.core.image import ImageInfo
+from pykka_imagestore.errors import escaped
 
 MAX_SENTENCE_LENGTH = 2000  # an archive with thousands of names is not to fill the screen
 
@@ -93,22 +94,10 @@ def complain(sentence: str) -> None:
     """Print one sentence, on one line, for people to read, on stderr."""
     if sys.stderr is None:
         return
-    if len(sentence) > MAX_SENTENCE_LENGTH:
-        sentence = f"{sentence[:MAX_SENTENCE_LENGTH]}…"
     try:
-        print(f"imagestore: {escaped(sentence)}", file=sys.stderr, flush=True)
+        print(f"imagestore: {escaped(sentence, MAX_SENTENCE_LENGTH)}", file=sys.stderr, flush=True)
     except OSError:
         return  # nobody is there to read it; the exit status tells
-
-
-def escaped(unsafe_text: str) -> str:
-    """Return a text in which each character that is not printable is escaped: control characters, line ends, bidi."""
-    if unsafe_text.isprintable():
-        return unsafe_text
-    return "".join(
-        character if character.isprintable() else character.encode("unicode_escape").decode("ascii")
-        for character in unsafe_text
-    )
 
 
 @contextmanager

@@ -13,7 +13,7 @@ from pykka_imagestore.cli.stop_signals import StopSignals
 from pykka_imagestore.core.progress import LayerProgress, Progress
 from pykka_imagestore.errors import NotRemovedError
 from pykka_imagestore.jobs.answers import ANSWERS
-from pykka_imagestore.jobs.unpack_into import UnpackInto, undo_unpack, unpack_into
+from pykka_imagestore.jobs.unpack_into import Target, Unpacked, UnpackInto, layer_file, unpack_into
 from pykka_imagestore.jobs.untar_layer import LayerCounts
 from pykka_imagestore.progress_feed import Listener
 from pykka_imagestore.runtime import Future, WorkerPool
@@ -23,26 +23,28 @@ def run(options: argparse.Namespace) -> None:
     """Unpack the layer; print what it is."""
     show_warnings()
     with StopSignals() as signals:
-        request = UnpackInto.prepare(path_for_others(options.layer), absolute(options.directory))
-        try:
-            counts = _wait(request, signals)
-        except BaseException:
-            _undo(request)
-            raise
+        layer = layer_file(path_for_others(options.layer))
+        with Target(absolute(options.directory)) as target:
+            try:
+                unpacked = _wait(target.request(layer), signals)
+                target.finish(unpacked)
+            except BaseException:
+                _undo(target)
+                raise
         with done_anyway():
-            _print(options, counts)
+            _print(options, unpacked.counts)
 
 
-def _wait(request: UnpackInto, signals: StopSignals) -> LayerCounts:
+def _wait(request: UnpackInto, signals: StopSignals) -> Unpacked:
     with WorkerPool(1, name="imagestore", answers=ANSWERS) as pool, progress_bar() as listener:
         return signals.wait(_unpack(pool, request, listener))
 
 
-def _undo(request: UnpackInto) -> None:
+def _undo(target: Target) -> None:
     try:
-        undo_unpack(request)
+        target.undo()
     except (NotRemovedError, OSError) as error:  # what it was undone for is told, too
-        complain(f"warning: {request.directory} is not as it was: {error}")
+        complain(f"warning: {target.path} is not as it was: {error}")
 
 
 def _print(options: argparse.Namespace, counts: LayerCounts) -> None:
@@ -52,7 +54,7 @@ def _print(options: argparse.Namespace, counts: LayerCounts) -> None:
         print_table([("diff_id", counts.diff_id), ("bytes", str(counts.size_bytes)), ("entries", str(counts.entries))])
 
 
-def _unpack(pool: WorkerPool, request: UnpackInto, listener: Listener | None) -> Future[LayerCounts]:
+def _unpack(pool: WorkerPool, request: UnpackInto, listener: Listener | None) -> Future[Unpacked]:
     def tell(counts: LayerCounts) -> None:
         if listener is not None:
             layer = LayerProgress(

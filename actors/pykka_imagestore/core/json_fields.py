@@ -8,7 +8,6 @@ from typing import Any
 
 from pykka_imagestore.errors import ArchiveError, shown
 
-MAX_ITEMS = 1000  # of a list of strings
 MAX_NESTING = 100
 
 
@@ -42,18 +41,16 @@ def expect_object(archive: str, value: object, where: str) -> dict[str, Any]:
     return value
 
 
-def expect_list(archive: str, value: object, where: str, limit: int = MAX_ITEMS) -> list[Any]:
+def expect_list(archive: str, value: object, where: str) -> list[Any]:
     """Return a value that must be a list; null, as Go writes an empty one, is empty.
 
     Raises:
-        ArchiveError: It is none, or has more items than ``limit``.
+        ArchiveError: It is none.
     """
     if value is None:
         return []
     if not isinstance(value, list):
         raise ArchiveError(archive, f"{where} should be a list, but is {shape(value)}")
-    if len(value) > limit:
-        raise ArchiveError(archive, f"{where} has {len(value)} items; {limit} is the limit")
     return value
 
 
@@ -72,7 +69,7 @@ def expect_texts(archive: str, value: object, where: str) -> tuple[str, ...]:
     """Return a value that must be a list of strings, or null.
 
     Raises:
-        ArchiveError: It is none, or too long.
+        ArchiveError: It is none.
     """
     return tuple(expect_text(archive, item, where) for item in expect_list(archive, value, where))
 

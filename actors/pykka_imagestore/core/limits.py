@@ -8,7 +8,7 @@ from typing import Final
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """How much a layer may ask for before it is refused; an image that somebody built on purpose stays far below.
+    """How much an archive and its layers may ask for; an image that somebody built on purpose stays far below.
 
     Attributes:
         layer_bytes: Bytes of a layer's uncompressed tar, and of the holes of its sparse files.
@@ -19,9 +19,22 @@ class Limits:
         inflate_ratio: Bytes that one compressed byte may become, once it was 1 GiB.
         segments: Segments of all the sparse files of a layer.
         extension_bytes: Bytes of all the extension headers of one entry.
+        global_bytes: Bytes of what global extension headers say of each entry that follows.
+        pax_records: Pax records of an entry that has some, on average, once they were two millions.
         xattrs: Extended attributes of one entry.
+        xattr_bytes: Bytes of the extended attributes of all entries; a global header gives each entry its own.
         decoder_bytes: Memory that an xz stream may ask for; ``xz -9`` asks for 65 MiB.
         memory_bytes: Memory for the folders of a layer, which get their times last; 40 MiB are some 140,000 folders.
+        frames: Frames and streams in a row of a compressed layer, beyond one for each 256 bytes that they become.
+        members: Members of an archive.
+        member_name_bytes: Bytes of their names, and of where those lead that are links.
+        json_bytes: Bytes of the JSON of an archive that is read, what is read again counted again.
+        json_values: Values in one document of JSON.
+        images: Images of an archive, or manifests that its indexes name, those for other platforms too.
+        names: Names and tags of all images of an archive.
+        layers: Layers of one image.
+        index_bytes: Bytes of all that is to be known of an archive's images: configs, names, and where layers lie.
+        references: Layers of all images that are put at once, for each of their names: of each, a store keeps 75 bytes.
     """
 
     layer_bytes: int = 1 << 40
@@ -31,9 +44,22 @@ class Limits:
     inflate_ratio: int = 200
     segments: int = 1_000_000
     extension_bytes: int = 1 << 20
+    global_bytes: int = 16 << 10
+    pax_records: int = 32
     xattrs: int = 64
+    xattr_bytes: int = 4 << 30
     decoder_bytes: int = 80 << 20
     memory_bytes: int = 40 << 20
+    frames: int = 100_000
+    members: int = 100_000
+    member_name_bytes: int = 16 << 20
+    json_bytes: int = 64 << 20
+    json_values: int = 300_000
+    images: int = 10_000
+    names: int = 10_000
+    layers: int = 1000
+    index_bytes: int = 16 << 20
+    references: int = 100_000
 
 
 DEFAULT_LIMITS: Final = Limits()

@@ -11,15 +11,14 @@ import re
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from pykka_imagestore.core.archive import ArchivedImage, MemberReader
+from pykka_imagestore.core.archive import ArchivedImage, MemberReader, counted
 from pykka_imagestore.core.digest import DiffID, sha256
 from pykka_imagestore.core.image_config import parse_diff_ids
-from pykka_imagestore.core.json_fields import MAX_ITEMS, expect_object, expect_text, expect_texts, parse_json, shape
+from pykka_imagestore.core.json_fields import expect_object, expect_text, expect_texts, parse_json, shape
 from pykka_imagestore.errors import ArchiveError, DigestMismatchError, UnsupportedArchiveError, shown
 
 MANIFEST = "manifest.json"
 REPOSITORIES = "repositories"
-MAX_LAYERS = MAX_ITEMS  # overlayfs takes 500
 
 _HEX = re.compile(r"[a-f0-9]{64}")
 _CONFIG_NAME = re.compile(r"(?:.*/|sha256:)?([a-f0-9]{64})(?:\.json)?")
@@ -66,6 +65,7 @@ def _read_manifest(members: MemberReader) -> tuple[ArchivedImage, ...]:
     entries = _parse(members, MANIFEST)
     if not isinstance(entries, list) or not entries:
         raise ArchiveError(members.archive, f"manifest.json should be a list of images, but is {shape(entries)}")
+    members.totals.add("images", len(entries), "images")
     return tuple(_read_image(members, entry, f"manifest.json, image {number}") for number, entry in enumerate(entries))
 
 
@@ -75,13 +75,16 @@ def _read_image(members: MemberReader, entry: object, where: str) -> ArchivedIma
     config_name = expect_text(members.archive, fields.get("config"), f"{where}, Config")
     names = expect_texts(members.archive, fields.get("repotags"), f"{where}, RepoTags")
     layer_names = expect_texts(members.archive, fields.get("layers"), f"{where}, Layers")
+    members.totals.add("names", len(names), "names and tags")
+    members.totals.check("layers", len(layer_names), f"{where} has {len(layer_names)} layers")
     config = members.read_json(config_name)
     _check_config_name(members, config_name, config)
     diff_ids = parse_diff_ids(members.archive, config, config_name)
     if len(diff_ids) != len(layer_names):
         reason = f"{where} has {len(layer_names)} layers, but its config {shown(config_name)} lists {len(diff_ids)}"
         raise ArchiveError(members.archive, reason)
-    return ArchivedImage(names, config, tuple(map(members.extent, layer_names)), diff_ids)
+    layers = tuple(members.extent(name) for name in layer_names)
+    return counted(members.totals, ArchivedImage(names, config, layers, diff_ids))
 
 
 def _check_config_name(members: MemberReader, name: str, config: bytes) -> None:
@@ -95,14 +98,17 @@ def _check_config_name(members: MemberReader, name: str, config: bytes) -> None:
 
 def _read_legacy(members: MemberReader, ids: set[str]) -> tuple[ArchivedImage, ...]:
     names: dict[str, list[str]] = {}
+    documents = _Documents(members)
     if members.has(REPOSITORIES):
         for name, leaf in _read_repositories(members):
+            members.totals.add("names", 1, "names and tags")
             names.setdefault(leaf, []).append(name)
     else:
-        names = {leaf: [] for leaf in sorted(_leaves(members, ids))}
+        names = {leaf: [] for leaf in sorted(ids - {documents.parent(layer) for layer in ids})}
     if not names:
         raise ArchiveError(members.archive, "repositories names no image")
-    return tuple(_legacy_image(members, leaf, names[leaf]) for leaf in names)
+    members.totals.add("images", len(names), "images")
+    return tuple(_legacy_image(members, documents, leaf, names[leaf]) for leaf in names)
 
 
 def _read_repositories(members: MemberReader) -> Iterable[tuple[str, str]]:
@@ -116,34 +122,36 @@ def _read_repositories(members: MemberReader) -> Iterable[tuple[str, str]]:
             yield f"{repository}:{tag}", leaf
 
 
-def _leaves(members: MemberReader, ids: set[str]) -> set[str]:
-    """Return the layers that are nobody's parent."""
-    parents = {_legacy_layer(members, layer)[1] for layer in ids}
-    return ids - parents
-
-
-def _legacy_image(members: MemberReader, leaf: str, names: list[str]) -> ArchivedImage:
-    config, parent = _legacy_layer(members, leaf)
-    chain = [leaf]
-    while parent is not None:
-        if parent in chain:
-            raise ArchiveError(members.archive, f"layer {parent} is its own ancestor")
-        if len(chain) == MAX_LAYERS:
-            raise ArchiveError(members.archive, f"layer {leaf} has more than {MAX_LAYERS} ancestors")
-        chain.append(parent)
-        _, parent = _legacy_layer(members, parent)
+def _legacy_image(members: MemberReader, documents: _Documents, leaf: str, names: list[str]) -> ArchivedImage:
+    chain: dict[str, None] = {}
+    layer: str | None = leaf
+    while layer is not None:
+        if layer in chain:
+            raise ArchiveError(members.archive, f"layer {layer} is its own ancestor")
+        chain[layer] = None
+        members.totals.check("layers", len(chain), f"layer {leaf} has {len(chain)} layers with its ancestors")
+        layer = documents.parent(layer)
     layers = tuple(members.extent(f"{layer}/layer.tar") for layer in reversed(chain))
-    return ArchivedImage(tuple(names), config, layers, None)
+    config = members.read_json(f"{leaf}/json")
+    return counted(members.totals, ArchivedImage(tuple(names), config, layers, None))
 
 
-def _legacy_layer(members: MemberReader, layer: str) -> tuple[bytes, str | None]:
-    """Return a layer's JSON and its parent."""
-    name = f"{layer}/json"
-    data = members.read_json(name)
-    parent = expect_object(members.archive, parse_json(members.archive, data, name), name).get("parent") or None
-    if parent is not None and not (isinstance(parent, str) and _HEX.fullmatch(parent)):
-        raise ArchiveError(members.archive, f"{name}, parent should be a layer's id of 64 hex digits")
-    return data, parent
+class _Documents:
+    """The JSON of layers in the form before Docker 1.10, each parsed once: many images may have one chain of them."""
+
+    def __init__(self, members: MemberReader) -> None:
+        self._members = members
+        self._parents: dict[str, str | None] = {}
+
+    def parent(self, layer: str) -> str | None:
+        """Return the id of a layer's parent, None if it has none."""
+        if layer not in self._parents:
+            name = f"{layer}/json"
+            parent = expect_object(self._members.archive, _parse(self._members, name), name).get("parent") or None
+            if parent is not None and not (isinstance(parent, str) and _HEX.fullmatch(parent)):
+                raise ArchiveError(self._members.archive, f"{name}, parent should be a layer's id of 64 hex digits")
+            self._parents[layer] = parent
+        return self._parents[layer]
 
 
 def _parse(members: MemberReader, name: str) -> Any:

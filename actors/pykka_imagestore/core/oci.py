@@ -12,14 +12,13 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeAlias, TypeVar
 
-from pykka_imagestore.core.archive import ArchivedImage, Extent, MemberReader, RefusedImage
+from pykka_imagestore.core.archive import ArchivedImage, Extent, MemberReader, RefusedImage, counted
 from pykka_imagestore.core.digest import DiffID, Digest, digest_like
 from pykka_imagestore.core.image_config import parse_diff_ids, parse_platform
 from pykka_imagestore.core.image_name import ImageName
 from pykka_imagestore.core.json_fields import expect_object, expect_text, parse_json
 from pykka_imagestore.core.oci_documents import (
     CONTAINERD_NAME,
-    MAX_MANIFESTS,
     REF_NAME,
     Descriptor,
     Manifest,
@@ -32,12 +31,14 @@ from pykka_imagestore.errors import (
     DigestMismatchError,
     InvalidNameError,
     UnsupportedArchiveError,
+    listed,
     shown,
 )
 
 INDEX = "index.json"
 LAYOUT = "oci-layout"
 MAX_INDEX_DEPTH = 8
+_KEPT_BYTES = 8 << 20
 
 T = TypeVar("T")
 _Parsed: TypeAlias = dict[Digest, T | ArchiveError]
@@ -61,20 +62,22 @@ def read_layout(
         raise UnsupportedArchiveError(members.archive, "holds no image: its index.json names none")
     blobs = _Blobs(members)
     blobs.count(top)
-    images: dict[Digest, ArchivedImage] = {}
+    images: dict[Digest, _Image] = {}
     refused = []
-    for group in _grouped(top):
+    groups = _grouped(top)
+    members.totals.add("names", sum(map(_Group.count, groups)), "names and tags")
+    for group in groups:
         try:
-            chosen = _Chooser(blobs, wanted, group).choose()
-            for candidate in chosen:
-                image = _read_image(blobs, candidate, group)
+            for candidate in _Chooser(blobs, wanted, group).choose():
                 manifest = candidate.descriptor.digest
-                images[manifest] = _merged(images[manifest], image) if manifest in images else image
+                if manifest not in images:
+                    images[manifest] = _Image(_read_image(blobs, candidate))
+                images[manifest].call(group, candidate)
         except _NoImageError as error:
             refused.append(_refused(group, UnsupportedArchiveError(members.archive, str(error)), is_artifact=True))
         except ArchiveError as error:
             refused.append(_refused(group, error, is_artifact=False))
-    return tuple(images.values()), tuple(refused)
+    return tuple(counted(members.totals, image.complete()) for image in images.values()), tuple(refused)
 
 
 class _NoImageError(Exception):
@@ -88,6 +91,10 @@ class _Group:
     unsafe_names: tuple[str, ...]
     unsafe_tags: tuple[str, ...]
     descriptors: tuple[Descriptor, ...]
+
+    def count(self) -> int:
+        """Return how many names and tags it has."""
+        return len(self.unsafe_names) + len(self.unsafe_tags)
 
     @property
     def is_named(self) -> bool:
@@ -143,36 +150,46 @@ def _refused(group: _Group, error: ArchiveError, *, is_artifact: bool) -> Refuse
     return RefusedImage(group.unsafe_names, group.unsafe_tags, group.digests, error, is_artifact)
 
 
-def _merged(one: ArchivedImage, other: ArchivedImage) -> ArchivedImage:
-    return replace(
-        one,
-        unsafe_names=tuple(dict.fromkeys(one.unsafe_names + other.unsafe_names)),
-        unsafe_tags=tuple(dict.fromkeys(one.unsafe_tags + other.unsafe_tags)),
-        digests=tuple(dict.fromkeys(one.digests + other.digests)),
-    )
+class _Image:
+    """An image and all that the layout calls it, in the layout's order."""
+
+    def __init__(self, image: ArchivedImage) -> None:
+        self._image = image
+        self._unsafe_names: dict[str, None] = {}
+        self._unsafe_tags: dict[str, None] = {}
+        self._digests: dict[Digest, None] = {}
+
+    def call(self, group: _Group, candidate: _Candidate) -> None:
+        self._unsafe_names.update(dict.fromkeys(group.unsafe_names))
+        self._unsafe_tags.update(dict.fromkeys(group.unsafe_tags))
+        self._digests.update(dict.fromkeys((candidate.named_by, candidate.descriptor.digest)))
+
+    def complete(self) -> ArchivedImage:
+        names = tuple(self._unsafe_names), tuple(self._unsafe_tags), tuple(self._digests)
+        return replace(self._image, unsafe_names=names[0], unsafe_tags=names[1], digests=names[2])
 
 
 # -- blobs
 
 
 class _Blobs:
-    """The blobs of a layout by descriptor, each read and verified once."""
+    """The blobs of a layout by descriptor, each read and verified once if they are not very many."""
 
     def __init__(self, members: MemberReader) -> None:
         self.archive = members.archive
+        self.totals = members.totals
         self._members = members
+        self._kept_bytes = 0
         self._bytes: dict[Digest, bytes] = {}
+        self._sizes: dict[Digest, int] = {}
         self._indexes: _Parsed[tuple[Descriptor, ...]] = {}
         self._manifests: _Parsed[Manifest] = {}
         self._platforms: _Parsed[Platform | None] = {}
         self._diff_ids: _Parsed[tuple[DiffID, ...]] = {}
-        self._counted = 0
 
     def count(self, descriptors: Sequence[Descriptor]) -> None:
         """Count what indexes point to, over all of them: an index may be named by many others."""
-        self._counted += len(descriptors)
-        if self._counted > MAX_MANIFESTS:
-            raise ArchiveError(self.archive, f"its indexes name more than {MAX_MANIFESTS} manifests")
+        self.totals.add("images", len(descriptors), "manifests, counted each time that an index names them")
 
     def index(self, descriptor: Descriptor) -> tuple[Descriptor, ...]:
         descriptors = self._parse_once(self._indexes, descriptor, parse_index)
@@ -180,7 +197,10 @@ class _Blobs:
         return descriptors
 
     def manifest(self, descriptor: Descriptor) -> Manifest:
-        return self._parse_once(self._manifests, descriptor, parse_manifest)
+        manifest = self._parse_once(self._manifests, descriptor, parse_manifest)
+        count = len(manifest.layers)
+        self.totals.check("layers", count, f"its manifest {descriptor.digest} has {count} layers")
+        return manifest
 
     def platform(self, config: Descriptor) -> Platform | None:
         return self._parse_once(self._platforms, config, parse_platform)
@@ -190,8 +210,10 @@ class _Blobs:
 
     def _parse_once(self, parsed: _Parsed[T], descriptor: Descriptor, parse: Callable[[str, bytes, str], T]) -> T:
         """Parse a blob, or say again what is wrong with it: ten thousand descriptors may name one of four megabytes."""
-        data = self.read(descriptor)
-        if descriptor.digest not in parsed:
+        if descriptor.digest in parsed:
+            self._check_size(descriptor, self._sizes[descriptor.digest])
+        else:
+            data = self.read(descriptor)
             try:
                 parsed[descriptor.digest] = parse(self.archive, data, descriptor.path)
             except ArchiveError as error:
@@ -203,15 +225,25 @@ class _Blobs:
 
     def read(self, descriptor: Descriptor) -> bytes:
         """Return a blob that holds JSON."""
-        if descriptor.digest not in self._bytes:
+        digest = descriptor.digest
+        if digest not in self._bytes:
             data = self._members.read_json(self.extent(descriptor).name)
-            found = digest_like(descriptor.digest, data)
-            if found != descriptor.digest:
-                raise DigestMismatchError(self.archive, f"blob {descriptor.path}", descriptor.digest, found)
-            self._bytes[descriptor.digest] = data
-        data = self._bytes[descriptor.digest]
-        self._check_size(descriptor, len(data))
-        return data
+            found = digest_like(digest, data)
+            if found != digest:
+                raise DigestMismatchError(self.archive, f"blob {descriptor.path}", digest, found)
+            self._forget_if_much(len(data))
+            self._bytes[digest] = data
+            self._sizes[digest] = len(data)
+        self._check_size(descriptor, self._sizes[digest])
+        return self._bytes[digest]
+
+    def _forget_if_much(self, more_bytes: int) -> None:
+        """Forget what was read and parsed, if that is much; to read it again counts again."""
+        self._kept_bytes += more_bytes
+        if self._kept_bytes > _KEPT_BYTES:
+            self._kept_bytes = more_bytes
+            for kept in (self._bytes, self._indexes, self._manifests, self._platforms, self._diff_ids):
+                kept.clear()
 
     def extent(self, descriptor: Descriptor) -> Extent:
         """Return where a blob lies."""
@@ -308,7 +340,7 @@ class _Chooser:
         what = self._what()
         platforms = dict.fromkeys(str(candidate.platform) for candidate in candidates if candidate.fault is None)
         if platforms:
-            reason = f"{what} holds no image for {self._wanted.platform}, but for {', '.join(platforms)}; ask for one"
+            reason = f"{what} holds no image for {self._wanted.platform}, but for {listed([*platforms])}; ask for one"
             return UnsupportedArchiveError(self._blobs.archive, reason)
         faults = [candidate.fault for candidate in candidates if candidate.fault is not None]
         if len(candidates) == len(self._group.descriptors) == 1:
@@ -325,7 +357,7 @@ class _Chooser:
 # -- reading
 
 
-def _read_image(blobs: _Blobs, candidate: _Candidate, group: _Group) -> ArchivedImage:
+def _read_image(blobs: _Blobs, candidate: _Candidate) -> ArchivedImage:
     descriptor = candidate.descriptor
     manifest = blobs.manifest(descriptor)
     fault = manifest.fault()
@@ -339,9 +371,7 @@ def _read_image(blobs: _Blobs, candidate: _Candidate, group: _Group) -> Archived
         )
         raise ArchiveError(blobs.archive, reason)
     layers = tuple(_layer(blobs, layer) for layer in manifest.layers)
-    config = blobs.read(manifest.config)
-    digests = tuple(dict.fromkeys((candidate.named_by, descriptor.digest)))
-    return ArchivedImage(group.unsafe_names, config, layers, diff_ids, group.unsafe_tags, digests)
+    return ArchivedImage((), blobs.read(manifest.config), layers, diff_ids)
 
 
 def _layer(blobs: _Blobs, descriptor: Descriptor) -> Extent:

@@ -18,7 +18,6 @@ from pykka_imagestore.core.json_fields import expect_list, expect_object, expect
 from pykka_imagestore.core.platform import Platform
 from pykka_imagestore.errors import ArchiveError, UnsupportedArchiveError, shown
 
-MAX_MANIFESTS = 10_000
 INDEX_TYPES = frozenset(
     {"application/vnd.oci.image.index.v1+json", "application/vnd.docker.distribution.manifest.list.v2+json"}
 )
@@ -55,6 +54,7 @@ _SCHEMA_1 = (
     "is a manifest of Docker's schema 1, which is not supported; push or save the image anew with a newer Docker"
 )
 _REFERENCE_TYPE = "vnd.docker.reference.type"  # BuildKit's attestations have it
+_ANNOTATIONS = (REF_NAME, CONTAINERD_NAME, _REFERENCE_TYPE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +64,7 @@ class Descriptor:
     Attributes:
         platform: None if it names none.
         artifact_type: Empty if it names none.
+        annotations: Those that mean something here.
     """
 
     media_type: str
@@ -71,7 +72,7 @@ class Descriptor:
     size: int
     platform: Platform | None
     artifact_type: str
-    annotations: Mapping[str, Any]
+    annotations: Mapping[str, str]
 
     @property
     def path(self) -> str:
@@ -91,8 +92,7 @@ class Descriptor:
 
     def annotation(self, key: str) -> str:
         """Return an annotation, empty if it is not there."""
-        value = self.annotations.get(key)
-        return value if isinstance(value, str) else ""
+        return self.annotations.get(key, "")
 
     def fault(self) -> str | None:
         """Return why it does not point to an image, as the rest of a sentence; None if it may do."""
@@ -136,7 +136,7 @@ def parse_index(archive: str, data: bytes, name: str) -> tuple[Descriptor, ...]:
     document = _parse(archive, data, name, INDEX_TYPES, "an index", ("layers", "config", "fsLayers"))
     if "manifests" not in document:
         raise ArchiveError(archive, f"{shown(name)} is no index: it has no manifests")
-    manifests = expect_list(archive, document["manifests"], f"{shown(name)}, manifests", MAX_MANIFESTS)
+    manifests = expect_list(archive, document["manifests"], f"{shown(name)}, manifests")
     return _descriptors(archive, manifests, f"{shown(name)}, manifest")
 
 
@@ -195,8 +195,12 @@ def _descriptor(archive: str, value: object, where: str) -> Descriptor:
         size,
         Platform.from_fields(fields.get("platform")),
         _optional_text(archive, fields.get("artifactType"), f"{where}, artifactType"),
-        expect_object(archive, fields.get("annotations") or {}, f"{where}, annotations"),
+        _annotations(expect_object(archive, fields.get("annotations") or {}, f"{where}, annotations")),
     )
+
+
+def _annotations(fields: dict[str, Any]) -> dict[str, str]:
+    return {key: value for key in _ANNOTATIONS if isinstance(value := fields.get(key), str)}
 
 
 def _optional_text(archive: str, value: object, where: str) -> str:

@@ -29,6 +29,7 @@ from typing import TYPE_CHECKING
 from pykka_imagestore.core.digest import DiffID, directory_name
 
 if TYPE_CHECKING:  # workers need no more than the names below
+    from collections.abc import Iterable
     from pathlib import Path
 
     from pykka_imagestore.core.image import DockerImage, ImageInfo
@@ -130,7 +131,18 @@ class StorePaths:
 
     def locate(self, image: DockerImage) -> ImageInfo:
         """Return an image with where its layers lie."""
+        return self.locate_all((image,))[0]
+
+    def locate_all(self, images: Iterable[DockerImage]) -> tuple[ImageInfo, ...]:
+        """Return images with where their layers lie; what is said of a layer, all that have it share."""
         from pykka_imagestore.core.image import ImageInfo, Layer  # noqa: PLC0415 - no worker does this
 
-        layers = tuple(Layer(diff_id, self.rootfs(diff_id)) for diff_id in image.layer_ids)
-        return ImageInfo(image.name, layers, image.config_digest, image.missing)
+        layers: dict[DiffID, Layer] = {}
+        located: list[ImageInfo] = []
+        for image in images:
+            for diff_id in image.layer_ids:
+                if diff_id not in layers:
+                    layers[diff_id] = Layer(diff_id, self.rootfs(diff_id))
+            found = tuple(layers[diff_id] for diff_id in image.layer_ids)
+            located.append(ImageInfo(image.name, found, image.config_digest, image.missing))
+        return tuple(located)

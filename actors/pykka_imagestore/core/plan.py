@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from pykka_imagestore.core.archive import ArchivedImage, ArchiveIndex, RefusedImage
 from pykka_imagestore.core.digest import sha256
 from pykka_imagestore.core.image_name import ImageName
-from pykka_imagestore.errors import AmbiguousImageError, InvalidNameError, shown
+from pykka_imagestore.core.limits import DEFAULT_LIMITS, Limits
+from pykka_imagestore.errors import AmbiguousImageError, InvalidNameError, LimitError, shown
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,7 +20,9 @@ class PlannedImage:
     image: ArchivedImage
 
 
-def plan_put(index: ArchiveIndex, name: ImageName | None, select: str | None = None) -> tuple[PlannedImage, ...]:
+def plan_put(
+    index: ArchiveIndex, name: ImageName | None, select: str | None = None, limits: Limits = DEFAULT_LIMITS
+) -> tuple[PlannedImage, ...]:
     """Choose images and names.
 
     Args:
@@ -27,6 +30,7 @@ def plan_put(index: ArchiveIndex, name: ImageName | None, select: str | None = N
         name: The name to put one image under; None puts each image under every name that it has.
         select: Which image, where there are several: one of its names or tags, the digest of its config or manifest,
             or the first 12 or more hex digits of that.
+        limits: How much an archive may ask for.
 
     Returns:
         At least one image, each with at least one name.
@@ -34,7 +38,20 @@ def plan_put(index: ArchiveIndex, name: ImageName | None, select: str | None = N
     Raises:
         AmbiguousImageError: No image, or more than one, can be meant; or one has no name to be put under.
         ArchiveError: What is meant cannot be put.
+        LimitError: All of it is too much to be remembered.
     """
+    planned = _choose(index, name, select)
+    # Each name is remembered with its layers, whatever else has these.
+    references = sum(len(each.names) * max(1, len(each.image.layers)) for each in planned)
+    if references > limits.references:
+        reason = (
+            f"it names {references} layers, those of each image for each of its names; {limits.references} is the limit"
+        )
+        raise LimitError(index.path, "", None, b"", reason, "references")
+    return planned
+
+
+def _choose(index: ArchiveIndex, name: ImageName | None, select: str | None) -> tuple[PlannedImage, ...]:
     images = index.images if select is None else _select(index, select)
     named = tuple(image for image in images if name is not None and name.key in _keys(image.unsafe_names))
     if select is None and len(named) != 1:

@@ -9,6 +9,7 @@ Spec:
 
 from __future__ import annotations
 
+import re
 import struct
 import zlib
 from collections.abc import Iterator
@@ -34,11 +35,17 @@ _NUMBERS = frozenset((b"size", b"uid", b"gid"))
 _KEYS = _NUMBERS | {b"path", b"linkpath", b"mtime"}
 _NAMES = frozenset((b"path", b"linkpath", b"uname", b"gname", b"GNU.sparse.name"))
 _XATTR = b"SCHILY.xattr."
+_FREE_RECORDS = 2_000_000
 _SPARSE = b"GNU.sparse."
 _SPARSE_MAP = b"GNU.sparse.map"
+_SPARSE_KEYS = frozenset(
+    _SPARSE + key for key in (b"major", b"minor", b"name", b"realsize", b"size", b"map", b"offset", b"numbytes")
+)
 _SPARSE_OFFSET, _SPARSE_BYTES = _SPARSE_PAIR = (b"GNU.sparse.offset", b"GNU.sparse.numbytes")
 _GNU_MAGIC = b"ustar  \0"
 _LONGEST_DECIMAL = 19  # digits of what 63 bits hold
+_LONGEST_SECONDS = 18  # digits of a time
+_SCIENTIFIC = re.compile(rb"(-?)([0-9]++)(?:\.([0-9]*+))?e([-+]?[0-9]{1,19})")
 _NO_XATTRS: dict[bytes, bytes] = {}
 _BLANK_CHECKSUM = 8 * ord(" ")
 _MAX_REMEMBERED = 20_000
@@ -150,6 +157,8 @@ def read_entries(source: Source, limits: Limits = DEFAULT_LIMITS) -> Iterator[En
             extensions.apply(entry, source)
         if entry.kind != FILE or entry.size < 0 or entry.name[-1:] == b"/":
             _settle(entry, block, source)
+        if entry.sparse is not None:
+            extensions.count_segments(entry, entry.sparse)
         padding = -entry.size % BLOCK
         yield entry
         index += 1
@@ -289,7 +298,8 @@ class _Extensions:
     def __init__(self, limits: Limits) -> None:
         self.present = False
         self._limits = limits
-        self._bytes = 0
+        self._bytes = self._records = self._xattr_bytes = self._segments = 0
+        self._most_records = _FREE_RECORDS
         self._global: dict[bytes, bytes] = {}
         self._pax: dict[bytes, bytes] = {}
         self._gnu: dict[bytes, bytes] = {}
@@ -308,25 +318,64 @@ class _Extensions:
             msg = "the archive ends inside an extension header"
             raise TarError(msg)
         self.present = True
-        if kind == _PAX_GLOBAL:
-            self._global.update(_meaningful(parse_pax(data)))
-        elif kind == _PAX:
+        if kind == _PAX:
+            self._count_records(data)
             self._pax = parse_pax(data)
+        elif kind == _PAX_GLOBAL:
+            self._count_records(data)
+            self._keep_for_all(parse_pax(data))
         elif kind != _GNU_VOLUME:
             self._gnu[b"path" if kind == _GNU_LONG_NAME else b"linkpath"] = data.partition(b"\0")[0]
         return -size % BLOCK
 
     def apply(self, entry: Entry, source: Source) -> None:
         """Change an entry as they say; take a sparse file's map from its body."""
-        records = {**self._global, **self._pax, **self._gnu}
+        records = self._pax
+        if self._global or self._gnu:
+            records = {**self._global, **self._pax, **self._gnu}
         self._bytes, self._pax, self._gnu = 0, {}, {}
+        self._most_records += self._limits.pax_records
         self.present = bool(self._global)
         is_sparse = _override(entry, records)
-        if len(entry.xattrs) > self._limits.xattrs:
-            msg = f"has {len(entry.xattrs)} extended attributes; {self._limits.xattrs} is the limit"
-            raise OverLimitError(msg, "xattrs")
+        if entry.xattrs:
+            self._count_xattrs(entry.xattrs)
         if is_sparse:
             _read_pax_sparse(entry, records, source)
+
+    def count_segments(self, entry: Entry, sparse: SparseMap) -> None:
+        """Count the segments of a sparse file: one of a byte takes a block on disk, and as many calls as a long one."""
+        self._segments += len(sparse.segments)
+        if self._segments > self._limits.segments:
+            msg = f"brings the layer to {self._segments} segments of sparse files; {self._limits.segments} is the limit"
+            error = OverLimitError(msg, "segments")
+            error.where = entry.index, entry.name
+            raise error
+
+    def _keep_for_all(self, records: dict[bytes, bytes]) -> None:
+        """Keep what a global header says of entries: each that follows is changed by all of it."""
+        self._global.update((key, value) for key, value in records.items() if _is_of_entries(key))
+        kept = sum(map(len, self._global)) + sum(map(len, self._global.values()))
+        if kept > self._limits.global_bytes:
+            msg = f"has global headers that say {kept} bytes of each entry; {self._limits.global_bytes} is the limit"
+            raise OverLimitError(msg, "global_bytes")
+
+    def _count_records(self, data: bytes) -> None:
+        """Count pax records before they are parsed, for which one of six bytes takes as long as a name."""
+        self._records += data.count(b"\n")  # each has one at least
+        if self._records > self._most_records:
+            limit = f"{self._limits.pax_records} for each entry that has some is the limit"
+            msg = f"brings the layer to {self._records} pax records; {limit}"
+            raise OverLimitError(msg, "pax_records")
+
+    def _count_xattrs(self, xattrs: dict[bytes, bytes]) -> None:
+        if len(xattrs) > self._limits.xattrs:
+            msg = f"has {len(xattrs)} extended attributes; {self._limits.xattrs} is the limit"
+            raise OverLimitError(msg, "xattrs")
+        self._xattr_bytes += sum(map(len, xattrs)) + sum(map(len, xattrs.values()))
+        if self._xattr_bytes > self._limits.xattr_bytes:
+            found = f"brings the layer to {self._xattr_bytes} bytes of extended attributes"
+            msg = f"{found}; {self._limits.xattr_bytes} is the limit"
+            raise OverLimitError(msg, "xattr_bytes")
 
     def see_that_none_is_left(self) -> None:
         """Refuse an archive that ends here, if an entry was announced."""
@@ -335,9 +384,8 @@ class _Extensions:
             raise TarError(msg)
 
 
-def _meaningful(records: dict[bytes, bytes]) -> dict[bytes, bytes]:
-    """Return the records that change an entry: those of a global header are gone through for each."""
-    return {key: value for key, value in records.items() if key in _KEYS or key.startswith((_XATTR, _SPARSE))}
+def _is_of_entries(key: bytes) -> bool:
+    return key in _KEYS or key in _SPARSE_KEYS or key.startswith(_XATTR)
 
 
 def _override(entry: Entry, records: dict[bytes, bytes]) -> bool:
@@ -491,14 +539,36 @@ def _sparse_map(size: int, numbers: list[int], body: int) -> SparseMap:
 
 
 def parse_time(value: bytes) -> int:
-    """Return the nanoseconds of a pax time, decimal seconds with any number of digits; TarError if it is none."""
+    """Return the nanoseconds of a pax time, decimal seconds with any number of digits; TarError if it is none.
+
+    What is less than a nanosecond is cut off. A small or large time may have an exponent: Python's tarfile writes
+    ``2e-09``, though POSIX knows no such form.
+    """
     whole, _, fraction = value.partition(b".")
     digits = whole.removeprefix(b"-")
-    if not digits.isdigit() or (fraction and not fraction.isdigit()) or len(digits) > 18:
-        msg = f"has a malformed time {value[:40]!r}"
-        raise TarError(msg)
+    if not digits.isdigit() or (fraction and not fraction.isdigit()) or len(digits) > _LONGEST_SECONDS:
+        return _parse_scientific(value)
     nanoseconds = int(digits) * 1_000_000_000 + int((fraction + b"000000000")[:9])
     return -nanoseconds if whole.startswith(b"-") else nanoseconds
+
+
+def _parse_scientific(value: bytes) -> int:
+    """Return the nanoseconds of a time like ``-1.5e+05``, by no more of its digits than count."""
+    found = _SCIENTIFIC.fullmatch(value)
+    if found is None:
+        msg = f"has a malformed time {value[:40]!r}"
+        raise TarError(msg)
+    sign, whole, fraction, exponent = found.groups(b"")
+    digits = (whole + fraction).lstrip(b"0")
+    before_point = len(digits) - len(fraction) + int(exponent)
+    wanted = before_point + 9
+    if not digits or wanted <= 0:
+        return 0
+    if before_point > _LONGEST_SECONDS:
+        msg = f"has a malformed time {value[:40]!r}: it is too large"
+        raise TarError(msg)
+    nanoseconds = int(digits[:wanted].ljust(wanted, b"0"))
+    return -nanoseconds if sign else nanoseconds
 
 
 def _number(field: bytes) -> int:

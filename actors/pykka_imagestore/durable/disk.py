@@ -7,6 +7,8 @@ import ctypes
 import os
 from pathlib import Path
 
+_FILE_MODE = 0o644
+
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
@@ -75,7 +77,8 @@ def write_whole(target: Path, data: bytes, to: Disk, *, aside: Path) -> None:
     else uses meanwhile; a crash may leave it.
     """
     try:
-        aside.write_bytes(data)
+        with open(aside, "wb", opener=_open_own) as file:
+            file.write(data)
         to.sync_file(aside)
         to.rename(aside, target)  # commit point
     except OSError:
@@ -83,6 +86,13 @@ def write_whole(target: Path, data: bytes, to: Disk, *, aside: Path) -> None:
             aside.unlink()
         raise
     to.sync_folder(target.parent)
+
+
+def _open_own(path: str, flags: int) -> int:
+    """Open a file of the store, of one mode whatever the umask is: one of 0 would let everybody write to it."""
+    file = os.open(path, flags | os.O_NOFOLLOW | os.O_CLOEXEC, _FILE_MODE)
+    os.fchmod(file, _FILE_MODE)
+    return file
 
 
 def _sync(path: Path, flags: int) -> None:

@@ -7,6 +7,8 @@ stays. A lease whose process ended is not locked any more, and counts no more.
 A lease is handed on by its token, its file's name: whoever gets that takes a lease of its own on the same, and sees
 under the shared lock that the first one is still held. Then nothing of it was taken out before, and nothing can be
 until its own one is held; the first one may end at any moment from then on.
+
+A put has one lease for all its images, and one open file. It grows, under the same shared lock, by a record for each.
 """
 
 from __future__ import annotations
@@ -14,6 +16,7 @@ from __future__ import annotations
 import os
 import re
 import secrets
+import threading
 from collections.abc import Iterable
 from contextlib import suppress
 from functools import partial
@@ -53,7 +56,7 @@ class HeldLease(Uncopyable):
         return self._path.name
 
     def write(self, record: bytes) -> None:
-        """Say what is needed, or release it and raise.
+        """Say what is needed, beside what was said before; or release it and raise.
 
         The file is opened once, and locked before it has a byte: its one close is its end, see ``lease_watch.py``.
         """
@@ -79,7 +82,48 @@ class HeldLease(Uncopyable):
 def take_lease(paths: StorePaths, layers: Iterable[DiffID], config_digest: Digest | None, purpose: str) -> HeldLease:
     """Need layers and a config from now on; whether they are there is to be looked at afterwards."""
     with locked(paths.leases_lock, shared=True):
-        return _hold(paths, LeaseRecord(layer_ids=layers, config_digest=config_digest), purpose)
+        return _hold(paths, _record_of(layers, config_digest), purpose)
+
+
+class PutLease(Uncopyable):
+    """What a put needs, more with each image, until ``release``, or until nobody has this object any more.
+
+    One thread at a time may say what is needed; another may release it meanwhile.
+    """
+
+    instead = "let each put have its own"
+
+    def __init__(self, paths: StorePaths) -> None:
+        self._paths = paths
+        self._lock = threading.Lock()  # never held while one waits for another process
+        self._is_released = False
+        self._lease: HeldLease | None = None
+        self._layers: set[DiffID] = set()
+
+    def need(self, layers: Iterable[DiffID], config_digest: Digest, purpose: str) -> None:
+        """Need an image's layers and config, too, from now on, as ``take_lease`` does.
+
+        Raises:
+            OSError: It could not be written; nothing is needed any more.
+        """
+        more = [layer for layer in dict.fromkeys(layers) if layer not in self._layers]
+        record = _record_of(more, config_digest)
+        with locked(self._paths.leases_lock, shared=True), self._lock:
+            if self._is_released:
+                return
+            if self._lease is None:
+                self._lease = _hold(self._paths, record, purpose)
+            else:
+                record.purpose = purpose
+                self._lease.write(record.SerializeToString())
+        self._layers.update(more)
+
+    def release(self) -> None:
+        """Need nothing any more; a second time does nothing."""
+        with self._lock:
+            self._is_released = True
+            if self._lease is not None:
+                self._lease.release()
 
 
 def lease_image(paths: StorePaths, image: DockerImage) -> HeldLease:
@@ -152,6 +196,11 @@ def _hold(paths: StorePaths, record: LeaseRecord, purpose: str) -> HeldLease:
     return lease
 
 
+def _record_of(layers: Iterable[DiffID], config_digest: Digest | None) -> LeaseRecord:
+    configs = [] if config_digest is None else [config_digest]  # repeated: what is not, only the last record tells
+    return LeaseRecord(layer_ids=layers, config_digest=config_digest, more_config_digests=configs)
+
+
 def _image_of(path: Path, record: LeaseRecord) -> DockerImage | None:
     """Return the image that a lease is of; None if it is of none, or was released meanwhile."""
     if not record.HasField("image"):
@@ -165,8 +214,11 @@ def _image_of(path: Path, record: LeaseRecord) -> DockerImage | None:
 
 
 def _needs_of(record: LeaseRecord) -> Needs:
-    configs = [Digest(record.config_digest)] if record.config_digest else []
-    return Needs(frozenset(map(DiffID, record.layer_ids)), frozenset(configs))
+    return Needs(frozenset(map(DiffID, record.layer_ids)), frozenset(map(Digest, _configs_of(record))))
+
+
+def _configs_of(record: LeaseRecord) -> list[str]:
+    return [*([record.config_digest] if record.config_digest else []), *record.more_config_digests]
 
 
 def _read(path: Path) -> LeaseRecord:
@@ -176,7 +228,6 @@ def _read(path: Path) -> LeaseRecord:
         return LeaseRecord()  # it was released meanwhile: that needs no lock
     except (DecodeError, UnicodeDecodeError) as error:
         raise LeaseError(str(path)) from error
-    digests = [*record.layer_ids, *([record.config_digest] if record.config_digest else [])]
-    if not all(map(is_sha256, digests)):  # the parser does not even ask for text
+    if not all(map(is_sha256, [*record.layer_ids, *_configs_of(record)])):  # the parser does not even ask for text
         raise LeaseError(str(path))
     return record

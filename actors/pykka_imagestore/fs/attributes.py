@@ -15,11 +15,14 @@ import stat
 from dataclasses import dataclass, field
 
 from pykka_imagestore.core.layer_record import WhiteoutFormat
-from pykka_imagestore.core.tar import SYMLINK, Entry, TarError
+from pykka_imagestore.core.tar import BLOCK_DEVICE, CHARACTER_DEVICE, FIFO, SYMLINK, Entry, TarError
 from pykka_imagestore.core.time_range import TimeRange
+from pykka_imagestore.fs.made import umask
+from pykka_imagestore.fs.pins import pinned
 
 SET_ID = stat.S_ISUID | stat.S_ISGID
 MAX_ID = (1 << 32) - 2  # the one above means "leave it"
+NODE_TYPES = {CHARACTER_DEVICE: stat.S_IFCHR, BLOCK_DEVICE: stat.S_IFBLK, FIFO: stat.S_IFIFO, SYMLINK: stat.S_IFLNK}
 
 _CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _MAX_UNSET_LISTED = 1000
@@ -56,6 +59,7 @@ class Outcome:
         owner: User and group of what was not given away.
         times: Those that the file system keeps; None if nobody needs to know, or that cannot be told.
         unset: Path and what of it could not be set; the first 1000.
+        root_mode: The mode that the root's entry says; None if no entry is the root's.
     """
 
     entries: int = 0
@@ -65,6 +69,7 @@ class Outcome:
     implicit_directories: list[bytes] = field(default_factory=list)
     unset: list[tuple[bytes, str]] = field(default_factory=list)
     unset_count: int = 0
+    root_mode: int | None = None
     owner: tuple[int, int] = (0, 0)
     times: TimeRange | None = None
 
@@ -88,7 +93,7 @@ class Attributes:
         self._outcome = outcome
         self._refused_owners: set[tuple[int, int]] = set()
         self.owner = (os.geteuid(), os.getegid())
-        self.umask = _umask()
+        self.umask = umask()
         self.late = self.umask | SET_ID
 
     def create_file(self, entry: Entry, folder: int, name: bytes) -> int:
@@ -113,35 +118,46 @@ class Attributes:
             self.give_away(entry, join(parent, name), file)
 
     def finish_node(self, entry: Entry, path: bytes, name: bytes, folder: int) -> None:
-        """Give what was made in ``folder``, and is neither file nor folder, all that it does not have yet."""
-        is_ours = (entry.uid, entry.gid) == self.owner
-        mode = entry.mode if is_ours else entry.mode & ~SET_ID
-        if entry.xattrs:
-            self.set_xattrs(entry, path, spelled(name, folder), is_ours=is_ours)
-        if entry.kind != SYMLINK and (mode & self.late or ACL in entry.xattrs):
-            os.chmod(name, mode, dir_fd=folder)
-        os.utime(name, ns=(entry.mtime_ns, entry.mtime_ns), dir_fd=folder, follow_symlinks=False)
-        if not is_ours:
-            self.give_away(entry, path, name, folder)
+        """Give what was made in ``folder``, and is neither file nor folder, all that it does not have yet.
 
-    def give_away(self, entry: Entry, path: bytes, where: int | bytes, folder: int | None = None) -> None:
-        """Set the owner, last of all, of an open file, or of what has that name in ``folder``.
+        Raises:
+            OSError: Something else has that name by now.
+        """
+        is_ours = (entry.uid, entry.gid) == self.owner
+        date = (entry.mtime_ns, entry.mtime_ns)
+        if entry.kind == SYMLINK and not entry.xattrs and (is_ours or not self._may_give_to(entry)):
+            os.utime(name, ns=date, dir_fd=folder, follow_symlinks=False)
+            if not is_ours:
+                self.give_away(entry, path, name)
+            return
+        mode = entry.mode if is_ours else entry.mode & ~SET_ID
+        with pinned(name, folder) as (place, status):
+            _require_node(entry, status)
+            if entry.xattrs:
+                self.set_xattrs(entry, path, place, is_ours=is_ours)
+            if entry.kind != SYMLINK and (mode & self.late or ACL in entry.xattrs):
+                os.chmod(place, mode)
+            os.utime(place, ns=date)
+            if not is_ours:
+                self.give_away(entry, path, place)
+
+    def give_away(self, entry: Entry, path: bytes, where: int | bytes) -> None:
+        """Set the owner, last of all, of an open or pinned file.
 
         Set-ID bits speak of the owner: what does not get that one goes without them.
         """
         check_owner(entry)
-        if not self.chown((entry.uid, entry.gid), path, where, folder):
+        if not self.chown((entry.uid, entry.gid), path, where):
             if entry.mode & SET_ID:
                 self._outcome.leave_unset(path, "mode")
         elif entry.mode & SET_ID and entry.kind != SYMLINK:
-            self._set_id_bits(entry, path, where, folder)
+            self._set_id_bits(entry, path, where)
         capability = entry.xattrs.get(CAPABILITY)
         if capability is not None:
-            place = where if folder is None or isinstance(where, int) else spelled(where, folder)
-            self.set_xattr(path, place, CAPABILITY, capability)
+            self.set_xattr(path, where, CAPABILITY, capability)
 
     def chown(self, owner: tuple[int, int], path: bytes, where: int | bytes, folder: int | None = None) -> bool:
-        """Set the owner of an open file, or of what has that name in ``folder``; tell whether this process may."""
+        """Set the owner of an open or pinned file, or of what has that name in ``folder``; tell whether we may."""
         if owner not in self._refused_owners:
             try:
                 if folder is None:
@@ -167,17 +183,16 @@ class Attributes:
         try:
             os.link(target, name, src_dir_fd=target_folder, dst_dir_fd=folder, follow_symlinks=False)
         except PermissionError:
-            status = os.stat(target, dir_fd=target_folder, follow_symlinks=False)
-            place = spelled(target, target_folder)
-            capability = _capability_of(place)
-            os.chown(target, *self.owner, dir_fd=target_folder, follow_symlinks=False)
-            os.link(target, name, src_dir_fd=target_folder, dst_dir_fd=folder, follow_symlinks=False)
-            os.chown(target, status.st_uid, status.st_gid, dir_fd=target_folder, follow_symlinks=False)
-            if capability is not None:  # set-ID bits it never got, by the same lack of privilege
-                os.setxattr(place, CAPABILITY, capability, follow_symlinks=False)
+            with pinned(target, target_folder) as (place, status):
+                capability = _capability_of(place)
+                os.chown(place, *self.owner)
+                os.link(place, name, dst_dir_fd=folder, follow_symlinks=True)
+                os.chown(place, status.st_uid, status.st_gid)
+                if capability is not None:  # set-ID bits it never got, by the same lack of privilege
+                    os.setxattr(place, CAPABILITY, capability)
 
     def set_xattrs(self, entry: Entry, path: bytes, where: int | bytes, *, is_ours: bool = True) -> None:
-        """Set the extended attributes of an open file, or of a path whose last part is not followed.
+        """Set the extended attributes of an open or pinned file.
 
         All but what a folder gives to those that are made in it: that is for whoever makes no more of them.
 
@@ -189,10 +204,10 @@ class Attributes:
                 self.set_xattr(path, where, key, value)
 
     def set_xattr(self, path: bytes, where: int | bytes, key: bytes, value: bytes) -> None:
-        """Set one extended attribute, of the same."""
+        """Set one extended attribute, likewise."""
         if not key.startswith(OVERLAY_XATTRS):
             try:
-                os.setxattr(where, key, value, follow_symlinks=isinstance(where, int))
+                os.setxattr(where, key, value)
             except OSError as error:
                 if error.errno not in _UNSETTABLE:
                     raise
@@ -200,16 +215,19 @@ class Attributes:
                 return
         self._outcome.leave_unset(path, f"xattr {key.decode('utf-8', 'backslashreplace')}")
 
-    def _set_id_bits(self, entry: Entry, path: bytes, where: int | bytes, folder: int | None) -> None:
+    def _set_id_bits(self, entry: Entry, path: bytes, where: int | bytes) -> None:
         try:
-            os.chmod(where, entry.mode, dir_fd=folder)
+            os.chmod(where, entry.mode)
             # Who is neither in the group nor privileged is not told that the bit was left out.
-            if not entry.mode & stat.S_ISGID or os.stat(where, dir_fd=folder).st_mode & stat.S_ISGID:
+            if not entry.mode & stat.S_ISGID or os.stat(where).st_mode & stat.S_ISGID:
                 return
-            os.chmod(where, entry.mode & ~SET_ID, dir_fd=folder)
+            os.chmod(where, entry.mode & ~SET_ID)
         except PermissionError:
             pass  # it is another's now, and has no such bits
         self._outcome.leave_unset(path, "mode")
+
+    def _may_give_to(self, entry: Entry) -> bool:
+        return (entry.uid, entry.gid) not in self._refused_owners
 
 
 def check_owner(entry: Entry) -> None:
@@ -244,28 +262,26 @@ def entry_fault(error: Exception) -> TarError | None:
     return None
 
 
-def spelled(name: bytes, folder: int) -> bytes:
-    """Return a path for calls on extended attributes, of which none takes a folder's descriptor and a name."""
-    return b"/proc/self/fd/%d/%s" % (folder, name)
-
-
 def join(parent: bytes, name: bytes) -> bytes:
     """Return the path of a name in a folder of the layer."""
     return parent + b"/" + name if parent else name
 
 
+def _require_node(entry: Entry, status: os.stat_result) -> None:
+    """See that what was made for an entry is what has its name.
+
+    Attributes for it would go to whatever another user put there: a link to a file of root's, which would become
+    readable to all, or a program of his own, which would get a capability.
+    """
+    is_same = stat.S_IFMT(status.st_mode) == NODE_TYPES[entry.kind] and status.st_nlink == 1
+    if entry.kind in (CHARACTER_DEVICE, BLOCK_DEVICE):
+        is_same = is_same and status.st_rdev == os.makedev(entry.major, entry.minor)
+    if not is_same:
+        raise OSError(errno.ESTALE, "somebody else changes what is in the folder that a layer is unpacked into")
+
+
 def _capability_of(path: bytes) -> bytes | None:
     try:
-        return os.getxattr(path, CAPABILITY, follow_symlinks=False)
+        return os.getxattr(path, CAPABILITY)
     except OSError:
         return None  # it has none, or this file system has no such thing
-
-
-def _umask() -> int:
-    """Return this process' umask without setting it, which other threads would notice."""
-    with open("/proc/self/status", "rb") as status:
-        for line in status:
-            key, _, value = line.partition(b":")
-            if key == b"Umask":
-                return int(value, 8)
-    return 0o777  # unknown: set every mode by hand

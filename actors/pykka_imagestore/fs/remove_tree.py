@@ -10,18 +10,29 @@ import errno
 import os
 import random
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
+from typing import Protocol
 
 from pykka_imagestore.errors import NotRemovedError
+from pykka_imagestore.fs.pins import pin_path
 
 FOLDER_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
-_CHOICE = 32
+_CHOICE = 64
+_MOST_OPEN = 16
+_MOST_REMEMBERED = 1000  # folders on the way down of which it is known what else is in them
 _MOST_LEFT = 1000  # in one folder, before the rest of it is not tried any more
-# What the kernel says of what is to stay. EBUSY: something is mounted there.
-_IN_THE_WAY = frozenset({errno.EPERM, errno.EACCES, errno.EBUSY, errno.EROFS})
+_MOST_TRIES = 100  # of what somebody else changes under our hands
+_IN_THE_WAY = frozenset({errno.EPERM, errno.EACCES, errno.EBUSY, errno.EROFS})  # the kernel's word for what is to stay
+_NOT_EMPTY = frozenset({errno.ENOTEMPTY, errno.EEXIST})
+_NO_FOLDER = frozenset({errno.ENOTDIR, errno.ELOOP})
+_REASONS = {
+    errno.EBUSY: "something is mounted there",
+    errno.ENOTEMPTY: "somebody goes on filling it",
+    **dict.fromkeys((errno.EISDIR, errno.ENOTDIR, errno.ELOOP, errno.ESTALE), "somebody goes on moving it"),
+}
 _OPEN_TO_ALL = stat.S_IRWXU | stat.S_IRWXG | stat.S_IRWXO
 
 
@@ -47,13 +58,15 @@ def remove_tree(path: str) -> None:
         os.close(parent)
 
 
-def empty_folder(path: str) -> None:
-    """Delete all that is in a folder, and leave the folder.
+def empty_folder(folder: int, path: str) -> None:
+    """Delete all that is in an open folder, and leave the folder.
+
+    Args:
+        path: Where it is, for the error.
 
     Raises:
         NotRemovedError: Something could not be removed; all else is.
     """
-    folder = _open_folder(path)
     removal = _Removal(folder, may_take_over=True)
     try:
         removal.empty()
@@ -62,7 +75,6 @@ def empty_folder(path: str) -> None:
         raise error.below(path) from error
     finally:
         removal.close()
-        os.close(folder)
 
 
 def remove_entry(name: bytes, parent: int) -> None:
@@ -105,24 +117,54 @@ def remove_folder(
         removal.close()
 
 
+class _Entries(Protocol):
+    """What ``os.scandir`` returns."""
+
+    def __iter__(self) -> Iterator[os.DirEntry[str]]: ...
+
+    def close(self) -> None: ...
+
+
 @dataclass(slots=True)
 class _Level:
     """A folder on the way down.
 
     Attributes:
+        folder: Its descriptor; -1 while it is not kept.
+        identity: Its device and inode; known while the descriptor is not kept.
+        entries: What is still to be read of it.
+        is_read: Whether nothing is.
+        folders: Those in it that were met and not tried yet.
         left: What in it could not be removed.
         is_taken_over: Whether that was tried.
     """
 
     name: bytes
+    folder: int
+    identity: tuple[int, int] | None = None
+    entries: _Entries | None = None
+    is_read: bool = False
+    folders: list[bytes] = field(default_factory=list)
     left: set[bytes] = field(default_factory=set)
     is_taken_over: bool = False
 
+    def close(self) -> None:
+        """Let go of the folder; what is still to be read of it will be read from the beginning."""
+        if self.entries is not None:
+            self.entries.close()
+            self.entries = None
+        if self.folder >= 0:
+            os.close(self.folder)
+            self.folder = -1
+
 
 class _Removal:
-    # One descriptor at a time, and back up through "..": a path of 2,000 folders needs neither as many descriptors
-    # nor as many calls on the stack. Nobody moves folders here, so ".." is where we came from; but somebody may remove
-    # the same tree, and whatever is gone is as good as removed.
+    # The folders where we are and nearest above stay open, so that going up to them asks nobody for the way, and each
+    # is read once: to read a folder from the beginning for each that was removed from it takes quadratic time on ext4,
+    # which keeps the blocks of what is gone. For folders farther up, which any depth may bring, there are not enough
+    # descriptors. Those are reached through "..", which leads wherever somebody moved the folder meanwhile, out of the
+    # tree too: so it counts only if device and inode are those of the folder that we came from.
+    # Somebody may remove the same tree: whatever is gone is as good as removed.
 
     def __init__(
         self,
@@ -133,26 +175,31 @@ class _Removal:
         may_take_over: bool = False,
     ) -> None:
         self._first: tuple[bytes, OSError] | None = None
-        self._left_count = 0
-        self._parent = parent
-        self._folder = os.dup(parent)
+        self._left_count = self._tries = 0
         self._on_folder = on_folder
         self._unlink = unlink
-        self._trail = [_Level(b"", is_taken_over=not may_take_over)]
+        self._trail = [_Level(b"", os.dup(parent), is_read=True, is_taken_over=not may_take_over)]
 
     def close(self) -> None:
-        os.close(self._folder)
+        for level in self._trail:
+            level.close()
 
     def remove(self, top: bytes) -> None:
         """Remove one folder in the parent."""
-        self._go_down(top)
-        while len(self._trail) > 1:
-            self._go_on()
+        self._trail[0].folders.append(top)
+        while self._go_on():
+            pass
 
     def empty(self) -> None:
         """Remove all that is in the parent."""
-        while self._go_on():
-            pass
+        parent = self._trail[0]
+        for _ in range(_MOST_TRIES):
+            parent.is_read = False
+            while self._go_on():
+                pass
+            if not _holds_more(parent):
+                return
+        self._leave(b".", OSError(errno.ENOTEMPTY, os.strerror(errno.ENOTEMPTY)))
 
     def tell(self) -> None:
         """Raise what could not be removed, if anything."""
@@ -161,14 +208,49 @@ class _Removal:
             raise _not_removed(path, error, self._left_count) from error
 
     def _go_on(self) -> bool:
-        child = self._remove_files()
-        if child is not None:
-            self._go_down(child)
-        elif len(self._trail) > 1:
-            self._go_up()
-        else:
-            return False
+        level = self._trail[-1]
+        if not level.folders and not level.is_read:
+            self._read_on(level)
+        if level.folders:
+            self._go_down(level.folders.pop())
+        elif level.is_read:
+            return self._go_up()
         return True
+
+    def _read_on(self, level: _Level) -> None:
+        """Delete the files that are met in the folder, until some folders were met too."""
+        if level.entries is None:
+            try:
+                level.entries = os.scandir(level.folder)
+            except FileNotFoundError:  # it was removed, by somebody else
+                level.is_read = True
+                return
+        for entry in level.entries:
+            name = os.fsencode(entry.name)
+            if name in level.left:
+                continue
+            if entry.is_dir(follow_symlinks=False):
+                level.folders.append(name)
+            else:
+                self._delete(name)
+            if len(level.folders) == _CHOICE or len(level.left) == _MOST_LEFT:
+                break
+        else:
+            level.entries.close()
+            level.entries, level.is_read = None, True
+        if len(level.left) == _MOST_LEFT:
+            level.is_read = True
+        random.shuffle(level.folders)  # so that those at work here part ways
+
+    def _delete(self, name: bytes) -> None:
+        try:
+            self._attempt(self._remove_file, name)
+        except FileNotFoundError:
+            pass
+        except IsADirectoryError as error:  # by now
+            self._try_again(name, error)
+
+    # -- down and up
 
     def _go_down(self, name: bytes) -> None:
         """Remove a folder if it is empty, else enter it; leave one that cannot be removed."""
@@ -176,63 +258,112 @@ class _Removal:
             # At once, not only when it is empty: this tells a mount point, and what lies in that is not ours to delete.
             self._attempt(self._rmdir, name)
         except FileNotFoundError:
-            return
+            pass
+        except NotADirectoryError:  # by now
+            self._delete(name)
         except OSError as error:
-            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+            if error.errno not in _NOT_EMPTY:
                 raise
             self._enter(name)
 
     def _enter(self, name: bytes) -> None:
         try:
-            self._folder = _step(self._folder, name)
+            folder = _open_folder(name, self._trail[-1].folder)
         except FileNotFoundError:
             return
         except PermissionError as error:
             self._leave(name, error)
+        except OSError as error:
+            if error.errno not in _NO_FOLDER:
+                raise
+            self._try_again(name, error)
         else:
-            self._trail.append(_Level(name))
+            self._trail.append(_Level(name, folder))
+            self._let_go()
 
-    def _go_up(self) -> None:
+    def _let_go(self) -> None:
+        """Keep no more than some folders open, those nearest to where we are, and the first, where all ways begin."""
+        if len(self._trail) <= _MOST_OPEN + 1:
+            return
+        level = self._trail[-_MOST_OPEN - 1]
+        if level.folder < 0:
+            return
+        level.identity = _identity(level.folder)
+        if len(self._trail) > _MOST_REMEMBERED:
+            level.folders.clear()
+            level.is_read = False
+        level.close()
+
+    def _go_up(self) -> bool:
+        if len(self._trail) == 1:
+            return False
         level = self._trail.pop()
         try:
-            self._folder = _step(self._folder, b"..")
-        except PermissionError:  # a folder that may be read, and not passed through
-            self._go_anew()
+            if self._come_back(level.folder):
+                self._finish(level)
+        finally:
+            level.close()
+        return True
+
+    def _finish(self, level: _Level) -> None:
+        """Remove a folder that we have been in."""
         if level.left:
             self._trail[-1].left.add(level.name)
             return
-        with suppress(FileNotFoundError):
+        try:
             self._attempt(self._rmdir, level.name)
+        except FileNotFoundError:
+            pass
+        except OSError as error:
+            if error.errno not in (*_NOT_EMPTY, errno.ENOTDIR):
+                raise
+            _take_over(level.folder)  # so that nobody else can go on filling it
+            self._try_again(level.name, error)
 
-    def _go_anew(self) -> None:
-        self._folder, left = os.dup(self._parent), self._folder
-        os.close(left)
-        for level in self._trail[1:]:
-            self._folder = _step(self._folder, level.name)
+    def _come_back(self, below: int) -> bool:
+        """Have the last folder of the trail open, given the one that we come from; False if it is not there any more.
 
-    def _remove_files(self) -> bytes | None:
-        """Delete files from the folder; return one of the folders in it, by chance, or None if no more can be done."""
-        left = self._trail[-1].left
-        done = False
-        while not done and len(left) < _MOST_LEFT:  # a folder that changes meanwhile may leave something out
-            done = True
-            folders: list[bytes] = []
-            with suppress(FileNotFoundError), os.scandir(self._folder) as entries:
-                for entry in entries:
-                    name = os.fsencode(entry.name)
-                    if name in left:
-                        continue
-                    done = False
-                    if entry.is_dir(follow_symlinks=False):
-                        folders.append(name)
-                    else:
-                        with suppress(FileNotFoundError):
-                            self._attempt(self._remove_file, name)
-                    if len(folders) == _CHOICE or len(left) == _MOST_LEFT:
-                        break
-            if folders:
-                return random.choice(folders)  # noqa: S311 - so that those at work here part ways
-        return None
+        The trail ends then with the last of it that is.
+        """
+        level = self._trail[-1]
+        if level.folder < 0:
+            level.folder = _open_same(b"..", below, level.identity)
+        if level.folder < 0:
+            return self._go_anew()
+        return True
+
+    def _go_anew(self) -> bool:
+        """Go the whole way down once more: from a folder that was moved, or may not be passed through."""
+        folder = os.dup(self._trail[0].folder)
+        for depth, level in enumerate(self._trail[1:], 1):
+            below = _open_same(level.name, folder, level.identity)
+            if below < 0:
+                self._turn_back(depth, folder)
+                return False
+            os.close(folder)
+            folder = below
+        self._trail[-1].folder = folder
+        return True
+
+    def _turn_back(self, depth: int, folder: int) -> None:
+        """Go on from ``folder``, since what was below it on the trail is not there any more."""
+        moved = self._trail[depth]
+        del self._trail[depth:]
+        if depth == 1:
+            os.close(folder)
+        else:
+            self._trail[-1].folder = folder
+        self._try_again(moved.name, OSError(errno.ESTALE, os.strerror(errno.ESTALE)))
+
+    def _try_again(self, name: bytes, error: OSError) -> None:
+        """Look anew at what changed under our hands; whoever goes on changing it does not keep us for ever."""
+        if self._tries == _MOST_TRIES:
+            self._leave(name, error)
+        else:
+            self._tries += 1
+            self._trail[-1].folders.append(name)
+
+    # -- one name
 
     def _attempt(self, remove: Callable[[bytes], None], name: bytes) -> None:
         """Remove something from the folder, which is made ours if it must be; or leave it."""
@@ -246,10 +377,12 @@ class _Removal:
                 self._leave(name, error)
                 return
             level.is_taken_over = True
-            _take_over(self._folder)
+            _take_over(level.folder)
             self._attempt(remove, name)
 
     def _leave(self, name: bytes, error: OSError) -> None:
+        if name in self._trail[-1].left:
+            return
         self._trail[-1].left.add(name)
         self._left_count += 1
         if self._first is None:
@@ -257,12 +390,12 @@ class _Removal:
 
     def _remove_file(self, name: bytes) -> None:
         if self._unlink is None:
-            os.unlink(name, dir_fd=self._folder)
+            os.unlink(name, dir_fd=self._trail[-1].folder)
         else:
-            self._unlink(self._path(name), name, self._folder)
+            self._unlink(self._path(name), name, self._trail[-1].folder)
 
     def _rmdir(self, name: bytes) -> None:
-        os.rmdir(name, dir_fd=self._folder)
+        os.rmdir(name, dir_fd=self._trail[-1].folder)
         if self._on_folder is not None:
             self._on_folder(self._path(name))
 
@@ -270,10 +403,27 @@ class _Removal:
         return b"/".join([*(level.name for level in self._trail[1:]), name])
 
 
-def _step(folder: int, name: bytes) -> int:
-    step = _open_folder(name, folder) if name != b".." else os.open(name, FOLDER_FLAGS, dir_fd=folder)
+def _holds_more(level: _Level) -> bool:
+    """Tell whether something is in a folder that was not left there."""
+    with os.scandir(level.folder) as entries:
+        return len(level.left) < _MOST_LEFT and any(os.fsencode(entry.name) not in level.left for entry in entries)
+
+
+def _identity(folder: int) -> tuple[int, int]:
+    status = os.fstat(folder)
+    return status.st_dev, status.st_ino
+
+
+def _open_same(name: bytes, parent: int, identity: tuple[int, int] | None) -> int:
+    """Open a folder that we were in before; return -1 if it is another one by now, or cannot be opened."""
+    try:
+        folder = os.open(name, FOLDER_FLAGS, dir_fd=parent)
+    except OSError:
+        return -1
+    if _identity(folder) == identity:
+        return folder
     os.close(folder)
-    return step
+    return -1
 
 
 def _open_folder(name: bytes | str, parent: int | None = None) -> int:
@@ -283,21 +433,22 @@ def _open_folder(name: bytes | str, parent: int | None = None) -> int:
     except PermissionError:
         place = os.open(name, FOLDER_FLAGS | os.O_PATH, dir_fd=parent)
         try:
-            _take_over(f"/proc/self/fd/{place}")
+            _take_over(place)
+            return os.open(".", FOLDER_FLAGS, dir_fd=place)  # by its name it could be another one by now
         finally:
             os.close(place)
-        return os.open(name, FOLDER_FLAGS, dir_fd=parent)
 
 
-def _take_over(folder: int | str) -> None:
+def _take_over(folder: int) -> None:
     """Have a folder's owner, or whoever may do as one, be allowed to empty it; as far as this process may."""
+    place = pin_path(folder)
     with suppress(OSError):
-        os.chown(folder, os.geteuid(), -1)
-    is_ours = os.stat(folder).st_uid == os.geteuid()
+        os.chown(place, os.geteuid(), -1)
+    is_ours = os.fstat(folder).st_uid == os.geteuid()
     with suppress(OSError):
-        os.chmod(folder, stat.S_IRWXU if is_ours else _OPEN_TO_ALL)
+        os.chmod(place, stat.S_IRWXU if is_ours else _OPEN_TO_ALL)
 
 
 def _not_removed(path: bytes, error: OSError, count: int) -> NotRemovedError:
-    reason = "something is mounted there" if error.errno == errno.EBUSY else os.strerror(error.errno or 0)
-    return NotRemovedError(os.fsdecode(path), reason, count)
+    number = error.errno or 0
+    return NotRemovedError(os.fsdecode(path), _REASONS.get(number) or os.strerror(number), count)

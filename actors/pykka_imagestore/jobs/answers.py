@@ -10,11 +10,13 @@ from types import ModuleType
 
 from pykka_imagestore import errors
 from pykka_imagestore.core.archive import ArchivedImage, ArchiveIndex, Extent, RefusedImage
+from pykka_imagestore.core.identity import FileIdentity
 from pykka_imagestore.jobs.check_configs import ConfigsCheck
 from pykka_imagestore.jobs.check_layer import CheckCounts
 from pykka_imagestore.jobs.findings import LayerCheck
 from pykka_imagestore.jobs.helpers import HelperLostError
 from pykka_imagestore.jobs.pieces import MalformedMessageError
+from pykka_imagestore.jobs.unpack_into import Unpacked
 from pykka_imagestore.jobs.untar_layer import LayerCounts
 from pykka_imagestore.runtime.answers import PlainAnswers
 
@@ -27,7 +29,8 @@ def _errors_of(module: ModuleType) -> list[type]:
 
 ANSWERS = PlainAnswers(
     [
-        *(ArchivedImage, ArchiveIndex, Extent, RefusedImage, LayerCounts, CheckCounts, LayerCheck, ConfigsCheck),
+        *(ArchivedImage, ArchiveIndex, Extent, FileIdentity, RefusedImage),
+        *(LayerCounts, Unpacked, CheckCounts, LayerCheck, ConfigsCheck),
         *_errors_of(errors),
         *_errors_of(builtins),
         HelperLostError,

@@ -26,6 +26,11 @@ _UNSUPPORTED = (errno.ENOTSUP, errno.EOPNOTSUPP)
 _NOT_SHOWN = (errno.EACCES, errno.EPERM, errno.EOVERFLOW)  # the last: capabilities of another user namespace
 
 
+def place_of(name: bytes, folder: int) -> bytes:
+    """Return a path for calls on extended attributes, of which none takes a folder's descriptor and a name."""
+    return b"/proc/self/fd/%d/%s" % (folder, name)
+
+
 class XattrCheck:
     """Compares extended attributes.
 

@@ -34,11 +34,11 @@ from pykka_imagestore.core.tar import (
     read_entries,
 )
 from pykka_imagestore.errors import shown
-from pykka_imagestore.fs.attributes import join, spelled
+from pykka_imagestore.fs.attributes import join
 from pykka_imagestore.fs.holes import has_only_holes
 from pykka_imagestore.fs.whiteouts import OPAQUE_WHITEOUT, WHITEOUT_META_PREFIX, WHITEOUT_PREFIX, is_whiteout
 from pykka_imagestore.jobs.check_attributes import AttributeCheck, Expectations
-from pykka_imagestore.jobs.check_xattrs import XattrCheck
+from pykka_imagestore.jobs.check_xattrs import XattrCheck, place_of
 from pykka_imagestore.jobs.findings import Findings
 from pykka_imagestore.jobs.folder_marks import FolderMarks
 from pykka_imagestore.jobs.inodes import Inodes
@@ -243,8 +243,10 @@ class DeepCheck:
         else:
             self._check_content(entry, folder, path, name, status)
             is_folder = entry.kind == DIRECTORY
-            xattrs = self._marks.xattrs(path, entry.xattrs) if is_folder else entry.xattrs
-            place = spelled(name, folder) if path else self._root
+            # A root whose attributes are set last has those of its last entry alone.
+            adds_up = is_folder and (path or not self._expected.is_exact)
+            xattrs = self._marks.xattrs(path, entry.xattrs) if adds_up else entry.xattrs
+            place = place_of(name, folder) if path else self._root
             if not (is_folder and self._marks.forgot):
                 self._xattrs.check(path, place, xattrs, entry.mode, made_at=made_at, is_folder=is_folder)
         self._attributes.check(entry, path, status, made_at)
@@ -467,7 +469,7 @@ class DeepCheck:
         mode = stat.S_IMODE(status.st_mode)
         if mode & ~(0o600 if stat.S_ISREG(status.st_mode) else 0):
             self._findings.add_fault(f"has a whiteout {shown(path)} with mode {mode:04o}")
-        self._xattrs.check(path, spelled(name, folder), {}, mode)
+        self._xattrs.check(path, place_of(name, folder), {}, mode)
 
     def _check_marks(self) -> None:
         """Compare the folders that say that they are opaque with those that whiteouts made so."""
@@ -515,7 +517,7 @@ class DeepCheck:
                 folder, _ = self._tree.folder(parent)
                 status = os.stat(name, dir_fd=folder, follow_symlinks=False)
                 self._names.add(path)
-                self._check_implicit(path, status, spelled(name, folder))
+                self._check_implicit(path, status, place_of(name, folder))
             except OSError as error:
                 self._findings.add_error(path, error)
 

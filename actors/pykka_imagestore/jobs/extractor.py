@@ -38,7 +38,18 @@ from pykka_imagestore.core.tar import (
     TarError,
     clean_path,
 )
-from pykka_imagestore.fs.attributes import ACL, DEFAULT_ACL, SET_ID, Attributes, Outcome, check_owner, entry_fault, join
+from pykka_imagestore.fs.attributes import (
+    ACL,
+    DEFAULT_ACL,
+    NODE_TYPES,
+    SET_ID,
+    Attributes,
+    Outcome,
+    check_owner,
+    entry_fault,
+    join,
+)
+from pykka_imagestore.fs.made import make_folder
 from pykka_imagestore.fs.remove_tree import FOLDER_FLAGS, remove_folder
 from pykka_imagestore.fs.whiteouts import (
     OPAQUE_WHITEOUT,
@@ -63,7 +74,6 @@ _DISK_BLOCK = 4096
 _LONGEST_INLINE_TARGET = 59  # bytes of a symlink's; ext4 has them in the inode
 _FOLDER_BYTES = 248  # of memory, beside the path
 _OWNER_BYTES = 120
-_NODE_TYPES = {CHARACTER_DEVICE: stat.S_IFCHR, BLOCK_DEVICE: stat.S_IFBLK, FIFO: stat.S_IFIFO}
 _NOWHERE = (-1, b"")
 
 
@@ -88,6 +98,9 @@ class _FolderTimes:
 class Extractor:
     """Unpacks entries below the folder ``root``, which is empty and belongs to nobody else.
 
+    Args:
+        keep_root: Leave owner, mode and extended attributes of ``root`` as they are, whatever an entry says of it.
+
     Throughout, ``folder`` is the descriptor of an entry's parent, ``parent`` that parent's path without symlinks.
     """
 
@@ -98,15 +111,19 @@ class Extractor:
         limits: Limits = DEFAULT_LIMITS,
         helpers: Helpers | None = None,
         replaced: Replaced | None = None,
+        *,
+        keep_root: bool = False,
     ) -> None:
         self.outcome = outcome
+        self._keep_root = keep_root
+        self._root_entry: Entry | None = None
         self._replaced = Replaced(None, outcome) if replaced is None else replaced
         self._helpers = helpers
         self._pending: AbstractSet[bytes] = frozenset() if helpers is None else helpers.pending
         self._root = root
         self._limits = limits
         self._blocks = 1  # of disk; the root folder's
-        self._lookups = self._memory_bytes = self._hole_bytes = self._segments = 0
+        self._lookups = self._memory_bytes = self._hole_bytes = 0
         self._folders: dict[bytes, int] = {b"": root}
         self._aliases: dict[bytes, bytes] = {}  # paths through symlinks, and where they lead
         self._followed: set[bytes] = set()  # those symlinks
@@ -121,7 +138,8 @@ class Extractor:
             BLOCK_DEVICE: self._make_node,
             FIFO: self._make_node,
         }
-        self._remember(b"", _FolderTimes(None, 0, implicit=True))
+        if not keep_root:
+            self._remember(b"", _FolderTimes(None, 0, implicit=True))
 
     def extract(self, entry: Entry, stream: LayerStream) -> None:
         """Unpack one entry, and take its body from ``stream``.
@@ -184,15 +202,14 @@ class Extractor:
         elif name:
             self._make[entry.kind](entry, folder, parent, name)
         elif entry.kind == DIRECTORY:
-            self._set_folder_metadata(entry, b"", existed=True)
+            self._take_root_entry(entry)
         else:
             msg = "would replace the root folder"
             raise TarError(msg)
 
     def _find_place(self, entry: Entry) -> tuple[tuple[int, bytes], bytes]:
         """Return an entry's parent, descriptor and path, and its name in there; the name of the root is empty."""
-        if len(self._folders) > _MAX_OPEN_FOLDERS or len(self._places) > _MAX_OPEN_FOLDERS:
-            self._forget_folders()
+        self._forget_many_folders()
         parent, _, name = clean_path(entry.name).rpartition(b"/")
         place = self._place_below(parent)
         above, _, last = entry.name.rpartition(b"/")
@@ -237,7 +254,7 @@ class Extractor:
         existed = False
         self._blocks += 1
         try:
-            os.mkdir(name, _folder_mode(entry.mode), dir_fd=folder)
+            self._mkdir(name, _folder_mode(entry.mode), folder)
         except FileExistsError:
             existed = stat.S_ISDIR(_lstat(name, folder).st_mode)
             if existed:
@@ -274,6 +291,7 @@ class Extractor:
         except FileNotFoundError as error:
             msg = f"is a hard link to {entry.link.decode('utf-8', 'backslashreplace')!r}, no file of this layer"
             raise TarError(msg) from error
+        self._forget_many_folders()  # links in one folder may lead to files in as many others
 
     def _make_node(self, entry: Entry, folder: int, parent: bytes, name: bytes) -> None:
         if entry.kind == CHARACTER_DEVICE and entry.major == entry.minor == 0:
@@ -282,7 +300,7 @@ class Extractor:
         if _exists(name, folder):
             folder = self._clear(folder, parent, name)
         try:
-            mode = _NODE_TYPES[entry.kind] | entry.mode & ~SET_ID
+            mode = NODE_TYPES[entry.kind] | entry.mode & ~SET_ID
             os.mknod(name, mode, os.makedev(entry.major, entry.minor), dir_fd=folder)
         except PermissionError:
             self.outcome.leave_unset(join(parent, name), "device")
@@ -291,6 +309,16 @@ class Extractor:
         self._attributes.finish_node(entry, join(parent, name), name, folder)
 
     # -- metadata
+
+    def _take_root_entry(self, entry: Entry) -> None:
+        # Its attributes come last too, since an access control list would let others in before.
+        check_owner(entry)
+        self._note_if_explicit(b"")
+        owner = None if self._keep_root or (entry.uid, entry.gid) == self._attributes.owner else (entry.uid, entry.gid)
+        acl = None if self._keep_root else entry.xattrs.get(DEFAULT_ACL)
+        mode = None if self._keep_root else entry.mode
+        self._remember(b"", _FolderTimes(mode, entry.mtime_ns, owner, default_acl=acl))
+        self.outcome.root_mode, self._root_entry = entry.mode, entry
 
     def _set_folder_metadata(self, entry: Entry, path: bytes, *, existed: bool) -> None:
         if existed:
@@ -319,11 +347,6 @@ class Extractor:
             raise OverLimitError(msg, "memory_bytes")
 
     def _count_sparse(self, sparse: SparseMap, body_bytes: int, stream: LayerStream) -> None:
-        # A segment of one byte takes a block on disk, and as many system calls as a long one.
-        self._segments += len(sparse.segments)
-        if self._segments > self._limits.segments:
-            msg = f"brings the layer to {self._segments} segments of sparse files; {self._limits.segments} is the limit"
-            raise OverLimitError(msg, "segments")
         self._hole_bytes += sparse.size_bytes - body_bytes
         total = self._hole_bytes + stream.size_bytes
         if total > self._limits.layer_bytes:
@@ -331,10 +354,11 @@ class Extractor:
             raise OverLimitError(msg, "layer_bytes")
 
     def _finish_folder(self, path: bytes, times: _FolderTimes) -> None:
-        if len(self._folders) > _MAX_OPEN_FOLDERS:
-            self._forget_folders()
+        self._forget_many_folders()
         parent, _, name = path.rpartition(b"/")
         mode = times.mode
+        if not path and self._root_entry is not None and not self._keep_root:
+            self._attributes.set_xattrs(self._root_entry, b"", self._root)
         if times.default_acl is not None:
             self._attributes.set_xattr(path, self._folder(path, make=False), DEFAULT_ACL, times.default_acl)
         if mode is not None:
@@ -430,7 +454,7 @@ class Extractor:
     def _replace_by_folder(self, folder: int, parent: bytes, name: bytes, mode: int) -> None:
         hidden = is_whiteout(_lstat(name, folder))
         folder = self._clear(folder, parent, name)
-        os.mkdir(name, mode, dir_fd=folder)
+        self._mkdir(name, mode, folder)
         if hidden:
             self._make_opaque(self._folder(join(parent, name)))
 
@@ -501,9 +525,15 @@ class Extractor:
 
     def _make_implicit_folder(self, folder: int, parent: bytes, name: bytes) -> None:
         self._blocks += 1
-        os.mkdir(name, IMPLICIT_MODE, dir_fd=folder)
+        self._mkdir(name, IMPLICIT_MODE, folder)
         mode = IMPLICIT_MODE if IMPLICIT_MODE & self._attributes.umask else None
         self._remember(join(parent, name), _FolderTimes(mode, 0, implicit=True))
+
+    def _mkdir(self, name: bytes, mode: int, folder: int) -> None:
+        if self._attributes.umask & stat.S_IRWXU:
+            make_folder(name, mode, folder)  # or we could not put anything into it
+        else:
+            os.mkdir(name, mode, dir_fd=folder)
 
     def _count_lookup(self) -> None:
         """Bound how long it takes to find parents: what is far apart, or behind symlinks, is found anew each time."""
@@ -548,6 +578,11 @@ class Extractor:
         times = self._times.pop(path, None)
         if times is not None:
             self._memory_bytes -= _memory_of(path, times)
+
+    def _forget_many_folders(self) -> None:
+        """Keep few folders open, and few paths in mind: symlinks give a folder as many paths as anybody likes."""
+        if max(len(self._folders), len(self._places), len(self._aliases)) > _MAX_OPEN_FOLDERS:
+            self._forget_folders()
 
     def _forget_folders(self) -> None:
         for path, folder in self._folders.items():

@@ -9,12 +9,18 @@ from __future__ import annotations
 import errno
 import os
 import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
 
 from pykka_imagestore.core.archive import Extent
+from pykka_imagestore.core.identity import FileIdentity
 from pykka_imagestore.core.tar import TarError, clean_path
-from pykka_imagestore.errors import ArchiveError, shown
-from pykka_imagestore.jobs.estimates import estimated
-from pykka_imagestore.jobs.members import JsonBudget
+from pykka_imagestore.core.totals import Totals
+from pykka_imagestore.errors import ArchiveChangedError, ArchiveError, shown
+from pykka_imagestore.jobs.estimates import Estimator
+from pykka_imagestore.jobs.members import JsonReader
+from pykka_imagestore.jobs.opening import open_for_reading, require_same, unchanged
 
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
@@ -28,12 +34,15 @@ class FolderMembers:
     Args:
         archive: Path of the folder; a symbolic link there, or above, is the caller's and is followed.
         folder: The open folder.
+        totals: Counts what it asks for.
     """
 
-    def __init__(self, archive: str, folder: int) -> None:
+    def __init__(self, archive: str, folder: int, totals: Totals) -> None:
         self.archive = archive
+        self.totals = totals
         self._folder = folder
-        self._budget = JsonBudget(archive)
+        self._estimator = Estimator()
+        self._json = JsonReader(archive, totals)
 
     def names(self) -> list[str]:
         """Return nothing: names tell only the form before Docker 1.10, which comes as a tar."""
@@ -55,12 +64,9 @@ class FolderMembers:
         Raises:
             ArchiveError: There is no such member, or it is no regular file, or lies behind a symbolic link.
         """
+        file = self._open_member(unsafe_name)
         try:
-            file = self._open(unsafe_name)
-        except FileNotFoundError:
-            raise ArchiveError(self.archive, f"it has no member {shown(unsafe_name)}") from None
-        try:
-            return Extent(self.archive, 0, os.fstat(file).st_size, unsafe_name)
+            return self._whole(unsafe_name, file)
         finally:
             os.close(file)
 
@@ -69,41 +75,107 @@ class FolderMembers:
 
         Raises:
             ArchiveError: As ``extent``; or it is larger than JSON here may be, by itself or with all before.
+            ArchiveChangedError: It was written to meanwhile.
         """
-        extent = self.extent(unsafe_name)
-        self._budget.spend(extent)
-        file = self._open(unsafe_name)
+        file = self._open_member(unsafe_name)
         try:
-            return os.pread(file, extent.size, 0)
+            extent = self._whole(unsafe_name, file)
+            data = self._json.read(extent, file)
+            require_same(self.archive, file, extent.identity, what=_its_member(unsafe_name))
+            return data
         finally:
             os.close(file)
 
     def estimated(self, layer: Extent) -> Extent:
-        """Return a layer with its estimates."""
-        file = self._open(layer.name)
+        """Return a layer with its estimates.
+
+        Raises:
+            ArchiveChangedError: Another file lies there than when its extent was found.
+        """
+        file = self._open_member(layer.name)
         try:
-            return estimated(layer, file)
+            require_same(self.archive, file, layer.identity, what=_its_member(layer.name))
+            return self._estimator.estimate(layer, file)
         finally:
             os.close(file)
+
+    def _open_member(self, unsafe_name: str) -> int:
+        try:
+            return self._open(unsafe_name)
+        except FileNotFoundError:
+            raise ArchiveError(self.archive, f"it has no member {shown(unsafe_name)}") from None
+
+    def _whole(self, unsafe_name: str, file: int) -> Extent:
+        identity = FileIdentity.of(os.fstat(file))
+        return Extent(self.archive, 0, identity.size_bytes, unsafe_name, identity=identity)
 
     def _open(self, unsafe_name: str) -> int:
         return _open_below(self._folder, self.archive, unsafe_name)
 
 
-def open_extent(extent: Extent) -> int:
-    """Open the file that an extent lies in, for reading.
+@contextmanager
+def opened_extent(extent: Extent, *, is_verified: bool) -> Iterator[int]:
+    """Lend the file that an extent lies in, open for reading, if it is the one that was indexed.
+
+    Args:
+        is_verified: Whether the block ends well only if a digest tells that the bytes are the right ones; else the
+            file must not have changed in the end either.
 
     Raises:
-        ArchiveError: It lies in a folder, and is no regular file there any more.
+        ArchiveChangedError: It is another file, or none, or was written to.
         OSError: It cannot be opened.
     """
-    file = os.open(extent.path, os.O_RDONLY | os.O_CLOEXEC)
+    file = open_extent(extent)
+    try:
+        with unchanged(extent.path, file, extent.identity, what=_what(extent), is_verified=is_verified):
+            yield file
+    finally:
+        os.close(file)
+
+
+def open_extent(extent: Extent) -> int:
+    """Open the file that an extent lies in, for reading; nothing is waited for.
+
+    Raises:
+        ArchiveChangedError: There is no file any more where one was indexed.
+        ArchiveError: There is none, and nobody says that there was.
+        OSError: It cannot be opened.
+    """
+    try:
+        return _open_extent(extent)
+    except (FileNotFoundError, NotADirectoryError) as error:
+        if extent.identity is None:
+            raise
+        raise _refusal(extent, "gone") from error
+
+
+def _open_extent(extent: Extent) -> int:
+    file = open_for_reading(extent.path, partial(_refusal, extent), stat.S_IFREG, stat.S_IFDIR)
     if not stat.S_ISDIR(os.fstat(file).st_mode):
         return file
     try:
         return _open_below(file, extent.path, extent.name)
+    except ArchiveError as error:
+        if extent.identity is None:
+            raise
+        raise _refusal(extent, "no regular file") from error
     finally:
         os.close(file)
+
+
+def _refusal(extent: Extent, found: str) -> ArchiveError:
+    if extent.identity is None:
+        return ArchiveError(extent.path, f"is {found}, where a file should be")
+    return ArchiveChangedError(extent.path, _what(extent), str(extent.identity), found)
+
+
+def _what(extent: Extent) -> str:
+    is_whole = os.path.basename(extent.path) == extent.name  # no archive, but a layer by itself
+    return "it" if is_whole else f"the file with its member {shown(extent.name)}"
+
+
+def _its_member(unsafe_name: str) -> str:
+    return f"its member {shown(unsafe_name)}"
 
 
 def _open_below(folder: int, archive: str, unsafe_name: str) -> int:

@@ -15,11 +15,16 @@ _KEPT_FREE = 16 << 20  # for the store's own records, and whoever else writes he
 
 
 class Guard:
-    """Bounds what one stream of bytes becomes, below the folder ``path`` if it is written at all."""
+    """Bounds what one stream of bytes becomes, below the folder ``path`` if it is written at all.
 
-    def __init__(self, limits: Limits, path: str | None) -> None:
+    Args:
+        folder: The folder's descriptor; by default it is found by its path.
+    """
+
+    def __init__(self, limits: Limits, path: str | None, folder: int | None = None) -> None:
         self._limits = limits
         self._path = path
+        self._folder = folder
         self._next_look = _LOOK_EVERY
 
     def check(self, bytes_read: int, size_bytes: int) -> None:
@@ -38,21 +43,21 @@ class Guard:
             raise OverLimitError(msg, "inflate_ratio")
         if self._path is not None and size_bytes >= self._next_look:
             self._next_look = size_bytes + _LOOK_EVERY
-            require_space(self._path, _KEPT_FREE)
+            require_space(self._path, _KEPT_FREE, self._folder)
 
 
-def require_space(path: str, needed_bytes: int) -> None:
-    """See that the file system of ``path`` has room for so many bytes.
+def require_space(path: str, needed_bytes: int, folder: int | None = None) -> None:
+    """See that the file system of ``path``, or of the open folder that it names, has room for so many bytes.
 
     Raises:
         NoSpaceError: It has not.
     """
-    free = free_bytes(path)
+    free = free_bytes(path if folder is None else folder)
     if free is not None and free < needed_bytes:
         raise NoSpaceError(path, needed_bytes, free)
 
 
-def free_bytes(path: str) -> int | None:
+def free_bytes(path: str | int) -> int | None:
     """Return the bytes that are free for this process; None where the file system does not tell."""
     status = os.statvfs(path)
     blocks = status.f_bfree if _has_the_reserve() else status.f_bavail
@@ -75,7 +80,7 @@ def _has_the_reserve() -> bool:
     return inside == outside == "0"
 
 
-def free_inodes(path: str) -> int | None:
+def free_inodes(path: str | int) -> int | None:
     """Return how many more files the file system of ``path`` takes; None where it knows no such bound."""
     status = os.statvfs(path)
     return status.f_ffree if status.f_files else None

@@ -467,7 +467,7 @@ def _unlink(address: str) -> None:
 @contextlib.contextmanager
 def _short_path(path: str) -> Iterator[str]:
     """Lend a short name for a path: a socket's has 107 bytes at most."""
-    folder = os.open(os.path.dirname(path), os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    folder = os.open(os.path.dirname(path), os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
     try:
         yield f"/proc/self/fd/{folder}/{os.path.basename(path)}"
     finally:

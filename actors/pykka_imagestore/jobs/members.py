@@ -3,38 +3,58 @@
 from __future__ import annotations
 
 import os
+import re
 from dataclasses import dataclass, replace
 
 from pykka_imagestore.core.archive import Extent
-from pykka_imagestore.core.tar import FILE, HARD_LINK, SYMLINK, TarError, clean_path, read_entries
-from pykka_imagestore.errors import ArchiveError, UnsupportedArchiveError, shown
-from pykka_imagestore.jobs.estimates import estimated
+from pykka_imagestore.core.identity import FileIdentity
+from pykka_imagestore.core.tar import FILE, HARD_LINK, SYMLINK, OverLimitError, TarError, clean_path, read_entries
+from pykka_imagestore.core.totals import Totals
+from pykka_imagestore.errors import ArchiveError, LimitError, UnsupportedArchiveError, shown
+from pykka_imagestore.jobs.estimates import Estimator
+from pykka_imagestore.jobs.opening import read_at
 
-MAX_MEMBERS = 100_000
 MAX_JSON_BYTES = 4 << 20
-MAX_ALL_JSON_BYTES = 64 << 20  # a manifest may name one large config a thousand times
 _MAX_LINKS = 8
+_JSON_TEXT = re.compile(rb'"(?:[^"\\]++|\\.)*+"?', re.DOTALL)
 
 
-class JsonBudget:
-    """How many bytes of JSON an archive may still make us read."""
+class JsonReader:
+    """Reads an archive's JSON, no more than may be: small text becomes large objects, and any text may be named again.
 
-    def __init__(self, archive: str) -> None:
+    Args:
+        totals: Counts what is read.
+    """
+
+    def __init__(self, archive: str, totals: Totals) -> None:
         self._archive = archive
-        self._left = MAX_ALL_JSON_BYTES
+        self._totals = totals
 
-    def spend(self, extent: Extent) -> None:
-        """Take what a member costs.
+    def read(self, extent: Extent, file: int) -> bytes:
+        """Return the bytes of a member.
+
+        Args:
+            file: Where they lie.
 
         Raises:
-            ArchiveError: It is larger than JSON here may be, by itself or with all before.
+            ArchiveError: It is larger than JSON here may be.
+            LimitError: All JSON together is, or there are too many values in it.
         """
         if extent.size > MAX_JSON_BYTES:
             reason = f"its member {shown(extent.name)} has {extent.size} bytes; {MAX_JSON_BYTES} is the limit for JSON"
             raise ArchiveError(self._archive, reason)
-        self._left -= extent.size
-        if self._left < 0:
-            raise ArchiveError(self._archive, f"its JSON has more than {MAX_ALL_JSON_BYTES} bytes")
+        self._totals.add("json_bytes", extent.size, "bytes of JSON")
+        data = read_at(extent.path, file, extent.size, extent.offset)
+        values = _count_values(data)
+        if values > self._totals.limits.json_values:
+            values = _count_values(_JSON_TEXT.sub(b"", data))
+        self._totals.check("json_values", values, f"its member {shown(extent.name)} has {values} values of JSON")
+        return data
+
+
+def _count_values(data: bytes) -> int:
+    """Return how many values JSON has; more, if texts in it have what stands before a value elsewhere."""
+    return sum(map(data.count, (b",", b":", b"[", b"{")))
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,15 +67,20 @@ class _Member:
 class Members:
     """The files in a tar, by name; symbolic and hard links between them are followed, never outside."""
 
-    def __init__(self, archive: str, path: str, file: int) -> None:
+    def __init__(self, archive: str, path: str, file: int, totals: Totals) -> None:
         self.archive = archive
+        self.totals = totals
         self._path = path
         self._file = file
+        self._identity = FileIdentity.of(os.fstat(file))
         self._members: dict[bytes, _Member] = {}
-        self._estimates: dict[tuple[int, int], tuple[int, int]] = {}
-        self._budget = JsonBudget(archive)
+        self._estimator = Estimator()
+        self._json = JsonReader(archive, totals)
         try:
-            self._read_headers(_Seeker(file))
+            self._read_headers(_Seeker(path, file))
+        except OverLimitError as error:
+            reason = f"after {len(self._members)} members: {error}"
+            raise LimitError(archive, "", None, b"", reason, error.limit) from error
         except TarError as error:
             if not self._members:
                 raise UnsupportedArchiveError(archive, "is no image archive: it is no tar") from error
@@ -80,7 +105,7 @@ class Members:
             for _ in range(_MAX_LINKS):
                 member = self._members[name]
                 if member.link is None:
-                    return Extent(self._path, member.offset, member.size, unsafe_name)
+                    return Extent(self._path, member.offset, member.size, unsafe_name, identity=self._identity)
                 name = member.link
         except KeyError:
             raise ArchiveError(self.archive, f"it has no member {shown(unsafe_name)}") from None
@@ -96,48 +121,43 @@ class Members:
         Raises:
             ArchiveError: There is no such member, or it is larger than JSON here may be, by itself or with all before.
         """
-        extent = self.extent(unsafe_name)
-        self._budget.spend(extent)
-        return os.pread(self._file, extent.size, extent.offset)
+        return self._json.read(self.extent(unsafe_name), self._file)
 
     def estimated(self, layer: Extent) -> Extent:
-        """Return a layer with its estimates; one that has many names is looked at once."""
-        key = layer.offset, layer.size
-        if key not in self._estimates:
-            found = estimated(layer, self._file)
-            self._estimates[key] = found.entries_estimate, found.inflated_estimate
-        entries, inflated = self._estimates[key]
-        return replace(layer, entries_estimate=entries, inflated_estimate=inflated)
+        """Return a layer with its estimates."""
+        return self._estimator.estimate(layer, self._file)
 
     def _read_headers(self, source: _Seeker) -> None:
-        for entry in read_entries(source):
-            name = clean_path(entry.name)
+        limits = self.totals.limits
+        for entry in read_entries(source, replace(limits, entries=limits.members + 1)):  # which are no layer's
+            name, link = clean_path(entry.name), None
             if entry.sparse is not None:
                 msg = f"its member {shown(entry.name)} is sparse, so it has to be packed again, without holes"
                 raise TarError(msg)
+            if entry.kind == HARD_LINK:
+                link = clean_path(entry.link)
+            elif entry.kind == SYMLINK:
+                link = clean_path(_beside(name, entry.link))
+            self.totals.add("members", 1, "members")
+            self.totals.add("member_name_bytes", len(name) + len(link or b""), "bytes of members' names")
             if entry.kind == FILE:
                 source.require(entry.size)
                 self._members[name] = _Member(source.position, entry.size, None)
                 source.skip(entry.size)
-            elif entry.kind == HARD_LINK:
-                self._members[name] = _Member(0, 0, clean_path(entry.link))
-            elif entry.kind == SYMLINK:
-                self._members[name] = _Member(0, 0, clean_path(_beside(name, entry.link)))
-            if entry.index >= MAX_MEMBERS:
-                msg = f"it has more than {MAX_MEMBERS} members"
-                raise TarError(msg)
+            elif link is not None:
+                self._members[name] = _Member(0, 0, link)
 
 
 class _Seeker:
     """A ``Source`` that passes over bytes without reading them."""
 
-    def __init__(self, file: int) -> None:
-        self._file = file
+    def __init__(self, path: str, file: int) -> None:
+        self._path, self._file = path, file
         self._size = os.fstat(file).st_size
         self.position = 0
 
     def take(self, size: int) -> bytes:
-        data = os.pread(self._file, size, self.position)
+        data = read_at(self._path, self._file, size, self.position)
         self.position += len(data)
         return data
 

@@ -38,7 +38,7 @@ def move_layer(move: MoveLayer, on: Disk | None = None) -> None:
     source, target = Path(move.source), Path(move.target)
     if not target.exists():
         on.sync_file_system(source, move.opened)
-        target.parent.mkdir(exist_ok=True)
+        target.parent.mkdir(mode=0o700, exist_ok=True)
         try:
             on.rename(source, target)  # commit point
         except OSError as error:

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 
 from pykka_imagestore.core.paths import REPLACED_PATHS
 from pykka_imagestore.fs.attributes import Outcome, join
+from pykka_imagestore.fs.made import make_folder
 from pykka_imagestore.fs.remove_tree import FOLDER_FLAGS
 from pykka_imagestore.fs.whiteouts import OPAQUE_WHITEOUT, is_whiteout, whiteout_of
 from pykka_imagestore.jobs.streams import write_all
@@ -98,10 +99,11 @@ class Replaced:
             self._outcome.replaced_lost = True
 
     def _open(self, place: str) -> None:
-        os.mkdir(place, 0o700)
+        make_folder(place, 0o700)
         self._folder = os.open(place, FOLDER_FLAGS)
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
         self._paths = os.open(REPLACED_PATHS, flags, 0o600, dir_fd=self._folder)
+        os.fchmod(self._paths, 0o600)
 
 
 class Undone:
@@ -161,7 +163,8 @@ class Undone:
         return False
 
     def _read(self) -> None:
-        descriptor = os.open(REPLACED_PATHS, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=self.folder)
+        flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC  # not to wait for a fifo
+        descriptor = os.open(REPLACED_PATHS, flags, dir_fd=self.folder)
         with os.fdopen(descriptor, "rb") as file:
             data = file.read(MAX_PATHS_BYTES)
         self.checksum = zlib.crc32(data)

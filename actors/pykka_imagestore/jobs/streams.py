@@ -11,15 +11,18 @@ import os
 import re
 import sys
 from collections.abc import Callable
-from typing import BinaryIO, Protocol, cast
+from functools import partial
+from typing import BinaryIO, cast
 
 from isal import igzip, igzip_lib
 
 from pykka_imagestore.core.archive import Extent
 from pykka_imagestore.core.digest import DiffID, Digest, digest_of, hasher
-from pykka_imagestore.core.limits import DEFAULT_LIMITS
+from pykka_imagestore.core.limits import DEFAULT_LIMITS, Limits
 from pykka_imagestore.core.tar import TarError
 from pykka_imagestore.jobs.behind import Behind
+from pykka_imagestore.jobs.frames import FrameReader, Readable
+from pykka_imagestore.jobs.opening import read_at
 
 if sys.version_info >= (3, 14):
     from compression import zstd
@@ -39,13 +42,6 @@ _GZIP_ERROR = cast(type[Exception], igzip_lib.IsalError)  # its stub says that i
 _CUT_OFF = "is cut off: the layer ends inside its body"
 
 
-class Readable(Protocol):
-    """A file to read from."""
-
-    def read(self, size: int, /) -> bytes:
-        """Return at most ``size`` bytes, none at the end."""
-
-
 class ExtentFile(io.RawIOBase):
     """An extent of a file as a file of its own. ``position`` counts the bytes read.
 
@@ -57,7 +53,7 @@ class ExtentFile(io.RawIOBase):
 
     def __init__(self, descriptor: int, extent: Extent, on_read: Callable[[bytes], object] | None = None) -> None:
         self._descriptor = descriptor
-        self._offset, self._size = extent.offset, extent.size
+        self._path, self._offset, self._size = extent.path, extent.offset, extent.size
         self._on_read = on_read
         self.position = 0
 
@@ -69,7 +65,8 @@ class ExtentFile(io.RawIOBase):
         """Read the next ``size`` bytes of the extent, fewer at its end; by default all."""
         if size < 0:
             return self.readall()
-        data = os.pread(self._descriptor, min(size, self._size - self.position), self._offset + self.position)
+        size = min(size, self._size - self.position)
+        data = read_at(self._path, self._descriptor, size, self._offset + self.position)
         self.position += len(data)
         if self._on_read is not None:
             self._on_read(data)
@@ -87,22 +84,22 @@ def is_compressed(magic: bytes) -> bool:
     return magic.startswith((_GZIP, _XZ)) or bool(_ZSTD.match(magic) or _BZIP2.match(magic))
 
 
-def inflate(file: BinaryIO | io.RawIOBase, magic: bytes, decoder_bytes: int = DEFAULT_LIMITS.decoder_bytes) -> Readable:
+def inflate(file: BinaryIO | io.RawIOBase, magic: bytes, limits: Limits = DEFAULT_LIMITS) -> Readable:
     """Return a reader of the uncompressed bytes, by what the first bytes say the compression is, if any.
 
     Args:
-        decoder_bytes: Memory that an xz stream may ask for.
+        limits: How much the decoder may be asked for.
     """
     source = cast(BinaryIO, file)
     if magic.startswith(_GZIP):
         return cast(Readable, igzip.open(source))  # type: ignore[no-untyped-call]
     if _ZSTD.match(magic):
         options = {int(zstd.DecompressionParameter.window_log_max): MAX_ZSTD_WINDOW_LOG}
-        return cast(Readable, zstd.ZstdFile(_in_blocks(source), options=options))
+        return FrameReader(source, partial(zstd.ZstdDecompressor, options=options), limits)
     if magic.startswith(_XZ):
-        from pykka_imagestore.jobs.xz import XzReader  # noqa: PLC0415 - seldom needed
+        from pykka_imagestore.jobs.xz import XzDecoder  # noqa: PLC0415 - seldom needed
 
-        return XzReader(source, decoder_bytes)
+        return FrameReader(source, partial(XzDecoder, limits.decoder_bytes), limits, is_padded=True)
     if _BZIP2.match(magic):
         import bz2  # noqa: PLC0415 - seldom needed
 
@@ -150,7 +147,7 @@ class LayerStream:
         descriptor: The open file of ``extent``.
         extent: Where the layer lies.
         on_block: Called after each block that was read.
-        decoder_bytes: As for ``inflate``.
+        limits: As for ``inflate``.
         keep: Called with the bytes that are no file's body, all that pass ``take``, ``skip`` and ``drain``, about a
             block at a time; with the last ones by ``drain``.
         behind: Does the hashing, and calls ``keep``.
@@ -161,17 +158,17 @@ class LayerStream:
         descriptor: int,
         extent: Extent,
         on_block: Callable[[], object],
-        decoder_bytes: int = DEFAULT_LIMITS.decoder_bytes,
+        limits: Limits = DEFAULT_LIMITS,
         keep: Callable[[bytes], object] | None = None,
         behind: Behind | None = None,
     ) -> None:
         self._behind = Behind() if behind is None else behind
-        magic = os.pread(descriptor, min(MAGIC_BYTES, extent.size), extent.offset)
+        magic = read_at(extent.path, descriptor, min(MAGIC_BYTES, extent.size), extent.offset)
         # What is not compressed is hashed once.
         self._is_plain_sha256 = not is_compressed(magic) and (extent.digest or "").startswith("sha256:")
         self._blob = None if extent.digest is None or self._is_plain_sha256 else hasher(extent.digest)
         self._file = ExtentFile(descriptor, extent, None if self._blob is None else self._hash_stored)
-        self._source = inflate(self._file, magic, decoder_bytes)
+        self._source = inflate(self._file, magic, limits)
         self._on_block = on_block
         self._hash = hashlib.sha256()
         self._block = b""

@@ -16,6 +16,7 @@ from collections.abc import Callable
 from typing import Self
 
 from pykka_imagestore.core.digest import DiffID
+from pykka_imagestore.fs.made import open_own
 from pykka_imagestore.jobs.streams import BLOCK_BYTES, MAX_ZSTD_WINDOW_LOG, read_some
 
 if sys.version_info >= (3, 14):
@@ -73,7 +74,7 @@ class _Sum:
     """A new file that counts and sums what is written to it."""
 
     def __init__(self, path: str) -> None:
-        self._file = open(path, "wb")  # noqa: SIM115 - closed by whoever has this
+        self._file = os.fdopen(open_own(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), "wb")
         self.size_bytes = self.checksum = 0
 
     def close(self) -> None:

@@ -1,18 +1,29 @@
-"""Unpack one layer file into a directory of the user's choice, all of it or nothing. Runs in a worker process."""
+"""Unpack one layer file into a directory of the user's choice, all of it or nothing.
+
+Other users may be at work where that directory lies: they may rename it, put another in its place, or wait for a
+set-user-ID program to appear in it. So it is found once, by whoever asks for the work, and stays open to the end; a
+worker process, which has to open it anew, looks whether it is the same. And until all is there it is closed to others.
+"""
 
 from __future__ import annotations
 
-import contextlib
 import os
 import stat
+from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Self
 
 from pykka_imagestore.core.archive import Extent
-from pykka_imagestore.errors import InvalidInputError, NotRemovedError
+from pykka_imagestore.core.identity import FileIdentity
+from pykka_imagestore.errors import InvalidInputError, NotRemovedError, StateError
+from pykka_imagestore.fs.attributes import Outcome
+from pykka_imagestore.fs.made import umask
+from pykka_imagestore.fs.place import Place
 from pykka_imagestore.fs.remove_tree import empty_folder
-from pykka_imagestore.jobs.untar_layer import LayerCounts, unpack
+from pykka_imagestore.jobs.opening import open_for_reading
+from pykka_imagestore.jobs.untar_layer import ACLS, LayerCounts, disown, unpack
+
+_ROOT_MODE = 0o755  # of a directory that was made for this, if the layer says nothing
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,81 +32,205 @@ class UnpackInto:
 
     Attributes:
         layer: The file.
-        directory: Absolute, without symlinks. Empty; nobody else may write to it meanwhile.
-        before: The mode and owner that it had; None if it was made for this, and goes if this fails.
+        directory: Its path, absolute.
+        identity: Its device and inode.
+        is_new: Whether it was made for this, and so gets the owner, mode and attributes of the layer's root.
     """
 
     layer: Extent
     directory: str
-    before: tuple[int, int, int] | None
+    identity: tuple[int, int]
+    is_new: bool
 
-    @classmethod
-    def prepare(cls, layer: str, directory: str) -> Self:
-        """Make the directory, or see that it is empty. From here on, ``undo_unpack`` takes back what was done.
+
+@dataclass(frozen=True, slots=True)
+class Unpacked:
+    """What was unpacked.
+
+    Attributes:
+        counts: How much.
+        root_mode: The mode that the layer says its root has; None if it says nothing.
+    """
+
+    counts: LayerCounts
+    root_mode: int | None
+
+
+class Target:
+    """The directory to unpack into: made for it, or empty and this user's own. Closed to others until ``finish``.
+
+    Args:
+        path: Absolute. Symlinks in it are followed if this user or root made them.
+
+    Raises:
+        InvalidInputError: It holds something, or is another user's, or lies behind another user's symlink.
+        OSError: It cannot be made, read or closed to others.
+        In each case it is as it was.
+    """
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        self._folder = -1
+        self._before: _State | None = None
+        self._place = Place(path)
+        self._is_new = False
+        try:
+            self._is_new = self._place.make(stat.S_IRWXU)
+            self._open()
+        except BaseException:
+            with suppress(OSError):
+                self._put_back()
+            self.close()
+            raise
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Let go of the directory."""
+        self._place.close()
+        if self._folder >= 0:
+            os.close(self._folder)
+
+    def request(self, layer: Extent) -> UnpackInto:
+        """Return what a worker is to do."""
+        return UnpackInto(layer, self.path, _identity(self._folder), self._is_new)
+
+    def finish(self, unpacked: Unpacked) -> None:
+        """Open the directory to others as it is to stay: one that was there before, to no more of them than before.
 
         Raises:
-            InvalidInputError: The layer is no file, or the directory holds something.
-            OSError: One of them cannot be read, or made.
+            OSError: That failed, and it is closed to others.
         """
-        extent = _whole_file(layer)
-        target = os.path.realpath(directory)
+        if self._before is not None:
+            mode = self._before.mode
+            self._before.restore(self._folder, mode if unpacked.root_mode is None else mode & unpacked.root_mode)
+        elif unpacked.root_mode is None:
+            os.fchmod(self._folder, _ROOT_MODE & ~umask())
+
+    def undo(self) -> None:
+        """Take back all that was done, also by a worker that was killed; safe to run again.
+
+        Raises:
+            NotRemovedError: Something is left; the directory is closed to others.
+            OSError: It could not be given back what it had.
+        """
+        empty_folder(self._folder, self.path)
+        self._put_back()
+
+    def _open(self) -> None:
+        self._folder = self._place.open()
+        owner = os.fstat(self._folder).st_uid
+        if owner != os.geteuid():
+            raise InvalidInputError(
+                f"{self.path} belongs to user {owner}, who could change what is unpacked there, and this is user "
+                f"{os.geteuid()}. Nothing was changed; unpack into a directory that is not there yet, or into your own"
+            )
+        self._require_empty()
+        if self._is_new:
+            disown(self._folder)
+        else:
+            self._before = _State.of(self._folder)
+            for acl in ACLS:
+                with suppress(OSError):  # there is none, or this file system has no such thing
+                    os.removexattr(self._folder, acl)
+        os.fchmod(self._folder, stat.S_IRWXU)
+        self._require_empty()  # once more, now that nobody else can put anything there
+
+    def _require_empty(self) -> None:
+        if os.listdir(self._folder):
+            raise InvalidInputError(f"{self.path} is not empty; a layer is unpacked into an empty directory")
+
+    def _put_back(self) -> None:
+        if self._before is not None:
+            self._before.restore(self._folder, self._before.mode)
+            os.utime(self._folder, ns=self._before.times_ns)
+        elif self._is_new:
+            self._remove()
+
+    def _remove(self) -> None:
         try:
-            Path(target).mkdir()
-        except FileExistsError:
-            if os.listdir(target):
-                raise InvalidInputError(
-                    f"{directory} is not empty; a layer is unpacked into an empty directory"
-                ) from None
-            status = Path(target).stat()
-            return cls(extent, target, (stat.S_IMODE(status.st_mode), status.st_uid, status.st_gid))
-        return cls(extent, target, None)
+            there = os.stat(self._place.name, dir_fd=self._place.above, follow_symlinks=False)
+        except FileNotFoundError:
+            return
+        if self._folder >= 0 and (there.st_dev, there.st_ino) != _identity(self._folder):
+            raise NotRemovedError(self.path, "it was moved, and something else is there now")
+        os.rmdir(self._place.name, dir_fd=self._place.above)
 
 
-def unpack_into(request: UnpackInto) -> LayerCounts:
-    """Unpack the layer; its whiteouts and all. Nothing is synced.
+@dataclass(frozen=True, slots=True)
+class _State:
+    """What a directory had before."""
+
+    mode: int
+    acls: tuple[tuple[str, bytes], ...]
+    times_ns: tuple[int, int]
+
+    @classmethod
+    def of(cls, folder: int) -> Self:
+        status = os.fstat(folder)
+        acls = []
+        for acl in ACLS:
+            with suppress(OSError):
+                acls.append((acl, os.getxattr(folder, acl)))
+        return cls(stat.S_IMODE(status.st_mode), tuple(acls), (status.st_atime_ns, status.st_mtime_ns))
+
+    def restore(self, folder: int, mode: int) -> None:
+        """Give a directory back its access control lists, and a mode, which lets others in, last."""
+        for acl, value in self.acls:
+            os.setxattr(folder, acl, value)
+        os.fchmod(folder, mode)
+
+
+def unpack_into(request: UnpackInto) -> Unpacked:
+    """Unpack the layer; its whiteouts and all. Nothing is synced. Runs in a worker process.
 
     Reports LayerCounts ten times a second at most.
 
     Raises:
         LayerError: An entry is malformed, hostile or not supported.
+        ArchiveChangedError: The layer is another file than it was, or was written to.
+        StateError: Another directory is in the place of the one that was meant; nothing was written to it.
         OSError: The disk failed, or is full.
-        In each case the directory is as it was, empty, or gone if it was made for this; save for what could not be
-        removed, which ``undo_unpack`` tells.
+        What was unpacked so far stays, until ``Target.undo``.
     """
+    with Place(request.directory) as place:
+        folder = place.open()
     try:
-        return unpack(request.layer, request.directory, None)
-    except BaseException:
-        with contextlib.suppress(NotRemovedError):
-            undo_unpack(request)
-        raise
+        if _identity(folder) != request.identity:
+            raise StateError(
+                f"{request.directory} was moved meanwhile, and something else is there now, to which nothing was "
+                "written. Unpack into a directory that no other user may move"
+            )
+        outcome = Outcome()
+        counts = unpack(request.layer, folder, request.directory, None, outcome=outcome, keep_root=not request.is_new)
+        return Unpacked(counts, outcome.root_mode)
+    finally:
+        os.close(folder)
 
 
-def undo_unpack(request: UnpackInto) -> None:
-    """Take back what ``unpack_into`` did, also if it was killed; safe to run again.
+def layer_file(path: str) -> Extent:
+    """Return a layer that is a file of its own.
 
     Raises:
-        NotRemovedError: Something is left.
+        InvalidInputError: It is no file.
+        OSError: It cannot be read.
     """
-    directory = Path(request.directory)
-    with contextlib.suppress(FileNotFoundError):
-        empty_folder(request.directory)
-        if request.before is None:
-            directory.rmdir()
-        else:
-            mode, *owner = request.before
-            with contextlib.suppress(PermissionError):  # a group that this process is not in
-                os.chown(directory, *owner)
-            with contextlib.suppress(PermissionError):  # another's, and not taken over
-                directory.chmod(mode)
 
+    def refusal(found: str) -> InvalidInputError:
+        return InvalidInputError(f"{path} is no file, but {found}")
 
-def _whole_file(path: str) -> Extent:
-    # Not blocking: a fifo would be waited on for ever.
-    file = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    file = open_for_reading(path, refusal, stat.S_IFREG)
     try:
-        status = os.fstat(file)
-        if not stat.S_ISREG(status.st_mode):
-            raise InvalidInputError(f"{path} is no file")
-        return Extent(str(Path(path).absolute()), 0, status.st_size, Path(path).name)
+        identity = FileIdentity.of(os.fstat(file))
+        return Extent(path, 0, identity.size_bytes, os.path.basename(path), identity=identity)
     finally:
         os.close(file)
+
+
+def _identity(folder: int) -> tuple[int, int]:
+    status = os.fstat(folder)
+    return status.st_dev, status.st_ino

@@ -12,13 +12,17 @@ from dataclasses import dataclass, replace
 
 from pykka_imagestore.core.archive import ArchivedImage, ArchiveIndex, Extent
 from pykka_imagestore.core.forms import read_archive
+from pykka_imagestore.core.identity import FileIdentity
 from pykka_imagestore.core.limits import DEFAULT_LIMITS, Limits
 from pykka_imagestore.core.platform import Platform, WantedPlatform
 from pykka_imagestore.core.tar import OverLimitError, TarError
+from pykka_imagestore.core.totals import Totals
 from pykka_imagestore.errors import ArchiveError, LimitError, UnsupportedArchiveError
+from pykka_imagestore.fs.made import open_own
 from pykka_imagestore.jobs.folder import FolderMembers
 from pykka_imagestore.jobs.guard import Guard
 from pykka_imagestore.jobs.members import Members
+from pykka_imagestore.jobs.opening import open_for_reading, read_at, require_same
 from pykka_imagestore.jobs.pipe import PipeFile
 from pykka_imagestore.jobs.sandbox import Sandbox
 from pykka_imagestore.jobs.streams import BLOCK_BYTES, MAGIC_BYTES, ExtentFile, inflate, is_compressed, read_some
@@ -35,6 +39,7 @@ class UntarImage:
         sandbox: Folder for what there is to say; None for nowhere.
         platform: Which images to choose; None for those of this machine, or what there is.
         limits: How much it may become, inflated.
+        identity: Which file, folder or pipe it must be; None for any.
     """
 
     archive: str
@@ -42,6 +47,7 @@ class UntarImage:
     sandbox: str | None = None
     platform: Platform | None = None
     limits: Limits = DEFAULT_LIMITS
+    identity: FileIdentity | None = None
 
 
 def untar_image(request: UntarImage) -> ArchiveIndex:
@@ -52,33 +58,51 @@ def untar_image(request: UntarImage) -> ArchiveIndex:
     Raises:
         UnsupportedArchiveError: It is no image archive, or of a form that is not supported.
         ArchiveError: It is malformed, or contradicts itself.
+        ArchiveChangedError: It is not the one that was asked for, or was written to meanwhile.
         DigestMismatchError: A manifest or config is not what its name says.
         OSError: It cannot be read, or the disk failed.
     """
     with Sandbox(request.sandbox) as sandbox:
-        # Not blocking: a fifo that nobody writes to would be waited on for ever.
-        file = os.open(request.archive, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+        file = _open(request.archive)
         try:
-            index = _index(request, file)
+            require_same(request.archive, file, request.identity)
+            index = _index_unchanged(request, file)
         finally:
             os.close(file)
         sandbox.say(f"{request.archive}: {len(index.images)} images")
         return index
 
 
+def _open(archive: str) -> int:
+    def refusal(found: str) -> ArchiveError:
+        return UnsupportedArchiveError(archive, f"is no file, no folder and no pipe, but {found}")
+
+    return open_for_reading(archive, refusal, stat.S_IFREG, stat.S_IFDIR, stat.S_IFIFO)
+
+
+def _index_unchanged(request: UntarImage, file: int) -> ArchiveIndex:
+    """Index the archive; tell if it was written to meanwhile, also if it was refused for what it was in between."""
+    before = FileIdentity.of(os.fstat(file))
+    try:
+        index = _index(request, file)
+    except ArchiveError:
+        require_same(request.archive, file, before, with_ctime=True)
+        raise
+    require_same(request.archive, file, before)
+    return index
+
+
 def _index(request: UntarImage, file: int) -> ArchiveIndex:
     mode = os.fstat(file).st_mode
     if stat.S_ISDIR(mode):
-        return _read(request, FolderMembers(request.archive, file))
+        return _read(request, FolderMembers(request.archive, file, _totals(request)))
     if stat.S_ISFIFO(mode):
         return _index_copy(request, *_piped(request.archive, file))
-    if not stat.S_ISREG(mode):
-        raise UnsupportedArchiveError(request.archive, "is no file, no folder and no pipe")
-    magic = os.pread(file, MAGIC_BYTES, 0)
+    magic = read_at(request.archive, file, MAGIC_BYTES, 0)
     if is_compressed(magic):
         whole = Extent(request.archive, 0, os.fstat(file).st_size, request.archive)
         return _index_copy(request, ExtentFile(file, whole), magic)
-    return _read(request, Members(request.archive, request.archive, file))
+    return _read(request, Members(request.archive, request.archive, file, _totals(request)))
 
 
 def _piped(archive: str, file: int) -> tuple[PipeFile, bytes]:
@@ -93,14 +117,14 @@ def _index_copy(request: UntarImage, source: ExtentFile | PipeFile, magic: bytes
     _inflate(request, source, magic)
     file = os.open(request.inflated, os.O_RDONLY | os.O_CLOEXEC)
     try:
-        return _read(request, Members(request.archive, request.inflated, file))
+        return _read(request, Members(request.archive, request.inflated, file, _totals(request)))
     finally:
         os.close(file)
 
 
 def _inflate(request: UntarImage, source: ExtentFile | PipeFile, magic: bytes) -> None:
-    inflated = inflate(source, magic, request.limits.decoder_bytes)
-    with open(request.inflated, "wb") as target:
+    inflated = inflate(source, magic, request.limits)
+    with open(request.inflated, "wb", opener=open_own) as target:
         guard = Guard(request.limits, os.path.dirname(request.inflated))
         try:
             while block := read_some(inflated, BLOCK_BYTES):
@@ -116,6 +140,10 @@ def _inflate(request: UntarImage, source: ExtentFile | PipeFile, magic: bytes) -
 def _read(request: UntarImage, members: Members | FolderMembers) -> ArchiveIndex:
     index = read_archive(members, _wanted(request.platform))
     return replace(index, images=tuple(_with_estimates(members, image) for image in index.images))
+
+
+def _totals(request: UntarImage) -> Totals:
+    return Totals(request.archive, request.limits)
 
 
 def _wanted(platform: Platform | None) -> WantedPlatform:

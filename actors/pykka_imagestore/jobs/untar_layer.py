@@ -18,18 +18,18 @@ from pykka_imagestore.core.tar import EscapeError, OverLimitError, TarError, rea
 from pykka_imagestore.errors import (
     DigestMismatchError,
     EscapingEntryError,
-    InvalidInputError,
     LayerError,
     LimitError,
     NoSpaceError,
     NotRemovedError,
 )
 from pykka_imagestore.fs.attributes import Outcome
+from pykka_imagestore.fs.made import make_folder, open_own
 from pykka_imagestore.fs.remove_tree import FOLDER_FLAGS, remove_tree
 from pykka_imagestore.fs.times import find_time_range
 from pykka_imagestore.jobs.behind import Behind
 from pykka_imagestore.jobs.extractor import Extractor
-from pykka_imagestore.jobs.folder import open_extent
+from pykka_imagestore.jobs.folder import opened_extent
 from pykka_imagestore.jobs.guard import Guard, free_bytes, free_inodes, require_space
 from pykka_imagestore.jobs.helpers import Helpers, wait_for_helpers
 from pykka_imagestore.jobs.replaced import Replaced
@@ -38,6 +38,7 @@ from pykka_imagestore.jobs.streams import LayerStream
 from pykka_imagestore.jobs.tar_split import TarSplitWriter
 from pykka_imagestore.runtime.worker import raise_if_discarded, report
 
+ACLS = ("system.posix_acl_default", "system.posix_acl_access")
 REPORT_INTERVAL = 0.1  # seconds
 _FIRST_REPORT = 0.02  # seconds: upon it, help is called for
 
@@ -94,7 +95,7 @@ def untar_layer(request: UntarLayer) -> LayerCounts:
     Raises:
         LayerError: An entry is malformed, hostile, past a limit or not supported.
         DigestMismatchError: The layer is not the one expected, or its bytes are not those that the archive names.
-        ArchiveError: It lay in a folder, and is no file there any more.
+        ArchiveChangedError: Its file is not the one that was indexed, or was written to.
         NoSpaceError: The disk is full, or would be.
         OSError: The disk failed.
         In each case ``target`` is gone.
@@ -105,15 +106,16 @@ def untar_layer(request: UntarLayer) -> LayerCounts:
             wait_for_helpers(rootfs)
         remove_tree(request.target)
         try:
-            os.makedirs(rootfs)
-            counts = unpack(
-                request.layer,
-                rootfs,
-                request.diff_id,
-                beside=request.target,
-                limits=request.limits,
-                helpers_at=request.helpers_at,
-            )
+            with _made_root(request.target, rootfs) as root:
+                counts = unpack(
+                    request.layer,
+                    root,
+                    rootfs,
+                    request.diff_id,
+                    beside=request.target,
+                    limits=request.limits,
+                    helpers_at=request.helpers_at,
+                )
         except BaseException as error:
             with suppress(NotRemovedError):  # whoever removes the staging folder around will tell
                 remove_tree(request.target)
@@ -126,50 +128,57 @@ def untar_layer(request: UntarLayer) -> LayerCounts:
 
 def unpack(
     layer: Extent,
-    rootfs: str,
+    root: int,
+    path: str,
     diff_id: DiffID | None,
     *,
     beside: str | None = None,
     limits: Limits = DEFAULT_LIMITS,
     helpers_at: str | None = None,
+    outcome: Outcome | None = None,
+    keep_root: bool = False,
 ) -> LayerCounts:
-    """Unpack a layer into the empty folder ``rootfs``; check its DiffID.
+    """Unpack a layer into the empty folder that is open as ``root``; check its DiffID.
 
     Args:
+        path: Where that folder is, for errors.
         beside: The layer's directory, for its record and what else it takes to check the layer later; None for none.
+        outcome: Where to tell what became of the layer; None for nowhere.
+        keep_root: Leave the folder's own owner, mode and attributes as they are.
 
     Raises:
         As ``untar_layer``; but what was unpacked so far stays.
     """
-    outcome = Outcome(owner=(os.geteuid(), os.getegid()))
-    with (
-        _opened(layer, rootfs) as (file, root),
-        _space_for(layer, rootfs),
-        closing(Replaced(None if beside is None else os.path.join(beside, REPLACED), outcome)) as replaced,
-        nullcontext() if beside is None else TarSplitWriter(os.path.join(beside, TAR_SPLIT)) as split,
-        Behind() as behind,
-    ):
-        ticker = _Ticker(Guard(limits, rootfs), outcome, behind)
-        keep = None
-        if split is not None:
-            keep = split.write
-            outcome.times = find_time_range(root)
-        stream = ticker.stream = LayerStream(file, layer, ticker.tick, limits.decoder_bytes, keep, behind)
-        try:
-            with (
-                _helped(helpers_at, root, outcome, replaced, ticker) as helpers,
-                closing(Extractor(root, outcome, limits, helpers, replaced)) as extractor,
-            ):
-                _extract_all(layer, stream, extractor, limits)
-        except LayerError:
-            _check_blob(layer, stream)  # bytes that are not the publisher's are no fault of the image
-            raise
-        _check_blob(layer, stream)
-    found = stream.diff_id()
-    if diff_id is not None and found != diff_id:
-        raise DigestMismatchError(layer.path, f"layer {layer.name}", diff_id, found)
+    outcome = Outcome() if outcome is None else outcome
+    is_verified = diff_id is not None or layer.digest is not None
+    with opened_extent(layer, is_verified=is_verified) as file:
+        with (
+            _space_for(layer, root, path),
+            closing(Replaced(None if beside is None else os.path.join(beside, REPLACED), outcome)) as replaced,
+            nullcontext() if beside is None else TarSplitWriter(os.path.join(beside, TAR_SPLIT)) as split,
+            Behind() as behind,
+        ):
+            ticker = _Ticker(Guard(limits, path, root), outcome, behind)
+            keep = None
+            if split is not None:
+                keep, outcome.owner = split.write, (os.geteuid(), os.getegid())
+                outcome.times = find_time_range(root)
+            stream = ticker.stream = LayerStream(file, layer, ticker.tick, limits, keep, behind)
+            try:
+                with (
+                    _helped(helpers_at, root, outcome, replaced, ticker) as helpers,
+                    closing(Extractor(root, outcome, limits, helpers, replaced, keep_root=keep_root)) as extractor,
+                ):
+                    _extract_all(layer, stream, extractor, limits)
+            except LayerError:
+                _check_blob(layer, stream)  # bytes that are not the publisher's are no fault of the image
+                raise
+            _check_blob(layer, stream)
+        found = stream.diff_id()
+        if diff_id is not None and found != diff_id:
+            raise DigestMismatchError(layer.path, f"layer {layer.name}", diff_id, found)
     if beside is not None and split is not None:
-        with open(os.path.join(beside, RECORD), "wb") as record:
+        with open(os.path.join(beside, RECORD), "wb", opener=open_own) as record:
             record.write(_record(found, stream.size_bytes, outcome, split.sums, replaced.checksum))
     return LayerCounts(stream.bytes_read, outcome.entries, stream.size_bytes, found)
 
@@ -179,17 +188,16 @@ def hash_layer(layer: Extent, limits: Limits = DEFAULT_LIMITS) -> DiffID:
 
     Raises:
         LayerError: It cannot be inflated, or to more than the limits allow.
+        ArchiveChangedError: Its file is not the one that was indexed, or was written to meanwhile.
     """
-    file = open_extent(layer)
-    try:
+    with opened_extent(layer, is_verified=False) as file:
         ticker = _Ticker(Guard(limits, None), Outcome(), Behind())
-        stream = ticker.stream = LayerStream(file, layer, ticker.tick, limits.decoder_bytes)
-        stream.drain()
-        return stream.diff_id()
-    except TarError as error:
-        raise _refusal(layer, None, b"", error) from error
-    finally:
-        os.close(file)
+        try:
+            stream = ticker.stream = LayerStream(file, layer, ticker.tick, limits)
+            stream.drain()
+            return stream.diff_id()
+        except TarError as error:
+            raise _refusal(layer, None, b"", error) from error
 
 
 def _check_blob(layer: Extent, stream: LayerStream) -> None:
@@ -215,46 +223,39 @@ def _helped(
 
 
 @contextmanager
-def _opened(layer: Extent, rootfs: str) -> Iterator[tuple[int, int]]:
-    file = open_extent(layer)
+def _made_root(target: str, rootfs: str) -> Iterator[int]:
+    """Make a layer's directory, and in it a root with its plain mode and owner; lend that, open."""
+    make_folder(target, 0o755)
+    make_folder(rootfs, 0o700)
+    root = os.open(rootfs, FOLDER_FLAGS)
     try:
-        root = os.open(rootfs, FOLDER_FLAGS)
-        try:
-            _disown(root, rootfs)
-            yield file, root
-        finally:
-            os.close(root)
+        disown(root)
+        os.fchmod(root, 0o755)
+        yield root
     finally:
-        os.close(file)
+        os.close(root)
+
+
+def disown(root: int) -> None:
+    """Rid a folder of what comes from above: a set-group-ID bit or an ACL there would reach every file in it."""
+    os.fchown(root, os.geteuid(), os.getegid())
+    for acl in ACLS:
+        with suppress(OSError):  # there is none, or this file system has no such thing
+            os.removexattr(root, acl)
 
 
 @contextmanager
-def _space_for(layer: Extent, rootfs: str) -> Iterator[None]:
+def _space_for(layer: Extent, root: int, path: str) -> Iterator[None]:
     """See first that a layer may fit; say how much is missing if it does not."""
     needed = layer.least_bytes
-    require_space(rootfs, needed)
+    require_space(path, needed, root)
     try:
         yield
     except OSError as error:
-        free = free_bytes(rootfs) if error.errno in (errno.ENOSPC, errno.EDQUOT) else None
+        free = free_bytes(root) if error.errno in (errno.ENOSPC, errno.EDQUOT) else None
         if free is None or isinstance(error, NoSpaceError):
             raise
-        raise NoSpaceError(rootfs, needed, free, free_inodes(rootfs)) from error
-
-
-def _disown(root: int, path: str) -> None:
-    """Give the root its plain mode and owner: a set-group-ID bit or an ACL from above would reach every file in it."""
-    try:
-        os.fchown(root, os.geteuid(), os.getegid())
-    except PermissionError:
-        owner = os.fstat(root).st_uid
-        raise InvalidInputError(
-            f"{path} belongs to user {owner}, and this process may not take it over; unpack into a directory of its own"
-        ) from None
-    for acl in ("system.posix_acl_default", "system.posix_acl_access"):
-        with suppress(OSError):  # there is none, or this file system has no such thing
-            os.removexattr(root, acl)
-    os.fchmod(root, 0o755)
+        raise NoSpaceError(path, needed, free, free_inodes(root)) from error
 
 
 def _extract_all(layer: Extent, stream: LayerStream, extractor: Extractor, limits: Limits) -> None:

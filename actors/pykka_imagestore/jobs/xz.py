@@ -5,55 +5,45 @@ from __future__ import annotations
 import lzma
 
 from pykka_imagestore.core.tar import OverLimitError, TarError
-from pykka_imagestore.jobs.streams import BLOCK_BYTES, Readable
 
 
-class XzReader:
-    """Reads xz streams in a row, as ``lzma.LZMAFile`` does, which knows no bound on the decoder's memory."""
+class XzDecoder:
+    """Inflates one stream.
 
-    def __init__(self, source: Readable, memory_bytes: int) -> None:
-        self._source = source
+    Args:
+        memory_bytes: What it may ask for.
+    """
+
+    def __init__(self, memory_bytes: int) -> None:
         self._memory_bytes = memory_bytes
-        self._decoder = self._new_decoder()
+        self._decoder = lzma.LZMADecompressor(lzma.FORMAT_XZ, memlimit=memory_bytes)
 
-    def read(self, size: int, /) -> bytes:
-        """Return at most ``size`` bytes, none at the end.
+    @property
+    def eof(self) -> bool:
+        """Whether the stream has ended."""
+        return self._decoder.eof
+
+    @property
+    def needs_input(self) -> bool:
+        """Whether more comes out only after more goes in."""
+        return self._decoder.needs_input
+
+    @property
+    def unused_data(self) -> bytes:
+        """What went in and is behind the stream's end."""
+        return self._decoder.unused_data
+
+    def decompress(self, data: memoryview | bytes, max_length: int, /) -> bytes:
+        """Return at most ``max_length`` bytes of what comes out.
 
         Raises:
-            TarError: They are damaged, or ask for too much memory.
-            EOFError: They end too early.
+            TarError: The stream is damaged, or asks for too much memory.
         """
-        data = b""
-        while not data:
-            more = self._take_input()
-            if self._decoder.eof:
-                if not more:
-                    break
-                self._decoder = self._new_decoder()
-            elif not more and self._decoder.needs_input:
-                msg = "the compressed bytes end too early"
-                raise EOFError(msg)
-            data = self._decode(more, size)
-        return data
-
-    def _take_input(self) -> bytes:
-        """Return the compressed bytes to go on with; between two streams, those after the padding."""
-        if not self._decoder.eof:
-            return self._source.read(BLOCK_BYTES) if self._decoder.needs_input else b""
-        more = self._decoder.unused_data.lstrip(b"\0")
-        while not more and (block := self._source.read(BLOCK_BYTES)):
-            more = block.lstrip(b"\0")
-        return more
-
-    def _decode(self, data: bytes, size: int) -> bytes:
         try:
-            return self._decoder.decompress(data, size)
+            return self._decoder.decompress(data, max_length)
         except lzma.LZMAError as error:
             if "Memory usage limit" not in str(error):
                 refusal = f"cannot be inflated: {error}"
                 raise TarError(refusal) from error
             msg = f"asks for more memory to be inflated than {self._memory_bytes} bytes, the limit"
             raise OverLimitError(msg, "decoder_bytes") from error
-
-    def _new_decoder(self) -> lzma.LZMADecompressor:
-        return lzma.LZMADecompressor(lzma.FORMAT_XZ, memlimit=self._memory_bytes)

@@ -232,13 +232,19 @@ def dispatch(ref: pykka.ActorRef[Any], method: Callable[..., Any], *args: Any, *
     return cast("Future[Any]", ref.ask(_Call(method, args, kwargs), block=False))
 
 
+@overload
 def defer(
-    ref: pykka.ActorRef[A], method: Callable[Concatenate[A, P], Coroutine[Any, Any, T] | Future[T] | T]
-) -> Callable[P, Future[T]]:
+    ref: pykka.ActorRef[A], method: Callable[Concatenate[A, P], Coroutine[Any, Any, T]]
+) -> Callable[P, Future[T]]: ...
+@overload
+def defer(ref: pykka.ActorRef[A], method: Callable[Concatenate[A, P], Future[T]]) -> Callable[P, Future[T]]: ...
+@overload
+def defer(ref: pykka.ActorRef[A], method: Callable[Concatenate[A, P], T]) -> Callable[P, Future[T]]: ...
+def defer(ref: pykka.ActorRef[Any], method: Callable[..., Any]) -> Callable[..., Future[Any]]:
     """Return a function that, whoever calls it in whichever thread, dispatches ``method`` to the actor."""
 
-    def dispatched(*args: P.args, **kwargs: P.kwargs) -> Future[T]:
-        return cast("Future[T]", dispatch(ref, method, *args, **kwargs))
+    def dispatched(*args: Any, **kwargs: Any) -> Future[Any]:
+        return dispatch(ref, method, *args, **kwargs)
 
     return dispatched
 

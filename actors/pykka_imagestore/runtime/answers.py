@@ -2,8 +2,8 @@
 
 An answer is JSON, in which whatever JSON lacks is an array that begins with its kind: ``["tuple", 1, 2]``. Nothing in
 it can name a function or a class: an object of a named type is its number in the list that both sides have, and what
-its constructor is called with. So reading one runs nothing but these constructors, and takes memory in proportion to
-its size: 20 times as much at most, if it is large.
+its constructor is called with; of an error, its attributes too. So reading one runs nothing but these constructors,
+and takes memory in proportion to its size: 20 times as much at most, if it is large.
 """
 
 from __future__ import annotations
@@ -72,6 +72,8 @@ class PlainAnswers:
             msg = f"{kind.__qualname__} is no type that may be sent"
             raise TypeError(msg)
         arguments, attributes = _parts(value)
+        if not attributes:
+            return ["new", number, *map(self._encode, arguments)]
         return ["object", number, self._encode(arguments), self._encode(attributes)]
 
     def _decode(self, data: Any) -> Any:
@@ -86,6 +88,9 @@ class PlainAnswers:
             return text.encode("latin-1")
         if kind == "dict":
             return {_hashable(self._decode(key)): self._decode(item) for key, item in items}
+        if kind == "new":
+            number, *arguments = items
+            return _build(pkgutil.resolve_name(self._names[number]), tuple(map(self._decode, arguments)), {})
         if kind == "object":
             number, arguments, attributes = items
             return _build(pkgutil.resolve_name(self._names[number]), self._decode(arguments), self._decode(attributes))

@@ -1,16 +1,16 @@
 """What the runtime raises.
 
 RuntimeFailure
-    AbandonedError        nobody is left who could complete the future: the work was lost
-    WorkerError           a worker process failed its task, not the task's own code
-        WorkerDiedError   the process ended in mid-task: killed, out of memory, crashed
-        WorkerStartError  no process could be started, or each ended before it took the task
-        WorkerTimeoutError  the task ran past its time limit and was killed
-        WorkerAnswerError  the process sent what no worker sends, and was killed
-    PoolClosedError       the pool was closed before the task was done
-    ForkedError           this is a forked child, and what was asked needs the parent's threads
+    AbandonedError          nobody is left who could complete the future: do the work again
+    WorkerError             a worker process failed its task, not the task's own code
+        WorkerDiedError     the process ended in mid-task, killed, out of memory, crashed: run the task again
+        WorkerStartError    no process could be started, or each ended before it took the task: see its reason
+        WorkerTimeoutError  the task ran past its time limit and was killed: raise the limit, or give the task up
+        WorkerAnswerError   the process sent what no worker sends, and was killed: distrust what it was working on
+    PoolClosedError         the pool was closed before the task was done: make another pool
+    ForkedError             this is a forked child, and what was asked is served in its parent: make a new one here
 
-DiscardedError            the work was stopped because its future was discarded
+DiscardedError              the work was stopped because its future was discarded: nothing, somebody asked for it
 """
 
 from __future__ import annotations

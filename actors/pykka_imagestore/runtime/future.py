@@ -1,9 +1,6 @@
 """Futures with libprocess' semantics that are Pykka futures too.
 
-A future is pending until it becomes ready, failed or discarded, and never changes after that. ``discard()`` is a
-request to whoever produces the value; the future becomes discarded once the producer says so. Callbacks run at once,
-in the registering thread, if the future is final already, else in the thread that completes it: first those for the
-outcome, then ``on_any``, each in the order of registration. See ``callbacks.py`` for those that raise, or nest deep.
+See ``callbacks.py`` for callbacks that raise, or nest deep.
 
 A future's lock is held for a few assignments only: never while anything is called that may take another lock, and
 nothing is let go of under it. For the garbage collector may run in any of them, and with it the callbacks of a future
@@ -28,7 +25,7 @@ import threading
 import weakref
 from collections.abc import Callable, Generator, Iterable, Sequence
 from types import TracebackType
-from typing import Any, Generic, TypeVar, cast
+from typing import Any, Generic, TypeVar, cast, overload
 
 import pykka
 
@@ -56,9 +53,17 @@ _numbers = itertools.count(1)
 
 
 class Future(pykka.ThreadingFuture[T]):
-    """A value that is there, or will be, or will not; see the module's text.
+    """A value that is there, or will be, or will not.
 
-    Thread-safe. To make one for others to wait on, make a Promise.
+    A future is pending until it becomes ready, failed or discarded, and never changes after that. ``discard()`` is a
+    request to whoever produces the value; the future becomes discarded once the producer says so. A future whose
+    producer is gone without an answer has failed with AbandonedError.
+
+    Callbacks run at once, in the registering thread, if the future is final already, else in the thread that completes
+    it: first those for the outcome, then ``on_any``, each in the order of registration. One that raises is logged.
+
+    Thread-safe. It can be awaited, in an actor's async method and in asyncio; cancelling the awaiting asyncio task
+    discards it. To make one for others to wait on, make a Promise.
     """
 
     _state = State.PENDING
@@ -213,6 +218,13 @@ class Future(pykka.ThreadingFuture[T]):
 
     # -- the next link
 
+    # A function may return a value, a future or either. Given the union alone, mypy finds no R for a function that
+    # returns a future: that case needs an overload of its own.
+
+    @overload
+    def then(self, function: Callable[[T], Future[R]]) -> Future[R]: ...
+    @overload
+    def then(self, function: Callable[[T], Future[R] | R]) -> Future[R]: ...
     def then(self, function: Callable[[T], Future[R] | R]) -> Future[R]:
         """Apply ``function`` to the value; failure and discard pass through untouched.
 
@@ -241,28 +253,36 @@ class Future(pykka.ThreadingFuture[T]):
 
         return self._next(apply)
 
-    def recover(self, function: Callable[[Future[T]], Future[R] | R]) -> Future[T | R]:
+    @overload
+    def recover(self, function: Callable[[Future[T]], Future[R]]) -> Future[T | R]: ...
+    @overload
+    def recover(self, function: Callable[[Future[T]], Future[R] | R]) -> Future[T | R]: ...
+    def recover(self, function: Callable[[Future[T]], Any]) -> Future[Any]:
         """Replace a failure, a discard or an abandonment by what ``function(self)`` returns.
 
         A discard requested before is forgotten, so that the replacement is not discarded at birth.
         """
 
-        def apply(source: Future[T], promise: Promise[T | R]) -> None:
+        def apply(source: Future[T], promise: Promise[Any]) -> None:
             if source.is_ready():
-                promise.copy(cast("Future[T | R]", source))
+                promise.copy(source)
             else:
                 promise.future._discard_requested = False
                 promise.compute(function, source)
 
         return self._next(apply)
 
-    def after(self, seconds: float, function: Callable[[Future[T]], Future[R] | R]) -> Future[T | R]:
+    @overload
+    def after(self, seconds: float, function: Callable[[Future[T]], Future[R]]) -> Future[T | R]: ...
+    @overload
+    def after(self, seconds: float, function: Callable[[Future[T]], Future[R] | R]) -> Future[T | R]: ...
+    def after(self, seconds: float, function: Callable[[Future[T]], Any]) -> Future[Any]:
         """Take what ``function(self)`` returns if this future is still pending after ``seconds``.
 
         This future goes on all the same, unless ``function`` discards it. If it completes first, its outcome is
         taken and ``function`` never runs.
         """
-        promise: Promise[T | R] = Promise()
+        promise: Promise[Any] = Promise()
         once = threading.Lock()
         withdrawals: list[Callable[[], bool]] = []
 
@@ -275,7 +295,7 @@ class Future(pykka.ThreadingFuture[T]):
         def complete(source: Future[T]) -> None:
             if once.acquire(blocking=False):
                 timer.cancel()
-                promise.copy(cast("Future[T | R]", source))
+                promise.copy(source)
 
         timer = timers.call_later(seconds, expire)
         promise.future.on_discard(weak_discard(self))

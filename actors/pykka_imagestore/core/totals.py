@@ -1,0 +1,51 @@
+"""Counts what an archive repeats, over all of it: what is small once may be large a hundred thousand times. Pure."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from pykka_imagestore.core.limits import DEFAULT_LIMITS, Limits
+from pykka_imagestore.errors import LimitError
+
+
+class Totals:
+    """How much one archive has asked for so far.
+
+    Args:
+        archive: Path of the archive, for sentences.
+        limits: How much it may ask for.
+    """
+
+    def __init__(self, archive: str, limits: Limits = DEFAULT_LIMITS) -> None:
+        self.limits = limits
+        self._archive = archive
+        self._counts: Counter[str] = Counter()
+
+    def add(self, limit: str, count: int, what: str) -> None:
+        """Count some more of what a limit is about.
+
+        Args:
+            limit: The limit's name in ``Limits``.
+            count: How many more.
+            what: What there are, as the end of a sentence: "members".
+
+        Raises:
+            LimitError: All together they are too many.
+        """
+        self._counts[limit] += count
+        self.check(limit, self._counts[limit], f"it has {self._counts[limit]} {what}")
+
+    def check(self, limit: str, count: int, found: str) -> None:
+        """See that something by itself is within a limit.
+
+        Args:
+            limit: The limit's name in ``Limits``.
+            count: How many there are.
+            found: What was found, as a sentence without its end.
+
+        Raises:
+            LimitError: They are too many.
+        """
+        most = getattr(self.limits, limit)
+        if count > most:
+            raise LimitError(self._archive, "", None, b"", f"{found}; {most} is the limit", limit)

@@ -1,0 +1,45 @@
+"""Making files and folders whose mode no umask changes: 0 would open them to others, and 0777 close them to us."""
+
+from __future__ import annotations
+
+import os
+
+FILE_MODE = 0o644
+
+_LOOK_FLAGS = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+
+
+def make_folder(name: str | bytes, mode: int, above: int | None = None) -> None:
+    """Make a folder.
+
+    Args:
+        above: The folder that it is made in; by default ``name`` is a path.
+
+    Raises:
+        FileExistsError: There is something of that name.
+    """
+    os.mkdir(name, mode, dir_fd=above)
+    if umask() & mode:
+        # By a descriptor, since chmod would follow a symlink that is there by now.
+        folder = os.open(name, _LOOK_FLAGS, dir_fd=above)
+        try:
+            os.chmod(f"/proc/self/fd/{folder}", mode)
+        finally:
+            os.close(folder)
+
+
+def open_own(path: str, flags: int) -> int:
+    """Open a file as an ``opener`` for ``open``; no symlink is followed, and what is made may be read by all."""
+    file = os.open(path, flags | os.O_NOFOLLOW | os.O_CLOEXEC, FILE_MODE)
+    os.fchmod(file, FILE_MODE)
+    return file
+
+
+def umask() -> int:
+    """Return this process' umask without setting it, which other threads would notice."""
+    with open("/proc/self/status", "rb") as status:
+        for line in status:
+            key, _, value = line.partition(b":")
+            if key == b"Umask":
+                return int(value, 8)
+    return 0o777  # unknown: set every mode by hand

@@ -1,0 +1,208 @@
+"""The code that opens names from outside follows no symlink there, and waits for nothing: each call says so.
+
+Python's calls follow symlinks unless they are told not to. A call is right here if it names ``follow_symlinks=False``,
+or opens with O_NOFOLLOW, and then without waiting; or if it is listed with the reason why what it is given is no such
+name.
+"""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import pykka_imagestore
+
+ROOT = Path(pykka_imagestore.__path__[0])
+ROOMS = ("fs", "jobs")
+DESCRIPTORS = {
+    "descriptor",
+    "file",
+    "folder",
+    "root",
+    "self._root",
+    "level.folder",
+}  # what these names stand for, throughout
+A_PIN = "a link in /proc to what is open"
+A_DESCRIPTOR_OR_PIN = "a descriptor, or a link in /proc to what is open"
+KERNELS = "a file of the kernel's"
+CALLERS = "a path that the caller of the library names"
+ALLOWED = {
+    ("fs/attributes.py", "os.chmod(place, mode)"): A_PIN,
+    ("fs/attributes.py", "os.utime(place, ns=date)"): A_PIN,
+    ("fs/attributes.py", "os.chown(where, *owner)"): A_DESCRIPTOR_OR_PIN,
+    ("fs/attributes.py", "os.chown(place, *self.owner)"): A_PIN,
+    ("fs/attributes.py", "os.link(place, name, dst_dir_fd=folder, follow_symlinks=True)"): A_PIN,
+    ("fs/attributes.py", "os.chown(place, status.st_uid, status.st_gid)"): A_PIN,
+    ("fs/attributes.py", "os.setxattr(place, _CAPABILITY, capability)"): A_PIN,
+    ("fs/attributes.py", "os.setxattr(where, key, value)"): A_DESCRIPTOR_OR_PIN,
+    ("fs/attributes.py", "os.chmod(where, entry.mode)"): A_DESCRIPTOR_OR_PIN,
+    ("fs/attributes.py", "os.stat(where)"): A_DESCRIPTOR_OR_PIN,
+    ("fs/attributes.py", "os.chmod(where, entry.mode & ~SET_ID)"): A_DESCRIPTOR_OR_PIN,
+    ("fs/attributes.py", "os.getxattr(path, _CAPABILITY)"): A_PIN,
+    ("fs/made.py", "os.chmod(f'/proc/self/fd/{folder}', mode)"): A_PIN,
+    ("fs/made.py", "os.open(path, flags | os.O_NOFOLLOW | os.O_CLOEXEC, FILE_MODE)"): "a file that we make",
+    ("fs/made.py", "open('/proc/self/status', 'rb')"): KERNELS,
+    ("fs/place.py", "os.stat('/')"): "the root",
+    ("fs/remove_tree.py", "os.open(above or '.', FOLDER_FLAGS & ~os.O_NOFOLLOW)"): CALLERS,
+    ("fs/remove_tree.py", "os.chown(place, os.geteuid(), -1)"): A_PIN,
+    ("fs/remove_tree.py", "os.chmod(place, stat.S_IRWXU if is_ours else _OPEN_TO_ALL)"): A_PIN,
+    (
+        "jobs/deep_check.py",
+        "os.getxattr(place, key, follow_symlinks=not path)",
+    ): "followed is the descriptor of the root",
+    ("jobs/guard.py", "open(_UID_MAP)"): KERNELS,
+    ("jobs/layer_tree.py", "os.scandir(self.folder(path)[0])"): "a descriptor",
+}
+# These open what the caller names, or write into a folder of the store's that nobody else may enter.
+PATHS_OF_OUR_OWN = {
+    "jobs/folder.py",
+    "jobs/sandbox.py",
+    "jobs/unpack_into.py",
+    "jobs/untar_image.py",
+    "jobs/untar_layer.py",
+}
+
+FOLLOWING = {"access", "chmod", "chown", "getxattr", "link", "listxattr", "removexattr", "setxattr", "stat", "utime"}
+ALWAYS_FOLLOWING = {"chdir", "listdir", "makedirs", "removedirs", "renames", "scandir", "truncate", "walk"}
+OF_PATHS = {"exists", "getsize", "isdir", "isfile", "ismount", "realpath", "samefile"}
+NOT_WAITING = ({"O_NONBLOCK"}, {"O_DIRECTORY"}, {"O_PATH"}, {"O_CREAT", "O_EXCL"})
+
+
+def constants(trees: list[ast.Module]) -> dict[str, ast.expr]:
+    """Return what modules call an expression that has flags in it."""
+    return {
+        target.id: node.value
+        for tree in trees
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Assign) and "O_" in ast.unparse(node.value)
+        for target in node.targets
+        if isinstance(target, ast.Name)
+    }
+
+
+def flags_in(expression: ast.expr, known: dict[str, ast.expr]) -> set[str]:
+    """Return the names of the flags that an expression sets; none of what it is not understood to set."""
+    if isinstance(expression, ast.Attribute):
+        return {expression.attr}
+    if isinstance(expression, ast.Name):
+        return flags_in(known[expression.id], known) if expression.id in known else set()
+    if isinstance(expression, ast.BinOp) and isinstance(expression.op, ast.BitOr):
+        return flags_in(expression.left, known) | flags_in(expression.right, known)
+    if isinstance(expression, ast.BinOp) and isinstance(expression.op, ast.BitAnd):
+        right = expression.right
+        if isinstance(right, ast.UnaryOp) and isinstance(right.op, ast.Invert):
+            return flags_in(expression.left, known) - flags_in(right.operand, known)
+    return set()
+
+
+def fault_of(call: ast.Call, known: dict[str, ast.expr]) -> str | None:
+    """Return what is wrong with a call, if anything."""
+    name = ast.unparse(call.func)
+    module, _, function = name.rpartition(".")
+    if name == "open":
+        return "follows symlinks and waits for a fifo"
+    if module == "os.path" and function in OF_PATHS:
+        return "follows symlinks"
+    if module != "os" or (call.args and ast.unparse(call.args[0]) in DESCRIPTORS and not has(call, "dir_fd")):
+        return None
+    if function == "open":
+        return fault_of_flags(flags_in(call.args[1], known))
+    follows = function in FOLLOWING and not has(call, "follow_symlinks", False)
+    return "follows symlinks" if follows or function in ALWAYS_FOLLOWING else None
+
+
+def has(call: ast.Call, keyword: str, value: object = ...) -> bool:
+    """Tell whether a call has a keyword argument, of a constant value if one is given."""
+    return any(
+        one.arg == keyword and (value is ... or (isinstance(one.value, ast.Constant) and one.value.value is value))
+        for one in call.keywords
+    )
+
+
+def fault_of_flags(flags: set[str]) -> str | None:
+    if "O_NOFOLLOW" not in flags:
+        return "opens without O_NOFOLLOW"
+    if not any(safe <= flags for safe in NOT_WAITING):
+        return "may wait for a fifo, or use a device"
+    return None
+
+
+def following_calls(root: Path, rooms: tuple[str, ...] = ROOMS) -> Iterator[tuple[str, str, str]]:
+    """Yield each call that may follow a symlink or wait: the module, the call and what is wrong with it."""
+    paths = {path: ast.parse(path.read_text()) for room in rooms for path in sorted((root / room).rglob("*.py"))}
+    shared = {name: value for name, value in constants([*paths.values()]).items() if name.isupper() and name[0] != "_"}
+    for path, tree in paths.items():
+        known = shared | constants([tree])
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Call):
+                fault = fault_of(node, known)
+                if fault is not None:
+                    yield str(path.relative_to(root)), ast.unparse(node), fault
+
+
+def test_names_from_outside_are_not_followed():
+    found = {(path, call) for path, call, _ in following_calls(ROOT) if path not in PATHS_OF_OUR_OWN}
+
+    assert found - ALLOWED.keys() == set(), "say follow_symlinks=False or O_NOFOLLOW, or list the call with its reason"
+    assert ALLOWED.keys() - found == set(), "these are not there any more"
+
+
+@pytest.mark.parametrize(
+    ("line", "fault"),
+    [
+        ("os.chmod(name, 0o600, dir_fd=folder)", "follows symlinks"),
+        ("os.chmod(folder, 0o600, dir_fd=folder)", "follows symlinks"),
+        ("os.chmod(name, 0o600, dir_fd=folder, follow_symlinks=True)", "follows symlinks"),
+        ("os.chmod(name, 0o600, dir_fd=folder, follow_symlinks=follow)", "follows symlinks"),
+        ("os.chown(name, 0, 0)", "follows symlinks"),
+        ("os.utime(name, ns=(0, 0), dir_fd=folder)", "follows symlinks"),
+        ("os.stat(name, dir_fd=folder)", "follows symlinks"),
+        ("os.link(name, other, src_dir_fd=folder, dst_dir_fd=folder)", "follows symlinks"),
+        ("os.setxattr(b'/proc/self/fd/%d/%s' % (folder, name), key, value)", "follows symlinks"),
+        ("os.access(name, os.F_OK, dir_fd=folder)", "follows symlinks"),
+        ("os.listdir(path)", "follows symlinks"),
+        ("os.scandir(path)", "follows symlinks"),
+        ("os.path.exists(path)", "follows symlinks"),
+        ("open(path)", "follows symlinks and waits for a fifo"),
+        ("os.open(name, os.O_RDONLY | os.O_NONBLOCK, dir_fd=folder)", "opens without O_NOFOLLOW"),
+        ("os.open(name, FOLDER & ~os.O_NOFOLLOW, dir_fd=folder)", "opens without O_NOFOLLOW"),
+        ("os.open(name, flags, dir_fd=folder)", "opens without O_NOFOLLOW"),
+        ("os.open(name, LOOSE, dir_fd=folder)", "opens without O_NOFOLLOW"),
+        ("os.open(name, os.O_RDONLY | os.O_NOFOLLOW, dir_fd=folder)", "may wait for a fifo, or use a device"),
+        ("os.open(name, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW)", "may wait for a fifo, or use a device"),
+    ],
+)
+def test_a_call_that_follows_or_waits_is_found(tmp_path, line, fault):
+    write_room(tmp_path, line)
+
+    assert [found for *_, found in following_calls(tmp_path)] == [fault]
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "os.chmod(name, 0o600, dir_fd=folder, follow_symlinks=False)",
+        "os.fchmod(file, 0o600)",
+        "os.utime(file, ns=(0, 0))",
+        "os.open(name, FOLDER, dir_fd=folder)",
+        "os.open(name, FOLDER | os.O_PATH, dir_fd=folder)",
+        "os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=folder)",
+        "os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600, dir_fd=folder)",
+        "os.open(name, os.O_PATH | os.O_NOFOLLOW)",
+    ],
+)
+def test_a_call_that_neither_follows_nor_waits_is_fine(tmp_path, line):
+    write_room(tmp_path, line)
+
+    assert list(following_calls(tmp_path)) == []
+
+
+def write_room(root: Path, line: str) -> None:
+    (root / "fs").mkdir()
+    (root / "fs" / "flags.py").write_text(
+        "import os\nFOLDER = os.O_DIRECTORY | os.O_NOFOLLOW\nLOOSE = os.O_DIRECTORY\n"
+    )
+    (root / "fs" / "a.py").write_text(f"import os\n{line}\n")

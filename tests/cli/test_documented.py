@@ -1,0 +1,87 @@
+"""docs/reference/command.md has every verb, and of its JSON document every field that is printed, and no other."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import tars
+from images import docker_save, layer
+from pages import DOCS, sections
+from processes import TIMEOUT
+
+from pykka_imagestore import LocalStore
+from pykka_imagestore.cli.arguments import make_parser
+
+# What cannot be checked deeply: a name that was replaced behind a symlink that was replaced.
+ODD = tars.tar(
+    tars.folder(b"a"),
+    tars.folder(b"b"),
+    tars.symlink(b"s", b"a"),
+    tars.file(b"s/f", b"1"),
+    tars.symlink(b"s", b"b"),
+    tars.file(b"s/f", b"2"),
+)
+SECTIONS = sections(DOCS / "reference" / "command.md")
+
+
+def shown_fields(section: str) -> set[str]:
+    return set(re.findall(r"^\| `([^`]+)` \|", section, re.MULTILINE))
+
+
+def printed_fields(value: object, path: str = "") -> Iterator[str]:
+    """Return the path of each field; ``[]`` stands for each element of an array, of an empty one too."""
+    if isinstance(value, list):
+        path = f"{path}[]"
+        for each in value:
+            yield from printed_fields(each, path)
+    if isinstance(value, dict):
+        for name, each in value.items():
+            yield from printed_fields(each, f"{path}.{name}".lstrip("."))
+    if path:
+        yield path
+
+
+@pytest.fixture
+def printed(imagestore, tmp_path: Path) -> dict[str, set[str]]:
+    """Return the fields of each verb's documents, those of a damaged store too."""
+    fields: dict[str, set[str]] = {}
+
+    def say(verb: str, *arguments: object) -> None:
+        done = imagestore("--json", verb, *arguments)
+        fields.setdefault(verb, set()).update(printed_fields(json.loads(done.stdout)))
+
+    base = layer({"etc/os-release": b"ID=test\n"})
+    for name, upper in {"a": layer({"a": b"x"}), "b": ODD}.items():
+        say("put", docker_save(tmp_path / f"{name}.tar", {f"{name}:1": [base, upper]}))
+    say("get", "a:1")
+    say("list")
+    with LocalStore.start(imagestore.store) as store, store.get("a:1", lease=True).get(timeout=TIMEOUT) as leased:
+        say("du")
+        for part in ("rootfs/a", "tar-split.zst"):
+            (leased.image.layers[1].path.parent / part).unlink()
+        (leased.image.layers[0].path / "etc/os-release").unlink()
+    say("prune", "--budget", "0", "--keep", "b:1", "--dry-run")
+    say("check", "--deep")
+    say("repair", "--deep")
+    say("list")
+    say("remove", "a:1")
+    (tmp_path / "layer.tar").write_bytes(base)
+    say("unpack", tmp_path / "layer.tar", tmp_path / "unpacked")
+    return fields
+
+
+def test_each_verb_has_a_section_with_its_help() -> None:
+    verbs = next(action.choices for action in make_parser()._actions if action.dest == "verb")
+
+    assert list(SECTIONS) == list(verbs)
+    assert all(f"```{{command-help}} {verb}\n```" in section for verb, section in SECTIONS.items())
+
+
+def test_the_fields_that_the_page_shows_are_those_that_are_printed(printed) -> None:
+    shown = {verb: shown_fields(section) for verb, section in SECTIONS.items() if verb != "inspect"}
+
+    assert shown == printed

@@ -1,0 +1,119 @@
+"""What the tutorial and the how-to guides have the reader type is typed here, and gives what they show.
+
+Of a page's blocks, in their order, in one folder: ``python`` whose first line is a comment with a file's name is saved
+under it; other ``python`` is run as a program. ``console`` is run line by line, and prints what is shown; ``...`` there
+stands for anything. ``sh``, which needs a network or a tool that may be missing, is not run: only its syntax is looked at.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import stat
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from pages import DOCS, Block, blocks
+from processes import SOURCES, TIMEOUT
+
+TUTORIAL = DOCS / "tutorial.md"
+GUIDES = sorted((DOCS / "howto").glob("*.md"))
+PAGES = [TUTORIAL, *GUIDES, DOCS / "index.md"]
+KINDS = {"python", "console", "sh", "{toctree}"}
+
+Run = Callable[[str], "subprocess.CompletedProcess[str]"]
+
+
+def file_name(block: Block) -> str | None:
+    """Return under which name a block is to be saved."""
+    found = re.match(r"# ([\w-]+\.py)\n", block.text)
+    return found[1] if block.kind == "python" and found else None
+
+
+def commands(block: Block) -> Iterator[tuple[str, str]]:
+    """Return each command of a block, and what it is to print."""
+    for part in re.split(r"^\$ ", block.text, flags=re.MULTILINE)[1:]:
+        command, _, output = part.partition("\n")
+        yield command, output
+
+
+def pattern(output: str) -> str:
+    return ".*".join(map(re.escape, output.split("...")))
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Run:
+    """Return what runs a command as a reader's shell would, whose PATH has ``python`` and ``imagestore``."""
+    programs = {"python": "", "imagestore": "-m pykka_imagestore.cli"}
+    for name, options in programs.items():
+        script = tmp_path / "bin" / name
+        script.parent.mkdir(exist_ok=True)
+        script.write_text(f'#!/bin/sh\nexec "{sys.executable}" {options} "$@"\n')
+        script.chmod(script.stat().st_mode | stat.S_IXUSR)
+    folder = tmp_path / "reader"
+    folder.mkdir()
+    environment = {name: value for name, value in os.environ.items() if name not in ("IMAGESTORE_DIR", "XDG_DATA_HOME")}
+    environment |= {
+        "PATH": f"{tmp_path / 'bin'}:{os.environ['PATH']}",
+        "PYTHONPATH": str(SOURCES[0]),
+        "PYTHONWARNINGS": "error",
+        "HOME": str(folder),
+    }
+
+    def run(command: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            ["bash", "-c", command],
+            cwd=folder,
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            timeout=TIMEOUT,
+            check=False,
+        )
+
+    return run
+
+
+@pytest.fixture
+def folder(tmp_path: Path, run: Run) -> Path:
+    """Return the reader's folder, which has what the tutorial made."""
+    folder = tmp_path / "reader"
+    script = next(block.text for block in blocks(TUTORIAL) if file_name(block) == "make_image.py")
+    (folder / "make_image.py").write_text(script)
+    assert run("python make_image.py").returncode == 0
+    return folder
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_page_does_what_it_says(page: Path, folder: Path, run: Run) -> None:
+    if page == TUTORIAL:
+        (folder / "hello.tar").unlink()
+    for block in blocks(page):
+        name, where = file_name(block), f"{page.name}, line {block.line}"
+        assert block.kind in KINDS, where
+        if name is not None:
+            (folder / name).write_text(block.text)
+        elif block.kind == "python":
+            (folder / "block.py").write_text(block.text)
+            done = run("python block.py")
+            assert done.returncode == 0, f"{where}: {done.stdout}"
+        elif block.kind == "console":
+            for command, output in commands(block):
+                said = run(command).stdout
+                assert re.fullmatch(pattern(output), said, re.DOTALL), f"{where}: {command} printed\n{said}"
+        elif block.kind == "sh":
+            assert subprocess.run(["bash", "-n", "-c", block.text], check=False).returncode == 0, where
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_every_program_of_a_page_is_run_there(page: Path) -> None:
+    all_blocks = list(blocks(page))
+
+    for block in all_blocks:
+        name = file_name(block)
+        others = [other.text for other in all_blocks if other is not block]
+        assert name is None or any(name in text for text in others), name
