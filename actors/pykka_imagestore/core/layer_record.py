@@ -4,7 +4,7 @@ Each worker writes such records and reads none. Protobuf would take 4 MB of its 
 a few fields. Whoever reads records does so with protobuf; a test compares what both write, byte for byte.
 
 Spec:
-    Protocol Buffers, "Encoding": tags, varints, length-delimited fields, in the order of their numbers.
+    Protocol Buffers, "Encoding": tags, varints, length-delimited fields, in any order.
 """
 
 from __future__ import annotations
@@ -53,6 +53,9 @@ def pack_layer_record(
     """
     record = b"".join(
         (
+            # First, so that whatever is left of a record that was cut off is known to lack its checksum.
+            _number(10, owner[0]),
+            _number(11, owner[1]),
             _bytes(1, diff_id.encode()),
             _number(2, size_bytes),
             _number(3, entries),
@@ -62,8 +65,6 @@ def pack_layer_record(
             _number(7, unset_count),
             _number(8, stored_bytes),
             _number(9, replaced_lost),
-            _number(10, owner[0]),
-            _number(11, owner[1]),
             *(() if times is None else _times(times)),
             _number(15, split[0]),
             _fixed32(16, split[1]),
