@@ -42,7 +42,6 @@ def xattr(key: bytes, value: bytes) -> bytes:
     return tars.pax({b"SCHILY.xattr." + key: value})
 
 
-
 def plain() -> tuple[bytes, ...]:
     """Return a layer of all kinds that anybody can make."""
     owner = {"uid": os.geteuid(), "gid": os.getegid()}

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 import tars
 from compressions import COMPRESS
+from layer_samples import NEW, OLD, OWNER, PARTS, REPLACED
 from layers import unpack_and_check, unpack_change_mode_and_check, unpack_layer, unpack_with_help
 from privileges import as_ordinary_user, in_user_namespace, with_umask
 
@@ -27,24 +28,6 @@ from pykka_imagestore.runtime.errors import DiscardedError
 
 root = pytest.mark.root
 SOUND = LayerCheck()
-SEGMENTS = [(0, 5), (100_000, 7)]
-# Something of each kind; owned by whoever runs the tests, so that there is nothing that he could not set.
-OWNER = {"uid": os.geteuid(), "gid": os.getegid()}
-PARTS = (
-    tars.folder(b"./", **OWNER),
-    tars.folder(b"d", mode=0o750, **OWNER),
-    tars.file(b"d/f", b"x" * 5000, mode=0o640, **OWNER),
-    tars.file(b"d/large", bytes(range(256)) * 2000, **OWNER),
-    tars.file(b"empty", **OWNER),
-    tars.symlink(b"d/s", b"f", **OWNER),
-    tars.hard_link(b"h", b"d/f", **OWNER),
-    tars.header(b"p", tars.FIFO, mode=0o600, **OWNER),
-    tars.file(b"implicit/f", b"y", **OWNER),
-    tars.gnu_sparse(b"holes", 200_000, SEGMENTS, b"a" * 12, **OWNER),
-    tars.pax({b"SCHILY.xattr.user.a": b"b"}) + tars.file(b"x", b"z", **OWNER),
-    tars.whiteout(b"d/gone"),
-    tars.opaque(b"d"),
-)
 
 
 @pytest.fixture
@@ -386,44 +369,6 @@ def test_layer_of_an_older_version_is_unchecked_and_not_bad(layer):
 
 
 # -- what later entries replaced
-
-OLD = tars.file(b"d/f", b"old" * 1000, **OWNER)
-NEW = tars.file(b"d/f", b"new", **OWNER)
-REPLACED = {
-    "a file by a file": (OLD, NEW),
-    "a file by many": (*(tars.file(b"f", b"%d" % number, **OWNER) for number in range(9)),),
-    "a file by an empty one, and back": (OLD, tars.file(b"d/f", **OWNER), NEW, OLD),
-    "a file by a symlink": (OLD, tars.symlink(b"d/f", b"x", **OWNER)),
-    "a file by a folder": (OLD, tars.folder(b"d/f", **OWNER), tars.file(b"d/f/g", b"1", **OWNER)),
-    "a folder with all below it": (OLD, tars.file(b"d/e/g", b"2", **OWNER), tars.file(b"d", b"file", **OWNER)),
-    "a folder twice": (OLD, tars.file(b"d", b"1", **OWNER), tars.folder(b"d", **OWNER), NEW, tars.file(b"d", b"2")),
-    "a hard link by a file": (OLD, tars.hard_link(b"h", b"d/f"), tars.file(b"h", b"1", **OWNER), tars.file(b"h", b"2")),
-    "a file that has another name": (OLD, tars.hard_link(b"h", b"d/f"), NEW, tars.hard_link(b"i", b"d/f")),
-    "a file by a link to itself": (OLD, NEW, tars.hard_link(b"d/f", b"d/f"), OLD),
-    "a sparse file": (tars.gnu_sparse(b"d/f", 200_000, SEGMENTS, b"a" * 12, **OWNER), NEW),
-    "a folder's attributes": (tars.folder(b"d", mode=0o700, **OWNER), OLD, tars.folder(b"d", mode=0o711, **OWNER)),
-    "the root's attributes": (tars.folder(b".", mode=0o700, **OWNER), tars.folder(b"./", mode=0o755, **OWNER)),
-    "a whiteout by a file": (tars.whiteout(b"d/f"), tars.whiteout(b"d/f"), OLD, tars.whiteout(b"d/f"), NEW),
-    "a whiteout by a folder": (tars.whiteout(b"d"), OLD),
-    "whiteouts by a file": (tars.whiteout(b"d/x"), tars.opaque(b"d"), OLD, tars.file(b"d", b"1", **OWNER)),
-    "a folder that no entry names, opaque": (tars.opaque(b"d"), tars.file(b"d", b"1", **OWNER)),
-    "a link's target, and then its folder": (
-        OLD,
-        tars.hard_link(b"h", b"d/f"),
-        tars.file(b"e/f", b"1", **OWNER),
-        tars.symlink(b"d", b"e", **OWNER),
-    ),
-    "a file behind a symlink": (
-        tars.folder(b"d", **OWNER),
-        tars.symlink(b"s", b"d", **OWNER),
-        tars.file(b"s/f", b"1", **OWNER),
-        tars.hard_link(b"h", b"s/f"),
-        NEW,
-        tars.whiteout(b"s/gone"),
-        tars.file(b"d/gone", b"back", **OWNER),
-    ),
-    "a folder by a symlink": (OLD, tars.folder(b"e", **OWNER), tars.symlink(b"d", b"e", **OWNER), NEW),
-}
 
 
 @pytest.mark.parametrize("unpack", [unpack_layer, unpack_with_help])

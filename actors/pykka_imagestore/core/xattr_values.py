@@ -12,6 +12,7 @@ _ACL_VERSION = b"\x02\0\0\0"
 _ACL_ENTRY = struct.Struct("<HHI")
 _USER_OBJ, _USER, _GROUP_OBJ, _GROUP, _MASK, _OTHER = 0x01, 0x02, 0x04, 0x08, 0x10, 0x20
 _NAMED = (_USER, _GROUP)
+_NOBODY = (1 << 32) - 1
 _CAPABILITIES = struct.Struct("<I4I")
 _ROOT = struct.Struct("<I")
 _CAPABILITY_REVISION = 0xFF000000
@@ -37,6 +38,16 @@ def acl_with_mode(acl: Acl, mode: int) -> Acl:
         return []
     given = {_USER_OBJ: mode >> 6 & 7, _MASK if _MASK in tags else _GROUP_OBJ: mode >> 3 & 7, _OTHER: mode & 7}
     return [(tag, given.get(tag, perms), whose) for tag, perms, whose in acl]
+
+
+def hides_somebody(acl: Acl) -> bool:
+    """Tell whether an ACL names users or groups who have no number in this process' user namespace."""
+    return any(whose == _NOBODY for _, _, whose in acl)
+
+
+def without_ids(acl: Acl) -> list[tuple[int, int]]:
+    """Return an ACL without whose its entries are."""
+    return sorted((tag, perms) for tag, perms, _ in acl)
 
 
 def parse_capability(value: bytes) -> tuple[tuple[int, ...], int] | None:

@@ -74,6 +74,8 @@ def check_layer(request: CheckLayer) -> LayerCheck:
     findings = Findings()
     try:
         _check(directory, request, findings)
+    except PermissionError as error:
+        findings.add_unchecked(f"cannot be looked at by this user: {error.strerror}")
     except OSError:
         if not _is_gone(directory, before):
             raise
@@ -126,6 +128,9 @@ def _check_record(directory: Path, diff_id: DiffID, findings: Findings) -> Layer
     try:
         record = read_record(directory)
     except RecordError as error:
+        if isinstance(error.__cause__, PermissionError):
+            findings.add_unchecked(f"has a record {RECORD} that this user cannot read: {error.__cause__.strerror}")
+            return None
         findings.add_fault(f"has no sound record {RECORD}: {error.reason}")
         return None
     if record.diff_id != diff_id:

@@ -11,7 +11,7 @@ import os
 from collections.abc import Mapping
 
 from pykka_imagestore.core.layer_record import WhiteoutFormat
-from pykka_imagestore.core.xattr_values import acl_with_mode, parse_acl, parse_capability
+from pykka_imagestore.core.xattr_values import acl_with_mode, hides_somebody, parse_acl, parse_capability, without_ids
 from pykka_imagestore.errors import shown
 from pykka_imagestore.fs.attributes import ACL, CAPABILITY, DEFAULT_ACL, OVERLAY_XATTRS, sees_trusted_xattrs
 from pykka_imagestore.fs.whiteouts import OPAQUE_XATTRS
@@ -124,7 +124,12 @@ class XattrCheck:
             if not self._expected.is_exact:
                 return  # an ACL that came after the mode may have changed it
             wanted = acl_with_mode(wanted, mode)
-        if (parse_acl(found) if found is not None else []) != wanted and self._expected.ids_compare:
+        has = parse_acl(found) if found is not None else []
+        if has == wanted or not self._expected.ids_compare:
+            return
+        if has is not None and hides_somebody(has) and without_ids(has) == without_ids(wanted):
+            self._findings.add_unchecked("has ACLs for users who have no number in this user namespace")
+        else:
             self._add_other(path, key)
 
     def _compare_capability(self, path: bytes, value: bytes, found: bytes | None) -> None:

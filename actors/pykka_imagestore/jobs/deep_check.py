@@ -127,6 +127,9 @@ class DeepCheck:
         """Check the layer."""
         try:
             undone = Undone(self._directory / REPLACED)
+        except PermissionError as error:
+            self._findings.add_unchecked(f"has a folder {REPLACED} that this user cannot read: {error.strerror}")
+            return
         except OSError as error:
             self._findings.add_fault(f"has a folder {REPLACED} that cannot be read: {error.strerror}")
             return
