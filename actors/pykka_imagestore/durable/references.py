@@ -188,14 +188,19 @@ class References:
         Raises:
             CheckpointError: As ``find``.
         """
-        lock = self._lock_if_possible()
-        try:
-            with self._lock:
-                self._follow()
-                return 0 if self._journal is None else self._journal.torn_bytes
-        finally:
-            if lock is not None:
+        self.refresh()
+        lock = self._lock_if_possible() if self._torn_bytes else None
+        if lock is not None:
+            try:
+                self.refresh()
+            finally:
                 lock.release()
+        return self._torn_bytes
+
+    @property
+    def _torn_bytes(self) -> int:
+        journal = self._journal
+        return 0 if journal is None else journal.torn_bytes
 
     def close(self) -> None:
         """Let go of the files."""
@@ -205,9 +210,9 @@ class References:
     # -- reading
 
     def _lock_if_possible(self) -> FileLock | None:
-        if not self._paths.references_lock.exists():
-            return None
         try:
+            if not self._paths.references_lock.exists():
+                return None
             return acquire(self._paths.references_lock)
         except (OSError, StateError):
             return None  # this process, or all of the file system, may only read
