@@ -21,6 +21,7 @@ from processes import TIMEOUT
 from pykka_imagestore.core.tar import TarError
 from pykka_imagestore.errors import LayerError
 from pykka_imagestore.fs.remove_tree import remove_tree
+from pykka_imagestore.jobs import deep_check, folder_marks
 from pykka_imagestore.jobs.check_layer import CheckLayer, check_layer
 from pykka_imagestore.jobs.findings import LayerCheck
 
@@ -141,6 +142,25 @@ def test_layer_with_attributes_is_as_its_entries_say(tmp_path, case):
     unpacked = unpack_layer(tars.tar(*WITH_ATTRIBUTES[case]), tmp_path)
 
     assert unpacked.check() == SOUND
+
+
+def test_more_attributes_of_folders_than_a_check_remembers_are_not_checked(tmp_path, monkeypatch):
+    monkeypatch.setattr(folder_marks, "_MOST_BYTES", 10)
+    again = [xattr(b"user.%d" % number, b"value") + tars.folder(b"d", **OWNER) for number in range(9)]
+    unpacked = unpack_layer(tars.tar(*again, tars.opaque(b"d"), tars.file(b"d/f", b"x", **OWNER)), tmp_path)
+
+    assert unpacked.check() == LayerCheck(
+        (), ("gives folders that it names again more attributes than can be remembered",)
+    )
+
+
+def test_more_links_to_what_was_replaced_than_a_check_remembers_are_not_checked(tmp_path, monkeypatch):
+    monkeypatch.setattr(deep_check, "_MOST_BYTES", 1)
+    parts = (tars.file(b"e", **OWNER), tars.hard_link(b"eh", b"e"), tars.file(b"e", b"new", **OWNER))
+
+    assert unpack_layer(tars.tar(*parts), tmp_path).check() == LayerCheck(
+        (), ("has hard links to what it replaced itself, too much to be compared",)
+    )
 
 
 def test_what_is_made_in_a_folder_with_a_default_acl_inherits_nothing(tmp_path):

@@ -476,6 +476,9 @@ class DeepCheck:
 
     def _check_marks(self) -> None:
         """Compare the folders that say that they are opaque with those that whiteouts made so."""
+        if self._marks.forgot:
+            self._findings.add_unchecked("gives folders that it names again more attributes than can be remembered")
+            return
         form = WhiteoutFormat(self._record.whiteouts)
         if form == WhiteoutFormat.OVERLAY_TRUSTED and not self._xattrs.sees_trusted():
             self._findings.add_unchecked("has opaque folders, which are told with CAP_SYS_ADMIN only")
