@@ -16,6 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from hostile_totals import TOTALS
+
 _Members = Iterator[tuple[dict[str, Any], bytes]]
 
 
@@ -179,4 +181,5 @@ ATTACKS = {
     "extended attributes of 1,000 bytes": Attack(_one_layer(_xattrs), least=5000),
     "files that replace one": Attack(_one_layer(_replaced_files), least=10_000),
     "sparse files": Attack(_one_layer(_sparse_files), least=5000),
+    **{name: Attack(write, least) for name, (write, least) in TOTALS.items()},
 }

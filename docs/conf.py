@@ -22,12 +22,15 @@ myst_heading_anchors = 3
 suppress_warnings = ["ref.python"]
 
 autodoc_class_signature = "mixed"
+autodoc_preserve_defaults = True
 autodoc_member_order = "bysource"
 autodoc_typehints_format = "short"
 maximum_signature_line_length = 160
 add_module_names = False
 toc_object_entries_show_parents = "hide"
-napoleon_custom_sections = ["Spec", "Source", "Returns, raises"]
+napoleon_attr_annotations = False
+napoleon_use_ivar = True
+napoleon_custom_sections = ["Spec", "Source"]
 
 html_theme = "furo"
 html_title = project

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import errno
 import gc
+import gzip
 import os
 import random
+import re
+import tarfile
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from unittest.mock import patch
 
 import pytest
-from images import docker_save, layer
+from images import docker_save, layer, write_members
 from processes import TIMEOUT, Program
 
 from pykka_imagestore import (
@@ -22,14 +25,15 @@ from pykka_imagestore import (
     InvalidInputError,
     LeasedImage,
     LocalStore,
+    NoSpaceError,
     OverBudgetError,
     local_store,
 )
 from pykka_imagestore.durable import lease_watch
 from pykka_imagestore.runtime import WorkerPool
 
-SMALL = [layer({f"{n}/file": str(n).encode() * 20_000}) for n in range(6)]  # 28 KiB each on disk
-BUDGET = 100 << 10
+SMALL = [layer({f"{n}/file": str(n).encode() * 20_000}) for n in range(6)]  # each image takes 45 KiB on disk
+BUDGET = 150 << 10
 HOLDER = """
 import sys
 from pathlib import Path
@@ -100,7 +104,7 @@ def test_an_image_over_the_budget_is_refused_and_nothing_is_forgotten(store: Loc
     assert names(store) == ["app:0"]
 
 
-def test_an_archive_that_lies_takes_no_more_than_its_room(store: LocalStore, tmp_path: Path) -> None:
+def test_an_archive_that_lies_costs_no_image(store: LocalStore, tmp_path: Path) -> None:
     for number in range(3):
         put(store, tmp_path, number)
     lying = archive(tmp_path, 4)
@@ -109,7 +113,130 @@ def test_an_archive_that_lies_takes_no_more_than_its_room(store: LocalStore, tmp
     with pytest.raises(DigestMismatchError):
         store.put("lie", lying).get(timeout=TIMEOUT)
 
-    assert names(store) == ["app:1", "app:2"]
+    assert names(store) == ["app:0", "app:1", "app:2"]
+
+
+def test_layers_that_a_failed_put_leaves_above_the_budget_go_alone(store: LocalStore, tmp_path: Path) -> None:
+    for number in range(3):
+        put(store, tmp_path, number)
+    half = docker_save(tmp_path / "half.tar", {"half": [SMALL[3], SMALL[4]]})
+    half.write_bytes(half.read_bytes().replace(b"4" * 20_000, b"x" * 20_000))
+
+    with pytest.raises(DigestMismatchError):
+        store.put("half", half).get(timeout=TIMEOUT)
+
+    wait_until(lambda: store.usage().get(timeout=TIMEOUT).bytes <= BUDGET)
+    assert names(store) == ["app:0", "app:1", "app:2"]
+
+
+def test_room_is_made_before_only_where_the_disk_has_none_for_both(store: LocalStore, tmp_path: Path) -> None:
+    for number in range(3):
+        put(store, tmp_path, number)
+    asked: list[int] = []
+
+    def require(path: str, needed: int) -> None:
+        asked.append(len(names_on_disk(tmp_path)))
+        if len(asked) == 1:
+            raise NoSpaceError(path, needed, 0)
+
+    with patch.object(local_store, "require_space", require):
+        put(store, tmp_path, 3)
+
+    assert asked == [3, 2]
+    assert names(store) == ["app:1", "app:2", "app:3"]
+
+
+def names_on_disk(folder: Path) -> list[str]:
+    return os.listdir(folder / "store" / "layers")
+
+
+def test_compressed_image_over_the_budget_is_refused_once_it_is_known_and_nothing_is_forgotten(
+    store: LocalStore, tmp_path: Path
+) -> None:
+    put(store, tmp_path, 0)
+    large = layer({"file": b"x" * 2_000_000})
+    archive = docker_save(tmp_path / "large.tar", {"large": [large]})
+    squeezed = gzip.compress(large)
+    members = {name: squeezed if data == large else data for name, data in read_members(archive).items()}
+
+    with pytest.raises(OverBudgetError, match=r"the image alone takes at least 20\d{5}\.") as caught:
+        store.put("large", write_members(archive, members)).get(timeout=TIMEOUT)
+
+    assert caught.value.budget_bytes == BUDGET
+    assert names(store) == ["app:0"]
+    wait_until(lambda: store.usage().get(timeout=TIMEOUT).bytes <= BUDGET)
+
+
+def read_members(path: Path) -> dict[str, bytes]:
+    with tarfile.open(path) as archive:
+        return {member.name: archive.extractfile(member).read() for member in archive}
+
+
+def test_budget_that_leases_put_out_of_reach_forgets_nothing(
+    store: LocalStore, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    leased = over_budget(store, tmp_path, range(1, 5))
+
+    put(store, tmp_path, 0)
+
+    assert names(store) == [f"app:{number}" for number in range(5)]
+    assert re.search(r"may take 153600 bytes: \d+ bytes and \d+ inodes are leased", caplog.text)
+    leased[-1].release()
+    wait_until(lambda: "app:0" not in names(store))
+
+
+def test_what_nobody_leases_outgrows_the_budget_no_more_than_once(store: LocalStore, tmp_path: Path) -> None:
+    over_budget_leases = over_budget(store, tmp_path, range(4))
+    many = [docker_save(tmp_path / f"x{n}.tar", {f"x:{n}": [layer({f"x{n}": b"x" * 20_000})]}) for n in range(8)]
+
+    for number, each in enumerate(many):
+        store.put(f"x:{number}", each).get(timeout=TIMEOUT)
+
+    wait_until(lambda: len([name for name in names(store) if name.startswith("x:")]) <= 3)
+    assert "x:7" in names(store)
+    for each in over_budget_leases:
+        each.release()
+
+
+def test_prune_for_a_budget_that_leases_put_out_of_reach_forgets_nothing(tmp_path: Path) -> None:
+    big = layer({"big": os.urandom(1 << 20)})
+    with LocalStore.start(tmp_path / "store", durable=False, workers=1) as store:
+        for number in range(3):
+            put(store, tmp_path, number)
+        store.put("alias", docker_save(tmp_path / "alias.tar", {"alias": [big]})).get(timeout=TIMEOUT)
+        with store.put("big", docker_save(tmp_path / "big.tar", {"big": [big]}), lease=True).get(timeout=TIMEOUT):
+            pruned = store.prune(budget_bytes=500_000).get(timeout=TIMEOUT)
+
+    assert (pruned.images, pruned.freed_bytes, pruned.is_out_of_reach) == ((), 0, True)
+    assert 1 << 20 < pruned.least_bytes < pruned.kept_bytes
+
+
+def test_configs_and_names_count_for_the_budget(tmp_path: Path) -> None:
+    with LocalStore.start(tmp_path / "store", durable=False, workers=1, budget_bytes=200_000) as store:
+        for number in range(6):
+            large = docker_save(tmp_path / f"{number}.tar", {f"app:{number}": []}, comment=f"{number}" * 60_000)
+            store.put(f"app:{number}", large).get(timeout=TIMEOUT)
+            time.sleep(0.01)  # their times tell which one was used first
+
+        wait_until(lambda: names(store) == ["app:3", "app:4", "app:5"])
+        assert store.usage().get(timeout=TIMEOUT).bytes <= 200_000
+
+
+def test_a_budget_of_inodes_forgets_images_of_many_files(tmp_path: Path) -> None:
+    with LocalStore.start(tmp_path / "store", durable=False, workers=1, budget_inodes=250) as store:
+        for number in range(4):
+            files = layer({f"{number}/{n}": b"" for n in range(100)})
+            store.put(f"app:{number}", docker_save(tmp_path / "a.tar", {"a": [files]}, number=number)).get(
+                timeout=TIMEOUT
+            )
+            time.sleep(0.01)
+
+        wait_until(lambda: names(store) == ["app:2", "app:3"])
+        assert 2 * 100 < store.usage().get(timeout=TIMEOUT).inodes <= 250
+        large = docker_save(tmp_path / "l.tar", {"l": [layer({f"{n}": b"" for n in range(300)})]})
+        with pytest.raises(OverBudgetError, match="may take 250 inodes, and the image alone takes at least 30"):
+            store.put("large", large).get(timeout=TIMEOUT)
+        assert names(store) == ["app:2", "app:3"]
 
 
 def test_a_load_keeps_all_its_images_until_it_is_done(store: LocalStore, tmp_path: Path) -> None:
@@ -149,12 +276,15 @@ def test_images_that_share_layers_share_what_is_said_of_them(tmp_path: Path) -> 
         assert len({id(layer) for image in some for layer in image.layers}) == 3
 
 
-def over_budget(store: LocalStore, folder: Path, images: int = 4) -> list[LeasedImage]:
+def over_budget(store: LocalStore, folder: Path, numbers: Iterable[int] = range(4)) -> list[LeasedImage]:
     """Put more images than there is room for, each with a lease."""
-    leased = [store.put(f"app:{n}", archive(folder, n), lease=True).get(timeout=TIMEOUT) for n in range(images)]
-    for number, each in enumerate(leased):
+    leased = [store.put(f"app:{n}", archive(folder, n), lease=True).get(timeout=TIMEOUT) for n in numbers]
+    for number, each in zip(numbers, leased, strict=True):
         use = 1000 + number
-        os.utime(folder / "store" / "configs" / str(each.image.config_digest).replace(":", "-"), (use, use))
+        os.utime(
+            each.image.layers[0].path.parents[2] / "configs" / str(each.image.config_digest).replace(":", "-"),
+            (use, use),
+        )
     assert store.usage().get(timeout=TIMEOUT).bytes > BUDGET
     return leased
 
@@ -177,7 +307,7 @@ def test_a_budget_holds_again_when_a_lease_is_released(store: LocalStore, tmp_pa
 
 
 def test_a_budget_holds_again_when_many_leases_end_at_once(store: LocalStore, tmp_path: Path) -> None:
-    leased = over_budget(store, tmp_path, 6)
+    leased = over_budget(store, tmp_path, range(6))
 
     for each in leased:
         each.release()

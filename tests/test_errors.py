@@ -4,6 +4,8 @@ import inspect
 import pickle
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from pykka_imagestore import errors
 from pykka_imagestore.errors import StoreError, shown
@@ -28,6 +30,10 @@ ARGUMENTS = {
     errors.LeaseError: ("store/leases/1",),
     errors.LeaseEndedError: ("0123456789abcdef", "store"),
     errors.ForeignStoreError: ("store", "store/layers", 0, 1000),
+    errors.UnsafeStoreError: ("store", 0o777),
+    errors.NotAStoreError: ("home", ["leases/house.odt", "notes\n"]),
+    errors.StoreFormatError: ("store", 2, 1),
+    errors.MisplacedFileError: ("store/storedImages", "a symbolic link", "a file"),
     errors.LocksUnsupportedError: ("store/locks/references",),
     errors.StoreClosedError: (),
     errors.NotRemovedError: ("store/gc/1/f", "something is mounted there", 3),
@@ -52,6 +58,49 @@ def test_error_survives_the_way_back_from_a_worker(error):
 @pytest.mark.parametrize("error", CLASSES)
 def test_error_is_one_printable_line(error):
     assert str(error(*ARGUMENTS[error])).isprintable()
+
+
+HOSTILE = "\x1b[2J\x9b\x07\r\n\u202e\u2028\ud800\x00 " * 1000
+
+
+def hostile(argument):
+    """Return an argument of the same type, made of what no terminal should get."""
+    if isinstance(argument, str):
+        return HOSTILE
+    if isinstance(argument, bytes):
+        return HOSTILE.encode("utf-8", "surrogatepass") + b"\xff"
+    return type(argument)(map(hostile, argument)) if isinstance(argument, list | tuple) else argument
+
+
+@pytest.mark.parametrize("error", CLASSES)
+def test_whatever_an_error_is_made_of_it_is_one_printable_line_of_bounded_length(error):
+    text = str(error(*map(hostile, ARGUMENTS[error])))
+
+    assert text.isprintable()
+    assert len(text) < 100_000
+
+
+def test_error_of_another_package_is_one_printable_line_too():
+    class TheirError(errors.LayerError):
+        def __str__(self):
+            return f"theirs: {self.layer}\n{super().__str__()}"
+
+    text = str(TheirError("a\x1b.tar", "l\n", 3, b"\x1b", "is\x9b wrong"))
+
+    assert text.startswith("theirs: l\\n\\na\\x1b.tar: layer 'l\\n': entry 3 '\\x1b' is\\x9b wrong. Nothing")
+
+
+def test_attributes_of_an_error_are_as_they_were_found():
+    assert errors.ArchiveError("a\x1b", "b\n").reason == "b\n"
+
+
+@given(st.text())
+def test_escaped_text_is_printable_and_escaped_again_the_same(text):
+    once = errors.escaped(text)
+
+    assert once.isprintable()
+    assert errors.escaped(once) == once
+    assert not text.isprintable() or once == text
 
 
 def test_classes_are_as_the_drawing_says():

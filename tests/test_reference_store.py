@@ -14,6 +14,7 @@ from pykka_imagestore import (
     DockerImage,
     ImageIncompleteError,
     InvalidNameError,
+    MisplacedFileError,
     NotFoundError,
     ReferenceStore,
 )
@@ -198,7 +199,7 @@ def test_a_change_that_cannot_be_written_is_an_error_and_not_made(directory: Pat
         references.list().get(timeout=TIMEOUT)
         (directory / "storedImages.journal.new").mkdir()
 
-        with pytest.raises(OSError, match=r"storedImages\.journal\.new"):
+        with pytest.raises(MisplacedFileError, match=r"storedImages\.journal\.new"):
             references.put("b", [TWO]).get(timeout=TIMEOUT)
         with pytest.raises(NotFoundError):
             references.get("b").get(timeout=TIMEOUT)

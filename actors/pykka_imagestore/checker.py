@@ -22,12 +22,14 @@ from pykka_imagestore.core.check import (
 from pykka_imagestore.core.digest import DiffID, Digest
 from pykka_imagestore.core.limits import Limits
 from pykka_imagestore.core.paths import StorePaths
+from pykka_imagestore.durable.identity import Identity
 from pykka_imagestore.durable.layout import find_configs, find_layers
+from pykka_imagestore.durable.marker import find_strangers
 from pykka_imagestore.jobs.check_configs import CheckConfigs, ConfigsCheck, Stack, check_configs
 from pykka_imagestore.jobs.check_layer import CheckCounts, CheckLayer, check_layer
 from pykka_imagestore.jobs.findings import LayerCheck
 from pykka_imagestore.reference_store import ReferenceStore
-from pykka_imagestore.runtime import Actor, Future, Lane, WorkerPool, defer, dispatch, gather
+from pykka_imagestore.runtime import Actor, Future, Lane, WorkerPool, WorkerTimeoutError, defer, dispatch, gather
 
 CheckListener = Callable[[CheckProgress], object]
 
@@ -40,10 +42,20 @@ class Checker:
 
     @classmethod
     def start(
-        cls, paths: StorePaths, references: ReferenceStore, collector: Collector, pool: WorkerPool, limits: Limits
+        cls,
+        paths: StorePaths,
+        references: ReferenceStore,
+        collector: Collector,
+        pool: WorkerPool,
+        limits: Limits,
+        layer_time_limit: float | None = None,
     ) -> Checker:
-        """Start a checker whose work ``pool`` runs. Nothing is looked at yet."""
-        return cls(CheckerActor.start(paths, references, collector, pool, limits))
+        """Start a checker whose work ``pool`` runs. Nothing is looked at yet.
+
+        Args:
+            layer_time_limit: Seconds that a layer may take; one that needs more is not checked.
+        """
+        return cls(CheckerActor.start(paths, references, collector, pool, limits, layer_time_limit))
 
     def check(self, *, deep: bool, listener: CheckListener | None = None) -> Future[CheckReport]:
         """Look at everything, and change nothing."""
@@ -62,9 +74,16 @@ class CheckerActor(Actor):
     """Keeps nothing between two checks."""
 
     def __init__(
-        self, paths: StorePaths, references: ReferenceStore, collector: Collector, pool: WorkerPool, limits: Limits
+        self,
+        paths: StorePaths,
+        references: ReferenceStore,
+        collector: Collector,
+        pool: WorkerPool,
+        limits: Limits,
+        layer_time_limit: float | None,
     ) -> None:
         super().__init__()
+        self._layer_time_limit = layer_time_limit
         self._paths = paths
         self._references = references
         self._collector = collector
@@ -80,11 +99,9 @@ class CheckerActor(Actor):
         report, bad = await self._look(deep, listener)
         configs = dict.fromkeys(Digest(fault.name) for fault in report.faults if fault.kind == "config")
         taken = await self._collector.take_out(bad, configs)
-        return replace(report, taken_out=(*taken.layers, *taken.configs))
+        return replace(report, taken_out=taken.taken_out, put_anew=taken.put_anew)
 
-    async def _look(
-        self, deep: bool, listener: CheckListener | None
-    ) -> tuple[CheckReport, dict[DiffID, tuple[int, int]]]:
+    async def _look(self, deep: bool, listener: CheckListener | None) -> tuple[CheckReport, dict[DiffID, Identity]]:
         """Return what was found, and the damaged layers with what they were when they were looked at."""
         await self._references.ready()
         layers = await self._lane.run(find_layers, self._paths)
@@ -107,8 +124,15 @@ class CheckerActor(Actor):
             *(Finding("layer", layer, what) for layer, check in found.items() for what in check.unchecked),
             *(Finding("config", config, what) for config, what in configs_check.unchecked.items() if config in there),
             *find_torn_journal(await self._references.torn_bytes()),
+            *(Finding("store", path, "is nothing of the store's") for path in await self._find_strangers()),
         ]
         return CheckReport(len(images), len(layers), len(configs), tuple(faults), tuple(unchecked)), bad
+
+    async def _find_strangers(self) -> list[str]:
+        try:
+            return await self._lane.run(find_strangers, self._paths)
+        except PermissionError:
+            return []  # a directory that one may pass through and not list
 
     def on_stop(self) -> None:
         self._lane.close()
@@ -116,13 +140,18 @@ class CheckerActor(Actor):
     async def _check_configs(self, configs: list[Digest]) -> tuple[ConfigsCheck, set[tuple[Digest, Stack]]]:
         """Check configs; return what was found, and those that images have with layers that they do not list."""
         stacks = dict.fromkeys(configs, ()) | stacks_by_config(await self._references.list())
+        # No time limit: configs are hashed, and nothing in them says how much more there is to do.
         check = await self._pool.run(check_configs, CheckConfigs(str(self._paths.configs), stacks), retry=True)
         return check, {(config, stacks[config][number]) for config, each in check.others.items() for number in each}
 
     async def _check_layer(self, layer: DiffID, deep: bool, progress: _Progress) -> LayerCheck:
         request = CheckLayer(str(self._paths.layer(layer)), layer, deep, self._limits)
         tell = defer(self.actor_ref, lambda _, counts: progress.advance(layer, counts))
-        check = await self._pool.run(check_layer, request, retry=True, on_report=tell)
+        limit = self._layer_time_limit
+        try:
+            check = await self._pool.run(check_layer, request, retry=True, time_limit=limit, on_report=tell)
+        except WorkerTimeoutError:
+            check = LayerCheck(unchecked=(f"takes longer to check than the {limit:g} seconds that a layer may take",))
         progress.complete()
         return check
 

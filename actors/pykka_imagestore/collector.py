@@ -9,24 +9,26 @@ Source: Apache Mesos, src/slave/containerizer/mesos/provisioner/docker/store.cpp
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterable, Mapping
 from functools import partial
 from pathlib import Path
 
 import pykka
 
+from pykka_imagestore.core.check import TakenOut
 from pykka_imagestore.core.digest import DiffID, Digest
 from pykka_imagestore.core.image import DockerImage
 from pykka_imagestore.core.image_name import ImageName
 from pykka_imagestore.core.paths import StorePaths
-from pykka_imagestore.core.prune import Pruned, PruneOptions, Usage, measure
+from pykka_imagestore.core.prune import NO_BUDGET, Budget, Pruned, PruneOptions, Size, Stock, Usage, measure
 from pykka_imagestore.durable.disk import disk
+from pykka_imagestore.durable.identity import Identity
 from pykka_imagestore.durable.layout import find_orphaned_work
 from pykka_imagestore.durable.lease_watch import LeaseWatch
 from pykka_imagestore.durable.leases import find_leases
+from pykka_imagestore.durable.log import logger_of
 from pykka_imagestore.durable.owned import OwnedFolder
-from pykka_imagestore.durable.remover import Identity, Remover
+from pykka_imagestore.durable.remover import Remover
 from pykka_imagestore.durable.reserve import make_reserve
 from pykka_imagestore.durable.stock import StockTaker
 from pykka_imagestore.errors import StoreError
@@ -45,7 +47,7 @@ from pykka_imagestore.runtime import (
     undiscardable,
 )
 
-logger = logging.getLogger(__name__)
+logger = logger_of(__name__)
 
 
 class Collector:
@@ -62,10 +64,10 @@ class Collector:
         pool: WorkerPool,
         *,
         durable: bool,
-        budget_bytes: int | None = None,
+        budget: Budget = NO_BUDGET,
     ) -> Collector:
         """Start a collector whose deletions ``pool`` runs. Nothing is looked at yet."""
-        return cls(CollectorActor.start(paths, references, pool, durable=durable, budget_bytes=budget_bytes))
+        return cls(CollectorActor.start(paths, references, pool, durable=durable, budget=budget))
 
     def sweep(self) -> Future[int]:
         """Delete, behind, what dead processes left in staging/ and gc/; return how many such things there are."""
@@ -87,14 +89,19 @@ class Collector:
     def keep_to_budget(self, more_bytes: int = 0) -> Future[None]:
         """Forget images until there is room for so many bytes more under the budget, if there is one.
 
-        What cannot be forgotten now, since somebody leases it, is as soon as leases end, whoever has them; until
-        ``close``. Never fails.
+        Where leases alone take more than the budget, no image is forgotten for it, unless what nobody leases has
+        outgrown the budget by itself. Once leases end, whoever has them, it is looked at again; until ``close``.
+        Never fails.
         """
         return dispatch(self._actor, CollectorActor.keep_to_budget, more_bytes)
 
-    def take_out(self, layers: Mapping[DiffID, Identity], configs: Iterable[Digest]) -> Future[Pruned]:
-        """Take out layers, if they are still the same folders, and configs; but no leased ones. Return which."""
+    def take_out(self, layers: Mapping[DiffID, Identity], configs: Iterable[Digest]) -> Future[TakenOut]:
+        """Take out layers, if they are still the same folders, and damaged configs; but no leased ones."""
         return dispatch(self._actor, CollectorActor.take_out, dict(layers), tuple(configs))
+
+    def weigh(self, layers: Iterable[DiffID]) -> Future[Size]:
+        """Return what some layers take on disk together."""
+        return dispatch(self._actor, CollectorActor.weigh, tuple(layers))
 
     def usage(self) -> Future[Usage]:
         """Return what each image and layer costs."""
@@ -120,10 +127,10 @@ class CollectorActor(Actor):
         pool: WorkerPool,
         *,
         durable: bool,
-        budget_bytes: int | None,
+        budget: Budget,
     ) -> None:
         super().__init__()
-        self._budget_bytes = budget_bytes
+        self._budget = budget
         self._watch: LeaseWatch | None = None  # while the store is over its budget
         self._leases_have_ended = self._is_looking = False
         self._paths = paths
@@ -150,15 +157,17 @@ class CollectorActor(Actor):
     def prune(self, options: PruneOptions) -> Future[Pruned]:
         return undiscardable(self._removals.add(self.spawn(self._prune(options))))
 
-    def take_out(self, layers: Mapping[DiffID, Identity], configs: tuple[Digest, ...]) -> Future[Pruned]:
+    def take_out(self, layers: Mapping[DiffID, Identity], configs: tuple[Digest, ...]) -> Future[TakenOut]:
         return undiscardable(self._removals.add(self.spawn(self._take_out(layers, configs))))
 
     def keep_to_budget(self, more_bytes: int) -> Future[None]:
         return undiscardable(self._removals.add(self.spawn(self._keep_to_budget(more_bytes))))
 
+    def weigh(self, layers: tuple[DiffID, ...]) -> Future[Size]:
+        return self._lane.run(self._stock.weigh, layers)
+
     async def usage(self) -> Usage:
-        images = await self._references.list()
-        stock = await self._lane.run(self._stock.take, images)
+        stock = await self._take_stock()
         return measure(stock, await self._lane.run(find_leases, self._paths))
 
     def swept(self) -> Future[None]:
@@ -186,37 +195,47 @@ class CollectorActor(Actor):
         return image
 
     async def _prune(self, options: PruneOptions) -> Pruned:
+        await self._references.ready()  # before anything is taken for work of the store's
         if not options.dry_run:
             await self.sweep()
-        await self._references.ready()
         pruned, waiting = await self._lane.run(self._remover.prune, options)
         self._delete_taken(waiting)
         return pruned
 
-    async def _take_out(self, layers: Mapping[DiffID, Identity], configs: tuple[Digest, ...]) -> Pruned:
+    async def _take_out(self, layers: Mapping[DiffID, Identity], configs: tuple[Digest, ...]) -> TakenOut:
         await self._references.ready()
         taken, waiting = await self._lane.run(partial(self._remover.take_out, layers), configs)
         self._delete_taken(waiting)
         return taken
 
+    async def _take_stock(self) -> Stock:
+        return await self._lane.run(self._stock.take, await self._references.list())
+
     async def _keep_to_budget(self, more_bytes: int) -> None:
-        budget = self._budget_bytes
-        if budget is None:
+        if not self._budget:
             return
         try:
-            is_over = await self._prune_to(budget, more_bytes)
-            if is_over and self._start_watching():
-                is_over = await self._prune_to(budget, more_bytes)  # leases may have ended before they were watched
+            left = await self._prune_to_budget(more_bytes)
+            if left is not None and self._start_watching():
+                left = await self._prune_to_budget(more_bytes)  # leases may have ended before they were watched
+                if left is not None:
+                    logger.warning("%s", _over_budget(self._budget, left))
         except (StoreError, OSError) as error:
             logger.warning("the store may be larger than its budget, since nothing could be removed: %s", error)
         else:
-            if not is_over:
+            if left is None:
                 self._stop_watching()
 
-    async def _prune_to(self, budget: int, more_bytes: int) -> bool:
-        """Prune; tell whether the store is still over its budget."""
-        pruned = await self._prune(PruneOptions(budget_bytes=max(0, budget - more_bytes)))
-        return pruned.kept_bytes > budget
+    async def _prune_to_budget(self, more_bytes: int) -> Pruned | None:
+        """Prune, if the store is over its budget; return what is left if it still is."""
+        room = self._budget + Size(-more_bytes)
+        if room.holds((await self._take_stock()).size()):
+            return None
+        pruned = await self._prune(PruneOptions(budget=room))
+        if pruned.is_out_of_reach:
+            # Else the store would grow without bound for as long as leases keep it above.
+            pruned = await self._prune(PruneOptions(budget=room + pruned.least))
+        return None if self._budget.holds(pruned.kept) else pruned
 
     def _start_watching(self) -> bool:
         """Be told when leases end, from now on; tell whether that is new."""
@@ -262,6 +281,7 @@ class CollectorActor(Actor):
     async def _delete(self, path: Path) -> None:
         # Or a power cut could undo the rename, and not all of the deletion: a layer in its place, with files missing.
         await self._syncing.run(self._sync_names, path)
+        # No time limit: what is given up half-way, the next sweep would begin anew.
         deletion = self._pool.run(remove_tree, str(path), retry=True)
         # Nobody waits for these: they only make it faster.
         helpers = [
@@ -279,3 +299,10 @@ class CollectorActor(Actor):
     def _sync_names(self, path: Path) -> None:
         for folder in (self._paths.layers, self._paths.configs, path.parent):
             self._disk.sync_folder(folder)
+
+
+def _over_budget(budget: Budget, left: Pruned) -> str:
+    return (
+        f"the store takes {left.kept}, and may take {budget}: {left.least} are leased or being put. It is pruned again "
+        "when leases end"
+    )

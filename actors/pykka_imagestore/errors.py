@@ -1,26 +1,30 @@
 """Everything this package raises on purpose; the runtime's own failures are in ``pykka_imagestore.runtime``.
 
 StoreError
-    InvalidInputError           the caller's words are wrong: fix the call
+    InvalidInputError           the caller's text or value is wrong: fix the call
         InvalidNameError        a text is no image name: write it as repository:tag
         AmbiguousImageError     the archive holds several images, or none of that name: choose one
     ArchiveError                the archive is broken or not to be trusted: get another archive
         UnsupportedArchiveError  it is of no form that is taken: have it written by docker save or skopeo
         ArchiveChangedError     it was replaced or written to while it was read: put it again
         DigestMismatchError     its bytes are damaged: get it anew
-        LayerError              ... because of one entry in one layer
-            EscapingEntryError  ... which points outside of the root file system: distrust the image
-            LimitError          ... it asks for more than the store's limits allow: raise that one, if you trust it
+        LayerError              an entry of a layer is broken or hostile: rebuild the image, or tell its publisher
+            EscapingEntryError  it points outside of the root file system: distrust the image
+            LimitError          it asks for more than a limit of the store allows: raise that one, if you trust it
     NotFoundError               nothing of that name is here: put it first
-        ImageIncompleteError    ... not all of it: put it again
+        ImageIncompleteError    some of its layers are missing: put it again
         NoArchiveError          no archive of that name is in the archive folder: save it there, or say which archive
     StateError                  the store cannot do this now
         CheckpointError         what the store wrote cannot be read: restore it
-        RecordError             ... of one layer: repair the store, and put its image again
-        LeaseError              who needs what cannot be read: restart whoever has the lease
+        RecordError             what it wrote of one layer cannot be read: repair it, and put its images again
+        LeaseError              a lease that is held cannot be read: restart whoever holds it
         LeaseEndedError         a lease that was handed on was let go of before: get the image by name
         StoreClosedError        it was closed: start another on the same directory
         ForeignStoreError       it is another user's: work as that one, or with a store of your own
+        UnsafeStoreError        everybody may write into it: take that from them
+        NotAStoreError          the directory has other files in it: name another one
+        StoreFormatError        a later release made it: use that
+        MisplacedFileError      something else is where the store has a file: move it away
         LocksUnsupportedError   its file system has no locks: move the store
         NotRemovedError         something is in the way: see to that, and remove it again
         OverBudgetError         an image is larger than the store may be: raise its budget
@@ -30,12 +34,33 @@ StoreError
 from __future__ import annotations
 
 import errno
+import functools
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
+
+
+def _printable(tell: Callable[[Any], str]) -> Callable[[Any], str]:
+    @functools.wraps(tell)
+    def __str__(self: Any) -> str:  # noqa: N807 - so that it is called in a traceback
+        return escaped(tell(self), _LONGEST_SENTENCE)
+
+    return __str__
 
 
 class StoreError(Exception):
-    """Base of every error this package raises on purpose."""
+    """Base of every error this package raises on purpose.
+
+    Its text is one printable line: whatever names, paths and reasons in it would do to a terminal or a log is escaped,
+    here, for all classes. The attributes are as they were found.
+    """
+
+    def __init_subclass__(cls) -> None:
+        if "__str__" in vars(cls):
+            cls.__str__ = _printable(cls.__str__)  # type: ignore[method-assign]
+
+    def __str__(self) -> str:
+        return escaped(super().__str__(), _LONGEST_SENTENCE)
 
 
 class InvalidInputError(StoreError):
@@ -154,7 +179,7 @@ class LayerError(ArchiveError):
         name = f"{shown(self.name)} " if self.name else ""
         entry = "" if self.index is None else f"entry {self.index} {name}"
         return (
-            f"{self.archive}: layer {self.layer}: {entry}{self.reason}. Nothing of this layer was kept; "
+            f"{self.archive}: layer {plain(self.layer)}: {entry}{self.reason}. Nothing of this layer was kept; "
             "rebuild the image, or report it to its publisher"
         )
 
@@ -176,7 +201,7 @@ class LimitError(LayerError):
         self.args, self.limit = (*self.args, limit), limit
 
     def __str__(self) -> str:
-        layer = f"layer {self.layer}: " if self.layer else ""
+        layer = f"layer {plain(self.layer)}: " if self.layer else ""
         name = f"{shown(self.name)} " if self.name else ""
         entry = "" if self.index is None else f"entry {self.index} {name}"
         return (
@@ -339,6 +364,84 @@ class ForeignStoreError(StateError):
         )
 
 
+class UnsafeStoreError(StateError):
+    """Everybody may write into a store's directory, and so could put files in the place of the store's.
+
+    Attributes:
+        path: The directory, or one of its folders.
+        mode: Its permissions.
+    """
+
+    def __init__(self, path: str, mode: int) -> None:
+        super().__init__(path, mode)
+        self.path, self.mode = path, mode
+
+    def __str__(self) -> str:
+        return (
+            f"everybody may write into {self.path}, whose mode is {self.mode:03o}, and so replace what is stored. "
+            "Nothing was changed; take that from them (chmod o-w), or name a directory in it that is not there yet"
+        )
+
+
+class NotAStoreError(StateError):
+    """A directory has files in it that no store made.
+
+    Attributes:
+        path: The directory.
+        found: What in it is no store's, as paths in it.
+    """
+
+    def __init__(self, path: str, found: Sequence[str]) -> None:
+        super().__init__(path, found)
+        self.path, self.found = path, found
+
+    def __str__(self) -> str:
+        return (
+            f"{self.path} is no image store, and not empty: it has {listed(self.found)}. Nothing was changed; name a "
+            "directory that is empty or not there yet"
+        )
+
+
+class StoreFormatError(StateError):
+    """A later release made a store, in a format that this one does not know.
+
+    Attributes:
+        path: The store.
+        found: The version of its format.
+        known: The latest one that is known.
+    """
+
+    def __init__(self, path: str, found: int, known: int) -> None:
+        super().__init__(path, found, known)
+        self.path, self.found, self.known = path, found, known
+
+    def __str__(self) -> str:
+        return (
+            f"the store at {self.path} has format {self.found}, and this release knows up to {self.known}. Nothing was "
+            "changed; use the release that made it, or a later one"
+        )
+
+
+class MisplacedFileError(StateError):
+    """Something else is where a store has a file or a folder of its own; it was neither followed nor read.
+
+    Attributes:
+        path: Where.
+        found: What is there, with its article.
+        expected: What the store has there.
+    """
+
+    def __init__(self, path: str, found: str, expected: str) -> None:
+        super().__init__(path, found, expected)
+        self.path, self.found, self.expected = path, found, expected
+
+    def __str__(self) -> str:
+        return (
+            f"{self.path} is {self.found}, and a store has {self.expected} there. It was left as it is, and nothing "
+            "was changed; move it away"
+        )
+
+
 class LocksUnsupportedError(StateError):
     """The file system has no locks that hold between processes, as some network file systems.
 
@@ -380,22 +483,39 @@ class NotRemovedError(StateError):
 
 
 class OverBudgetError(StateError):
-    """An image takes more than all layers of the store may take.
+    """An image takes more than all of the store may take.
 
     Attributes:
         path: The store.
-        needed_bytes: What its missing layers take, at least.
-        budget_bytes: What all layers may take.
+        needed_bytes: What its layers take on disk, at least.
+        budget_bytes: What the store may take; None for any number.
+        needed_inodes: How many files, folders and the like its layers have, at least.
+        budget_inodes: How many the store may have; None for any number.
     """
 
-    def __init__(self, path: str, needed_bytes: int, budget_bytes: int) -> None:
-        super().__init__(path, needed_bytes, budget_bytes)
-        self.path, self.needed_bytes, self.budget_bytes = path, needed_bytes, budget_bytes
+    def __init__(
+        self,
+        path: str,
+        needed_bytes: int,
+        budget_bytes: int | None,
+        needed_inodes: int = 0,
+        budget_inodes: int | None = None,
+    ) -> None:
+        super().__init__(path, needed_bytes, budget_bytes, needed_inodes, budget_inodes)
+        self.path = path
+        self.needed_bytes, self.budget_bytes = needed_bytes, budget_bytes
+        self.needed_inodes, self.budget_inodes = needed_inodes, budget_inodes
 
     def __str__(self) -> str:
+        if self.budget_bytes is not None and self.needed_bytes > self.budget_bytes:
+            needed, budget = f"{self.needed_bytes}", f"{self.budget_bytes} bytes"
+            option = "budget_bytes"
+        else:
+            needed, budget = f"{self.needed_inodes}", f"{self.budget_inodes} inodes"
+            option = "budget_inodes"
         return (
-            f"{self.path} may take {self.budget_bytes} bytes, and the image alone takes at least {self.needed_bytes}. "
-            "Nothing of it was stored, and nothing was removed for it; start the store with a larger budget_bytes"
+            f"{self.path} may take {budget}, and the image alone takes at least {needed}. "
+            f"Nothing of it was stored, and nothing was removed for it; start the store with a larger {option}"
         )
 
 
@@ -461,3 +581,4 @@ def listed(names: Sequence[str]) -> str:
 
 _MOST_LISTED = 20
 _LONGEST_NAME = 200
+_LONGEST_SENTENCE = 10_000

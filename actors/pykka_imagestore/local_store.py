@@ -7,7 +7,6 @@ Source: Apache Mesos, src/slave/containerizer/mesos/provisioner/docker/{store,lo
 
 from __future__ import annotations
 
-import logging
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
@@ -30,12 +29,14 @@ from pykka_imagestore.core.manifest import legacy_config
 from pykka_imagestore.core.paths import StorePaths
 from pykka_imagestore.core.plan import PlannedImage, plan_put
 from pykka_imagestore.core.platform import Platform
-from pykka_imagestore.core.prune import Pruned, PruneOptions, Usage
+from pykka_imagestore.core.prune import Budget, Pruned, PruneOptions, Size, Usage
 from pykka_imagestore.core.uncopyable import Uncopyable
 from pykka_imagestore.durable.disk import disk
+from pykka_imagestore.durable.files import read_file
 from pykka_imagestore.durable.layout import find_missing, remove_staging, write_config
 from pykka_imagestore.durable.leases import HeldLease, PutLease, lease_image, take_over
 from pykka_imagestore.durable.locks import FileLock, acquire, layer_byte
+from pykka_imagestore.durable.log import logger_of
 from pykka_imagestore.durable.owned import OwnedFolder
 from pykka_imagestore.durable.stock import note_use
 from pykka_imagestore.errors import (
@@ -46,6 +47,7 @@ from pykka_imagestore.errors import (
     OverBudgetError,
     StoreClosedError,
     StoreError,
+    plain,
 )
 from pykka_imagestore.fs.remove_tree import remove_tree
 from pykka_imagestore.image_lease import LeasedImage
@@ -80,7 +82,7 @@ from pykka_imagestore.runtime import (
 )
 from pykka_imagestore.runtime.forks import Origin
 
-logger = logging.getLogger(__name__)
+logger = logger_of(__name__)
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -127,6 +129,7 @@ class LocalStore(Uncopyable):
         *,
         archive_dir: str | Path | None = None,
         budget_bytes: int | None = None,
+        budget_inodes: int | None = None,
         workers: int | None = None,
         worker_memory_bytes: int | None = None,
         layer_time_limit: float | None = None,
@@ -138,13 +141,16 @@ class LocalStore(Uncopyable):
 
         Args:
             directory: Where the store lies; made if missing, for its owner alone. All on one file system.
-            archive_dir: Where ``put`` finds ``<name>.tar`` if it is given no archive.
-            budget_bytes: What all layers together may take on disk. A put that brings them above forgets the least
-                recently used images, as ``prune`` does; before it, if it knows. Where leases keep it above, it is
+            archive_dir: Where ``put`` finds ``<name>.tar`` if it is given no archive: a file, or a symlink to one.
+            budget_bytes: What the store may keep on disk, see ``usage``. A put that brings it above forgets the least
+                recently used images once its own is verified, as ``prune`` does. Where leases keep it above, it is
                 pruned again when they end, whoever has them, until the store is closed. None for as much as there is.
+            budget_inodes: The same for files, folders and the like, of which many file systems have a fixed number.
             workers: Worker processes; by default as many as this process may use CPUs, and its cgroup has memory for.
             worker_memory_bytes: Private memory of a worker; a put that needs more fails with MemoryError.
-            layer_time_limit: Seconds that a layer may take; a put that needs more fails with WorkerTimeoutError.
+            layer_time_limit: Seconds that it may take to unpack a layer, to hash or check one, or to find out what an
+                archive holds, inflating or copying it where it is compressed or comes through a pipe. A put that needs
+                more fails with WorkerTimeoutError; a layer that does is not checked. Removals take their time.
             durable: Whether all that a put writes is synced before its future is ready. Without, a power loss may
                 leave layers in part, and nothing tells.
             limits: How much an archive may ask for.
@@ -162,9 +168,10 @@ class LocalStore(Uncopyable):
         paths = StorePaths(Path(directory).absolute())
         references = ReferenceStore.start(paths.root, durable=durable)
         archives = _absolute(archive_dir)
-        collector = Collector.start(paths, references, pool, durable=durable, budget_bytes=budget_bytes)
-        checker = Checker.start(paths, references, collector, pool, limits)
-        options = PutOptions(archives, budget_bytes, layer_time_limit, durable, limits)
+        budget = Budget(budget_bytes, budget_inodes)
+        collector = Collector.start(paths, references, pool, durable=durable, budget=budget)
+        checker = Checker.start(paths, references, collector, pool, limits, layer_time_limit)
+        options = PutOptions(archives, budget, layer_time_limit, durable, limits)
         actor = LocalStoreActor.start(paths, references, collector, pool, options)
         return cls(actor, paths, references, collector, checker, own_pool)
 
@@ -237,6 +244,8 @@ class LocalStore(Uncopyable):
     ) -> Future[ImageInfo] | Future[LeasedImage]:
         """Put one image of an archive into the store, under ``name``.
 
+        However it fails, nothing of the image is left but layers that are whole.
+
         Args:
             name: The image's name.
             archive: What ``docker save`` wrote, or an OCI archive, either perhaps compressed as a whole or coming
@@ -265,10 +274,9 @@ class LocalStore(Uncopyable):
             ArchiveError: The archive is malformed, hostile, past a limit or not supported; see its subclasses.
             ArchiveChangedError: It was replaced or written to before all of it was read.
             NoSpaceError: The disk is full, or would be.
-            OverBudgetError: The image is larger than ``budget_bytes``. Nothing was forgotten for it.
+            OverBudgetError: The image alone is larger than the budget. Nothing was forgotten for it.
             OSError: It cannot be read, or the disk failed.
             WorkerDiedError: A worker process was killed, twice.
-            In each case nothing of the image is left but layers that are whole.
         """
         request = (name, _absolute(archive), _absolute(sandbox), select, platform, progress)
         if lease:
@@ -286,11 +294,11 @@ class LocalStore(Uncopyable):
     ) -> Future[tuple[ImageInfo, ...]]:
         """Put every image of an archive under every name that it has there, as ``docker load`` does.
 
-        Artifacts beside the images, signatures and the like, are passed over.
+        Artifacts beside the images, signatures and the like, are passed over. What it takes, returns and raises is
+        what ``put`` does, for each name.
 
-        Returns, raises:
-            As ``put``, for each name. AmbiguousImageError if an image has no name, or none that is valid; nothing
-            is put then.
+        Raises:
+            AmbiguousImageError: An image has no name, or none that is valid. Nothing is put then.
         """
         return self._ask(LocalStoreActor.load, _absolute(archive), _absolute(sandbox), select, platform, progress)
 
@@ -339,11 +347,7 @@ class LocalStore(Uncopyable):
         return images.then(self._paths.locate_all).repair(_say_if_closed)
 
     def config(self, name: str) -> Future[bytes]:
-        """Return an image's config, JSON, byte for byte as the archive had it.
-
-        Raises:
-            As ``get``.
-        """
+        """Return an image's config, JSON, byte for byte as the archive had it; fails as ``get`` does."""
         return self._ask(LocalStoreActor.config, name)
 
     def remove(self, name: str) -> Future[ImageInfo]:
@@ -365,28 +369,31 @@ class LocalStore(Uncopyable):
         keep: Iterable[str] = (),
         unused_for: float | None = None,
         budget_bytes: int | None = None,
+        budget_inodes: int | None = None,
         dry_run: bool = False,
     ) -> Future[Pruned]:
         """Forget images, and delete behind the layers that no image has and nobody needs. Beside puts and gets.
 
-        Without ``unused_for`` and ``budget_bytes`` no image is forgotten: what goes is left over from puts that failed
-        or replaced an image.
+        Without ``unused_for`` and a budget no image is forgotten: what goes is left over from puts that failed or
+        replaced an image.
 
         Args:
             keep: Names of images that stay.
             unused_for: Forget what nobody has put or got for so many seconds.
-            budget_bytes: Forget the least recently used images until the layers take no more on disk than this.
+            budget_bytes: Forget the least recently used images until what is kept takes no more on disk than this; but
+                none whose layers stay anyway, unless it takes that, too. 0 forgets all that may be forgotten.
+            budget_inodes: The same for files, folders and the like.
             dry_run: Change nothing; only tell what would go.
 
         Returns:
-            What was forgotten and taken out: its names are gone, and its bytes go. ``kept_bytes`` may still be over
-            the budget: what is leased, being put, or to be kept stays.
+            What was forgotten and taken out: its names are gone, and its bytes go. What is leased, being put, or to be
+            kept stays; where that alone is over the budget, ``is_out_of_reach``, and no image is forgotten for it.
 
         Raises:
             InvalidInputError: A name in ``keep`` is no image name, or a number is negative.
         """
         try:
-            options = PruneOptions.of(keep, unused_for, budget_bytes, dry_run=dry_run)
+            options = PruneOptions.of(keep, unused_for, budget_bytes, budget_inodes, dry_run=dry_run)
         except InvalidInputError as error:
             return failed(error)
         return undiscardable(self._collector.prune(options).repair(_say_if_closed))
@@ -408,10 +415,8 @@ class LocalStore(Uncopyable):
     def repair(self, *, deep: bool = False, progress: CheckListener | None = None) -> Future[CheckReport]:
         """Check, and take out the layers and configs that are damaged; the next put of their images brings them back.
 
-        Those that somebody needs just now stay, and the report's ``taken_out`` does not have them.
-
-        Args:
-            As ``check``.
+        Those that somebody needs just now stay, and the report's ``taken_out`` does not have them. It takes what
+        ``check`` takes.
         """
         return self._checker.repair(deep=deep, listener=progress).repair(_say_if_closed)
 
@@ -475,14 +480,14 @@ class PutOptions:
 
     Attributes:
         archive_dir: Where archives are found by name; None for nowhere.
-        budget_bytes: What all layers may take on disk; None for as much as there is.
-        layer_time_limit: Seconds that a layer may take; None for as many as it does.
+        budget: What all of the store may take on disk.
+        layer_time_limit: Seconds that a layer, or an archive's index, may take a worker; None for any number.
         durable: Whether all is synced.
         limits: How much an archive may ask for.
     """
 
     archive_dir: str | None
-    budget_bytes: int | None
+    budget: Budget
     layer_time_limit: float | None
     durable: bool
     limits: Limits
@@ -505,16 +510,17 @@ class _PutAtWork:
 class _HelpCall:
     """A call for idle workers to help with one layer, made once."""
 
-    def __init__(self, pool: WorkerPool, address: str) -> None:
+    def __init__(self, pool: WorkerPool, address: str, time_limit: float | None) -> None:
         self.address = address
         self._pool = pool
+        self._time_limit = time_limit
         self._helpers: list[Future[None]] = []
 
     def make(self) -> None:
         """Call, unless that has been done."""
         if not self._helpers:
             self._helpers = [
-                self._pool.run(help_unpack, HelpUnpack(self.address), idle=True)
+                self._pool.run(help_unpack, HelpUnpack(self.address), idle=True, time_limit=self._time_limit)
                 for _ in range(_most_helpers(self._pool))
             ]
 
@@ -547,7 +553,6 @@ class LocalStoreActor(Actor):
         self._layers: SingleFlight[DiffID, None] = SingleFlight()
         self._calls: dict[DiffID, _HelpCall] = {}
         self._at_work: list[_PutAtWork] = []
-        self._has_grown = False
         self._places = Mutex(pool.workers + LAYERS_THAT_WAIT)
         self._work = Pending()  # puts and layers that have not ended, discarded ones too
         self._lane = Lane("local-store")  # short file operations only: the worker processes may all be busy
@@ -609,7 +614,7 @@ class LocalStoreActor(Actor):
         if image.config_digest is None:
             raise NotFoundError(f"{image.name} with a config")
         try:
-            return await self._lane.run(Path.read_bytes, self._paths.config(image.config_digest))
+            return await self._lane.run(read_file, self._paths.config(image.config_digest))
         except FileNotFoundError:
             raise NotFoundError(f"{image.name} with a config") from None
 
@@ -745,8 +750,11 @@ class LocalStoreActor(Actor):
                     await self.put_image(image, request, staging, work.feed, lease, stored, hashed)
                 await self._keep_to_budget()
                 await self._grant(work.wishes, stored[0][0])
-            finally:
+            except BaseException:
                 lease.release()
+                self._collector.keep_to_budget()  # of layers that are whole already, and nobody has
+                raise
+            lease.release()
 
     async def _grant(self, wishes: Iterable[Promise[LeasedImage]], image: DockerImage) -> None:
         """Give each who asked for one a lease of his own, while that of the put keeps the image."""
@@ -764,7 +772,8 @@ class LocalStoreActor(Actor):
         archive, copy = request.archive, str(staging.path / "archive.tar")
         job = UntarImage(archive.path, copy, request.sandbox, request.platform, self._limits, archive.identity)
         # What came through a pipe does not come again.
-        return await self._pool.run(untar_image, job, retry=not archive.is_pipe, stop_file=f"{copy}.stop")
+        limit, retry = self._options.layer_time_limit, not archive.is_pipe
+        return await self._pool.run(untar_image, job, retry=retry, time_limit=limit, stop_file=f"{copy}.stop")
 
     async def put_image(
         self,
@@ -785,8 +794,10 @@ class LocalStoreActor(Actor):
         layers = dict(zip(diff_ids, image.layers, strict=True))
         feed.expect(planned.names, {diff_id: layer.size for diff_id, layer in layers.items()})
         await self._need(lease, diff_ids, sha256(config), f"put of {planned.names[0]}")
-        await self._make_room(layers)
+        missing = await self._require_room(layers)
         await self.put_layers(layers, request.sandbox)
+        if missing:
+            await self._make_room(diff_ids)
         on = disk(durable=self._options.durable)
         await self._lane.run(on.sync_folder, self._paths.layers)  # for layers whose writer died before it did
         write = partial(write_config, self._paths, disk=on, aside=staging.path / "config")
@@ -800,31 +811,44 @@ class LocalStoreActor(Actor):
         """Return the layers' DiffIDs; what lies in one place is read once, whatever it is called and however often."""
         new = {layer.place: layer for layer in layers if layer.place not in hashed}
         hash_it = partial(hash_layer, limits=self._limits)
-        found = await gather([self._pool.run(hash_it, layer, retry=True) for layer in new.values()])
+        run = partial(self._pool.run, hash_it, retry=True, time_limit=self._options.layer_time_limit)
+        found = await gather([run(layer) for layer in new.values()])
         hashed.update(zip(new, found, strict=True))
         return tuple(hashed[layer.place] for layer in layers)
 
-    async def _make_room(self, layers: Mapping[DiffID, Extent]) -> None:
-        """See that the layers that are missing fit, before any is unpacked; forget other images if that helps."""
+    async def _require_room(self, layers: Mapping[DiffID, Extent]) -> bool:
+        """See that the layers that are missing fit, before any is unpacked; tell whether there are any.
+
+        No image is forgotten yet: what an archive says of itself, nobody has verified. But if the disk has no room for
+        both.
+        """
         missing = await self._lane.run(partial(find_missing, self._paths), tuple(layers))
         needed = sum(layers[diff_id].least_bytes for diff_id in missing)
-        budget = self._options.budget_bytes
-        if budget is not None and needed > budget:
-            raise OverBudgetError(str(self._paths.root), needed, budget)
-        if missing:
-            self._has_grown = True
-            await self._keep_to_budget(needed)
+        self._refuse_over_budget(Size(needed))
         require = partial(require_space, str(self._paths.root))
         try:
             await self._lane.run(require, needed)
         except NoSpaceError:
+            await self._collector.keep_to_budget(needed)
             await self._collector.sweep()
             await self._collector.swept()
             await self._lane.run(require, needed)
+        return bool(missing)
 
-    async def _keep_to_budget(self, more_bytes: int = 0) -> None:
-        if self._has_grown:
-            await self._collector.keep_to_budget(more_bytes)
+    async def _make_room(self, layers: Iterable[DiffID]) -> None:
+        """Keep to the budget, now that an image's layers are there, are what they must be, and stay."""
+        if self._options.budget:
+            self._refuse_over_budget(await self._collector.weigh(layers))
+            await self._collector.keep_to_budget()
+
+    def _refuse_over_budget(self, size: Size) -> None:
+        budget = self._options.budget
+        if not budget.holds(size):
+            raise OverBudgetError(str(self._paths.root), size.bytes, budget.bytes, size.inodes, budget.inodes)
+
+    async def _keep_to_budget(self) -> None:
+        if self._options.budget:
+            await self._collector.keep_to_budget()
 
     async def put_layers(self, layers: Mapping[DiffID, Extent], sandbox: str | None) -> None:
         """See to it that each layer is in the store; unpack those that are not, in parallel, the longest first."""
@@ -841,7 +865,7 @@ class LocalStoreActor(Actor):
         """Unpack a layer into staging, verified; a big one with the help of workers that have nothing else to do."""
         if request.layer.cost < WORTH_HELP or self._pool.workers == 1:
             return await self._untar_layer(request, diff_id)
-        call = _HelpCall(self._pool, f"{request.target}.helpers")
+        call = _HelpCall(self._pool, f"{request.target}.helpers", self._options.layer_time_limit)
         self._calls[diff_id] = call
         try:
             return await self._untar_layer(replace(request, helpers_at=call.address), diff_id)
@@ -892,7 +916,8 @@ class LocalStoreActor(Actor):
 
     async def _unpack_layer(self, diff_id: DiffID, layer: Extent, sandbox: str | None) -> None:
         if layer.absence:
-            raise ArchiveError(layer.path, f"its blob {layer.name} {layer.absence}, and the store does not have it")
+            reason = f"its blob {plain(layer.name)} {layer.absence}, and the store does not have it"
+            raise ArchiveError(layer.path, reason)
         async with self._places.held():  # each takes open files, and other processes may unpack those that wait
             lock = await self._lock_layer(diff_id)
             try:

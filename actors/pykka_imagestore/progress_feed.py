@@ -5,16 +5,16 @@ Callbacks run in one thread, one at a time; one that is slow misses what came me
 
 from __future__ import annotations
 
-import logging
 import threading
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 
 from pykka_imagestore.core.digest import DiffID
 from pykka_imagestore.core.progress import LayerProgress, Progress
+from pykka_imagestore.durable.log import logger_of
 from pykka_imagestore.runtime import Lane
 
-logger = logging.getLogger(__name__)
+logger = logger_of(__name__)
 
 Listener = Callable[[Progress], object]
 

@@ -8,7 +8,6 @@ Source: Apache Mesos, src/slave/containerizer/mesos/provisioner/docker/metadata_
 from __future__ import annotations
 
 import contextlib
-import logging
 import queue
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -25,11 +24,12 @@ from pykka_imagestore.core.paths import StorePaths
 from pykka_imagestore.core.uncopyable import Uncopyable
 from pykka_imagestore.durable.disk import disk
 from pykka_imagestore.durable.layout import make_store
+from pykka_imagestore.durable.log import logger_of
 from pykka_imagestore.durable.references import Change, Put, References, Remove
 from pykka_imagestore.errors import ImageIncompleteError, InvalidInputError, NotFoundError, StoreError, shown
 from pykka_imagestore.runtime import Actor, Future, Lane, Promise, dispatch, undiscardable
 
-logger = logging.getLogger(__name__)
+logger = logger_of(__name__)
 
 T = TypeVar("T")
 

@@ -1,6 +1,6 @@
 """What of the reference is made from the sources, beside the docstrings.
 
-``{errors} MODULE``: the drawing of a module's errors, and each of them; what to do about it is taken from the drawing.
+``{errors} MODULE``: a module's errors; when they come, and what to do, is taken from the drawing in its docstring.
 ``{command-help} VERB``: what ``imagestore VERB --help`` prints; without VERB, what ``imagestore --help`` does.
 """
 
@@ -15,27 +15,27 @@ from typing import Any
 
 from docutils import nodes
 from sphinx.application import Sphinx
+from sphinx.pycode import ModuleAnalyzer
 from sphinx.util.docutils import SphinxDirective
 
 from pykka_imagestore.cli.arguments import make_parser
 
 # A name, when it is raised, and after a colon what to do.
-_DRAWN = re.compile(r" *(?P<name>\w+(?:Error|Failure))(?:  +(?P<when>[^:]+)(?:: (?P<remedy>.+))?)?")
+_DRAWN = re.compile(r"(?P<indent> *)(?P<name>\w+(?:Error|Failure))(?:  +(?P<when>[^:]+)(?:: (?P<remedy>.+))?)?")
 
 # Nobody but the package calls these classes.
 _NOT_CALLED = {"LocalStore", "LocalStoreActor", "LeasedImage", "ReferenceStore", "ReferenceStoreActor", "Future"}
 
 
-def remedies(module: str) -> dict[str, str]:
-    """Return what to do about those errors of a module that its drawing says it of."""
+def drawn(module: str) -> list[re.Match[str]]:
+    """Return the lines of a module's drawing of its errors."""
     drawing = importlib.import_module(module).__doc__ or ""
-    lines = filter(None, map(_DRAWN.fullmatch, drawing.splitlines()))
-    return {line["name"]: line["remedy"] for line in lines if line["remedy"]}
+    return list(filter(None, map(_DRAWN.fullmatch, drawing.splitlines())))
 
 
 def remedy(error: type[BaseException]) -> str | None:
     """Return what to do about an error: what the drawing says of it, or of the error that it is a kind of."""
-    known = remedies(error.__module__)
+    known = {line["name"]: line["remedy"] for line in drawn(error.__module__) if line["remedy"]}
     return next((known[each.__name__] for each in error.__mro__ if each.__name__ in known), None)
 
 
@@ -46,7 +46,7 @@ def verbs() -> dict[str, argparse.ArgumentParser]:
 
 
 class Errors(SphinxDirective):
-    """The drawing of a module's errors, and their docstrings in the order of the drawing."""
+    """The drawing of a module's errors as a list, and their docstrings in the same order."""
 
     required_arguments = 1
 
@@ -54,14 +54,17 @@ class Errors(SphinxDirective):
         """Return both; an error is shown under the package that callers import it from."""
         module = importlib.import_module(self.arguments[0])
         self.env.note_dependency(str(module.__file__))
-        tree = (inspect.getdoc(module) or "").partition("\n\n")[2]
-        public = importlib.import_module(self.arguments[0].removesuffix(".errors"))
-        lines = []
-        for line in filter(None, map(_DRAWN.fullmatch, tree.splitlines())):
+        public = importlib.import_module(module.__name__.removesuffix(".errors"))
+        overview, details = [], []
+        for line in drawn(module.__name__):
             home = public if line["name"] in public.__all__ else module
-            lines += [f".. autoexception:: {home.__name__}.{line['name']}", "   :show-inheritance:", ""]
-        page = "\n".join(["```{eval-rst}", *lines, "```"])
-        return [nodes.literal_block(tree, tree, language="text"), *self.parse_text_to_nodes(page)]
+            name = f"{home.__name__}.{line['name']}"
+            when = "" if line["when"] is None else f": {line['when'].strip()}"
+            todo = "" if line["remedy"] is None else f" → *{line['remedy']}*"
+            overview.append(f"{line['indent']}- {{py:exc}}`~{name}`{when}{todo}")
+            details += [f".. autoexception:: {name}", "   :show-inheritance:", ""]
+        page = "\n".join([*overview, "", "```{eval-rst}", *details, "```"])
+        return self.parse_text_to_nodes(page)
 
 
 class CommandHelp(SphinxDirective):
@@ -97,10 +100,19 @@ def _hide_signature(
     return ("", None) if hidden and signature else None
 
 
+def _use_signatures_of_pages(app: Sphinx) -> None:
+    """Show two functions as the page has it: Sphinx cannot show the types of ``*args: P.args`` in an overload."""
+    analyzer = ModuleAnalyzer.for_module("pykka_imagestore.runtime.actor")
+    analyzer.analyze()
+    for name in ("dispatch", "defer"):
+        del analyzer.overloads[name]
+
+
 def setup(app: Sphinx) -> dict[str, Any]:
     """Add the directives."""
     app.add_directive("errors", Errors)
     app.add_directive("command-help", CommandHelp)
+    app.connect("builder-inited", _use_signatures_of_pages)
     app.connect("autodoc-process-docstring", _add_remedy)
     app.connect("autodoc-process-signature", _hide_signature)
     return {"parallel_read_safe": True}

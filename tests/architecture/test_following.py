@@ -22,6 +22,7 @@ DESCRIPTORS = {
     "file",
     "folder",
     "root",
+    "self._folder",
     "self._root",
     "level.folder",
 }  # what these names stand for, throughout
@@ -53,14 +54,16 @@ ALLOWED = {
         "jobs/deep_check.py",
         "os.getxattr(place, key, follow_symlinks=not path)",
     ): "followed is the descriptor of the root",
+    ("jobs/find_archive.py", "os.stat(path, follow_symlinks=is_followed)"): CALLERS,
     ("jobs/guard.py", "open(_UID_MAP)"): KERNELS,
+    ("jobs/opening.py", "os.open(path, os.O_PATH | os.O_CLOEXEC)"): CALLERS,
+    ("jobs/opening.py", "os.open(f'/proc/self/fd/{place}', _READ)"): A_PIN,
+    ("jobs/opening.py", "os.open(path, _READ)"): "what is open already, compared afterwards",
     ("jobs/layer_tree.py", "os.scandir(self.folder(path)[0])"): "a descriptor",
 }
 # These open what the caller names, or write into a folder of the store's that nobody else may enter.
 PATHS_OF_OUR_OWN = {
-    "jobs/folder.py",
     "jobs/sandbox.py",
-    "jobs/unpack_into.py",
     "jobs/untar_image.py",
     "jobs/untar_layer.py",
 }
@@ -206,3 +209,42 @@ def write_room(root: Path, line: str) -> None:
         "import os\nFOLDER = os.O_DIRECTORY | os.O_NOFOLLOW\nLOOSE = os.O_DIRECTORY\n"
     )
     (root / "fs" / "a.py").write_text(f"import os\n{line}\n")
+
+
+# -- a store's own files: below its directory no symlink is followed, whoever planted it
+
+A_LOOK = "a look at a folder that was just found to be one of the store's"
+THE_DIRECTORY = "the store's directory, or one above: where the caller says"
+ALLOWED_IN_A_STORE = {
+    ("durable/disk.py", "os.open(path, flags | os.O_CLOEXEC | os.O_NONBLOCK)"): "to sync: what the store wrote",
+    ("durable/disk.py", "os.open(path, os.O_RDONLY | os.O_CLOEXEC)"): "to sync: what the store wrote",
+    ("durable/layout.py", "folder.exists()"): THE_DIRECTORY,
+    ("durable/layout.py", "paths.journal.exists()"): "whether to sync once more",
+    ("durable/layout.py", "root.exists()"): THE_DIRECTORY,
+    ("durable/marker.py", "os.listdir(paths.root)"): THE_DIRECTORY,
+    ("durable/owned.py", "os.listdir(path)"): A_LOOK,
+    ("durable/owner.py", "store.stat()"): THE_DIRECTORY,
+    ("durable/references.py", "self._paths.references_lock.exists()"): "whether to try to lock it",
+    ("durable/standing.py", "root.stat()"): THE_DIRECTORY,
+}
+OF_PATH = {
+    *("chmod", "exists", "is_block_device", "is_dir", "is_fifo", "is_file", "open", "read_bytes", "read_text"),
+    *("resolve", "samefile", "stat", "touch", "write_bytes", "write_text"),
+}
+
+
+def calls_of_paths(root: Path) -> Iterator[tuple[str, str]]:
+    """Yield each call of a method of a path that follows symlinks."""
+    for path in sorted((root / "durable").rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr in OF_PATH:
+                call = ast.unparse(node)
+                if not call.startswith(("os.", "entry.", "_Journal.")):
+                    yield str(path.relative_to(root)), call
+
+
+def test_names_in_a_store_are_not_followed():
+    found = {(path, call) for path, call, _ in following_calls(ROOT, ("durable",))} | set(calls_of_paths(ROOT))
+
+    assert found - ALLOWED_IN_A_STORE.keys() == set(), "use durable/files.py, or list the call with its reason"
+    assert ALLOWED_IN_A_STORE.keys() - found == set(), "these are not there any more"

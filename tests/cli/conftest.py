@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import contextlib
 import os
+import pty
 import shutil
 import subprocess
 import sys
@@ -38,6 +40,22 @@ class CommandLine:
                 **options,
             },
         )
+
+    def on_terminal(self, *arguments: object, terminal: str | None = "xterm") -> tuple[str, bytes]:
+        """Run with stderr on a terminal; return what that showed, and stdout."""
+        ours, theirs = pty.openpty()
+        if terminal is not None:
+            self.environment["TERM"] = terminal
+        run = self.start(*arguments, stderr=theirs)
+        os.close(theirs)
+        shown = b""
+        with contextlib.suppress(OSError):  # what a terminal says when nobody has its other end open
+            while data := os.read(ours, 65536):
+                shown += data
+        os.close(ours)
+        output, _ = run.communicate(timeout=TIMEOUT)
+        assert run.returncode == 0
+        return shown.decode(), output
 
 
 @pytest.fixture

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
-import pty
 import signal
 import subprocess
 import sys
@@ -63,7 +61,7 @@ def test_killed_put_leaves_no_worker_and_the_next_put_sweeps_up(imagestore, arch
 
 
 def test_progress_is_shown_on_a_terminal(imagestore, long_archive):
-    shown, output = run_on_terminal(imagestore, "put", long_archive)
+    shown, output = imagestore.on_terminal("put", long_archive)
 
     assert "long:1" in shown
     assert "entries" in shown
@@ -76,26 +74,9 @@ def test_no_progress_is_shown_where_it_cannot_be(imagestore, archive, terminal):
     if terminal is None:
         imagestore.environment.pop("TERM", None)
 
-    shown, _ = run_on_terminal(imagestore, "put", archive, terminal=terminal)
+    shown, _ = imagestore.on_terminal("put", archive, terminal=terminal)
 
     assert shown == ""
-
-
-def run_on_terminal(imagestore, *arguments, terminal: str | None = "xterm") -> tuple[str, bytes]:
-    """Run with stderr on a terminal; return what that showed, and stdout."""
-    ours, theirs = pty.openpty()
-    if terminal is not None:
-        imagestore.environment["TERM"] = terminal
-    run = imagestore.start(*arguments, stderr=theirs)
-    os.close(theirs)
-    shown = b""
-    with contextlib.suppress(OSError):  # what a terminal says when nobody has its other end open
-        while data := os.read(ours, 65536):
-            shown += data
-    os.close(ours)
-    output, _ = run.communicate(timeout=TIMEOUT)
-    assert run.returncode == 0
-    return shown.decode(), output
 
 
 @pytest.mark.parametrize("verb", [["list"], ["list", "--json"], ["--help"]])

@@ -240,6 +240,8 @@ def test_legacy_archive_without_names_holds_each_layer_that_is_nobodys_parent():
         ({"repositories": {"app": {"1": ONE}}, f"{ONE}/json": []}, f"{ONE}/json should be an object, but is a list of"),
         ({"repositories": {"app": {"1": ONE}}, f"{ONE}/json": b"?"}, f"'{ONE}/json' is no JSON"),
         ({f"{ONE}/json": {"parent": "../x"}}, f"{ONE}/json, parent should be a layer's id of 64 hex digits"),
+        ({f"{ONE}/json": b'{"x":[1e999]}'}, f"{ONE}/json has a number that is out of range"),
+        ({f"{ONE}/json": b'{"x":NaN}'}, f"'{ONE}/json' is no JSON"),
         ({f"{ONE}/json": {"parent": 5}}, f"{ONE}/json, parent should be a layer's id of 64 hex digits"),
         ({f"{ONE}/json": {"parent": "4" * 64}}, f"it has no member '{'4' * 64}/json'"),
         ({f"{'4' * 64}/json": {}}, f"it has no member '{'4' * 64}/layer.tar'"),
@@ -312,8 +314,14 @@ def test_json_that_nests_deep_is_refused(bracket, depth):
         saved(deep)
 
 
+@pytest.mark.parametrize("value", ["NaN", "[-Infinity]", '{"a":Infinity}'])
+def test_what_only_python_takes_for_json_is_refused(value):
+    with pytest.raises(ArchiveError, match=r"'manifest.json' is no JSON: -?(NaN|Infinity) is none of its values"):
+        saved(value.encode())
+
+
 def test_number_with_more_digits_than_python_reads_is_refused():
-    with pytest.raises(ArchiveError, match=r"'manifest.json' is no JSON"):
+    with pytest.raises(ArchiveError, match=r"'manifest.json' has a number of more digits"):
         saved(b"9" * 5000)
 
 

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from images import layer
 from layouts import AMD64, ARM64, CONFIG_TYPE, DOCKER, INDEX_TYPE, LAYER_TYPE, MANIFEST_TYPE, OCI, UNKNOWN, Layout
 
+from pykka_imagestore.core import oci
 from pykka_imagestore.core.archive import Extent
 from pykka_imagestore.core.digest import sha256
 from pykka_imagestore.core.forms import read_archive
@@ -509,6 +510,48 @@ def test_blob_that_many_name_is_read_once(layout):
 
     assert len(image.unsafe_names) == 100
     assert len(members.read) == len(set(members.read)) == 54
+
+
+def test_image_that_many_name_has_its_layers_looked_up_once(layout):
+    manifest = layout.manifest(*[BASE] * 20)
+    looked_up = []
+    for number in range(100):
+        layout.name(manifest, f"app:{number}")
+    members = Members(layout.all_members())
+    extent = members.extent
+    members.extent = lambda name: (looked_up.append(name), extent(name))[1]
+
+    (image,) = read_archive(members, THIS_MACHINE).images
+
+    assert len(image.layers) == 20
+    assert len(image.unsafe_names) == 100
+    assert len(looked_up) < 30
+
+
+def test_refused_images_do_not_keep_what_was_at_hand_when_they_were(layout):
+    for number in range(3):
+        layout.name(layout.manifest(fields={"layers": [number]}), f"app:{number}")
+
+    refused = read(layout).refused
+
+    for error in (each.error for each in refused):
+        assert "layer 0 should be an object" in str(error)
+        assert (error.__traceback__, error.__cause__, error.__context__) == (None, None, None)
+
+
+def test_blobs_of_more_bytes_than_are_kept_are_read_again(layout, monkeypatch):
+    monkeypatch.setattr(oci, "_KEPT_BYTES", 5000)
+    manifests = [layout.manifest(BASE, fields={"annotations": {"n": f"{n:01000}"}}) for n in range(10)]
+    for number, manifest in enumerate(manifests * 2):
+        layout.name(manifest, f"app:{number}")
+    members = Members(layout.all_members())
+
+    images = read_archive(members, THIS_MACHINE).images
+
+    assert [image.unsafe_tags or image.unsafe_names for image in images] == [
+        (f"app:{n}", f"app:{n + 10}") for n in range(10)
+    ]
+    assert 12 < len(members.read) < 50
 
 
 some_json = st.recursive(

@@ -20,7 +20,7 @@ from pykka_imagestore.core.paths import StorePaths
 from pykka_imagestore.durable.locks import _FLOCK, _OPEN
 from pykka_imagestore.runtime import WorkerPool
 
-KNOWN_NAMES = {"storedImages", "storedImages.journal"} | {
+KNOWN_NAMES = {"imagestore", "storedImages", "storedImages.journal"} | {
     "layers",
     "configs",
     "staging",
@@ -29,7 +29,7 @@ KNOWN_NAMES = {"storedImages", "storedImages.journal"} | {
     "locks",
     "reserve",
 }
-PASSING_NAMES = {"storedImages.new", "storedImages.journal.new"}  # the next ones replace them
+PASSING_NAMES = {"imagestore.new", "storedImages.new", "storedImages.journal.new"}  # the next ones replace them
 
 
 class Violation(AssertionError):  # noqa: N818 - a finding, not an error of the program

@@ -1,8 +1,10 @@
 """What the tutorial and the how-to guides have the reader type is typed here, and gives what they show.
 
-Of a page's blocks, in their order, in one folder: ``python`` whose first line is a comment with a file's name is saved
-under it; other ``python`` is run as a program. ``console`` is run line by line, and prints what is shown; ``...`` there
-stands for anything. ``sh``, which needs a network or a tool that may be missing, is not run: only its syntax is looked at.
+All blocks of a page, in their order, in one folder:
+
+- ``python`` whose first line is a comment with a file's name is saved under it; other ``python`` is run as a program.
+- ``console`` is run command by command, and must print what is shown; ``...`` there stands for anything.
+- ``sh`` needs a network, or a tool that may be missing. It is not run: bash looks at its syntax.
 """
 
 from __future__ import annotations
@@ -16,6 +18,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+import tars
+from images import docker_save, layer
 from pages import DOCS, Block, blocks
 from processes import SOURCES, TIMEOUT
 
@@ -107,6 +111,22 @@ def test_page_does_what_it_says(page: Path, folder: Path, run: Run) -> None:
                 assert re.fullmatch(pattern(output), said, re.DOTALL), f"{where}: {command} printed\n{said}"
         elif block.kind == "sh":
             assert subprocess.run(["bash", "-n", "-c", block.text], check=False).returncode == 0, where
+
+
+def test_the_tutorials_reader_does_not_follow_a_link_out_of_the_layer(folder: Path, run: Run) -> None:
+    secret = folder / "secret"
+    secret.write_text("secret")
+    links = tars.tar(tars.symlink(b"etc/motd", os.fsencode(secret)))
+    docker_save(folder / "hello.tar", {"hello:1.0": [layer({"srv/data": b"in a lower layer"}), links]})
+    for block in blocks(TUTORIAL):
+        if file_name(block) in ("put_image.py", "read_file.py"):
+            (folder / str(file_name(block))).write_text(block.text)
+    assert run("python put_image.py").returncode == 0
+
+    said = run(f"python read_file.py etc/motd; python read_file.py {secret}; python read_file.py ../../../../secret")
+
+    assert said.stdout.count("FileNotFoundError: ") == 3
+    assert run("python read_file.py srv/data").stdout == "in a lower layer"
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)

@@ -21,7 +21,7 @@ def documented() -> Iterator[tuple[str, str]]:
     """Return what the pages have: modules, and names in them."""
     for page in sorted(REFERENCE.glob("*.md")):
         module = ""
-        for directive, name in re.findall(r"^\.\. (\w+):: ([\w.]+)$", page.read_text(), re.MULTILINE):
+        for directive, name in re.findall(r"^\.\. ([\w:]+):: ([\w.]+)", page.read_text(), re.MULTILINE):
             if directive == "currentmodule":
                 module = name
             else:

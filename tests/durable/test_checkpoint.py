@@ -14,7 +14,7 @@ from pykka_imagestore.core.digest import DiffID, sha256
 from pykka_imagestore.core.image import DockerImage
 from pykka_imagestore.durable.checkpoint import Checkpoint, read_checkpoint, write_checkpoint
 from pykka_imagestore.durable.disk import Disk, ForgetfulDisk
-from pykka_imagestore.errors import CheckpointError
+from pykka_imagestore.errors import CheckpointError, MisplacedFileError
 
 ONE, TWO = DiffID(sha256(b"one")), DiffID(sha256(b"two"))
 IMAGES = (
@@ -200,10 +200,10 @@ def test_file_with_another_checksum_says_so(path):
         read_checkpoint(path)
 
 
-def test_file_that_may_not_be_read_is_an_error_of_the_system(path):
+def test_folder_in_its_place_is_told(path):
     path.mkdir()
 
-    with pytest.raises(IsADirectoryError):
+    with pytest.raises(MisplacedFileError, match=f"^{path} is a folder, and a store has a file there"):
         read_checkpoint(path)
 
 

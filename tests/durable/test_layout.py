@@ -64,7 +64,12 @@ def test_names_of_all_that_is_new_are_synced_and_the_stores_own_again(tmp_path):
     first, disk.calls = disk.calls, []
     make_store(paths, disk)
 
-    assert sorted(first) == sorted(("sync_folder", name) for name in (tmp_path.name, "new", "too", "store"))
+    assert sorted(first[:4]) == sorted(("sync_folder", name) for name in (tmp_path.name, "new", "too", "store"))
+    assert first[4:] == [
+        ("sync_file", "imagestore.new"),
+        ("rename", "imagestore.new", "imagestore"),
+        ("sync_folder", "store"),
+    ]
     assert sorted(disk.calls) == [("sync_folder", "store"), ("sync_folder", "too")]
 
 
@@ -93,6 +98,16 @@ def test_missing_layers_are_those_without_a_folder(paths, monkeypatch, few):
 
     assert find_missing(paths, [ONE, TWO, ONE]) == {TWO}
     assert find_missing(paths, []) == frozenset()
+
+
+@pytest.mark.parametrize("few", [0, 64], ids=["in a listing", "one by one"])
+def test_layer_that_is_no_folder_is_missing(paths, monkeypatch, few):
+    monkeypatch.setattr(layout, "_FEW_LAYERS", few)
+    (paths.root.parent / "outside").mkdir()
+    paths.layer(ONE).symlink_to(paths.root.parent / "outside")
+    paths.layer(TWO).touch()
+
+    assert find_missing(paths, [ONE, TWO]) == {ONE, TWO}
 
 
 @pytest.mark.parametrize("few", [0, 64], ids=["in a listing", "one by one"])

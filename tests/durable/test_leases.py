@@ -3,6 +3,7 @@ from __future__ import annotations
 import errno
 import gc
 import os
+import socket
 import threading
 from pathlib import Path
 from unittest.mock import patch
@@ -126,7 +127,7 @@ def test_several_leases_need_what_all_of_them_say(paths: StorePaths) -> None:
 
 
 def test_lease_is_released_twice_without_harm_to_another(paths: StorePaths, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(leases.secrets, "token_hex", lambda _: "the same")
+    monkeypatch.setattr(leases.secrets, "token_hex", lambda _: "0123456789abcdef")
     lease = take_lease(paths, [ONE], None, "a test")
     lease.release()
     other = take_lease(paths, [TWO], None, "a test")
@@ -186,23 +187,64 @@ def test_forked_child_does_not_end_its_parents_lease(paths: StorePaths) -> None:
 
 @pytest.mark.parametrize("data", [b"\xff" * 9, b"\x0a\x7f", b"\x0a\x01\xff", b"\x12\x01\xff"])
 def test_lease_that_is_held_and_cannot_be_read_is_an_error(paths: StorePaths, data: bytes) -> None:
-    (paths.leases / "odd").write_bytes(data)
-    lock = acquire(paths.leases / "odd")
+    odd = paths.leases / "0123456789abcdef"
+    odd.write_bytes(data)
+    lock = acquire(odd)
 
-    with pytest.raises(LeaseError, match=f"^{paths.leases / 'odd'} cannot be read, and whoever holds it lives: "):
+    with pytest.raises(LeaseError, match=f"^{odd} cannot be read, and whoever holds it lives: "):
         needs(paths)
 
     lock.release()
     assert needs(paths) == Needs()
 
 
-def test_what_lies_in_the_folder_and_nobody_holds_is_removed(paths: StorePaths) -> None:
-    (paths.leases / "odd").write_bytes(b"\xff")
-    (paths.leases / "link").symlink_to("odd")
+@pytest.mark.parametrize("left", [b"", b"\0" * 200, LeaseRecord(layer_ids=[ONE], process=1).SerializeToString()])
+def test_lease_that_nobody_holds_is_removed_whatever_a_crash_left_of_it(paths: StorePaths, left: bytes) -> None:
+    (paths.leases / "0123456789abcdef").write_bytes(left)
 
     assert needs(paths) == Needs()
 
     assert os.listdir(paths.leases) == []
+
+
+@pytest.mark.parametrize("name", ["flat-2024.pdf", "0123456789abcdef", "odd"])
+@pytest.mark.parametrize("kind", ["folder", "text", "link", "fifo", "socket", "large"])
+def test_what_is_no_lease_is_left_alone_and_in_nobodys_way(paths: StorePaths, name: str, kind: str) -> None:
+    lease = take_lease(paths, [ONE], None, "a test")
+    place(paths.leases / name, kind)
+    before = witness(paths.leases / name)
+
+    found, told = needs(paths), find_leases(paths)
+
+    assert (found, len(told)) == (Needs(frozenset({ONE})), 1)
+    assert witness(paths.leases / name) == before
+    lease.release()
+
+
+def place(path: Path, kind: str) -> None:
+    if kind == "folder":
+        path.mkdir()
+        (path / "draft").write_text("mine")
+    elif kind == "text":
+        path.write_text("an offer for the house, and what it says")
+    elif kind == "link":
+        path.with_name("target").write_text("mine")
+        path.symlink_to("target")
+    elif kind == "fifo":
+        os.mkfifo(path)
+    elif kind == "socket":
+        with socket.socket(socket.AF_UNIX) as listener:
+            os.chdir(path.parent)
+            listener.bind(path.name)
+    else:
+        with path.open("wb") as file:
+            file.truncate(1 << 40)
+
+
+def witness(path: Path) -> object:
+    status = path.lstat()
+    within = sorted(path.iterdir()) if path.is_dir() else []
+    return status.st_ino, status.st_mode, status.st_size, status.st_mtime_ns, within
 
 
 def test_no_lease_is_taken_while_they_are_excluded(paths: StorePaths) -> None:

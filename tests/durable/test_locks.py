@@ -7,6 +7,7 @@ import gc
 import os
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -19,7 +20,7 @@ from pykka_imagestore import LocalStore
 from pykka_imagestore.core.digest import DiffID, sha256
 from pykka_imagestore.durable import locks
 from pykka_imagestore.durable.locks import acquire, is_locked, layer_byte, locked, require_locks
-from pykka_imagestore.errors import LocksUnsupportedError
+from pykka_imagestore.errors import LocksUnsupportedError, MisplacedFileError
 
 HOLDER = """
 import sys
@@ -244,7 +245,7 @@ def test_failure_to_look_is_no_answer(path: Path) -> None:
 def test_symlink_is_never_locked(path: Path, tmp_path: Path) -> None:
     path.symlink_to(tmp_path / "elsewhere")
 
-    with pytest.raises(OSError, match="symbolic links"):
+    with pytest.raises(MisplacedFileError, match="is a symbolic link, and a store has a file there"):
         acquire(path)
 
     assert not (tmp_path / "elsewhere").exists()
@@ -339,3 +340,74 @@ def test_layers_byte_can_be_locked(diff_id: DiffID) -> None:
 @given(st.lists(diff_ids, unique=True, max_size=50))
 def test_layers_have_bytes_of_their_own(found: list[DiffID]) -> None:
     assert len(set(map(layer_byte, found))) == len(found)
+
+
+# -- files that somebody removes
+
+
+def test_lock_file_that_is_removed_while_it_is_waited_for_splits_nobody(path: Path) -> None:
+    first, got = acquire(path), []
+    waiter = threading.Thread(target=lambda: got.append(acquire(path)))
+    waiter.start()
+    wait_until(lambda: "->" in Path("/proc/locks").read_text())
+    path.unlink()
+    third = acquire(path)
+
+    first.release()  # to whom it waits for the removed file
+
+    waiter.join(0.2)
+    assert got == []
+    third.release()
+    waiter.join(TIMEOUT)
+    assert not is_free(path)
+    got[0].release()
+
+
+@pytest.mark.parametrize("how", ["removed", "replaced"])
+def test_lock_is_on_the_file_that_is_there_when_it_is_got(
+    path: Path, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    opened, left = locks.open_file, [1, 2, 3]
+
+    def open_then_lose(path: Path, flags: int) -> int:
+        descriptor = opened(path, flags)
+        if left:
+            left.pop()
+            path.unlink()
+            if how == "replaced":
+                path.touch()
+        return descriptor
+
+    monkeypatch.setattr(locks, "open_file", open_then_lose)
+
+    lock = acquire(path)
+
+    assert os.path.samestat(os.fstat(lock.descriptor), path.stat())
+    assert not is_free(path)
+    lock.release()
+
+
+def test_lock_file_that_is_removed_for_ever_is_an_error_and_costs_no_descriptor(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened = locks.open_file
+
+    def open_then_lose(path: Path, flags: int) -> int:
+        descriptor = opened(path, flags)
+        path.unlink()
+        return descriptor
+
+    monkeypatch.setattr(locks, "open_file", open_then_lose)
+    before = os.listdir("/proc/self/fd")
+
+    with pytest.raises(OSError, match="removed again and again"):
+        acquire(path)
+
+    assert os.listdir("/proc/self/fd") == before
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + TIMEOUT
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.005)  # the kernel's: there is nothing to wait on

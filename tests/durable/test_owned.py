@@ -8,7 +8,7 @@ import pytest
 from processes import TIMEOUT, Program
 
 from pykka_imagestore.core.digest import DiffID, sha256
-from pykka_imagestore.durable.locks import locked
+from pykka_imagestore.durable.locks import is_locked, locked
 from pykka_imagestore.durable.owned import OwnedFolder, find_orphans
 
 ONE, TWO, CONFIG = DiffID(sha256(b"one")), DiffID(sha256(b"two")), sha256(b"{}")
@@ -94,14 +94,50 @@ def test_owner_that_is_killed_lets_go(staging, guard):
         assert find_orphans(staging, guard) == [path]
 
 
-def test_what_was_never_locked_is_an_orphan(staging, guard):
-    names = [f"{number:016x}" for number in range(4)]
-    (staging / names[0]).mkdir()
-    (staging / names[1]).touch()
-    (staging / names[2]).symlink_to("nowhere")
-    (staging / names[3] / "lock").mkdir(parents=True)
+@pytest.mark.parametrize(
+    "left", [[], ["archive.tar", "archive.tar.stop"], ["config"], ["layer", "layer.helpers"], [f"sha256-{'a' * 64}"]]
+)
+def test_folder_whose_lock_is_gone_or_was_never_made_is_an_orphan(staging, guard, left):
+    folder = staging / "0123456789abcdef"
+    folder.mkdir()
+    for name in left:
+        (folder / name).touch()
 
-    assert [path.name for path in find_orphans(staging, guard)] == names
+    assert find_orphans(staging, guard) == [folder]
+
+
+def test_what_a_process_put_beside_its_lock_is_its_own(staging, guard):
+    folder = OwnedFolder.below(staging, guard)
+    folder.make()
+    (folder.path / "whatever").touch()
+    folder.release()
+
+    assert find_orphans(staging, guard) == [folder.path]
+
+
+def test_what_no_process_made_is_no_orphan(staging, guard):
+    names = [f"{number:016x}" for number in range(7)]
+    (staging / names[0]).touch()
+    (staging / names[1]).symlink_to("nowhere")
+    (staging / names[2]).symlink_to(staging.parent)
+    os.mkfifo(staging / names[3])
+    for name in names[4:]:
+        (staging / name).mkdir()
+        (staging / name / "draft.txt").write_text("mine")
+    (staging / names[5] / "lock").write_text("a lock that holds something is none of a store's")
+    (staging / names[6] / "lock").mkdir()
+
+    assert find_orphans(staging, guard) == []
+
+
+@pytest.mark.root
+def test_folder_of_another_user_is_no_orphan(staging, guard):
+    folder = OwnedFolder.below(staging, guard)
+    folder.make()
+    folder.release()
+    os.chown(folder.path, 65534, 65534)
+
+    assert find_orphans(staging, guard) == []
 
 
 @pytest.mark.parametrize("name", ["thesis", "0123456789ABCDEF", "0123456789abcde", "0123456789abcdef0", "x1v7Qz"])
@@ -119,6 +155,7 @@ def test_lock_that_is_a_symlink_is_not_followed(tmp_path, staging, guard):
     (staging / "0123456789abcdef" / "lock").symlink_to(folder.path / "lock")
 
     assert find_orphans(staging, guard) == [staging / "0123456789abcdef"]
+    assert is_locked(folder.path / "lock")
     folder.release()
 
 

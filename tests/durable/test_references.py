@@ -26,7 +26,7 @@ from pykka_imagestore.durable.disk import Disk, ForgetfulDisk
 from pykka_imagestore.durable.layout import make_store
 from pykka_imagestore.durable.locks import locked
 from pykka_imagestore.durable.references import Put, References, Remove
-from pykka_imagestore.errors import CheckpointError
+from pykka_imagestore.errors import CheckpointError, MisplacedFileError
 
 LAYERS = [DiffID(sha256(b"%d" % number)) for number in range(3)]
 A, B, C = (DockerImage(f"{name}:latest", (layer,)) for name, layer in zip("abc", LAYERS, strict=True))
@@ -486,8 +486,8 @@ def test_store_that_may_only_be_read_is_read(paths: StorePaths, monkeypatch: pyt
     References(paths, Disk()).commit([Put(A)])
     real = os.open
 
-    def open_to_read(path: Path, flags: int) -> int:
-        return read_only(path) if flags & os.O_RDWR else real(path, flags)
+    def open_to_read(path: Path, flags: int, mode: int = 0o777) -> int:
+        return read_only(path) if flags & os.O_RDWR else real(path, flags, mode)
 
     monkeypatch.setattr(module.os, "open", open_to_read)
 
@@ -751,7 +751,7 @@ def test_compaction_that_cannot_be_written_leaves_the_journal_going(paths: Store
     references.commit([Put(A)])
     paths.stored_images.with_name("storedImages.new").mkdir()
 
-    with pytest.raises(IsADirectoryError):
+    with pytest.raises(MisplacedFileError):
         references.compact(closing=True)
 
     references.commit([Put(B)])
@@ -924,3 +924,38 @@ def test_image_that_is_removed_and_put_again_between_two_looks_is_whole(
     monkeypatch.setattr(module, "find_missing", removed_and_put_again)
 
     assert References(paths, Disk()).find(name(A)) == A
+
+
+# -- what others may have put there
+
+
+@pytest.mark.parametrize("written", ["before", "while it is open"])
+def test_journal_with_another_name_is_not_appended_to(paths: StorePaths, tmp_path: Path, written: str) -> None:
+    references = References(paths, Disk())
+    references.commit([Put(A)])
+    os.link(paths.journal, tmp_path / "copy")
+    before = (tmp_path / "copy").read_bytes()
+    if written == "before":
+        references = References(paths, Disk())
+
+    references.commit([Put(B)])
+    references.commit([Put(C)])
+
+    assert (tmp_path / "copy").read_bytes() == before
+    assert references.list() == reopened(paths) == (A, B, C)
+    assert paths.journal.stat().st_nlink == 1
+
+
+def test_other_process_follows_when_the_journal_is_replaced_since_it_has_another_name(
+    paths: StorePaths, tmp_path: Path
+) -> None:
+    first, second = References(paths, Disk()), References(paths, Disk())
+    first.commit([Put(A)])
+    assert second.list() == (A,)
+    os.link(paths.journal, tmp_path / "copy")
+
+    first.commit([Put(B)])
+
+    assert second.list() == (A, B)
+    second.commit([Remove(name(A))])
+    assert first.list() == (B,)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -10,9 +11,10 @@ from pykka_imagestore.core.digest import DiffID, sha256
 from pykka_imagestore.core.image import DockerImage
 from pykka_imagestore.core.image_name import ImageName
 from pykka_imagestore.core.paths import StorePaths
-from pykka_imagestore.core.prune import PruneOptions
+from pykka_imagestore.core.prune import Budget, PruneOptions
 from pykka_imagestore.durable import remover
 from pykka_imagestore.durable.disk import Disk
+from pykka_imagestore.durable.identity import identify
 from pykka_imagestore.durable.layout import find_configs, find_layers, find_orphaned_work, make_store
 from pykka_imagestore.durable.leases import take_lease
 from pykka_imagestore.durable.references import Put, References
@@ -79,7 +81,7 @@ def test_removal_touches_nothing_that_is_no_layer(paths, layer_id):
 def test_prune_commits_once_then_renames(paths):
     recorder = RecordingDisk()
 
-    pruned, waiting = Remover(paths, recorder).prune(PruneOptions(budget_bytes=0, unused_for=0))
+    pruned, waiting = Remover(paths, recorder).prune(PruneOptions(budget=Budget(0), unused_for=0))
 
     assert [image.name for image in pruned.images] == ["other:latest", "app:latest"]
     renames = [call for call in recorder.calls if call[0] == "rename"]
@@ -99,17 +101,68 @@ def test_prune_that_has_nothing_to_do_makes_nothing(paths):
 
 
 def test_layer_that_was_put_anew_meanwhile_is_not_taken_out(paths):
-    before = paths.layer(TWO).stat()
-    paths.layer(TWO).rename(paths.root / "kept")  # or its number might be given again
-    paths.layer(TWO).mkdir()
-    three = paths.layer(THREE).stat()
+    looked_at = {layer: identify(paths.layer(layer)) for layer in (TWO, THREE)}
+    paths.layer(TWO).rmdir()
+    make_anew(paths.layer(TWO), looked_at[TWO])
 
-    taken, waiting = Remover(paths, Disk()).take_out(
-        {TWO: (before.st_dev, before.st_ino), THREE: (three.st_dev, three.st_ino)}, []
-    )
+    taken, waiting = Remover(paths, Disk()).take_out(looked_at, [])
 
-    assert taken.layers == (THREE,)
+    assert (taken.taken_out, taken.put_anew) == ((THREE,), (TWO,))
     assert TWO in find_layers(paths)
+    waiting.release()
+
+
+def make_anew(folder: Path, old: tuple[int, ...]) -> None:
+    """Make a folder that has the number of the one that was removed, as many file systems would give it at once."""
+    others = [folder.with_name(f"{number}") for number in range(100)]
+    for other in others:
+        other.mkdir()
+        if other.stat().st_ino == old[1]:
+            other.rename(folder)
+            break
+    else:
+        folder.mkdir()
+    for other in others:
+        with suppress(FileNotFoundError):
+            other.rmdir()
+
+
+def test_layer_whose_record_was_replaced_meanwhile_is_not_taken_out(paths):
+    (paths.layer(TWO) / "layer.pb").write_bytes(b"damaged")
+    looked_at = {TWO: identify(paths.layer(TWO))}
+    (paths.layer(TWO) / "layer.pb").write_bytes(b"restored")
+
+    taken, waiting = Remover(paths, Disk()).take_out(looked_at, [])
+
+    assert (taken.taken_out, taken.put_anew, waiting) == ((), (TWO,), None)
+
+
+def test_config_that_was_put_anew_meanwhile_is_not_taken_out(paths):
+    other, gone = sha256(b"other"), sha256(b"gone")
+    paths.config(other).write_bytes(b"damaged")
+
+    taken, waiting = Remover(paths, Disk()).take_out({}, [CONFIG, other, gone])
+
+    assert (taken.taken_out, taken.put_anew) == ((other,), (CONFIG,))
+    assert find_configs(paths) == [CONFIG]
+    waiting.release()
+
+
+@pytest.mark.parametrize("kind", ["fifo", "symlink", "folder"])
+def test_what_is_no_file_in_a_configs_place_is_taken_out_and_not_read(paths, kind):
+    config = paths.config(CONFIG)
+    config.unlink()
+    if kind == "fifo":
+        os.mkfifo(config)
+    elif kind == "symlink":
+        (paths.root.parent / "witness").write_bytes(b"{}")
+        config.symlink_to(paths.root.parent / "witness")
+    else:
+        config.mkdir()
+
+    taken, waiting = Remover(paths, Disk()).take_out({}, [CONFIG])
+
+    assert taken.taken_out == (CONFIG,)
     waiting.release()
 
 

@@ -87,9 +87,32 @@ def test_what_was_put_in_the_place_of_a_piece_is_not_written_to(paths: StorePath
     (paths.reserve / "0").symlink_to(witness)
 
     make_reserve(paths)
-    in_reserve(paths, FullDisk(paths, PIECES))
+    in_reserve(paths, FullDisk(paths, PIECES - 1))
 
     assert witness.read_bytes() == b"as it was"
+    assert os.listdir(paths.reserve) == ["0"]
+
+
+@pytest.mark.parametrize("kind", ["file", "large file", "hard link", "fifo", "folder"])
+def test_what_no_store_made_is_neither_given_up_nor_changed(paths: StorePaths, tmp_path: Path, kind: str) -> None:
+    own = paths.reserve / "3"
+    own.unlink()
+    if kind == "folder":
+        own.mkdir()
+    elif kind == "fifo":
+        os.mkfifo(own)
+    elif kind == "hard link":
+        (tmp_path / "witness").touch()
+        os.link(tmp_path / "witness", own)
+    else:
+        own.write_bytes(b"mine" * (1 if kind == "file" else 100_000))
+    before = own.lstat()
+
+    make_reserve(paths)
+    in_reserve(paths, FullDisk(paths, PIECES - 1))
+
+    assert own.lstat() == before
+    assert os.listdir(paths.reserve) == ["3"]
 
 
 def test_a_store_that_may_only_be_read_needs_no_reserve(users_folder: Path) -> None:

@@ -8,6 +8,7 @@ import os
 import pickle
 import re
 import socket
+import time
 from pathlib import Path
 
 import pytest
@@ -16,12 +17,13 @@ from compressions import COMPRESS
 from images import diff_id, docker_save, layer
 from processes import TIMEOUT
 
-from pykka_imagestore import LocalStore
+from pykka_imagestore import LimitError, LocalStore, local_store
 from pykka_imagestore.core.digest import sha256
 from pykka_imagestore.core.limits import DEFAULT_LIMITS, Limits
 from pykka_imagestore.errors import ArchiveError, StoreError, UnsupportedArchiveError
 from pykka_imagestore.jobs.members import MAX_JSON_BYTES
 from pykka_imagestore.jobs.untar_image import UntarImage, untar_image
+from pykka_imagestore.jobs.untar_layer import hash_layer
 
 LAYER = layer({"etc/motd": b"hello"})
 CONFIG = json.dumps({"rootfs": {"type": "layers", "diff_ids": [diff_id(LAYER)]}}).encode()
@@ -234,7 +236,7 @@ def test_json_that_is_large_all_together(indexer):
         tars.file(b"manifest.json", json.dumps([entry] * 1000).encode()), tars.file(b"config.json", config), SOUND[2]
     )
 
-    indexer.refuse(bomb, match=r"bytes of configs, names and layers; 16777216 is the limit")
+    indexer.refuse(bomb, match=r"bytes of configs, names and layers; 25165824 is the limit")
     indexer.refuse(bomb, match=r"bytes of JSON; 67108864 is the limit", limits=Limits(index_bytes=1 << 30))
 
 
@@ -260,6 +262,88 @@ def test_more_members_than_an_image_has(indexer):
     members = [tars.file(b"%d" % number) for number in range(51)]
 
     indexer.refuse(*members, match=r"it has 51 members; 50 is the limit", limits=Limits(members=50))
+
+
+def entries_of(count, **fields):
+    return tars.file(
+        b"manifest.json", json.dumps([{"Config": "config.json", "Layers": ["layer.tar"], **fields}] * count).encode()
+    )
+
+
+ASKS_FOR_MUCH = {
+    "members": ([tars.file(b"%d" % number) for number in range(8)], Limits(members=10), "it has 11 members; 10"),
+    "folders": ([tars.folder(b"%d" % number) for number in range(8)], Limits(members=10), "it has 11 members; 10"),
+    "long names": ([tars.file(b"x" * 900)], Limits(member_name_bytes=900), "it has 933 bytes of members' names; 900"),
+    "long links": (
+        [tars.symlink(b"l", b"x" * 900)],
+        Limits(member_name_bytes=900),
+        "it has 934 bytes of members' names",
+    ),
+    "hard links": (
+        [tars.hard_link(b"l", b"x" * 900)],
+        Limits(member_name_bytes=900),
+        "it has 934 bytes of members' na",
+    ),
+    "global header": (
+        [tars.pax({b"mtime": b"1" * 90}, tars.PAX_GLOBAL)],
+        Limits(global_bytes=90),
+        "say 95 bytes of each",
+    ),
+    "images": ([entries_of(5)], Limits(images=4), "it has 5 images; 4"),
+    "names": ([entries_of(2, RepoTags=["a", "b"])], Limits(names=3), "it has 4 names and tags; 3"),
+    "layers": ([manifest(layers=["layer.tar"] * 5)], Limits(layers=4), "image 0 has 5 layers; 4"),
+    "JSON": ([tars.file(b"config.json", CONFIG + b" " * 900)], Limits(json_bytes=900), "bytes of JSON; 900"),
+    "index": ([manifest(RepoTags=["é" * 100])], Limits(index_bytes=900), "bytes of configs, names and layers; 900"),
+    "values": ([tars.file(b"config.json", CONFIG[:-1] + b',"a":[[],{},"",0]}')], Limits(json_values=10), "more values"),
+}
+LIMIT_OF = {
+    "folders": "members",
+    "long names": "member_name_bytes",
+    "JSON": "json_bytes",
+    "global header": "global_bytes",
+}
+LIMIT_OF |= {
+    "long links": "member_name_bytes",
+    "hard links": "member_name_bytes",
+    "values": "json_values",
+    "index": "index_bytes",
+}
+
+
+@pytest.mark.parametrize("attack", ASKS_FOR_MUCH)
+def test_archive_past_a_limit(indexer, attack):
+    parts, limits, sentence = ASKS_FOR_MUCH[attack]
+
+    indexer.refuse(*SOUND, *parts, match=re.escape(sentence), error=LimitError, limits=limits)
+
+    name = LIMIT_OF.get(attack, attack)
+    with pytest.raises(ArchiveError, match=rf"is the limit. Nothing of it was kept; .* a larger Limits.{name}$"):
+        indexer.index(tars.tar(*SOUND, *parts), limits)
+
+
+@pytest.mark.parametrize("text", [b'"a,b:c[d{e"', b'"\\",{,[:"', b'"\\\\"', b'"' + b'\\"' * 99 + b'"'])
+def test_what_stands_in_texts_of_json_is_no_value(indexer, text):
+    config = CONFIG[:-1] + b',"a":[' + b",".join([text] * 100) + b"]}"
+    soundly = [*SOUND, tars.file(b"config.json", config)]
+
+    assert indexer.index(tars.tar(*soundly), Limits(json_values=120)).images
+
+    indexer.refuse(*soundly, match=r"has more values of JSON; 100 is the limit", limits=Limits(json_values=100))
+
+
+@pytest.mark.parametrize("text", [b'"' * 100_001, b'"' + b'\\"' * 100_000, b"\\" * 100_001, b'"\\'])
+def test_texts_that_do_not_end_are_gone_through_once(indexer, text):
+    started = time.thread_time()
+
+    indexer.refuse(*SOUND, tars.file(b"config.json", b"," * 100 + text), match="is", limits=Limits(json_values=90))
+    indexer.refuse(
+        *SOUND,
+        tars.file(b"config.json", b"," * 80 + b'"' + b":" * 90 + text),
+        match="is no JSON",
+        limits=Limits(json_values=90),
+    )
+
+    assert time.thread_time() - started < 20  # each by itself to the end would be minutes
 
 
 def test_one_layer_under_many_spellings_is_looked_at_once(indexer):
@@ -411,6 +495,27 @@ def assert_refuses_and_goes_on(store, tmp_path, attack):
     assert store.list().get(timeout=TIMEOUT) == ()
     assert store.put("good", good).get(timeout=TIMEOUT).name == "good:latest"
     assert not (tmp_path / "escaped").exists()
+
+
+def test_legacy_layers_that_are_links_to_one_member_are_read_once_for_a_put(store, tmp_path, monkeypatch):
+    ids = [f"{number:064x}" for number in range(30)]
+    chain = [
+        tars.file(f"{layer}/json".encode(), json.dumps({"parent": parent}).encode())
+        + tars.hard_link(f"{layer}/layer.tar".encode(), b"layer.tar")
+        for layer, parent in zip(ids, [*ids[1:], None], strict=True)
+    ]
+    names = tars.file(b"repositories", json.dumps({"a": {"1": ids[0]}, "b": {"1": ids[1]}}).encode())
+    (tmp_path / "old.tar").write_bytes(tars.tar(tars.file(b"layer.tar", LAYER), *chain, names))
+    hashed = []
+    monkeypatch.setattr(
+        local_store, "hash_layer", lambda layer, limits: (hashed.append(layer), hash_layer(layer, limits))[1]
+    )
+
+    images = store.load(tmp_path / "old.tar").get(timeout=TIMEOUT)
+
+    assert [len(image.layers) for image in images] == [30, 29]
+    assert {layer.diff_id for image in images for layer in image.layers} == {diff_id(LAYER)}
+    assert len(hashed) == 1
 
 
 @pytest.mark.parametrize("attack", HOSTILE)

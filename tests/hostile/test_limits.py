@@ -14,12 +14,14 @@ from types import SimpleNamespace
 
 import pytest
 import tars
+from compressions import COMPRESS
 from images import docker_save, layer
 from layers import extent_of, refusal, unpack_layer
 from privileges import as_ordinary_user, on_file_system
 from processes import TIMEOUT
 
 from pykka_imagestore import LimitError, Limits, LocalStore, NoSpaceError
+from pykka_imagestore.core import tar
 from pykka_imagestore.jobs import extractor, guard
 from pykka_imagestore.jobs.untar_image import UntarImage, untar_image
 from pykka_imagestore.jobs.untar_layer import UntarLayer, hash_layer, untar_layer
@@ -58,6 +60,26 @@ ATTACKS = {
         Limits(),
         "xattrs",
         "65 extended attributes; 64 is",
+    ),
+    "global header": (
+        tars.pax({b"mtime": b"1." + b"0" * 20_000}, tars.PAX_GLOBAL) + tars.file(b"f"),
+        Limits(),
+        "global_bytes",
+        "entry 0 has global headers that say 20007 bytes of each entry; 16384 is the limit",
+    ),
+    "global headers": (
+        b"".join(tars.pax({b"linkpath": b"x" * size}, tars.PAX_GLOBAL) for size in (10, 990))
+        + tars.pax({b"mtime": b"1"}, tars.PAX_GLOBAL)
+        + tars.file(b"f"),
+        Limits(global_bytes=1003),
+        "global_bytes",
+        "entry 0 has global headers that say 1004 bytes of each entry; 1003 is the limit",
+    ),
+    "bytes of attributes": (
+        tars.pax({b"SCHILY.xattr.user.a": b"x" * 94}, tars.PAX_GLOBAL) + tars.file(b"f") + tars.file(b"g"),
+        Limits(xattr_bytes=199),
+        "xattr_bytes",
+        "entry 1 brings the layer to 200 bytes of extended attributes; 199 is the limit",
     ),
     "folders": (FOLDERS, Limits(memory_bytes=50_000), "memory_bytes", "folder too many"),
     "missing parents": (DEEP, Limits(memory_bytes=50_000, depth=1000), "memory_bytes", "folder too many"),
@@ -182,6 +204,52 @@ def test_links_in_a_row_that_are_followed_again_and_again_end_soon(tmp_path, mon
         unpack_layer(tars.tar(*links, *again), tmp_path)
 
     assert lookups(caught.value) < 40_000
+
+
+def test_pax_records_of_nothing_end_soon(tmp_path, monkeypatch):
+    monkeypatch.setattr(tar, "_FREE_RECORDS", 10_000)
+    records = tars.raw_pax(b"".join(tars.pax_record(b"%x" % number, b"") for number in range(1000)))
+    layer = tars.tar(*(records + tars.file(b"f%d" % number) for number in range(50)))
+
+    with pytest.raises(
+        LimitError, match=r"entry 10 brings the layer to 11000 pax records; 32 for each entry"
+    ) as caught:
+        unpack_layer(layer, tmp_path)
+
+    assert caught.value.limit == "pax_records"
+    assert unpack_layer(layer, tmp_path, limits=Limits(pax_records=1000)).counts.entries == 50
+
+
+def test_segments_of_entries_that_make_no_file_are_counted_too(tmp_path):
+    sparse = tars.gnu_sparse(b".wh..wh.plnk/f", 100, [(2 * at, 1) for at in range(40)], b"x" * 40)
+
+    with pytest.raises(LimitError, match=r"entry 2 '.wh..wh.plnk/f' brings the layer to 120 segments"):
+        unpack_layer(tars.tar(sparse * 3), tmp_path, limits=Limits(segments=100))
+
+
+@pytest.mark.parametrize("compression", ["zstd", "xz"])
+def test_frames_of_nothing_end_soon(tmp_path, compression):
+    compress = COMPRESS[compression]
+    frames = compress(tars.tar(tars.file(b"f", b"x"))) + compress(b"") * 2000
+
+    with pytest.raises(
+        LimitError, match=r"is one of 1009 frames that become 2048 bytes; 1000 and one for each 256"
+    ) as caught:
+        unpack_layer(frames, tmp_path, limits=Limits(frames=1000))
+
+    assert caught.value.limit == "frames"
+    with pytest.raises(LimitError, match=r"is one of 1009 frames"):
+        hash_layer(extent_of(frames, tmp_path), Limits(frames=1000))
+    assert unpack_layer(frames, tmp_path, limits=Limits(frames=2000)).kinds == {b"f": "f"}
+
+
+@pytest.mark.parametrize("compression", COMPRESS)
+def test_a_frame_for_each_entry_is_taken(tmp_path, compression):
+    parts = [tars.file(b"f%d" % number) for number in range(300)] + [tars.END]
+
+    unpacked = unpack_layer(b"".join(map(COMPRESS[compression], parts)), tmp_path, limits=Limits(frames=0))
+
+    assert unpacked.counts.entries == 300
 
 
 def test_global_header_of_many_records_is_not_gone_through_for_each_entry(tmp_path):

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import os
+import resource
 import struct
+import tracemalloc
 import zlib
 
 import pytest
@@ -10,9 +12,11 @@ from layers import NEWER_FIELDS, unpack_layer
 from privileges import with_umask
 
 from pykka_imagestore._proto.layer_pb2 import NONE, LayerRecord
+from pykka_imagestore.core.archive import Extent
 from pykka_imagestore.core.limits import Limits
 from pykka_imagestore.errors import DigestMismatchError, EscapingEntryError, LayerError
 from pykka_imagestore.fs.remove_tree import remove_tree
+from pykka_imagestore.jobs.untar_layer import UntarLayer, untar_layer
 
 root = pytest.mark.root
 
@@ -388,6 +392,7 @@ def test_record_says_what_the_layer_is(unpack):
     assert record.split_checksum == zlib.crc32((unpacked.target / "tar-split.zst").read_bytes())
     assert record.replaced_checksum == zlib.crc32(b"a\0")
     assert record.earliest < 0 < record.latest
+    assert record.inodes == 5
     for field in NEWER_FIELDS:
         record.ClearField(field)
     assert record == LayerRecord(
@@ -398,7 +403,7 @@ def test_record_says_what_the_layer_is(unpack):
         implicit_directories=[b"d"],
         unset_count=unpacked.record.unset_count,
         unset=unpacked.record.unset,
-        stored_bytes=5 * 4096,
+        stored_bytes=5 * 4096 + 5 * 256 + 2 * (4 + 4 * 12),
         replaced_lost=False,
     )
     assert unpacked.counts.size_bytes == 2 * 1024 + 512 + 1024
@@ -406,19 +411,30 @@ def test_record_says_what_the_layer_is(unpack):
 
 
 @pytest.mark.parametrize(
-    ("parts", "blocks"),
+    ("parts", "blocks", "inodes"),
     [
-        ((), 0),
-        ((tars.file(b"f", b"x" * 4096), tars.file(b"g", b"x" * 4097), tars.file(b"empty")), 3),
-        ((tars.gnu_sparse(b"f", 1 << 20, [(0, 1), (8192, 5000)], b"x" * 5001),), 2),
-        ((tars.folder(b"d"), tars.folder(b"d"), tars.folder(b"./"), tars.file(b"e/f/g")), 3),
-        ((tars.symlink(b"s", b"t" * 59), tars.symlink(b"u", b"t" * 60)), 1),
-        ((tars.file(b"f", b"x"), tars.hard_link(b"h", b"f"), tars.header(b"p", tars.FIFO), tars.whiteout(b"w")), 1),
-        ((tars.file(b"f", b"x"), tars.file(b"f", b"y"), tars.folder(b"f")), 3),
+        ((), 0, 0),
+        ((tars.file(b"f", b"x" * 4096), tars.file(b"g", b"x" * 4097), tars.file(b"empty")), 3, 3),
+        ((tars.gnu_sparse(b"f", 1 << 20, [(0, 1), (8192, 5000)], b"x" * 5001),), 3, 1),
+        ((tars.gnu_sparse(b"f", 1 << 30, [(n << 20, 1) for n in range(340)], b"x" * 340),), 340 + 2, 1),
+        ((tars.folder(b"d"), tars.folder(b"d"), tars.folder(b"./"), tars.file(b"e/f/g")), 3, 4),
+        ((tars.symlink(b"s", b"t" * 59), tars.symlink(b"u", b"t" * 60)), 1, 2),
+        (
+            (tars.file(b"f", b"x"), tars.hard_link(b"h", b"f"), tars.header(b"p", tars.FIFO), tars.whiteout(b"w")),
+            1,
+            3,
+        ),
+        ((tars.file(b"f", b"x"), tars.file(b"f", b"y"), tars.folder(b"f")), 3, 3),
+        ((tars.pax({b"SCHILY.xattr.user.a": b"v" * 40}), tars.file(b"f")), 0, 1),
+        ((tars.pax({b"SCHILY.xattr.user.a": b"v" * 90}), tars.file(b"f")), 1, 1),
     ],
 )
-def test_record_says_what_the_layer_takes_on_disk(unpack, parts, blocks):
-    assert unpack(*parts).record.stored_bytes == (1 + blocks) * 4096  # the root folder is one
+def test_record_says_what_the_layer_takes_on_disk(unpack, parts, blocks, inodes):
+    record = unpack(*parts).record
+
+    assert record.inodes == 1 + inodes  # the root folder is one
+    least = (1 + blocks) * 4096 + record.inodes * 256
+    assert least <= record.stored_bytes <= least + 2 * 32 * (record.entries + len(record.implicit_directories))
 
 
 def test_digest_covers_what_lies_behind_the_end_of_the_archive(tmp_path):
@@ -472,3 +488,58 @@ def test_refusal_of_a_header_names_the_index_it_would_have(unpack):
             unpack(*[tars.file(b"f", b"x")] * count, b"?" * 512)
 
         assert (caught.value.index, caught.value.name) == (count, b"")
+
+
+# -- what is kept open, and in mind
+
+
+@pytest.fixture
+def few_files():
+    """Let this process open a hundred files more than it has."""
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (len(os.listdir("/proc/self/fd")) + 300, limits[1]))
+    yield
+    resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+
+
+@pytest.mark.usefixtures("few_files")
+def test_hard_links_in_one_folder_to_files_in_very_many(unpack):
+    files = [tars.file(b"d%d/f" % number, b"x") for number in range(1000)]
+    links = [tars.hard_link(b"links/%d" % number, b"d%d/f" % number) for number in range(1000)]
+
+    unpacked = unpack(*files, *links)
+
+    assert len(os.listdir(unpacked.rootfs / "links")) == 1000
+
+
+@pytest.mark.usefixtures("few_files")
+def test_hard_links_in_one_folder_through_very_many_symlinks(unpack):
+    symlinks = [tars.file(b"d%d/f" % n) + tars.symlink(b"s%d" % n, b"d%d" % n) for n in range(500)]
+    links = [tars.hard_link(b"links/%d" % number, b"s%d/f" % number) for number in range(500)]
+
+    unpacked = unpack(*symlinks, *links)
+
+    assert len(os.listdir(unpacked.rootfs / "links")) == 500
+
+
+@pytest.mark.parametrize("name", [b"/f", b"/d/."])
+def test_paths_through_symlinks_are_not_all_kept_in_mind(tmp_path, name):
+    def peak(count):
+        paths = [b"/".join(b"s" * 60 + b"%d" % (number >> bit & 1) for bit in range(30)) for number in range(count)]
+        ways = tars.symlink(b"s" * 60 + b"0", b".") + tars.symlink(b"s" * 60 + b"1", b".") + tars.file(b"f")
+        if name == b"/f":
+            entries = [tars.hard_link(b"h%d" % number, path + name) for number, path in enumerate(paths)]
+        else:
+            entries = [tars.folder(path + name) for path in paths]
+        (tmp_path / "layer.tar").write_bytes(tars.tar(ways, *entries))
+        layer = Extent(str(tmp_path / "layer.tar"), 0, (tmp_path / "layer.tar").stat().st_size, "layer.tar")
+        del paths, entries
+        tracemalloc.start()
+        untar_layer(UntarLayer(layer, str(tmp_path / "layer")))
+        memory = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        return memory
+
+    peak(100)
+
+    assert peak(2000) - peak(500) < 1 << 20  # of 1,500 paths with 2 KB each

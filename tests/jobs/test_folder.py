@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import gzip
 import os
 import socket
+from dataclasses import replace
 
 import pytest
 from images import layer
@@ -12,6 +14,7 @@ from pykka_imagestore.core.digest import sha256
 from pykka_imagestore.core.limits import DEFAULT_LIMITS
 from pykka_imagestore.core.totals import Totals
 from pykka_imagestore.errors import ArchiveError
+from pykka_imagestore.jobs import estimates
 from pykka_imagestore.jobs.folder import FolderMembers, open_extent
 from pykka_imagestore.jobs.members import MAX_JSON_BYTES
 from pykka_imagestore.jobs.untar_image import UntarImage, untar_image
@@ -53,6 +56,37 @@ def test_entries_of_a_layer_in_a_folder_are_estimated(tmp_path):
     (image,) = untar_image(UntarImage(str(layout.write_folder(tmp_path / "layout")), "inflated")).images
 
     assert 400 < image.layers[0].entries_estimate < 600
+
+
+def test_blob_that_is_a_layer_many_times_is_looked_at_once(tmp_path, monkeypatch):
+    big = layer({"big": bytes(4 << 20)})
+    layout = Layout()
+    blob = layout.blob(big, "application/vnd.oci.image.layer.v1.tar")
+    manifest = layout.manifest(fields={"layers": [blob] * 200}, config=layout.config(*[big] * 200))
+    layout.name(manifest, "app:1")
+    looked_at = []
+    monkeypatch.setattr(estimates, "_entries", lambda size, samples: len(looked_at.append(size) or samples))
+
+    (image,) = untar_image(UntarImage(str(layout.write_folder(tmp_path / "layout")), "inflated")).images
+
+    assert len(image.layers) == 200
+    assert looked_at == [len(big)]
+
+
+def test_samples_of_very_many_layers_have_a_total(folder, monkeypatch):
+    path, members = folder
+    (path / "layer").write_bytes(gzip.compress(bytes(4 << 20)))
+    layer = members.extent("layer")
+    sampled, read_some = [], estimates.read_some
+    monkeypatch.setattr(estimates, "read_some", lambda *args: (sampled.append(args[1]), read_some(*args))[1])
+    monkeypatch.setattr(estimates, "_ALL_BYTES", 32 << 20)
+    estimator, file = estimates.Estimator(), os.open(path / "layer", os.O_RDONLY)
+
+    found = [estimator.estimate(replace(layer, name=f"{number}"), file) for number in range(2000)]
+
+    assert found[0].inflated_estimate == 1 << 19
+    assert sum(sampled) < 80 << 20  # whole samples would be four gigabytes
+    os.close(file)
 
 
 def test_folder_may_be_reached_by_a_symbolic_link(tmp_path):

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import fcntl
 import os
+import signal
 import socket
 import stat
 
@@ -41,7 +43,7 @@ def test_file_is_opened_through_links(tmp_path, file):
 
 
 @pytest.mark.parametrize("kind", ["pipe", "socket", "folder", "device"])
-def test_what_is_of_another_kind_is_refused_by_its_name(tmp_path, kind):
+def test_what_is_of_another_kind_is_refused_by_its_name(tmp_path, monkeypatch, kind):
     path = tmp_path / kind
     if kind == "pipe":
         os.mkfifo(path)
@@ -50,7 +52,7 @@ def test_what_is_of_another_kind_is_refused_by_its_name(tmp_path, kind):
     elif kind == "device":
         path.symlink_to("/dev/null")
     else:
-        os.chdir(tmp_path)
+        monkeypatch.chdir(tmp_path)  # a socket's path is short
         with socket.socket(socket.AF_UNIX) as listener:
             listener.bind(kind)
 
@@ -95,6 +97,22 @@ def test_a_process_whose_proc_is_hidden_from_it_reads_the_file_all_the_same(user
 
     # A process that changed its user without another program is shown nothing of itself.
     assert as_ordinary_user(read_as_file, str(path)) == b"hello"
+
+
+def test_a_file_on_which_somebody_holds_a_lease_is_not_waited_for(file):
+    path, _ = file
+    before = signal.signal(signal.SIGIO, signal.SIG_IGN)  # what asks the holder to let go
+    holder = os.open(path.with_name("leased"), os.O_RDWR | os.O_CREAT)
+    try:
+        fcntl.fcntl(holder, fcntl.F_SETLEASE, fcntl.F_WRLCK)
+
+        with pytest.raises(BlockingIOError) as caught:
+            open_for_reading(str(path.with_name("leased")), RefusedError, stat.S_IFREG)
+
+        assert caught.value.filename == str(path.with_name("leased"))
+    finally:
+        os.close(holder)
+        signal.signal(signal.SIGIO, before)
 
 
 def test_a_path_that_leads_nowhere_is_told(tmp_path):

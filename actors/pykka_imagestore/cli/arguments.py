@@ -6,8 +6,9 @@ import argparse
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import NoReturn
 
-from pykka_imagestore.errors import InvalidInputError
+from pykka_imagestore.errors import InvalidInputError, escaped
 
 DESCRIPTION = "Keep container images as directories: put archives and OCI layouts, get the paths of their layers."
 
@@ -42,7 +43,7 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
 
 def make_parser() -> argparse.ArgumentParser:
     """Return the parser of the command line; the documentation is made from it, too."""
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="imagestore",
         description=DESCRIPTION,
         epilog=EPILOG,
@@ -94,17 +95,22 @@ def absolute(path: str) -> str:
         raise InvalidInputError(f"{path}: the working directory was deleted; name an absolute path") from None
 
 
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        super().error(escaped(message))  # an argument may be a file's name, whoever chose that
+
+
 class _Verbs:
     """Adds verbs, each of which takes the common options too: they may stand before the verb or after it."""
 
-    def __init__(self, parsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    def __init__(self, parsers: argparse._SubParsersAction[_Parser]) -> None:
         self._parsers = parsers
         # A default here would win over what stood before the verb.
-        self._common = argparse.ArgumentParser(add_help=False, argument_default=argparse.SUPPRESS)
+        self._common = _Parser(add_help=False, argument_default=argparse.SUPPRESS)
         self._common.add_argument("--store", metavar="DIR", help=STORE_HELP)
         self._common.add_argument("--json", action="store_true", help=JSON_HELP)
 
-    def add(self, verb: str, summary: str, more: str = "") -> argparse.ArgumentParser:
+    def add(self, verb: str, summary: str, more: str = "") -> _Parser:
         return self._parsers.add_parser(
             verb, help=summary, description=f"{summary[0].upper()}{summary[1:]}. {more}", parents=[self._common]
         )
@@ -170,8 +176,9 @@ def _add_prune(verbs: _Verbs) -> None:
     parser = verbs.add(
         "prune",
         "remove images that are not used, and layers that no image has",
-        "Without --unused-for and --budget no image is removed. An image is used when it is put or got. What somebody "
-        "has a lease of, or puts just now, stays. Prints what was removed.",
+        "Without --unused-for, --budget and --budget-inodes no image is removed, and for a budget that cannot be kept "
+        "none is. An image is used when it is put or got. What somebody has a lease of, or puts just now, stays. "
+        "Prints what was removed.",
     )
     parser.add_argument("--dry-run", action="store_true", help="only print what would be removed")
     parser.add_argument("--keep", metavar="NAME", action="append", default=[], help="never this image; may be repeated")
@@ -181,7 +188,13 @@ def _add_prune(verbs: _Verbs) -> None:
     parser.add_argument(
         "--budget",
         metavar="SIZE",
-        help="the least recently used, until all layers take no more than this: bytes, or as 500M, 20G",
+        help="the least recently used, until what is left takes no more than this: bytes, or as 500M, 20G",
+    )
+    parser.add_argument(
+        "--budget-inodes",
+        type=int,
+        metavar="N",
+        help="the same for files, folders and the like: no more than N of them",
     )
 
 

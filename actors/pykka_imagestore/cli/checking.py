@@ -7,7 +7,7 @@ from typing import Any
 
 from pykka_imagestore.cli.arguments import store_folder
 from pykka_imagestore.cli.log import show_warnings
-from pykka_imagestore.cli.output import print_json, print_text
+from pykka_imagestore.cli.output import print_json, print_line
 from pykka_imagestore.cli.progress_bar import check_bar
 from pykka_imagestore.cli.stop_signals import StopSignals
 from pykka_imagestore.cli.stored import require_store
@@ -60,15 +60,17 @@ def look(options: argparse.Namespace, *, repair: bool) -> None:
 
 def _print(report: CheckReport, *, repair: bool) -> None:
     for fault in report.faults:
-        print_text(str(fault))
+        print_line(str(fault))
     for unchecked in report.unchecked:
-        print_text(f"not checked: {unchecked}")
+        print_line(f"not checked: {unchecked}")
     for name in report.taken_out:
-        print_text(f"took out {name}")
+        print_line(f"took out {name}")
     for name in report.left_in if repair else ():
-        print_text(f"left {name} in: somebody needs it now; repair again later")
+        print_line(f"left {name} in: somebody needs it now; repair again later")
+    for name in report.put_anew:
+        print_line(f"left {name} in: it was put anew since it was looked at; check again")
     counts = f"{report.images} images, {report.layers} layers, {report.configs} configs"
-    print_text(f"{counts}: {len(report.faults)} faults")
+    print_line(f"{counts}: {len(report.faults)} faults")
 
 
 def _document(report: CheckReport) -> dict[str, Any]:
@@ -79,6 +81,7 @@ def _document(report: CheckReport) -> dict[str, Any]:
         "faults": list(map(_finding, report.faults)),
         "unchecked": list(map(_finding, report.unchecked)),
         "taken_out": list(report.taken_out),
+        "put_anew": list(report.put_anew),
     }
 
 

@@ -12,6 +12,9 @@ from pykka_imagestore.cli.stored import read_usage
 from pykka_imagestore.core.prune import ImageUsage, LayerUsage, LeaseUsage
 from pykka_imagestore.core.sizes import format_size
 
+_FIRST = dt.datetime(1, 1, 1, tzinfo=dt.UTC).timestamp()
+_LAST = dt.datetime(9999, 12, 31, 23, 59, 59, tzinfo=dt.UTC).timestamp()
+
 
 def run(options: argparse.Namespace) -> None:
     """Print a table, or an object, of images and what they cost; and of layers."""
@@ -21,27 +24,29 @@ def run(options: argparse.Namespace) -> None:
             {
                 "bytes": usage.bytes,
                 "unused_bytes": usage.unused_bytes,
+                "inodes": usage.inodes,
                 "images": list(map(_image_document, usage.images)),
                 "layers": list(map(_layer_document, usage.layers)),
                 "leases": list(map(_lease_document, usage.leases)),
             }
         )
         return
-    total = ("all layers", format_size(usage.bytes), "", "")
-    unused = ("layers that no image has", format_size(usage.unused_bytes), "", "")
-    print_table([("IMAGE", "SIZE", "OWN", "LAST USED"), *map(_image_row, usage.images), total, unused])
+    total = ("all of the store", format_size(usage.bytes), "", str(usage.inodes), "")
+    unused = ("what no image has", format_size(usage.unused_bytes), "", "", "")
+    print_table([("IMAGE", "SIZE", "OWN", "INODES", "LAST USED"), *map(_image_row, usage.images), total, unused])
     if options.layers:
-        print_table([("LAYER", "SIZE", "IMAGES"), *map(_layer_row, usage.layers)])
+        print_table([("LAYER", "SIZE", "INODES", "IMAGES"), *map(_layer_row, usage.layers)])
     if usage.leases:
         print_table([("LEASE", "PROCESS", "LAYERS"), *map(_lease_row, usage.leases)])
 
 
 def _image_row(image: ImageUsage) -> Sequence[str]:
-    return image.name, format_size(image.bytes), format_size(image.own_bytes), _time(image.last_used) or "-"
+    sizes = format_size(image.bytes), format_size(image.own_bytes), str(image.inodes)
+    return image.name, *sizes, _time(image.last_used) or "-"
 
 
 def _layer_row(layer: LayerUsage) -> Sequence[str]:
-    return layer.diff_id, format_size(layer.bytes), ", ".join(layer.images) or "-"
+    return layer.diff_id, format_size(layer.bytes), str(layer.inodes), ", ".join(layer.images) or "-"
 
 
 def _lease_row(lease: LeaseUsage) -> Sequence[str]:
@@ -57,16 +62,18 @@ def _image_document(image: ImageUsage) -> dict[str, object]:
         "name": image.name,
         "bytes": image.bytes,
         "own_bytes": image.own_bytes,
+        "inodes": image.inodes,
         "last_used": _time(image.last_used),
     }
 
 
 def _layer_document(layer: LayerUsage) -> dict[str, object]:
-    return {"diff_id": layer.diff_id, "bytes": layer.bytes, "images": list(layer.images)}
+    return {"diff_id": layer.diff_id, "bytes": layer.bytes, "inodes": layer.inodes, "images": list(layer.images)}
 
 
 def _time(seconds: float) -> str | None:
-    """Return a time in UTC; None for the unknown."""
+    """Return a time in UTC; None for the unknown. What no calendar has is the last or the first time of ours."""
     if not seconds:
         return None
-    return dt.datetime.fromtimestamp(seconds, dt.UTC).isoformat(sep=" ", timespec="seconds")
+    time = dt.datetime.fromtimestamp(min(max(seconds, _FIRST), _LAST), dt.UTC)
+    return time.isoformat(sep=" ", timespec="seconds")

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+from pykka_imagestore.cli.json_text import to_json
 from pykka_imagestore.core.image import ImageInfo
 from pykka_imagestore.errors import escaped
 
@@ -19,18 +19,13 @@ class OutputError(Exception):
     """Standard output takes nothing more: its reader is gone, or the disk behind it is full."""
 
 
-def print_text(text: str) -> None:
-    """Print text, at once.
+def print_line(unsafe_text: str) -> None:
+    """Print one line, at once; what is no printable character in it is escaped.
 
     Raises:
         OutputError: It cannot be written.
     """
-    if sys.stdout is None:
-        raise OutputError("standard output is closed")
-    encoding = sys.stdout.encoding
-    with _told_from_other_errors():
-        sys.stdout.write(text.encode(encoding, "backslashreplace").decode(encoding) + "\n")
-        sys.stdout.flush()
+    _print(escaped(unsafe_text))
 
 
 def flush_output() -> None:
@@ -62,7 +57,12 @@ def give_up_output() -> None:
 
 def print_json(document: object) -> None:
     """Print one JSON document on one line, in ASCII."""
-    print_text(json.dumps(document, separators=(",", ":"), allow_nan=False))
+    _print(to_json(document))
+
+
+def print_pretty(document: object) -> None:
+    """Print indented JSON whose strings show all letters; what a terminal would act upon is escaped, as JSON has it."""
+    _print(to_json(document, "ascii" if sys.stdout is None else sys.stdout.encoding))
 
 
 def print_table(rows: Iterable[Sequence[str]]) -> None:
@@ -70,7 +70,7 @@ def print_table(rows: Iterable[Sequence[str]]) -> None:
     lines = [[escaped(cell) for cell in row] for row in rows]
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     padded = ["  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines]
-    print_text("\n".join(padded))
+    _print("\n".join(padded))
 
 
 def print_images(images: Iterable[ImageInfo]) -> None:
@@ -98,6 +98,15 @@ def complain(sentence: str) -> None:
         print(f"imagestore: {escaped(sentence, MAX_SENTENCE_LENGTH)}", file=sys.stderr, flush=True)
     except OSError:
         return  # nobody is there to read it; the exit status tells
+
+
+def _print(safe_text: str) -> None:
+    if sys.stdout is None:
+        raise OutputError("standard output is closed")
+    encoding = sys.stdout.encoding
+    with _told_from_other_errors():
+        sys.stdout.write(safe_text.encode(encoding, "backslashreplace").decode(encoding) + "\n")
+        sys.stdout.flush()
 
 
 @contextmanager

@@ -6,7 +6,7 @@ import argparse
 
 from pykka_imagestore.cli.arguments import store_folder
 from pykka_imagestore.cli.log import show_warnings
-from pykka_imagestore.cli.output import done_anyway, image_document, print_json, print_text
+from pykka_imagestore.cli.output import done_anyway, image_document, print_json, print_line
 from pykka_imagestore.cli.stop_signals import StopSignals
 from pykka_imagestore.cli.stored import require_store
 from pykka_imagestore.local_store import LocalStore
@@ -25,4 +25,4 @@ def run(options: argparse.Namespace) -> None:
             if options.json:
                 print_json(image_document(image))
             else:
-                print_text(f"removed {image.name}")
+                print_line(f"removed {image.name}")

@@ -12,6 +12,8 @@ from pykka_imagestore.core.image_name import ImageName
 from pykka_imagestore.core.paths import StorePaths
 from pykka_imagestore.core.prune import Usage, measure
 from pykka_imagestore.durable.disk import disk
+from pykka_imagestore.durable.files import read_file
+from pykka_imagestore.durable.layout import require_store as require_made_store
 from pykka_imagestore.durable.leases import find_leases
 from pykka_imagestore.durable.owner import told_if_foreign
 from pykka_imagestore.durable.references import References
@@ -83,20 +85,22 @@ def read_config(store: Path, image: ImageInfo) -> bytes:
     if image.config_digest is None:
         raise NotFoundError(f"{image.name} with a config")
     with told_if_foreign(store):
-        return StorePaths(store).config(image.config_digest).read_bytes()
+        return read_file(StorePaths(store).config(image.config_digest))
 
 
 def require_store(store: Path) -> None:
     """Refuse a directory that is no store.
 
     Raises:
-        NoStoreError: It is none.
+        NoStoreError, NotAStoreError: It is none.
         ForeignStoreError: It is another user's, who does not share it.
+        UnsafeStoreError, MisplacedFileError, StoreFormatError: It cannot be used safely.
     """
     paths = StorePaths(store)
     with told_if_foreign(store):
-        if not any(map(_is_there, (paths.layers, paths.stored_images, paths.journal))):
+        if not any(map(_is_there, (paths.marker, paths.layers, paths.stored_images, paths.journal))):
             raise NoStoreError(str(store))
+    require_made_store(paths)
 
 
 def _is_there(path: Path) -> bool:

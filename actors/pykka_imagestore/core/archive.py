@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol, TypeAlias
 
@@ -11,6 +12,7 @@ from pykka_imagestore.core.totals import Totals
 from pykka_imagestore.errors import ArchiveError
 
 _EXTENT_BYTES = 250  # beside path and name
+_BRACKET_BYTES = 64  # more, since whoever is sent an index counts brackets, also those in texts
 _ESCAPE_BYTES = 5  # more, for what is no ASCII
 _PLAIN = bytes(range(0x20, 0x7F)) + b"\t\n\r"
 _HEADER_BYTES = 1024  # of an entry: its header, and half a block or so after its body
@@ -107,22 +109,33 @@ class ArchivedImage:
 
 
 def counted(totals: Totals, image: ArchivedImage) -> ArchivedImage:
-    """Return an image, once what there is to know of it is counted as bytes that a worker hands on.
+    """Return an image, once what there is to know of it but its names is counted as bytes that a worker hands on.
 
     Raises:
         LimitError: All images of the archive together take too many.
     """
     config = image.config
-    texts = *image.unsafe_names, *image.unsafe_tags, *image.digests, *(image.diff_ids or ())
+    texts = *image.digests, *(image.diff_ids or ())
     layers = sum(_EXTENT_BYTES + _sent_bytes(layer.path) + _sent_bytes(layer.name) for layer in image.layers)
     escaped = config.count(b'"') + config.count(b"\\") + _ESCAPE_BYTES * len(config.translate(None, _PLAIN))
-    total = len(config) + escaped + layers + sum(map(_sent_bytes, texts))
+    total = len(config) + escaped + _BRACKET_BYTES * config.count(b"[") + layers + sum(map(_sent_bytes, texts))
     totals.add("index_bytes", total, "bytes of configs, names and layers")
     return image
 
 
+def count_names(totals: Totals, unsafe_names: Sequence[str]) -> None:
+    """Count names and tags that an archive gives its images, those that are refused too.
+
+    Raises:
+        LimitError: They are too many, or too long.
+    """
+    totals.add("names", len(unsafe_names), "names and tags")
+    totals.add("index_bytes", sum(map(_sent_bytes, unsafe_names)), "bytes of configs, names and layers")
+
+
 def _sent_bytes(text: str) -> int:
-    return len(text) if text.isascii() else len(text) * (1 + _ESCAPE_BYTES)
+    length = len(text) if text.isascii() else len(text) * (1 + _ESCAPE_BYTES)
+    return length + _BRACKET_BYTES * text.count("[")
 
 
 @dataclass(frozen=True, slots=True)

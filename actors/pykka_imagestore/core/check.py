@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from pykka_imagestore.core.digest import DiffID, Digest
 from pykka_imagestore.core.image import DockerImage
+from pykka_imagestore.errors import escaped
 
 
 @dataclass(frozen=True, slots=True)
@@ -14,8 +15,8 @@ class Finding:
     """Something that a check found.
 
     Attributes:
-        kind: ``layer``, ``config``, ``image`` or ``journal``.
-        name: DiffID, digest or name of it.
+        kind: ``layer``, ``config``, ``image`` or ``journal``; ``store`` for what lies there and is nothing of its.
+        name: DiffID, digest or name of it; of what is none of these its path in the store.
         reason: What was found, as the rest of a sentence.
     """
 
@@ -24,7 +25,20 @@ class Finding:
     reason: str
 
     def __str__(self) -> str:
-        return f"{self.kind} {self.name} {self.reason}"
+        return escaped(f"{self.kind} {self.name} {self.reason}")
+
+
+@dataclass(frozen=True, slots=True)
+class TakenOut:
+    """What a repair did with what a check found damaged.
+
+    Attributes:
+        taken_out: DiffIDs and digests of what it took out.
+        put_anew: Of what is there, and is another than the check saw. It was left.
+    """
+
+    taken_out: tuple[str, ...]
+    put_anew: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +50,7 @@ class CheckReport:
         faults: What is wrong.
         unchecked: What could not be checked. Nothing is known to be wrong with it.
         taken_out: DiffIDs and digests of what a repair took out; the next put brings it back.
+        put_anew: Of what changed since it was looked at, so that a repair left it; another check tells how it is.
     """
 
     images: int
@@ -44,12 +59,13 @@ class CheckReport:
     faults: tuple[Finding, ...]
     unchecked: tuple[Finding, ...] = ()
     taken_out: tuple[str, ...] = ()
+    put_anew: tuple[str, ...] = ()
 
     @property
     def left_in(self) -> tuple[str, ...]:
-        """DiffIDs and digests of what is damaged and was not taken out."""
+        """DiffIDs and digests of what is damaged and was not taken out, since somebody needs it."""
         damaged = dict.fromkeys(fault.name for fault in self.faults if fault.kind in ("layer", "config"))
-        return tuple(name for name in damaged if name not in self.taken_out)
+        return tuple(name for name in damaged if name not in (*self.taken_out, *self.put_anew))
 
 
 @dataclass(frozen=True, slots=True)

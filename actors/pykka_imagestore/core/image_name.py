@@ -106,7 +106,7 @@ class ImageName:
 
     @property
     def key(self) -> str:
-        """The one normal form, ``docker.io/library/ubuntu:latest``: equal keys mean one image."""
+        """The one normal form, ``docker.io/library/ubuntu:latest``; equal keys mean one image."""
         return self.with_default_tag().normalized
 
     @property

@@ -22,9 +22,11 @@ def parse_json(archive: str, data: bytes, name: str) -> Any:
         ArchiveError: It is no JSON, or nested deeper than anything sound.
     """
     try:
-        document = json.loads(data)
-    except (ValueError, RecursionError) as error:
+        document = json.loads(data, parse_constant=_refuse_constant)
+    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError, _ConstantError) as error:
         raise ArchiveError(archive, f"{shown(name)} is no JSON: {error}") from error
+    except ValueError as error:
+        raise ArchiveError(archive, f"{shown(name)} has a number of more digits than anything sound") from error
     if _is_nested(document, MAX_NESTING):
         raise ArchiveError(archive, f"{shown(name)} has JSON nested more than {MAX_NESTING} deep")
     return document
@@ -81,6 +83,15 @@ def shape(value: object) -> str:
     if isinstance(value, list):
         return f"a list of {len(value)}"
     return {dict: "an object", str: "a string", bool: "true or false"}.get(type(value), "a number")
+
+
+class _ConstantError(ValueError):
+    """What Python takes for a number, and JSON does not."""
+
+
+def _refuse_constant(constant: str) -> object:
+    msg = f"{constant} is none of its values"
+    raise _ConstantError(msg)
 
 
 def _is_nested(document: object, levels: int) -> bool:

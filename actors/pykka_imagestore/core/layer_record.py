@@ -38,6 +38,7 @@ def pack_layer_record(
     unset_count: int,
     stored_bytes: int,
     replaced_lost: bool,
+    inodes: int,
     owner: tuple[int, int],
     times: TimeRange | None,
     split: tuple[int, int],
@@ -69,6 +70,7 @@ def pack_layer_record(
             _number(15, split[0]),
             _fixed32(16, split[1]),
             _fixed32(17, replaced_checksum),
+            _number(20, inodes),
         )
     )
     return with_checksum(record)

@@ -58,7 +58,7 @@ class Limits:
     images: int = 10_000
     names: int = 10_000
     layers: int = 1000
-    index_bytes: int = 16 << 20
+    index_bytes: int = 24 << 20
     references: int = 100_000
 
 

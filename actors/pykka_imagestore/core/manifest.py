@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from pykka_imagestore.core.archive import ArchivedImage, MemberReader, counted
+from pykka_imagestore.core.archive import ArchivedImage, MemberReader, count_names, counted
 from pykka_imagestore.core.digest import DiffID, sha256
 from pykka_imagestore.core.image_config import parse_diff_ids
 from pykka_imagestore.core.json_fields import expect_object, expect_text, expect_texts, parse_json, shape
@@ -48,6 +48,9 @@ def read_images(members: MemberReader) -> tuple[ArchivedImage, ...]:
 def legacy_config(unsafe_json: bytes, diff_ids: Sequence[DiffID]) -> bytes:
     """Return the image config of a legacy image: what its leaf says, and its layers' DiffIDs.
 
+    Raises:
+        ValueError: It has a number that is out of range, and which could not be written as JSON again.
+
     Spec:
         moby, image/v1, "MakeConfigFromV1Config": the same fields are left out.
     """
@@ -55,7 +58,7 @@ def legacy_config(unsafe_json: bytes, diff_ids: Sequence[DiffID]) -> bytes:
     config = {key: value for key, value in leaf.items() if key not in _LEGACY_FIELDS}
     config["rootfs"] = {"type": "layers", "diff_ids": list(diff_ids)}
     config["history"] = [{"created": leaf.get("created", "0001-01-01T00:00:00Z")} for _ in diff_ids]
-    return json.dumps(config, sort_keys=True, separators=(",", ":")).encode()
+    return json.dumps(config, sort_keys=True, separators=(",", ":"), allow_nan=False).encode()
 
 
 # -- manifest.json
@@ -75,7 +78,7 @@ def _read_image(members: MemberReader, entry: object, where: str) -> ArchivedIma
     config_name = expect_text(members.archive, fields.get("config"), f"{where}, Config")
     names = expect_texts(members.archive, fields.get("repotags"), f"{where}, RepoTags")
     layer_names = expect_texts(members.archive, fields.get("layers"), f"{where}, Layers")
-    members.totals.add("names", len(names), "names and tags")
+    count_names(members.totals, names)
     members.totals.check("layers", len(layer_names), f"{where} has {len(layer_names)} layers")
     config = members.read_json(config_name)
     _check_config_name(members, config_name, config)
@@ -101,7 +104,7 @@ def _read_legacy(members: MemberReader, ids: set[str]) -> tuple[ArchivedImage, .
     documents = _Documents(members)
     if members.has(REPOSITORIES):
         for name, leaf in _read_repositories(members):
-            members.totals.add("names", 1, "names and tags")
+            count_names(members.totals, (name,))
             names.setdefault(leaf, []).append(name)
     else:
         names = {leaf: [] for leaf in sorted(ids - {documents.parent(layer) for layer in ids})}
@@ -133,6 +136,10 @@ def _legacy_image(members: MemberReader, documents: _Documents, leaf: str, names
         layer = documents.parent(layer)
     layers = tuple(members.extent(f"{layer}/layer.tar") for layer in reversed(chain))
     config = members.read_json(f"{leaf}/json")
+    try:
+        legacy_config(config, ())
+    except ValueError as error:
+        raise ArchiveError(members.archive, f"{leaf}/json has a number that is out of range") from error
     return counted(members.totals, ArchivedImage(tuple(names), config, layers, None))
 
 

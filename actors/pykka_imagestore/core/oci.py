@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeAlias, TypeVar
 
-from pykka_imagestore.core.archive import ArchivedImage, Extent, MemberReader, RefusedImage, counted
+from pykka_imagestore.core.archive import ArchivedImage, Extent, MemberReader, RefusedImage, count_names, counted
 from pykka_imagestore.core.digest import DiffID, Digest, digest_like
 from pykka_imagestore.core.image_config import parse_diff_ids, parse_platform
 from pykka_imagestore.core.image_name import ImageName
@@ -38,7 +38,7 @@ from pykka_imagestore.errors import (
 INDEX = "index.json"
 LAYOUT = "oci-layout"
 MAX_INDEX_DEPTH = 8
-_KEPT_BYTES = 8 << 20
+_KEPT_BYTES = 4 << 20
 
 T = TypeVar("T")
 _Parsed: TypeAlias = dict[Digest, T | ArchiveError]
@@ -65,7 +65,8 @@ def read_layout(
     images: dict[Digest, _Image] = {}
     refused = []
     groups = _grouped(top)
-    members.totals.add("names", sum(map(_Group.count, groups)), "names and tags")
+    for group in groups:
+        count_names(members.totals, group.unsafe_names + group.unsafe_tags)
     for group in groups:
         try:
             for candidate in _Chooser(blobs, wanted, group).choose():
@@ -91,10 +92,6 @@ class _Group:
     unsafe_names: tuple[str, ...]
     unsafe_tags: tuple[str, ...]
     descriptors: tuple[Descriptor, ...]
-
-    def count(self) -> int:
-        """Return how many names and tags it has."""
-        return len(self.unsafe_names) + len(self.unsafe_tags)
 
     @property
     def is_named(self) -> bool:
@@ -147,7 +144,13 @@ def _is_name(unsafe_text: str) -> bool:
 
 
 def _refused(group: _Group, error: ArchiveError, *, is_artifact: bool) -> RefusedImage:
-    return RefusedImage(group.unsafe_names, group.unsafe_tags, group.digests, error, is_artifact)
+    return RefusedImage(group.unsafe_names, group.unsafe_tags, group.digests, _bare(error), is_artifact)
+
+
+def _bare(error: ArchiveError) -> ArchiveError:
+    """Return an error without what it holds: all that was at hand where it was raised, manifests and JSON."""
+    error.__traceback__ = error.__cause__ = error.__context__ = None
+    return error
 
 
 class _Image:
@@ -217,10 +220,10 @@ class _Blobs:
             try:
                 parsed[descriptor.digest] = parse(self.archive, data, descriptor.path)
             except ArchiveError as error:
-                parsed[descriptor.digest] = error
+                parsed[descriptor.digest] = _bare(error)
         result = parsed[descriptor.digest]
         if isinstance(result, ArchiveError):
-            raise result
+            raise result.with_traceback(None)
         return result
 
     def read(self, descriptor: Descriptor) -> bytes:

@@ -9,6 +9,7 @@ Spec:
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -54,6 +55,7 @@ _SCHEMA_1 = (
     "is a manifest of Docker's schema 1, which is not supported; push or save the image anew with a newer Docker"
 )
 _REFERENCE_TYPE = "vnd.docker.reference.type"  # BuildKit's attestations have it
+_NOTHING: dict[str, str] = {}  # one for all, since most layers of an image have none
 _ANNOTATIONS = (REF_NAME, CONTAINERD_NAME, _REFERENCE_TYPE)
 
 
@@ -190,17 +192,17 @@ def _descriptor(archive: str, value: object, where: str) -> Descriptor:
         found = size if type(size) is int and size > -(2**63) else shape(size)
         raise ArchiveError(archive, f"{where}, size should be a number of bytes, but is {found}")
     return Descriptor(
-        media_type,
+        sys.intern(media_type),
         Digest(digest),
         size,
         Platform.from_fields(fields.get("platform")),
         _optional_text(archive, fields.get("artifactType"), f"{where}, artifactType"),
-        _annotations(expect_object(archive, fields.get("annotations") or {}, f"{where}, annotations")),
+        _annotations(expect_object(archive, fields.get("annotations") or _NOTHING, f"{where}, annotations")),
     )
 
 
-def _annotations(fields: dict[str, Any]) -> dict[str, str]:
-    return {key: value for key in _ANNOTATIONS if isinstance(value := fields.get(key), str)}
+def _annotations(fields: dict[str, Any]) -> Mapping[str, str]:
+    return {key: value for key in _ANNOTATIONS if isinstance(value := fields.get(key), str)} or _NOTHING
 
 
 def _optional_text(archive: str, value: object, where: str) -> str:

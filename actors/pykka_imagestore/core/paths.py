@@ -1,6 +1,7 @@
 """Where everything lies in a store's directory.
 
 <store>/
+    imagestore              says that this is a store: see durable/marker.py
     storedImages            which layers make which image, a snapshot: see durable/checkpoint.py
     storedImages.journal    changes since: see core/journal.py
     layers/sha256-<hex>/    a layer, there entirely or not at all
@@ -49,6 +50,11 @@ class StorePaths:
     root: Path
 
     @property
+    def marker(self) -> Path:
+        """What says that this is a store."""
+        return self.root / "imagestore"
+
+    @property
     def stored_images(self) -> Path:
         """The reference store's checkpoint."""
         return self.root / "storedImages"
@@ -95,7 +101,7 @@ class StorePaths:
 
     @property
     def folders(self) -> tuple[Path, ...]:
-        """All folders of the store."""
+        """All folders of the store that it cannot do without."""
         return (self.layers, self.configs, self.staging, self.gc, self.leases, self.locks)
 
     @property

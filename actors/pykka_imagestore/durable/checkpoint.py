@@ -24,6 +24,7 @@ from pykka_imagestore.core.digest import DiffID, Digest, is_sha256
 from pykka_imagestore.core.image import DockerImage
 from pykka_imagestore.core.image_name import ImageName
 from pykka_imagestore.durable.disk import Disk, write_whole
+from pykka_imagestore.durable.files import read_file
 from pykka_imagestore.errors import CheckpointError, InvalidNameError
 
 _LENGTH = struct.Struct("<I")
@@ -60,9 +61,10 @@ def read_checkpoint(path: Path) -> Checkpoint:
 
     Raises:
         CheckpointError: The file is not a whole and sound checkpoint. It is left as it is.
+        MisplacedFileError, ForeignStoreError: As ``open_file``.
     """
     try:
-        data = path.read_bytes()
+        data = read_file(path)
     except FileNotFoundError:
         return Checkpoint()
     if len(data) < _LENGTH.size:

@@ -7,7 +7,9 @@ import ctypes
 import os
 from pathlib import Path
 
-_FILE_MODE = 0o644
+from pykka_imagestore.durable.files import create_file
+
+_FILE_MODE = 0o644  # read by those with whom the store's owner shares it
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -17,7 +19,7 @@ class Disk:
 
     def sync_file(self, path: Path) -> None:
         """Make a file's bytes durable."""
-        _sync(path, os.O_RDONLY)
+        _sync(path, os.O_RDONLY | os.O_NOFOLLOW)
 
     def sync_data(self, descriptor: int) -> None:
         """Make the bytes of an open file durable, and its size."""
@@ -74,11 +76,10 @@ def write_whole(target: Path, data: bytes, to: Disk, *, aside: Path) -> None:
     """Write a file that is there entirely or not at all, whatever happens; an old one is replaced.
 
     Durable on return. Before the target is there, its bytes are at ``aside``, on the same file system, which nobody
-    else uses meanwhile; a crash may leave it.
+    else uses meanwhile; a crash may leave it. What is there already is removed, and not opened.
     """
     try:
-        with open(aside, "wb", opener=_open_own) as file:
-            file.write(data)
+        _write_new(aside, data)
         to.sync_file(aside)
         to.rename(aside, target)  # commit point
     except OSError:
@@ -88,15 +89,14 @@ def write_whole(target: Path, data: bytes, to: Disk, *, aside: Path) -> None:
     to.sync_folder(target.parent)
 
 
-def _open_own(path: str, flags: int) -> int:
-    """Open a file of the store, of one mode whatever the umask is: one of 0 would let everybody write to it."""
-    file = os.open(path, flags | os.O_NOFOLLOW | os.O_CLOEXEC, _FILE_MODE)
-    os.fchmod(file, _FILE_MODE)
-    return file
+def _write_new(path: Path, data: bytes) -> None:
+    with os.fdopen(create_file(path, _FILE_MODE), "wb") as file:
+        os.fchmod(file.fileno(), _FILE_MODE)  # whatever the umask is
+        file.write(data)
 
 
 def _sync(path: Path, flags: int) -> None:
-    descriptor = os.open(path, flags | os.O_CLOEXEC)
+    descriptor = os.open(path, flags | os.O_CLOEXEC | os.O_NONBLOCK)
     try:
         os.fsync(descriptor)
     finally:

@@ -11,10 +11,14 @@ from pathlib import Path
 from pykka_imagestore.core.digest import DiffID, Digest, is_sha256, sha256
 from pykka_imagestore.core.paths import StorePaths
 from pykka_imagestore.durable.disk import Disk, write_whole
+from pykka_imagestore.durable.files import has_file, make_folder, open_file, read_file, touch
 from pykka_imagestore.durable.locks import require_locks
+from pykka_imagestore.durable.marker import is_marked, mark
 from pykka_imagestore.durable.owned import find_orphans
 from pykka_imagestore.durable.owner import told_if_foreign
 from pykka_imagestore.durable.reserve import make_reserve
+from pykka_imagestore.durable.standing import find_standing, has_folder
+from pykka_imagestore.errors import MisplacedFileError
 
 _FEW_LAYERS = 64  # so many are looked for one by one
 
@@ -26,28 +30,64 @@ def make_store(paths: StorePaths, disk: Disk) -> None:
 
     Raises:
         LocksUnsupportedError: Processes cannot exclude each other there.
-        ForeignStoreError: It is another user's, who does not share it.
+        NotAStoreError: The directory has other files in it.
+        ForeignStoreError: It is another user's, who does not share it, or has files of another user.
+        UnsafeStoreError, MisplacedFileError, StoreFormatError: It cannot be used safely.
     """
     with told_if_foreign(paths.root):
         _make_store(paths, disk)
 
 
+def require_store(paths: StorePaths) -> None:
+    """See that a directory is a store that may be read.
+
+    Raises:
+        As ``make_store``.
+    """
+    with told_if_foreign(paths.root):
+        find_standing(paths)
+        is_marked(paths)
+
+
 def _make_store(paths: StorePaths, disk: Disk) -> None:
-    if _is_folder(paths.layers) and not os.access(paths.root, os.W_OK):
+    new = _make_root(paths.root)
+    standing, has_marker = find_standing(paths), is_marked(paths)
+    if not standing.is_writable and paths.layers not in standing.missing:
         return  # to be read only
-    new = [folder for folder in paths.root.parents if not folder.exists()]
-    paths.root.mkdir(mode=0o700, parents=True, exist_ok=True)
-    for folder in paths.folders:
-        folder.mkdir(mode=0o700, exist_ok=True)
+    for folder in standing.missing:
+        if folder != paths.reserve:  # which an older store on a full disk does without
+            _make_folder(folder)
     if not paths.journal.exists():  # until then they may be new, whoever made them: they may have died before the sync
         for above in {folder.parent for folder in (paths.layers, paths.root, *new)}:
             with contextlib.suppress(PermissionError):  # a folder that one may write to and not read
                 disk.sync_folder(above)
     require_locks(paths.references_lock)
     for lock in (paths.layers_lock, paths.leases_lock, paths.guard(paths.staging), paths.guard(paths.gc)):
-        with contextlib.suppress(OSError):  # an older store on a full disk: who needs one makes it, if there is room
-            os.close(os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600))
+        if not has_file(lock):
+            with contextlib.suppress(OSError):  # likewise: who needs one makes it, if there is room
+                os.close(open_file(lock, os.O_RDWR | os.O_CREAT))
+    if not has_marker:
+        mark(paths, disk)
     make_reserve(paths)
+
+
+def _make_folder(folder: Path) -> None:
+    while not has_folder(folder):  # who else makes it at this moment may be another user
+        with contextlib.suppress(FileExistsError):
+            make_folder(folder, 0o700)
+
+
+def _make_root(root: Path) -> list[Path]:
+    """Make a store's directory and what is missing above; return those above."""
+    if root.exists():
+        return []
+    new = [folder for folder in root.parents if not folder.exists()]
+    for folder in reversed(new):
+        with contextlib.suppress(FileExistsError):
+            make_folder(folder, 0o755)  # whatever the umask: who may write there may replace the store
+    with contextlib.suppress(FileExistsError):
+        make_folder(root, 0o700)
+    return new
 
 
 def find_missing(paths: StorePaths, layer_ids: Iterable[DiffID]) -> frozenset[DiffID]:
@@ -57,9 +97,9 @@ def find_missing(paths: StorePaths, layer_ids: Iterable[DiffID]) -> frozenset[Di
         ForeignStoreError: It is another user's, who does not share it.
     """
     wanted = frozenset(layer_ids)
-    if len(wanted) > _FEW_LAYERS:
-        return wanted - set(find_layers(paths))
     with told_if_foreign(paths.root):
+        if len(wanted) > _FEW_LAYERS:
+            return wanted - _layers_in(paths.layers)
         return frozenset(layer for layer in wanted if not (is_sha256(layer) and _is_there(paths.layer(layer))))
 
 
@@ -83,8 +123,7 @@ def find_orphaned_work(paths: StorePaths) -> list[Path]:
 def write_config(paths: StorePaths, config: bytes, disk: Disk, *, aside: Path) -> None:
     """Store an image config under its digest; durable on return. ``aside`` is as for ``write_whole``."""
     target = paths.config(sha256(config))
-    if _has(target, config):
-        os.utime(target)  # its image is used now, see durable/stock.py
+    if _has(target, config) and touch(target):  # its image is used now, see durable/stock.py
         disk.sync_folder(target.parent)  # whoever wrote it may have died before
     else:
         write_whole(target, config, disk, aside=aside)
@@ -92,8 +131,8 @@ def write_config(paths: StorePaths, config: bytes, disk: Disk, *, aside: Path) -
 
 def _has(path: Path, data: bytes) -> bool:
     try:
-        return path.read_bytes() == data
-    except FileNotFoundError:
+        return read_file(path) == data
+    except (FileNotFoundError, MisplacedFileError):
         return False
 
 
@@ -115,17 +154,18 @@ def remove_staging(path: Path) -> bool:
 
 def _is_there(path: Path) -> bool:
     try:
-        os.lstat(path)
+        return stat.S_ISDIR(os.lstat(path).st_mode)  # a symlink leads out of the store
     except (FileNotFoundError, NotADirectoryError):
         return False
-    return True
 
 
-def _is_folder(path: Path) -> bool:
+def _layers_in(folder: Path) -> frozenset[DiffID]:
     try:
-        return stat.S_ISDIR(path.stat().st_mode)
-    except (FileNotFoundError, NotADirectoryError):
-        return False
+        with os.scandir(folder) as entries:
+            names = [entry.name for entry in entries if entry.is_dir(follow_symlinks=False)]
+    except FileNotFoundError:
+        return frozenset()
+    return frozenset(map(DiffID, _digests_of(names)))
 
 
 def _digests_in(folder: Path) -> list[str]:
@@ -133,5 +173,9 @@ def _digests_in(folder: Path) -> list[str]:
         names = os.listdir(folder)  # noqa: PTH208 - tens of thousands of names
     except FileNotFoundError:
         return []
+    return _digests_of(names)
+
+
+def _digests_of(names: list[str]) -> list[str]:
     digests = (name.replace("-", ":", 1) for name in names if ":" not in name)
     return [digest for digest in digests if is_sha256(digest)]

@@ -14,7 +14,6 @@ A put has one lease for all its images, and one open file. It grows, under the s
 from __future__ import annotations
 
 import os
-import re
 import secrets
 import threading
 from collections.abc import Iterable
@@ -28,14 +27,24 @@ from pykka_imagestore._proto.lease_pb2 import LeaseRecord
 from pykka_imagestore.core.digest import DiffID, Digest, is_sha256
 from pykka_imagestore.core.image import DockerImage
 from pykka_imagestore.core.image_name import ImageName
+from pykka_imagestore.core.own_names import is_random_name
 from pykka_imagestore.core.paths import StorePaths
 from pykka_imagestore.core.prune import LeaseUsage, Needs
 from pykka_imagestore.core.uncopyable import Uncopyable
+from pykka_imagestore.durable.files import read_file
 from pykka_imagestore.durable.locks import FileLock, acquire, is_locked, locked
 from pykka_imagestore.durable.reserve import in_reserve
-from pykka_imagestore.errors import InvalidInputError, InvalidNameError, LeaseEndedError, LeaseError, shown
+from pykka_imagestore.errors import (
+    InvalidInputError,
+    InvalidNameError,
+    LeaseEndedError,
+    LeaseError,
+    MisplacedFileError,
+    StateError,
+    shown,
+)
 
-_TOKEN = re.compile("[0-9a-f]{16}")  # token_hex(8)
+_MOST_BYTES = 64 << 20  # of a record; what is larger is somebody's own file
 
 
 class HeldLease(Uncopyable):
@@ -143,7 +152,7 @@ def take_over(paths: StorePaths, unsafe_token: str) -> tuple[DockerImage, HeldLe
         LeaseEndedError: Nobody holds that lease, or it is none of an image.
         LeaseError: It cannot be read.
     """
-    if not _TOKEN.fullmatch(unsafe_token):
+    if not is_random_name(unsafe_token):
         raise InvalidInputError(f"{shown(unsafe_token)} is no token of a lease: those have 16 hexadecimal digits")
     path = paths.leases / unsafe_token
     with locked(paths.leases_lock, shared=True):
@@ -156,14 +165,16 @@ def take_over(paths: StorePaths, unsafe_token: str) -> tuple[DockerImage, HeldLe
 def find_needs(paths: StorePaths) -> Needs:
     """Return what those who live need, and remove what the dead left; to be called under the exclusive lock.
 
+    What else lies there is somebody's own, and is left alone.
+
     Raises:
         LeaseError: A lease cannot be read, so it is not known what is needed.
     """
     needs = Needs()
-    for path in sorted(paths.leases.iterdir()):
+    for path in _files(paths):
         if is_locked(path):
             needs |= _needs_of(_read(path))
-        else:
+        elif _is_left(path):
             path.unlink(missing_ok=True)
     return needs
 
@@ -172,14 +183,31 @@ def find_leases(paths: StorePaths) -> tuple[LeaseUsage, ...]:
     """Return who needs what, for people; those that are being taken may be left out."""
     found = []
     with suppress(FileNotFoundError, PermissionError):  # another user's
-        for path in sorted(paths.leases.iterdir()):
-            with suppress(LeaseError):
+        for path in _files(paths):
+            with suppress(LeaseError, MisplacedFileError):
                 if is_locked(path):
                     record = _read(path)
                     if not record.HasField("process"):
                         continue
                     found.append(LeaseUsage(record.process, record.purpose, tuple(map(DiffID, record.layer_ids))))
     return tuple(found)
+
+
+def _files(paths: StorePaths) -> list[Path]:
+    return [path for path in sorted(paths.leases.iterdir()) if is_random_name(path.name)]
+
+
+def _is_left(path: Path) -> bool:
+    """Tell whether a file that nobody holds was a lease."""
+    try:
+        if path.lstat().st_size > _MOST_BYTES:
+            return False
+        data = read_file(path)
+        record = _parse(path, data)
+    except (OSError, StateError):
+        return False
+    # Its process may have died before it wrote anything; and a power cut leaves zeros, since nothing is synced.
+    return not any(data) or record.HasField("process") or bool(record.layer_ids)
 
 
 def _hold_image(paths: StorePaths, image: DockerImage) -> HeldLease:
@@ -223,9 +251,16 @@ def _configs_of(record: LeaseRecord) -> list[str]:
 
 def _read(path: Path) -> LeaseRecord:
     try:
-        record = LeaseRecord.FromString(path.read_bytes())
+        return _parse(path, read_file(path))
     except FileNotFoundError:
         return LeaseRecord()  # it was released meanwhile: that needs no lock
+
+
+def _parse(path: Path, data: bytes) -> LeaseRecord:
+    if not any(data):
+        return LeaseRecord()
+    try:
+        record = LeaseRecord.FromString(data)
     except (DecodeError, UnicodeDecodeError) as error:
         raise LeaseError(str(path)) from error
     if not all(map(is_sha256, [*record.layer_ids, *_configs_of(record)])):  # the parser does not even ask for text

@@ -19,13 +19,15 @@ from pathlib import Path
 
 from pykka_imagestore.core.digest import DiffID
 from pykka_imagestore.core.uncopyable import Uncopyable
+from pykka_imagestore.durable.files import open_file
 from pykka_imagestore.durable.owner import store_of, told_if_foreign
-from pykka_imagestore.errors import LocksUnsupportedError
+from pykka_imagestore.errors import LocksUnsupportedError, MisplacedFileError
 
 _FLOCK = struct.Struct("hhqqi")  # struct flock: l_type, l_whence, l_start, l_len, l_pid
 _BUSY = frozenset({errno.EAGAIN, errno.EACCES})
 _UNSUPPORTED = frozenset({errno.EINVAL, errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP})
 _OPEN = os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW
+_MOST_TRIES = 100  # each costs whoever removes the file a removal
 
 
 class FileLock(Uncopyable):
@@ -71,6 +73,9 @@ class FileLock(Uncopyable):
 def acquire(path: Path, byte: int = 0, *, shared: bool = False, wait: bool = True) -> FileLock:
     """Take a lock on one byte of a file, which is made if it is not there.
 
+    A file that was removed, or replaced, while it was waited for excludes nobody who comes later: then the one that is
+    there now is locked.
+
     Args:
         path: The file; the byte need not be there.
         byte: Which one.
@@ -79,23 +84,16 @@ def acquire(path: Path, byte: int = 0, *, shared: bool = False, wait: bool = Tru
 
     Raises:
         BlockingIOError: It is not free, and ``wait`` is false.
-        ForeignStoreError: It is another user's, who does not share it.
+        ForeignStoreError: It is another user's.
         LocksUnsupportedError: The file system has no such locks.
+        MisplacedFileError: Something else is there.
     """
-    with told_if_foreign(store_of(path)):
-        descriptor = os.open(path, _OPEN | os.O_CREAT, 0o600)
-    lock = FileLock(descriptor)  # known before it is held: a fork may come meanwhile
-    try:
-        kind = fcntl.F_RDLCK if shared else fcntl.F_WRLCK
-        fcntl.fcntl(descriptor, fcntl.F_OFD_SETLKW if wait else fcntl.F_OFD_SETLK, _range(kind, byte))
-    except OSError as error:
-        lock.forget()
-        if error.errno in _BUSY:
-            raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN), str(path)) from error
-        if error.errno in _UNSUPPORTED:
-            raise LocksUnsupportedError(str(path)) from error
-        raise
-    return lock
+    for _ in range(_MOST_TRIES):
+        lock = _acquire(path, byte, shared=shared, wait=wait)
+        if _is_at(path, lock):
+            return lock
+        lock.release()
+    raise OSError(errno.ESTALE, "is removed again and again while it is to be locked", str(path))
 
 
 @contextlib.contextmanager
@@ -109,9 +107,11 @@ def locked(path: Path, byte: int = 0, *, shared: bool = False) -> Iterator[None]
 
 
 def is_locked(path: Path) -> bool:
-    """Tell whether somebody holds the lock on a file's first byte; not if there is no such file."""
+    """Tell whether somebody holds the lock on a file's first byte; not if something else, or nothing, is there."""
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+        descriptor = open_file(path)
+    except MisplacedFileError:
+        return False
     except OSError as error:
         if error.errno not in _NO_FILE:
             raise
@@ -145,10 +145,41 @@ def layer_byte(diff_id: DiffID) -> int:
     return 1 << 62 | int(diff_id.removeprefix("sha256:")[:15], 16)
 
 
-_NO_FILE = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.EISDIR})
+_NO_FILE = frozenset({errno.ENOENT, errno.ENOTDIR})
 _PROBE_BYTE = 1
 _ALL = _FLOCK.pack(fcntl.F_UNLCK, os.SEEK_SET, 0, 0, 0)
 _open_locks: weakref.WeakSet[FileLock] = weakref.WeakSet()
+
+
+def _acquire(path: Path, byte: int, *, shared: bool, wait: bool) -> FileLock:
+    try:
+        descriptor = open_file(path, _OPEN | os.O_CREAT)
+    except PermissionError:
+        with told_if_foreign(store_of(path)):
+            raise
+    lock = FileLock(descriptor)  # known before it is held: a fork may come meanwhile
+    try:
+        kind = fcntl.F_RDLCK if shared else fcntl.F_WRLCK
+        fcntl.fcntl(descriptor, fcntl.F_OFD_SETLKW if wait else fcntl.F_OFD_SETLK, _range(kind, byte))
+    except OSError as error:
+        lock.forget()
+        if error.errno in _BUSY:
+            raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN), str(path)) from error
+        if error.errno in _UNSUPPORTED:
+            raise LocksUnsupportedError(str(path)) from error
+        raise
+    return lock
+
+
+def _is_at(path: Path, lock: FileLock) -> bool:
+    """Tell whether a lock is on the file that others find; in a child that was forked since, it is on none."""
+    descriptor = lock.descriptor
+    if descriptor is None:
+        return True
+    try:
+        return os.path.samestat(os.fstat(descriptor), os.lstat(path))
+    except FileNotFoundError:
+        return False
 
 
 def _range(kind: int, byte: int) -> bytes:

@@ -8,15 +8,16 @@ whoever looks for what nobody owns holds that one exclusively.
 from __future__ import annotations
 
 import contextlib
-import re
+import os
 import secrets
+import stat
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from pykka_imagestore.core.own_names import is_random_name, is_work
 from pykka_imagestore.core.paths import LOCK
+from pykka_imagestore.durable.files import make_folder
 from pykka_imagestore.durable.locks import FileLock, acquire, is_locked, locked
-
-_NAME = re.compile("[0-9a-f]{16}")  # token_hex(8)
 
 
 @dataclass(slots=True)
@@ -40,7 +41,7 @@ class OwnedFolder:
     def make(self) -> None:
         """Make the folder and take its lock."""
         with locked(self.guard, shared=True):
-            self.path.mkdir(mode=0o700)
+            make_folder(self.path, 0o700)
             try:
                 self._lock = acquire(self.path / LOCK)
             except OSError:
@@ -63,11 +64,31 @@ class OwnedFolder:
 def find_orphans(folder: Path, guard: Path) -> list[Path]:
     """Return the folders in ``folder`` that somebody made to own, and nobody owns any more.
 
-    What has another name is not ours: a store may have been opened where somebody keeps files of his own.
+    What else lies there is somebody's own, and is left alone: what has another name, is another user's, or is no folder
+    with a lock; but who makes one may have died before it had its lock, and who deletes one after it was gone.
     """
     try:
         with locked(guard):
-            ours = [path for path in sorted(folder.iterdir()) if _NAME.fullmatch(path.name)]
-            return [path for path in ours if not is_locked(path / LOCK)]
+            return [path for path in sorted(folder.iterdir()) if _is_ours(path) and not is_locked(path / LOCK)]
     except FileNotFoundError:
         return []
+
+
+def _is_ours(path: Path) -> bool:
+    if not is_random_name(path.name):
+        return False
+    try:
+        status = path.lstat()
+        if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.geteuid():
+            return False
+        return _is_lock(path / LOCK) or is_work(os.listdir(path))  # noqa: PTH208 - names are all that is needed
+    except FileNotFoundError:
+        return False  # its owner has just removed it
+
+
+def _is_lock(path: Path) -> bool:
+    try:
+        status = path.lstat()
+    except FileNotFoundError:
+        return False
+    return stat.S_ISREG(status.st_mode) and status.st_size == 0

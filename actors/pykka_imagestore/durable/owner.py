@@ -10,6 +10,8 @@ from pathlib import Path
 from pykka_imagestore.core.paths import StorePaths
 from pykka_imagestore.errors import ForeignStoreError
 
+ROOT_USER = 0
+
 
 @contextmanager
 def told_if_foreign(store: Path) -> Iterator[None]:
@@ -25,14 +27,30 @@ def told_if_foreign(store: Path) -> Iterator[None]:
         owner = _owner(path, store)
         if owner is None or owner == os.geteuid():
             raise
-        whole = _owner(store, store) == owner
-        raise ForeignStoreError(str(store), str(path), owner, os.geteuid(), whole) from error
+        raise _foreign(store, path, owner) from error
+
+
+def require_owner(path: Path, status: os.stat_result) -> None:
+    """See that something in a store is root's, this user's, or that of the store's owner.
+
+    Raises:
+        ForeignStoreError: It is another user's.
+    """
+    if status.st_uid in (ROOT_USER, os.geteuid()):
+        return
+    store = store_of(path)
+    if status.st_uid != store.stat().st_uid:
+        raise _foreign(store, path, status.st_uid)
 
 
 def store_of(path: Path) -> Path:
     """Return the store that a file in one of its folders belongs to."""
     folders = {folder.name for folder in StorePaths(Path()).folders}
     return next((above.parent for above in path.parents if above.name in folders), path.parent)
+
+
+def _foreign(store: Path, path: Path, owner: int) -> ForeignStoreError:
+    return ForeignStoreError(str(store), str(path), owner, os.geteuid(), _owner(store, store) == owner)
 
 
 def _owner(path: Path, store: Path) -> int | None:

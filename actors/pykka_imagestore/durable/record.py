@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import stat
 from pathlib import Path
 
 from google.protobuf.message import DecodeError
@@ -52,4 +54,6 @@ def _read(path: Path) -> bytes:
     # Not blocking: a fifo would be waited on for ever.
     descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     with os.fdopen(descriptor, "rb") as file:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):  # a device may have no end
+            raise OSError(errno.EINVAL, "it is no file", str(path))
         return file.read()

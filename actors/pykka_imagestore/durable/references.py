@@ -11,7 +11,6 @@ before the checkpoint therefore never misses a change.
 from __future__ import annotations
 
 import errno
-import logging
 import os
 import threading
 from collections.abc import Callable, Iterable, Sequence
@@ -38,14 +37,16 @@ from pykka_imagestore.core.paths import StorePaths
 from pykka_imagestore.core.uncopyable import Uncopyable
 from pykka_imagestore.durable.checkpoint import from_message, read_checkpoint, to_message, write_checkpoint
 from pykka_imagestore.durable.disk import Disk, ForgetfulDisk, write_whole
+from pykka_imagestore.durable.files import open_file
 from pykka_imagestore.durable.layout import find_missing
 from pykka_imagestore.durable.locks import FileLock, acquire, locked
+from pykka_imagestore.durable.log import logger_of
 from pykka_imagestore.durable.owner import told_if_foreign
 from pykka_imagestore.durable.reserve import in_reserve
 from pykka_imagestore.durable.stock import note_use
 from pykka_imagestore.errors import CheckpointError, InvalidNameError, StateError
 
-logger = logging.getLogger(__name__)
+logger = logger_of(__name__)
 
 _MOST_LOOKS = 100  # while others change images all the time
 SMALL_JOURNAL_BYTES = 64 << 10  # below it, a checkpoint costs more than reading the journal
@@ -244,7 +245,7 @@ class References:
 
     def _is_replaced(self) -> bool:
         try:
-            found = self._paths.journal.stat()
+            found = self._paths.journal.lstat()
         except FileNotFoundError:
             return self._journal is not None
         journal = self._journal
@@ -328,6 +329,11 @@ class References:
         if journal is None or journal.sequence < self._sequence:
             # A crash left a checkpoint that holds more than the journal beside it, whose end was not synced.
             self._journal = journal = self._begin_journal(self._sequence)
+        elif journal.has_other_names():
+            # What copies of the store by hard links, or somebody's own file, have in common with it stays as it is.
+            images = self._images.values()
+            self._checkpoint_bytes = write_checkpoint(self._paths.stored_images, images, self._sequence, self._disk)
+            self._journal = journal = self._begin_journal(self._sequence)
         if journal.torn_bytes:
             logger.warning(
                 "%s: its last %d bytes were cut off by a crash and are dropped", journal.path, journal.torn_bytes
@@ -407,18 +413,23 @@ class _Journal(Uncopyable):
 
         Raises:
             CheckpointError: It does not begin as a journal.
+            MisplacedFileError, ForeignStoreError: As ``open_file``.
         """
         try:
-            return cls(path, os.open(path, os.O_RDWR | os.O_CLOEXEC))
+            return cls(path, open_file(path, os.O_RDWR))
         except OSError as error:
             if error.errno not in (errno.EACCES, errno.EROFS):
                 raise
-            return cls(path, os.open(path, os.O_RDONLY | os.O_CLOEXEC))  # whoever only reads need not write
+            return cls(path, open_file(path))  # whoever only reads need not write
 
     def read_tail(self) -> bytes:
         """Return what was not read yet."""
         size = os.fstat(self.descriptor).st_size - self.end
         return os.pread(self.descriptor, size, self.end) if size > 0 else b""
+
+    def has_other_names(self) -> bool:
+        """Tell whether the file can be reached by another name, too."""
+        return os.fstat(self.descriptor).st_nlink > 1
 
     def append(self, frame: Frame) -> None:
         """Write a frame, not synced, in the place of what is torn.

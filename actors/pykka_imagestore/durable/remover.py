@@ -6,7 +6,6 @@ Nobody can take a lease from the look at what is needed until all of it is out; 
 from __future__ import annotations
 
 import errno
-import logging
 import os
 import time
 from collections.abc import Iterable, Mapping
@@ -17,29 +16,30 @@ from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
-from pykka_imagestore.core.digest import DiffID, Digest, is_sha256
+from pykka_imagestore.core.check import TakenOut
+from pykka_imagestore.core.digest import DiffID, Digest, is_sha256, sha256
 from pykka_imagestore.core.image import DockerImage
 from pykka_imagestore.core.image_name import ImageName
 from pykka_imagestore.core.paths import StorePaths
 from pykka_imagestore.core.prune import Pruned, PruneOptions, find_unneeded, plan_prune
 from pykka_imagestore.durable.disk import Disk
+from pykka_imagestore.durable.files import read_file
+from pykka_imagestore.durable.identity import Identity, identify
 from pykka_imagestore.durable.leases import find_needs
 from pykka_imagestore.durable.locks import locked
+from pykka_imagestore.durable.log import logger_of
 from pykka_imagestore.durable.owned import OwnedFolder
 from pykka_imagestore.durable.references import References, Remove
 from pykka_imagestore.durable.reserve import in_reserve
 from pykka_imagestore.durable.stock import StockTaker
-from pykka_imagestore.errors import NotFoundError
+from pykka_imagestore.errors import NotFoundError, StateError
 
-logger = logging.getLogger(__name__)
+logger = logger_of(__name__)
 
 D = TypeVar("D", bound=str)
 
 # An immutable folder, one that is another's, one that something is mounted on.
 _IMMOVABLE = frozenset({errno.EPERM, errno.EACCES, errno.EBUSY})
-
-Identity = tuple[int, int]
-"""Device and inode number of a folder: whether it is still the same."""
 
 
 class Remover:
@@ -84,37 +84,43 @@ class Remover:
             if names:
                 self._references.commit(names)
             waiting, stayed = self._take_out(pruned.layers, pruned.configs)
-            layers = _without(pruned.layers, stayed)
-            freed_bytes = sum(stock.layers[layer] for layer in layers)
-            taken = replace(
-                pruned,
-                layers=layers,
-                configs=_without(pruned.configs, stayed),
-                freed_bytes=freed_bytes,
-                kept_bytes=pruned.kept_bytes + pruned.freed_bytes - freed_bytes,
-            )
-            return taken, waiting
+            return pruned.without(stayed, stock), waiting
 
     def take_out(
         self, layers: Mapping[DiffID, Identity], configs: Iterable[Digest]
-    ) -> tuple[Pruned, OwnedFolder | None]:
-        """Take out layers, if they are still the same folders, and configs, used by images or not; no leased ones."""
+    ) -> tuple[TakenOut, OwnedFolder | None]:
+        """Take out what was found damaged, used by images or not: but nothing leased, and nothing that was put anew.
+
+        Args:
+            layers: Which folders they were when they were looked at.
+            configs: They are looked at again.
+        """
         with locked(self._paths.leases_lock):
-            same = [layer for layer, identity in layers.items() if self._identity(layer) == identity]
-            unneeded = find_unneeded((), find_needs(self._paths), same, configs)
+            now = {layer: identify(self._paths.layer(layer)) for layer in layers}
+            same = [layer for layer in layers if now[layer] == layers[layer]]
+            judged = {config: self._is_damaged(config) for config in configs}
+            damaged = [config for config, is_damaged in judged.items() if is_damaged]
+            unneeded = find_unneeded((), find_needs(self._paths), same, damaged)
             waiting, stayed = self._take_out(*unneeded)
-            return Pruned((), _without(unneeded[0], stayed), _without(unneeded[1], stayed)), waiting
+            taken = (*_without(unneeded[0], stayed), *_without(unneeded[1], stayed))
+            put_anew = (
+                *(layer for layer in layers if now[layer] not in (None, layers[layer])),
+                *(config for config, is_damaged in judged.items() if is_damaged is False),
+            )
+            return TakenOut(taken, put_anew), waiting
 
     def close(self) -> None:
         """Let go of the files."""
         self._references.close()
 
-    def _identity(self, layer: DiffID) -> Identity | None:
+    def _is_damaged(self, config: Digest) -> bool | None:
+        """Tell whether a config is not what it must be; None if it is not there, or may not be read."""
         try:
-            found = self._paths.layer(layer).lstat()
-        except FileNotFoundError:
+            return sha256(read_file(self._paths.config(config))) != config
+        except (FileNotFoundError, PermissionError):
             return None
-        return found.st_dev, found.st_ino
+        except (OSError, StateError):
+            return True
 
     def _take_out(
         self, layers: Iterable[DiffID], configs: Iterable[Digest]

@@ -3,18 +3,23 @@
 ``reserve/<number>`` are files of PIECE_BYTES each, allocated and never read: they keep blocks and inodes. Who removes,
 prunes or leases, and finds the disk full, deletes one, and tries again. They are made again when a store is opened, and
 when something was deleted. Nothing is synced: a power cut may leave some of them, which is as if others had been used.
+What is no file of that size is somebody's own, and is left alone.
 """
 
 from __future__ import annotations
 
 import errno
 import os
+import stat
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import TypeVar
 
 from pykka_imagestore.core.paths import StorePaths
+from pykka_imagestore.durable.files import create_file, make_folder
+from pykka_imagestore.durable.standing import has_folder
+from pykka_imagestore.errors import StateError
 
 T = TypeVar("T")
 
@@ -43,8 +48,9 @@ def in_reserve(paths: StorePaths, act: Callable[[], T]) -> T:
 
 def make_reserve(paths: StorePaths) -> None:
     """Make what is missing of the reserve, as far as there is room."""
-    with suppress(OSError):  # the disk is full, or may only be read
-        paths.reserve.mkdir(mode=0o700, exist_ok=True)
+    with suppress(OSError, StateError):  # the disk is full, or may only be read
+        if not has_folder(paths.reserve):
+            make_folder(paths.reserve, 0o700)
         for number in range(PIECES):
             _make_piece(paths.reserve / str(number))
 
@@ -52,18 +58,26 @@ def make_reserve(paths: StorePaths) -> None:
 def _give_up_piece(paths: StorePaths) -> bool:
     """Delete a piece; tell whether there was one."""
     for number in range(PIECES):
+        piece = paths.reserve / str(number)
         with suppress(OSError):
-            (paths.reserve / str(number)).unlink()
-            return True
+            if _is_piece(piece.lstat()):
+                piece.unlink()
+                return True
     return False
+
+
+def _is_piece(found: os.stat_result) -> bool:
+    # Its maker may have died before it had its size; what has another name, too, may be needed there.
+    return stat.S_ISREG(found.st_mode) and found.st_size in (0, PIECE_BYTES) and found.st_nlink == 1
 
 
 def _make_piece(path: Path) -> None:
     with suppress(FileNotFoundError):
+        found = path.lstat()
         # A piece that was copied, or whose maker died, may have its size and no blocks.
-        if path.lstat().st_blocks * _BLOCK_BYTES >= PIECE_BYTES:
+        if not _is_piece(found) or found.st_blocks * _BLOCK_BYTES >= PIECE_BYTES:
             return
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    descriptor = create_file(path, 0o600)
     try:
         os.posix_fallocate(descriptor, 0, PIECE_BYTES)
     except OSError:

@@ -64,6 +64,7 @@ class Outcome:
 
     entries: int = 0
     stored_bytes: int = 0
+    inodes: int = 0
     replaced_lost: bool = False
     whiteouts: WhiteoutFormat = WhiteoutFormat.NONE
     implicit_directories: list[bytes] = field(default_factory=list)

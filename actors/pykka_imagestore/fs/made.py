@@ -19,7 +19,7 @@ def make_folder(name: str | bytes, mode: int, above: int | None = None) -> None:
         FileExistsError: There is something of that name.
     """
     os.mkdir(name, mode, dir_fd=above)
-    if umask() & mode:
+    if mode & ~os.stat(name, dir_fd=above, follow_symlinks=False).st_mode:
         # By a descriptor, since chmod would follow a symlink that is there by now.
         folder = os.open(name, _LOOK_FLAGS, dir_fd=above)
         try:

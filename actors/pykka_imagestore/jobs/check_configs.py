@@ -7,7 +7,8 @@ from pathlib import Path
 
 from pykka_imagestore.core.digest import DiffID, Digest, directory_name, sha256
 from pykka_imagestore.core.image_config import parse_diff_ids
-from pykka_imagestore.errors import ArchiveError
+from pykka_imagestore.durable.files import read_file
+from pykka_imagestore.errors import ArchiveError, ForeignStoreError, MisplacedFileError
 from pykka_imagestore.runtime.worker import raise_if_discarded
 
 Stack = tuple[DiffID, ...]
@@ -46,10 +47,15 @@ def check_configs(request: CheckConfigs) -> ConfigsCheck:
     check = ConfigsCheck()
     for digest, stacks in request.stacks.items():
         raise_if_discarded()
-        path = Path(request.folder) / directory_name(digest)
         try:
-            config = path.read_bytes()
+            config = read_file(Path(request.folder) / directory_name(digest))
         except FileNotFoundError:
+            continue
+        except MisplacedFileError as error:
+            check.faults[digest] = f"is {error.found}"
+            continue
+        except ForeignStoreError as error:
+            check.faults[digest] = f"belongs to user {error.owner}"
             continue
         except OSError as error:
             check.faults[digest] = f"cannot be read: {error.strerror}"

@@ -14,6 +14,7 @@ from pykka_imagestore._proto.layer_pb2 import LayerRecord
 from pykka_imagestore.core.digest import DiffID
 from pykka_imagestore.core.limits import DEFAULT_LIMITS, Limits
 from pykka_imagestore.core.paths import RECORD, REPLACED, ROOTFS, TAR_SPLIT
+from pykka_imagestore.durable.identity import identify
 from pykka_imagestore.durable.record import read_record
 from pykka_imagestore.errors import RecordError, shown
 from pykka_imagestore.fs.remove_tree import FOLDER_FLAGS
@@ -69,8 +70,9 @@ def check_layer(request: CheckLayer) -> LayerCheck:
         before = directory.lstat()
     except FileNotFoundError:
         return LayerCheck(("is missing",))
+    identity = identify(directory)
     if not stat.S_ISDIR(before.st_mode):
-        return LayerCheck(("is no folder",), identity=(before.st_dev, before.st_ino))
+        return LayerCheck(("is no folder",), identity=identity)
     findings = Findings()
     try:
         _check(directory, request, findings)
@@ -81,7 +83,7 @@ def check_layer(request: CheckLayer) -> LayerCheck:
             raise
     if _is_gone(directory, before):
         return LayerCheck((), ("was removed while it was checked",))
-    return replace(findings.result(), identity=(before.st_dev, before.st_ino))
+    return replace(findings.result(), identity=identity)
 
 
 def _is_gone(directory: Path, before: os.stat_result) -> bool:

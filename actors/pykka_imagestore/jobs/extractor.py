@@ -13,11 +13,10 @@ Spec:
 
 from __future__ import annotations
 
-import errno
 import os
 import stat
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from collections.abc import Set as AbstractSet
 from contextlib import suppress
 from dataclasses import dataclass
@@ -51,6 +50,7 @@ from pykka_imagestore.fs.attributes import (
 )
 from pykka_imagestore.fs.made import make_folder
 from pykka_imagestore.fs.remove_tree import FOLDER_FLAGS, remove_folder
+from pykka_imagestore.fs.walk import Found, Policy, SymlinkLoopError, Walk
 from pykka_imagestore.fs.whiteouts import (
     OPAQUE_WHITEOUT,
     OPAQUE_XATTRS,
@@ -67,14 +67,19 @@ from pykka_imagestore.jobs.streams import LayerStream
 
 IMPLICIT_MODE = 0o755
 
-_MAX_OPEN_FOLDERS = 128
-_MAX_SYMLINKS = 40  # as the kernel has it
 _FREE_LOOKUPS = 1_000_000
 _DISK_BLOCK = 4096
+_INODE_BYTES = 256  # of ext4, by default; it has no more of them for the disk's size than it was made with
+_NAME_BYTES = 12  # of a name in a folder of ext4, beside it: its head, and what it is rounded up by
+_XATTR_BYTES, _INODE_XATTR_BYTES = (
+    22,
+    92,
+)  # of an attribute, beside name and value; and what ext4 has room for in an inode
+_EXTENTS_IN_INODE, _EXTENTS_IN_BLOCK = 4, 170  # of a file; a block is half full where a tree of them was split
 _LONGEST_INLINE_TARGET = 59  # bytes of a symlink's; ext4 has them in the inode
 _FOLDER_BYTES = 248  # of memory, beside the path
 _OWNER_BYTES = 120
-_NOWHERE = (-1, b"")
+_NOWHERE = Found(-1, b"")
 
 
 @dataclass(slots=True)
@@ -122,12 +127,10 @@ class Extractor:
         self._pending: AbstractSet[bytes] = frozenset() if helpers is None else helpers.pending
         self._root = root
         self._limits = limits
-        self._blocks = 1  # of disk; the root folder's
+        self._blocks = self._inodes = 1  # of disk; the root folder's
+        self._names_bytes = 0
         self._lookups = self._memory_bytes = self._hole_bytes = 0
-        self._folders: dict[bytes, int] = {b"": root}
-        self._aliases: dict[bytes, bytes] = {}  # paths through symlinks, and where they lead
-        self._followed: set[bytes] = set()  # those symlinks
-        self._places: dict[bytes, tuple[int, bytes]] = {}  # parents as entries spell them: descriptor and path
+        self._walk = Walk(root, Policy(self._visit, self._note_symlink, self._make_implicit_folder, self._make_way))
         self._times: dict[bytes, _FolderTimes] = {}
         self._attributes = Attributes(self.outcome)
         self._make: dict[int, Callable[[Entry, int, bytes, bytes], None]] = {
@@ -160,10 +163,11 @@ class Extractor:
     def finish(self) -> Outcome:
         """Give the folders their modes and times, deepest first; return what became of the layer."""
         self._wait()
-        self._forget_folders()
+        self._walk.forget()
         for path in sorted(self._times, reverse=True):
             self._finish_folder(path, self._times[path])
-        self.outcome.stored_bytes = self._blocks * _DISK_BLOCK
+        self.outcome.inodes = self._inodes
+        self.outcome.stored_bytes = self._blocks * _DISK_BLOCK + self._inodes * _INODE_BYTES + self._folder_bytes()
         self.outcome.implicit_directories = sorted(
             path for path, times in self._times.items() if times.implicit and path
         )
@@ -182,16 +186,19 @@ class Extractor:
 
     def close(self) -> None:
         """Close all folders but the root."""
-        self._forget_folders()
+        self._walk.forget()
 
     def _extract(self, entry: Entry, stream: LayerStream) -> None:
         above, _, name = entry.name.rpartition(b"/")
-        place = self._places.get(above)
-        if place is None or name in _NO_NAMES:
-            place, name = self._find_place(entry)
-        folder, parent = place
+        found = self._walk.known(above)
+        if found is None or name in _NO_NAMES:
+            found, name = self._find_parent(entry)
+        folder, parent, _ = found
         if self._pending:
             self._settle(join(parent, name))
+        self._names_bytes += len(name)
+        if entry.xattrs:
+            self._blocks += _xattr_blocks(entry.xattrs)
         if folder < 0:
             stream.skip(entry.size)
         elif name[:4] == WHITEOUT_PREFIX:
@@ -207,26 +214,23 @@ class Extractor:
             msg = "would replace the root folder"
             raise TarError(msg)
 
-    def _find_place(self, entry: Entry) -> tuple[tuple[int, bytes], bytes]:
-        """Return an entry's parent, descriptor and path, and its name in there; the name of the root is empty."""
-        self._forget_many_folders()
+    def _find_parent(self, entry: Entry) -> tuple[Found, bytes]:
+        """Return an entry's parent, and its name in there; the name of the root is empty."""
+        self._walk.make_room()
         parent, _, name = clean_path(entry.name).rpartition(b"/")
-        place = self._place_below(parent)
+        if parent.startswith(WHITEOUT_META_PREFIX):
+            return _NOWHERE, name
+        found = self._folder(parent)
         above, _, last = entry.name.rpartition(b"/")
         if last not in _NO_NAMES:
-            self._places[above] = place
-        return place, name
-
-    def _place_below(self, parent: bytes) -> tuple[int, bytes]:
-        if parent.startswith(WHITEOUT_META_PREFIX):
-            return _NOWHERE
-        _refuse_whiteouts(parent)
-        return self._folder(parent), self._aliases.get(parent, parent)
+            self._walk.remember(above, found)
+        return found, name
 
     # -- one method for each type
 
     def _make_file(self, entry: Entry, folder: int, parent: bytes, name: bytes, stream: LayerStream) -> None:
-        self._blocks += -(-entry.size // _DISK_BLOCK)
+        self._inodes += 1
+        self._blocks += -(-entry.size // _DISK_BLOCK) if entry.sparse is None else _sparse_blocks(entry.sparse)
         if self._helpers is not None and self._helpers.have_come:
             path = join(parent, name)
             if self._can_be_handed_on(entry, path) and self._helpers.take(entry, parent, name, path, stream):
@@ -248,17 +252,19 @@ class Extractor:
 
     def _can_be_handed_on(self, entry: Entry, path: bytes) -> bool:
         """Tell whether a helper, who knows no other entry, would make the same file."""
-        return not (path in self._times or path in self._followed or entry.xattrs or entry.sparse)
+        return not (path in self._times or path in self._walk.followed or entry.xattrs or entry.sparse)
 
     def _make_directory(self, entry: Entry, folder: int, parent: bytes, name: bytes) -> None:
         existed = False
         self._blocks += 1
+        self._inodes += 1
         try:
             self._mkdir(name, _folder_mode(entry.mode), folder)
         except FileExistsError:
             existed = stat.S_ISDIR(_lstat(name, folder).st_mode)
             if existed:
                 self._blocks -= 1
+                self._inodes -= 1
             else:
                 self._replace_by_folder(folder, parent, name, _folder_mode(entry.mode))
         self._set_folder_metadata(entry, join(parent, name), existed=existed)
@@ -269,6 +275,7 @@ class Extractor:
         except FileExistsError:
             folder = self._clear(folder, parent, name)
             os.symlink(entry.link, name, dir_fd=folder)
+        self._inodes += 1
         if len(entry.link) > _LONGEST_INLINE_TARGET:
             self._blocks += 1
         self._attributes.finish_node(entry, join(parent, name), name, folder)
@@ -277,8 +284,8 @@ class Extractor:
         target_parent, _, target = clean_path(entry.link).rpartition(b"/")
         path = join(parent, name)
         try:
-            target_folder = self._folder(target_parent, make=False)
-            source = join(self._aliases.get(target_parent, target_parent), target)
+            target_folder, real_parent, _ = self._folder(target_parent, make=False)
+            source = join(real_parent, target)
             self._settle(source)
             if not target or _is_whiteout_or_folder(_lstat(target, target_folder)):
                 raise FileNotFoundError
@@ -286,12 +293,12 @@ class Extractor:
                 return
             if _exists(name, folder):
                 folder = self._clear(folder, parent, name)
-                target_folder = self._folder(target_parent, make=False)
+                target_folder = self._folder(target_parent, make=False).folder
             self._attributes.link(target, target_folder, name, folder)
-        except FileNotFoundError as error:
+        except (FileNotFoundError, NotADirectoryError) as error:
             msg = f"is a hard link to {entry.link.decode('utf-8', 'backslashreplace')!r}, no file of this layer"
             raise TarError(msg) from error
-        self._forget_many_folders()  # links in one folder may lead to files in as many others
+        self._walk.make_room()  # links in one folder may lead to files in as many others
 
     def _make_node(self, entry: Entry, folder: int, parent: bytes, name: bytes) -> None:
         if entry.kind == CHARACTER_DEVICE and entry.major == entry.minor == 0:
@@ -306,9 +313,14 @@ class Extractor:
             self.outcome.leave_unset(join(parent, name), "device")
             self._replaced.note(join(parent, name))
             return
+        self._inodes += 1
         self._attributes.finish_node(entry, join(parent, name), name, folder)
 
     # -- metadata
+
+    def _folder_bytes(self) -> int:
+        """Return what names take in folders, of which ext4 leaves up to a half empty."""
+        return 2 * (self._names_bytes + self.outcome.entries * _NAME_BYTES)
 
     def _take_root_entry(self, entry: Entry) -> None:
         # Its attributes come last too, since an access control list would let others in before.
@@ -328,7 +340,7 @@ class Extractor:
         if not is_ours:
             check_owner(entry)
         if entry.xattrs:
-            self._attributes.set_xattrs(entry, path, self._folder(path))
+            self._attributes.set_xattrs(entry, path, self._folder(path).folder)
         made_with = _folder_mode(entry.mode) & ~self._attributes.umask
         mode = entry.mode if existed or entry.mode != made_with or ACL in entry.xattrs else None
         times = _FolderTimes(mode, entry.mtime_ns, None if is_ours else owner)
@@ -354,16 +366,16 @@ class Extractor:
             raise OverLimitError(msg, "layer_bytes")
 
     def _finish_folder(self, path: bytes, times: _FolderTimes) -> None:
-        self._forget_many_folders()
+        self._walk.make_room()
         parent, _, name = path.rpartition(b"/")
         mode = times.mode
         if not path and self._root_entry is not None and not self._keep_root:
             self._attributes.set_xattrs(self._root_entry, b"", self._root)
         if times.default_acl is not None:
-            self._attributes.set_xattr(path, self._folder(path, make=False), DEFAULT_ACL, times.default_acl)
+            self._attributes.set_xattr(path, self._folder(path, make=False).folder, DEFAULT_ACL, times.default_acl)
         if mode is not None:
-            os.fchmod(self._folder(path, make=False), mode)
-        where = self._folder(parent, make=False) if path else None
+            os.fchmod(self._folder(path, make=False).folder, mode)
+        where = self._folder(parent, make=False).folder if path else None
         date = (times.mtime_ns, times.mtime_ns)
         if where is None:
             os.utime(self._root, ns=date)
@@ -372,7 +384,7 @@ class Extractor:
         if times.owner is None or self._attributes.chown(times.owner, path, name if path else self._root, where):
             return
         if mode is not None and mode & SET_ID:
-            os.fchmod(self._folder(path, make=False), mode & ~SET_ID)
+            os.fchmod(self._folder(path, make=False).folder, mode & ~SET_ID)
             self.outcome.leave_unset(path, "mode")
 
     # -- whiteouts
@@ -390,6 +402,7 @@ class Extractor:
             msg = "is a whiteout of nothing"
             raise TarError(msg)
         self._settle(join(parent, name))
+        self._inodes += 1
         try:
             if self.outcome.whiteouts == WhiteoutFormat.FILES:
                 _touch(WHITEOUT_PREFIX + name, folder)
@@ -399,10 +412,11 @@ class Extractor:
             self._replaced.note(whiteout_of(join(parent, name)))
             # A whiteout speaks of lower layers only. A file of this layer hides what was there; a folder must say so.
             if self.outcome.whiteouts != WhiteoutFormat.FILES and stat.S_ISDIR(_lstat(name, folder).st_mode):
-                self._make_opaque(self._folder(join(parent, name)))
+                self._make_opaque(self._folder(join(parent, name)).folder)
 
     def _make_opaque(self, folder: int) -> None:
         if self.outcome.whiteouts == WhiteoutFormat.FILES:
+            self._inodes += 1
             with suppress(FileExistsError):
                 _touch(OPAQUE_WHITEOUT, folder)
         else:
@@ -424,8 +438,8 @@ class Extractor:
         kind = stat.S_IFMT(_lstat(name, folder).st_mode)
         if kind in (stat.S_IFDIR, stat.S_IFLNK):
             self._wait()
-            self._forget_folders()  # some may lie below it, or be reached through it
-            folder = self._folder(parent)
+            self._walk.forget()  # some folders may lie below it, or be reached through it
+            folder = self._folder(parent).folder
             if self._helpers is not None:
                 self._helpers.forget_folders()
         if kind == stat.S_IFDIR:
@@ -456,75 +470,54 @@ class Extractor:
         folder = self._clear(folder, parent, name)
         self._mkdir(name, mode, folder)
         if hidden:
-            self._make_opaque(self._folder(join(parent, name)))
+            self._make_opaque(self._folder(join(parent, name)).folder)
 
     # -- folders
 
-    def _folder(self, path: bytes, *, make: bool = True) -> int:
-        """Return the descriptor of a folder, by default made if it is missing; good until the next entry."""
-        folder = self._folders.get(self._aliases.get(path, path))
-        if folder is not None:
-            return folder
+    def _folder(self, path: bytes, *, make: bool = True) -> Found:
+        """Return a folder, by default made if it is missing; its descriptor is good until the next entry."""
+        self._refuse_depth(path)
         try:
-            return self._descend(self._aliases.get(path, path), make=make)
-        except _SymlinkMetError:
-            if not self._replaced.followed:
-                self._wait()  # what these replace was there before
-                self._replaced.followed = True
-            self._aliases[path] = self._resolve(path)
-            _refuse_whiteouts(self._aliases[path])
-            return self._descend(self._aliases[path], make=make)
+            return self._walk.folder(path, make=make)
+        except SymlinkLoopError as error:
+            msg = f"has a parent behind {error.strerror}"
+            raise TarError(msg) from error
 
-    def _descend(self, path: bytes, *, make: bool) -> int:
-        """Open a folder from its nearest open ancestor down; keep only the last of a long way open."""
+    def _refuse_depth(self, path: bytes) -> None:
         if path.count(b"/") >= self._limits.depth:
             msg = f"lies below {path.count(b'/') + 1} folders; {self._limits.depth} is the limit"
             raise OverLimitError(msg, "depth")
-        ancestor, missing = path, []
-        while ancestor not in self._folders:
-            ancestor, _, name = ancestor.rpartition(b"/")
-            missing.append(name)
-        folder, kept = self._folders[ancestor], True
-        while missing:
-            try:
-                below = self._enter(folder, ancestor, missing[-1], make=make)
-            finally:
-                if not kept:
-                    os.close(folder)
-            ancestor = join(ancestor, missing.pop())
-            folder, kept = below, len(missing) < _MAX_OPEN_FOLDERS // 2
-            if kept:
-                self._folders[ancestor] = folder
-        return folder
 
-    def _enter(self, folder: int, parent: bytes, name: bytes, *, make: bool) -> int:
+    def _visit(self, path: bytes) -> None:
         self._count_lookup()
-        self._settle(join(parent, name))
+        self._refuse_depth(path)  # which a symlink makes of a short path, too
+        self._settle(path)
+
+    def _note_symlink(self) -> None:
+        if not self._replaced.followed:
+            self._wait()  # what these replace was there before
+            self._replaced.followed = True
+
+    def _make_way(self, folder: int, parent: bytes, name: bytes, there: os.stat_result) -> None:
+        """Make an implicit folder where a whiteout is; nothing else of this layer becomes one."""
+        path = join(parent, name)
+        _refuse_whiteout(name)
+        if not is_whiteout(there):
+            msg = f"has a parent {path.decode('utf-8', 'backslashreplace')!r} that is no folder"
+            raise TarError(msg)
+        self._replaced.take_out(path, name, folder)
+        self._make_implicit_folder(folder, parent, name)
+        below = os.open(name, FOLDER_FLAGS, dir_fd=folder)
         try:
-            return os.open(name, FOLDER_FLAGS, dir_fd=folder)
-        except FileNotFoundError:
-            if not make:
-                raise
-            self._make_implicit_folder(folder, parent, name)
-        except NotADirectoryError:
-            found = _lstat(name, folder)
-            if stat.S_ISLNK(found.st_mode):
-                raise _SymlinkMetError from None
-            if not is_whiteout(found):
-                path = join(parent, name)
-                msg = f"has a parent {path.decode('utf-8', 'backslashreplace')!r} that is no folder"
-                raise TarError(msg) from None
-            if not make:
-                raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT)) from None
-            self._replaced.take_out(join(parent, name), name, folder)
-            self._make_implicit_folder(folder, parent, name)
-            below = os.open(name, FOLDER_FLAGS, dir_fd=folder)
             self._make_opaque(below)
-            return below
-        return os.open(name, FOLDER_FLAGS, dir_fd=folder)
+        finally:
+            os.close(below)
 
     def _make_implicit_folder(self, folder: int, parent: bytes, name: bytes) -> None:
+        _refuse_whiteout(name)
         self._blocks += 1
+        self._inodes += 1
+        self._names_bytes += len(name) + _NAME_BYTES
         self._mkdir(name, IMPLICIT_MODE, folder)
         mode = IMPLICIT_MODE if IMPLICIT_MODE & self._attributes.umask else None
         self._remember(join(parent, name), _FolderTimes(mode, 0, implicit=True))
@@ -542,64 +535,14 @@ class Extractor:
             msg = f"is one of {self.outcome.entries} entries whose parents took {self._lookups} folders to find"
             raise OverLimitError(f"{msg}; {self._limits.lookups} for each is the limit", "lookups")
 
-    def _resolve(self, path: bytes) -> bytes:
-        """Return a path with its symlinks followed, as if the root were ``/``."""
-        real: list[bytes] = []
-        left = path.split(b"/")[::-1]
-        hops = 0
-        while left:
-            self._count_lookup()
-            part = left.pop()
-            if part == b"..":
-                del real[-1:]
-            elif part not in (b"", b"."):
-                target = self._find_symlink(b"/".join(real), part)
-                if target is None:
-                    real.append(part)
-                    continue
-                self._followed.add(join(b"/".join(real), part))
-                hops += 1
-                if hops > _MAX_SYMLINKS:
-                    msg = f"has a parent behind more than {_MAX_SYMLINKS} symlinks"
-                    raise TarError(msg)
-                real = [] if target.startswith(b"/") else real
-                left += target.split(b"/")[::-1]
-        return b"/".join(real)
-
-    def _find_symlink(self, parent: bytes, name: bytes) -> bytes | None:
-        try:
-            return os.readlink(name, dir_fd=self._descend(parent, make=False))
-        except OSError as error:
-            if error.errno in (errno.EINVAL, errno.ENOENT):
-                return None  # no symlink, or nothing at all
-            raise
-
     def _forget_folder(self, path: bytes) -> None:
         times = self._times.pop(path, None)
         if times is not None:
             self._memory_bytes -= _memory_of(path, times)
 
-    def _forget_many_folders(self) -> None:
-        """Keep few folders open, and few paths in mind: symlinks give a folder as many paths as anybody likes."""
-        if max(len(self._folders), len(self._places), len(self._aliases)) > _MAX_OPEN_FOLDERS:
-            self._forget_folders()
-
-    def _forget_folders(self) -> None:
-        for path, folder in self._folders.items():
-            if path:
-                os.close(folder)
-        self._folders = {b"": self._root}
-        self._aliases.clear()
-        self._followed.clear()
-        self._places.clear()
-
 
 _NO_NAMES = (b"", b".", b"..")
 _LAST = (sys.maxsize, b"")  # where the entry at hand is, seen from those that were handed on
-
-
-class _SymlinkMetError(Exception):
-    """A folder on the way is a symlink."""
 
 
 def _memory_of(path: bytes, times: _FolderTimes) -> int:
@@ -607,6 +550,20 @@ def _memory_of(path: bytes, times: _FolderTimes) -> int:
     owner = 0 if times.owner is None else _OWNER_BYTES
     acl = 0 if times.default_acl is None else len(times.default_acl)
     return _FOLDER_BYTES + owner + acl + len(path) * (4 if times.implicit else 1)
+
+
+def _sparse_blocks(sparse: SparseMap) -> int:
+    """Return the blocks that a sparse file takes, one for a segment of a byte, and for the list of its extents."""
+    blocks = sum(
+        (offset + size - 1) // _DISK_BLOCK - offset // _DISK_BLOCK + 1 for offset, size in sparse.segments if size
+    )
+    extents = len(sparse.segments)
+    return blocks + (-(-extents // _EXTENTS_IN_BLOCK) if extents > _EXTENTS_IN_INODE else 0)
+
+
+def _xattr_blocks(xattrs: Mapping[bytes, bytes]) -> int:
+    size = sum(_XATTR_BYTES + len(key) + len(value) for key, value in xattrs.items())
+    return -(-size // _DISK_BLOCK) if size > _INODE_XATTR_BYTES else 0
 
 
 def _write_sparse(sparse: SparseMap, file: int, stream: LayerStream) -> None:
@@ -617,8 +574,8 @@ def _write_sparse(sparse: SparseMap, file: int, stream: LayerStream) -> None:
     os.ftruncate(file, sparse.size_bytes)
 
 
-def _refuse_whiteouts(folder: bytes) -> None:
-    if b"/" + WHITEOUT_PREFIX in b"/" + folder:
+def _refuse_whiteout(folder: bytes) -> None:
+    if folder.startswith(WHITEOUT_PREFIX):
         msg = "lies below a whiteout"
         raise TarError(msg)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 from dataclasses import dataclass, field
 
+from pykka_imagestore.durable.identity import Identity
 from pykka_imagestore.errors import shown
 
 MOST_FAULTS = 20
@@ -19,12 +20,12 @@ class LayerCheck:
     Attributes:
         faults: What is wrong, each as the end of a sentence about the layer; 20 at most, and how many more there are.
         unchecked: What could not be checked, likewise. Nothing is known to be wrong with it.
-        identity: Device and inode number of the folder that was looked at; None if there was none.
+        identity: Which folder was looked at; None if there was none.
     """
 
     faults: tuple[str, ...] = ()
     unchecked: tuple[str, ...] = ()
-    identity: tuple[int, int] | None = field(default=None, compare=False)
+    identity: Identity | None = field(default=None, compare=False)
 
 
 class Findings:

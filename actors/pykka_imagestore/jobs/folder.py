@@ -18,12 +18,13 @@ from pykka_imagestore.core.identity import FileIdentity
 from pykka_imagestore.core.tar import TarError, clean_path
 from pykka_imagestore.core.totals import Totals
 from pykka_imagestore.errors import ArchiveChangedError, ArchiveError, shown
+from pykka_imagestore.fs.walk import Walk
 from pykka_imagestore.jobs.estimates import Estimator
 from pykka_imagestore.jobs.members import JsonReader
 from pykka_imagestore.jobs.opening import open_for_reading, require_same, unchanged
 
-_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+_MAX_DEPTH = 256  # what a walk of more takes grows with the square; a layout has two folders in one another
 _NOT_FOUND = frozenset({errno.ENOENT, errno.ENAMETOOLONG})
 _NO_FILE = frozenset({errno.ELOOP, errno.ENOTDIR})
 
@@ -185,13 +186,12 @@ def _open_below(folder: int, archive: str, unsafe_name: str) -> int:
         FileNotFoundError: There is nothing of that name.
         ArchiveError: The name is none, or what it names is no regular file.
     """
-    parts = _parts(archive, unsafe_name)
-    below = os.dup(folder)
+    parent, _, base = _clean(archive, unsafe_name).rpartition(b"/")
+    walk = Walk(folder, follows=False)
     try:
-        for part in parts[:-1]:
-            above, below = below, os.open(part, _FOLDER, dir_fd=below)
-            os.close(above)
-        return _open_file(below, archive, unsafe_name, parts[-1])
+        if parent.count(b"/") > _MAX_DEPTH:
+            raise OSError(errno.ENAMETOOLONG, os.strerror(errno.ENAMETOOLONG))
+        return _open_file(walk.folder(parent).folder, archive, unsafe_name, base)
     except OSError as error:
         if error.errno in _NOT_FOUND:
             raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), unsafe_name) from error
@@ -199,7 +199,7 @@ def _open_below(folder: int, archive: str, unsafe_name: str) -> int:
             raise _no_file(archive, unsafe_name) from error
         raise
     finally:
-        os.close(below)
+        walk.forget()
 
 
 def _open_file(folder: int, archive: str, unsafe_name: str, base: bytes) -> int:
@@ -213,14 +213,14 @@ def _open_file(folder: int, archive: str, unsafe_name: str, base: bytes) -> int:
     return file
 
 
-def _parts(archive: str, unsafe_name: str) -> list[bytes]:
+def _clean(archive: str, unsafe_name: str) -> bytes:
     try:
         name = clean_path(unsafe_name.encode("utf-8", "surrogateescape"))
     except (TarError, UnicodeEncodeError) as error:
         raise ArchiveError(archive, f"it names a member {shown(unsafe_name)} that is no path in it") from error
     if not name or b"\0" in name:
         raise ArchiveError(archive, f"it names a member {shown(unsafe_name)} that is no path in it")
-    return name.split(b"/")
+    return name
 
 
 def _no_file(archive: str, unsafe_name: str) -> ArchiveError:

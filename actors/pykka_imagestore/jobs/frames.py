@@ -65,6 +65,7 @@ class FrameReader:
         self._block = b""
         self._position = 0  # in it; what comes before was given to a decoder
         self._decoder, self._step = new_decoder(), _FIRST_BYTES
+        self._at_end = False
         self._frames = 1
         self._size_bytes = 0
 
@@ -99,13 +100,16 @@ class FrameReader:
 
     def _begin_frame(self) -> bool:
         """Go on behind the end of a frame, if there is anything."""
+        if self._at_end:
+            return False
         self._position -= len(self._decoder.unused_data)
         while self._fill() and self._is_padded:
             found = _NO_ZERO.search(self._block, self._position)
             self._position = found.start() if found else len(self._block)
             if found:
                 break
-        if self._position == len(self._block):
+        self._at_end = self._position == len(self._block)
+        if self._at_end:
             return False
         self._frames += 1
         if self._frames > self._limits.frames + self._size_bytes // _WORTH_A_FRAME:

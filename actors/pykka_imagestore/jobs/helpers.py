@@ -28,6 +28,7 @@ from typing import Self
 from pykka_imagestore.core.tar import FILE, Entry, TarError
 from pykka_imagestore.fs.attributes import Attributes, Outcome, entry_fault
 from pykka_imagestore.fs.remove_tree import FOLDER_FLAGS
+from pykka_imagestore.fs.walk import Walk
 from pykka_imagestore.jobs.pieces import (
     ACK_BYTES,
     ASIDE_BYTES,
@@ -54,7 +55,6 @@ from pykka_imagestore.jobs.streams import LayerStream, write_all
 MAX_HELPERS = 3  # more would wait for the leader, which parses about as fast as four workers make files
 
 _LARGEST_BODY = 64 << 10
-_MAX_OPEN_FOLDERS = 128
 _DIED = "a worker that helped with the layer died"
 
 
@@ -359,14 +359,14 @@ class _Helper:
         self._outcome = Outcome()
         self._attributes = Attributes(self._outcome)
         self._work = Work(0)
-        self._folders: dict[bytes, int] = {b"": root}
+        self._walk = Walk(root, follows=False)
         self._forgotten = 0
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._forget_folders()
+        self._walk.forget()
 
     def serve(self) -> None:
         """Make files until the leader has no more."""
@@ -385,7 +385,7 @@ class _Helper:
     def _make_piece(self, order: Order) -> None:
         self._work = Work(order.files)
         if order.forgotten != self._forgotten:
-            self._forget_folders()
+            self._walk.forget()
             self._forgotten = order.forgotten
         for file in parse_piece(order, os.pread(self._memory, order.size, order.piece * PIECE_BYTES)):
             self._make_file(*file)
@@ -395,9 +395,8 @@ class _Helper:
         self, parent: bytes, name: bytes, mode: int, uid: int, gid: int, mtime_ns: int, body: memoryview
     ) -> None:
         entry = Entry(0, FILE, name, b"", mode, uid, gid, len(body), mtime_ns, 0, 0, {})
-        if len(self._folders) > _MAX_OPEN_FOLDERS:
-            self._forget_folders()
-        folder = self._folder(parent)
+        self._walk.make_room()
+        folder = self._walk.folder(parent).folder
         try:
             file = self._attributes.create_file(entry, folder, name)
         except FileExistsError:  # an earlier entry's, that is no folder
@@ -417,19 +416,6 @@ class _Helper:
         chance = os.urandom(ASIDE_BYTES)
         os.rename(name, name_aside(chance), src_dir_fd=folder, dst_dir_fd=self._root)
         self._work.put_aside(chance)
-
-    def _folder(self, path: bytes) -> int:
-        folder = self._folders.get(path)
-        if folder is None:
-            above, _, name = path.rpartition(b"/")
-            folder = self._folders[path] = os.open(name, FOLDER_FLAGS, dir_fd=self._folder(above))
-        return folder
-
-    def _forget_folders(self) -> None:
-        for path, folder in self._folders.items():
-            if path:
-                os.close(folder)
-        self._folders = {b"": self._root}
 
 
 def _distrust(what: str) -> HelperLostError:

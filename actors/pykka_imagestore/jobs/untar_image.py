@@ -82,9 +82,10 @@ def _open(archive: str) -> int:
 
 def _index_unchanged(request: UntarImage, file: int) -> ArchiveIndex:
     """Index the archive; tell if it was written to meanwhile, also if it was refused for what it was in between."""
-    before = FileIdentity.of(os.fstat(file))
+    status = os.fstat(file)
+    before = FileIdentity.of(status)
     try:
-        index = _index(request, file)
+        index = _index(request, file, status.st_mode)
     except ArchiveError:
         require_same(request.archive, file, before, with_ctime=True)
         raise
@@ -92,8 +93,7 @@ def _index_unchanged(request: UntarImage, file: int) -> ArchiveIndex:
     return index
 
 
-def _index(request: UntarImage, file: int) -> ArchiveIndex:
-    mode = os.fstat(file).st_mode
+def _index(request: UntarImage, file: int, mode: int) -> ArchiveIndex:
     if stat.S_ISDIR(mode):
         return _read(request, FolderMembers(request.archive, file, _totals(request)))
     if stat.S_ISFIFO(mode):

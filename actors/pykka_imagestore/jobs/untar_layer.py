@@ -22,6 +22,7 @@ from pykka_imagestore.errors import (
     LimitError,
     NoSpaceError,
     NotRemovedError,
+    plain,
 )
 from pykka_imagestore.fs.attributes import Outcome
 from pykka_imagestore.fs.made import make_folder, open_own
@@ -122,7 +123,9 @@ def untar_layer(request: UntarLayer) -> LayerCounts:
             if isinstance(error, OSError) and error.filename is None:
                 error.filename = request.target  # a full disk does not say which
             raise
-        sandbox.say(f"{request.layer.name}: {counts.diff_id}, {counts.entries} entries, {counts.size_bytes} bytes")
+        sandbox.say(
+            f"{plain(request.layer.name)}: {counts.diff_id}, {counts.entries} entries, {counts.size_bytes} bytes"
+        )
     return counts
 
 
@@ -176,7 +179,7 @@ def unpack(
             _check_blob(layer, stream)
         found = stream.diff_id()
         if diff_id is not None and found != diff_id:
-            raise DigestMismatchError(layer.path, f"layer {layer.name}", diff_id, found)
+            raise DigestMismatchError(layer.path, f"layer {plain(layer.name)}", diff_id, found)
     if beside is not None and split is not None:
         with open(os.path.join(beside, RECORD), "wb", opener=open_own) as record:
             record.write(_record(found, stream.size_bytes, outcome, split.sums, replaced.checksum))
@@ -203,7 +206,7 @@ def hash_layer(layer: Extent, limits: Limits = DEFAULT_LIMITS) -> DiffID:
 def _check_blob(layer: Extent, stream: LayerStream) -> None:
     found = stream.blob_digest()
     if found is not None and layer.digest is not None and found != layer.digest:
-        raise DigestMismatchError(layer.path, f"blob {layer.name}", layer.digest, found)
+        raise DigestMismatchError(layer.path, f"blob {plain(layer.name)}", layer.digest, found)
 
 
 @contextmanager
@@ -293,6 +296,7 @@ def _record(
         unset_count=outcome.unset_count,
         stored_bytes=outcome.stored_bytes,
         replaced_lost=outcome.replaced_lost,
+        inodes=outcome.inodes,
         owner=outcome.owner,
         times=outcome.times,
         split=split,

@@ -52,7 +52,8 @@ class PlainAnswers:
                 raise ValueError(msg)
             return self._decode(json.loads(data, object_pairs_hook=_refuse_object))
         except Exception as error:  # noqa: BLE001 - whatever a constructor thinks of what it gets
-            msg = f"it sent what is no answer ({type(error).__name__}: {error})"[:1000]
+            reason = str(error)[:1000].encode("unicode_escape").decode()  # perhaps in the worker's own words
+            msg = f"it sent what is no answer ({type(error).__name__}: {reason})"
             raise MalformedError(msg) from None
 
     def _encode(self, value: Any) -> Any:

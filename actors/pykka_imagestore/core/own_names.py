@@ -1,0 +1,51 @@
+"""Which names in a store's directory are the store's own. What has another name is never changed, and never in the way.
+
+A directory without the store's marker is a store only if an earlier release made it: it has the images' files, or
+nothing but folders of a store with nothing but names of its own in them.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Mapping
+
+_RANDOM = re.compile("[0-9a-f]{16}")  # secrets.token_hex(8)
+_DIGEST = re.compile("sha256-[0-9a-f]{64}")
+_LOCKS = re.compile("references|layers|leases|staging|gc")
+_NAMES = {
+    "layers": _DIGEST,
+    "configs": _DIGEST,
+    "staging": _RANDOM,
+    "gc": _RANDOM,
+    "leases": _RANDOM,
+    "locks": _LOCKS,
+    "reserve": re.compile("[0-9]{1,2}"),
+}
+_FILES = re.compile(r"(imagestore|storedImages|storedImages\.journal)(\.new)?")
+_WORK = re.compile(r"lock|sha256-[0-9a-f]{64}|(archive\.tar|layer)(\.stop|\.helpers)?|config")
+_FILE_SYSTEMS_OWN = "lost+found"  # a store may be the root of a file system
+
+FOLDERS = frozenset(_NAMES)
+"""Folders of a store."""
+
+
+def is_random_name(name: str) -> bool:
+    """Tell whether a lease, or a folder of work in progress, may have that name."""
+    return _RANDOM.fullmatch(name) is not None
+
+
+def is_work(names: Collection[str]) -> bool:
+    """Tell whether a folder in staging/ or gc/ that has no lock holds only what a process puts into its own."""
+    return all(map(_WORK.fullmatch, names))
+
+
+def find_foreign(names: Collection[str], folders: Mapping[str, Collection[str]]) -> list[str]:
+    """Return what in a directory no store made, as paths in it.
+
+    Args:
+        names: What lies in it.
+        folders: What lies in those of its folders that have the name of one of a store's.
+    """
+    beside = [name for name in names if name not in FOLDERS and not _FILES.fullmatch(name)]
+    below = [f"{folder}/{name}" for folder in folders for name in folders[folder] if not _NAMES[folder].fullmatch(name)]
+    return sorted(path for path in (*beside, *below) if path != _FILE_SYSTEMS_OWN)

@@ -1,0 +1,140 @@
+"""The store's own files: opened without following a link and without waiting, and only if they are plain files.
+
+Whoever could once write into a store's directory may have left anything there: a symlink to a file of root's, a fifo
+that nobody writes to, a device.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from contextlib import suppress
+from pathlib import Path
+
+from pykka_imagestore.durable.owner import require_owner
+from pykka_imagestore.errors import MisplacedFileError
+
+# What open(2) says of symlinks, folders, fifos, sockets and devices.
+_NO_PLAIN_FILE = frozenset({errno.ELOOP, errno.EISDIR, errno.ENXIO, errno.ENODEV})
+_ALWAYS = os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY
+_KINDS = {
+    stat.S_IFLNK: "a symbolic link",
+    stat.S_IFDIR: "a folder",
+    stat.S_IFREG: "a file",
+    stat.S_IFIFO: "a fifo",
+    stat.S_IFSOCK: "a socket",
+    stat.S_IFBLK: "a device",
+    stat.S_IFCHR: "a device",
+}
+
+
+def open_file(path: Path, flags: int = os.O_RDONLY, mode: int = 0o600) -> int:
+    """Open a plain file of the store's.
+
+    Args:
+        path: The file.
+        flags: As for open(2); what follows no link and does not wait is added.
+        mode: That of a file that is made, whatever the umask.
+
+    Raises:
+        MisplacedFileError: Something else is there.
+        ForeignStoreError: It belongs to somebody whose files have no place there.
+    """
+    try:
+        descriptor = os.open(path, flags | _ALWAYS, mode)
+    except OSError as error:
+        if error.errno not in _NO_PLAIN_FILE:
+            raise
+        raise MisplacedFileError(str(path), kind_of(path.lstat()), "a file") from error
+    try:
+        status = os.fstat(descriptor)
+        _require_own(path, status)
+        if flags & os.O_CREAT and mode & ~status.st_mode:
+            os.fchmod(descriptor, mode)  # which the umask has taken: nobody could open it again
+    except BaseException:
+        os.close(descriptor)
+        raise
+    return descriptor
+
+
+def has_file(path: Path) -> bool:
+    """Tell whether a file of the store's is there.
+
+    Raises:
+        MisplacedFileError, ForeignStoreError: As ``open_file``.
+    """
+    try:
+        status = os.lstat(path)
+    except FileNotFoundError:
+        return False
+    _require_own(path, status)
+    return True
+
+
+def read_file(path: Path) -> bytes:
+    """Return what is in a plain file of the store's.
+
+    Raises:
+        MisplacedFileError, ForeignStoreError: As ``open_file``.
+    """
+    with os.fdopen(open_file(path), "rb") as file:
+        return file.read()
+
+
+def create_file(path: Path, mode: int) -> int:
+    """Make a new file to write to, in the place of one that is there.
+
+    The old one is not opened: it may be a link to another's.
+
+    Args:
+        mode: The file's, whatever the umask.
+
+    Raises:
+        MisplacedFileError: A folder is there.
+    """
+    try:
+        with suppress(FileNotFoundError):
+            path.unlink()
+    except IsADirectoryError as error:
+        raise MisplacedFileError(str(path), "a folder", "a file") from error
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | _ALWAYS, mode)
+    os.fchmod(descriptor, mode)
+    return descriptor
+
+
+def make_folder(path: Path, mode: int) -> None:
+    """Make a folder of that mode, whatever the umask.
+
+    Raises:
+        FileExistsError: There is something of that name.
+    """
+    path.mkdir(mode)
+    if mode & ~path.lstat().st_mode:
+        # By a descriptor, since chmod would follow a symlink that is there by now.
+        descriptor = os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        try:
+            Path(f"/proc/self/fd/{descriptor}").chmod(mode)
+        finally:
+            os.close(descriptor)
+
+
+def touch(path: Path) -> bool:
+    """Date a plain file of the store's now; tell whether that was done: not if it has another name outside, too."""
+    name = os.fspath(path)
+    found = os.lstat(name)
+    is_own = stat.S_ISREG(found.st_mode) and found.st_nlink == 1
+    if is_own:
+        os.utime(name, follow_symlinks=False)
+    return is_own
+
+
+def kind_of(status: os.stat_result) -> str:
+    """Return what something is, with its article."""
+    return _KINDS.get(stat.S_IFMT(status.st_mode), "no file")
+
+
+def _require_own(path: Path, status: os.stat_result) -> None:
+    if not stat.S_ISREG(status.st_mode):
+        raise MisplacedFileError(str(path), kind_of(status), "a file")
+    require_owner(path, status)

@@ -1,0 +1,87 @@
+"""Who may write into a store: its user and root, and nobody else.
+
+Its directory and folders belong to him or to root. A store of another user's may be read by whoever may not write into
+it, if that one shares it; who may write there, as root may everywhere, does not take it for his own.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from dataclasses import dataclass
+from pathlib import Path
+
+from pykka_imagestore.core.paths import StorePaths
+from pykka_imagestore.durable.files import kind_of
+from pykka_imagestore.durable.log import logger_of
+from pykka_imagestore.durable.owner import ROOT_USER, require_owner
+from pykka_imagestore.errors import ForeignStoreError, MisplacedFileError, UnsafeStoreError
+
+logger = logger_of(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """What a store's directory is to this user.
+
+    Attributes:
+        is_writable: Whether he may write into it.
+        missing: Folders of a store that it does not have.
+    """
+
+    is_writable: bool
+    missing: tuple[Path, ...]
+
+
+def find_standing(paths: StorePaths) -> Standing:
+    """Look whether this user may write into a store, whose directory is there; see that nobody else may.
+
+    Others may make files of their own in it if it has the sticky bit, as the root of a tmpfs does: these are not taken.
+
+    Raises:
+        ForeignStoreError: It is another user's, who does not merely let this one read it: he may have made it to have
+            it taken for one of this user's.
+        UnsafeStoreError: Everybody may write into it.
+        MisplacedFileError: One of its folders is none.
+    """
+    root, user = paths.root, os.geteuid()
+    link, found = root.lstat(), root.stat()
+    if stat.S_ISLNK(link.st_mode) and link.st_uid not in (ROOT_USER, user):
+        raise ForeignStoreError(str(root), str(root), link.st_uid, user)
+    is_writable = os.access(root, os.W_OK)
+    if is_writable and found.st_uid not in (ROOT_USER, user):
+        raise ForeignStoreError(str(root), str(root), found.st_uid, user)
+    _require_closed(root, found)
+    missing = tuple(folder for folder in (*paths.folders, paths.reserve) if not has_folder(folder))
+    return Standing(is_writable, missing)
+
+
+def has_folder(folder: Path) -> bool:
+    """Tell whether a store's folder is there; see that it is one, and the store's.
+
+    Raises:
+        As ``find_standing``.
+    """
+    try:
+        status = folder.lstat()
+    except FileNotFoundError:
+        return False
+    if not stat.S_ISDIR(status.st_mode):
+        raise MisplacedFileError(str(folder), kind_of(status), "a folder")
+    require_owner(folder, status)
+    _require_closed(folder, status)
+    return True
+
+
+def _require_closed(folder: Path, status: os.stat_result) -> None:
+    if status.st_mode & stat.S_ISVTX:
+        return
+    if status.st_mode & stat.S_IWOTH:
+        raise UnsafeStoreError(str(folder), stat.S_IMODE(status.st_mode))
+    if status.st_mode & stat.S_IWGRP:
+        logger.warning(
+            "%s can be written to by group %d, whose users can replace what is stored; take that from them "
+            "(chmod g-w), unless you trust each of them",
+            folder,
+            status.st_gid,
+        )
