@@ -9,6 +9,7 @@
 #                       FUZZ_FLAGS holds more of libFuzzer's options
 #   ROUNDS=500          how often `make crash` kills a program that uses a store, `make test` 5 times; as much more of all
 #                       that is random
+#   SWAP_SECONDS=60     how long `make crash` has another user swap what root unpacks, removes, puts and repairs, each
 
 PRINT_VERSION := import sys; sys.version_info >= (3, 11) or sys.exit(1); print("%d.%d" % sys.version_info[:2])
 ifndef PYTHON
@@ -27,6 +28,7 @@ BENCH := .venv/bench
 FUZZ_SECONDS ?= 20
 FUZZ_TARGETS ?= tar_reader extractor archive_index
 ROUNDS ?= 500
+SWAP_SECONDS ?= 60
 
 # What is tested is what is installed: a PYTHONPATH of the caller's would put a source tree before it.
 unexport PYTHONPATH
@@ -56,7 +58,7 @@ coverage: PYTEST_FLAGS += --cov --cov-report=term-missing:skip-covered
 coverage: pytest
 
 crash: $(TEST)/installed
-	IMAGESTORE_CRASH_ROUNDS=$(ROUNDS) $(TEST)/bin/pytest --numprocesses=auto --quiet -o faulthandler_timeout=0 \
+	IMAGESTORE_CRASH_ROUNDS=$(ROUNDS) IMAGESTORE_SWAP_SECONDS=$(SWAP_SECONDS) $(TEST)/bin/pytest --numprocesses=auto --quiet -o faulthandler_timeout=0 \
 		tests/crash $(PYTEST_FLAGS)
 
 # The files' names in the pool of descriptors, which all libraries share, begin with our package's name.

@@ -43,7 +43,8 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
         if getattr(report, "when", None) == "teardown":
             sums.update(dict(report.user_properties).get("crash", {}))
     if sums:
-        what = ", ".join(f"{sums[kind]} {kind}" for kind in ("power cuts", "device images", "kills", "injected errors"))
+        kinds = ("power cuts", "device images", "kills", "injected errors", "swaps")
+        what = ", ".join(f"{sums[kind]} {kind}" for kind in kinds)
         terminalreporter.write_line(f"crash: {what}")
 
 

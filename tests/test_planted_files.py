@@ -8,14 +8,14 @@ import socket
 import stat
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import chdir, suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 from images import diff_id, docker_save, layer
 from privileges import ORDINARY_USER, as_ordinary_user, with_umask
-from processes import TIMEOUT
+from processes import TIMEOUT, Program
 from trees import describe
 
 from pykka_imagestore import ForeignStoreError, LocalStore, NotAStoreError, StoreError, UnsafeStoreError
@@ -24,6 +24,7 @@ from pykka_imagestore.core.digest import directory_name
 from pykka_imagestore.core.paths import StorePaths
 from pykka_imagestore.durable.disk import Disk
 from pykka_imagestore.durable.layout import make_store
+from pykka_imagestore.fs.remove_tree import remove_tree
 from pykka_imagestore.runtime import WorkerPool
 
 # Imported before privileges are given up: Python need not be readable for everybody.
@@ -120,8 +121,7 @@ def plant(place: Path, kind: str, outside: Path) -> None:
     elif kind == "fifo":
         os.mkfifo(place)
     elif kind == "socket":
-        with socket.socket(socket.AF_UNIX) as listener:
-            os.chdir(place.parent)
+        with socket.socket(socket.AF_UNIX) as listener, chdir(place.parent):  # whose path may have 107 bytes
             listener.bind(place.name)
     elif kind == "device":
         os.mknod(place, stat.S_IFCHR | 0o600, os.makedev(1, 5))  # /dev/zero, which has no end
@@ -385,3 +385,45 @@ def test_store_is_closed_to_others_whatever_the_umask(tmp_path: Path, archives: 
     for path in (made, *made.rglob("*")):
         if path.parent != layers and layers not in path.parent.parents:  # what is in a layer has its own modes
             assert not path.lstat().st_mode & (stat.S_IWGRP | stat.S_IWOTH), path
+
+
+SWAPPER = """
+import os, random, sys
+above, target, user = sys.argv[1], sys.argv[2], int(sys.argv[3])
+os.setgroups([]), os.setresgid(user, user, user), os.setresuid(user, user, user)
+names = ["layers", "locks", "leases", "staging", "gc", "configs", "reserve", "imagestore", "imagestore.new",
+         "storedImages", "storedImages.new", "storedImages.journal", "storedImages.journal.new"]
+acts = [os.mkfifo, os.mkdir, os.unlink, os.unlink, os.rmdir, lambda path: open(path, "x").close(),
+        lambda path: os.symlink(target, path), lambda path: os.symlink(os.path.dirname(target), path)]
+print("swaps", flush=True)
+while True:
+    try:
+        random.choice(acts)(os.path.join(above, random.choice(os.listdir(above)), random.choice(names)))
+    except (OSError, IndexError):
+        pass
+"""
+
+
+@pytest.mark.root
+@pytest.mark.slow
+def test_user_who_swaps_names_in_a_sticky_directory_while_a_store_is_made_there_gains_nothing(
+    everybodys_folder: Path, archives: dict[str, Path], outside: Path
+) -> None:
+    """He may keep it from being made, and no more."""
+    before, ends = describe(outside), []
+    with Program(SWAPPER, everybodys_folder, outside / "file", ORDINARY_USER) as swapper:
+        assert swapper.line() == "swaps"
+        for number in range(100):
+            store = everybodys_folder / f"{number}"
+            store.mkdir()
+            store.chmod(0o1777)
+
+            ends.append(outcome(store, archives["app"]))
+
+            if ends[-1] == "done":
+                layers = StorePaths(store).layers
+                assert {path.lstat().st_uid for path in (layers, *layers.rglob("*"))} == {0}
+            store.chmod(0o755)
+            remove_tree(str(store))
+    assert describe(outside) == before
+    assert len(set(ends)) > 1, "it was never in the way"

@@ -386,7 +386,7 @@ class LocalStore(Uncopyable):
             dry_run: Change nothing; only tell what would go.
 
         Returns:
-            What was forgotten and taken out: its names are gone, and its bytes go. What is leased, being put, or to be
+            What was forgotten and taken out. Its names are gone, and its bytes go. What is leased, being put, or to be
             kept stays; where that alone is over the budget, ``is_out_of_reach``, and no image is forgotten for it.
 
         Raises:

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import json
 import os
+import traceback
 from pathlib import Path
 
 import pytest
 import tars
 from images import diff_id, docker_save, layer, write_members
+from layers import unpack_layer
 from layouts import AMD64, Layout
 
 from pykka_imagestore.core.paths import StorePaths
 from pykka_imagestore.durable.leases import take_lease
+from pykka_imagestore.errors import LayerError
 
 EVIL = "evil\x1b[2J\x1b]0;title\x07\x9b31m\u202e\u2066\u2028\x7f\r\n* * * * * root id\x00\x08"
 SURROGATE = "lone\ud800"
@@ -84,6 +87,14 @@ def test_layer_reaches_no_terminal_and_no_sandbox_as_it_is(imagestore, tmp_path,
     assert (run.returncode, run.stderr.count("\n")) == ((0, 0) if kind == "sound" else (1, 1))
     said = b"".join(path.read_bytes() for path in sorted(sandbox.iterdir())).decode()
     assert (is_clean(said), said.count("\n")) == (True, 2)
+
+
+@pytest.mark.parametrize("kind", [kind for kind in LAYERS if kind != "sound"])
+def test_traceback_of_a_refusal_acts_on_no_terminal(tmp_path, kind):
+    with pytest.raises(LayerError) as caught:
+        unpack_layer(LAYERS[kind], tmp_path)
+
+    assert is_clean("".join(traceback.format_exception(caught.value)))
 
 
 @pytest.mark.parametrize("option", [["--name", TEXT], ["--select", TEXT], ["--name", "a", "--platform", TEXT], []])

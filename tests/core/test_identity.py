@@ -55,5 +55,5 @@ def test_two_that_differ_are_told_differently(one, other):
 def test_every_kind_of_file_has_a_name(tmp_path):
     assert kind_of(os.stat(tmp_path).st_mode) == "a folder"
     assert kind_of(os.stat("/dev/null").st_mode) == "a device"
-    assert kind_of(0o10600) == "a pipe"
-    assert kind_of(0) == "something unknown"
+    assert kind_of(0o10600) == "a fifo"
+    assert kind_of(0) == "no file"

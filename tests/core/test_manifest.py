@@ -240,7 +240,7 @@ def test_legacy_archive_without_names_holds_each_layer_that_is_nobodys_parent():
         ({"repositories": {"app": {"1": ONE}}, f"{ONE}/json": []}, f"{ONE}/json should be an object, but is a list of"),
         ({"repositories": {"app": {"1": ONE}}, f"{ONE}/json": b"?"}, f"'{ONE}/json' is no JSON"),
         ({f"{ONE}/json": {"parent": "../x"}}, f"{ONE}/json, parent should be a layer's id of 64 hex digits"),
-        ({f"{ONE}/json": b'{"x":[1e999]}'}, f"{ONE}/json has a number that is out of range"),
+        ({f"{ONE}/json": b'{"x":[1e999]}'}, f"'{ONE}/json' has a number that is out of range"),
         ({f"{ONE}/json": b'{"x":NaN}'}, f"'{ONE}/json' is no JSON"),
         ({f"{ONE}/json": {"parent": 5}}, f"{ONE}/json, parent should be a layer's id of 64 hex digits"),
         ({f"{ONE}/json": {"parent": "4" * 64}}, f"it has no member '{'4' * 64}/json'"),
@@ -318,6 +318,15 @@ def test_json_that_nests_deep_is_refused(bracket, depth):
 def test_what_only_python_takes_for_json_is_refused(value):
     with pytest.raises(ArchiveError, match=r"'manifest.json' is no JSON: -?(NaN|Infinity) is none of its values"):
         saved(value.encode())
+
+
+@pytest.mark.parametrize(
+    "data",
+    ["[]".encode("utf-16"), "[]".encode("utf-32-be"), b"\xef\xbb\xbf[]", b'["\xed\xa0\x80"]', b'["\xff"]', b"[] \x00"],
+)
+def test_bytes_that_other_tools_take_for_no_json_are_refused(data):
+    with pytest.raises(ArchiveError, match=r"'manifest.json' is no JSON"):
+        saved(data)
 
 
 def test_number_with_more_digits_than_python_reads_is_refused():

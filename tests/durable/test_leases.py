@@ -5,6 +5,7 @@ import gc
 import os
 import socket
 import threading
+from contextlib import chdir
 from pathlib import Path
 from unittest.mock import patch
 
@@ -233,8 +234,7 @@ def place(path: Path, kind: str) -> None:
     elif kind == "fifo":
         os.mkfifo(path)
     elif kind == "socket":
-        with socket.socket(socket.AF_UNIX) as listener:
-            os.chdir(path.parent)
+        with socket.socket(socket.AF_UNIX) as listener, chdir(path.parent):  # whose path may have 107 bytes
             listener.bind(path.name)
     else:
         with path.open("wb") as file:

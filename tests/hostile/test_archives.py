@@ -250,7 +250,7 @@ def test_legacy_images_that_share_a_long_chain_have_it_parsed_once(indexer, monk
     names = {"app": {str(number): layer for number, layer in enumerate(ids)}}
 
     parsed, loads = [], json.loads
-    monkeypatch.setattr(json, "loads", lambda text: (parsed.append(text), loads(text))[1])
+    monkeypatch.setattr(json, "loads", lambda text, **how: (parsed.append(text), loads(text, **how))[1])
 
     index = indexer.index(tars.tar(tars.file(b"repositories", json.dumps(names).encode()), *chain))
 

@@ -309,7 +309,7 @@ def test_large_blob_under_many_names_is_parsed_once(refuse, monkeypatch):
     for number in range(5000):
         layout.name({"mediaType": MANIFEST_TYPE, **manifest}, f"app:{number}")
     parsed, loads = [], json.loads
-    monkeypatch.setattr(json, "loads", lambda text: (parsed.append(len(text)), loads(text))[1])
+    monkeypatch.setattr(json, "loads", lambda text, **how: (parsed.append(len(text)), loads(text, **how))[1])
 
     refuse(layout, r"config should be an object, but is missing or null")
 

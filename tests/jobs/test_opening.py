@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import signal
@@ -42,10 +43,10 @@ def test_file_is_opened_through_links(tmp_path, file):
     os.close(descriptor)
 
 
-@pytest.mark.parametrize("kind", ["pipe", "socket", "folder", "device"])
+@pytest.mark.parametrize("kind", ["fifo", "socket", "folder", "device"])
 def test_what_is_of_another_kind_is_refused_by_its_name(tmp_path, monkeypatch, kind):
     path = tmp_path / kind
-    if kind == "pipe":
+    if kind == "fifo":
         os.mkfifo(path)
     elif kind == "folder":
         path.mkdir()
@@ -113,6 +114,27 @@ def test_a_file_on_which_somebody_holds_a_lease_is_not_waited_for(file):
     finally:
         os.close(holder)
         signal.signal(signal.SIGIO, before)
+
+
+@pytest.mark.parametrize("is_replaced", [False, True])
+def test_without_proc_the_path_is_opened_once_more_and_must_lead_to_the_same(file, monkeypatch, is_replaced):
+    path, _ = file
+    real_open = os.open
+
+    def open_without_proc(name, *arguments):
+        if str(name).startswith("/proc"):
+            if is_replaced:
+                path.rename(path.with_name("aside"))
+                path.write_bytes(b"other")
+            raise FileNotFoundError(errno.ENOENT, "", name)
+        return real_open(name, *arguments)
+
+    monkeypatch.setattr(os, "open", open_without_proc)
+    if is_replaced:
+        with pytest.raises(FileNotFoundError, match="file"):
+            read_as_file(str(path))
+    else:
+        assert read_as_file(str(path)) == b"hello"
 
 
 def test_a_path_that_leads_nowhere_is_told(tmp_path):

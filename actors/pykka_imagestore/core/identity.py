@@ -70,14 +70,14 @@ class FileIdentity:
 
 def kind_of(mode: int) -> str:
     """Return what a file is by its ``st_mode``, with its article."""
-    return _KINDS.get(stat.S_IFMT(mode), "something unknown")
+    return _KINDS.get(stat.S_IFMT(mode), "no file")
 
 
 _KINDS = {
     stat.S_IFREG: "a file",
     stat.S_IFDIR: "a folder",
     stat.S_IFLNK: "a symbolic link",
-    stat.S_IFIFO: "a pipe",
+    stat.S_IFIFO: "a fifo",
     stat.S_IFSOCK: "a socket",
     stat.S_IFCHR: "a device",
     stat.S_IFBLK: "a device",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterable
 from typing import Any
 
@@ -11,20 +12,25 @@ from pykka_imagestore.errors import ArchiveError, shown
 MAX_NESTING = 100
 
 
-def parse_json(archive: str, data: bytes, name: str) -> Any:
+def parse_json(archive: str, data: bytes, name: str, *, is_written_again: bool = False) -> Any:
     """Parse the JSON of a member.
 
     Args:
         archive: Path of the archive, for the sentence.
         name: What the archive calls the member.
+        is_written_again: Whether its numbers are: then they must be such as a float can be.
 
     Raises:
-        ArchiveError: It is no JSON, or nested deeper than anything sound.
+        ArchiveError: It is no JSON, nested deeper than anything sound, or has a number that is out of range.
     """
     try:
-        document = json.loads(data, parse_constant=_refuse_constant)
+        # Python alone would guess that bytes are UTF-16, and take surrogates and a mark at the beginning.
+        parse_float = _parse_finite if is_written_again else None
+        document = json.loads(data.decode(), parse_constant=_refuse_constant, parse_float=parse_float)
     except (json.JSONDecodeError, UnicodeDecodeError, RecursionError, _ConstantError) as error:
         raise ArchiveError(archive, f"{shown(name)} is no JSON: {error}") from error
+    except OverflowError as error:
+        raise ArchiveError(archive, f"{shown(name)} has a number that is out of range") from error
     except ValueError as error:
         raise ArchiveError(archive, f"{shown(name)} has a number of more digits than anything sound") from error
     if _is_nested(document, MAX_NESTING):
@@ -92,6 +98,13 @@ class _ConstantError(ValueError):
 def _refuse_constant(constant: str) -> object:
     msg = f"{constant} is none of its values"
     raise _ConstantError(msg)
+
+
+def _parse_finite(digits: str) -> float:
+    number = float(digits)
+    if math.isinf(number):  # which would be written as something that is no JSON
+        raise OverflowError
+    return number
 
 
 def _is_nested(document: object, levels: int) -> bool:

@@ -48,9 +48,6 @@ def read_images(members: MemberReader) -> tuple[ArchivedImage, ...]:
 def legacy_config(unsafe_json: bytes, diff_ids: Sequence[DiffID]) -> bytes:
     """Return the image config of a legacy image: what its leaf says, and its layers' DiffIDs.
 
-    Raises:
-        ValueError: It has a number that is out of range, and which could not be written as JSON again.
-
     Spec:
         moby, image/v1, "MakeConfigFromV1Config": the same fields are left out.
     """
@@ -136,10 +133,6 @@ def _legacy_image(members: MemberReader, documents: _Documents, leaf: str, names
         layer = documents.parent(layer)
     layers = tuple(members.extent(f"{layer}/layer.tar") for layer in reversed(chain))
     config = members.read_json(f"{leaf}/json")
-    try:
-        legacy_config(config, ())
-    except ValueError as error:
-        raise ArchiveError(members.archive, f"{leaf}/json has a number that is out of range") from error
     return counted(members.totals, ArchivedImage(tuple(names), config, layers, None))
 
 
@@ -154,7 +147,9 @@ class _Documents:
         """Return the id of a layer's parent, None if it has none."""
         if layer not in self._parents:
             name = f"{layer}/json"
-            parent = expect_object(self._members.archive, _parse(self._members, name), name).get("parent") or None
+            data = self._members.read_json(name)
+            document = parse_json(self._members.archive, data, name, is_written_again=True)
+            parent = expect_object(self._members.archive, document, name).get("parent") or None
             if parent is not None and not (isinstance(parent, str) and _HEX.fullmatch(parent)):
                 raise ArchiveError(self._members.archive, f"{name}, parent should be a layer's id of 64 hex digits")
             self._parents[layer] = parent

@@ -12,21 +12,13 @@ import stat
 from contextlib import suppress
 from pathlib import Path
 
+from pykka_imagestore.core.identity import kind_of
 from pykka_imagestore.durable.owner import require_owner
 from pykka_imagestore.errors import MisplacedFileError
 
 # What open(2) says of symlinks, folders, fifos, sockets and devices.
 _NO_PLAIN_FILE = frozenset({errno.ELOOP, errno.EISDIR, errno.ENXIO, errno.ENODEV})
 _ALWAYS = os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY
-_KINDS = {
-    stat.S_IFLNK: "a symbolic link",
-    stat.S_IFDIR: "a folder",
-    stat.S_IFREG: "a file",
-    stat.S_IFIFO: "a fifo",
-    stat.S_IFSOCK: "a socket",
-    stat.S_IFBLK: "a device",
-    stat.S_IFCHR: "a device",
-}
 
 
 def open_file(path: Path, flags: int = os.O_RDONLY, mode: int = 0o600) -> int:
@@ -46,7 +38,7 @@ def open_file(path: Path, flags: int = os.O_RDONLY, mode: int = 0o600) -> int:
     except OSError as error:
         if error.errno not in _NO_PLAIN_FILE:
             raise
-        raise MisplacedFileError(str(path), kind_of(path.lstat()), "a file") from error
+        raise MisplacedFileError(str(path), kind_of(path.lstat().st_mode), "a file") from error
     try:
         status = os.fstat(descriptor)
         _require_own(path, status)
@@ -129,12 +121,7 @@ def touch(path: Path) -> bool:
     return is_own
 
 
-def kind_of(status: os.stat_result) -> str:
-    """Return what something is, with its article."""
-    return _KINDS.get(stat.S_IFMT(status.st_mode), "no file")
-
-
 def _require_own(path: Path, status: os.stat_result) -> None:
     if not stat.S_ISREG(status.st_mode):
-        raise MisplacedFileError(str(path), kind_of(status), "a file")
+        raise MisplacedFileError(str(path), kind_of(status.st_mode), "a file")
     require_owner(path, status)

@@ -81,6 +81,7 @@ class References:
     def __init__(self, paths: StorePaths, disk: Disk) -> None:
         self._paths = paths
         self._disk = disk
+        self._journal_name = os.fspath(paths.journal)  # each look asks for it
         # Of the replica: taken after the writers' lock, never before. Nobody waits for a sync with it, but for that of
         # the first journal.
         self._lock = threading.Lock()
@@ -245,7 +246,7 @@ class References:
 
     def _is_replaced(self) -> bool:
         try:
-            found = self._paths.journal.lstat()
+            found = os.lstat(self._journal_name)
         except FileNotFoundError:
             return self._journal is not None
         journal = self._journal

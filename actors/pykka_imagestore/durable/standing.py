@@ -11,8 +11,8 @@ import stat
 from dataclasses import dataclass
 from pathlib import Path
 
+from pykka_imagestore.core.identity import kind_of
 from pykka_imagestore.core.paths import StorePaths
-from pykka_imagestore.durable.files import kind_of
 from pykka_imagestore.durable.log import logger_of
 from pykka_imagestore.durable.owner import ROOT_USER, require_owner
 from pykka_imagestore.errors import ForeignStoreError, MisplacedFileError, UnsafeStoreError
@@ -67,7 +67,7 @@ def has_folder(folder: Path) -> bool:
     except FileNotFoundError:
         return False
     if not stat.S_ISDIR(status.st_mode):
-        raise MisplacedFileError(str(folder), kind_of(status), "a folder")
+        raise MisplacedFileError(str(folder), kind_of(status.st_mode), "a folder")
     require_owner(folder, status)
     _require_closed(folder, status)
     return True

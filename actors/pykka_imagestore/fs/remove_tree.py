@@ -163,7 +163,7 @@ class _Removal:
     # is read once: to read a folder from the beginning for each that was removed from it takes quadratic time on ext4,
     # which keeps the blocks of what is gone. For folders farther up, which any depth may bring, there are not enough
     # descriptors. Those are reached through "..", which leads wherever somebody moved the folder meanwhile, out of the
-    # tree too: so it counts only if device and inode are those of the folder that we came from.
+    # tree too (GNU rm, CVE-2002-0435): so it counts only if device and inode are those of the folder that we came from.
     # Somebody may remove the same tree: whatever is gone is as good as removed.
 
     def __init__(

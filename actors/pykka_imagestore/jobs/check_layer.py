@@ -155,7 +155,11 @@ def _check_part(part: Path, kind: int, what: str, findings: Findings) -> int | N
 
 def _check_strangers(directory: Path, findings: Findings) -> None:
     try:
-        strangers = sorted(set(os.listdir(directory)) - _PARTS)
+        folder = os.open(directory, FOLDER_FLAGS)
+        try:
+            strangers = sorted(set(os.listdir(folder)) - _PARTS)
+        finally:
+            os.close(folder)
     except PermissionError as error:
         findings.add_unchecked(f"cannot be read by this user: {error.strerror}")
         return

@@ -558,12 +558,9 @@ class DeepCheck:
             self._findings.add_fault(f"has {joined} files that are hard links to others, which no entry made them")
 
     def _check_kept_names(self) -> None:
-        if self._undone.folder < 0:
-            return
         found = Names()
-        for name in os.listdir(self._undone.folder):
-            if name != REPLACED_PATHS:
-                found.add(os.fsencode(name))
+        for name in self._undone.names():
+            found.add(name)
         if found.count > self._kept.count and self._kept_is_sure:
             self._findings.add_fault(f"has {found.count - self._kept.count} files in {REPLACED} that nothing replaced")
 
@@ -574,9 +571,8 @@ class DeepCheck:
             status = os.stat(below, dir_fd=self._tree.folder(parent)[0], follow_symlinks=False)
             if not stat.S_ISDIR(status.st_mode):
                 yield status
-        for name in os.listdir(self._undone.folder) if self._undone.folder >= 0 else []:
-            if name != REPLACED_PATHS:
-                yield os.stat(name, dir_fd=self._undone.folder, follow_symlinks=False)
+        for name in self._undone.names():
+            yield os.stat(name, dir_fd=self._undone.folder, follow_symlinks=False)
 
 
 def _size(entry: Entry) -> int:

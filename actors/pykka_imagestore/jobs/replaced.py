@@ -154,6 +154,11 @@ class Undone:
         """Return the number of what the latest entry at ``path`` did, unless that is what lies in the tree."""
         return self._latest.get(path)
 
+    def names(self) -> list[bytes]:
+        """Return the names of the files that are kept."""
+        folder = self.folder
+        return [os.fsencode(name) for name in os.listdir(folder) if name != REPLACED_PATHS] if folder >= 0 else []
+
     def was_taken_out(self, path: bytes) -> bool:
         """Tell whether a folder was taken out at a path, or on the way there."""
         while path:

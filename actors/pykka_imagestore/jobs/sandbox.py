@@ -90,7 +90,7 @@ def _make_log(name: str, folder: int) -> int:
         os.fchmod(file, FILE_MODE)
         with suppress(PermissionError):
             os.fchown(file, owner.st_uid, owner.st_gid)
-        os.link(f"/proc/self/fd/{file}", name, dst_dir_fd=folder)
+        os.link(f"/proc/self/fd/{file}", name, dst_dir_fd=folder, follow_symlinks=True)
     except BaseException:
         os.close(file)
         raise
