@@ -120,6 +120,10 @@ class ReferenceStore(Uncopyable):
         """Return all images, by name; ``missing`` tells which layers of each are not there."""
         return dispatch(self._actor, ReferenceStoreActor.list)
 
+    def torn_bytes(self) -> Future[int]:
+        """Return how many bytes at the end of the journal are no whole change: what a crash cut off, or damage."""
+        return dispatch(self._actor, ReferenceStoreActor.torn_bytes)
+
     def remove(self, name: str) -> Future[DockerImage]:
         """Forget an image, and return it; its layers stay. Durable like ``put``.
 
@@ -177,6 +181,9 @@ class ReferenceStoreActor(Actor):
 
     def list(self) -> Future[tuple[DockerImage, ...]]:
         return self._when_ready(partial(self._reader.run, References.list, self._references))
+
+    def torn_bytes(self) -> Future[int]:
+        return self._when_ready(partial(self._writer.run, References.torn_bytes, self._references))
 
     async def remove(self, name: str) -> DockerImage:
         parsed = ImageName.parse(name)
