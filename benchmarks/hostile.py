@@ -104,7 +104,7 @@ def main() -> None:
     with work_folder(options.on) as folder:
         places = Places(folder, options.fresh_fs, options.fs)
         for name, attack in ATTACKS.items():
-            if not any(part in name for part in options.attacks):
+            if not any(part in name for part in options.attacks) or (options.quick and not attack.quick):
                 continue
             least, rows = attack.quick if options.quick else attack.least, groups.setdefault(name, Rows())
             for n in (least,) if options.quick else (least, 2 * least, 4 * least):

@@ -16,6 +16,7 @@ from trees import Node, describe
 
 from pykka_imagestore._proto.layer_pb2 import LayerRecord
 from pykka_imagestore.core.archive import Extent
+from pykka_imagestore.core.checksum import with_checksum
 from pykka_imagestore.core.digest import DiffID, Digest
 from pykka_imagestore.core.limits import DEFAULT_LIMITS, Limits
 from pykka_imagestore.errors import StoreError
@@ -24,6 +25,8 @@ from pykka_imagestore.jobs.check_layer import CheckLayer, check_layer
 from pykka_imagestore.jobs.findings import LayerCheck
 from pykka_imagestore.jobs.helpers import Helpers, HelpUnpack, help_unpack
 from pykka_imagestore.jobs.untar_layer import LayerCounts, UntarLayer, untar_layer
+
+NEWER_FIELDS = [field.name for field in LayerRecord.DESCRIPTOR.fields if field.number >= 10]
 
 
 @dataclass(frozen=True)
@@ -51,6 +54,19 @@ class Unpacked:
     @property
     def record(self) -> LayerRecord:
         return LayerRecord.FromString((self.target / "layer.pb").read_bytes())
+
+    def write_record(self, record: LayerRecord) -> None:
+        """Give it another record, with its checksum if it is none of an older version's."""
+        record.ClearField("checksum")
+        data = record.SerializeToString()
+        (self.target / "layer.pb").write_bytes(with_checksum(data) if record.HasField("uid") else data)
+
+    def forget_what_is_new(self) -> None:
+        """Make its record one that an older version wrote."""
+        record = self.record
+        for field in NEWER_FIELDS:
+            record.ClearField(field)
+        self.write_record(record)
 
     def check(self, limits: Limits = DEFAULT_LIMITS) -> LayerCheck:
         """Check every byte of it."""

@@ -11,14 +11,21 @@ from dataclasses import replace
 import pykka
 
 from pykka_imagestore.collector import Collector
-from pykka_imagestore.core.check import CheckProgress, CheckReport, Finding, find_image_faults
+from pykka_imagestore.core.check import (
+    CheckProgress,
+    CheckReport,
+    Finding,
+    find_image_faults,
+    find_torn_journal,
+    stacks_by_config,
+)
 from pykka_imagestore.core.digest import DiffID, Digest
 from pykka_imagestore.core.limits import Limits
 from pykka_imagestore.core.paths import StorePaths
 from pykka_imagestore.durable.identity import Identity
 from pykka_imagestore.durable.layout import find_configs, find_layers
 from pykka_imagestore.durable.marker import find_strangers
-from pykka_imagestore.jobs.check_configs import CheckConfigs, check_configs
+from pykka_imagestore.jobs.check_configs import CheckConfigs, ConfigsCheck, Stack, check_configs
 from pykka_imagestore.jobs.check_layer import CheckCounts, CheckLayer, check_layer
 from pykka_imagestore.jobs.findings import LayerCheck
 from pykka_imagestore.reference_store import ReferenceStore
@@ -100,9 +107,7 @@ class CheckerActor(Actor):
         layers = await self._lane.run(find_layers, self._paths)
         configs = await self._lane.run(find_configs, self._paths)
         progress = _Progress(len(layers), listener)
-        check_them = CheckConfigs(str(self._paths.configs), tuple(configs))
-        # No time limit: configs are hashed, and nothing in them says how much more there is to do.
-        bad_configs = await self._pool.run(check_configs, check_them, retry=True)
+        configs_check, others = await self._check_configs(configs)
         checked = await gather([self.spawn(self._check_layer(layer, deep, progress)) for layer in layers])
         # What was removed meanwhile is no fault, and what was put meanwhile is not looked at.
         images = await self._references.list()
@@ -112,11 +117,13 @@ class CheckerActor(Actor):
         there = frozenset(await self._lane.run(find_configs, self._paths))
         faults = [
             *(Finding("layer", layer, fault) for layer, check in found.items() for fault in check.faults),
-            *(Finding("config", config, fault) for config, fault in bad_configs.items() if config in there),
-            *find_image_faults(images, there, bad),
+            *(Finding("config", config, fault) for config, fault in configs_check.faults.items() if config in there),
+            *find_image_faults(images, there, bad, others),
         ]
         unchecked = [
             *(Finding("layer", layer, what) for layer, check in found.items() for what in check.unchecked),
+            *(Finding("config", config, what) for config, what in configs_check.unchecked.items() if config in there),
+            *find_torn_journal(await self._references.torn_bytes()),
             *(Finding("store", path, "is nothing of the store's") for path in await self._find_strangers()),
         ]
         return CheckReport(len(images), len(layers), len(configs), tuple(faults), tuple(unchecked)), bad
@@ -129,6 +136,13 @@ class CheckerActor(Actor):
 
     def on_stop(self) -> None:
         self._lane.close()
+
+    async def _check_configs(self, configs: list[Digest]) -> tuple[ConfigsCheck, set[tuple[Digest, Stack]]]:
+        """Check configs; return what was found, and those that images have with layers that they do not list."""
+        stacks = dict.fromkeys(configs, ()) | stacks_by_config(await self._references.list())
+        # No time limit: configs are hashed, and nothing in them says how much more there is to do.
+        check = await self._pool.run(check_configs, CheckConfigs(str(self._paths.configs), stacks), retry=True)
+        return check, {(config, stacks[config][number]) for config, each in check.others.items() for number in each}
 
     async def _check_layer(self, layer: DiffID, deep: bool, progress: _Progress) -> LayerCheck:
         request = CheckLayer(str(self._paths.layer(layer)), layer, deep, self._limits)

@@ -28,6 +28,7 @@ DESCRIPTORS = {
 }  # what these names stand for, throughout
 A_PIN = "a link in /proc to what is open"
 A_DESCRIPTOR_OR_PIN = "a descriptor, or a link in /proc to what is open"
+A_DESCRIPTOR_OR_NAME = "followed is a descriptor only"
 KERNELS = "a file of the kernel's"
 CALLERS = "a path that the caller of the library names"
 ALLOWED = {
@@ -37,12 +38,12 @@ ALLOWED = {
     ("fs/attributes.py", "os.chown(place, *self.owner)"): A_PIN,
     ("fs/attributes.py", "os.link(place, name, dst_dir_fd=folder, follow_symlinks=True)"): A_PIN,
     ("fs/attributes.py", "os.chown(place, status.st_uid, status.st_gid)"): A_PIN,
-    ("fs/attributes.py", "os.setxattr(place, _CAPABILITY, capability)"): A_PIN,
+    ("fs/attributes.py", "os.setxattr(place, CAPABILITY, capability)"): A_PIN,
     ("fs/attributes.py", "os.setxattr(where, key, value)"): A_DESCRIPTOR_OR_PIN,
     ("fs/attributes.py", "os.chmod(where, entry.mode)"): A_DESCRIPTOR_OR_PIN,
     ("fs/attributes.py", "os.stat(where)"): A_DESCRIPTOR_OR_PIN,
     ("fs/attributes.py", "os.chmod(where, entry.mode & ~SET_ID)"): A_DESCRIPTOR_OR_PIN,
-    ("fs/attributes.py", "os.getxattr(path, _CAPABILITY)"): A_PIN,
+    ("fs/attributes.py", "os.getxattr(path, CAPABILITY)"): A_PIN,
     ("fs/made.py", "os.chmod(f'/proc/self/fd/{folder}', mode)"): A_PIN,
     ("fs/made.py", "os.open(path, flags | os.O_NOFOLLOW | os.O_CLOEXEC, FILE_MODE)"): "a file that we make",
     ("fs/made.py", "open('/proc/self/status', 'rb')"): KERNELS,
@@ -50,10 +51,9 @@ ALLOWED = {
     ("fs/remove_tree.py", "os.open(above or '.', FOLDER_FLAGS & ~os.O_NOFOLLOW)"): CALLERS,
     ("fs/remove_tree.py", "os.chown(place, os.geteuid(), -1)"): A_PIN,
     ("fs/remove_tree.py", "os.chmod(place, stat.S_IRWXU if is_ours else _OPEN_TO_ALL)"): A_PIN,
-    (
-        "jobs/deep_check.py",
-        "os.getxattr(place, key, follow_symlinks=not path)",
-    ): "followed is the descriptor of the root",
+    ("jobs/check_attributes.py", "open(path, encoding='ascii')"): KERNELS,
+    ("jobs/check_xattrs.py", "os.getxattr(place, key, follow_symlinks=isinstance(place, int))"): A_DESCRIPTOR_OR_NAME,
+    ("jobs/check_xattrs.py", "os.listxattr(place, follow_symlinks=isinstance(place, int))"): A_DESCRIPTOR_OR_NAME,
     ("jobs/find_archive.py", "os.stat(path, follow_symlinks=is_followed)"): CALLERS,
     ("jobs/guard.py", "open(_UID_MAP)"): KERNELS,
     ("jobs/opening.py", "os.open(path, os.O_PATH | os.O_CLOEXEC)"): CALLERS,
@@ -216,7 +216,6 @@ def write_room(root: Path, line: str) -> None:
 A_LOOK = "a look at a folder that was just found to be one of the store's"
 THE_DIRECTORY = "the store's directory, or one above: where the caller says"
 ALLOWED_IN_A_STORE = {
-    ("durable/files.py", "Path(f'/proc/self/fd/{descriptor}').chmod(mode)"): A_PIN,
     ("durable/disk.py", "os.open(path, flags | os.O_CLOEXEC | os.O_NONBLOCK)"): "to sync: what the store wrote",
     ("durable/disk.py", "os.open(path, os.O_RDONLY | os.O_CLOEXEC)"): "to sync: what the store wrote",
     ("durable/layout.py", "folder.exists()"): THE_DIRECTORY,

@@ -46,6 +46,9 @@ def damage(store: Path, tar: bytes) -> None:
         opened.write(b"X")
 
 
+OWN, KEPT = 58_634, 112_718  # bytes of one image alone, and of both that it has
+
+
 def listed(imagestore) -> list[str]:
     return [image["name"] for image in json.loads(imagestore("list", "--json").stdout)]
 
@@ -57,14 +60,14 @@ def test_prune_alone_removes_no_image(stored):
     done = stored("prune")
 
     assert (done.returncode, done.stderr) == (0, "")
-    assert done.stdout == "freed 0 B in 0 layers; 120 KiB are left\n"
+    assert done.stdout == "freed 0 B in 0 layers; 167 KiB are left\n"
     assert listed(stored) == ["new:1", "old:1"]
 
 
 def test_prune_removes_what_was_not_used_and_its_layers(stored):
     done = stored("prune", "--unused-for", "7d")
 
-    assert done.stdout == "removed old:1\nfreed 40 KiB in 1 layers; 80 KiB are left\n"
+    assert done.stdout == "removed old:1\nfreed 57.3 KiB in 1 layers; 110 KiB are left\n"
     assert listed(stored) == ["new:1"]
     assert not layer_folder(stored.store, APP).exists()
     assert layer_folder(stored.store, BASE).is_dir()
@@ -72,20 +75,32 @@ def test_prune_removes_what_was_not_used_and_its_layers(stored):
 
 
 def test_prune_to_a_budget_begins_with_the_least_recently_used(stored):
-    done = stored("prune", "--budget", "100K", "--json")
+    done = stored("prune", "--budget", "120K", "--json")
 
-    assert json.loads(done.stdout) == {
-        "images": ["old:1"],
-        "layers": [diff_id(APP)],
-        "freed_bytes": 40 << 10,
-        "kept_bytes": 80 << 10,
-    }
+    pruned = json.loads(done.stdout)
+    assert (pruned["images"], pruned["layers"], pruned["out_of_reach"]) == (["old:1"], [diff_id(APP)], False)
+    assert (pruned["freed_bytes"], pruned["kept_bytes"]) == (OWN, KEPT)
+    assert pruned["least_bytes"] == pruned["least_inodes"] == 0
+    assert (pruned["freed_inodes"], pruned["kept_inodes"]) == (7, 13)
+
+
+def test_prune_says_that_a_budget_cannot_be_kept_and_removes_nothing_for_it(stored):
+    with LocalStore.start(stored.store) as store, store.get("old:1", lease=True).get(timeout=TIMEOUT):
+        done = stored("prune", "--budget", "50K")
+
+    assert "that budget cannot be kept: 110 KiB and 13 inodes are leased, being put, or to be kept" in done.stdout
+    assert listed(stored) == ["new:1", "old:1"]
+
+
+def test_prune_to_a_budget_of_inodes(stored):
+    assert stored("prune", "--budget-inodes", "15").stdout.startswith("removed old:1\n")
+    assert listed(stored) == ["new:1"]
 
 
 def test_dry_run_tells_what_would_go_and_changes_nothing(stored):
-    done = stored("prune", "--budget", "100K", "--dry-run")
+    done = stored("prune", "--budget", "120K", "--dry-run")
 
-    assert done.stdout == "would remove old:1\nwould free 40 KiB in 1 layers; 80 KiB are left\n"
+    assert done.stdout == "would remove old:1\nwould free 57.3 KiB in 1 layers; 110 KiB are left\n"
     assert listed(stored) == ["new:1", "old:1"]
     assert layer_folder(stored.store, APP).is_dir()
 
@@ -124,29 +139,31 @@ def test_verb_without_a_store_says_so_and_makes_none(imagestore, verb):
 def test_du_tells_what_is_shared_and_what_is_not(stored):
     lines = [line.split() for line in stored("du").stdout.splitlines()]
 
-    assert lines[0] == ["IMAGE", "SIZE", "OWN", "LAST", "USED"]
-    assert lines[1][:5] == ["new:1", "80", "KiB", "40", "KiB"]
-    assert lines[2] == ["old:1", "80", "KiB", "40", "KiB", "2001-09-09", "01:46:40+00:00"]
-    assert lines[3] == ["all", "layers", "120", "KiB"]
+    assert lines[0] == ["IMAGE", "SIZE", "OWN", "INODES", "LAST", "USED"]
+    assert lines[1][:6] == ["new:1", "110", "KiB", "57.3", "KiB", "13"]
+    assert lines[2] == ["old:1", "110", "KiB", "57.3", "KiB", "13", "2001-09-09", "01:46:40+00:00"]
+    assert lines[3] == ["all", "of", "the", "store", "167", "KiB", "20"]
 
 
 def test_du_with_layers_tells_whose_they_are(stored):
     lines = stored("du", "--layers").stdout.splitlines()
 
-    assert f"{diff_id(BASE)}  40 KiB  new:1, old:1" in [line.rstrip() for line in lines]
+    assert [diff_id(BASE), "52.8", "KiB", "6", "new:1,", "old:1"] in [line.split() for line in lines]
 
 
 def test_du_with_json_has_numbers(stored):
     usage = json.loads(stored("du", "--json").stdout)
 
-    assert (usage["bytes"], usage["unused_bytes"]) == (120 << 10, 0)
+    (base,) = (layer for layer in usage["layers"] if layer["diff_id"] == diff_id(BASE))
+    assert (base["inodes"], base["images"]) == (6, ["new:1", "old:1"])
+    assert (usage["bytes"], usage["unused_bytes"], usage["inodes"]) == (OWN + KEPT, 0, 20)
     assert usage["images"][1] == {
         "name": "old:1",
-        "bytes": 80 << 10,
-        "own_bytes": 40 << 10,
+        "bytes": OWN + base["bytes"],
+        "own_bytes": OWN,
+        "inodes": 13,
         "last_used": "2001-09-09 01:46:40+00:00",
     }
-    assert {"diff_id": diff_id(BASE), "bytes": 40 << 10, "images": ["new:1", "old:1"]} in usage["layers"]
 
 
 def test_get_makes_an_image_used(stored):

@@ -29,7 +29,9 @@ SECTIONS = sections(DOCS / "reference" / "command.md")
 
 
 def shown_fields(section: str) -> set[str]:
-    return set(re.findall(r"^\| `([^`]+)` \|", section, re.MULTILINE))
+    """Return the fields in the first cells of a table's rows; a row may be about several."""
+    cells = re.findall(r"^\| (`.*?) \|", section, re.MULTILINE)
+    return {field for cell in cells for field in re.findall(r"`([^`]+)`", cell)}
 
 
 def printed_fields(value: object, path: str = "") -> Iterator[str]:
@@ -84,4 +86,6 @@ def test_each_verb_has_a_section_with_its_help() -> None:
 def test_the_fields_that_the_page_shows_are_those_that_are_printed(printed) -> None:
     shown = {verb: shown_fields(section) for verb, section in SECTIONS.items() if verb != "inspect"}
 
-    assert shown == printed
+    assert shown.keys() == printed.keys()
+    for verb, fields in shown.items():
+        assert fields == printed[verb], verb

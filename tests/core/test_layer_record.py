@@ -1,12 +1,17 @@
 from __future__ import annotations
 
+import zlib
+
 from hypothesis import given
 from hypothesis import strategies as st
 
 from pykka_imagestore._proto import layer_pb2
 from pykka_imagestore._proto.layer_pb2 import LayerRecord
 from pykka_imagestore.core.layer_record import WhiteoutFormat, pack_layer_record
+from pykka_imagestore.core.time_range import TimeRange
 
+uint32s = st.integers(0, (1 << 32) - 1)
+int64s = st.integers(-(1 << 63), (1 << 63) - 1)
 uint64s = st.integers(0, (1 << 64) - 1)
 records = st.fixed_dictionaries(
     {
@@ -20,15 +25,30 @@ records = st.fixed_dictionaries(
         "stored_bytes": uint64s,
         "inodes": uint64s,
         "replaced_lost": st.booleans(),
+        "owner": st.tuples(uint32s, uint32s),
+        "times": st.none() | st.builds(TimeRange, int64s, int64s, uint32s),
+        "split": st.tuples(uint64s, uint32s),
+        "replaced_checksum": uint32s,
     }
 )
 
 
 @given(records)
 def test_records_are_byte_for_byte_what_protobuf_writes(record):
-    unset = [LayerRecord.Unset(path=path, what=what) for path, what in record["unset"]]
+    packed = pack_layer_record(**record)
 
-    assert pack_layer_record(**record) == LayerRecord(**record | {"unset": unset}).SerializeToString()
+    uid, gid = record.pop("owner")
+    rest = LayerRecord(**as_fields(record), checksum=zlib.crc32(packed[:-6])).SerializePartialToString()
+    assert packed == LayerRecord(uid=uid, gid=gid).SerializePartialToString() + rest
+
+
+def as_fields(record):
+    times, (split_bytes, split_checksum) = (record.pop(key) for key in ("times", "split"))
+    fields = {"split_bytes": split_bytes, "split_checksum": split_checksum}
+    if times is not None:
+        fields |= {"earliest": times.earliest, "latest": times.latest, "time_step_ns": times.step_ns}
+    unset = [LayerRecord.Unset(path=path, what=what) for path, what in record.pop("unset")]
+    return record | fields | {"unset": unset}
 
 
 def test_every_field_is_written():
@@ -44,6 +64,10 @@ def test_every_field_is_written():
             stored_bytes=4096,
             inodes=3,
             replaced_lost=False,
+            owner=(0, 0),
+            times=TimeRange(-1, 0, 1),
+            split=(0, 0),
+            replaced_checksum=0,
         )
     )
 

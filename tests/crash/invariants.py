@@ -65,7 +65,8 @@ def check_stopped(directory: Path, gallery: Gallery, history: History) -> dict[s
         store.swept().get(timeout=TIMEOUT)
         _require_empty(directory / "staging", directory / "gc")
         report = store.check(deep=True).get(timeout=TIMEOUT)
-        _require(not report.faults and not report.unchecked, f"a deep check finds {report}")
+        unchecked = [finding for finding in report.unchecked if finding.kind != "journal"]  # what a crash cut off
+        _require(not report.faults and not unchecked, f"a deep check finds {report}")
         before = store.list().get(timeout=TIMEOUT)
         store.prune().get(timeout=TIMEOUT)
         store.swept().get(timeout=TIMEOUT)

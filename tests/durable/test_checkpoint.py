@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import struct
+import zlib
 
 import pytest
 from disks import DyingDisk, PowerCutError
@@ -80,8 +81,8 @@ def test_no_file_means_no_images(path):
 def test_no_images_are_a_file_too(path):
     write_checkpoint(path, [], 0, Disk())
 
-    assert path.read_bytes() == b"\x02\0\0\0\x10\0"
-    assert read_checkpoint(path) == Checkpoint((), 0, 6)
+    assert path.read_bytes() == b"\x08\0\0\0\x10\0\xa5\x06" + zlib.crc32(b"\x10\0").to_bytes(4, "little")
+    assert read_checkpoint(path) == Checkpoint((), 0, 12)
 
 
 def test_file_is_a_length_in_little_endian_and_the_message(path):
@@ -177,6 +178,26 @@ def test_a_byte_changed_anywhere_gives_images_or_a_checkpoint_error(tmp_path_fac
         read_checkpoint(path)
     except CheckpointError:
         assert path.read_bytes() == damaged
+
+
+@given(st.lists(images, max_size=3), st.integers(0, 1 << 63), st.data())
+def test_a_bit_changed_anywhere_is_a_checkpoint_error(tmp_path_factory, images, sequence, data):
+    path = tmp_path_factory.mktemp("checkpoint") / "storedImages"
+    write_checkpoint(path, images, sequence, ForgetfulDisk())
+    damaged = bytearray(path.read_bytes())
+    damaged[data.draw(st.integers(0, len(damaged) - 1))] ^= 1 << data.draw(st.integers(0, 7))
+    path.write_bytes(damaged)
+
+    with pytest.raises(CheckpointError):
+        read_checkpoint(path)
+
+
+def test_file_with_another_checksum_says_so(path):
+    write_checkpoint(path, IMAGES, 7, Disk())
+    path.write_bytes(path.read_bytes().replace(b"ubuntu", b"ubunty"))
+
+    with pytest.raises(CheckpointError, match=r"its checksum is [0-9a-f]{8}, and that of its bytes [0-9a-f]{8}: "):
+        read_checkpoint(path)
 
 
 def test_folder_in_its_place_is_told(path):

@@ -6,6 +6,7 @@ import os
 import pytest
 
 from pykka_imagestore._proto.layer_pb2 import LayerRecord
+from pykka_imagestore.core.checksum import with_checksum
 from pykka_imagestore.durable.record import read_record
 from pykka_imagestore.errors import RecordError
 
@@ -38,6 +39,37 @@ def test_record_that_is_none_is_an_error_that_says_so(tmp_path, data, reason):
 
 def test_missing_record_is_an_error(tmp_path):
     with pytest.raises(RecordError, match="it cannot be read: No such file or directory"):
+        read_record(tmp_path)
+
+
+SEALED = with_checksum(LayerRecord(diff_id=DIFF_ID, entries=3, uid=0, gid=0).SerializeToString())
+
+
+def test_record_with_a_checksum_is_read_and_one_without_may_not_have_what_came_with_it(tmp_path):
+    (tmp_path / "layer.pb").write_bytes(SEALED)
+    assert read_record(tmp_path).entries == 3
+    (tmp_path / "layer.pb").write_bytes(SEALED[:-6])
+
+    with pytest.raises(RecordError, match="its checksum is missing: it was changed, or is damaged"):
+        read_record(tmp_path)
+
+
+@pytest.mark.parametrize("position", range(len(SEALED)))
+def test_a_bit_changed_anywhere_in_a_record_is_an_error(tmp_path, position):
+    for bit in range(8):
+        data = bytearray(SEALED)
+        data[position] ^= 1 << bit
+        (tmp_path / "layer.pb").write_bytes(data)
+
+        with pytest.raises(RecordError):
+            read_record(tmp_path)
+
+
+@pytest.mark.parametrize("more", [b"\0", b"\x18\x05", SEALED])
+def test_what_follows_a_record_is_an_error(tmp_path, more):
+    (tmp_path / "layer.pb").write_bytes(SEALED + more)
+
+    with pytest.raises(RecordError):
         read_record(tmp_path)
 
 

@@ -6,8 +6,8 @@ import atexit
 import json
 import os
 import pickle
-import re
 import tempfile
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
@@ -39,7 +39,7 @@ def check(data: bytes) -> None:
 
     first, second = index(place), index(place)
 
-    assert without_identities(first) == without_identities(second)  # the inflated copy is another file each time
+    assert whichever_copy(first) == whichever_copy(second)
     assert not set(os.listdir("/proc/self/fd")) - open_before
     assert set(os.listdir(place)) <= {"image.tar", "inflated.tar"}
     assert (place / "image.tar").read_bytes() == data
@@ -58,8 +58,14 @@ def index(place: Path) -> ArchiveIndex | str:
         return str(error)
 
 
-def without_identities(found: ArchiveIndex | str) -> str:
-    return re.sub(r"FileIdentity\([^()]*\)", "", repr(found))
+def whichever_copy(found: ArchiveIndex | str) -> ArchiveIndex | str:
+    """Return an index without what tells one inflated copy of the archive from the next."""
+    if isinstance(found, str):
+        return found
+    images = (
+        replace(image, layers=tuple(replace(layer, identity=None) for layer in image.layers)) for image in found.images
+    )
+    return replace(found, images=tuple(images))
 
 
 def see_that_it_can_be_shown(error: StoreError) -> None:

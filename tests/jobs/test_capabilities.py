@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import os
-import struct
 
 import pytest
 import tars
+from layer_samples import OTHERS
 from layers import unpack_layer, unpack_with_help
 from privileges import with_capabilities, with_groups
 
@@ -29,40 +29,6 @@ BOUNDS = [
 ]
 IN_NAMESPACES = ["-all", NO_DAC, f"{NO_DAC},-fowner", "-chown", "-setfcap", "-mknod", "-all,+chown"]
 WHITEOUT = b"0:0"
-MAY_BIND_LOW_PORTS = struct.pack("<IIIII", 0x02000001, 1 << 10, 0, 0, 0)
-
-OTHERS = tars.tar(
-    tars.folder(b"./", mode=0o700, uid=3),
-    tars.folder(b"home", mode=0o2770, uid=1, gid=2, mtime=1),
-    tars.folder(b"home/u", mode=0o700, uid=1000, gid=1000, mtime=2),
-    tars.file(b"home/u/f", b"x", uid=1000, gid=1000, mode=0o600, mtime=3),
-    tars.folder(b"home/u/locked", mode=0, uid=1000, mtime=4),
-    tars.file(b"home/u/locked/f", b"x", uid=1001, mode=0),
-    tars.symlink(b"home/u/s", b"f", uid=1000, mtime=5),
-    tars.hard_link(b"home/u/z", b"home/u/locked/f"),
-    tars.file(b"su", b"#!", mode=0o4755, uid=1000),
-    tars.file(b"wall", b"#!", mode=0o2755, gid=5),
-    tars.file(b"both", b"#!", mode=0o6755, uid=7, gid=5),
-    tars.hard_link(b"linked", b"both"),
-    tars.file(b"ours", b"#!", mode=0o6755),
-    tars.folder(b"tmp", mode=0o1777, uid=9),
-    tars.file(b"tmp/f", b"1", uid=1000),
-    tars.file(b"tmp/f", b"2", uid=1000, mtime=6),
-    tars.folder(b"tmp/d", mode=0o700, uid=1000),
-    tars.file(b"tmp/d/f", b"gone", uid=1000),
-    tars.file(b"tmp/d", b"a file now", uid=1000),
-    tars.folder(b"home/u", mode=0o500, uid=1001, mtime=7),
-    tars.file(b"home/u/late", b"x", uid=1001),
-    tars.header(b"p", tars.FIFO, uid=7, mode=0o622, mtime=8),
-    tars.header(b"null", tars.CHARACTER_DEVICE, mode=0o666, major=1, minor=3),
-    tars.pax({b"SCHILY.xattr.user.a": b"1", b"SCHILY.xattr.security.capability": MAY_BIND_LOW_PORTS}),
-    tars.file(b"ping", b"x", mode=0o555, uid=7),
-    tars.hard_link(b"ping6", b"ping"),
-    tars.pax({b"SCHILY.xattr.trusted.a": b"1", b"SCHILY.xattr.user.a": b"2"}),
-    tars.folder(b"attributes", mode=0o755, uid=7, mtime=9),
-    tars.whiteout(b"home/u/gone"),
-    tars.opaque(b"tmp"),
-)
 
 
 @pytest.fixture(scope="module")

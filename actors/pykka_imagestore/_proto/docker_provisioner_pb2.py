@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n0pykka_imagestore/_proto/docker_provisioner.proto\x12\x10pykka_imagestore\"\xad\x01\n\x17\x44ockerProvisionerImages\x12?\n\x06images\x18\x01 \x03(\x0b\x32/.pykka_imagestore.DockerProvisionerImages.Image\x12\x10\n\x08sequence\x18\x02 \x01(\x04\x1a?\n\x05Image\x12\x0c\n\x04name\x18\x01 \x02(\t\x12\x11\n\tlayer_ids\x18\x02 \x03(\t\x12\x15\n\rconfig_digest\x18\x03 \x01(\t')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n0pykka_imagestore/_proto/docker_provisioner.proto\x12\x10pykka_imagestore\"\xbf\x01\n\x17\x44ockerProvisionerImages\x12?\n\x06images\x18\x01 \x03(\x0b\x32/.pykka_imagestore.DockerProvisionerImages.Image\x12\x10\n\x08sequence\x18\x02 \x01(\x04\x12\x10\n\x08\x63hecksum\x18\x64 \x01(\x07\x1a?\n\x05Image\x12\x0c\n\x04name\x18\x01 \x02(\t\x12\x11\n\tlayer_ids\x18\x02 \x03(\t\x12\x15\n\rconfig_digest\x18\x03 \x01(\t')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -32,7 +32,7 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'pykka_imagestore._proto.doc
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_DOCKERPROVISIONERIMAGES']._serialized_start=71
-  _globals['_DOCKERPROVISIONERIMAGES']._serialized_end=244
-  _globals['_DOCKERPROVISIONERIMAGES_IMAGE']._serialized_start=181
-  _globals['_DOCKERPROVISIONERIMAGES_IMAGE']._serialized_end=244
+  _globals['_DOCKERPROVISIONERIMAGES']._serialized_end=262
+  _globals['_DOCKERPROVISIONERIMAGES_IMAGE']._serialized_start=199
+  _globals['_DOCKERPROVISIONERIMAGES_IMAGE']._serialized_end=262
 # @@protoc_insertion_point(module_scope)

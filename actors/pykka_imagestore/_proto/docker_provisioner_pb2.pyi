@@ -7,7 +7,7 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class DockerProvisionerImages(_message.Message):
-    __slots__ = ("images", "sequence")
+    __slots__ = ("images", "sequence", "checksum")
     class Image(_message.Message):
         __slots__ = ("name", "layer_ids", "config_digest")
         NAME_FIELD_NUMBER: _ClassVar[int]
@@ -19,6 +19,8 @@ class DockerProvisionerImages(_message.Message):
         def __init__(self, name: _Optional[str] = ..., layer_ids: _Optional[_Iterable[str]] = ..., config_digest: _Optional[str] = ...) -> None: ...
     IMAGES_FIELD_NUMBER: _ClassVar[int]
     SEQUENCE_FIELD_NUMBER: _ClassVar[int]
+    CHECKSUM_FIELD_NUMBER: _ClassVar[int]
     images: _containers.RepeatedCompositeFieldContainer[DockerProvisionerImages.Image]
     sequence: int
-    def __init__(self, images: _Optional[_Iterable[_Union[DockerProvisionerImages.Image, _Mapping]]] = ..., sequence: _Optional[int] = ...) -> None: ...
+    checksum: int
+    def __init__(self, images: _Optional[_Iterable[_Union[DockerProvisionerImages.Image, _Mapping]]] = ..., sequence: _Optional[int] = ..., checksum: _Optional[int] = ...) -> None: ...

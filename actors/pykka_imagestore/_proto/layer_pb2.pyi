@@ -19,7 +19,7 @@ OVERLAY_USER: WhiteoutFormat
 FILES: WhiteoutFormat
 
 class LayerRecord(_message.Message):
-    __slots__ = ("diff_id", "size_bytes", "entries", "whiteouts", "implicit_directories", "unset", "unset_count", "stored_bytes", "replaced_lost", "inodes")
+    __slots__ = ("diff_id", "size_bytes", "entries", "whiteouts", "implicit_directories", "unset", "unset_count", "stored_bytes", "replaced_lost", "uid", "gid", "earliest", "latest", "time_step_ns", "split_bytes", "split_checksum", "replaced_checksum", "inodes", "checksum")
     class Unset(_message.Message):
         __slots__ = ("path", "what")
         PATH_FIELD_NUMBER: _ClassVar[int]
@@ -36,7 +36,16 @@ class LayerRecord(_message.Message):
     UNSET_COUNT_FIELD_NUMBER: _ClassVar[int]
     STORED_BYTES_FIELD_NUMBER: _ClassVar[int]
     REPLACED_LOST_FIELD_NUMBER: _ClassVar[int]
+    UID_FIELD_NUMBER: _ClassVar[int]
+    GID_FIELD_NUMBER: _ClassVar[int]
+    EARLIEST_FIELD_NUMBER: _ClassVar[int]
+    LATEST_FIELD_NUMBER: _ClassVar[int]
+    TIME_STEP_NS_FIELD_NUMBER: _ClassVar[int]
+    SPLIT_BYTES_FIELD_NUMBER: _ClassVar[int]
+    SPLIT_CHECKSUM_FIELD_NUMBER: _ClassVar[int]
+    REPLACED_CHECKSUM_FIELD_NUMBER: _ClassVar[int]
     INODES_FIELD_NUMBER: _ClassVar[int]
+    CHECKSUM_FIELD_NUMBER: _ClassVar[int]
     diff_id: str
     size_bytes: int
     entries: int
@@ -46,5 +55,14 @@ class LayerRecord(_message.Message):
     unset_count: int
     stored_bytes: int
     replaced_lost: bool
+    uid: int
+    gid: int
+    earliest: int
+    latest: int
+    time_step_ns: int
+    split_bytes: int
+    split_checksum: int
+    replaced_checksum: int
     inodes: int
-    def __init__(self, diff_id: _Optional[str] = ..., size_bytes: _Optional[int] = ..., entries: _Optional[int] = ..., whiteouts: _Optional[_Union[WhiteoutFormat, str]] = ..., implicit_directories: _Optional[_Iterable[bytes]] = ..., unset: _Optional[_Iterable[_Union[LayerRecord.Unset, _Mapping]]] = ..., unset_count: _Optional[int] = ..., stored_bytes: _Optional[int] = ..., replaced_lost: bool = ..., inodes: _Optional[int] = ...) -> None: ...
+    checksum: int
+    def __init__(self, diff_id: _Optional[str] = ..., size_bytes: _Optional[int] = ..., entries: _Optional[int] = ..., whiteouts: _Optional[_Union[WhiteoutFormat, str]] = ..., implicit_directories: _Optional[_Iterable[bytes]] = ..., unset: _Optional[_Iterable[_Union[LayerRecord.Unset, _Mapping]]] = ..., unset_count: _Optional[int] = ..., stored_bytes: _Optional[int] = ..., replaced_lost: bool = ..., uid: _Optional[int] = ..., gid: _Optional[int] = ..., earliest: _Optional[int] = ..., latest: _Optional[int] = ..., time_step_ns: _Optional[int] = ..., split_bytes: _Optional[int] = ..., split_checksum: _Optional[int] = ..., replaced_checksum: _Optional[int] = ..., inodes: _Optional[int] = ..., checksum: _Optional[int] = ...) -> None: ...

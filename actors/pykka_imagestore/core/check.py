@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 
 from pykka_imagestore.core.digest import DiffID, Digest
@@ -15,7 +15,7 @@ class Finding:
     """Something that a check found.
 
     Attributes:
-        kind: ``layer``, ``config`` or ``image``; ``store`` for what lies in the store and is nothing of its.
+        kind: ``layer``, ``config``, ``image`` or ``journal``; ``store`` for what lies there and is nothing of its.
         name: DiffID, digest or name of it; of what is none of these its path in the store.
         reason: What was found, as the rest of a sentence.
     """
@@ -83,14 +83,27 @@ class CheckProgress:
     bytes_done: int = 0
 
 
+def stacks_by_config(images: Iterable[DockerImage]) -> dict[Digest, tuple[tuple[DiffID, ...], ...]]:
+    """Return of each config the layers of the images that have it, each stack once."""
+    stacks: dict[Digest, dict[tuple[DiffID, ...], None]] = {}
+    for image in images:
+        if image.config_digest is not None:
+            stacks.setdefault(image.config_digest, {})[image.layer_ids] = None
+    return {config: tuple(found) for config, found in stacks.items()}
+
+
 def find_image_faults(
-    images: tuple[DockerImage, ...], configs: frozenset[Digest], bad: Collection[DiffID]
+    images: tuple[DockerImage, ...],
+    configs: frozenset[Digest],
+    bad: Collection[DiffID],
+    others: Collection[tuple[Digest, tuple[DiffID, ...]]],
 ) -> Iterator[Finding]:
-    """Tell what images lack: layers, and their config.
+    """Tell what images lack: layers, and their config. And whether that lists other layers.
 
     Args:
         configs: Those that are there.
         bad: Layers that are there and damaged.
+        others: Configs with layers that they do not list, or not in this order.
     """
     for image in images:
         if image.missing:
@@ -100,6 +113,16 @@ def find_image_faults(
             yield Finding("image", image.name, f"has damage in {_count(damaged)}")
         if image.config_digest is not None and image.config_digest not in configs:
             yield Finding("image", image.name, f"lacks its config {image.config_digest}; put it again")
+        if (image.config_digest, image.layer_ids) in others:
+            what = f"has other layers than its config {image.config_digest} lists; put it again"
+            yield Finding("image", image.name, what)
+
+
+def find_torn_journal(torn_bytes: int) -> Iterator[Finding]:
+    """Tell of the bytes at the end of the journal that are no whole change, if there are any."""
+    if torn_bytes:
+        what = f"ends in {torn_bytes} bytes that are no whole change: one that a crash cut off, or that is damaged"
+        yield Finding("journal", "storedImages.journal", what)
 
 
 def _count(layers: tuple[DiffID, ...] | list[DiffID]) -> str:

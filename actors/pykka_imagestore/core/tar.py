@@ -30,6 +30,7 @@ _FILES = frozenset(b"\x0007")
 _WITHOUT_BODY = frozenset((HARD_LINK, SYMLINK, CHARACTER_DEVICE, BLOCK_DEVICE, DIRECTORY, FIFO))
 
 _ZERO_BLOCK = bytes(BLOCK)
+_PAX_KINDS = frozenset((_PAX, _PAX_GLOBAL))
 _EXTENSIONS = frozenset((_PAX, _PAX_GLOBAL, _GNU_LONG_NAME, _GNU_LONG_LINK, _GNU_VOLUME))
 _NUMBERS = frozenset((b"size", b"uid", b"gid"))
 _KEYS = _NUMBERS | {b"path", b"linkpath", b"mtime"}
@@ -47,6 +48,7 @@ _LONGEST_DECIMAL = 19  # digits of what 63 bits hold
 _LONGEST_SECONDS = 18  # digits of a time
 _SCIENTIFIC = re.compile(rb"(-?)([0-9]++)(?:\.([0-9]*+))?e([-+]?[0-9]{1,19})")
 _NO_XATTRS: dict[bytes, bytes] = {}
+_NO_RECORDS: dict[bytes, bytes] = {}
 _BLANK_CHECKSUM = 8 * ord(" ")
 _MAX_REMEMBERED = 20_000
 _REMEMBERED: dict[bytes, int] = {}
@@ -157,8 +159,8 @@ def read_entries(source: Source, limits: Limits = DEFAULT_LIMITS) -> Iterator[En
             extensions.apply(entry, source)
         if entry.kind != FILE or entry.size < 0 or entry.name[-1:] == b"/":
             _settle(entry, block, source)
-        if entry.sparse is not None:
-            extensions.count_segments(entry, entry.sparse)
+            if entry.sparse is not None:
+                extensions.count_segments(entry, entry.sparse)
         padding = -entry.size % BLOCK
         yield entry
         index += 1
@@ -318,12 +320,15 @@ class _Extensions:
             msg = "the archive ends inside an extension header"
             raise TarError(msg)
         self.present = True
-        if kind == _PAX:
-            self._count_records(data)
-            self._pax = parse_pax(data)
-        elif kind == _PAX_GLOBAL:
-            self._count_records(data)
-            self._keep_for_all(parse_pax(data))
+        if kind in _PAX_KINDS:
+            # Before they are parsed, for which one of six bytes takes as long as a name. Each has a line end at least.
+            self._records += data.count(b"\n")
+            if self._records > self._most_records:
+                raise self._too_many_records()
+            if kind == _PAX:
+                self._pax = parse_pax(data)
+            else:
+                self._keep_for_all(parse_pax(data))
         elif kind != _GNU_VOLUME:
             self._gnu[b"path" if kind == _GNU_LONG_NAME else b"linkpath"] = data.partition(b"\0")[0]
         return -size % BLOCK
@@ -333,14 +338,18 @@ class _Extensions:
         records = self._pax
         if self._global or self._gnu:
             records = {**self._global, **self._pax, **self._gnu}
-        self._bytes, self._pax, self._gnu = 0, {}, {}
+        self._bytes = 0
+        self._pax = _NO_RECORDS
+        if self._gnu:
+            self._gnu = {}
         self._most_records += self._limits.pax_records
         self.present = bool(self._global)
         is_sparse = _override(entry, records)
         if entry.xattrs:
             self._count_xattrs(entry.xattrs)
         if is_sparse:
-            _read_pax_sparse(entry, records, source)
+            sparse = _read_pax_sparse(entry, records, source)
+            self.count_segments(entry, sparse)
 
     def count_segments(self, entry: Entry, sparse: SparseMap) -> None:
         """Count the segments of a sparse file: one of a byte takes a block on disk, and as many calls as a long one."""
@@ -359,13 +368,9 @@ class _Extensions:
             msg = f"has global headers that say {kept} bytes of each entry; {self._limits.global_bytes} is the limit"
             raise OverLimitError(msg, "global_bytes")
 
-    def _count_records(self, data: bytes) -> None:
-        """Count pax records before they are parsed, for which one of six bytes takes as long as a name."""
-        self._records += data.count(b"\n")  # each has one at least
-        if self._records > self._most_records:
-            limit = f"{self._limits.pax_records} for each entry that has some is the limit"
-            msg = f"brings the layer to {self._records} pax records; {limit}"
-            raise OverLimitError(msg, "pax_records")
+    def _too_many_records(self) -> OverLimitError:
+        limit = f"{self._limits.pax_records} for each entry that has some is the limit"
+        return OverLimitError(f"brings the layer to {self._records} pax records; {limit}", "pax_records")
 
     def _count_xattrs(self, xattrs: dict[bytes, bytes]) -> None:
         if len(xattrs) > self._limits.xattrs:
@@ -461,8 +466,8 @@ def _gnu_segments(fields: bytes) -> list[int]:
     return numbers
 
 
-def _read_pax_sparse(entry: Entry, records: dict[bytes, bytes], source: Source) -> None:
-    """Read the map of GNU tar's pax formats: 0.0 and 0.1 have it in records, 1.0 at the beginning of the body."""
+def _read_pax_sparse(entry: Entry, records: dict[bytes, bytes], source: Source) -> SparseMap:
+    """Return the map of GNU tar's pax formats: 0.0 and 0.1 have it in records, 1.0 at the beginning of the body."""
     version = records.get(b"GNU.sparse.major", b"0"), records.get(b"GNU.sparse.minor", b"")
     if entry.kind != FILE:
         msg = "has the map of a sparse file, and is no file"
@@ -476,7 +481,8 @@ def _read_pax_sparse(entry: Entry, records: dict[bytes, bytes], source: Source) 
         raise TarError(msg)
     entry.name = records.get(b"GNU.sparse.name") or entry.name
     size = records.get(b"GNU.sparse.realsize") or records.get(b"GNU.sparse.size") or b"%d" % entry.size
-    entry.sparse = _sparse_map(_decimal(size, "sparse size"), numbers, entry.size)
+    sparse = entry.sparse = _sparse_map(_decimal(size, "sparse size"), numbers, entry.size)
+    return sparse
 
 
 def _take_map(entry: Entry, source: Source) -> list[int]:

@@ -3,7 +3,8 @@
     bytes 0..3      length of the message, uint32, little-endian
     bytes 4..       DockerProvisionerImages, see proto/docker_provisioner.proto
 
-This is what Apache Mesos' ``protobuf::read`` expects. Nothing may follow the message.
+This is what Apache Mesos' ``protobuf::read`` expects. Nothing may follow the message. Mesos, which makes a new message
+of the images that it knows, leaves our checksum out.
 """
 
 from __future__ import annotations
@@ -15,8 +16,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from google.protobuf.message import DecodeError
+from google.protobuf.unknown_fields import UnknownFieldSet
 
 from pykka_imagestore._proto.docker_provisioner_pb2 import DockerProvisionerImages
+from pykka_imagestore.core.checksum import checksum_fault, with_checksum
 from pykka_imagestore.core.digest import DiffID, Digest, is_sha256
 from pykka_imagestore.core.image import DockerImage
 from pykka_imagestore.core.image_name import ImageName
@@ -48,7 +51,7 @@ def write_checkpoint(path: Path, images: Iterable[DockerImage], sequence: int, d
     Nobody else may write one meanwhile. A crash may leave ``<path>.new``, which the next one replaces.
     """
     message = DockerProvisionerImages(images=map(to_message, images), sequence=sequence)
-    data = message.SerializeToString()
+    data = with_checksum(message.SerializeToString())
     write_whole(path, _LENGTH.pack(len(data)) + data, disk, aside=path.with_name(f"{path.name}.new"))
     return _LENGTH.size + len(data)
 
@@ -73,8 +76,20 @@ def read_checkpoint(path: Path) -> Checkpoint:
         message = DockerProvisionerImages.FromString(data[_LENGTH.size :])
     except (DecodeError, UnicodeDecodeError) as error:
         raise CheckpointError(str(path), f"it is no DockerProvisionerImages: {error}") from error
+    _see_checksum(path, data[_LENGTH.size :], message)
     images = tuple(from_message(path, image) for image in message.images)
     return Checkpoint(images, message.sequence, len(data))
+
+
+def _see_checksum(path: Path, data: bytes, message: DockerProvisionerImages) -> None:
+    fault = None
+    if message.HasField("checksum"):
+        fault = checksum_fault(data, message.checksum)
+    elif UnknownFieldSet(message):
+        # With a bit changed in its tag, a checksum is no field that we know. Mesos and older versions write neither.
+        fault = "its checksum is missing: it was changed, or is damaged"
+    if fault is not None:
+        raise CheckpointError(str(path), fault)
 
 
 def to_message(image: DockerImage) -> DockerProvisionerImages.Image:

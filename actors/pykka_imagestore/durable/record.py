@@ -10,6 +10,7 @@ from pathlib import Path
 from google.protobuf.message import DecodeError
 
 from pykka_imagestore._proto.layer_pb2 import LayerRecord
+from pykka_imagestore.core.checksum import checksum_fault
 from pykka_imagestore.core.digest import is_sha256
 from pykka_imagestore.core.paths import RECORD
 from pykka_imagestore.errors import RecordError
@@ -19,7 +20,8 @@ def read_record(layer_directory: Path) -> LayerRecord:
     """Return the record of the layer in a directory.
 
     Raises:
-        RecordError: It is missing, cannot be read, or is no whole and sound record.
+        RecordError: It is missing, cannot be read, or is no whole and sound record. One of an older version has no
+            checksum, and is taken as it is.
     """
     path = layer_directory / RECORD
     try:
@@ -35,7 +37,17 @@ def read_record(layer_directory: Path) -> LayerRecord:
         raise RecordError(str(path), "it is no LayerRecord: it names no DiffID")
     if not all(unset.HasField("path") and isinstance(unset.what, str) for unset in record.unset):
         raise RecordError(str(path), "it is no LayerRecord: a field is missing or no text")
+    fault = _checksum_fault(data, record)
+    if fault is not None:
+        raise RecordError(str(path), fault)
     return record
+
+
+def _checksum_fault(data: bytes, record: LayerRecord) -> str | None:
+    if record.HasField("checksum"):
+        return checksum_fault(data, record.checksum)
+    # With a bit changed in its tag, a checksum is no field that we know.
+    return "its checksum is missing: it was changed, or is damaged" if record.HasField("uid") else None
 
 
 def _read(path: Path) -> bytes:

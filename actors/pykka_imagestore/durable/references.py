@@ -184,6 +184,26 @@ class References:
         ):
             self._rewrite()
 
+    def torn_bytes(self) -> int:
+        """Return how many bytes at the journal's end are no whole change, while nobody writes one.
+
+        Raises:
+            CheckpointError: As ``find``.
+        """
+        self.refresh()
+        lock = self._lock_if_possible() if self._torn_bytes else None
+        if lock is not None:
+            try:
+                self.refresh()
+            finally:
+                lock.release()
+        return self._torn_bytes
+
+    @property
+    def _torn_bytes(self) -> int:
+        journal = self._journal
+        return 0 if journal is None else journal.torn_bytes
+
     def close(self) -> None:
         """Let go of the files."""
         with self._lock:
@@ -192,9 +212,9 @@ class References:
     # -- reading
 
     def _lock_if_possible(self) -> FileLock | None:
-        if not self._paths.references_lock.exists():
-            return None
         try:
+            if not self._paths.references_lock.exists():
+                return None
             return acquire(self._paths.references_lock)
         except (OSError, StateError):
             return None  # this process, or all of the file system, may only read

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 
 from pykka_imagestore.core.layer_record import WhiteoutFormat
 from pykka_imagestore.core.tar import BLOCK_DEVICE, CHARACTER_DEVICE, FIFO, SYMLINK, Entry, TarError
+from pykka_imagestore.core.time_range import TimeRange
 from pykka_imagestore.fs.made import umask
 from pykka_imagestore.fs.pins import pinned
 
@@ -26,13 +27,15 @@ NODE_TYPES = {CHARACTER_DEVICE: stat.S_IFCHR, BLOCK_DEVICE: stat.S_IFBLK, FIFO: 
 _CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _MAX_UNSET_LISTED = 1000
 _MAX_REFUSED_OWNERS = 1000
-_OVERLAY_XATTRS = (b"trusted.overlay.", b"user.overlay.")
+OVERLAY_XATTRS = (b"trusted.overlay.", b"user.overlay.")
 _UNSETTABLE = frozenset(
     {errno.EPERM, errno.EACCES, errno.ENOTSUP, errno.EINVAL, errno.ENOENT, errno.ERANGE, errno.E2BIG}
 )
 # EINVAL: a user namespace that has no such owner. EOVERFLOW: a mount that has none.
 _OWNER_REFUSED = frozenset({errno.EPERM, errno.EACCES, errno.EINVAL, errno.EOVERFLOW, errno.EOPNOTSUPP, errno.ENOSYS})
-_CAPABILITY = b"security.capability"  # goes with a change of owner, as set-ID bits do
+ACL = b"system.posix_acl_access"  # setting it changes the mode, and a mode changes it
+DEFAULT_ACL = b"system.posix_acl_default"  # what is made in a folder that has one inherits it
+CAPABILITY = b"security.capability"  # goes with a change of owner, as set-ID bits do
 # What the kernel says of a name or a link that no file system takes: the entry's fault, not the disk's.
 _ENTRY_FAULTS = frozenset(
     {
@@ -53,6 +56,8 @@ class Outcome:
     """What became of the layer besides its files; see layer.proto.
 
     Attributes:
+        owner: User and group of what was not given away.
+        times: Those that the file system keeps; None if nobody needs to know, or that cannot be told.
         unset: Path and what of it could not be set; the first 1000.
         root_mode: The mode that the root's entry says; None if no entry is the root's.
     """
@@ -66,6 +71,8 @@ class Outcome:
     unset: list[tuple[bytes, str]] = field(default_factory=list)
     unset_count: int = 0
     root_mode: int | None = None
+    owner: tuple[int, int] = (0, 0)
+    times: TimeRange | None = None
 
     def leave_unset(self, path: bytes, what: str) -> None:
         """Record what of an entry could not be set."""
@@ -105,7 +112,7 @@ class Attributes:
         mode = entry.mode if is_ours else entry.mode & ~SET_ID
         if entry.xattrs:
             self.set_xattrs(entry, join(parent, name), file, is_ours=is_ours)
-        if mode & self.late or (entry.xattrs and not mode & stat.S_IWUSR):
+        if mode & self.late or (entry.xattrs and (ACL in entry.xattrs or not mode & stat.S_IWUSR)):
             os.fchmod(file, mode)
         os.utime(file, ns=(entry.mtime_ns, entry.mtime_ns))
         if not is_ours:
@@ -129,7 +136,7 @@ class Attributes:
             _require_node(entry, status)
             if entry.xattrs:
                 self.set_xattrs(entry, path, place, is_ours=is_ours)
-            if entry.kind != SYMLINK and mode & self.late:
+            if entry.kind != SYMLINK and (mode & self.late or ACL in entry.xattrs):
                 os.chmod(place, mode)
             os.utime(place, ns=date)
             if not is_ours:
@@ -146,9 +153,9 @@ class Attributes:
                 self._outcome.leave_unset(path, "mode")
         elif entry.mode & SET_ID and entry.kind != SYMLINK:
             self._set_id_bits(entry, path, where)
-        capability = entry.xattrs.get(_CAPABILITY)
+        capability = entry.xattrs.get(CAPABILITY)
         if capability is not None:
-            self._set_xattr(path, where, _CAPABILITY, capability)
+            self.set_xattr(path, where, CAPABILITY, capability)
 
     def chown(self, owner: tuple[int, int], path: bytes, where: int | bytes, folder: int | None = None) -> bool:
         """Set the owner of an open or pinned file, or of what has that name in ``folder``; tell whether we may."""
@@ -183,20 +190,23 @@ class Attributes:
                 os.link(place, name, dst_dir_fd=folder, follow_symlinks=True)
                 os.chown(place, status.st_uid, status.st_gid)
                 if capability is not None:  # set-ID bits it never got, by the same lack of privilege
-                    os.setxattr(place, _CAPABILITY, capability)
+                    os.setxattr(place, CAPABILITY, capability)
 
     def set_xattrs(self, entry: Entry, path: bytes, where: int | bytes, *, is_ours: bool = True) -> None:
         """Set the extended attributes of an open or pinned file.
+
+        All but what a folder gives to those that are made in it: that is for whoever makes no more of them.
 
         Args:
             is_ours: Whether it stays so; else ``give_away`` sets what would be lost.
         """
         for key, value in entry.xattrs.items():
-            if is_ours or key != _CAPABILITY:
-                self._set_xattr(path, where, key, value)
+            if key != DEFAULT_ACL and (is_ours or key != CAPABILITY):
+                self.set_xattr(path, where, key, value)
 
-    def _set_xattr(self, path: bytes, where: int | bytes, key: bytes, value: bytes) -> None:
-        if not key.startswith(_OVERLAY_XATTRS):
+    def set_xattr(self, path: bytes, where: int | bytes, key: bytes, value: bytes) -> None:
+        """Set one extended attribute, likewise."""
+        if not key.startswith(OVERLAY_XATTRS):
             try:
                 os.setxattr(where, key, value)
             except OSError as error:
@@ -273,6 +283,6 @@ def _require_node(entry: Entry, status: os.stat_result) -> None:
 
 def _capability_of(path: bytes) -> bytes | None:
     try:
-        return os.getxattr(path, _CAPABILITY)
+        return os.getxattr(path, CAPABILITY)
     except OSError:
         return None  # it has none, or this file system has no such thing

@@ -11,6 +11,7 @@ from types import ModuleType
 from pykka_imagestore import errors
 from pykka_imagestore.core.archive import ArchivedImage, ArchiveIndex, Extent, RefusedImage
 from pykka_imagestore.core.identity import FileIdentity
+from pykka_imagestore.jobs.check_configs import ConfigsCheck
 from pykka_imagestore.jobs.check_layer import CheckCounts
 from pykka_imagestore.jobs.findings import LayerCheck
 from pykka_imagestore.jobs.helpers import HelperLostError
@@ -29,7 +30,7 @@ def _errors_of(module: ModuleType) -> list[type]:
 ANSWERS = PlainAnswers(
     [
         *(ArchivedImage, ArchiveIndex, Extent, FileIdentity, RefusedImage),
-        *(LayerCounts, Unpacked, CheckCounts, LayerCheck),
+        *(LayerCounts, Unpacked, CheckCounts, LayerCheck, ConfigsCheck),
         *_errors_of(errors),
         *_errors_of(builtins),
         HelperLostError,

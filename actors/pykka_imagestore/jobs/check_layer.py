@@ -13,15 +13,17 @@ from pathlib import Path
 from pykka_imagestore._proto.layer_pb2 import LayerRecord
 from pykka_imagestore.core.digest import DiffID
 from pykka_imagestore.core.limits import DEFAULT_LIMITS, Limits
-from pykka_imagestore.core.paths import RECORD, ROOTFS, TAR_SPLIT
+from pykka_imagestore.core.paths import RECORD, REPLACED, ROOTFS, TAR_SPLIT
 from pykka_imagestore.durable.identity import identify
 from pykka_imagestore.durable.record import read_record
-from pykka_imagestore.errors import RecordError
+from pykka_imagestore.errors import RecordError, shown
 from pykka_imagestore.fs.remove_tree import FOLDER_FLAGS
+from pykka_imagestore.jobs.check_attributes import Expectations
 from pykka_imagestore.jobs.deep_check import DeepCheck
 from pykka_imagestore.jobs.findings import Findings, LayerCheck
 from pykka_imagestore.runtime.worker import raise_if_discarded, report
 
+_PARTS = {RECORD, ROOTFS, TAR_SPLIT, REPLACED}
 _REPORT_INTERVAL = 0.1  # seconds
 
 
@@ -74,6 +76,8 @@ def check_layer(request: CheckLayer) -> LayerCheck:
     findings = Findings()
     try:
         _check(directory, request, findings)
+    except PermissionError as error:
+        findings.add_unchecked(f"cannot be looked at by this user: {error.strerror}")
     except OSError:
         if not _is_gone(directory, before):
             raise
@@ -90,25 +94,34 @@ def _is_gone(directory: Path, before: os.stat_result) -> bool:
 
 
 def _check(directory: Path, request: CheckLayer, findings: Findings) -> None:
+    record = _check_parts(directory, request, findings)
+    _check_strangers(directory, findings)
+    if record is not None and request.deep and not findings:
+        _check_deeply(directory, record, request.limits, findings)
+
+
+def _check_parts(directory: Path, request: CheckLayer, findings: Findings) -> LayerRecord | None:
     record = _check_record(directory, request.diff_id, findings)
     _check_part(directory / ROOTFS, stat.S_IFDIR, "folder", findings)
     if record is None:
-        return
+        return None
     if record.HasField("stored_bytes"):
-        _check_part(directory / TAR_SPLIT, stat.S_IFREG, "file", findings)
+        size = _check_part(directory / TAR_SPLIT, stat.S_IFREG, "file", findings)
+        if size is not None and record.HasField("split_bytes") and size != record.split_bytes:
+            findings.add_fault(f"has a {TAR_SPLIT} of {size} bytes, not {record.split_bytes}")
     elif request.deep:
         findings.add_unchecked(f"was put by a version that kept no {TAR_SPLIT}, so its bytes cannot be checked")
     if record.replaced_lost and request.deep:
         findings.add_unchecked("replaces its own files in a way that was not kept, so its bytes cannot be checked")
-    if request.deep and not findings:
-        _check_deeply(directory, record, request.limits, findings)
+    return record
 
 
 def _check_deeply(directory: Path, record: LayerRecord, limits: Limits, findings: Findings) -> None:
     tick = _Ticker(record.size_bytes).tick
     try:
+        expected = Expectations(record, (directory / RECORD).lstat(), findings)
         with _opened(directory) as (root, split):
-            DeepCheck(directory, root, split, record, limits, findings, tick).run()
+            DeepCheck(directory, root, split, record, expected, limits, findings, tick).run()
     except PermissionError as error:
         findings.add_unchecked(f"cannot be read by this user: {error.strerror}")
 
@@ -117,6 +130,9 @@ def _check_record(directory: Path, diff_id: DiffID, findings: Findings) -> Layer
     try:
         record = read_record(directory)
     except RecordError as error:
+        if isinstance(error.__cause__, PermissionError):
+            findings.add_unchecked(f"has a record {RECORD} that this user cannot read: {error.__cause__.strerror}")
+            return None
         findings.add_fault(f"has no sound record {RECORD}: {error.reason}")
         return None
     if record.diff_id != diff_id:
@@ -124,14 +140,31 @@ def _check_record(directory: Path, diff_id: DiffID, findings: Findings) -> Layer
     return record
 
 
-def _check_part(part: Path, kind: int, what: str, findings: Findings) -> None:
+def _check_part(part: Path, kind: int, what: str, findings: Findings) -> int | None:
+    """Return the size of a part; None if it is not what it should be."""
     try:
-        found = stat.S_IFMT(part.lstat().st_mode)
+        found = part.lstat()
     except FileNotFoundError:
         findings.add_fault(f"lacks its {what} {part.name}")
-        return
-    if found != kind:
+        return None
+    if stat.S_IFMT(found.st_mode) != kind:
         findings.add_fault(f"has a {part.name} that is no {what}")
+        return None
+    return found.st_size
+
+
+def _check_strangers(directory: Path, findings: Findings) -> None:
+    try:
+        folder = os.open(directory, FOLDER_FLAGS)
+        try:
+            strangers = sorted(set(os.listdir(folder)) - _PARTS)
+        finally:
+            os.close(folder)
+    except PermissionError as error:
+        findings.add_unchecked(f"cannot be read by this user: {error.strerror}")
+        return
+    for name in strangers:
+        findings.add_fault(f"has {shown(name)} beside its parts, which no put made")
 
 
 @contextmanager

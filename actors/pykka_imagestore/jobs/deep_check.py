@@ -2,23 +2,23 @@
 
 One pass over the tar-split. Each entry's header is parsed as it was when the layer was unpacked; a file's body comes
 from the tree, or from ``replaced/`` if a later entry took it away. What an entry made that no later one undid must lie
-in the tree as the entry says. Paths are not remembered but counted, and the hashes of them added up, so memory does not
-grow with the layer.
+in the tree as the entry says; what was undone, where hard links to it lie. Paths are not remembered but counted, and
+their hashes added up, so memory does not grow with the layer.
 """
 
 from __future__ import annotations
 
-import errno
 import os
 import stat
 from collections.abc import Callable, Iterator
 from contextlib import closing
+from dataclasses import dataclass
 from pathlib import Path
 
 from pykka_imagestore._proto import layer_pb2
 from pykka_imagestore.core.layer_record import WhiteoutFormat
 from pykka_imagestore.core.limits import Limits
-from pykka_imagestore.core.paths import REPLACED, TAR_SPLIT
+from pykka_imagestore.core.paths import REPLACED, REPLACED_PATHS, TAR_SPLIT
 from pykka_imagestore.core.tar import (
     BLOCK_DEVICE,
     CHARACTER_DEVICE,
@@ -34,21 +34,18 @@ from pykka_imagestore.core.tar import (
     read_entries,
 )
 from pykka_imagestore.errors import shown
-from pykka_imagestore.fs.attributes import SET_ID, join, sees_trusted_xattrs
+from pykka_imagestore.fs.attributes import join
 from pykka_imagestore.fs.holes import has_only_holes
-from pykka_imagestore.fs.whiteouts import (
-    OPAQUE_WHITEOUT,
-    OPAQUE_XATTRS,
-    WHITEOUT_META_PREFIX,
-    WHITEOUT_PREFIX,
-    is_whiteout,
-)
-from pykka_imagestore.jobs.extractor import IMPLICIT_MODE
+from pykka_imagestore.fs.whiteouts import OPAQUE_WHITEOUT, WHITEOUT_META_PREFIX, WHITEOUT_PREFIX, is_whiteout
+from pykka_imagestore.jobs.check_attributes import AttributeCheck, Expectations
+from pykka_imagestore.jobs.check_xattrs import XattrCheck, place_of
 from pykka_imagestore.jobs.findings import Findings
+from pykka_imagestore.jobs.folder_marks import FolderMarks
+from pykka_imagestore.jobs.inodes import Inodes
 from pykka_imagestore.jobs.layer_tree import LayerTree, Names
 from pykka_imagestore.jobs.replaced import Undone
 from pykka_imagestore.jobs.streams import BLOCK_BYTES
-from pykka_imagestore.jobs.tar_split import TarSplitReader
+from pykka_imagestore.jobs.tar_split import TarSplitReader, checksum_of
 
 _TYPES = {
     FILE: (stat.S_IFREG, "file"),
@@ -59,8 +56,22 @@ _TYPES = {
     FIFO: (stat.S_IFIFO, "fifo"),
 }
 _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-# Others may say something else when they are read: the kernel rewrites ACLs, and capabilities in a user namespace.
-_PLAIN_XATTRS = (b"user.", b"trusted.")
+_MOST_BYTES = 8 << 20  # of entries in memory
+
+
+@dataclass(slots=True)
+class _Origin:
+    """What hard links lead to that has lost the name that its entry gave it, and is not kept by itself.
+
+    Attributes:
+        entry: The one that made it.
+        path: Where.
+        status: Once a link was met.
+    """
+
+    entry: Entry
+    path: bytes
+    status: os.stat_result | None = None
 
 
 class DeepCheck:
@@ -73,6 +84,7 @@ class DeepCheck:
         root: Descriptor of its root folder.
         split: Descriptor of its tar-split.
         record: Its record.
+        expected: What that says of the tree.
         limits: As when it was put.
         findings: Where to say what is wrong.
         tick: Called now and then with the number of bytes that were hashed.
@@ -84,25 +96,40 @@ class DeepCheck:
         root: int,
         split: int,
         record: layer_pb2.LayerRecord,
+        expected: Expectations,
         limits: Limits,
         findings: Findings,
         tick: Callable[[int], object],
     ) -> None:
         self._directory = directory
         self._root = root
+        self._split = split
         self._record = record
         self._limits = limits
         self._findings = findings
         self._tree = LayerTree(root)
         self._tar = TarSplitReader(split, lambda: tick(self._tar.size_bytes))
-        self._unset = {(unset.path, unset.what) for unset in record.unset}
+        self._expected = expected
+        self._attributes = AttributeCheck(expected, findings)
+        self._xattrs = XattrCheck(record.whiteouts, expected, findings)
+        self._marks = FolderMarks()
+        self._inodes = Inodes()
         self._whole = True  # all bodies were there to be hashed
-        self._names = Names()
+        self._names, self._kept = Names(), Names()
+        self._origins: dict[int, _Origin | os.stat_result] = {}
+        self._origin_bytes = 0
+        self._undone_folders: set[int] = set()
+        self._unsure: set[bytes] = set()  # folders that may be opaque
+        self._kept_is_sure = True
+        self._root_is_named = False
 
     def run(self) -> None:
         """Check the layer."""
         try:
             undone = Undone(self._directory / REPLACED)
+        except PermissionError as error:
+            self._findings.add_unchecked(f"has a folder {REPLACED} that this user cannot read: {error.strerror}")
+            return
         except OSError as error:
             self._findings.add_fault(f"has a folder {REPLACED} that cannot be read: {error.strerror}")
             return
@@ -111,7 +138,9 @@ class DeepCheck:
             if self._check_entries():
                 self._check_digest()
                 self._check_implicit_folders()
+                self._check_marks()
                 self._check_names()
+                self._check_sums()
 
     def _check_entries(self) -> bool:
         entries, name = 0, b""
@@ -143,6 +172,15 @@ class DeepCheck:
             size = f"{self._tar.size_bytes} bytes, not {self._record.size_bytes}"
             self._findings.add_fault(f"has {size} as its record says")
 
+    def _check_sums(self) -> None:
+        """Compare what says the same of the layer as before, and is not the same."""
+        if not self._expected.is_exact or self._findings.has_faults:
+            return
+        if checksum_of(self._split) != self._record.split_checksum:
+            self._findings.add_fault(f"has another {TAR_SPLIT} than it was put with")
+        if self._undone.checksum != self._record.replaced_checksum:
+            self._findings.add_fault(f"has another {REPLACED}/{REPLACED_PATHS} than it was put with")
+
     # -- entries
 
     def _check_entry(self, entry: Entry) -> None:
@@ -158,9 +196,10 @@ class DeepCheck:
             self._check_node(entry, parent, name)
 
     def _check_node(self, entry: Entry, parent: bytes, name: bytes) -> None:
-        if entry.kind == HARD_LINK and self._is_link_to_itself(entry, join(parent, name)):
+        path = join(parent, name)
+        if entry.kind == HARD_LINK and self._is_link_to_itself(entry, path):
             return
-        number = self._undone.take(join(parent, name))
+        number = self._undone.take(path)
         if number is None:
             try:
                 folder, real = self._tree.folder(parent)
@@ -170,10 +209,12 @@ class DeepCheck:
                 return
             path = join(real, name)
             number = self._undone.take(path) if real != parent else None
+        if self._undone and entry.kind != DIRECTORY:
+            self._marks.drop(path)
         if number is None:
             self._check_made(entry, folder, path, name)
-        elif entry.kind == FILE and entry.size:
-            self._add_body(entry, self._undone.folder, b"%d" % number, f"{REPLACED}/{number}".encode())
+        else:
+            self._check_undone(entry, path, number)
 
     def _check_made(self, entry: Entry, folder: int, path: bytes, name: bytes) -> None:
         """Compare what lies in the tree with the entry that made it."""
@@ -181,17 +222,37 @@ class DeepCheck:
             status = os.stat(name, dir_fd=folder, follow_symlinks=False) if path else os.fstat(self._root)
             if path:
                 self._names.add(path)
-            if entry.kind == HARD_LINK:
-                self._check_hard_link(entry, path, status)
-            elif self._has_type(entry, path, status):
-                self._check_content(entry, folder, path, name, status)
-                self._check_attributes(entry, path, status)
-                self._check_xattrs(entry, folder, path, name)
             else:
-                self._whole = self._whole and entry.kind != FILE
+                self._root_is_named = True
+            if entry.kind == HARD_LINK:
+                self._check_hard_link(entry, folder, path, name, status)
+            else:
+                if entry.kind != DIRECTORY:
+                    self._inodes.add_file(status.st_nlink)
+                self._check_as(entry, folder, path, name, status)
         except OSError as error:
             self._findings.add_error(path, error)
             self._whole = self._whole and entry.kind != FILE
+
+    def _check_as(
+        self, entry: Entry, folder: int, path: bytes, name: bytes, status: os.stat_result, made_at: bytes | None = None
+    ) -> None:
+        """Compare something with the entry that made it, at ``made_at`` if that is not ``path``."""
+        if not self._has_type(entry, path, status):
+            self._whole = self._whole and entry.kind != FILE
+            return
+        if entry.kind == FILE:
+            self._check_file(entry, folder, path, name, status, made_at)
+        else:
+            self._check_content(entry, folder, path, name, status)
+            is_folder = entry.kind == DIRECTORY
+            # A root whose attributes are set last has those of its last entry alone.
+            adds_up = is_folder and (path or not self._expected.is_exact)
+            xattrs = self._marks.xattrs(path, entry.xattrs) if adds_up else entry.xattrs
+            place = place_of(name, folder) if path else self._root
+            if not (is_folder and self._marks.forgot):
+                self._xattrs.check(path, place, xattrs, entry.mode, made_at=made_at, is_folder=is_folder)
+        self._attributes.check(entry, path, status, made_at)
 
     def _has_type(self, entry: Entry, path: bytes, status: os.stat_result) -> bool:
         kind, word = _TYPES[entry.kind]
@@ -201,9 +262,7 @@ class DeepCheck:
         return True
 
     def _check_content(self, entry: Entry, folder: int, path: bytes, name: bytes, status: os.stat_result) -> None:
-        if entry.kind == FILE:
-            self._add_body(entry, folder, name, path)
-        elif entry.kind == SYMLINK:
+        if entry.kind == SYMLINK:
             target = os.readlink(name, dir_fd=folder)
             if target != entry.link:
                 self._findings.add_fault(f"has a symlink {shown(path)} to {shown(target)}, not to {shown(entry.link)}")
@@ -212,41 +271,12 @@ class DeepCheck:
             if found != wanted:
                 self._findings.add_fault(f"has {shown(path)} for device {_pair(found)}, not {_pair(wanted)}")
 
-    def _check_attributes(self, entry: Entry, path: bytes, status: os.stat_result) -> None:
-        found, wanted = (status.st_uid, status.st_gid), (entry.uid, entry.gid)
-        if found != wanted and not self._may_lack(path, "owner"):
-            self._findings.add_fault(f"has {shown(path)} owned by {_pair(found)}, not {_pair(wanted)}")
-        mode = stat.S_IMODE(status.st_mode)
-        if entry.kind == SYMLINK or mode == entry.mode:
-            return
-        if mode != entry.mode & ~SET_ID or not self._may_lack(path, "mode"):
-            self._findings.add_fault(f"has {shown(path)} with mode {mode:04o}, not {entry.mode:04o}")
+    # -- files
 
-    def _check_xattrs(self, entry: Entry, folder: int, path: bytes, name: bytes) -> None:
-        for key, value in entry.xattrs.items():
-            shown_key = key.decode("utf-8", "backslashreplace")
-            if not key.startswith(_PLAIN_XATTRS) or self._may_lack(path, f"xattr {shown_key}"):
-                continue
-            place = b"/proc/self/fd/%d/%s" % (folder, name) if path else self._root
-            try:
-                same = os.getxattr(place, key, follow_symlinks=not path) == value
-            except OSError as error:
-                if error.errno != errno.ENODATA or (key.startswith(b"trusted.") and not sees_trusted_xattrs()):
-                    continue  # not ours to read
-                same = False
-            if not same:
-                self._findings.add_fault(f"has {shown(path)} with another extended attribute {shown(shown_key)}")
-
-    def _may_lack(self, path: bytes, what: str) -> bool:
-        """Tell whether the record says that something could not be set; it lists the first 1000 only."""
-        return (path, what) in self._unset or self._record.unset_count > len(self._record.unset)
-
-    # -- bodies
-
-    def _add_body(self, entry: Entry, folder: int, name: bytes, path: bytes) -> None:
-        """Hash the body of a file."""
-        segments = ((0, entry.size),) if entry.sparse is None else entry.sparse.segments
-        size = entry.size if entry.sparse is None else entry.sparse.size_bytes
+    def _check_file(
+        self, entry: Entry, folder: int, path: bytes, name: bytes, status: os.stat_result, made_at: bytes | None
+    ) -> None:
+        """Hash the body of a file, and compare what else can be told of an open one."""
         try:
             file = os.open(name, _READ, dir_fd=folder)
         except OSError as error:
@@ -254,17 +284,23 @@ class DeepCheck:
             self._whole = False
             return
         try:
-            found = os.fstat(file).st_size
-            if found != size:
-                self._findings.add_fault(f"has {shown(path)} of {found} bytes, not {size}")
-                self._whole = False
-                return
-            for segment in segments:
-                self._add_segment(file, path, *segment)
-            if entry.sparse is not None and not has_only_holes(file, entry.sparse):
-                self._findings.add_fault(f"has {shown(path)} with bytes where it should have a hole")
+            self._add_body(entry, file, path, status.st_size)
+            self._xattrs.check(path, file, entry.xattrs, entry.mode, made_at=made_at)
         finally:
             os.close(file)
+
+    def _add_body(self, entry: Entry, file: int, path: bytes, found: int) -> None:
+        size = _size(entry)
+        if found != size:
+            self._findings.add_fault(f"has {shown(path)} of {found} bytes, not {size}")
+            self._whole = False
+        elif entry.sparse is None:
+            self._add_segment(file, path, 0, size)
+        else:
+            for segment in entry.sparse.segments:
+                self._add_segment(file, path, *segment)
+            if not has_only_holes(file, entry.sparse):
+                self._findings.add_fault(f"has {shown(path)} with bytes where it should have a hole")
 
     def _add_segment(self, file: int, path: bytes, offset: int, size: int) -> None:
         while size:
@@ -280,6 +316,58 @@ class DeepCheck:
             offset += len(data)
             size -= len(data)
 
+    # -- what was undone
+
+    def _check_undone(self, entry: Entry, path: bytes, number: int) -> None:
+        """Compare what is left of an entry's work with the entry."""
+        if entry.kind == DIRECTORY:
+            self._undone_folders.add(number)
+            self._marks.add_xattrs(path, entry.xattrs)
+        elif entry.kind == HARD_LINK:
+            self._check_undone_link(entry, number)
+        elif entry.kind == FILE and _size(entry):
+            self._check_kept(entry, path, number)
+        else:
+            self._add_origin(number, entry, path)
+
+    def _check_kept(self, entry: Entry, path: bytes, number: int) -> None:
+        name, folder = b"%d" % number, self._undone.folder
+        shown_as = f"{REPLACED}/{number}".encode()
+        try:
+            status = os.stat(name, dir_fd=folder, follow_symlinks=False)
+            self._inodes.add_file(status.st_nlink)
+            self._kept.add(name)
+            self._check_as(entry, folder, shown_as, name, status, path)
+        except OSError as error:
+            self._findings.add_error(shown_as, error)
+            self._whole = False
+
+    def _add_origin(self, number: int, entry: Entry, path: bytes) -> None:
+        sizes = (len(key) + len(value) for key, value in entry.xattrs.items())
+        self._origin_bytes += len(path) + len(entry.link) + sum(sizes)
+        if self._origin_bytes <= _MOST_BYTES:
+            self._origins[number] = _Origin(entry, path)
+        else:
+            self._findings.add_unchecked("has hard links to what it replaced itself, too much to be compared")
+
+    def _check_undone_link(self, entry: Entry, number: int) -> None:
+        target = self._find_target(clean_path(entry.link))
+        if target is None:
+            self._kept_is_sure = False
+            return
+        if isinstance(target, _Origin) or not (stat.S_ISREG(target.st_mode) and target.st_size):
+            self._origins[number] = target
+            return
+        self._kept.add(b"%d" % number)
+        self._inodes.add_name()
+        path = f"{REPLACED}/{number}".encode()
+        try:
+            status = os.stat(b"%d" % number, dir_fd=self._undone.folder, follow_symlinks=False)
+        except OSError as error:
+            self._findings.add_error(path, error)
+            return
+        self._compare_inodes(entry, path, status, target)
+
     # -- hard links
 
     def _is_link_to_itself(self, entry: Entry, path: bytes) -> bool:
@@ -293,16 +381,30 @@ class DeepCheck:
         except OSError:
             return path
 
-    def _check_hard_link(self, entry: Entry, path: bytes, status: os.stat_result) -> None:
+    def _check_hard_link(self, entry: Entry, folder: int, path: bytes, name: bytes, status: os.stat_result) -> None:
         target = self._find_target(clean_path(entry.link))
-        if target is not None and not os.path.samestat(status, target):
+        if isinstance(target, _Origin):
+            if target.status is None:
+                target.status = status
+                self._inodes.add_file(status.st_nlink)
+                self._check_as(target.entry, folder, path, name, status, target.path)
+                return
+            target = target.status
+        self._inodes.add_name()
+        if target is not None:
+            self._compare_inodes(entry, path, status, target)
+
+    def _compare_inodes(self, entry: Entry, path: bytes, status: os.stat_result, target: os.stat_result) -> None:
+        if not os.path.samestat(status, target):
             self._findings.add_fault(f"has {shown(path)} that is no hard link to {shown(entry.link)}")
 
-    def _find_target(self, link: bytes) -> os.stat_result | None:
-        """Return what the entry found that is a link to ``link``; None if that is not kept."""
+    def _find_target(self, link: bytes) -> _Origin | os.stat_result | None:
+        """Return what the entry found that is a link to ``link``; None if that is not there."""
         number = self._undone.find(link)
         if number is None:
             number = self._undone.find(self._real(link))
+        if number in self._origins:
+            return self._origins[number]
         try:
             if number is not None:
                 return os.stat(b"%d" % number, dir_fd=self._undone.folder, follow_symlinks=False)
@@ -314,91 +416,171 @@ class DeepCheck:
     # -- whiteouts
 
     def _check_whiteout(self, parent: bytes, name: bytes) -> None:
+        is_undone = not name.startswith(WHITEOUT_META_PREFIX) and self._undone.take(join(parent, name)) is not None
+        try:
+            folder, real = self._tree.folder(parent)
+        except OSError as error:
+            if not self._undone:  # else it may have been taken out again
+                self._findings.add_error(parent, error)
+            return
         if name.startswith(WHITEOUT_META_PREFIX):
-            if name == OPAQUE_WHITEOUT and not self._undone:  # its folder may have been replaced by another
-                self._check_mark(parent)
-            return
-        if self._undone.take(join(parent, name)) is not None:
-            return
-        try:
-            folder, real = self._tree.folder(parent)
-            if real != parent and self._undone.take(join(real, name)) is not None:
-                return
-            is_there = self._is_hidden(folder, real, name)
-        except OSError as error:
-            self._findings.add_error(parent, error)
-            return
-        if not is_there:
-            self._findings.add_fault(f"lacks the whiteout {shown(join(real, name))}")
+            if name == OPAQUE_WHITEOUT:
+                self._make_opaque(real, parent, real)
+        elif is_undone or (real != parent and self._undone.take(join(real, name)) is not None):
+            self._note_undone_whiteout(join(real, name.removeprefix(WHITEOUT_PREFIX)), parent, real)
+        else:
+            self._check_hidden(folder, real, name)
 
-    def _check_mark(self, parent: bytes) -> None:
-        try:
-            folder, real = self._tree.folder(parent)
-            is_there = self._is_opaque(folder)
-        except OSError as error:
-            self._findings.add_error(parent, error)
-            return
-        if not is_there:
-            self._findings.add_fault(f"lacks the whiteout {shown(join(real, OPAQUE_WHITEOUT))}")
+    def _note_undone_whiteout(self, path: bytes, parent: bytes, real: bytes) -> None:
+        """Note what a whiteout leaves that made nothing, or that something took the place of: an opaque folder."""
+        number = self._undone.find(path)
+        is_file_now = number is not None and number not in self._undone_folders
+        if self._record.whiteouts != layer_pb2.FILES and not is_file_now:
+            self._make_opaque(path, parent, real)
 
-    def _is_hidden(self, folder: int, parent: bytes, name: bytes) -> bool:
-        if self._record.whiteouts != layer_pb2.FILES:
-            name = name.removeprefix(WHITEOUT_PREFIX)
+    def _make_opaque(self, path: bytes, parent: bytes, real: bytes) -> None:
+        """Note that a folder is opaque, by an entry whose parent is, or was then, ``real``."""
+        if real != parent and self._undone.was_taken_out(parent):
+            self._unsure.add(path)  # a symlink may have come later to where a folder was
+        else:
+            self._marks.make_opaque(path)
+
+    def _check_hidden(self, folder: int, parent: bytes, whiteout: bytes) -> None:
+        is_file = self._record.whiteouts == layer_pb2.FILES
+        name = whiteout if is_file else whiteout.removeprefix(WHITEOUT_PREFIX)
+        path = join(parent, name)
         try:
             status = os.stat(name, dir_fd=folder, follow_symlinks=False)
-        except FileNotFoundError:
-            return False
-        self._names.add(join(parent, name))
-        return self._record.whiteouts == layer_pb2.FILES or is_whiteout(status)
-
-    def _is_opaque(self, folder: int) -> bool:
-        form = WhiteoutFormat(self._record.whiteouts)
-        if form == WhiteoutFormat.FILES:
-            return os.access(OPAQUE_WHITEOUT, os.F_OK, dir_fd=folder, follow_symlinks=False)
-        try:
-            return form in OPAQUE_XATTRS and os.getxattr(folder, OPAQUE_XATTRS[form]) == b"y"
         except OSError as error:
-            # Who may not see the attribute is told that there is none.
-            is_hidden = form == WhiteoutFormat.OVERLAY_TRUSTED and not sees_trusted_xattrs()
-            return error.errno != errno.ENODATA or is_hidden
+            if not isinstance(error, FileNotFoundError):
+                self._findings.add_error(path, error)
+                return
+            status = None
+        if status is not None:
+            self._names.add(path)
+            self._inodes.add_file(status.st_nlink)
+        if status is None or not (_is_mark(status) if is_file else is_whiteout(status)):
+            self._findings.add_fault(f"lacks the whiteout {shown(join(parent, whiteout))}")
+        else:
+            self._check_ours(folder, path, name, status)
+
+    def _check_ours(self, folder: int, path: bytes, name: bytes, status: os.stat_result) -> None:
+        """Compare what is no entry's own with how it is always made: a whiteout, or a file that is a mark."""
+        if not self._expected.is_exact:
+            return
+        self._attributes.check_owner_of_ours(path, status)
+        mode = stat.S_IMODE(status.st_mode)
+        if mode & ~(0o600 if stat.S_ISREG(status.st_mode) else 0):
+            self._findings.add_fault(f"has a whiteout {shown(path)} with mode {mode:04o}")
+        self._xattrs.check(path, place_of(name, folder), {}, mode)
+
+    def _check_marks(self) -> None:
+        """Compare the folders that say that they are opaque with those that whiteouts made so."""
+        if self._marks.forgot:
+            self._findings.add_unchecked("gives folders that it names again more attributes than can be remembered")
+            return
+        form = WhiteoutFormat(self._record.whiteouts)
+        if form == WhiteoutFormat.OVERLAY_TRUSTED and not self._xattrs.sees_trusted():
+            self._findings.add_unchecked("has opaque folders, which are told with CAP_SYS_ADMIN only")
+            return
+        wanted = {path for path in self._marks.opaque() if path not in self._unsure and self._is_folder(path)}
+        for path in wanted:
+            if form == WhiteoutFormat.FILES:
+                self._check_mark_file(path)
+            elif path not in self._xattrs.opaque:
+                self._findings.add_fault(f"lacks the whiteout {shown(join(path, OPAQUE_WHITEOUT))}")
+        for path in self._xattrs.opaque - wanted - self._unsure:
+            self._findings.add_fault(f"has {shown(path)} that is opaque, which no entry made it")
+
+    def _is_folder(self, path: bytes) -> bool:
+        try:
+            return self._tree.folder(path)[1] == path
+        except OSError:
+            return False  # its own entry tells
+
+    def _check_mark_file(self, path: bytes) -> None:
+        mark = join(path, OPAQUE_WHITEOUT)
+        try:
+            folder, _ = self._tree.folder(path)
+            status = os.stat(OPAQUE_WHITEOUT, dir_fd=folder, follow_symlinks=False)
+            self._names.add(mark)
+            self._inodes.add_file(status.st_nlink)
+            if _is_mark(status):
+                self._check_ours(folder, mark, OPAQUE_WHITEOUT, status)
+                return
+        except FileNotFoundError:
+            pass
+        self._findings.add_fault(f"lacks the whiteout {shown(mark)}")
 
     # -- what no entry made
 
     def _check_implicit_folders(self) -> None:
+        if not self._root_is_named:
+            self._check_implicit(b"", os.fstat(self._root), self._root)
         for path in self._record.implicit_directories:
             parent, _, name = path.rpartition(b"/")
             try:
-                status = os.stat(name, dir_fd=self._tree.folder(parent)[0], follow_symlinks=False)
+                folder, _ = self._tree.folder(parent)
+                status = os.stat(name, dir_fd=folder, follow_symlinks=False)
+                self._names.add(path)
+                self._check_implicit(path, status, place_of(name, folder))
             except OSError as error:
                 self._findings.add_error(path, error)
-                continue
-            self._names.add(path)
-            if status.st_mode != stat.S_IFDIR | IMPLICIT_MODE:
-                self._findings.add_fault(f"has {shown(path)} that is no folder with mode {IMPLICIT_MODE:04o}")
+
+    def _check_implicit(self, path: bytes, status: os.stat_result, place: int | bytes) -> None:
+        if not stat.S_ISDIR(status.st_mode):
+            self._findings.add_fault(f"has {shown(path)} that is no folder")
+            return
+        self._attributes.check_implicit(path, status)
+        if not self._marks.forgot:
+            self._xattrs.check(path, place, self._marks.xattrs(path, {}), stat.S_IMODE(status.st_mode), is_folder=True)
 
     def _check_names(self) -> None:
-        """Find what no entry made."""
-        if self._findings.has_unchecked:
+        """Find what no entry made, and what entries made apart that is one file now."""
+        if self._findings.has_unread:
             return
         found = Names()
         try:
-            for path in self._own_names():
+            for path in self._tree.walk():
                 found.add(path)
+            self._check_kept_names()
+            joined = self._inodes.find_joined(self._look) if not self._findings.has_faults else 0
         except OSError as error:
             self._findings.add_error(b"", error)
             return
         more = found.count - self._names.count
         if more == 1:
-            stranger = next((path for path in self._own_names() if found.is_without(path, self._names)), b"")
+            stranger = next((path for path in self._tree.walk() if found.is_without(path, self._names)), b"")
             self._findings.add_fault(f"has {shown(stranger)}, which no entry made")
         elif more > 1:
             self._findings.add_fault(f"has {more} files or folders that no entry made")
+        elif joined > 0:
+            self._findings.add_fault(f"has {joined} files that are hard links to others, which no entry made them")
 
-    def _own_names(self) -> Iterator[bytes]:
-        """Yield all paths but those of marks, which say that a folder is opaque and may be no entry's."""
+    def _check_kept_names(self) -> None:
+        found = Names()
+        for name in self._undone.names():
+            found.add(name)
+        if found.count > self._kept.count and self._kept_is_sure:
+            self._findings.add_fault(f"has {found.count - self._kept.count} files in {REPLACED} that nothing replaced")
+
+    def _look(self) -> Iterator[os.stat_result]:
+        """Yield what each name of a file, of all that is no folder, leads to."""
         for path in self._tree.walk():
-            if self._record.whiteouts != layer_pb2.FILES or path.rpartition(b"/")[2] != OPAQUE_WHITEOUT:
-                yield path
+            parent, _, below = path.rpartition(b"/")
+            status = os.stat(below, dir_fd=self._tree.folder(parent)[0], follow_symlinks=False)
+            if not stat.S_ISDIR(status.st_mode):
+                yield status
+        for name in self._undone.names():
+            yield os.stat(name, dir_fd=self._undone.folder, follow_symlinks=False)
+
+
+def _size(entry: Entry) -> int:
+    return entry.size if entry.sparse is None else entry.sparse.size_bytes
+
+
+def _is_mark(status: os.stat_result) -> bool:
+    return stat.S_ISREG(status.st_mode) and not status.st_size
 
 
 def _pair(numbers: tuple[int, int]) -> str:

@@ -37,7 +37,17 @@ from pykka_imagestore.core.tar import (
     TarError,
     clean_path,
 )
-from pykka_imagestore.fs.attributes import NODE_TYPES, SET_ID, Attributes, Outcome, check_owner, entry_fault, join
+from pykka_imagestore.fs.attributes import (
+    ACL,
+    DEFAULT_ACL,
+    NODE_TYPES,
+    SET_ID,
+    Attributes,
+    Outcome,
+    check_owner,
+    entry_fault,
+    join,
+)
 from pykka_imagestore.fs.made import make_folder
 from pykka_imagestore.fs.remove_tree import FOLDER_FLAGS, remove_folder
 from pykka_imagestore.fs.walk import Found, Policy, SymlinkLoopError, Walk
@@ -80,12 +90,14 @@ class _FolderTimes:
         mode: None if it was made with it.
         owner: None if that is whoever made it.
         implicit: No entry named it.
+        default_acl: None if it has none.
     """
 
     mode: int | None
     mtime_ns: int
     owner: tuple[int, int] | None = None
     implicit: bool = False
+    default_acl: bytes | None = None
 
 
 class Extractor:
@@ -129,6 +141,8 @@ class Extractor:
             BLOCK_DEVICE: self._make_node,
             FIFO: self._make_node,
         }
+        if not keep_root:
+            self._remember(b"", _FolderTimes(None, 0, implicit=True))
 
     def extract(self, entry: Entry, stream: LayerStream) -> None:
         """Unpack one entry, and take its body from ``stream``.
@@ -154,7 +168,9 @@ class Extractor:
             self._finish_folder(path, self._times[path])
         self.outcome.inodes = self._inodes
         self.outcome.stored_bytes = self._blocks * _DISK_BLOCK + self._inodes * _INODE_BYTES + self._folder_bytes()
-        self.outcome.implicit_directories = sorted(path for path, times in self._times.items() if times.implicit)
+        self.outcome.implicit_directories = sorted(
+            path for path, times in self._times.items() if times.implicit and path
+        )
         return self.outcome
 
     def first_fault(self, error: TarError) -> TarError:
@@ -312,7 +328,9 @@ class Extractor:
         check_owner(entry)
         self._note_if_explicit(b"")
         owner = None if self._keep_root or (entry.uid, entry.gid) == self._attributes.owner else (entry.uid, entry.gid)
-        self._remember(b"", _FolderTimes(None if self._keep_root else entry.mode, entry.mtime_ns, owner))
+        acl = None if self._keep_root else entry.xattrs.get(DEFAULT_ACL)
+        mode = None if self._keep_root else entry.mode
+        self._remember(b"", _FolderTimes(mode, entry.mtime_ns, owner, default_acl=acl))
         self.outcome.root_mode, self._root_entry = entry.mode, entry
 
     def _set_folder_metadata(self, entry: Entry, path: bytes, *, existed: bool) -> None:
@@ -325,8 +343,12 @@ class Extractor:
         if entry.xattrs:
             self._attributes.set_xattrs(entry, path, self._folder(path).folder)
         made_with = _folder_mode(entry.mode) & ~self._attributes.umask
-        mode = entry.mode if existed or entry.mode != made_with else None
-        self._remember(path, _FolderTimes(mode, entry.mtime_ns, None if is_ours else owner))
+        mode = entry.mode if existed or entry.mode != made_with or ACL in entry.xattrs else None
+        times = _FolderTimes(mode, entry.mtime_ns, None if is_ours else owner)
+        if existed or entry.xattrs:
+            before = self._times.get(path)
+            times.default_acl = entry.xattrs.get(DEFAULT_ACL) or (before.default_acl if before is not None else None)
+        self._remember(path, times)
 
     def _remember(self, path: bytes, times: _FolderTimes) -> None:
         self._forget_folder(path)
@@ -350,6 +372,8 @@ class Extractor:
         mode = times.mode
         if not path and self._root_entry is not None and not self._keep_root:
             self._attributes.set_xattrs(self._root_entry, b"", self._root)
+        if times.default_acl is not None:
+            self._attributes.set_xattr(path, self._folder(path, make=False).folder, DEFAULT_ACL, times.default_acl)
         if mode is not None:
             os.fchmod(self._folder(path, make=False).folder, mode)
         where = self._folder(parent, make=False).folder if path else None
@@ -525,7 +549,8 @@ _LAST = (sys.maxsize, b"")  # where the entry at hand is, seen from those that w
 def _memory_of(path: bytes, times: _FolderTimes) -> int:
     # The path of an implicit folder goes into the layer's record too, as it is and serialized.
     owner = 0 if times.owner is None else _OWNER_BYTES
-    return _FOLDER_BYTES + owner + len(path) * (4 if times.implicit else 1)
+    acl = 0 if times.default_acl is None else len(times.default_acl)
+    return _FOLDER_BYTES + owner + acl + len(path) * (4 if times.implicit else 1)
 
 
 def _sparse_blocks(sparse: SparseMap) -> int:

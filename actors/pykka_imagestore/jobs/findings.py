@@ -29,21 +29,26 @@ class LayerCheck:
 
 
 class Findings:
-    """Gathers what a check finds."""
+    """Gathers what a check finds.
+
+    Attributes:
+        has_unread: Whether something in the tree could not be looked at by this process.
+    """
 
     def __init__(self) -> None:
         self._faults: list[str] = []
         self._more_faults = 0
         self._unchecked: dict[str, None] = {}
+        self.has_unread = False
 
     def __bool__(self) -> bool:
         """Tell whether there is anything."""
         return bool(self._faults or self._unchecked)
 
     @property
-    def has_unchecked(self) -> bool:
-        """Whether there is anything that could not be checked."""
-        return bool(self._unchecked)
+    def has_faults(self) -> bool:
+        """Whether there is anything wrong."""
+        return bool(self._faults)
 
     def add_fault(self, fault: str) -> None:
         """Note that something is wrong; said before, it is not said again."""
@@ -64,6 +69,7 @@ class Findings:
         if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
             self.add_fault(f"lacks {shown(path)}")
         elif error.errno in _OURS:
+            self.has_unread = True
             self.add_unchecked(f"has {shown(path)}, which cannot be read: {error.strerror}")
         else:
             self.add_fault(f"has {shown(path)}, which cannot be read: {error.strerror}")

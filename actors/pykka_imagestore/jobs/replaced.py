@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import os
 import stat
+import zlib
 from typing import TYPE_CHECKING
 
 from pykka_imagestore.core.paths import REPLACED_PATHS
@@ -41,10 +42,12 @@ class Replaced:
     Attributes:
         followed: Whether an entry's parent was found behind a symlink. What is replaced then may be a part of the
             way there, and entries before it lie elsewhere than one would find them.
+        checksum: CRC-32 of the bytes of ``paths``.
     """
 
     def __init__(self, place: str | None, outcome: Outcome) -> None:
         self.followed = False
+        self.checksum = 0
         self._place = place
         self._outcome = outcome
         self._folder = self._paths = -1
@@ -79,7 +82,9 @@ class Replaced:
             return None
         if self._folder < 0:
             self._open(self._place)
-        write_all(self._paths, path + b"\0")
+        line = path + b"\0"
+        write_all(self._paths, line)
+        self.checksum = zlib.crc32(line, self.checksum)
         self._count += 1
         return self._count - 1
 
@@ -104,6 +109,10 @@ class Replaced:
 class Undone:
     """What a ``Replaced`` noted, for whoever goes through the layer's entries once more, in their order.
 
+    Attributes:
+        folder: A descriptor of it; negative if there is none.
+        checksum: CRC-32 of the bytes of ``paths``.
+
     Raises:
         OSError: It cannot be read.
     """
@@ -112,6 +121,7 @@ class Undone:
         self._left: dict[bytes, list[int]] = {}
         self._latest: dict[bytes, int] = {}
         self.folder = -1
+        self.checksum = 0
         try:
             self.folder = os.open(place, FOLDER_FLAGS)
         except FileNotFoundError:
@@ -144,10 +154,24 @@ class Undone:
         """Return the number of what the latest entry at ``path`` did, unless that is what lies in the tree."""
         return self._latest.get(path)
 
+    def names(self) -> list[bytes]:
+        """Return the names of the files that are kept."""
+        folder = self.folder
+        return [os.fsencode(name) for name in os.listdir(folder) if name != REPLACED_PATHS] if folder >= 0 else []
+
+    def was_taken_out(self, path: bytes) -> bool:
+        """Tell whether a folder was taken out at a path, or on the way there."""
+        while path:
+            if join(path, OPAQUE_WHITEOUT) in self._left:
+                return True
+            path = path.rpartition(b"/")[0]
+        return False
+
     def _read(self) -> None:
         flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC  # not to wait for a fifo
         descriptor = os.open(REPLACED_PATHS, flags, dir_fd=self.folder)
         with os.fdopen(descriptor, "rb") as file:
-            paths = file.read(MAX_PATHS_BYTES).split(b"\0")[:-1]
-        for number, path in reversed([*enumerate(paths)]):
+            data = file.read(MAX_PATHS_BYTES)
+        self.checksum = zlib.crc32(data)
+        for number, path in reversed([*enumerate(data.split(b"\0")[:-1])]):
             self._left.setdefault(path, []).append(number)

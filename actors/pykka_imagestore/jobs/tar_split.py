@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import os
 import sys
+import zlib
 from collections.abc import Callable
 from typing import Self
 
@@ -38,19 +39,51 @@ class TarSplitWriter:
             int(zstd.CompressionParameter.window_log): 17,
             int(zstd.CompressionParameter.target_length): 4,
         }
-        self._raw = os.fdopen(open_own(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), "wb")
-        self._file = zstd.ZstdFile(self._raw, "wb", options=options)
+        self._sum = _Sum(path)
+        self._file = zstd.ZstdFile(self._sum, "wb", options=options)
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
-        with self._raw:
+        try:
             self._file.close()
+        finally:
+            self._sum.close()
+
+    @property
+    def sums(self) -> tuple[int, int]:
+        """The size of the file, and the CRC-32 of its bytes, once it is closed."""
+        return self._sum.size_bytes, self._sum.checksum
 
     def write(self, data: bytes) -> None:
         """Add bytes; a block at most is kept in memory."""
         self._file.write(data)
+
+
+def checksum_of(descriptor: int) -> int:
+    """Return the CRC-32 of the bytes of an open split."""
+    checksum = position = 0
+    while data := os.pread(descriptor, BLOCK_BYTES, position):
+        checksum = zlib.crc32(data, checksum)
+        position += len(data)
+    return checksum
+
+
+class _Sum:
+    """A new file that counts and sums what is written to it."""
+
+    def __init__(self, path: str) -> None:
+        self._file = os.fdopen(open_own(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), "wb")
+        self.size_bytes = self.checksum = 0
+
+    def close(self) -> None:
+        self._file.close()
+
+    def write(self, data: bytes) -> int:
+        self.checksum = zlib.crc32(data, self.checksum)
+        self.size_bytes += len(data)
+        return self._file.write(data)
 
 
 class TarSplitReader:

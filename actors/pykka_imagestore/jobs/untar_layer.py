@@ -27,6 +27,7 @@ from pykka_imagestore.errors import (
 from pykka_imagestore.fs.attributes import Outcome
 from pykka_imagestore.fs.made import make_folder, open_own
 from pykka_imagestore.fs.remove_tree import FOLDER_FLAGS, remove_tree
+from pykka_imagestore.fs.times import find_time_range
 from pykka_imagestore.jobs.behind import Behind
 from pykka_imagestore.jobs.extractor import Extractor
 from pykka_imagestore.jobs.folder import opened_extent
@@ -161,7 +162,10 @@ def unpack(
             Behind() as behind,
         ):
             ticker = _Ticker(Guard(limits, path, root), outcome, behind)
-            keep = None if split is None else split.write
+            keep = None
+            if split is not None:
+                keep, outcome.owner = split.write, (os.geteuid(), os.getegid())
+                outcome.times = find_time_range(root)
             stream = ticker.stream = LayerStream(file, layer, ticker.tick, limits, keep, behind)
             try:
                 with (
@@ -176,9 +180,9 @@ def unpack(
         found = stream.diff_id()
         if diff_id is not None and found != diff_id:
             raise DigestMismatchError(layer.path, f"layer {plain(layer.name)}", diff_id, found)
-    if beside is not None:
+    if beside is not None and split is not None:
         with open(os.path.join(beside, RECORD), "wb", opener=open_own) as record:
-            record.write(_record(found, stream.size_bytes, outcome))
+            record.write(_record(found, stream.size_bytes, outcome, split.sums, replaced.checksum))
     return LayerCounts(stream.bytes_read, outcome.entries, stream.size_bytes, found)
 
 
@@ -279,7 +283,9 @@ def _refusal(layer: Extent, index: int | None, name: bytes, error: TarError) -> 
     return EscapingEntryError(*where) if isinstance(error, EscapeError) else LayerError(*where)
 
 
-def _record(diff_id: DiffID, size_bytes: int, outcome: Outcome) -> bytes:
+def _record(
+    diff_id: DiffID, size_bytes: int, outcome: Outcome, split: tuple[int, int], replaced_checksum: int
+) -> bytes:
     return pack_layer_record(
         diff_id=diff_id,
         size_bytes=size_bytes,
@@ -291,6 +297,10 @@ def _record(diff_id: DiffID, size_bytes: int, outcome: Outcome) -> bytes:
         stored_bytes=outcome.stored_bytes,
         replaced_lost=outcome.replaced_lost,
         inodes=outcome.inodes,
+        owner=outcome.owner,
+        times=outcome.times,
+        split=split,
+        replaced_checksum=replaced_checksum,
     )
 
 
