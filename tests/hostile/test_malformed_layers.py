@@ -91,8 +91,12 @@ def test_extension_headers_of_one_entry_are_bounded_together(victim, header):
     victim.refuse(header * 3000, tars.file(b"f"), match=r"1048576 is the limit", error=LimitError)
 
 
-def test_name_longer_than_any_path(victim):
-    victim.refuse(tars.long_name(b"n" * 100_000), tars.file(b"f"), match=r"has a path of 100000 bytes")
+@pytest.mark.parametrize(
+    ("name", "match"),
+    [(b"n" * 100_000, r"cannot be made: File name too long"), (b"d/" + b"n" * 99_998, r"has a path of 100000 bytes")],
+)
+def test_name_longer_than_any_path(victim, name, match):
+    victim.refuse(tars.long_name(name), tars.file(b"f"), match=match)
 
 
 def test_refusal_is_one_line_of_bounded_length_whatever_the_name(victim):
