@@ -119,8 +119,8 @@ def _global_headers(n: int) -> Iterable[bytes]:
 
 
 def _entries_below_global_headers(n: int) -> Iterable[bytes]:
-    yield _pax(((b"GNU.sparse.%06d" % m, b"") for m in range(20_000)), b"g")
-    return (yield from (_entry(b"f%07d" % number) for number in range(n)))
+    yield _pax(((b"GNU.sparse.%06d" % m, b"") for m in range(5 * n)), b"g")
+    yield from (_entry(b"f%07d" % number) for number in range(n))
 
 
 def _entries_with_global_attributes(n: int) -> Iterable[bytes]:
@@ -326,7 +326,7 @@ def _named(descriptor: dict[str, Any], tag: object) -> dict[str, Any]:
 
 def _names_of_one_manifest(path: Path, n: int) -> None:
     layout = _Layout()
-    manifest = layout.manifest(200)
+    manifest = layout.manifest(n // 5)
     layout.write(path, (_named(manifest, number) for number in range(n)))
 
 

@@ -46,6 +46,23 @@ def test_a_put_image_is_there_again_after_a_restart(directory: Path) -> None:
     assert put == DockerImage("ubuntu:latest", (ONE, TWO), CONFIG)
 
 
+def test_names_of_one_image_are_one_change_and_a_wrong_one_makes_none(directory: Path) -> None:
+    names = [f"image:{number}" for number in range(300)]
+    with ReferenceStore.start(directory) as references:
+        put = references.put_all(names, [ONE], CONFIG).get(timeout=TIMEOUT)
+        with pytest.raises(InvalidNameError):
+            references.put_all(["other", "UPPER"], [ONE]).get(timeout=TIMEOUT)
+
+        data = (directory / "storedImages.journal").read_bytes()
+        listed = references.list().get(timeout=TIMEOUT)
+
+    frame = parse_frame(data, HEADER_BYTES)
+    assert frame is not None
+    assert HEADER_BYTES + frame.size_bytes == len(data)
+    assert put == tuple(DockerImage(name, (ONE,), CONFIG) for name in names)
+    assert set(listed) == set(put)
+
+
 def test_a_change_is_in_the_journal_before_its_future_is_ready(directory: Path) -> None:
     with ReferenceStore.start(directory) as references:
         references.put("a", [ONE]).get(timeout=TIMEOUT)

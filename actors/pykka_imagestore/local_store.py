@@ -796,16 +796,16 @@ class LocalStoreActor(Actor):
         await self._need(lease, diff_ids, sha256(config), f"put of {planned.names[0]}")
         missing = await self._require_room(layers)
         await self.put_layers(layers, request.sandbox)
-        if missing:
-            await self._make_room(diff_ids)
+        if missing and self._options.budget:
+            self._refuse_over_budget(await self._collector.weigh(diff_ids))
         on = disk(durable=self._options.durable)
         await self._lane.run(on.sync_folder, self._paths.layers)  # for layers whose writer died before it did
         write = partial(write_config, self._paths, disk=on, aside=staging.path / "config")
         await self._lane.run(write, config)
         # Whoever comes from now on may come after a removal that undoes this.
         self._puts.depart(request.key)
-        storing = gather([self._references.put(name, diff_ids, sha256(config)) for name in planned.names])
-        await undiscardable(self.spawn(storing).then(lambda images: stored.append(tuple(images))))
+        storing = self._references.put_all(planned.names, diff_ids, sha256(config))
+        await undiscardable(storing.then(stored.append))
 
     async def _hash_layers(self, layers: Sequence[Extent], hashed: dict[Place, DiffID]) -> tuple[DiffID, ...]:
         """Return the layers' DiffIDs; what lies in one place is read once, whatever it is called and however often."""
@@ -819,8 +819,8 @@ class LocalStoreActor(Actor):
     async def _require_room(self, layers: Mapping[DiffID, Extent]) -> bool:
         """See that the layers that are missing fit, before any is unpacked; tell whether there are any.
 
-        No image is forgotten yet: what an archive says of itself, nobody has verified. But if the disk has no room for
-        both.
+        No image is forgotten for the budget yet: what an archive says of itself, nobody has verified. One is only if
+        the disk has no room for both.
         """
         missing = await self._lane.run(partial(find_missing, self._paths), tuple(layers))
         needed = sum(layers[diff_id].least_bytes for diff_id in missing)
@@ -834,12 +834,6 @@ class LocalStoreActor(Actor):
             await self._collector.swept()
             await self._lane.run(require, needed)
         return bool(missing)
-
-    async def _make_room(self, layers: Iterable[DiffID]) -> None:
-        """Keep to the budget, now that an image's layers are there, are what they must be, and stay."""
-        if self._options.budget:
-            self._refuse_over_budget(await self._collector.weigh(layers))
-            await self._collector.keep_to_budget()
 
     def _refuse_over_budget(self, size: Size) -> None:
         budget = self._options.budget

@@ -11,6 +11,7 @@ import contextlib
 import queue
 from collections.abc import Callable, Sequence
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from types import TracebackType
 from typing import Self, TypeVar
@@ -99,6 +100,12 @@ class ReferenceStore(Uncopyable):
         """
         return dispatch(self._actor, ReferenceStoreActor.put, name, tuple(layers), config_digest)
 
+    def put_all(
+        self, names: Sequence[str], layers: Sequence[DiffID], config_digest: Digest | None = None
+    ) -> Future[tuple[DockerImage, ...]]:
+        """Remember one image under several names, in one write, as ``put`` does for each."""
+        return dispatch(self._actor, ReferenceStoreActor.put_all, tuple(names), tuple(layers), config_digest)
+
     def get(self, name: str) -> Future[DockerImage]:
         """Return an image all of whose layers are there; it counts as used now.
 
@@ -155,11 +162,16 @@ class ReferenceStoreActor(Actor):
         return undiscardable(self._recovery)
 
     def put(self, name: str, layers: tuple[DiffID, ...], config_digest: Digest | None) -> Future[DockerImage]:
-        image = DockerImage(ImageName.parse(name).stored, layers, config_digest)
+        return undiscardable(self.put_all((name,), layers, config_digest).then(lambda images: images[0]))
+
+    def put_all(
+        self, names: tuple[str, ...], layers: tuple[DiffID, ...], config_digest: Digest | None
+    ) -> Future[tuple[DockerImage, ...]]:
+        images = tuple(DockerImage(ImageName.parse(name).stored, layers, config_digest) for name in names)
         for digest in (*layers, *([] if config_digest is None else [config_digest])):
             if not is_sha256(digest):
                 raise InvalidInputError(f"{shown(str(digest))} is no sha256 digest, and so no layer or config")
-        return undiscardable(self._change(Put(image)).then(lambda _: image))
+        return undiscardable(self._change(*map(Put, images)).then(lambda _: images))
 
     # What is read is handed on as it comes, without a turn of this actor more: a get should answer at once.
 
@@ -175,7 +187,7 @@ class ReferenceStoreActor(Actor):
 
     async def remove(self, name: str) -> DockerImage:
         parsed = ImageName.parse(name)
-        removed = await self._change(Remove(parsed))
+        (removed,) = await self._change(Remove(parsed))
         if removed is None:
             raise NotFoundError(parsed.stored)
         return removed
@@ -214,13 +226,16 @@ class ReferenceStoreActor(Actor):
             raise ImageIncompleteError(image.name, image.missing)
         return image
 
-    def _change(self, change: Change) -> Future[DockerImage | None]:
-        return undiscardable(self._when_ready(partial(self._commits.change, change)))
+    def _change(self, *changes: Change) -> Future[tuple[DockerImage | None, ...]]:
+        return undiscardable(self._when_ready(partial(self._commits.change, changes)))
 
     def _when_ready(self, run: Callable[[], Future[T]]) -> Future[T]:
         if self._recovery is not None and self._recovery.is_ready():
             return run()
         return self.ready().then(lambda _: run())
+
+
+_Waiting = tuple[tuple[Change, ...], Promise[tuple[DockerImage | None, ...]]]
 
 
 class _Commits:
@@ -237,13 +252,13 @@ class _Commits:
         self._references = references
         self._lane = lane
         self.have_begun = False
-        self._waiting: queue.SimpleQueue[tuple[Change, Promise[DockerImage | None]]] = queue.SimpleQueue()
+        self._waiting: queue.SimpleQueue[_Waiting] = queue.SimpleQueue()
 
-    def change(self, change: Change) -> Future[DockerImage | None]:
-        """Make a change; what it returns is durable."""
+    def change(self, changes: tuple[Change, ...]) -> Future[tuple[DockerImage | None, ...]]:
+        """Make changes; what it returns is durable."""
         self.have_begun = True
-        promise: Promise[DockerImage | None] = Promise()
-        self._waiting.put((change, promise))
+        promise: Promise[tuple[DockerImage | None, ...]] = Promise()
+        self._waiting.put((changes, promise))
         self._lane.run(_Commits._commit, self)
         return undiscardable(promise.future)
 
@@ -255,13 +270,13 @@ class _Commits:
         if not waiting:
             return
         try:
-            answers = self._references.commit([change for change, _ in waiting])
+            answers = iter(self._references.commit([change for changes, _ in waiting for change in changes]))
         except Exception as error:  # noqa: BLE001 - it travels to each who asked for a change
             for _, promise in waiting:
                 promise.fail(error)
             return
-        for (_, promise), answer in zip(waiting, answers, strict=True):
-            promise.set(answer)
+        for changes, promise in waiting:
+            promise.set(tuple(islice(answers, len(changes))))
         self._compact()
 
     def _compact(self) -> None:

@@ -218,7 +218,6 @@ THE_DIRECTORY = "the store's directory, or one above: where the caller says"
 ALLOWED_IN_A_STORE = {
     ("durable/disk.py", "os.open(path, flags | os.O_CLOEXEC | os.O_NONBLOCK)"): "to sync: what the store wrote",
     ("durable/disk.py", "os.open(path, os.O_RDONLY | os.O_CLOEXEC)"): "to sync: what the store wrote",
-    ("durable/files.py", "Path(f'/proc/self/fd/{descriptor}').chmod(mode)"): A_PIN,
     ("durable/layout.py", "folder.exists()"): THE_DIRECTORY,
     ("durable/layout.py", "paths.journal.exists()"): "whether to sync once more",
     ("durable/layout.py", "root.exists()"): THE_DIRECTORY,

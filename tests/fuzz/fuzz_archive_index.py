@@ -7,6 +7,7 @@ import json
 import os
 import pickle
 import tempfile
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
@@ -38,7 +39,7 @@ def check(data: bytes) -> None:
 
     first, second = index(place), index(place)
 
-    assert first == second
+    assert whichever_copy(first) == whichever_copy(second)
     assert not set(os.listdir("/proc/self/fd")) - open_before
     assert set(os.listdir(place)) <= {"image.tar", "inflated.tar"}
     assert (place / "image.tar").read_bytes() == data
@@ -55,6 +56,16 @@ def index(place: Path) -> ArchiveIndex | str:
     except ArchiveError as error:
         see_that_it_can_be_shown(error)
         return str(error)
+
+
+def whichever_copy(found: ArchiveIndex | str) -> ArchiveIndex | str:
+    """Return an index without what tells one inflated copy of the archive from the next."""
+    if isinstance(found, str):
+        return found
+    images = (
+        replace(image, layers=tuple(replace(layer, identity=None) for layer in image.layers)) for image in found.images
+    )
+    return replace(found, images=tuple(images))
 
 
 def see_that_it_can_be_shown(error: StoreError) -> None:

@@ -222,6 +222,8 @@ def _see_path(event: str, path: object, last: object) -> None:
         assert text in own or is_open_file or text.startswith(f"{_watched[0]}/layer/"), (event, text)
     elif isinstance(path, bytes | str):
         name = os.fsencode(path)
+        if re.fullmatch(b"/proc/self/fd/[0-9]+", name):  # a pin
+            return
         if event in _XATTRS:
             name = name.removeprefix(b"/proc/self/fd/").partition(b"/")[2]  # the spelling of a name in a folder
         elif event == "open":
