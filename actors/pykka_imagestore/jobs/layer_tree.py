@@ -28,8 +28,10 @@ class LayerTree:
         Raises:
             OSError: There is none, or it cannot be opened.
         """
-        self._walk.make_room()
-        found = self._walk.folder(path)
+        found = self._walk.known(path)
+        if found is None:
+            self._walk.make_room()
+            found = self._walk.folder(path)
         return found.folder, found.path
 
     def walk(self) -> Iterator[bytes]:
