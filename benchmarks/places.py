@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import subprocess
 import tempfile
 from collections.abc import Iterator
@@ -50,6 +51,16 @@ class Places:
         finally:
             unmount_below(folder)
             loop_file(folder).unlink(missing_ok=True)
+
+
+@contextmanager
+def opened(folder: Path) -> Iterator[int]:
+    """Lend the descriptor of a folder."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
 
 
 def mount_ext4(folder: Path, size: str) -> None:

@@ -31,7 +31,7 @@ from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 
-from places import Places, add_place_arguments, read_into_cache, work_folder
+from places import Places, add_place_arguments, opened, read_into_cache, work_folder
 from rows import SECONDS, Column, Rows, add_output_arguments, print_table, write_json
 from samples import MEDIA_TYPES, Shape, compress, write_docker_archive, write_layer
 
@@ -104,7 +104,8 @@ def write(layers: list[Extent], folder: Path) -> None:
     for number, layer in enumerate(layers):
         rootfs = folder / str(number)
         rootfs.mkdir()
-        unpack(layer, str(rootfs), None)
+        with opened(rootfs) as root:
+            unpack(layer, root, str(rootfs), None)
 
 
 def untar(layers: list[Extent], folder: Path) -> None:

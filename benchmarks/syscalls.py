@@ -25,7 +25,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from places import work_folder
+from places import opened, work_folder
 from rows import add_output_arguments
 from samples import FILES_PER_FOLDER, Shape, write_docker_archive, write_layer
 from surroundings import file_system, machine, versions
@@ -34,12 +34,13 @@ from pykka_imagestore.core.archive import Extent
 from pykka_imagestore.jobs.untar_layer import unpack
 
 UNPACK = """
-import sys
+import os, sys
 from pathlib import Path
 from pykka_imagestore.core.archive import Extent
 from pykka_imagestore.jobs.untar_layer import unpack
 layer = Path(sys.argv[1])
-unpack(Extent(str(layer), 0, layer.stat().st_size, layer.name), Path(sys.argv[2]), None)
+root = os.open(sys.argv[2], os.O_RDONLY | os.O_DIRECTORY)
+unpack(Extent(str(layer), 0, layer.stat().st_size, layer.name), root, sys.argv[2], None)
 """
 TARFILE = "import sys, tarfile; tarfile.open(sys.argv[1]).extractall(sys.argv[2], filter='tar')"
 OURS = Path(__file__).with_name("ours.py")
@@ -103,8 +104,8 @@ def count_in_python(files: int, mean_bytes: int, work: Path) -> dict[str, float]
         layer = write_layer(work / "profiled.tar", Shape("", size, mean_bytes))
         rootfs = work / f"profiled{size}"
         rootfs.mkdir()
-        with cProfile.Profile() as profile:
-            unpack(Extent(str(layer), 0, layer.stat().st_size, layer.name), str(rootfs), None)
+        with opened(rootfs) as root, cProfile.Profile() as profile:
+            unpack(Extent(str(layer), 0, layer.stat().st_size, layer.name), root, str(rootfs), None)
         calls: Counter[str] = Counter()
         for (path, _, function), (_, count, *_) in pstats.Stats(profile).stats.items():  # type: ignore[attr-defined]
             calls[function if path == "~" else f"{Path(path).name}: {function}"] += count
