@@ -148,6 +148,7 @@ def verbs(archives: dict[str, Path]) -> Iterator[Callable[[LocalStore], Any]]:
     yield lambda store: store.swept()
 
 
+@pytest.mark.combinations
 @pytest.mark.parametrize(
     "kind", [pytest.param(kind, marks=pytest.mark.root) if kind == "device" else kind for kind in KINDS]
 )

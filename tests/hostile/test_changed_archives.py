@@ -125,6 +125,7 @@ def index(path: Path, tmp_path: Path) -> ArchivedImage:
 # -- job by job
 
 
+@pytest.mark.combinations
 @pytest.mark.parametrize("kind", SWAPS)
 @pytest.mark.parametrize("write", FORMS.values(), ids=FORMS)
 def test_an_archive_that_changes_between_index_and_layer(tmp_path, write, kind):
@@ -151,6 +152,7 @@ def test_an_old_archive_that_changes_before_its_layers_are_hashed(tmp_path, kind
             hash_layer(image.layers[0])
 
 
+@pytest.mark.combinations
 @pytest.mark.parametrize("kind", ["pipe", "folder", "copy", "link to a pipe", "link to a secret", *IN_PLACE])
 @pytest.mark.parametrize("write", FORMS.values(), ids=FORMS)
 def test_an_archive_that_changes_between_asking_and_index(tmp_path, write, kind):
@@ -190,6 +192,7 @@ def test_a_folder_that_becomes_something_else_between_index_and_layer(tmp_path, 
             untar_layer(UntarLayer(image.layers[0], str(tmp_path / "target"), image.diff_ids[0]))
 
 
+@pytest.mark.combinations
 @pytest.mark.parametrize("kind", REPLACING)
 @pytest.mark.parametrize("compression", ["gzip", "zstd"])
 def test_a_compressed_archive_is_needed_no_more_once_it_is_inflated(tmp_path, compression, kind):
@@ -284,6 +287,7 @@ def interrupted_store(tmp_path: Path, number: int, happen: Callable[[], object])
 JOBS = [(write, job) for write in FORMS.values() for job in range(3 if write is write_legacy else 2)]
 
 
+@pytest.mark.combinations
 @pytest.mark.parametrize("kind", SWAPS)
 @pytest.mark.parametrize(("write", "job"), JOBS, ids=[f"{write.__name__}-{job}" for write, job in JOBS])
 def test_a_put_of_an_archive_that_changes_stores_nothing_of_it(tmp_path, write, job, kind):

@@ -37,6 +37,7 @@ def test_change_is_found_or_known_not_to_be(tmp_path, what):
     require_found(what, *changed(what, str(tmp_path)))
 
 
+@pytest.mark.combinations
 @pytest.mark.parametrize("what", ANYBODYS)
 def test_change_is_found_by_an_ordinary_user_in_his_own_store(users_folder, what):
     require_found(what, *as_ordinary_user(changed, what, str(users_folder)))

@@ -52,6 +52,7 @@ SOMEBODY = {
 WITHOUT_LINKED_DEVICE = roots()[:-3]  # a link to a device that could not be made is refused
 
 
+@pytest.mark.combinations
 @root
 @pytest.mark.parametrize("layer", [OTHERS, tars.tar(*WITHOUT_LINKED_DEVICE)], ids=["others", "roots"])
 @pytest.mark.parametrize("who_puts", SOMEBODY)
