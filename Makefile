@@ -58,8 +58,8 @@ coverage: PYTEST_FLAGS += --cov --cov-report=term-missing:skip-covered
 coverage: pytest
 
 crash: $(TEST)/installed
-	IMAGESTORE_CRASH_ROUNDS=$(ROUNDS) IMAGESTORE_SWAP_SECONDS=$(SWAP_SECONDS) $(TEST)/bin/pytest --numprocesses=auto --quiet -o faulthandler_timeout=0 \
-		tests/crash $(PYTEST_FLAGS)
+	IMAGESTORE_CRASH_ROUNDS=$(ROUNDS) IMAGESTORE_SWAP_SECONDS=$(SWAP_SECONDS) IMAGESTORE_COMBINATIONS=all \
+		$(TEST)/bin/pytest --numprocesses=auto --quiet -o faulthandler_timeout=0 tests/crash $(PYTEST_FLAGS)
 
 # The files' names in the pool of descriptors, which all libraries share, begin with our package's name.
 PROTOC = $(TEST)/bin/python -m grpc_tools.protoc --proto_path=pykka_imagestore/_proto=proto \

@@ -43,15 +43,20 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 def combinations_of_other_pythons(items: list[pytest.Item]) -> list[pytest.Item]:
     """Return the combinations that this version of Python leaves to others; three versions in a row run all."""
+    marked = [item for item in items if item.get_closest_marker("combinations")]
+    functions = Counter(map(_function_of, marked))
     seen: Counter[str] = Counter()
     left_out = []
-    for item in items:
-        if item.get_closest_marker("combinations"):
-            function = item.nodeid.partition("[")[0]
-            seen[function] += 1
-            if (seen[function] + sys.version_info.minor) % 3:
-                left_out.append(item)
+    for item in marked:
+        function = _function_of(item)
+        seen[function] += 1
+        if functions[function] >= 3 and (seen[function] + sys.version_info.minor) % 3:
+            left_out.append(item)
     return left_out
+
+
+def _function_of(item: pytest.Item) -> str:
+    return item.nodeid.partition("[")[0]
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

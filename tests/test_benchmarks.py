@@ -14,6 +14,8 @@ from pathlib import Path
 import pytest
 from processes import TIMEOUT
 
+pytestmark = pytest.mark.combinations
+
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 SVG = "{http://www.w3.org/2000/svg}"
 ROWS = {  # of each script, some that its result must have

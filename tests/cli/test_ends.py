@@ -12,6 +12,8 @@ import pytest
 from images import long_layer
 from processes import TIMEOUT, Program, names, session_processes, unpacks, wait_for
 
+pytestmark = pytest.mark.combinations
+
 BEFORE = "import os, signal, sys\nfrom pykka_imagestore.cli import main, put\n"
 
 

@@ -17,6 +17,8 @@ from pykka_imagestore.core.paths import StorePaths
 from pykka_imagestore.durable.leases import take_lease
 from pykka_imagestore.errors import LayerError
 
+pytestmark = pytest.mark.combinations
+
 EVIL = "evil\x1b[2J\x1b]0;title\x07\x9b31m\u202e\u2066\u2028\x7f\r\n* * * * * root id\x00\x08"
 SURROGATE = "lone\ud800"
 MARKS = [

@@ -24,6 +24,8 @@ from pykka_imagestore import LocalStore
 from pykka_imagestore.durable.disk import Disk
 from pykka_imagestore.jobs import guard
 
+pytestmark = pytest.mark.combinations
+
 BLOCK = 4096
 
 

@@ -18,6 +18,8 @@ from seam import PowerCut, UnsyncedNames, copy_tree, watched
 
 from pykka_imagestore.durable import references
 
+pytestmark = pytest.mark.combinations
+
 
 @pytest.mark.parametrize("operation", OPERATIONS)
 @pytest.mark.parametrize("compacts", [False, True], ids=["", "compacting"])

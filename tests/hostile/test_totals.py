@@ -20,6 +20,8 @@ from pykka_imagestore.jobs.untar_layer import UntarLayer, hash_layer, untar_laye
 from pykka_imagestore.local_store import WORKER_BYTES
 from pykka_imagestore.runtime import WorkerPool
 
+pytestmark = pytest.mark.combinations
+
 BENCHMARK = Path(__file__).parents[2] / "benchmarks" / "hostile_totals.py"
 TOTALS = runpy.run_path(str(BENCHMARK))["TOTALS"]
 TICKS = os.sysconf("SC_CLK_TCK")
