@@ -45,7 +45,8 @@ def test_one_stop_that_arrives_as_two_signals_is_undone(imagestore, tmp_path, nu
         time.sleep(0.01)  # as they come; either order of what follows is right
 
     _, errors = run.communicate(timeout=TIMEOUT)
-    assert run.returncode == 128 + numbers[0]
+    # On a busy machine both are there at once: the handler of the second may interrupt that of the first.
+    assert run.returncode in {128 + number for number in numbers}
     assert errors.count(b"\n") == 1
     assert (names(directory) == []) if existed else not directory.exists()
     assert not existed or directory.stat().st_mode & 0o7777 == 0o750
