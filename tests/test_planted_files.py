@@ -346,12 +346,13 @@ def test_store_that_everybody_may_write_into_is_refused(tmp_path: Path, archives
     assert describe(store) == before
 
 
+@pytest.mark.parametrize("folder", ["", "layers", "reserve"])
 def test_store_that_a_group_may_write_into_is_told(
-    tmp_path: Path, archives: dict[str, Path], caplog: pytest.LogCaptureFixture
+    tmp_path: Path, archives: dict[str, Path], caplog: pytest.LogCaptureFixture, folder: str
 ) -> None:
     store = tmp_path / "store"
-    store.mkdir()
-    store.chmod(0o775)
+    make_store(StorePaths(store), Disk())
+    (store / folder).chmod(0o775)
 
     assert outcome(store, archives["app"]) == "done"
 

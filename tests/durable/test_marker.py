@@ -12,7 +12,7 @@ from pykka_imagestore.core.digest import DiffID, sha256
 from pykka_imagestore.core.image import DockerImage
 from pykka_imagestore.core.paths import StorePaths
 from pykka_imagestore.durable.disk import Disk
-from pykka_imagestore.durable.layout import make_store, require_store
+from pykka_imagestore.durable.layout import make_store, require_readable
 from pykka_imagestore.durable.references import Put, References
 from pykka_imagestore.errors import NotAStoreError, StoreFormatError
 
@@ -34,7 +34,7 @@ def test_new_store_says_what_it_is(paths: StorePaths) -> None:
 def test_store_of_an_earlier_release_opens_and_gets_its_marker(paths: StorePaths) -> None:
     References(paths, Disk()).commit([Put(APP)])
     of_an_earlier_release(paths)
-    require_store(paths)
+    require_readable(paths)
     assert not paths.marker.exists()  # who reads changes nothing
 
     make_store(paths, Disk())
@@ -101,7 +101,7 @@ def test_directory_with_somebodys_own_files_is_refused_and_left_as_it_is(tmp_pat
     (paths.root / found).write_text("mine")
     before = describe(paths.root)
 
-    for open_it in (lambda: make_store(paths, Disk()), lambda: require_store(paths)):
+    for open_it in (lambda: make_store(paths, Disk()), lambda: require_readable(paths)):
         with pytest.raises(NotAStoreError) as caught:
             open_it()
         name = "/".join(found.split("/")[: 1 if found.startswith((".git", "imagestore")) else 2])

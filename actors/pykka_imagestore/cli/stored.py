@@ -13,7 +13,7 @@ from pykka_imagestore.core.paths import StorePaths
 from pykka_imagestore.core.prune import Usage, measure
 from pykka_imagestore.durable.disk import disk
 from pykka_imagestore.durable.files import read_file
-from pykka_imagestore.durable.layout import require_store as require_made_store
+from pykka_imagestore.durable.layout import require_readable
 from pykka_imagestore.durable.leases import find_leases
 from pykka_imagestore.durable.owner import told_if_foreign
 from pykka_imagestore.durable.references import References
@@ -43,7 +43,7 @@ def read_images(store: Path) -> tuple[ImageInfo, ...]:
         NoStoreError: ``store`` is no store.
         CheckpointError: What images there are cannot be read.
     """
-    return tuple(map(StorePaths(store).locate, _references(store).list()))
+    return StorePaths(store).locate_all(_references(store).list())
 
 
 def read_image(store: Path, name: str) -> ImageInfo:
@@ -89,18 +89,16 @@ def read_config(store: Path, image: ImageInfo) -> bytes:
 
 
 def require_store(store: Path) -> None:
-    """Refuse a directory that is no store.
+    """Refuse a directory where there is no store. Whether one that is there can be used, whoever opens it finds out.
 
     Raises:
-        NoStoreError, NotAStoreError: It is none.
+        NoStoreError: There is none.
         ForeignStoreError: It is another user's, who does not share it.
-        UnsafeStoreError, MisplacedFileError, StoreFormatError: It cannot be used safely.
     """
     paths = StorePaths(store)
     with told_if_foreign(store):
         if not any(map(_is_there, (paths.marker, paths.layers, paths.stored_images, paths.journal))):
             raise NoStoreError(str(store))
-    require_made_store(paths)
 
 
 def _is_there(path: Path) -> bool:
@@ -113,4 +111,6 @@ def _is_there(path: Path) -> bool:
 
 def _references(store: Path) -> References:
     require_store(store)
-    return References(StorePaths(store), disk(durable=False))
+    paths = StorePaths(store)
+    require_readable(paths)
+    return References(paths, disk(durable=False))

@@ -38,7 +38,7 @@ def make_store(paths: StorePaths, disk: Disk) -> None:
         _make_store(paths, disk)
 
 
-def require_store(paths: StorePaths) -> None:
+def require_readable(paths: StorePaths) -> None:
     """See that a directory is a store that may be read.
 
     Raises:
@@ -55,8 +55,7 @@ def _make_store(paths: StorePaths, disk: Disk) -> None:
     if not standing.is_writable and paths.layers not in standing.missing:
         return  # to be read only
     for folder in standing.missing:
-        if folder != paths.reserve:  # which an older store on a full disk does without
-            _make_folder(folder)
+        _make_folder(folder)
     if not paths.journal.exists():  # until then they may be new, whoever made them: they may have died before the sync
         for above in {folder.parent for folder in (paths.layers, paths.root, *new)}:
             with contextlib.suppress(PermissionError):  # a folder that one may write to and not read
@@ -64,7 +63,7 @@ def _make_store(paths: StorePaths, disk: Disk) -> None:
     require_locks(paths.references_lock)
     for lock in (paths.layers_lock, paths.leases_lock, paths.guard(paths.staging), paths.guard(paths.gc)):
         if not has_file(lock):
-            with contextlib.suppress(OSError):  # likewise: who needs one makes it, if there is room
+            with contextlib.suppress(OSError):  # an older store on a full disk: who needs it makes it, given room
                 os.close(open_file(lock, os.O_RDWR | os.O_CREAT))
     if not has_marker:
         mark(paths, disk)

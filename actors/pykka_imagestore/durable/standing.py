@@ -26,7 +26,7 @@ class Standing:
 
     Attributes:
         is_writable: Whether he may write into it.
-        missing: Folders of a store that it does not have.
+        missing: Folders that every store has and it does not.
     """
 
     is_writable: bool
@@ -52,8 +52,15 @@ def find_standing(paths: StorePaths) -> Standing:
     if is_writable and found.st_uid not in (ROOT_USER, user):
         raise ForeignStoreError(str(root), str(root), found.st_uid, user)
     _require_closed(root, found)
-    missing = tuple(folder for folder in (*paths.folders, paths.reserve) if not has_folder(folder))
-    return Standing(is_writable, missing)
+    _warn_if_open_to_group(root, found)
+    missing = []
+    for folder in (*paths.folders, paths.reserve):
+        status = _find_folder(folder)
+        if status is not None:
+            _warn_if_open_to_group(folder, status)
+        elif folder != paths.reserve:  # which an older store on a full disk does without
+            missing.append(folder)
+    return Standing(is_writable, tuple(missing))
 
 
 def has_folder(folder: Path) -> bool:
@@ -62,23 +69,28 @@ def has_folder(folder: Path) -> bool:
     Raises:
         As ``find_standing``.
     """
+    return _find_folder(folder) is not None
+
+
+def _find_folder(folder: Path) -> os.stat_result | None:
     try:
         status = folder.lstat()
     except FileNotFoundError:
-        return False
+        return None
     if not stat.S_ISDIR(status.st_mode):
         raise MisplacedFileError(str(folder), kind_of(status.st_mode), "a folder")
     require_owner(folder, status)
     _require_closed(folder, status)
-    return True
+    return status
 
 
 def _require_closed(folder: Path, status: os.stat_result) -> None:
-    if status.st_mode & stat.S_ISVTX:
-        return
-    if status.st_mode & stat.S_IWOTH:
+    if status.st_mode & stat.S_IWOTH and not status.st_mode & stat.S_ISVTX:
         raise UnsafeStoreError(str(folder), stat.S_IMODE(status.st_mode))
-    if status.st_mode & stat.S_IWGRP:
+
+
+def _warn_if_open_to_group(folder: Path, status: os.stat_result) -> None:
+    if status.st_mode & stat.S_IWGRP and not status.st_mode & stat.S_ISVTX:
         logger.warning(
             "%s can be written to by group %d, whose users can replace what is stored; take that from them "
             "(chmod g-w), unless you trust each of them",
