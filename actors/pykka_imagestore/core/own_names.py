@@ -22,7 +22,7 @@ _NAMES = {
     "reserve": re.compile("[0-9]{1,2}"),
 }
 _FILES = re.compile(r"(imagestore|storedImages|storedImages\.journal)(\.new)?")
-_WORK = re.compile(r"lock|sha256-[0-9a-f]{64}|(archive\.tar|layer)(\.stop|\.helpers)?|config")
+_WORK = re.compile(rf"lock|{_DIGEST.pattern}|(archive\.tar|layer)(\.stop|\.helpers)?|config")
 _FILE_SYSTEMS_OWN = "lost+found"  # a store may be the root of a file system
 
 FOLDERS = frozenset(_NAMES)
@@ -32,6 +32,12 @@ FOLDERS = frozenset(_NAMES)
 def is_random_name(name: str) -> bool:
     """Tell whether a lease, or a folder of work in progress, may have that name."""
     return _RANDOM.fullmatch(name) is not None
+
+
+def is_own_name(folder: str, name: str) -> bool:
+    """Tell whether what lies in a store's folder of that name may have another."""
+    pattern = _NAMES.get(folder)
+    return pattern is not None and pattern.fullmatch(name) is not None
 
 
 def is_work(names: Collection[str]) -> bool:
@@ -47,5 +53,5 @@ def find_foreign(names: Collection[str], folders: Mapping[str, Collection[str]])
         folders: What lies in those of its folders that have the name of one of a store's.
     """
     beside = [name for name in names if name not in FOLDERS and not _FILES.fullmatch(name)]
-    below = [f"{folder}/{name}" for folder in folders for name in folders[folder] if not _NAMES[folder].fullmatch(name)]
+    below = [f"{folder}/{name}" for folder in folders for name in folders[folder] if not is_own_name(folder, name)]
     return sorted(path for path in (*beside, *below) if path != _FILE_SYSTEMS_OWN)

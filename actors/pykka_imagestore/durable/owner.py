@@ -7,7 +7,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from pykka_imagestore.core.paths import StorePaths
+from pykka_imagestore.core.own_names import is_own_name
+from pykka_imagestore.core.paths import LOCK
 from pykka_imagestore.errors import ForeignStoreError
 
 ROOT_USER = 0
@@ -44,9 +45,9 @@ def require_owner(path: Path, status: os.stat_result) -> None:
 
 
 def store_of(path: Path) -> Path:
-    """Return the store that a file in one of its folders belongs to."""
-    folders = {folder.name for folder in StorePaths(Path()).folders}
-    return next((above.parent for above in path.parents if above.name in folders), path.parent)
+    """Return the store that something in it belongs to, whatever the folders above the store are called."""
+    place = path.parent if path.name == LOCK else path  # gc/<random>/lock
+    return place.parent.parent if is_own_name(place.parent.name, place.name) else path.parent
 
 
 def _foreign(store: Path, path: Path, owner: int) -> ForeignStoreError:
