@@ -30,7 +30,6 @@ from pykka_imagestore.durable.log import logger_of
 from pykka_imagestore.durable.owned import OwnedFolder
 from pykka_imagestore.durable.remover import Remover
 from pykka_imagestore.durable.reserve import make_reserve
-from pykka_imagestore.durable.stock import StockTaker
 from pykka_imagestore.errors import StoreError
 from pykka_imagestore.fs.remove_tree import remove_tree
 from pykka_imagestore.jobs.helpers import MAX_HELPERS
@@ -138,7 +137,7 @@ class CollectorActor(Actor):
         self._pool = pool
         self._disk = disk(durable=durable)
         self._remover = Remover(paths, self._disk)
-        self._stock = StockTaker(paths)
+        self._stock = self._remover.stock
         self._removals, self._deletions = Pending(), Pending()
         self._closed = False
         self._lane, self._syncing = Lane("collector"), Lane("collector-sync")

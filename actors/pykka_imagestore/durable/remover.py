@@ -43,13 +43,17 @@ _IMMOVABLE = frozenset({errno.EPERM, errno.EACCES, errno.EBUSY})
 
 
 class Remover:
-    """Used by one thread. What it takes out waits in folders that are the caller's to delete."""
+    """Used by one thread. What it takes out waits in folders that are the caller's to delete.
+
+    Attributes:
+        stock: What it knows of the store's sizes, for the same thread.
+    """
 
     def __init__(self, paths: StorePaths, on: Disk) -> None:
         self._paths = paths
         self._disk = on
         self._references = References(paths, on)
-        self._stock = StockTaker(paths)
+        self.stock = StockTaker(paths)
 
     def remove(self, name: ImageName) -> tuple[DockerImage, OwnedFolder | None]:
         """Forget an image, durably; take out what only it needed.
@@ -72,11 +76,11 @@ class Remover:
 
     def prune(self, options: PruneOptions) -> tuple[Pruned, OwnedFolder | None]:
         """Forget the images that ``options`` say, durably; take out all that nobody needs. Or only tell what it is."""
-        self._stock.take(self._references.settle())  # what is read for the first time is read before others must wait
+        self.stock.take(self._references.settle())  # what is read for the first time is read before others must wait
         with locked(self._paths.leases_lock):
             # A put that goes on now took its lease before, so it is seen here: what it puts is needed.
             needs = find_needs(self._paths)
-            stock = self._stock.take(self._references.settle())
+            stock = self.stock.take(self._references.settle())
             pruned = plan_prune(stock, needs, options, time.time())
             if options.dry_run:
                 return pruned, None
@@ -84,7 +88,7 @@ class Remover:
             if names:
                 self._references.commit(names)
             waiting, stayed = self._take_out(pruned.layers, pruned.configs)
-            return pruned.without(stayed, stock), waiting
+            return (pruned.without(stayed, stock) if stayed else pruned), waiting
 
     def take_out(
         self, layers: Mapping[DiffID, Identity], configs: Iterable[Digest]

@@ -26,7 +26,7 @@ T = TypeVar("T")
 PIECES = 16
 PIECE_BYTES = 64 << 10
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
-_BLOCK_BYTES = 512  # of st_blocks, whatever the file system's are
+STAT_BLOCK_BYTES = 512  # of st_blocks, whatever the file system's are
 
 
 def in_reserve(paths: StorePaths, act: Callable[[], T]) -> T:
@@ -75,7 +75,7 @@ def _make_piece(path: Path) -> None:
     with suppress(FileNotFoundError):
         found = path.lstat()
         # A piece that was copied, or whose maker died, may have its size and no blocks.
-        if not _is_piece(found) or found.st_blocks * _BLOCK_BYTES >= PIECE_BYTES:
+        if not _is_piece(found) or found.st_blocks * STAT_BLOCK_BYTES >= PIECE_BYTES:
             return
     descriptor = create_file(path, 0o600)
     try:

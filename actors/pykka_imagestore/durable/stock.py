@@ -15,10 +15,10 @@ from pykka_imagestore.core.prune import NOTHING, Size, Stock
 from pykka_imagestore.durable.files import touch
 from pykka_imagestore.durable.layout import find_configs, find_layers
 from pykka_imagestore.durable.record import read_record
+from pykka_imagestore.durable.reserve import STAT_BLOCK_BYTES
 from pykka_imagestore.errors import RecordError
 
 _BLOCK_BYTES = 4096
-_STAT_BLOCK_BYTES = 512  # of st_blocks, whatever the file system's are
 _BESIDE = (".", RECORD, TAR_SPLIT, REPLACED, f"{REPLACED}/{REPLACED_PATHS}")  # what a layer has beside its files
 _ENTRY_BYTES = 300  # of disk, beside its body: what an older version did not count, its inode and its names
 
@@ -73,7 +73,7 @@ def _size_of_files(record: LayerRecord) -> Size:
 
 def _bytes_of(found: os.stat_result) -> int:
     # A file that is not written back yet may have no blocks.
-    return max(found.st_blocks * _STAT_BLOCK_BYTES, -(-found.st_size // _BLOCK_BYTES) * _BLOCK_BYTES)
+    return max(found.st_blocks * STAT_BLOCK_BYTES, -(-found.st_size // _BLOCK_BYTES) * _BLOCK_BYTES)
 
 
 def note_use(paths: StorePaths, image: DockerImage) -> None:
