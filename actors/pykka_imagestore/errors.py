@@ -37,7 +37,7 @@ import errno
 import functools
 import os
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Self
 
 
 def _printable(tell: Callable[[Any], str]) -> Callable[[Any], str]:
@@ -199,6 +199,11 @@ class LimitError(LayerError):
     def __init__(self, archive: str, layer: str, index: int | None, name: bytes, reason: str, limit: str) -> None:
         super().__init__(archive, layer, index, name, reason)
         self.args, self.limit = (*self.args, limit), limit
+
+    @classmethod
+    def of_archive(cls, archive: str, reason: str, limit: str) -> Self:
+        """Return what is said of an archive as a whole."""
+        return cls(archive, "", None, b"", reason, limit)
 
     def __str__(self) -> str:
         layer = f"layer {plain(self.layer)}: " if self.layer else ""
@@ -379,7 +384,7 @@ class UnsafeStoreError(StateError):
     def __str__(self) -> str:
         return (
             f"everybody may write into {self.path}, whose mode is {self.mode:03o}, and so replace what is stored. "
-            "Nothing was changed; take that from them (chmod o-w), or name a directory in it that is not there yet"
+            "Nothing was changed; take that from them (chmod o-w), or name another directory"
         )
 
 

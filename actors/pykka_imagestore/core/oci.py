@@ -184,7 +184,6 @@ class _Blobs:
         self._members = members
         self._kept_bytes = 0
         self._bytes: dict[Digest, bytes] = {}
-        self._sizes: dict[Digest, int] = {}
         self._indexes: _Parsed[tuple[Descriptor, ...]] = {}
         self._manifests: _Parsed[Manifest] = {}
         self._platforms: _Parsed[Platform | None] = {}
@@ -213,10 +212,8 @@ class _Blobs:
 
     def _parse_once(self, parsed: _Parsed[T], descriptor: Descriptor, parse: Callable[[str, bytes, str], T]) -> T:
         """Parse a blob, or say again what is wrong with it: ten thousand descriptors may name one of four megabytes."""
-        if descriptor.digest in parsed:
-            self._check_size(descriptor, self._sizes[descriptor.digest])
-        else:
-            data = self.read(descriptor)
+        data = self.read(descriptor)
+        if descriptor.digest not in parsed:
             try:
                 parsed[descriptor.digest] = parse(self.archive, data, descriptor.path)
             except ArchiveError as error:
@@ -236,9 +233,9 @@ class _Blobs:
                 raise DigestMismatchError(self.archive, f"blob {descriptor.path}", digest, found)
             self._forget_if_much(len(data))
             self._bytes[digest] = data
-            self._sizes[digest] = len(data)
-        self._check_size(descriptor, self._sizes[digest])
-        return self._bytes[digest]
+        data = self._bytes[digest]
+        self._check_size(descriptor, len(data))
+        return data
 
     def _forget_if_much(self, more_bytes: int) -> None:
         """Forget what was read and parsed, if that is much; to read it again counts again."""

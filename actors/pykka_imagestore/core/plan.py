@@ -9,7 +9,8 @@ from pykka_imagestore.core.archive import ArchivedImage, ArchiveIndex, RefusedIm
 from pykka_imagestore.core.digest import sha256
 from pykka_imagestore.core.image_name import ImageName
 from pykka_imagestore.core.limits import DEFAULT_LIMITS, Limits
-from pykka_imagestore.errors import AmbiguousImageError, InvalidNameError, LimitError, shown
+from pykka_imagestore.core.totals import Totals
+from pykka_imagestore.errors import AmbiguousImageError, InvalidNameError, shown
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,11 +44,8 @@ def plan_put(
     planned = _choose(index, name, select)
     # Each name is remembered with its layers, whatever else has these.
     references = sum(len(each.names) * max(1, len(each.image.layers)) for each in planned)
-    if references > limits.references:
-        reason = (
-            f"it names {references} layers, those of each image for each of its names; {limits.references} is the limit"
-        )
-        raise LimitError(index.path, "", None, b"", reason, "references")
+    found = f"it names {references} layers, those of each image for each of its names"
+    Totals(index.path, limits).check("references", references, found)
     return planned
 
 

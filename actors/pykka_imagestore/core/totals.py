@@ -32,8 +32,9 @@ class Totals:
         Raises:
             LimitError: All together they are too many.
         """
-        self._counts[limit] += count
-        self.check(limit, self._counts[limit], f"it has {self._counts[limit]} {what}")
+        total = self._counts[limit] = self._counts[limit] + count
+        if total > getattr(self.limits, limit):  # a sentence for each of 100,000 members would cost more than to count
+            self.check(limit, total, f"it has {total} {what}")
 
     def check(self, limit: str, count: int, found: str) -> None:
         """See that something by itself is within a limit.
@@ -48,4 +49,4 @@ class Totals:
         """
         most = getattr(self.limits, limit)
         if count > most:
-            raise LimitError(self._archive, "", None, b"", f"{found}; {most} is the limit", limit)
+            raise LimitError.of_archive(self._archive, f"{found}; {most} is the limit", limit)

@@ -77,7 +77,7 @@ class Members:
             self._read_headers(_Seeker(path, file, self._identity.size_bytes))
         except OverLimitError as error:
             reason = f"after {len(self._members)} members: {error}"
-            raise LimitError(archive, "", None, b"", reason, error.limit) from error
+            raise LimitError.of_archive(archive, reason, error.limit) from error
         except TarError as error:
             if not self._members:
                 raise UnsupportedArchiveError(archive, "is no image archive: it is no tar") from error

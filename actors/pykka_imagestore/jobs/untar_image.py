@@ -132,7 +132,7 @@ def _inflate(request: UntarImage, source: ExtentFile | PipeFile, magic: bytes) -
                 target.write(block)
                 guard.check(source.position, target.tell())
         except OverLimitError as error:
-            raise LimitError(request.archive, "", None, b"", f"it {error}", error.limit) from error
+            raise LimitError.of_archive(request.archive, f"it {error}", error.limit) from error
         except TarError as error:
             raise ArchiveError(request.archive, f"it {error}") from error
 
