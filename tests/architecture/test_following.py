@@ -44,7 +44,7 @@ ALLOWED = {
     ("fs/attributes.py", "os.stat(where)"): A_DESCRIPTOR_OR_PIN,
     ("fs/attributes.py", "os.chmod(where, entry.mode & ~SET_ID)"): A_DESCRIPTOR_OR_PIN,
     ("fs/attributes.py", "os.getxattr(path, CAPABILITY)"): A_PIN,
-    ("fs/made.py", "os.chmod(f'/proc/self/fd/{folder}', mode)"): A_PIN,
+    ("fs/made.py", "os.chmod(pin_path(folder), mode)"): A_PIN,
     ("fs/made.py", "os.open(path, flags | os.O_NOFOLLOW | os.O_CLOEXEC, FILE_MODE)"): "a file that we make",
     ("fs/made.py", "open('/proc/self/status', 'rb')"): KERNELS,
     ("fs/place.py", "os.stat('/')"): "the root",

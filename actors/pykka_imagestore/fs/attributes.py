@@ -12,6 +12,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 from pykka_imagestore.core.layer_record import WhiteoutFormat
@@ -35,6 +36,7 @@ _UNSETTABLE = frozenset(
 _OWNER_REFUSED = frozenset({errno.EPERM, errno.EACCES, errno.EINVAL, errno.EOVERFLOW, errno.EOPNOTSUPP, errno.ENOSYS})
 ACL = b"system.posix_acl_access"  # setting it changes the mode, and a mode changes it
 DEFAULT_ACL = b"system.posix_acl_default"  # what is made in a folder that has one inherits it
+ACLS = (DEFAULT_ACL, ACL)
 CAPABILITY = b"security.capability"  # goes with a change of owner, as set-ID bits do
 # What the kernel says of a name or a link that no file system takes: the entry's fault, not the disk's.
 _ENTRY_FAULTS = frozenset(
@@ -214,7 +216,7 @@ class Attributes:
                     raise
             else:
                 return
-        self._outcome.leave_unset(path, f"xattr {key.decode('utf-8', 'backslashreplace')}")
+        self._outcome.leave_unset(path, unset_xattr(key))
 
     def _set_id_bits(self, entry: Entry, path: bytes, where: int | bytes) -> None:
         try:
@@ -229,6 +231,18 @@ class Attributes:
 
     def _may_give_to(self, entry: Entry) -> bool:
         return (entry.uid, entry.gid) not in self._refused_owners
+
+
+def unset_xattr(key: bytes) -> str:
+    """Return what a record calls an extended attribute that could not be set."""
+    return f"xattr {key.decode('utf-8', 'backslashreplace')}"
+
+
+def remove_acls(folder: int) -> None:
+    """Take the access control lists from an open folder."""
+    for acl in ACLS:
+        with suppress(OSError):  # there is none, or this file system has no such thing
+            os.removexattr(folder, acl)
 
 
 def check_owner(entry: Entry) -> None:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 
-FILE_MODE = 0o644
+from pykka_imagestore.fs.pins import PIN_FLAGS, pin_path
 
-_LOOK_FLAGS = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+FILE_MODE = 0o644
 
 
 def make_folder(name: str | bytes, mode: int, above: int | None = None) -> None:
@@ -21,9 +21,9 @@ def make_folder(name: str | bytes, mode: int, above: int | None = None) -> None:
     os.mkdir(name, mode, dir_fd=above)
     if mode & ~os.stat(name, dir_fd=above, follow_symlinks=False).st_mode:
         # By a descriptor, since chmod would follow a symlink that is there by now.
-        folder = os.open(name, _LOOK_FLAGS, dir_fd=above)
+        folder = os.open(name, PIN_FLAGS | os.O_DIRECTORY, dir_fd=above)
         try:
-            os.chmod(f"/proc/self/fd/{folder}", mode)
+            os.chmod(pin_path(folder), mode)
         finally:
             os.close(folder)
 

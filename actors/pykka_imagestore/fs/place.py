@@ -13,11 +13,10 @@ import stat
 from typing import Self
 
 from pykka_imagestore.errors import InvalidInputError
+from pykka_imagestore.fs.flags import FOLDER_FLAGS
 from pykka_imagestore.fs.made import make_folder
-from pykka_imagestore.fs.remove_tree import FOLDER_FLAGS
-
-_LOOK_FLAGS = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
-_MAX_SYMLINKS = 40  # as the kernel has it
+from pykka_imagestore.fs.pins import PIN_FLAGS
+from pykka_imagestore.fs.walk import MAX_SYMLINKS
 
 
 class Place:
@@ -37,7 +36,7 @@ class Place:
     """
 
     def __init__(self, path: str, *, make_above: int | None = None) -> None:
-        self.above, self.name = os.open("/" if path[:1] == "/" else ".", _LOOK_FLAGS), "."
+        self.above, self.name = os.open("/" if path[:1] == "/" else ".", PIN_FLAGS), "."
         try:
             self._walk(path, make_above)
         except OSError as error:
@@ -88,7 +87,7 @@ class Place:
             if target is None:
                 continue
             symlinks += 1
-            if symlinks > _MAX_SYMLINKS:
+            if symlinks > MAX_SYMLINKS:
                 raise OSError(errno.ELOOP, os.strerror(errno.ELOOP))
             parts += target.split("/")[::-1]
             self.name = "."
@@ -96,14 +95,14 @@ class Place:
                 self._enter("/")
 
     def _enter(self, name: str) -> None:
-        above = os.open(name, _LOOK_FLAGS | os.O_DIRECTORY, dir_fd=self.above)
+        above = os.open(name, PIN_FLAGS | os.O_DIRECTORY, dir_fd=self.above)
         os.close(self.above)
         self.above = above
 
     def _target(self, path: str) -> str | None:
         """Return where a symlink leads; None if there is none."""
         try:
-            there = os.open(self.name, _LOOK_FLAGS, dir_fd=self.above)
+            there = os.open(self.name, PIN_FLAGS, dir_fd=self.above)
         except FileNotFoundError:
             return None
         try:

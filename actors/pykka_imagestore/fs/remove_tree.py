@@ -16,9 +16,8 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from pykka_imagestore.errors import NotRemovedError
+from pykka_imagestore.fs.flags import FOLDER_FLAGS
 from pykka_imagestore.fs.pins import pin_path
-
-FOLDER_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 _CHOICE = 64
 _MOST_OPEN = 16
@@ -426,7 +425,7 @@ def _open_same(name: bytes, parent: int, identity: tuple[int, int] | None) -> in
     return -1
 
 
-def _open_folder(name: bytes | str, parent: int | None = None) -> int:
+def _open_folder(name: bytes, parent: int) -> int:
     """Open a folder to remove what is in it, which takes it over if that must be."""
     try:
         return os.open(name, FOLDER_FLAGS, dir_fd=parent)

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from pykka_imagestore.fs.attributes import join
-from pykka_imagestore.fs.remove_tree import FOLDER_FLAGS
+from pykka_imagestore.fs.flags import FOLDER_FLAGS
 
 MAX_OPEN_FOLDERS = 128
 MAX_SYMLINKS = 40  # as the kernel has it

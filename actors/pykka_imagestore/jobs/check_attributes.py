@@ -121,7 +121,7 @@ class AttributeCheck:
             self._findings.add_fault(f"has {shown(path)} with mode {mode:04o}, not {wanted:04o}")
 
     def _add_owner(self, path: bytes, status: os.stat_result, wanted: tuple[int, int]) -> None:
-        self._findings.add_fault(f"has {shown(path)} owned by {status.st_uid}:{status.st_gid}, not {_pair(wanted)}")
+        self._findings.add_fault(f"has {shown(path)} owned by {status.st_uid}:{status.st_gid}, not {pair(wanted)}")
 
 
 class _Ids:
@@ -161,5 +161,6 @@ def _time(time_ns: int) -> str:
     return f"{seconds}.{fraction:09d}".rstrip("0").rstrip(".") if fraction else str(seconds)
 
 
-def _pair(numbers: tuple[int, int]) -> str:
+def pair(numbers: tuple[int, int]) -> str:
+    """Return two numbers as owners and devices have them, with a colon."""
     return "{}:{}".format(*numbers)

@@ -17,7 +17,7 @@ from pykka_imagestore.core.paths import RECORD, REPLACED, ROOTFS, TAR_SPLIT
 from pykka_imagestore.durable.identity import identify
 from pykka_imagestore.durable.record import read_record
 from pykka_imagestore.errors import RecordError, shown
-from pykka_imagestore.fs.remove_tree import FOLDER_FLAGS
+from pykka_imagestore.fs.flags import FILE_FLAGS, FOLDER_FLAGS
 from pykka_imagestore.jobs.check_attributes import Expectations
 from pykka_imagestore.jobs.deep_check import DeepCheck
 from pykka_imagestore.jobs.findings import Findings, LayerCheck
@@ -171,7 +171,7 @@ def _check_strangers(directory: Path, findings: Findings) -> None:
 def _opened(directory: Path) -> Iterator[tuple[int, int]]:
     root = os.open(directory / ROOTFS, FOLDER_FLAGS)
     try:
-        split = os.open(directory / TAR_SPLIT, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        split = os.open(directory / TAR_SPLIT, FILE_FLAGS)
         try:
             yield root, split
         finally:

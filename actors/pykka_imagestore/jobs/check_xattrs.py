@@ -9,16 +9,17 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Mapping
+from functools import cached_property
 
 from pykka_imagestore.core.layer_record import WhiteoutFormat
 from pykka_imagestore.core.xattr_values import acl_with_mode, hides_somebody, parse_acl, parse_capability, without_ids
 from pykka_imagestore.errors import shown
-from pykka_imagestore.fs.attributes import ACL, CAPABILITY, DEFAULT_ACL, OVERLAY_XATTRS, sees_trusted_xattrs
+from pykka_imagestore.fs.attributes import ACL, ACLS, CAPABILITY, OVERLAY_XATTRS, sees_trusted_xattrs, unset_xattr
 from pykka_imagestore.fs.whiteouts import OPAQUE_XATTRS
 from pykka_imagestore.jobs.check_attributes import Expectations
 from pykka_imagestore.jobs.findings import Findings
 
-_OURS = (b"user.", b"trusted.", ACL, DEFAULT_ACL, CAPABILITY)
+_OURS = (b"user.", b"trusted.", *ACLS, CAPABILITY)
 _TRUSTED = b"trusted."
 _LABELS = b"security."
 _XFS_ACLS = b"trusted.SGI_ACL_"  # XFS shows ACLs a second time
@@ -38,11 +39,10 @@ class XattrCheck:
         opaque: The folders that have a mark that says so.
     """
 
-    def __init__(self, whiteouts: int, expected: Expectations, findings: Findings) -> None:
-        self._mark = OPAQUE_XATTRS.get(WhiteoutFormat(whiteouts))
+    def __init__(self, whiteouts: WhiteoutFormat, expected: Expectations, findings: Findings) -> None:
+        self._mark = OPAQUE_XATTRS.get(whiteouts)
         self._expected = expected
         self._findings = findings
-        self._sees_trusted: bool | None = None
         self.opaque: set[bytes] = set()
 
     def check(
@@ -78,28 +78,28 @@ class XattrCheck:
             return
         for key in map(os.fsencode, found):
             if key == self._mark and is_folder:
-                self._see_mark(path, place)
+                self._see_mark(path, place, key)
             elif key.startswith(OVERLAY_XATTRS) or (key not in wanted and key.startswith(_OURS)):
                 self._judge_one_more(path, key)
         for key, value in wanted.items():
             if not key.startswith(OVERLAY_XATTRS):
                 self._compare(path, place, key, value, mode, path if made_at is None else made_at)
 
-    def _see_mark(self, path: bytes, place: int | bytes) -> None:
-        if self._value(place, self._mark or b"") == b"y":
+    def _see_mark(self, path: bytes, place: int | bytes, mark: bytes) -> None:
+        if self._value(place, mark) == b"y":
             self.opaque.add(path)
         else:
-            self._add_other(path, self._mark or b"")
+            self._add_other(path, mark)
 
     def _judge_one_more(self, path: bytes, key: bytes) -> None:
         if key.startswith(_XFS_ACLS):
             return
-        if key in (ACL, DEFAULT_ACL) and not self._expected.is_exact:
+        if key in ACLS and not self._expected.is_exact:
             return  # older versions let what is made in a folder inherit its ACL
-        self._findings.add_fault(f"has {shown(path)} with an extended attribute {_shown(key)} that no entry gave it")
+        self._findings.add_fault(f"has {shown(path)} with an extended attribute {shown(key)} that no entry gave it")
 
     def _compare(self, path: bytes, place: int | bytes, key: bytes, value: bytes, mode: int, made_at: bytes) -> None:
-        may_lack = self._expected.may_lack(made_at, f"xattr {key.decode('utf-8', 'backslashreplace')}")
+        may_lack = self._expected.may_lack(made_at, unset_xattr(key))
         try:
             found = self._value(place, key)
         except OSError as error:
@@ -108,13 +108,13 @@ class XattrCheck:
             return
         if found is None and (may_lack or self._is_hidden(key)):
             return
-        if key in (ACL, DEFAULT_ACL):
+        if key in ACLS:
             self._compare_acl(path, key, value, found, mode)
         elif key == CAPABILITY:
             self._compare_capability(path, value, found)
         elif found != value:
             if key.startswith(_LABELS):
-                self._findings.add_unchecked(f"has {shown(path)} with another {_shown(key)}, which the system may set")
+                self._findings.add_unchecked(f"has {shown(path)} with another {shown(key)}, which the system may set")
             else:
                 self._add_other(path, key)
 
@@ -149,25 +149,20 @@ class XattrCheck:
         if error.errno in _UNSUPPORTED:
             self._findings.add_unchecked("has extended attributes, and lies on a file system without any")
         elif error.errno in _NOT_SHOWN:
-            self._findings.add_unchecked(f"has {shown(path)} with an extended attribute {_shown(key)}, not shown here")
+            self._findings.add_unchecked(f"has {shown(path)} with an extended attribute {shown(key)}, not shown here")
         else:
             raise error
 
     def _is_hidden(self, key: bytes) -> bool:
-        if not key.startswith(_TRUSTED) or self.sees_trusted():
+        if not key.startswith(_TRUSTED) or self.sees_trusted:
             return False
         self._findings.add_unchecked("has extended attributes trusted.*, which are shown with CAP_SYS_ADMIN only")
         return True
 
+    @cached_property
     def sees_trusted(self) -> bool:
-        """Tell whether attributes ``trusted.*`` are shown."""
-        if self._sees_trusted is None:
-            self._sees_trusted = sees_trusted_xattrs()
-        return self._sees_trusted
+        """Whether attributes ``trusted.*`` are shown."""
+        return sees_trusted_xattrs()
 
     def _add_other(self, path: bytes, key: bytes) -> None:
-        self._findings.add_fault(f"has {shown(path)} with another extended attribute {_shown(key)}")
-
-
-def _shown(key: bytes) -> str:
-    return shown(key.decode("utf-8", "backslashreplace"))
+        self._findings.add_fault(f"has {shown(path)} with another extended attribute {shown(key)}")

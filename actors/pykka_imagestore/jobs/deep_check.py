@@ -35,9 +35,10 @@ from pykka_imagestore.core.tar import (
 )
 from pykka_imagestore.errors import shown
 from pykka_imagestore.fs.attributes import join
+from pykka_imagestore.fs.flags import FILE_FLAGS
 from pykka_imagestore.fs.holes import has_only_holes
 from pykka_imagestore.fs.whiteouts import OPAQUE_WHITEOUT, WHITEOUT_META_PREFIX, WHITEOUT_PREFIX, is_whiteout
-from pykka_imagestore.jobs.check_attributes import AttributeCheck, Expectations
+from pykka_imagestore.jobs.check_attributes import AttributeCheck, Expectations, pair
 from pykka_imagestore.jobs.check_xattrs import XattrCheck, place_of
 from pykka_imagestore.jobs.findings import Findings
 from pykka_imagestore.jobs.folder_marks import FolderMarks
@@ -55,7 +56,6 @@ _TYPES = {
     BLOCK_DEVICE: (stat.S_IFBLK, "block device"),
     FIFO: (stat.S_IFIFO, "fifo"),
 }
-_READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _MOST_BYTES = 8 << 20  # of entries in memory
 
 
@@ -111,7 +111,8 @@ class DeepCheck:
         self._tar = TarSplitReader(split, lambda: tick(self._tar.size_bytes))
         self._expected = expected
         self._attributes = AttributeCheck(expected, findings)
-        self._xattrs = XattrCheck(record.whiteouts, expected, findings)
+        self._form = WhiteoutFormat(record.whiteouts)
+        self._xattrs = XattrCheck(self._form, expected, findings)
         self._marks = FolderMarks()
         self._inodes = Inodes()
         self._whole = True  # all bodies were there to be hashed
@@ -269,7 +270,7 @@ class DeepCheck:
         elif entry.kind in (CHARACTER_DEVICE, BLOCK_DEVICE):
             found, wanted = (os.major(status.st_rdev), os.minor(status.st_rdev)), (entry.major, entry.minor)
             if found != wanted:
-                self._findings.add_fault(f"has {shown(path)} for device {_pair(found)}, not {_pair(wanted)}")
+                self._findings.add_fault(f"has {shown(path)} for device {pair(found)}, not {pair(wanted)}")
 
     # -- files
 
@@ -278,7 +279,7 @@ class DeepCheck:
     ) -> None:
         """Hash the body of a file, and compare what else can be told of an open one."""
         try:
-            file = os.open(name, _READ, dir_fd=folder)
+            file = os.open(name, FILE_FLAGS, dir_fd=folder)
         except OSError as error:
             self._findings.add_error(path, error)
             self._whole = False
@@ -435,7 +436,7 @@ class DeepCheck:
         """Note what a whiteout leaves that made nothing, or that something took the place of: an opaque folder."""
         number = self._undone.find(path)
         is_file_now = number is not None and number not in self._undone_folders
-        if self._record.whiteouts != layer_pb2.FILES and not is_file_now:
+        if self._form != WhiteoutFormat.FILES and not is_file_now:
             self._make_opaque(path, parent, real)
 
     def _make_opaque(self, path: bytes, parent: bytes, real: bytes) -> None:
@@ -446,23 +447,23 @@ class DeepCheck:
             self._marks.make_opaque(path)
 
     def _check_hidden(self, folder: int, parent: bytes, whiteout: bytes) -> None:
-        is_file = self._record.whiteouts == layer_pb2.FILES
+        is_file = self._form == WhiteoutFormat.FILES
         name = whiteout if is_file else whiteout.removeprefix(WHITEOUT_PREFIX)
-        path = join(parent, name)
+        path, lack = join(parent, name), f"lacks the whiteout {shown(join(parent, whiteout))}"
         try:
             status = os.stat(name, dir_fd=folder, follow_symlinks=False)
+        except FileNotFoundError:
+            self._findings.add_fault(lack)
+            return
         except OSError as error:
-            if not isinstance(error, FileNotFoundError):
-                self._findings.add_error(path, error)
-                return
-            status = None
-        if status is not None:
-            self._names.add(path)
-            self._inodes.add_file(status.st_nlink)
-        if status is None or not (_is_mark(status) if is_file else is_whiteout(status)):
-            self._findings.add_fault(f"lacks the whiteout {shown(join(parent, whiteout))}")
-        else:
+            self._findings.add_error(path, error)
+            return
+        self._names.add(path)
+        self._inodes.add_file(status.st_nlink)
+        if _is_mark(status) if is_file else is_whiteout(status):
             self._check_ours(folder, path, name, status)
+        else:
+            self._findings.add_fault(lack)
 
     def _check_ours(self, folder: int, path: bytes, name: bytes, status: os.stat_result) -> None:
         """Compare what is no entry's own with how it is always made: a whiteout, or a file that is a mark."""
@@ -479,13 +480,12 @@ class DeepCheck:
         if self._marks.forgot:
             self._findings.add_unchecked("gives folders that it names again more attributes than can be remembered")
             return
-        form = WhiteoutFormat(self._record.whiteouts)
-        if form == WhiteoutFormat.OVERLAY_TRUSTED and not self._xattrs.sees_trusted():
+        if self._form == WhiteoutFormat.OVERLAY_TRUSTED and not self._xattrs.sees_trusted:
             self._findings.add_unchecked("has opaque folders, which are told with CAP_SYS_ADMIN only")
             return
         wanted = {path for path in self._marks.opaque() if path not in self._unsure and self._is_folder(path)}
         for path in wanted:
-            if form == WhiteoutFormat.FILES:
+            if self._form == WhiteoutFormat.FILES:
                 self._check_mark_file(path)
             elif path not in self._xattrs.opaque:
                 self._findings.add_fault(f"lacks the whiteout {shown(join(path, OPAQUE_WHITEOUT))}")
@@ -581,7 +581,3 @@ def _size(entry: Entry) -> int:
 
 def _is_mark(status: os.stat_result) -> bool:
     return stat.S_ISREG(status.st_mode) and not status.st_size
-
-
-def _pair(numbers: tuple[int, int]) -> str:
-    return "{}:{}".format(*numbers)

@@ -48,8 +48,9 @@ from pykka_imagestore.fs.attributes import (
     entry_fault,
     join,
 )
+from pykka_imagestore.fs.flags import FOLDER_FLAGS
 from pykka_imagestore.fs.made import make_folder
-from pykka_imagestore.fs.remove_tree import FOLDER_FLAGS, remove_folder
+from pykka_imagestore.fs.remove_tree import remove_folder
 from pykka_imagestore.fs.walk import Found, Policy, SymlinkLoopError, Walk
 from pykka_imagestore.fs.whiteouts import (
     OPAQUE_WHITEOUT,
@@ -71,10 +72,8 @@ _FREE_LOOKUPS = 1_000_000
 _DISK_BLOCK = 4096
 _INODE_BYTES = 256  # of ext4, by default; it has no more of them for the disk's size than it was made with
 _NAME_BYTES = 12  # of a name in a folder of ext4, beside it: its head, and what it is rounded up by
-_XATTR_BYTES, _INODE_XATTR_BYTES = (
-    22,
-    92,
-)  # of an attribute, beside name and value; and what ext4 has room for in an inode
+_XATTR_BYTES = 22  # of an attribute, beside name and value
+_INODE_XATTR_BYTES = 92  # of attributes, which ext4 has room for in an inode
 _EXTENTS_IN_INODE, _EXTENTS_IN_BLOCK = 4, 170  # of a file; a block is half full where a tree of them was split
 _LONGEST_INLINE_TARGET = 59  # bytes of a symlink's; ext4 has them in the inode
 _FOLDER_BYTES = 248  # of memory, beside the path
@@ -257,17 +256,15 @@ class Extractor:
 
     def _make_directory(self, entry: Entry, folder: int, parent: bytes, name: bytes) -> None:
         existed = False
-        self._blocks += 1
-        self._inodes += 1
         try:
             self._mkdir(name, _folder_mode(entry.mode), folder)
         except FileExistsError:
             existed = stat.S_ISDIR(_lstat(name, folder).st_mode)
-            if existed:
-                self._blocks -= 1
-                self._inodes -= 1
-            else:
+            if not existed:
                 self._replace_by_folder(folder, parent, name, _folder_mode(entry.mode))
+        if not existed:
+            self._blocks += 1
+            self._inodes += 1
         self._set_folder_metadata(entry, join(parent, name), existed=existed)
 
     def _make_symlink(self, entry: Entry, folder: int, parent: bytes, name: bytes) -> None:

@@ -18,12 +18,12 @@ from pykka_imagestore.core.identity import FileIdentity
 from pykka_imagestore.core.tar import TarError, clean_path
 from pykka_imagestore.core.totals import Totals
 from pykka_imagestore.errors import ArchiveChangedError, ArchiveError, shown
+from pykka_imagestore.fs.flags import FILE_FLAGS
 from pykka_imagestore.fs.walk import Walk
 from pykka_imagestore.jobs.estimates import Estimator
 from pykka_imagestore.jobs.members import JsonReader
 from pykka_imagestore.jobs.opening import open_for_reading, require_same, unchanged
 
-_FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _MAX_DEPTH = 256  # what a walk of more takes grows with the square; a layout has two folders in one another
 _NOT_FOUND = frozenset({errno.ENOENT, errno.ENAMETOOLONG})
 _NO_FILE = frozenset({errno.ELOOP, errno.ENOTDIR})
@@ -206,7 +206,7 @@ def _open_file(folder: int, archive: str, unsafe_name: str, base: bytes) -> int:
     # Looked at before: to open a device may be to use it.
     if not stat.S_ISREG(os.stat(base, dir_fd=folder, follow_symlinks=False).st_mode):
         raise _no_file(archive, unsafe_name)
-    file = os.open(base, _FILE, dir_fd=folder)
+    file = os.open(base, FILE_FLAGS, dir_fd=folder)
     if not stat.S_ISREG(os.fstat(file).st_mode):
         os.close(file)
         raise _no_file(archive, unsafe_name)

@@ -27,7 +27,7 @@ from typing import Self
 
 from pykka_imagestore.core.tar import FILE, Entry, TarError
 from pykka_imagestore.fs.attributes import Attributes, Outcome, entry_fault
-from pykka_imagestore.fs.remove_tree import FOLDER_FLAGS
+from pykka_imagestore.fs.flags import FOLDER_FLAGS
 from pykka_imagestore.fs.walk import Walk
 from pykka_imagestore.jobs.pieces import (
     ACK_BYTES,
@@ -453,7 +453,7 @@ def _unlink(address: str) -> None:
 @contextlib.contextmanager
 def _short_path(path: str) -> Iterator[str]:
     """Lend a short name for a path: a socket's has 107 bytes at most."""
-    folder = os.open(os.path.dirname(path), os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    folder = os.open(os.path.dirname(path), FOLDER_FLAGS | os.O_PATH)
     try:
         yield f"/proc/self/fd/{folder}/{os.path.basename(path)}"
     finally:

@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING
 
 from pykka_imagestore.core.paths import REPLACED_PATHS
 from pykka_imagestore.fs.attributes import Outcome, join
+from pykka_imagestore.fs.flags import FILE_FLAGS, FOLDER_FLAGS
 from pykka_imagestore.fs.made import make_folder
-from pykka_imagestore.fs.remove_tree import FOLDER_FLAGS
 from pykka_imagestore.fs.whiteouts import OPAQUE_WHITEOUT, is_whiteout, whiteout_of
 from pykka_imagestore.jobs.streams import write_all
 
@@ -168,8 +168,7 @@ class Undone:
         return False
 
     def _read(self) -> None:
-        flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC  # not to wait for a fifo
-        descriptor = os.open(REPLACED_PATHS, flags, dir_fd=self.folder)
+        descriptor = os.open(REPLACED_PATHS, FILE_FLAGS, dir_fd=self.folder)
         with os.fdopen(descriptor, "rb") as file:
             data = file.read(MAX_PATHS_BYTES)
         self.checksum = zlib.crc32(data)

@@ -16,12 +16,12 @@ from typing import Self
 from pykka_imagestore.core.archive import Extent
 from pykka_imagestore.core.identity import FileIdentity
 from pykka_imagestore.errors import InvalidInputError, NotRemovedError, StateError
-from pykka_imagestore.fs.attributes import Outcome
+from pykka_imagestore.fs.attributes import ACLS, Outcome, remove_acls
 from pykka_imagestore.fs.made import umask
 from pykka_imagestore.fs.place import Place
 from pykka_imagestore.fs.remove_tree import empty_folder
 from pykka_imagestore.jobs.opening import open_for_reading
-from pykka_imagestore.jobs.untar_layer import ACLS, LayerCounts, disown, unpack
+from pykka_imagestore.jobs.untar_layer import LayerCounts, disown, unpack
 
 _ROOT_MODE = 0o755  # of a directory that was made for this, if the layer says nothing
 
@@ -33,13 +33,13 @@ class UnpackInto:
     Attributes:
         layer: The file.
         directory: Its path, absolute.
-        identity: Its device and inode.
+        identity: Which one it is.
         is_new: Whether it was made for this, and so gets the owner, mode and attributes of the layer's root.
     """
 
     layer: Extent
     directory: str
-    identity: tuple[int, int]
+    identity: FileIdentity
     is_new: bool
 
 
@@ -97,7 +97,7 @@ class Target:
 
     def request(self, layer: Extent) -> UnpackInto:
         """Return what a worker is to do."""
-        return UnpackInto(layer, self.path, _identity(self._folder), self._is_new)
+        return UnpackInto(layer, self.path, FileIdentity.of(os.fstat(self._folder)), self._is_new)
 
     def finish(self, unpacked: Unpacked) -> None:
         """Open the directory to others as it is to stay: one that was there before, to no more of them than before.
@@ -134,9 +134,7 @@ class Target:
             disown(self._folder)
         else:
             self._before = _State.of(self._folder)
-            for acl in ACLS:
-                with suppress(OSError):  # there is none, or this file system has no such thing
-                    os.removexattr(self._folder, acl)
+            remove_acls(self._folder)
         os.fchmod(self._folder, stat.S_IRWXU)
         self._require_empty()  # once more, now that nobody else can put anything there
 
@@ -156,7 +154,7 @@ class Target:
             there = os.stat(self._place.name, dir_fd=self._place.above, follow_symlinks=False)
         except FileNotFoundError:
             return
-        if self._folder >= 0 and (there.st_dev, there.st_ino) != _identity(self._folder):
+        if self._folder >= 0 and not os.path.samestat(there, os.fstat(self._folder)):
             raise NotRemovedError(self.path, "it was moved, and something else is there now")
         os.rmdir(self._place.name, dir_fd=self._place.above)
 
@@ -166,7 +164,7 @@ class _State:
     """What a directory had before."""
 
     mode: int
-    acls: tuple[tuple[str, bytes], ...]
+    acls: tuple[tuple[bytes, bytes], ...]
     times_ns: tuple[int, int]
 
     @classmethod
@@ -200,7 +198,7 @@ def unpack_into(request: UnpackInto) -> Unpacked:
     with Place(request.directory) as place:
         folder = place.open()
     try:
-        if _identity(folder) != request.identity:
+        if FileIdentity.of(os.fstat(folder)) != request.identity:
             raise StateError(
                 f"{request.directory} was moved meanwhile, and something else is there now, to which nothing was "
                 "written. Unpack into a directory that no other user may move"
@@ -229,8 +227,3 @@ def layer_file(path: str) -> Extent:
         return Extent(path, 0, identity.size_bytes, os.path.basename(path), identity=identity)
     finally:
         os.close(file)
-
-
-def _identity(folder: int) -> tuple[int, int]:
-    status = os.fstat(folder)
-    return status.st_dev, status.st_ino

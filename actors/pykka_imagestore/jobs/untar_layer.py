@@ -24,9 +24,10 @@ from pykka_imagestore.errors import (
     NotRemovedError,
     plain,
 )
-from pykka_imagestore.fs.attributes import Outcome
+from pykka_imagestore.fs.attributes import Outcome, remove_acls
+from pykka_imagestore.fs.flags import FOLDER_FLAGS
 from pykka_imagestore.fs.made import make_folder, open_own
-from pykka_imagestore.fs.remove_tree import FOLDER_FLAGS, remove_tree
+from pykka_imagestore.fs.remove_tree import remove_tree
 from pykka_imagestore.fs.times import find_time_range
 from pykka_imagestore.jobs.behind import Behind
 from pykka_imagestore.jobs.extractor import Extractor
@@ -39,7 +40,6 @@ from pykka_imagestore.jobs.streams import LayerStream
 from pykka_imagestore.jobs.tar_split import TarSplitWriter
 from pykka_imagestore.runtime.worker import raise_if_discarded, report
 
-ACLS = ("system.posix_acl_default", "system.posix_acl_access")
 REPORT_INTERVAL = 0.1  # seconds
 _FIRST_REPORT = 0.02  # seconds: upon it, help is called for
 
@@ -242,9 +242,7 @@ def _made_root(target: str, rootfs: str) -> Iterator[int]:
 def disown(root: int) -> None:
     """Rid a folder of what comes from above: a set-group-ID bit or an ACL there would reach every file in it."""
     os.fchown(root, os.geteuid(), os.getegid())
-    for acl in ACLS:
-        with suppress(OSError):  # there is none, or this file system has no such thing
-            os.removexattr(root, acl)
+    remove_acls(root)
 
 
 @contextmanager
