@@ -32,9 +32,9 @@ settings.load_profile("patient")
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     if os.environ.get("IMAGESTORE_COMBINATIONS") != "all":
-        left_out = combinations_of_other_pythons(items)
+        left_out = set(combinations_of_other_pythons(items))
         config.hook.pytest_deselected(items=left_out)
-        items[:] = [item for item in items if item not in set(left_out)]
+        items[:] = [item for item in items if item not in left_out]
     if os.geteuid() != 0:
         for item in items:
             if item.get_closest_marker("root"):

@@ -21,7 +21,7 @@ from pykka_imagestore.checker import Checker, CheckListener
 from pykka_imagestore.collector import Collector
 from pykka_imagestore.core.archive import ArchiveIndex, Extent, Place
 from pykka_imagestore.core.check import CheckReport
-from pykka_imagestore.core.digest import DiffID, Digest, sha256
+from pykka_imagestore.core.digest import DiffID, sha256
 from pykka_imagestore.core.image import DockerImage, ImageInfo, Recovery
 from pykka_imagestore.core.image_name import ImageName
 from pykka_imagestore.core.limits import DEFAULT_LIMITS, Limits
@@ -793,7 +793,8 @@ class LocalStoreActor(Actor):
             config = await self._lane.run(partial(legacy_config, image.config), diff_ids)
         layers = dict(zip(diff_ids, image.layers, strict=True))
         feed.expect(planned.names, {diff_id: layer.size for diff_id, layer in layers.items()})
-        await self._need(lease, diff_ids, sha256(config), f"put of {planned.names[0]}")
+        config_digest = sha256(config)
+        await self._lane.run(partial(lease.need, diff_ids, config_digest), f"put of {planned.names[0]}")
         missing = await self._require_room(layers)
         await self.put_layers(layers, request.sandbox)
         if missing and self._options.budget:
@@ -804,7 +805,7 @@ class LocalStoreActor(Actor):
         await self._lane.run(write, config)
         # Whoever comes from now on may come after a removal that undoes this.
         self._puts.depart(request.key)
-        storing = self._references.put_all(planned.names, diff_ids, sha256(config))
+        storing = self._references.put_all(planned.names, diff_ids, config_digest)
         await undiscardable(storing.then(stored.append))
 
     async def _hash_layers(self, layers: Sequence[Extent], hashed: dict[Place, DiffID]) -> tuple[DiffID, ...]:
@@ -933,9 +934,6 @@ class LocalStoreActor(Actor):
             return await self._lane.run(lambda wait: take(wait=wait), False)
         except BlockingIOError:
             return await run_blocking(take, undo=FileLock.release)
-
-    def _need(self, lease: PutLease, layers: Iterable[DiffID], config: Digest, purpose: str) -> Future[None]:
-        return self._lane.run(lambda purpose: lease.need(layers, config, purpose), purpose)
 
     def _leased(self, image: DockerImage, lease: HeldLease) -> LeasedImage:
         return LeasedImage(self._paths.locate(image), lease, partial(note_use, self._paths, image))

@@ -77,8 +77,9 @@ class _Writer:
     def _text(self, text: str) -> str:
         if self._pretty_in is not None:
             with suppress(UnicodeEncodeError):
-                json.dumps(text, ensure_ascii=False).encode(self._pretty_in)
-                return "".join(map(_shown, json.dumps(text, ensure_ascii=False)))
+                shown = json.dumps(text, ensure_ascii=False)
+                shown.encode(self._pretty_in)
+                return "".join(map(_shown, shown))
         return json.dumps(text)
 
 

@@ -91,7 +91,6 @@ def write_whole(target: Path, data: bytes, to: Disk, *, aside: Path) -> None:
 
 def _write_new(path: Path, data: bytes) -> None:
     with os.fdopen(create_file(path, _FILE_MODE), "wb") as file:
-        os.fchmod(file.fileno(), _FILE_MODE)  # whatever the umask is
         file.write(data)
 
 
