@@ -12,14 +12,14 @@ from pathlib import Path
 import pykka
 import pytest
 from hypothesis import HealthCheck, settings
-from privileges import ORDINARY_USER, ordinary_users_place
-from processes import TIMEOUT
+from support.privileges import ORDINARY_USER, ordinary_users_place
+from support.processes import TIMEOUT
 
 from pykka_imagestore import LocalStore
 from pykka_imagestore.fs.remove_tree import remove_tree
 from pykka_imagestore.runtime import WorkerPool
 
-pytest_plugins = ["surroundings"]
+pytest_plugins = ["support.surroundings"]
 
 # A time limit on each example, or on how long inputs take to make, would fail a sound test on a busy machine. CI looks
 # at the same examples each time: what fails there is the change's fault, and to look for new ones is what runs

@@ -12,7 +12,7 @@ import xml.etree.ElementTree as ET
 from pathlib import Path
 
 import pytest
-from processes import TIMEOUT
+from support.processes import TIMEOUT
 
 pytestmark = pytest.mark.combinations
 

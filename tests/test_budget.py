@@ -17,8 +17,8 @@ from pathlib import Path
 from unittest.mock import patch
 
 import pytest
-from images import docker_save, layer, write_members
-from processes import TIMEOUT, Program
+from support.images import docker_save, layer, write_members
+from support.processes import TIMEOUT, Program
 
 from pykka_imagestore import (
     DigestMismatchError,

@@ -10,9 +10,9 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from images import diff_id, docker_save, layer
-from privileges import immutable
-from processes import TIMEOUT, Program
+from support.images import diff_id, docker_save, layer
+from support.privileges import immutable
+from support.processes import TIMEOUT, Program
 
 from pykka_imagestore import ImageInfo, InvalidNameError, LocalStore, NotFoundError, ReferenceStore, StoreClosedError
 from pykka_imagestore.core.image import Recovery

@@ -8,10 +8,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-import tars
 from device import new_device, why_not
-from images import docker_save
-from processes import TIMEOUT
+from support import tars
+from support.images import docker_save
+from support.processes import TIMEOUT
 
 from pykka_imagestore import LocalStore
 

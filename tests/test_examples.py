@@ -8,8 +8,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from images import docker_save, layer
-from processes import TIMEOUT
+from support.images import docker_save, layer
+from support.processes import TIMEOUT
 
 EXAMPLES = sorted((Path(__file__).parents[1] / "examples").glob("*.py"))
 

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from images import docker_save, layer
-from privileges import ORDINARY_USER, as_ordinary_user, with_capabilities
+from support.images import docker_save, layer
+from support.privileges import ORDINARY_USER, as_ordinary_user, with_capabilities
 
 from pykka_imagestore import ForeignStoreError, LocalStore
 from pykka_imagestore.cli import main

@@ -7,8 +7,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from images import docker_save, layer
-from processes import TIMEOUT
+from support.images import docker_save, layer
+from support.processes import TIMEOUT
 
 PROGRAM = """
 import atexit, os, sys, warnings

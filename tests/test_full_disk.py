@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 from device import new_device, why_not
-from images import docker_save, layer
-from processes import TIMEOUT
+from support.images import docker_save, layer
+from support.processes import TIMEOUT
 
 from pykka_imagestore import ImageInfo, LocalStore
 from pykka_imagestore.durable.disk import Disk

@@ -10,8 +10,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from images import docker_save, layer
-from processes import TIMEOUT, Program
+from support.images import docker_save, layer
+from support.processes import TIMEOUT, Program
 
 from pykka_imagestore import (
     ImageInfo,

@@ -7,8 +7,8 @@ import time
 from collections.abc import Iterable
 from pathlib import Path
 
-from images import docker_save, layer, worker_pids
-from processes import TIMEOUT, wait_for
+from support.images import docker_save, layer, worker_pids
+from support.processes import TIMEOUT, wait_for
 
 from pykka_imagestore import LocalStore
 from pykka_imagestore.runtime import crew, processes

@@ -15,9 +15,9 @@ from pathlib import Path
 
 import pykka
 import pytest
-from images import diff_id, docker_save, layer, long_layer, worker_pids, write_members
-from layouts import AMD64, ARM64, Layout
-from processes import TIMEOUT
+from support.images import diff_id, docker_save, layer, long_layer, worker_pids, write_members
+from support.layouts import AMD64, ARM64, Layout
+from support.processes import TIMEOUT
 
 from pykka_imagestore import (
     AmbiguousImageError,

@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from images import diff_id, docker_save, layer
-from privileges import ORDINARY_USER, as_ordinary_user, with_umask
-from processes import TIMEOUT, Program
-from trees import describe
+from support.images import diff_id, docker_save, layer
+from support.privileges import ORDINARY_USER, as_ordinary_user, with_umask
+from support.processes import TIMEOUT, Program
+from support.trees import describe
 
 from pykka_imagestore import ForeignStoreError, LocalStore, NotAStoreError, StoreError, UnsafeStoreError
 from pykka_imagestore.cli import main

@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterator
 
 import pytest
-from processes import TIMEOUT
+from support.processes import TIMEOUT
 
 from pykka_imagestore.core.digest import DiffID, sha256
 from pykka_imagestore.core.progress import Progress

@@ -7,8 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-from images import docker_save, layer
-from processes import TIMEOUT
+from support.images import docker_save, layer
+from support.processes import TIMEOUT
 
 README = Path(__file__).parent.parent / "README.md"
 

@@ -5,7 +5,7 @@ import struct
 from pathlib import Path
 
 import pytest
-from processes import TIMEOUT
+from support.processes import TIMEOUT
 
 from pykka_imagestore import (
     CheckpointError,

@@ -8,8 +8,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from images import diff_id, docker_save, layer
-from processes import TIMEOUT
+from support.images import diff_id, docker_save, layer
+from support.processes import TIMEOUT
 
 from pykka_imagestore import CheckProgress, LocalStore
 from pykka_imagestore.core.digest import DiffID

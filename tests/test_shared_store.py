@@ -10,8 +10,8 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
-from images import diff_id, docker_save, layer, long_layer
-from processes import TIMEOUT, Program
+from support.images import diff_id, docker_save, layer, long_layer
+from support.processes import TIMEOUT, Program
 
 from pykka_imagestore import LocalStore, NotFoundError
 from pykka_imagestore.core.digest import DiffID

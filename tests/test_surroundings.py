@@ -10,9 +10,9 @@ import tempfile
 from pathlib import Path
 
 import pytest
-from privileges import as_ordinary_user, ordinary_users_place
-from processes import TIMEOUT
-from surroundings import MEMORY, why_not_in_memory
+from support.privileges import as_ordinary_user, ordinary_users_place
+from support.processes import TIMEOUT
+from support.surroundings import MEMORY, why_not_in_memory
 
 LOOK = """
 import re, subprocess, sys
@@ -38,7 +38,7 @@ def run(folder: Path, *options: str, temporary: str = "", before: tuple[str, ...
     """Run a test; return what pytest says, where the files were, and a program's umask and signals that do nothing."""
     (folder / "test_look.py").write_text(LOOK)
     done = subprocess.run(
-        [sys.executable, *before, "-m", "pytest", "-q", "-p", "surroundings", *options, "test_look.py"],
+        [sys.executable, *before, "-m", "pytest", "-q", "-p", "support.surroundings", *options, "test_look.py"],
         cwd=folder,
         env={**os.environ, "TMPDIR": temporary, "PYTHONPATH": str(Path(__file__).parent)},
         capture_output=True,

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from images import docker_save, layer, long_layer, write_members
-from processes import TIMEOUT
+from support.images import docker_save, layer, long_layer, write_members
+from support.processes import TIMEOUT
 
 from pykka_imagestore import LocalStore
 from pykka_imagestore.jobs.answers import ANSWERS

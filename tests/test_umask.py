@@ -9,12 +9,12 @@ import stat
 from pathlib import Path
 
 import pytest
-import tars
-from images import docker_save
-from layers import extent_of
-from privileges import as_ordinary_user, with_umask
-from processes import TIMEOUT
-from trees import describe
+from support import tars
+from support.images import docker_save
+from support.layers import extent_of
+from support.privileges import as_ordinary_user, with_umask
+from support.processes import TIMEOUT
+from support.trees import describe
 
 from pykka_imagestore import LocalStore
 from pykka_imagestore.core.digest import sha256

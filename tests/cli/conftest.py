@@ -9,8 +9,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from images import docker_save, layer, long_layer
-from processes import TIMEOUT
+from support.images import docker_save, layer, long_layer
+from support.processes import TIMEOUT
 
 
 class CommandLine:

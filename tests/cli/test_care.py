@@ -8,8 +8,8 @@ import shutil
 from pathlib import Path
 
 import pytest
-from images import diff_id, docker_save, layer
-from processes import TIMEOUT
+from support.images import diff_id, docker_save, layer
+from support.processes import TIMEOUT
 
 from pykka_imagestore import LocalStore
 

@@ -11,8 +11,8 @@ import subprocess
 import threading
 
 import pytest
-from images import docker_save, long_layer
-from processes import TIMEOUT, names, session_processes, wait_for
+from support.images import docker_save, long_layer
+from support.processes import TIMEOUT, names, session_processes, wait_for
 
 # Nobody but an owner with permissions may open it again; root may, unless he lacks the privilege.
 UNPRIVILEGED = ["setpriv", "--bounding-set=-dac_override,-dac_read_search", "--inh-caps=-all"]

@@ -8,10 +8,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import tars
-from images import docker_save, layer
-from pages import DOCS, sections
-from processes import TIMEOUT
+from support import tars
+from support.images import docker_save, layer
+from support.pages import DOCS, sections
+from support.processes import TIMEOUT
 
 from pykka_imagestore import LocalStore
 from pykka_imagestore.cli.arguments import make_parser

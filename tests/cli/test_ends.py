@@ -9,8 +9,8 @@ import sys
 import time
 
 import pytest
-from images import long_layer
-from processes import TIMEOUT, Program, names, session_processes, unpacks, wait_for
+from support.images import long_layer
+from support.processes import TIMEOUT, Program, names, session_processes, unpacks, wait_for
 
 pytestmark = pytest.mark.combinations
 

@@ -8,10 +8,10 @@ import traceback
 from pathlib import Path
 
 import pytest
-import tars
-from images import diff_id, docker_save, layer, write_members
-from layers import unpack_layer
-from layouts import AMD64, Layout
+from support import tars
+from support.images import diff_id, docker_save, layer, write_members
+from support.layers import unpack_layer
+from support.layouts import AMD64, Layout
 
 from pykka_imagestore.core.paths import StorePaths
 from pykka_imagestore.durable.leases import take_lease

@@ -8,8 +8,8 @@ import subprocess
 import sys
 
 import pytest
-from images import long_layer
-from processes import TIMEOUT, names, session_processes, unpacks, wait_for
+from support.images import long_layer
+from support.processes import TIMEOUT, names, session_processes, unpacks, wait_for
 
 
 @pytest.mark.parametrize(

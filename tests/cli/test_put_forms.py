@@ -14,9 +14,9 @@ import time
 from pathlib import Path
 
 import pytest
-from images import diff_id, docker_save, layer
-from layouts import AMD64, ARM64, Layout
-from processes import TIMEOUT
+from support.images import diff_id, docker_save, layer
+from support.layouts import AMD64, ARM64, Layout
+from support.processes import TIMEOUT
 
 BASE, APP = layer({"etc/os-release": b"ID=test\n"}), layer({"app/main": b"x"})
 

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 from backports import zstd
-from images import diff_id, docker_save, layer, write_members
-from tars import file, tar
+from support.images import diff_id, docker_save, layer, write_members
+from support.tars import file, tar
 
 from pykka_imagestore._proto.journal_pb2 import JournalFrame
 from pykka_imagestore.core.journal import Frame, pack_frame, pack_header

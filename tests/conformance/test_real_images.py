@@ -14,9 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from compressions import COMPRESS, INFLATE
-from processes import TIMEOUT
-from stacks import flatten, listing, listing_digest
+from support.compressions import COMPRESS, INFLATE
+from support.processes import TIMEOUT
+from support.stacks import flatten, listing, listing_digest
 
 from pykka_imagestore import AmbiguousImageError, ArchiveError, LocalStore
 from pykka_imagestore.core.digest import sha256

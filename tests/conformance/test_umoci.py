@@ -11,12 +11,12 @@ import tempfile
 from pathlib import Path
 
 import pytest
-import tars
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from layers import unpack_layer
-from processes import TIMEOUT
-from trees import describe
+from support import tars
+from support.layers import unpack_layer
+from support.processes import TIMEOUT
+from support.trees import describe
 
 from pykka_imagestore.errors import LayerError
 

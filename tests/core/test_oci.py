@@ -6,8 +6,19 @@ import json
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from images import layer
-from layouts import AMD64, ARM64, CONFIG_TYPE, DOCKER, INDEX_TYPE, LAYER_TYPE, MANIFEST_TYPE, OCI, UNKNOWN, Layout
+from support.images import layer
+from support.layouts import (
+    AMD64,
+    ARM64,
+    CONFIG_TYPE,
+    DOCKER,
+    INDEX_TYPE,
+    LAYER_TYPE,
+    MANIFEST_TYPE,
+    OCI,
+    UNKNOWN,
+    Layout,
+)
 
 from pykka_imagestore.core import oci
 from pykka_imagestore.core.archive import Extent

@@ -6,10 +6,10 @@ import time
 from decimal import Decimal
 
 import pytest
-import tars
 from hypothesis import example, given
 from hypothesis import strategies as st
-from sources import Bytes
+from support import tars
+from support.sources import Bytes
 
 from pykka_imagestore.core.limits import DEFAULT_LIMITS
 from pykka_imagestore.core.tar import (

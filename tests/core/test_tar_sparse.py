@@ -1,10 +1,10 @@
 from __future__ import annotations
 
 import pytest
-import tars
 from hypothesis import given
 from hypothesis import strategies as st
-from sources import Bytes
+from support import tars
+from support.sources import Bytes
 
 from pykka_imagestore.core.tar import FILE, MAX_SEGMENTS, SparseMap, TarError, read_entries
 

@@ -16,8 +16,8 @@ from typing import Any
 
 from agent import NAMES
 from history import History
-from processes import TIMEOUT
 from script import settle_prune, stored
+from support.processes import TIMEOUT
 
 AGENT = Path(__file__).with_name("agent.py")
 PYTHONPATH = [path for path in [os.environ.get("PYTHONPATH")] if path]

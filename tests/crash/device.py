@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from processes import TIMEOUT
+from support.processes import TIMEOUT
 
 SIZE = "40M"
 

@@ -7,10 +7,10 @@ import random
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from images import diff_id, docker_save
-from layers import unpack_layer
-from tars import file, folder, hard_link, symlink, tar, whiteout
-from trees import Node, describe
+from support.images import diff_id, docker_save
+from support.layers import unpack_layer
+from support.tars import file, folder, hard_link, symlink, tar, whiteout
+from support.trees import Node, describe
 
 from pykka_imagestore.core.digest import DiffID
 from pykka_imagestore.core.image import DockerImage, ImageInfo

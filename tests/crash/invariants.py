@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from gallery import Gallery, Tree, look
 from history import History, Value
-from processes import TIMEOUT
+from support.processes import TIMEOUT
 
 from pykka_imagestore import ImageIncompleteError, ImageInfo, LocalStore, NotFoundError
 from pykka_imagestore.core.digest import DiffID, directory_name, sha256

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
-from processes import TIMEOUT
+from support.processes import TIMEOUT
 
 from pykka_imagestore.durable import references
 from pykka_imagestore.durable.disk import Disk

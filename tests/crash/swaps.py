@@ -29,11 +29,11 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 
-import tars
-from images import docker_save
-from layers import extent_of
-from privileges import ORDINARY_USER
-from processes import TIMEOUT
+from support import tars
+from support.images import docker_save
+from support.layers import extent_of
+from support.privileges import ORDINARY_USER
+from support.processes import TIMEOUT
 
 from pykka_imagestore import LocalStore
 from pykka_imagestore.errors import StoreError

@@ -18,9 +18,9 @@ from device import Device, mounted, new_device, why_not
 from gallery import Gallery
 from history import History
 from invariants import Violation, check_stopped, opened
-from processes import TIMEOUT
 from script import Script
 from seam import watched
+from support.processes import TIMEOUT
 
 from pykka_imagestore.durable.disk import Disk
 

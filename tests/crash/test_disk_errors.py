@@ -16,9 +16,9 @@ from device import new_device, why_not
 from gallery import Gallery
 from history import History
 from invariants import check_running, check_stopped, opened
-from processes import TIMEOUT
 from script import OPERATIONS, Script, begin
 from seam import Before, Failure, copy_tree, watched, watched_writes
+from support.processes import TIMEOUT
 
 from pykka_imagestore import LocalStore
 from pykka_imagestore.durable.disk import Disk

@@ -9,8 +9,8 @@ import pytest
 from gallery import Gallery
 from history import History
 from invariants import Violation, check_stopped, opened
-from processes import TIMEOUT
 from script import Script, begin
+from support.processes import TIMEOUT
 
 from pykka_imagestore.core.paths import StorePaths
 from pykka_imagestore.durable.locks import acquire

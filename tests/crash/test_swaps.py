@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 import swaps
-from processes import TIMEOUT
+from support.processes import TIMEOUT
 
 SECONDS = float(os.environ.get("IMAGESTORE_SWAP_SECONDS", "3"))  # for each operation
 PROGRAM = Path(swaps.__file__)

@@ -11,8 +11,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from chance import ROUNDS
-from images import docker_save, layer
-from processes import TIMEOUT, names, wait_for
+from support.images import docker_save, layer
+from support.processes import TIMEOUT, names, wait_for
 
 from pykka_imagestore import LocalStore
 from pykka_imagestore.runtime import WorkerDiedError, WorkerStartError

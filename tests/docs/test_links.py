@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 import pytest
-from pages import DOCS
+from support.pages import DOCS
 
 README = DOCS.parent / "README.md"
 LINKS = [link for link in re.findall(r"\]\(([^)]+)\)", README.read_text()) if "://" not in link]

@@ -18,10 +18,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-import tars
-from images import docker_save, layer
-from pages import DOCS, Block, blocks
-from processes import SOURCES, TIMEOUT
+from support import tars
+from support.images import docker_save, layer
+from support.pages import DOCS, Block, blocks
+from support.processes import SOURCES, TIMEOUT
 
 TUTORIAL = DOCS / "tutorial.md"
 GUIDES = sorted((DOCS / "howto").glob("*.md"))

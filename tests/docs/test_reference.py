@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator
 
 import pytest
-from pages import DOCS
+from support.pages import DOCS
 
 import pykka_imagestore
 from pykka_imagestore import errors, runtime

@@ -4,10 +4,10 @@ import struct
 import zlib
 
 import pytest
-from disks import DyingDisk, PowerCutError
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 from hypothesis import given
 from hypothesis import strategies as st
+from support.disks import DyingDisk, PowerCutError
 
 from pykka_imagestore._proto.docker_provisioner_pb2 import DockerProvisionerImages
 from pykka_imagestore.core.digest import DiffID, sha256

@@ -3,7 +3,7 @@ from __future__ import annotations
 import os
 
 import pytest
-from disks import DyingDisk, FailingDisk, PowerCutError, RecordingDisk
+from support.disks import DyingDisk, FailingDisk, PowerCutError, RecordingDisk
 
 from pykka_imagestore.durable.disk import Disk, ForgetfulDisk, disk, write_whole
 

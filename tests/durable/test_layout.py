@@ -4,8 +4,8 @@ import os
 import stat
 
 import pytest
-from disks import RecordingDisk
-from privileges import as_ordinary_user
+from support.disks import RecordingDisk
+from support.privileges import as_ordinary_user
 
 from pykka_imagestore.core.digest import DiffID, sha256
 from pykka_imagestore.core.paths import StorePaths

@@ -9,7 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from processes import TIMEOUT, Program
+from support.processes import TIMEOUT, Program
 
 from pykka_imagestore.core.digest import DiffID, sha256
 from pykka_imagestore.core.paths import StorePaths

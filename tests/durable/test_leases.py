@@ -10,7 +10,7 @@ from pathlib import Path
 from unittest.mock import patch
 
 import pytest
-from processes import TIMEOUT, Program
+from support.processes import TIMEOUT, Program
 
 from pykka_imagestore._proto.lease_pb2 import LeaseRecord
 from pykka_imagestore.core.digest import DiffID, sha256

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from processes import TIMEOUT, Program
+from support.processes import TIMEOUT, Program
 
 from pykka_imagestore import LocalStore
 from pykka_imagestore.core.digest import DiffID, sha256

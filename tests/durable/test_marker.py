@@ -5,8 +5,8 @@ import os
 from pathlib import Path
 
 import pytest
-from disks import DyingDisk, FailingDisk, PowerCutError
-from trees import describe
+from support.disks import DyingDisk, FailingDisk, PowerCutError
+from support.trees import describe
 
 from pykka_imagestore.core.digest import DiffID, sha256
 from pykka_imagestore.core.image import DockerImage

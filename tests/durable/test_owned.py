@@ -5,7 +5,7 @@ import threading
 from pathlib import Path
 
 import pytest
-from processes import TIMEOUT, Program
+from support.processes import TIMEOUT, Program
 
 from pykka_imagestore.core.digest import DiffID, sha256
 from pykka_imagestore.durable.locks import is_locked, locked

@@ -10,8 +10,8 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
-from disks import DyingDisk, FailingDisk, PowerCutError, RecordingDisk
-from processes import TIMEOUT, Program
+from support.disks import DyingDisk, FailingDisk, PowerCutError, RecordingDisk
+from support.processes import TIMEOUT, Program
 
 from pykka_imagestore._proto.docker_provisioner_pb2 import DockerProvisionerImages
 from pykka_imagestore._proto.journal_pb2 import JournalFrame

@@ -5,7 +5,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from disks import RecordingDisk
+from support.disks import RecordingDisk
 
 from pykka_imagestore.core.digest import DiffID, sha256
 from pykka_imagestore.core.image import DockerImage

@@ -5,7 +5,7 @@ import os
 from pathlib import Path
 
 import pytest
-from privileges import as_ordinary_user
+from support.privileges import as_ordinary_user
 
 from pykka_imagestore.core.paths import StorePaths
 from pykka_imagestore.durable.reserve import PIECE_BYTES, PIECES, in_reserve, make_reserve

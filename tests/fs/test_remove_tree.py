@@ -8,8 +8,8 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from privileges import as_ordinary_user, immutable, with_capabilities, with_own_mounts, with_umask
-from trees import make_locked_tree, names
+from support.privileges import as_ordinary_user, immutable, with_capabilities, with_own_mounts, with_umask
+from support.trees import make_locked_tree, names
 
 from pykka_imagestore.errors import NotRemovedError
 from pykka_imagestore.fs.remove_tree import empty_folder, remove_folder, remove_tree

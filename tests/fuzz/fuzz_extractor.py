@@ -21,10 +21,10 @@ from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 
-from layers import Unpacked, unpack_layer, unpack_with_help
 from mutations import mutate_tar
 from plain import cleaned, plain_members
-from trees import Node, describe
+from support.layers import Unpacked, unpack_layer, unpack_with_help
+from support.trees import Node, describe
 
 from pykka_imagestore._proto import layer_pb2
 from pykka_imagestore.core.tar import TarError

@@ -9,9 +9,9 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-import tars
-from compressions import COMPRESS
-from images import diff_id, layer
+from support import tars
+from support.compressions import COMPRESS
+from support.images import diff_id, layer
 
 CORPUS = Path(__file__).parent / "corpus"
 ID, PARENT = "1" * 64, "2" * 64

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from random import Random
 from typing import Any
 
-import tars
+from support import tars
 
 MutateBytes = Callable[[bytes, int], bytes]
 Blocks = list[bytes]

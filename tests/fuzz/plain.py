@@ -8,7 +8,7 @@ import re
 import tarfile
 from dataclasses import dataclass
 
-from tars import BLOCK
+from support.tars import BLOCK
 
 _PLAIN_NUMBER = re.compile(rb" *[0-7]+[ \0]*|\0+")  # tarfile takes signs and underscores, and 0 before a NUL
 _NUMBERS = ((100, 108), (108, 116), (116, 124), (124, 136), (136, 148), (148, 156))

@@ -8,8 +8,8 @@ import zlib
 
 import pytest
 from fuzz_extractor import check_all
-from privileges import as_ordinary_user
 from run import corpus_of
+from support.privileges import as_ordinary_user
 
 TARGETS = ("tar_reader", "extractor", "archive_index")
 CORPUS = [(target, file) for target in TARGETS for file in sorted(corpus_of(target).iterdir())]

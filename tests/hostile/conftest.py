@@ -3,9 +3,9 @@ from __future__ import annotations
 import os
 
 import pytest
-import tars
-from layers import unpack_layer
-from trees import describe
+from support import tars
+from support.layers import unpack_layer
+from support.trees import describe
 
 from pykka_imagestore.errors import LayerError
 

@@ -12,10 +12,10 @@ import time
 from pathlib import Path
 
 import pytest
-import tars
-from compressions import COMPRESS
-from images import diff_id, docker_save, layer
-from processes import TIMEOUT
+from support import tars
+from support.compressions import COMPRESS
+from support.images import diff_id, docker_save, layer
+from support.processes import TIMEOUT
 
 from pykka_imagestore import LimitError, LocalStore, local_store
 from pykka_imagestore.core.digest import sha256

@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from compressions import COMPRESS
-from images import diff_id, docker_save, layer, write_members
-from layouts import Layout
-from processes import TIMEOUT
+from support.compressions import COMPRESS
+from support.images import diff_id, docker_save, layer, write_members
+from support.layouts import Layout
+from support.processes import TIMEOUT
 
 from pykka_imagestore import ArchiveChangedError, ArchiveError, ImageInfo, LocalStore, StoreError
 from pykka_imagestore.core.archive import ArchivedImage

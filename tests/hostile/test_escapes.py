@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 
 import pytest
-import tars
+from support import tars
 
 from pykka_imagestore.errors import EscapingEntryError
 

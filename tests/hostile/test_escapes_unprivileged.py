@@ -5,10 +5,10 @@ from __future__ import annotations
 import os
 
 import pytest
-import tars
-from layers import refusal
-from privileges import ORDINARY_USER, as_ordinary_user
-from trees import describe
+from support import tars
+from support.layers import refusal
+from support.privileges import ORDINARY_USER, as_ordinary_user
+from support.trees import describe
 
 from pykka_imagestore.core.limits import DEFAULT_LIMITS
 

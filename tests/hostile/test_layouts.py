@@ -8,10 +8,10 @@ import os
 import pickle
 
 import pytest
-import tars
-from images import diff_id, docker_save, layer
-from layouts import CONFIG_TYPE, DOCKER, INDEX_TYPE, LAYER_TYPE, MANIFEST_TYPE, Layout, path_of
-from processes import TIMEOUT
+from support import tars
+from support.images import diff_id, docker_save, layer
+from support.layouts import CONFIG_TYPE, DOCKER, INDEX_TYPE, LAYER_TYPE, MANIFEST_TYPE, Layout, path_of
+from support.processes import TIMEOUT
 
 from pykka_imagestore.errors import (
     ArchiveChangedError,

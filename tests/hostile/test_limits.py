@@ -13,12 +13,12 @@ from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
-import tars
-from compressions import COMPRESS
-from images import docker_save, layer
-from layers import extent_of, refusal, unpack_layer
-from privileges import as_ordinary_user, on_file_system
-from processes import TIMEOUT
+from support import tars
+from support.compressions import COMPRESS
+from support.images import docker_save, layer
+from support.layers import extent_of, refusal, unpack_layer
+from support.privileges import as_ordinary_user, on_file_system
+from support.processes import TIMEOUT
 
 from pykka_imagestore import LimitError, Limits, LocalStore, NoSpaceError
 from pykka_imagestore.core import tar

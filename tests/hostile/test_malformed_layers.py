@@ -6,11 +6,11 @@ import hashlib
 import random
 
 import pytest
-import tars
-from compressions import COMPRESS
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from layers import unpack_layer
+from support import tars
+from support.compressions import COMPRESS
+from support.layers import unpack_layer
 
 from pykka_imagestore.core.digest import DiffID
 from pykka_imagestore.core.limits import DEFAULT_LIMITS

@@ -6,11 +6,11 @@ import os
 import tempfile
 from pathlib import Path
 
-import tars
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from layers import unpack_layer
-from trees import describe
+from support import tars
+from support.layers import unpack_layer
+from support.trees import describe
 
 from pykka_imagestore.errors import LayerError
 

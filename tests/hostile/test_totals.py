@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from images import worker_pids
-from processes import TIMEOUT
+from support.images import worker_pids
+from support.processes import TIMEOUT
 
 from pykka_imagestore import LimitError
 from pykka_imagestore.fs.remove_tree import remove_tree

@@ -1,8 +1,8 @@
 from __future__ import annotations
 
 import pytest
-import tars
-from layers import unpack_layer
+from support import tars
+from support.layers import unpack_layer
 
 
 @pytest.fixture

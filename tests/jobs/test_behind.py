@@ -6,7 +6,7 @@ import time
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from processes import TIMEOUT
+from support.processes import TIMEOUT
 
 from pykka_imagestore.jobs.behind import Behind
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import os
 
 import pytest
-import tars
-from layer_samples import OTHERS
-from layers import unpack_layer, unpack_with_help
-from privileges import with_capabilities, with_groups
+from support import tars
+from support.layer_samples import OTHERS
+from support.layers import unpack_layer, unpack_with_help
+from support.privileges import with_capabilities, with_groups
 
 from pykka_imagestore.errors import LayerError
 from pykka_imagestore.fs.remove_tree import remove_tree

@@ -6,9 +6,9 @@ import os
 import re
 
 import pytest
-from changes import CHANGES, changed
-from pages import DOCS
-from privileges import as_ordinary_user
+from support.changes import CHANGES, changed
+from support.pages import DOCS
+from support.privileges import as_ordinary_user
 
 from pykka_imagestore.jobs.findings import LayerCheck
 

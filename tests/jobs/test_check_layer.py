@@ -11,11 +11,11 @@ import tempfile
 from pathlib import Path
 
 import pytest
-import tars
-from compressions import COMPRESS
-from layer_samples import NEW, OLD, OWNER, PARTS, REPLACED
-from layers import unpack_and_check, unpack_change_mode_and_check, unpack_layer, unpack_with_help
-from privileges import as_ordinary_user, in_user_namespace, with_umask
+from support import tars
+from support.compressions import COMPRESS
+from support.layer_samples import NEW, OLD, OWNER, PARTS, REPLACED
+from support.layers import unpack_and_check, unpack_change_mode_and_check, unpack_layer, unpack_with_help
+from support.privileges import as_ordinary_user, in_user_namespace, with_umask
 
 from pykka_imagestore._proto.layer_pb2 import LayerRecord
 from pykka_imagestore.core.digest import DiffID

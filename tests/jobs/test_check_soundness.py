@@ -9,14 +9,14 @@ import tempfile
 from functools import partial
 
 import pytest
-import tars
-from changes import ACL, CAPABILITY, acl, roots, xattr
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from layer_samples import OTHERS, OWNER, PARTS, REPLACED
-from layers import unpack_layer
-from privileges import as_ordinary_user, in_user_namespace, with_capabilities
-from processes import TIMEOUT
+from support import tars
+from support.changes import ACL, CAPABILITY, acl, roots, xattr
+from support.layer_samples import OTHERS, OWNER, PARTS, REPLACED
+from support.layers import unpack_layer
+from support.privileges import as_ordinary_user, in_user_namespace, with_capabilities
+from support.processes import TIMEOUT
 
 from pykka_imagestore.core.tar import TarError
 from pykka_imagestore.errors import LayerError

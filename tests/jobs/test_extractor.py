@@ -7,9 +7,9 @@ import tracemalloc
 import zlib
 
 import pytest
-import tars
-from layers import NEWER_FIELDS, unpack_layer
-from privileges import with_umask
+from support import tars
+from support.layers import NEWER_FIELDS, unpack_layer
+from support.privileges import with_umask
 
 from pykka_imagestore._proto.layer_pb2 import NONE, LayerRecord
 from pykka_imagestore.core.archive import Extent

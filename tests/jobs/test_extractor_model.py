@@ -6,10 +6,10 @@ import itertools
 import tempfile
 
 import pytest
-import tars
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from layers import unpack_layer, unpack_with_help
+from support import tars
+from support.layers import unpack_layer, unpack_with_help
 
 from pykka_imagestore.errors import LayerError
 

@@ -3,8 +3,8 @@ from __future__ import annotations
 import itertools
 
 import pytest
-import tars
-from trees import Node
+from support import tars
+from support.trees import Node
 
 from pykka_imagestore.errors import LayerError
 

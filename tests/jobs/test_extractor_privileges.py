@@ -4,9 +4,9 @@ import os
 import stat
 
 import pytest
-import tars
-from layers import unpack_and_look, unpack_layer
-from privileges import as_ordinary_user, in_user_namespace, on_file_system
+from support import tars
+from support.layers import unpack_and_look, unpack_layer
+from support.privileges import as_ordinary_user, in_user_namespace, on_file_system
 
 from pykka_imagestore._proto.layer_pb2 import FILES, OVERLAY_USER, LayerRecord
 from pykka_imagestore.errors import LayerError

@@ -8,9 +8,9 @@ import shutil
 import subprocess
 
 import pytest
-import tars
-from layers import unpack_layer
-from processes import TIMEOUT
+from support import tars
+from support.layers import unpack_layer
+from support.processes import TIMEOUT
 
 from pykka_imagestore.errors import LayerError
 

@@ -13,9 +13,9 @@ from dataclasses import dataclass, replace
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from layers import unpack_layer
-from processes import TIMEOUT
-from trees import describe
+from support.layers import unpack_layer
+from support.processes import TIMEOUT
+from support.trees import describe
 
 pytestmark = pytest.mark.root
 

@@ -3,7 +3,7 @@ from __future__ import annotations
 import itertools
 
 import pytest
-import tars
+from support import tars
 
 from pykka_imagestore._proto.layer_pb2 import NONE, OVERLAY_TRUSTED
 from pykka_imagestore.errors import LayerError

@@ -3,8 +3,8 @@ from __future__ import annotations
 import os
 
 import pytest
-from images import layer
-from layouts import Layout
+from support.images import layer
+from support.layouts import Layout
 
 from pykka_imagestore.core.image_name import ImageName
 from pykka_imagestore.errors import InvalidInputError, NoArchiveError

@@ -6,8 +6,8 @@ import socket
 from dataclasses import replace
 
 import pytest
-from images import layer
-from layouts import Layout
+from support.images import layer
+from support.layouts import Layout
 
 from pykka_imagestore.core.archive import Extent
 from pykka_imagestore.core.digest import sha256

@@ -4,9 +4,9 @@ import io
 import lzma
 
 import pytest
-from compressions import COMPRESS
 from hypothesis import given
 from hypothesis import strategies as st
+from support.compressions import COMPRESS
 
 from pykka_imagestore.core.limits import Limits
 from pykka_imagestore.core.tar import OverLimitError

@@ -12,9 +12,9 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 
 import pytest
-import tars
-from layers import extent_of, unpack_layer, unpack_with_help, unpack_with_help_and_look
-from privileges import as_ordinary_user
+from support import tars
+from support.layers import extent_of, unpack_layer, unpack_with_help, unpack_with_help_and_look
+from support.privileges import as_ordinary_user
 
 from pykka_imagestore._proto.layer_pb2 import LayerRecord
 from pykka_imagestore.core.digest import sha256

@@ -3,7 +3,7 @@ from __future__ import annotations
 import os
 
 import pytest
-from disks import DyingDisk, PowerCutError, RecordingDisk
+from support.disks import DyingDisk, PowerCutError, RecordingDisk
 
 from pykka_imagestore.durable.disk import Disk
 from pykka_imagestore.jobs.move_layer import MoveLayer, move_layer

@@ -8,7 +8,7 @@ import socket
 import stat
 
 import pytest
-from privileges import as_ordinary_user
+from support.privileges import as_ordinary_user
 
 from pykka_imagestore.core.identity import FileIdentity
 from pykka_imagestore.errors import ArchiveChangedError, ArchiveError, LayerError

@@ -6,8 +6,8 @@ import threading
 from contextlib import contextmanager
 
 import pytest
-from compressions import COMPRESS
-from images import docker_save, layer
+from support.compressions import COMPRESS
+from support.images import docker_save, layer
 
 from pykka_imagestore.errors import ArchiveError, UnsupportedArchiveError
 from pykka_imagestore.jobs.pipe import PipeFile

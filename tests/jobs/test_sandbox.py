@@ -7,8 +7,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from privileges import ORDINARY_USER, as_ordinary_user, with_umask
-from trees import describe, names
+from support.privileges import ORDINARY_USER, as_ordinary_user, with_umask
+from support.trees import describe, names
 
 from pykka_imagestore.jobs import sandbox as sandbox_module
 from pykka_imagestore.jobs.sandbox import MAX_LINE, Sandbox

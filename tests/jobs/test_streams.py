@@ -7,11 +7,11 @@ import os
 import tracemalloc
 
 import pytest
-from compressions import COMPRESS
 from hypothesis import given
 from hypothesis import strategies as st
-from layers import extent_of, unpack_layer
-from tars import file, tar
+from support.compressions import COMPRESS
+from support.layers import extent_of, unpack_layer
+from support.tars import file, tar
 
 from pykka_imagestore.core.archive import Extent
 from pykka_imagestore.core.tar import TarError

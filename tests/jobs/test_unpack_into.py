@@ -10,11 +10,11 @@ import subprocess
 from pathlib import Path
 
 import pytest
-import tars
-from layers import extent_of
-from privileges import ORDINARY_USER, as_ordinary_user, with_umask
-from processes import Program
-from trees import describe, names
+from support import tars
+from support.layers import extent_of
+from support.privileges import ORDINARY_USER, as_ordinary_user, with_umask
+from support.processes import Program
+from support.trees import describe, names
 
 from pykka_imagestore.errors import InvalidInputError, LayerError, NotRemovedError, StateError
 from pykka_imagestore.jobs import untar_layer

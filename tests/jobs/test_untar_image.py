@@ -8,8 +8,8 @@ import random
 from pathlib import Path
 
 import pytest
-import tars
-from images import diff_id, docker_save, layer
+from support import tars
+from support.images import diff_id, docker_save, layer
 
 from pykka_imagestore.errors import UnsupportedArchiveError
 from pykka_imagestore.jobs.untar_image import UntarImage, untar_image

@@ -7,10 +7,10 @@ import random
 from dataclasses import replace
 
 import pytest
-import tars
-from compressions import COMPRESS
-from layers import extent_of, unpack_layer
-from privileges import on_file_system
+from support import tars
+from support.compressions import COMPRESS
+from support.layers import extent_of, unpack_layer
+from support.privileges import on_file_system
 
 from pykka_imagestore.core.archive import Extent
 from pykka_imagestore.core.digest import DiffID, Digest

@@ -15,10 +15,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-import worker_functions as work
 from hypothesis import given
 from hypothesis import strategies as st
-from processes import TIMEOUT
+from support import worker_functions as work
+from support.processes import TIMEOUT
 
 from pykka_imagestore import errors
 from pykka_imagestore.jobs.answers import ANSWERS

@@ -5,7 +5,7 @@ import sys
 import threading
 
 import pytest
-from processes import TIMEOUT
+from support.processes import TIMEOUT
 
 from pykka_imagestore.runtime import DiscardedError, run_blocking
 

@@ -10,8 +10,8 @@ import time
 from contextlib import contextmanager
 
 import pytest
-import worker_functions as work
-from processes import TIMEOUT
+from support import worker_functions as work
+from support.processes import TIMEOUT
 
 from pykka_imagestore.runtime import Actor, Lane, Mutex, Promise, SingleFlight, WorkerPool, after, ready, terminate
 from pykka_imagestore.runtime.timers import Timers

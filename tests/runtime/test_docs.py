@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from processes import TIMEOUT
+from support.processes import TIMEOUT
 
 HERE = Path(__file__).parent
 PAGE = (HERE.parents[1] / "docs" / "runtime.md").read_text()

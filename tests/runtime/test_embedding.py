@@ -12,14 +12,14 @@ import sys
 import textwrap
 
 import pytest
-import worker_functions
-from processes import SOURCES, TIMEOUT
+from support import worker_functions
+from support.processes import SOURCES, TIMEOUT
 
 from pykka_imagestore.runtime import WorkerPool, WorkerStartError, launch
 
 HEAD = """
 import os, signal, sys, time, warnings
-import worker_functions as work
+from support import worker_functions as work
 from pykka_imagestore.runtime import ForkedError, WorkerDiedError, WorkerPool
 warnings.simplefilter("ignore")  # Python's, about forks and threads
 def use():

@@ -5,7 +5,7 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-import worker_functions as work
+from support import worker_functions as work
 
 from pykka_imagestore.runtime import PoolClosedError, WorkerPool, collect, raise_if_discarded
 

@@ -14,8 +14,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pykka
 import pytest
-import worker_functions as work
-from processes import TIMEOUT
+from support import worker_functions as work
+from support.processes import TIMEOUT
 
 from pykka_imagestore.runtime import (
     Actor,

@@ -7,7 +7,7 @@ import weakref
 
 import pykka
 import pytest
-from processes import TIMEOUT
+from support.processes import TIMEOUT
 
 from pykka_imagestore.runtime import Actor, DiscardedError, Promise, after, dispatch, failed, ready, terminate
 

@@ -11,7 +11,7 @@ import traceback
 
 import pykka
 import pytest
-from processes import TIMEOUT
+from support.processes import TIMEOUT
 
 from pykka_imagestore.runtime import Actor, Future, Lane, Promise, after, dispatch, failed, ready, run_blocking
 

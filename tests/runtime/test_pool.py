@@ -10,9 +10,9 @@ import threading
 import time
 
 import pytest
-import worker_functions as work
-from processes import TIMEOUT
-from worker_functions import Meetings
+from support import worker_functions as work
+from support.processes import TIMEOUT
+from support.worker_functions import Meetings
 
 from pykka_imagestore.runtime import (
     DiscardedError,

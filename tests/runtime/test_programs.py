@@ -11,7 +11,7 @@ import textwrap
 from contextlib import contextmanager
 
 import pytest
-from processes import SOURCES, TIMEOUT
+from support.processes import SOURCES, TIMEOUT
 
 
 @pytest.fixture
@@ -144,7 +144,7 @@ def test_an_actor_and_a_pool_left_open_do_not_keep_a_program_from_ending(start):
 
 BUSY = """
     import os, sys
-    import worker_functions as work
+    from support import worker_functions as work
     from pykka_imagestore.runtime import Actor, WorkerPool
     Actor.start()
     with WorkerPool(2) as pool:

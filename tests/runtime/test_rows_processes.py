@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pykka
 import pytest
-import worker_functions as jobs
+from support import worker_functions as jobs
 
 from pykka_imagestore.runtime import (
     Actor,

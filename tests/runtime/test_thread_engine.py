@@ -5,8 +5,8 @@ import threading
 import time
 
 import pytest
-import worker_functions as work
-from processes import TIMEOUT
+from support import worker_functions as work
+from support.processes import TIMEOUT
 
 from pykka_imagestore.runtime import (
     Messages,

@@ -7,7 +7,7 @@ import gc
 import weakref
 
 import pytest
-from processes import TIMEOUT
+from support.processes import TIMEOUT
 
 from pykka_imagestore.runtime import (
     Actor,

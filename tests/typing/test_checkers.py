@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from processes import SOURCES, TIMEOUT
+from support.processes import SOURCES, TIMEOUT
 
 HERE = Path(__file__).parent
 PACKAGES = SOURCES[0]

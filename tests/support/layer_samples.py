@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import struct
 
-import tars
+from support import tars
 
 SEGMENTS = [(0, 5), (100_000, 7)]
 # Something of each kind; owned by whoever runs the tests, so that there is nothing that he could not set.

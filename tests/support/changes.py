@@ -15,9 +15,9 @@ from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
-import tars
-from compressions import zstd
-from layers import unpack_layer
+from support import tars
+from support.compressions import zstd
+from support.layers import unpack_layer
 
 from pykka_imagestore._proto.layer_pb2 import LayerRecord
 from pykka_imagestore.core.checksum import with_checksum

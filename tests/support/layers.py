@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
-from processes import TIMEOUT
-from trees import Node, describe
+from support.processes import TIMEOUT
+from support.trees import Node, describe
 
 from pykka_imagestore._proto.layer_pb2 import LayerRecord
 from pykka_imagestore.core.archive import Extent

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import pytest
-from processes import TIMEOUT
+from support.processes import TIMEOUT
 
 R = TypeVar("R")
 

@@ -10,7 +10,7 @@ import tarfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from tars import END, file
+from support.tars import END, file
 
 
 def layer(files: Mapping[str, bytes]) -> bytes:

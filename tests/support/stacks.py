@@ -9,7 +9,7 @@ import stat
 from collections.abc import Sequence
 from pathlib import Path
 
-from trees import KINDS
+from support.trees import KINDS
 
 from pykka_imagestore._proto.layer_pb2 import FILES, LayerRecord
 

@@ -17,7 +17,7 @@ from typing import Self
 import pykka_imagestore
 
 # What a program that a test starts imports, beside what is installed.
-SOURCES = [Path(pykka_imagestore.__file__).parents[1], Path(__file__).parent]
+SOURCES = [Path(pykka_imagestore.__file__).parents[1], Path(__file__).parents[1]]
 TIMEOUT = 300  # for whatever only ends a hang: a slow disk or a busy machine is none
 
 

@@ -8,7 +8,7 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 
-from images import diff_id, write_members
+from support.images import diff_id, write_members
 
 OCI, DOCKER = "application/vnd.oci.image.", "application/vnd.docker."
 MANIFEST_TYPE, INDEX_TYPE = f"{OCI}manifest.v1+json", f"{OCI}index.v1+json"
