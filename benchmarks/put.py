@@ -40,8 +40,8 @@ from processes import ProgramFailedError, Run, run
 from rows import PEAK, SECONDS, Rows, add_output_arguments, print_table, ratio_to, write_json
 from samples import Shape, compress, write_docker_archive, write_layer, write_oci_archive
 
-from pykka_imagestore.jobs.folder import open_extent
-from pykka_imagestore.jobs.streams import BLOCK_BYTES, ExtentFile
+from pykka_imagestore.jobs.archive.directory_members import open_extent
+from pykka_imagestore.jobs.unpack.layer_stream import BLOCK_BYTES, ExtentFile
 from pykka_imagestore.jobs.untar_image import UntarImage, untar_image
 
 BASELINE = "GNU tar, bare layers, two at a time"

@@ -36,9 +36,9 @@ from rows import SECONDS, Column, Rows, add_output_arguments, print_table, write
 from samples import MEDIA_TYPES, Shape, compress, write_docker_archive, write_layer
 
 from pykka_imagestore.core.archive import Extent
-from pykka_imagestore.core.tar import read_entries
-from pykka_imagestore.jobs.folder import open_extent
-from pykka_imagestore.jobs.streams import BLOCK_BYTES, MAGIC_BYTES, ExtentFile, inflate
+from pykka_imagestore.core.tar.reader import read_entries
+from pykka_imagestore.jobs.archive.directory_members import open_extent
+from pykka_imagestore.jobs.unpack.layer_stream import BLOCK_BYTES, MAGIC_BYTES, ExtentFile, inflate
 from pykka_imagestore.jobs.untar_image import UntarImage, untar_image
 from pykka_imagestore.jobs.untar_layer import UntarLayer, unpack, untar_layer
 

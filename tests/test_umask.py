@@ -23,7 +23,7 @@ from pykka_imagestore.core.paths import StorePaths
 from pykka_imagestore.durable.disk import disk
 from pykka_imagestore.durable.layout import make_store, write_config
 from pykka_imagestore.durable.leases import find_needs, take_lease
-from pykka_imagestore.durable.owned import OwnedFolder
+from pykka_imagestore.durable.locked_directory import LockedDirectory
 from pykka_imagestore.durable.references import Put, References
 from pykka_imagestore.fs.remove_tree import remove_tree
 from pykka_imagestore.jobs.check_layer import CheckLayer, check_layer
@@ -95,7 +95,7 @@ def use_a_store(umask: int, folder: str) -> None:
     on = disk(durable=False)
     for _ in range(2):  # what the first time makes the second one finds
         make_store(paths, on)
-        staging = OwnedFolder.below(paths.staging, paths.guard(paths.staging))
+        staging = LockedDirectory.below(paths.staging, paths.guard(paths.staging))
         staging.make()
         stored = Path(folder, "layer.tar")
         stored.unlink(missing_ok=True)

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 TYPE_CHECKING = False  # typing's takes longer to import than a worker process to start
 if TYPE_CHECKING:
-    from pykka_imagestore.core.check import CheckProgress, CheckReport, Finding
+    from pykka_imagestore.core.check_report import CheckProgress, CheckReport, Finding
     from pykka_imagestore.core.digest import DiffID, Digest
     from pykka_imagestore.core.image import DockerImage, ImageInfo, Layer, Recovery
     from pykka_imagestore.core.image_name import ImageName
     from pykka_imagestore.core.limits import Limits
+    from pykka_imagestore.core.plan_prune import ImageUsage, LayerUsage, LeaseUsage, Pruned, Usage
     from pykka_imagestore.core.progress import LayerProgress, Progress
-    from pykka_imagestore.core.prune import ImageUsage, LayerUsage, LeaseUsage, Pruned, Usage
     from pykka_imagestore.errors import (
         AmbiguousImageError,
         ArchiveChangedError,
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
         UnsafeStoreError,
         UnsupportedArchiveError,
     )
-    from pykka_imagestore.image_lease import LeasedImage
+    from pykka_imagestore.leased_image import LeasedImage
     from pykka_imagestore.local_store import LocalStore, LocalStoreActor
     from pykka_imagestore.reference_store import ReferenceStore, ReferenceStoreActor
 
@@ -102,8 +102,8 @@ __all__ = [
 _HOMES = {
     "AmbiguousImageError": "errors",
     "ArchiveError": "errors",
-    "CheckProgress": "core.check",
-    "CheckReport": "core.check",
+    "CheckProgress": "core.check_report",
+    "CheckReport": "core.check_report",
     "CheckpointError": "errors",
     "DiffID": "core.digest",
     "Digest": "core.digest",
@@ -112,21 +112,21 @@ _HOMES = {
     "DockerImage": "core.image",
     "EscapingEntryError": "errors",
     "ForeignStoreError": "errors",
-    "Finding": "core.check",
+    "Finding": "core.check_report",
     "ImageIncompleteError": "errors",
     "ImageInfo": "core.image",
     "ImageName": "core.image_name",
-    "ImageUsage": "core.prune",
+    "ImageUsage": "core.plan_prune",
     "InvalidInputError": "errors",
     "InvalidNameError": "errors",
     "Layer": "core.image",
     "LayerError": "errors",
     "LayerProgress": "core.progress",
-    "LayerUsage": "core.prune",
-    "LeaseUsage": "core.prune",
+    "LayerUsage": "core.plan_prune",
+    "LeaseUsage": "core.plan_prune",
     "LeaseEndedError": "errors",
     "LeaseError": "errors",
-    "LeasedImage": "image_lease",
+    "LeasedImage": "leased_image",
     "LimitError": "errors",
     "Limits": "core.limits",
     "LocalStore": "local_store",
@@ -139,7 +139,7 @@ _HOMES = {
     "NotFoundError": "errors",
     "OverBudgetError": "errors",
     "Progress": "core.progress",
-    "Pruned": "core.prune",
+    "Pruned": "core.plan_prune",
     "RecordError": "errors",
     "Recovery": "core.image",
     "ReferenceStore": "reference_store",
@@ -150,7 +150,7 @@ _HOMES = {
     "StoreFormatError": "errors",
     "UnsafeStoreError": "errors",
     "UnsupportedArchiveError": "errors",
-    "Usage": "core.prune",
+    "Usage": "core.plan_prune",
 }
 
 

@@ -11,7 +11,7 @@ from dataclasses import replace
 import pykka
 
 from pykka_imagestore.collector import Collector
-from pykka_imagestore.core.check import (
+from pykka_imagestore.core.check_report import (
     CheckProgress,
     CheckReport,
     Finding,
@@ -25,11 +25,20 @@ from pykka_imagestore.core.paths import StorePaths
 from pykka_imagestore.durable.identity import Identity
 from pykka_imagestore.durable.layout import find_configs, find_layers
 from pykka_imagestore.durable.marker import find_strangers
+from pykka_imagestore.jobs.check.findings import LayerCheck
 from pykka_imagestore.jobs.check_configs import CheckConfigs, ConfigsCheck, Stack, check_configs
 from pykka_imagestore.jobs.check_layer import CheckCounts, CheckLayer, check_layer
-from pykka_imagestore.jobs.findings import LayerCheck
 from pykka_imagestore.reference_store import ReferenceStore
-from pykka_imagestore.runtime import Actor, Future, Lane, WorkerPool, WorkerTimeoutError, defer, dispatch, gather
+from pykka_imagestore.runtime import (
+    Actor,
+    Future,
+    SerialExecutor,
+    WorkerPool,
+    WorkerTimeoutError,
+    defer,
+    dispatch,
+    gather,
+)
 
 CheckListener = Callable[[CheckProgress], object]
 
@@ -89,7 +98,7 @@ class CheckerActor(Actor):
         self._collector = collector
         self._pool = pool
         self._limits = limits
-        self._lane = Lane("checker")
+        self._executor = SerialExecutor("checker")
 
     async def check(self, deep: bool, listener: CheckListener | None) -> CheckReport:
         report, _ = await self._look(deep, listener)
@@ -104,17 +113,17 @@ class CheckerActor(Actor):
     async def _look(self, deep: bool, listener: CheckListener | None) -> tuple[CheckReport, dict[DiffID, Identity]]:
         """Return what was found, and the damaged layers with what they were when they were looked at."""
         await self._references.ready()
-        layers = await self._lane.run(find_layers, self._paths)
-        configs = await self._lane.run(find_configs, self._paths)
+        layers = await self._executor.run(find_layers, self._paths)
+        configs = await self._executor.run(find_configs, self._paths)
         progress = _Progress(len(layers), listener)
         configs_check, others = await self._check_configs(configs)
         checked = await gather([self.spawn(self._check_layer(layer, deep, progress)) for layer in layers])
         # What was removed meanwhile is no fault, and what was put meanwhile is not looked at.
         images = await self._references.list()
-        left = set(await self._lane.run(find_layers, self._paths))
+        left = set(await self._executor.run(find_layers, self._paths))
         found = {layer: check for layer, check in zip(layers, checked, strict=True) if layer in left}
         bad = {layer: check.identity for layer, check in found.items() if check.faults and check.identity}
-        there = frozenset(await self._lane.run(find_configs, self._paths))
+        there = frozenset(await self._executor.run(find_configs, self._paths))
         faults = [
             *(Finding("layer", layer, fault) for layer, check in found.items() for fault in check.faults),
             *(Finding("config", config, fault) for config, fault in configs_check.faults.items() if config in there),
@@ -130,12 +139,12 @@ class CheckerActor(Actor):
 
     async def _find_strangers(self) -> list[str]:
         try:
-            return await self._lane.run(find_strangers, self._paths)
+            return await self._executor.run(find_strangers, self._paths)
         except PermissionError:
             return []  # a directory that one may pass through and not list
 
     def on_stop(self) -> None:
-        self._lane.close()
+        self._executor.close()
 
     async def _check_configs(self, configs: list[Digest]) -> tuple[ConfigsCheck, set[tuple[Digest, Stack]]]:
         """Check configs; return what was found, and those that images have with layers that they do not list."""

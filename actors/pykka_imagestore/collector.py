@@ -15,30 +15,30 @@ from pathlib import Path
 
 import pykka
 
-from pykka_imagestore.core.check import TakenOut
+from pykka_imagestore.core.check_report import TakenOut
 from pykka_imagestore.core.digest import DiffID, Digest
 from pykka_imagestore.core.image import DockerImage
 from pykka_imagestore.core.image_name import ImageName
 from pykka_imagestore.core.paths import StorePaths
-from pykka_imagestore.core.prune import NO_BUDGET, Budget, Pruned, PruneOptions, Size, Stock, Usage, measure
+from pykka_imagestore.core.plan_prune import NO_BUDGET, Budget, Inventory, Pruned, PruneOptions, Size, Usage, measure
 from pykka_imagestore.durable.disk import disk
 from pykka_imagestore.durable.identity import Identity
 from pykka_imagestore.durable.layout import find_orphaned_work
 from pykka_imagestore.durable.lease_watch import LeaseWatch
 from pykka_imagestore.durable.leases import find_leases
+from pykka_imagestore.durable.locked_directory import LockedDirectory
 from pykka_imagestore.durable.log import logger_of
-from pykka_imagestore.durable.owned import OwnedFolder
 from pykka_imagestore.durable.remover import Remover
 from pykka_imagestore.durable.reserve import make_reserve
 from pykka_imagestore.errors import StoreError
 from pykka_imagestore.fs.remove_tree import remove_tree
-from pykka_imagestore.jobs.helpers import MAX_HELPERS
+from pykka_imagestore.jobs.unpack.leader import MAX_HELPERS
 from pykka_imagestore.reference_store import ReferenceStore
 from pykka_imagestore.runtime import (
     Actor,
     Future,
-    Lane,
-    Pending,
+    InFlight,
+    SerialExecutor,
     WorkerPool,
     defer,
     discard_all,
@@ -138,12 +138,12 @@ class CollectorActor(Actor):
         self._disk = disk(durable=durable)
         self._remover = Remover(paths, self._disk)
         self._stock = self._remover.stock
-        self._removals, self._deletions = Pending(), Pending()
+        self._removals, self._deletions = InFlight(), InFlight()
         self._closed = False
-        self._lane, self._syncing = Lane("collector"), Lane("collector-sync")
+        self._executor, self._syncing = SerialExecutor("collector"), SerialExecutor("collector-sync")
 
     async def sweep(self) -> int:
-        orphans = await self._lane.run(find_orphaned_work, self._paths)
+        orphans = await self._executor.run(find_orphaned_work, self._paths)
         for orphan in orphans:
             self._delete_behind(orphan)
         return len(orphans)
@@ -163,11 +163,11 @@ class CollectorActor(Actor):
         return undiscardable(self._removals.add(self.spawn(self._keep_to_budget(more_bytes))))
 
     def weigh(self, layers: tuple[DiffID, ...]) -> Future[Size]:
-        return self._lane.run(self._stock.weigh, layers)
+        return self._executor.run(self._stock.weigh, layers)
 
     async def usage(self) -> Usage:
         stock = await self._take_stock()
-        return measure(stock, await self._lane.run(find_leases, self._paths))
+        return measure(stock, await self._executor.run(find_leases, self._paths))
 
     def swept(self) -> Future[None]:
         return self._deletions.ended()
@@ -181,7 +181,7 @@ class CollectorActor(Actor):
 
     def on_stop(self) -> None:
         self._stop_watching()
-        self._lane.close()
+        self._executor.close()
         self._syncing.close()
         self._remover.close()
 
@@ -189,7 +189,7 @@ class CollectorActor(Actor):
 
     async def _remove(self, name: ImageName) -> DockerImage:
         await self._references.ready()
-        image, waiting = await self._lane.run(self._remover.remove, name)
+        image, waiting = await self._executor.run(self._remover.remove, name)
         self._delete_taken(waiting)
         return image
 
@@ -197,18 +197,18 @@ class CollectorActor(Actor):
         await self._references.ready()  # before anything is taken for work of the store's
         if not options.dry_run:
             await self.sweep()
-        pruned, waiting = await self._lane.run(self._remover.prune, options)
+        pruned, waiting = await self._executor.run(self._remover.prune, options)
         self._delete_taken(waiting)
         return pruned
 
     async def _take_out(self, layers: Mapping[DiffID, Identity], configs: tuple[Digest, ...]) -> TakenOut:
         await self._references.ready()
-        taken, waiting = await self._lane.run(partial(self._remover.take_out, layers), configs)
+        taken, waiting = await self._executor.run(partial(self._remover.take_out, layers), configs)
         self._delete_taken(waiting)
         return taken
 
-    async def _take_stock(self) -> Stock:
-        return await self._lane.run(self._stock.take, await self._references.list())
+    async def _take_stock(self) -> Inventory:
+        return await self._executor.run(self._stock.take, await self._references.list())
 
     async def _keep_to_budget(self, more_bytes: int) -> None:
         if not self._budget:
@@ -264,7 +264,7 @@ class CollectorActor(Actor):
             await self._keep_to_budget(0)
         self._is_looking = False
 
-    def _delete_taken(self, waiting: OwnedFolder | None) -> None:
+    def _delete_taken(self, waiting: LockedDirectory | None) -> None:
         if waiting is not None:
             self._delete_behind(waiting.path).on_any(lambda _: waiting.release())
 

@@ -580,10 +580,10 @@ def escaped(unsafe_text: str, most: int | None = None) -> str:
 
 def listed(names: Sequence[str]) -> str:
     """Return some names for a sentence, and not all of many."""
-    more = f" and {len(names) - _MOST_LISTED} more" if len(names) > _MOST_LISTED else ""
-    return ", ".join(map(plain, names[:_MOST_LISTED])) + more
+    more = f" and {len(names) - _MAX_LISTED} more" if len(names) > _MAX_LISTED else ""
+    return ", ".join(map(plain, names[:_MAX_LISTED])) + more
 
 
-_MOST_LISTED = 20
+_MAX_LISTED = 20
 _LONGEST_NAME = 200
 _LONGEST_SENTENCE = 10_000

@@ -20,25 +20,25 @@ import pykka
 from pykka_imagestore.checker import Checker, CheckListener
 from pykka_imagestore.collector import Collector
 from pykka_imagestore.core.archive import ArchiveIndex, Extent, Place
-from pykka_imagestore.core.check import CheckReport
+from pykka_imagestore.core.check_report import CheckReport
 from pykka_imagestore.core.digest import DiffID, sha256
+from pykka_imagestore.core.formats.docker_archive import legacy_config
 from pykka_imagestore.core.image import DockerImage, ImageInfo, Recovery
 from pykka_imagestore.core.image_name import ImageName
 from pykka_imagestore.core.limits import DEFAULT_LIMITS, Limits
-from pykka_imagestore.core.manifest import legacy_config
 from pykka_imagestore.core.paths import StorePaths
-from pykka_imagestore.core.plan import PlannedImage, plan_put
+from pykka_imagestore.core.plan_prune import Budget, Pruned, PruneOptions, Size, Usage
+from pykka_imagestore.core.plan_put import PlannedImage, plan_put
 from pykka_imagestore.core.platform import Platform
-from pykka_imagestore.core.prune import Budget, Pruned, PruneOptions, Size, Usage
 from pykka_imagestore.core.uncopyable import Uncopyable
 from pykka_imagestore.durable.disk import disk
 from pykka_imagestore.durable.files import read_file
+from pykka_imagestore.durable.inventory import note_use
 from pykka_imagestore.durable.layout import find_missing, remove_staging, write_config
 from pykka_imagestore.durable.leases import HeldLease, PutLease, lease_image, take_over
+from pykka_imagestore.durable.locked_directory import LockedDirectory
 from pykka_imagestore.durable.locks import FileLock, acquire, layer_byte
 from pykka_imagestore.durable.log import logger_of
-from pykka_imagestore.durable.owned import OwnedFolder
-from pykka_imagestore.durable.stock import note_use
 from pykka_imagestore.errors import (
     ArchiveError,
     InvalidInputError,
@@ -50,24 +50,24 @@ from pykka_imagestore.errors import (
     plain,
 )
 from pykka_imagestore.fs.remove_tree import remove_tree
-from pykka_imagestore.image_lease import LeasedImage
 from pykka_imagestore.jobs.answers import ANSWERS
 from pykka_imagestore.jobs.find_archive import FoundArchive, find_archive
-from pykka_imagestore.jobs.guard import require_space
-from pykka_imagestore.jobs.helpers import MAX_HELPERS, HelperLostError, HelpUnpack, help_unpack
 from pykka_imagestore.jobs.move_layer import MoveLayer, move_layer
+from pykka_imagestore.jobs.unpack.leader import MAX_HELPERS, HelperLostError, HelpUnpack, help_unpack
+from pykka_imagestore.jobs.unpack.limiter import require_space
 from pykka_imagestore.jobs.untar_image import UntarImage, untar_image
 from pykka_imagestore.jobs.untar_layer import LayerCounts, UntarLayer, hash_layer, untar_layer
-from pykka_imagestore.progress_feed import Listener, ProgressFeed
+from pykka_imagestore.leased_image import LeasedImage
+from pykka_imagestore.progress import Listener, ProgressFeed
 from pykka_imagestore.reference_store import ReferenceStore
 from pykka_imagestore.runtime import (
     Actor,
     DiscardedError,
     Future,
-    Lane,
-    Mutex,
-    Pending,
+    InFlight,
     Promise,
+    Semaphore,
+    SerialExecutor,
     SingleFlight,
     WorkerPool,
     defer,
@@ -553,12 +553,14 @@ class LocalStoreActor(Actor):
         self._layers: SingleFlight[DiffID, None] = SingleFlight()
         self._calls: dict[DiffID, _HelpCall] = {}
         self._at_work: list[_PutAtWork] = []
-        self._places = Mutex(pool.workers + LAYERS_THAT_WAIT)
-        self._work = Pending()  # puts and layers that have not ended, discarded ones too
-        self._lane = Lane("local-store")  # short file operations only: the worker processes may all be busy
+        self._places = Semaphore(pool.workers + LAYERS_THAT_WAIT)
+        self._work = InFlight()  # puts and layers that have not ended, discarded ones too
+        self._executor = SerialExecutor(
+            "local-store"
+        )  # short file operations only: the worker processes may all be busy
         # Waits for the disk, which takes no CPU, while the worker processes go on with other layers.
         self._publisher = WorkerPool(1, threads=True, name="imagestore-publisher")
-        self._listener_thread = Lane("progress")
+        self._listener_thread = SerialExecutor("progress")
 
     # -- what the handle offers
 
@@ -614,7 +616,7 @@ class LocalStoreActor(Actor):
         if image.config_digest is None:
             raise NotFoundError(f"{image.name} with a config")
         try:
-            return await self._lane.run(read_file, self._paths.config(image.config_digest))
+            return await self._executor.run(read_file, self._paths.config(image.config_digest))
         except FileNotFoundError:
             raise NotFoundError(f"{image.name} with a config") from None
 
@@ -622,7 +624,7 @@ class LocalStoreActor(Actor):
         await self.recover()
         while True:
             image = await self._references.get(name)
-            lease = await self._lane.run(partial(lease_image, self._paths), image)
+            lease = await self._executor.run(partial(lease_image, self._paths), image)
             try:
                 is_there = image == await self._references.get(name)  # and so its layers are there, and stay
             except BaseException:
@@ -634,7 +636,7 @@ class LocalStoreActor(Actor):
 
     async def take_over(self, token: str) -> LeasedImage:
         await self.recover()
-        return self._leased(*await self._lane.run(partial(take_over, self._paths), token))
+        return self._leased(*await self._executor.run(partial(take_over, self._paths), token))
 
     async def close(self) -> None:
         self._closed = True
@@ -643,7 +645,7 @@ class LocalStoreActor(Actor):
             await self._work.ended()
 
     def on_stop(self) -> None:
-        self._lane.close()
+        self._executor.close()
         self._publisher.close()
         self._listener_thread.close(wait=False)  # a listener may take its time
 
@@ -668,7 +670,7 @@ class LocalStoreActor(Actor):
         if self._closed:
             raise StoreClosedError
         wanted = _parse_platform(platform)
-        found = self._lane.run(partial(find_archive, self._options.archive_dir, archive), name)
+        found = self._executor.run(partial(find_archive, self._options.archive_dir, archive), name)
         return self._work.add(found.then(lambda found: PutRequest(name, found, sandbox, select, wanted)))
 
     def _start(
@@ -761,13 +763,13 @@ class LocalStoreActor(Actor):
         wanted = [wish for wish in wishes if not wish.future.has_discard()]
         for wish in wanted:
             try:
-                lease = await self._lane.run(partial(lease_image, self._paths), image)
+                lease = await self._executor.run(partial(lease_image, self._paths), image)
             except (StoreError, OSError) as error:
                 wish.fail(error)
             else:
                 wish.set(self._leased(image, lease))
 
-    async def untar_image(self, request: PutRequest, staging: OwnedFolder) -> ArchiveIndex:
+    async def untar_image(self, request: PutRequest, staging: LockedDirectory) -> ArchiveIndex:
         """Find out what the archive holds."""
         archive, copy = request.archive, str(staging.path / "archive.tar")
         job = UntarImage(archive.path, copy, request.sandbox, request.platform, self._limits, archive.identity)
@@ -779,7 +781,7 @@ class LocalStoreActor(Actor):
         self,
         planned: PlannedImage,
         request: PutRequest,
-        staging: OwnedFolder,
+        staging: LockedDirectory,
         feed: ProgressFeed,
         lease: PutLease,
         stored: list[tuple[DockerImage, ...]],
@@ -790,21 +792,21 @@ class LocalStoreActor(Actor):
         diff_ids = image.diff_ids
         if diff_ids is None:
             diff_ids = await self._hash_layers(image.layers, hashed)
-            config = await self._lane.run(partial(legacy_config, image.config), diff_ids)
+            config = await self._executor.run(partial(legacy_config, image.config), diff_ids)
         layers = dict(zip(diff_ids, image.layers, strict=True))
         feed.expect(planned.names, {diff_id: layer.size for diff_id, layer in layers.items()})
         config_digest = sha256(config)
-        await self._lane.run(partial(lease.need, diff_ids, config_digest), f"put of {planned.names[0]}")
+        await self._executor.run(partial(lease.need, diff_ids, config_digest), f"put of {planned.names[0]}")
         missing = await self._require_room(layers)
         await self.put_layers(layers, request.sandbox)
         if missing and self._options.budget:
             self._refuse_over_budget(await self._collector.weigh(diff_ids))
         on = disk(durable=self._options.durable)
-        await self._lane.run(on.sync_folder, self._paths.layers)  # for layers whose writer died before it did
+        await self._executor.run(on.sync_folder, self._paths.layers)  # for layers whose writer died before it did
         write = partial(write_config, self._paths, disk=on, aside=staging.path / "config")
-        await self._lane.run(write, config)
+        await self._executor.run(write, config)
         # Whoever comes from now on may come after a removal that undoes this.
-        self._puts.depart(request.key)
+        self._puts.forget(request.key)
         storing = self._references.put_all(planned.names, diff_ids, config_digest)
         await undiscardable(storing.then(stored.append))
 
@@ -823,17 +825,17 @@ class LocalStoreActor(Actor):
         No image is forgotten for the budget yet: what an archive says of itself, nobody has verified. One is only if
         the disk has no room for both.
         """
-        missing = await self._lane.run(partial(find_missing, self._paths), tuple(layers))
+        missing = await self._executor.run(partial(find_missing, self._paths), tuple(layers))
         needed = sum(layers[diff_id].least_bytes for diff_id in missing)
         self._refuse_over_budget(Size(needed))
         require = partial(require_space, str(self._paths.root))
         try:
-            await self._lane.run(require, needed)
+            await self._executor.run(require, needed)
         except NoSpaceError:
             await self._collector.keep_to_budget(needed)
             await self._collector.sweep()
             await self._collector.swept()
-            await self._lane.run(require, needed)
+            await self._executor.run(require, needed)
         return bool(missing)
 
     def _refuse_over_budget(self, size: Size) -> None:
@@ -847,7 +849,7 @@ class LocalStoreActor(Actor):
 
     async def put_layers(self, layers: Mapping[DiffID, Extent], sandbox: str | None) -> None:
         """See to it that each layer is in the store; unpack those that are not, in parallel, the longest first."""
-        missing = await self._lane.run(partial(find_missing, self._paths), tuple(layers))
+        missing = await self._executor.run(partial(find_missing, self._paths), tuple(layers))
         for diff_id in layers:
             if diff_id not in missing:
                 self._tell_complete(diff_id, None)
@@ -906,7 +908,7 @@ class LocalStoreActor(Actor):
                 if mine:
                     raise
                 logger.info("%s failed from another archive; trying this one", diff_id)
-            if not mine and not await self._lane.run(partial(find_missing, self._paths), (diff_id,)):
+            if not mine and not await self._executor.run(partial(find_missing, self._paths), (diff_id,)):
                 return
 
     async def _unpack_layer(self, diff_id: DiffID, layer: Extent, sandbox: str | None) -> None:
@@ -916,7 +918,7 @@ class LocalStoreActor(Actor):
         async with self._places.held():  # each takes open files, and other processes may unpack those that wait
             lock = await self._lock_layer(diff_id)
             try:
-                if not await self._lane.run(partial(find_missing, self._paths), (diff_id,)):
+                if not await self._executor.run(partial(find_missing, self._paths), (diff_id,)):
                     return self._tell_complete(diff_id, None)  # another process put it meanwhile
                 async with self._staged() as staging:
                     staged = str(staging.path / "layer")
@@ -931,7 +933,7 @@ class LocalStoreActor(Actor):
         """Be the only one, of all processes, to unpack a layer."""
         take = partial(acquire, self._paths.layers_lock, layer_byte(diff_id))
         try:
-            return await self._lane.run(lambda wait: take(wait=wait), False)
+            return await self._executor.run(lambda wait: take(wait=wait), False)
         except BlockingIOError:
             return await run_blocking(take, undo=FileLock.release)
 
@@ -939,12 +941,12 @@ class LocalStoreActor(Actor):
         return LeasedImage(self._paths.locate(image), lease, partial(note_use, self._paths, image))
 
     @asynccontextmanager
-    async def _staged(self) -> AsyncIterator[OwnedFolder]:
+    async def _staged(self) -> AsyncIterator[LockedDirectory]:
         """Lend a staging folder, and remove it afterwards: by then the workers that wrote to it have ended."""
-        staging = OwnedFolder.below(self._paths.staging, self._paths.guard(self._paths.staging))
+        staging = LockedDirectory.below(self._paths.staging, self._paths.guard(self._paths.staging))
         abandoned = False
         try:
-            await self._lane.run(OwnedFolder.make, staging)
+            await self._executor.run(LockedDirectory.make, staging)
             yield staging
         except GeneratorExit:
             abandoned = True  # the actor has ended, and nothing can be awaited: the next store sweeps
@@ -958,7 +960,7 @@ class LocalStoreActor(Actor):
 
     async def _remove_staging(self, path: Path) -> None:
         try:
-            if not await self._lane.run(remove_staging, path):
+            if not await self._executor.run(remove_staging, path):
                 await self._pool.run(remove_tree, str(path), retry=True)
         except Exception as error:  # noqa: BLE001 - it must not hide how the put ended; the next store sweeps
             logger.warning("%s could not be removed: %s", path, error)

@@ -28,13 +28,13 @@ from pykka_imagestore.durable.layout import make_store
 from pykka_imagestore.durable.log import logger_of
 from pykka_imagestore.durable.references import Change, Put, References, Remove
 from pykka_imagestore.errors import ImageIncompleteError, InvalidInputError, NotFoundError, StoreError, shown
-from pykka_imagestore.runtime import Actor, Future, Lane, Promise, dispatch, undiscardable
+from pykka_imagestore.runtime import Actor, Future, Promise, SerialExecutor, dispatch, undiscardable
 
 logger = logger_of(__name__)
 
 T = TypeVar("T")
 
-_MOST_LOGGED = 20  # incomplete images, one by one
+_MAX_LOGGED = 20  # incomplete images, one by one
 
 
 class ReferenceStore(Uncopyable):
@@ -149,7 +149,7 @@ class ReferenceStoreActor(Actor):
         self._references = References(paths, self._disk)
         self._recovery: Future[None] | None = None
         # In threads of their own, since the worker processes may all be busy; who only reads waits for no sync.
-        self._reader, self._writer = Lane("reference-reader"), Lane("reference-writer")
+        self._reader, self._writer = SerialExecutor("reference-reader"), SerialExecutor("reference-writer")
         self._commits = _Commits(self._references, self._writer)
 
     async def recover(self) -> tuple[DockerImage, ...]:
@@ -213,10 +213,10 @@ class ReferenceStoreActor(Actor):
         await self._writer.run(partial(make_store, self._paths), self._disk)
         images = await self._reader.run(References.list, self._references)
         incomplete = [image for image in images if image.missing]
-        for image in incomplete[:_MOST_LOGGED]:
+        for image in incomplete[:_MAX_LOGGED]:
             logger.warning("%s", ImageIncompleteError(image.name, image.missing))
-        if len(incomplete) > _MOST_LOGGED:
-            logger.warning("%d more images are incomplete", len(incomplete) - _MOST_LOGGED)
+        if len(incomplete) > _MAX_LOGGED:
+            logger.warning("%d more images are incomplete", len(incomplete) - _MAX_LOGGED)
 
     def _find(self, name: ImageName) -> DockerImage:
         image = self._references.use(name)
@@ -242,15 +242,15 @@ class _Commits:
     """Gathers changes while others are written: all that came during one commit go together into the next.
 
     Args:
-        lane: Where they are written.
+        executor: Where they are written.
 
     Attributes:
         have_begun: Whether there was any.
     """
 
-    def __init__(self, references: References, lane: Lane) -> None:
+    def __init__(self, references: References, executor: SerialExecutor) -> None:
         self._references = references
-        self._lane = lane
+        self._executor = executor
         self.have_begun = False
         self._waiting: queue.SimpleQueue[_Waiting] = queue.SimpleQueue()
 
@@ -259,7 +259,7 @@ class _Commits:
         self.have_begun = True
         promise: Promise[tuple[DockerImage | None, ...]] = Promise()
         self._waiting.put((changes, promise))
-        self._lane.run(_Commits._commit, self)
+        self._executor.run(_Commits._commit, self)
         return undiscardable(promise.future)
 
     def _commit(self) -> None:

@@ -106,7 +106,7 @@ def test_only_durable_syncs():
         ("core/a.py", "import pykka_imagestore"),
         ("core/deep/a.py", "import os.path"),
         ("durable/a.py", "from pykka_imagestore.jobs.untar import untar"),
-        ("fs/a.py", "from pykka_imagestore.jobs.streams import LayerStream"),
+        ("fs/a.py", "from pykka_imagestore.jobs.unpack.layer_stream import LayerStream"),
         ("fs/a.py", "from pykka_imagestore.durable.disk import Disk"),
         ("fs/a.py", "import socket"),
         ("jobs/a.py", "import pykka"),

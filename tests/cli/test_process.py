@@ -101,7 +101,7 @@ def test_reading_verbs_start_neither_actors_nor_workers(filled):
 import sys
 from pykka_imagestore.cli import main
 status = main(["get", "app:1"])
-print(status, sorted({"rich", "pykka_imagestore.jobs.extractor", "importlib.metadata"} & set(sys.modules)))
+print(status, sorted({"rich", "pykka_imagestore.jobs.unpack.extractor", "importlib.metadata"} & set(sys.modules)))
 """
 
     done = subprocess.run(

@@ -25,7 +25,7 @@ from seam import watched
 
 from pykka_imagestore import ImageIncompleteError, LocalStore, NotFoundError
 from pykka_imagestore.fs.remove_tree import remove_tree
-from pykka_imagestore.image_lease import LeasedImage
+from pykka_imagestore.leased_image import LeasedImage
 from pykka_imagestore.runtime import WorkerDiedError, WorkerPool
 
 NAMES = [f"app:{number}" for number in range(4)]

@@ -22,7 +22,7 @@ from support.processes import TIMEOUT
 
 from pykka_imagestore import LocalStore
 from pykka_imagestore.durable.disk import Disk
-from pykka_imagestore.jobs import guard
+from pykka_imagestore.jobs.unpack import limiter
 
 pytestmark = pytest.mark.combinations
 
@@ -112,7 +112,7 @@ def test_a_full_disk_fails_what_needs_room_and_nothing_else(
         pytest.skip(reason)
 
     history = History()
-    plenty = contextlib.nullcontext() if is_foreseen else patch.object(guard, "free_bytes", lambda _: 1 << 40)
+    plenty = contextlib.nullcontext() if is_foreseen else patch.object(limiter, "free_bytes", lambda _: 1 << 40)
     with new_device(tmp_path, "12M") as device, opened(device.folder / "store") as store, plenty:
         script = Script(store, gallery, history)
         begin(script)

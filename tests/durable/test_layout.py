@@ -20,7 +20,7 @@ from pykka_imagestore.durable.layout import (
     remove_staging,
     write_config,
 )
-from pykka_imagestore.durable.owned import OwnedFolder
+from pykka_imagestore.durable.locked_directory import LockedDirectory
 
 ONE, TWO = DiffID(sha256(b"one")), DiffID(sha256(b"two"))
 
@@ -33,7 +33,7 @@ def paths(tmp_path):
 
 
 def owned(paths, folder):
-    return OwnedFolder.below(folder, paths.guard(folder))
+    return LockedDirectory.below(folder, paths.guard(folder))
 
 
 def test_store_is_for_its_owner_alone(paths):

@@ -17,9 +17,9 @@ from plain import cleaned, is_whole, plain_members
 
 from pykka_imagestore.core.archive import ArchivedImage, ArchiveIndex
 from pykka_imagestore.core.digest import DiffID, is_sha256
+from pykka_imagestore.core.formats.docker_archive import legacy_config
 from pykka_imagestore.core.limits import DEFAULT_LIMITS
-from pykka_imagestore.core.manifest import legacy_config
-from pykka_imagestore.core.plan import plan_put
+from pykka_imagestore.core.plan_put import plan_put
 from pykka_imagestore.errors import AmbiguousImageError, ArchiveError, StoreError
 from pykka_imagestore.fs.remove_tree import remove_tree
 from pykka_imagestore.jobs.untar_image import UntarImage, untar_image

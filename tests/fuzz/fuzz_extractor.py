@@ -27,10 +27,10 @@ from support.layers import Unpacked, unpack_layer, unpack_with_help
 from support.trees import Node, describe
 
 from pykka_imagestore._proto import layer_pb2
-from pykka_imagestore.core.tar import TarError
+from pykka_imagestore.core.tar.reader import TarError
 from pykka_imagestore.errors import LayerError
 from pykka_imagestore.fs.remove_tree import remove_tree
-from pykka_imagestore.jobs.streams import inflate, read_some
+from pykka_imagestore.jobs.unpack.layer_stream import inflate, read_some
 
 mutate = mutate_tar
 MAX_INFLATED_BYTES = 64 << 10  # some bytes of bzip2 hold a gigabyte

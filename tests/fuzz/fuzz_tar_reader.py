@@ -5,14 +5,14 @@ from __future__ import annotations
 from mutations import mutate_tar
 from plain import is_whole, plain_members
 
-from pykka_imagestore.core import tar
 from pykka_imagestore.core.limits import DEFAULT_LIMITS
-from pykka_imagestore.core.tar import BLOCK, MAX_PATH_BYTES, Entry, TarError
+from pykka_imagestore.core.tar import reader
+from pykka_imagestore.core.tar.reader import BLOCK, MAX_PATH_BYTES, Entry, TarError
 
 mutate = mutate_tar
 MAX_EXTENSION_BYTES = DEFAULT_LIMITS.extension_bytes
 KINDS = frozenset(b"0123456")
-CACHES = (tar._REMEMBERED, tar._SUMS, tar._PERMISSIONS)
+CACHES = (reader._REMEMBERED, reader._SUMS, reader._PERMISSIONS)
 
 
 class Bytes:
@@ -47,7 +47,7 @@ def check(data: bytes) -> None:
         assert (error, len(entries)) == ("", len(members))
     for entry, place, member in zip(entries, places, members, strict=False):
         name = entry.name.rstrip(b"/")
-        size = None if entry.kind == tar.DIRECTORY else entry.size
+        size = None if entry.kind == reader.DIRECTORY else entry.size
         assert (name, place, size) == (member.name, member.start, None if member.body is None else len(member.body))
 
 
@@ -58,7 +58,7 @@ def read(data: bytes) -> tuple[list[Entry], list[int], str]:
     places: list[int] = []
     error = ""
     try:
-        for entry in tar.read_entries(source):
+        for entry in reader.read_entries(source):
             assert entry.index == len(entries)
             see_that_it_is_sound(entry)
             entries.append(entry)
@@ -75,7 +75,7 @@ def read(data: bytes) -> tuple[list[Entry], list[int], str]:
 def see_that_it_is_sound(entry: Entry) -> None:
     assert entry.kind in KINDS
     assert 0 <= entry.size < 10**19
-    assert entry.kind == tar.FILE or entry.size == 0
+    assert entry.kind == reader.FILE or entry.size == 0
     assert 0 <= entry.mode <= 0o7777
     assert max(abs(number) for number in (entry.uid, entry.gid, entry.major, entry.minor)) < 10**19
     assert abs(entry.mtime_ns) < 2**63 * 10**9
@@ -90,9 +90,9 @@ def see_that_it_is_sound(entry: Entry) -> None:
 
 def see_that_it_is_clean(name: bytes) -> None:
     try:
-        path = tar.clean_path(name)
+        path = reader.clean_path(name)
     except TarError:
         return
     assert len(path) <= MAX_PATH_BYTES
     assert not path or not {b"", b".", b".."} & set(path.split(b"/"))
-    assert tar.clean_path(path) == path
+    assert reader.clean_path(path) == path

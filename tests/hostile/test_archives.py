@@ -21,7 +21,7 @@ from pykka_imagestore import LimitError, LocalStore, local_store
 from pykka_imagestore.core.digest import sha256
 from pykka_imagestore.core.limits import DEFAULT_LIMITS, Limits
 from pykka_imagestore.errors import ArchiveError, StoreError, UnsupportedArchiveError
-from pykka_imagestore.jobs.members import MAX_JSON_BYTES
+from pykka_imagestore.jobs.archive.tar_members import MAX_JSON_BYTES
 from pykka_imagestore.jobs.untar_image import UntarImage, untar_image
 from pykka_imagestore.jobs.untar_layer import hash_layer
 

@@ -21,8 +21,8 @@ from support.processes import TIMEOUT
 
 from pykka_imagestore import ArchiveChangedError, ArchiveError, ImageInfo, LocalStore, StoreError
 from pykka_imagestore.core.archive import ArchivedImage
+from pykka_imagestore.jobs.archive.directory_members import opened_extent
 from pykka_imagestore.jobs.find_archive import find_archive
-from pykka_imagestore.jobs.folder import opened_extent
 from pykka_imagestore.jobs.unpack_into import Target, layer_file, unpack_into
 from pykka_imagestore.jobs.untar_image import UntarImage, untar_image
 from pykka_imagestore.jobs.untar_layer import UntarLayer, hash_layer, untar_layer

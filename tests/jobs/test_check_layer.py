@@ -22,8 +22,8 @@ from pykka_imagestore.core.digest import DiffID
 from pykka_imagestore.core.limits import Limits
 from pykka_imagestore.jobs import check_layer as check_layer_module
 from pykka_imagestore.jobs import replaced as replaced_module
+from pykka_imagestore.jobs.check.findings import MAX_FAULTS, Findings, LayerCheck
 from pykka_imagestore.jobs.check_layer import CheckCounts, CheckLayer, check_layer
-from pykka_imagestore.jobs.findings import MOST_FAULTS, Findings, LayerCheck
 from pykka_imagestore.runtime.errors import DiscardedError
 
 root = pytest.mark.root
@@ -270,11 +270,11 @@ def test_folder_that_is_missing_is_said_once(layer):
 
 def test_many_faults_are_counted(tmp_path):
     unpacked = unpack_layer(tars.tar(*(tars.file(b"f%d" % number, **OWNER) for number in range(100))), tmp_path)
-    for number in range(MOST_FAULTS + 5):
+    for number in range(MAX_FAULTS + 5):
         (unpacked.rootfs / f"f{number}").unlink()
     os.utime(unpacked.rootfs, (0, 0))
 
-    assert faults(unpacked)[-2:] == (f"lacks 'f{MOST_FAULTS - 1}'", "has 5 more faults")
+    assert faults(unpacked)[-2:] == (f"lacks 'f{MAX_FAULTS - 1}'", "has 5 more faults")
 
 
 # -- damage to what lies beside the tree

@@ -29,7 +29,7 @@ JOBS = {
     "fs.remove_tree": OF_EVERY_PUT,
     "jobs.check_configs": NEVER | SELDOM | PROTOBUF,
     "jobs.check_layer": NEVER | SELDOM,
-    "jobs.helpers": OF_EVERY_PUT,
+    "jobs.unpack.leader": OF_EVERY_PUT,
     "jobs.unpack_into": NEVER | SELDOM | PROTOBUF,
     "jobs.untar_image": OF_EVERY_PUT,
     "jobs.untar_layer": OF_EVERY_PUT,

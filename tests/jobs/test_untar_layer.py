@@ -143,7 +143,7 @@ def test_damage_is_told_from_what_the_publisher_did(tmp_path, data):
 
 def test_plain_layer_is_hashed_once(tmp_path, monkeypatch):
     hashed = []
-    monkeypatch.setattr("pykka_imagestore.jobs.streams.hasher", hashed.append)
+    monkeypatch.setattr("pykka_imagestore.jobs.unpack.layer_stream.hasher", hashed.append)
 
     untar_layer(UntarLayer(digested(LAYER, tmp_path), str(tmp_path / "target"), DIFF_ID))
 

@@ -7,7 +7,7 @@ import time
 import pykka
 import pytest
 
-from pykka_imagestore.runtime import Actor, Lane, Promise, after, ready, undiscardable
+from pykka_imagestore.runtime import Actor, Promise, SerialExecutor, after, ready, undiscardable
 from pykka_imagestore.runtime.callbacks import serving
 
 DEPTHS = (15, 16, 17, 31, 32, 33, 64)
@@ -205,39 +205,39 @@ def test_callback_in_the_timers_thread_may_wait_for_a_timer():
 
 
 def test_callback_in_a_lanes_thread_may_wait_for_the_lane():
-    lane, begin = Lane("lane"), threading.Event()
-    first = lane.run(begin.wait, 10)
-    end = first.then(lambda _: lane.run(len, "abc").then(lambda length: length + 1).get(timeout=10))
+    executor, begin = SerialExecutor("executor"), threading.Event()
+    first = executor.run(begin.wait, 10)
+    end = first.then(lambda _: executor.run(len, "abc").then(lambda length: length + 1).get(timeout=10))
 
     begin.set()
 
     assert end.get(timeout=10) == 4
-    lane.close()
+    executor.close()
 
 
 def test_lane_that_is_closed_while_a_callback_in_it_waits_ends_when_that_has():
-    lane, begin, other = Lane("lane"), threading.Event(), Promise()
+    executor, begin, other = SerialExecutor("executor"), threading.Event(), Promise()
     seen = []
-    first = lane.run(begin.wait, 10)
+    first = executor.run(begin.wait, 10)
     first.on_any(lambda _: seen.append(other.future.get(timeout=10)))
-    last = lane.run(seen.append, "last")
-    lane.close(wait=False)
+    last = executor.run(seen.append, "last")
+    executor.close(wait=False)
     begin.set()
     last.get(timeout=10)  # served while the callback waits
 
     other.set("callback")
-    lane.close()
+    executor.close()
 
     assert seen == ["last", "callback"]
 
 
 def test_function_in_a_lane_that_waits_is_not_interrupted_by_the_next_one():
-    lane, seen, other = Lane("lane"), [], Promise()
+    executor, seen, other = SerialExecutor("executor"), [], Promise()
 
     def wait(_):
         seen.append(other.future.get(timeout=10))
 
-    first, second = lane.run(wait, None), lane.run(seen.append, "second")
+    first, second = executor.run(wait, None), executor.run(seen.append, "second")
     with pytest.raises(pykka.Timeout):
         second.get(timeout=0.05)
 
@@ -246,4 +246,4 @@ def test_function_in_a_lane_that_waits_is_not_interrupted_by_the_next_one():
     first.get(timeout=10)
     second.get(timeout=10)
     assert seen == ["first", "second"]
-    lane.close()
+    executor.close()

@@ -5,7 +5,7 @@ import threading
 
 import pytest
 
-from pykka_imagestore.runtime import Lane, WorkerPool, crew
+from pykka_imagestore.runtime import SerialExecutor, WorkerPool, crew
 from pykka_imagestore.runtime.crew import Crew
 
 
@@ -57,7 +57,9 @@ def test_a_function_that_fails_is_logged_and_the_next_is_called_all_the_same(cap
     assert "KeyboardInterrupt" in caplog.text
 
 
-@pytest.mark.parametrize("make", [lambda: Lane("starved"), lambda: WorkerPool(1, threads=True)], ids=["lane", "pool"])
+@pytest.mark.parametrize(
+    "make", [lambda: SerialExecutor("starved"), lambda: WorkerPool(1, threads=True)], ids=["one", "pool"]
+)
 def test_what_no_thread_could_be_started_for_fails_and_is_not_called_later(make, monkeypatch):
     called, starved = [], make()
     with monkeypatch.context() as patch:

@@ -13,7 +13,17 @@ import pytest
 from support import worker_functions as work
 from support.processes import TIMEOUT
 
-from pykka_imagestore.runtime import Actor, Lane, Mutex, Promise, SingleFlight, WorkerPool, after, ready, terminate
+from pykka_imagestore.runtime import (
+    Actor,
+    Promise,
+    Semaphore,
+    SerialExecutor,
+    SingleFlight,
+    WorkerPool,
+    after,
+    ready,
+    terminate,
+)
 from pykka_imagestore.runtime.timers import Timers
 
 
@@ -68,18 +78,18 @@ def within(seconds, function):
 
 
 def test_mutex_that_the_collector_unlocks_while_it_is_being_locked():
-    mutex = Mutex()
+    semaphore = Semaphore()
 
     def lock_often():
         for _ in range(10_000):
-            mutex.lock()
-            abandon_later(mutex.unlock)
+            semaphore.acquire()
+            abandon_later(semaphore.release)
 
     with frequent_collections():
         within(TIMEOUT, lock_often)
         gc.collect()
 
-    last = mutex.lock()
+    last = semaphore.acquire()
     assert last.is_ready()
 
 
@@ -113,12 +123,12 @@ def test_lane_that_the_collector_begins_runs_one_function_at_a_time():
 
     with frequent_collections():
         for _ in range(50):
-            lane = Lane("lane")
-            abandon_later(lambda lane=lane: lane.run(work, None))
-            runs = [lane.run(work, None) for _ in range(10)]
+            executor = SerialExecutor("executor")
+            abandon_later(lambda executor=executor: executor.run(work, None))
+            runs = [executor.run(work, None) for _ in range(10)]
             for run in runs:
                 run.get(timeout=TIMEOUT)
-            lane.close()
+            executor.close()
 
     assert most == [1]
 

@@ -19,11 +19,11 @@ from support.processes import TIMEOUT
 
 from pykka_imagestore.runtime import (
     Actor,
-    Lane,
+    InFlight,
     Messages,
-    Mutex,
-    Pending,
     Promise,
+    Semaphore,
+    SerialExecutor,
     SingleFlight,
     WorkerPool,
     after,
@@ -271,20 +271,20 @@ def test_timers_of_the_parents_do_not_fire_in_the_child_and_new_ones_do():
 
 
 def test_lane_of_the_parents_is_not_the_childs_to_run_or_to_close():
-    lane, release = Lane("lane"), threading.Event()
-    running = lane.run(release.wait, TIMEOUT)
+    executor, release = SerialExecutor("executor"), threading.Event()
+    running = executor.run(release.wait, TIMEOUT)
 
     def close():
-        lane.close()
-        own = Lane("own")
-        return raised_by(lambda: lane.run(len, "a").get(timeout=TIMEOUT)), own.run(len, "abc").get(timeout=TIMEOUT)
+        executor.close()
+        own = SerialExecutor("own")
+        return raised_by(lambda: executor.run(len, "a").get(timeout=TIMEOUT)), own.run(len, "abc").get(timeout=TIMEOUT)
 
-    with held_elsewhere(lane._crew._condition):
+    with held_elsewhere(executor._crew._condition):
         assert in_child(close) == "('ForkedError', 3)"
     release.set()
     assert running.get(timeout=TIMEOUT) is True
-    assert lane.run(len, "a").get(timeout=TIMEOUT) == 1
-    lane.close()
+    assert executor.run(len, "a").get(timeout=TIMEOUT) == 1
+    executor.close()
 
 
 @pytest.mark.parametrize("kind", ["processes", "threads", "executor"])
@@ -315,23 +315,23 @@ def test_pool_of_the_parents_is_not_the_childs_to_use_or_to_close(kind, tmp_path
 
 
 def test_mutex_flights_and_pending_of_the_parents_do_not_make_the_child_wait():
-    mutex, flights, pending, promise = Mutex(), SingleFlight(), Pending(), Promise()
-    mutex.lock()
+    semaphore, flights, pending, promise = Semaphore(), SingleFlight(), InFlight(), Promise()
+    semaphore.acquire()
     flights.join("key", lambda: promise.future)
     pending.add(promise.future)
 
     def use():
-        mutex.unlock()
+        semaphore.release()
         return (
-            raised_by(lambda: mutex.lock().get(timeout=TIMEOUT)),
+            raised_by(lambda: semaphore.acquire().get(timeout=TIMEOUT)),
             raised_by(lambda: flights.join("key", lambda: promise.future)),
             raised_by(lambda: pending.ended().get(timeout=TIMEOUT)),
             run_blocking(lambda: "fine", undo=str).get(timeout=TIMEOUT),
         )
 
-    with held_elsewhere(mutex._lock), held_elsewhere(flights._lock):
+    with held_elsewhere(semaphore._lock), held_elsewhere(flights._lock):
         assert in_child(use) == "('ForkedError', 'ForkedError', 'nothing', 'fine')"
-    assert mutex.lock().is_pending()
+    assert semaphore.acquire().is_pending()
 
 
 def test_fork_in_a_callback_leaves_what_was_put_off_to_the_parent():
@@ -363,13 +363,13 @@ ENDS = {
     "stop_all": "pykka.ActorRegistry.stop_all(timeout=20); sys.exit(3)",
     "atexit": "atexit.register(lambda: pykka.ActorRegistry.stop_all(timeout=20)); sys.exit(3)",
     "in a thread": "threading.Thread(target=time.sleep, args=(0.05,)).start(); sys.exit(3)",
-    "collected": "del actor, lane, pending, work; gc.collect(); sys.exit(3)",
+    "collected": "del actor, executor, pending, work; gc.collect(); sys.exit(3)",
 }
 
 PROGRAM = """
 import atexit, gc, os, sys, threading, time, warnings
 import pykka
-from pykka_imagestore.runtime import Actor, Lane, after, await_all, dispatch
+from pykka_imagestore.runtime import Actor, SerialExecutor, after, await_all, dispatch
 
 warnings.simplefilter("ignore")
 told = os.memfd_create("told")
@@ -383,9 +383,9 @@ class Busy(Actor):
     def on_stop(self):
         os.write(told, b"stopped;")
 
-actor, lane, pending = Busy.start(), Lane("lane"), after(0.5)
+actor, executor, pending = Busy.start(), SerialExecutor("executor"), after(0.5)
 pending.on_any(lambda _: os.write(told, b"fired;"))
-work = [dispatch(actor, Busy.work), lane.run(time.sleep, 0.5)]
+work = [dispatch(actor, Busy.work), executor.run(time.sleep, 0.5)]
 pid = os.fork()
 if not pid:
     {end}

@@ -13,7 +13,17 @@ import pykka
 import pytest
 from support.processes import TIMEOUT
 
-from pykka_imagestore.runtime import Actor, Future, Lane, Promise, after, dispatch, failed, ready, run_blocking
+from pykka_imagestore.runtime import (
+    Actor,
+    Future,
+    Promise,
+    SerialExecutor,
+    after,
+    dispatch,
+    failed,
+    ready,
+    run_blocking,
+)
 
 ENDINGS = (KeyboardInterrupt, SystemExit, GeneratorExit)
 
@@ -62,17 +72,17 @@ def error_of(future):
 
 
 def test_lane_survives_what_a_callback_and_a_function_raise(raising, caplog):
-    lane, begin = Lane("lane"), threading.Event()
-    first = lane.run(begin.wait, TIMEOUT)
+    executor, begin = SerialExecutor("executor"), threading.Event()
+    first = executor.run(begin.wait, TIMEOUT)
     first.on_any(raising)
-    second = lane.run(raising, None)
+    second = executor.run(raising, None)
     begin.set()
 
-    assert lane.run(len, "abc").get(timeout=TIMEOUT) == 3
+    assert executor.run(len, "abc").get(timeout=TIMEOUT) == 3
 
     assert isinstance(second.error(), ENDINGS)
     assert "A future's callback failed" in caplog.text
-    lane.close()
+    executor.close()
 
 
 def test_call_that_may_block_passes_on_what_it_raises(ending):

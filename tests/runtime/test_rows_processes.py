@@ -17,9 +17,9 @@ from support import worker_functions as jobs
 from pykka_imagestore.runtime import (
     Actor,
     Future,
-    Mutex,
     PoolClosedError,
     Promise,
+    Semaphore,
     WorkerPool,
     after,
     collect,
@@ -399,12 +399,12 @@ def test_row_async_is_a_pool_with_threads_and_runs_functions_at_the_same_time():
 
 # Row "Mutex".
 def test_row_mutex_lets_one_in_at_a_time_and_lock_is_a_future():
-    mutex = Mutex()
+    semaphore = Semaphore()
 
-    first, second, third = (mutex.lock() for _ in range(3))
+    first, second, third = (semaphore.acquire() for _ in range(3))
 
     assert (first.is_ready(), second.is_pending(), third.is_pending()) == (True, True, True)
-    mutex.unlock()
+    semaphore.release()
     assert (second.is_ready(), third.is_pending()) == (True, True)
-    mutex.unlock()
+    semaphore.release()
     assert third.is_ready()

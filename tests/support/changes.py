@@ -21,8 +21,8 @@ from support.layers import unpack_layer
 
 from pykka_imagestore._proto.layer_pb2 import LayerRecord
 from pykka_imagestore.core.checksum import with_checksum
+from pykka_imagestore.jobs.check.findings import LayerCheck
 from pykka_imagestore.jobs.check_layer import CheckLayer, check_layer
-from pykka_imagestore.jobs.findings import LayerCheck
 
 CAPABILITY = struct.pack("<I4I", 0x02000000, 1 << 10, 0, 0, 0)
 EVERYTHING = struct.pack("<I4I", 0x02000001, 0xFFFFFFFF, 0, 0xFFFFFFFF, 0)

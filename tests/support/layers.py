@@ -21,9 +21,9 @@ from pykka_imagestore.core.digest import DiffID, Digest
 from pykka_imagestore.core.limits import DEFAULT_LIMITS, Limits
 from pykka_imagestore.errors import StoreError
 from pykka_imagestore.jobs import untar_layer as untar_layer_module
+from pykka_imagestore.jobs.check.findings import LayerCheck
 from pykka_imagestore.jobs.check_layer import CheckLayer, check_layer
-from pykka_imagestore.jobs.findings import LayerCheck
-from pykka_imagestore.jobs.helpers import Helpers, HelpUnpack, help_unpack
+from pykka_imagestore.jobs.unpack.leader import Helpers, HelpUnpack, help_unpack
 from pykka_imagestore.jobs.untar_layer import LayerCounts, UntarLayer, untar_layer
 
 NEWER_FIELDS = [field.name for field in LayerRecord.DESCRIPTOR.fields if field.number >= 10]

@@ -11,7 +11,7 @@ from pykka_imagestore.cli.output import print_json, print_line
 from pykka_imagestore.cli.progress_bar import check_bar
 from pykka_imagestore.cli.stop_signals import StopSignals
 from pykka_imagestore.cli.stored import require_store
-from pykka_imagestore.core.check import CheckReport, Finding
+from pykka_imagestore.core.check_report import CheckReport, Finding
 from pykka_imagestore.errors import StoreError
 from pykka_imagestore.local_store import LocalStore
 

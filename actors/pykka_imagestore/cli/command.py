@@ -41,7 +41,7 @@ def _run(arguments: Sequence[str] | None) -> None:
     except SystemExit:
         flush_output()  # the help, whose reader may be gone
         raise
-    importlib.import_module(f"pykka_imagestore.cli.{options.verb}").run(options)
+    importlib.import_module(f"pykka_imagestore.cli.verbs.{options.verb}").run(options)
 
 
 def _stopped(signal_number: Signals) -> int:

@@ -15,9 +15,9 @@ if TYPE_CHECKING:
     from rich.progress import Progress as Bar
 
     from pykka_imagestore.checker import CheckListener
-    from pykka_imagestore.core.check import CheckProgress
+    from pykka_imagestore.core.check_report import CheckProgress
     from pykka_imagestore.core.progress import Progress
-    from pykka_imagestore.progress_feed import Listener
+    from pykka_imagestore.progress import Listener
 
 MAX_TITLE_LENGTH = 40
 

@@ -10,14 +10,14 @@ from pathlib import Path
 from pykka_imagestore.core.image import ImageInfo
 from pykka_imagestore.core.image_name import ImageName
 from pykka_imagestore.core.paths import StorePaths
-from pykka_imagestore.core.prune import Usage, measure
+from pykka_imagestore.core.plan_prune import Usage, measure
 from pykka_imagestore.durable.disk import disk
 from pykka_imagestore.durable.files import read_file
+from pykka_imagestore.durable.inventory import InventoryTaker
 from pykka_imagestore.durable.layout import require_readable
 from pykka_imagestore.durable.leases import find_leases
 from pykka_imagestore.durable.owner import told_if_foreign
 from pykka_imagestore.durable.references import References
-from pykka_imagestore.durable.stock import StockTaker
 from pykka_imagestore.errors import ImageIncompleteError, NotFoundError, StoreError
 
 
@@ -73,7 +73,7 @@ def read_usage(store: Path) -> Usage:
     """
     images = _references(store).list()
     paths = StorePaths(store)
-    return measure(StockTaker(paths).take(images), find_leases(paths))
+    return measure(InventoryTaker(paths).take(images), find_leases(paths))
 
 
 def read_config(store: Path, image: ImageInfo) -> bytes:

@@ -12,9 +12,9 @@ from pykka_imagestore.core.digest import DiffID, Digest, is_sha256, sha256
 from pykka_imagestore.core.paths import StorePaths
 from pykka_imagestore.durable.disk import Disk, write_whole
 from pykka_imagestore.durable.files import has_file, make_folder, open_file, read_file, touch
+from pykka_imagestore.durable.locked_directory import find_orphans
 from pykka_imagestore.durable.locks import require_locks
 from pykka_imagestore.durable.marker import is_marked, mark
-from pykka_imagestore.durable.owned import find_orphans
 from pykka_imagestore.durable.owner import told_if_foreign
 from pykka_imagestore.durable.reserve import make_reserve
 from pykka_imagestore.durable.standing import find_standing, has_folder
@@ -122,7 +122,7 @@ def find_orphaned_work(paths: StorePaths) -> list[Path]:
 def write_config(paths: StorePaths, config: bytes, disk: Disk, *, aside: Path) -> None:
     """Store an image config under its digest; durable on return. ``aside`` is as for ``write_whole``."""
     target = paths.config(sha256(config))
-    if _has(target, config) and touch(target):  # its image is used now, see durable/stock.py
+    if _has(target, config) and touch(target):  # its image is used now, see durable/inventory.py
         disk.sync_folder(target.parent)  # whoever wrote it may have died before
     else:
         write_whole(target, config, disk, aside=aside)

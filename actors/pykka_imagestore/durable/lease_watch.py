@@ -22,7 +22,7 @@ from pykka_imagestore.durable.locks import is_locked
 
 _IN_CLOSE_WRITE, _IN_DELETE = 0x8, 0x200
 _EVENT = struct.Struct("iIII")  # struct inotify_event: wd, mask, cookie, len; the name follows
-_MOST_LOOKS = 100
+_MAX_LOOKS = 100
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
@@ -69,7 +69,7 @@ class LeaseWatch:
     def _wait_for_lock(self, name: str) -> None:
         # A closed file is told of just before its locks are let go of, in the same call of the kernel.
         with suppress(OSError):
-            for _ in range(_MOST_LOOKS):
+            for _ in range(_MAX_LOOKS):
                 if not is_locked(self._folder / name):
                     break
                 time.sleep(0.001)

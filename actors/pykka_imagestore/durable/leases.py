@@ -29,7 +29,7 @@ from pykka_imagestore.core.image import DockerImage
 from pykka_imagestore.core.image_name import ImageName
 from pykka_imagestore.core.own_names import is_random_name
 from pykka_imagestore.core.paths import StorePaths
-from pykka_imagestore.core.prune import LeaseUsage, Needs
+from pykka_imagestore.core.plan_prune import LeaseUsage, Needs
 from pykka_imagestore.core.uncopyable import Uncopyable
 from pykka_imagestore.durable.files import read_file
 from pykka_imagestore.durable.locks import FileLock, acquire, is_locked, locked
@@ -44,7 +44,7 @@ from pykka_imagestore.errors import (
     shown,
 )
 
-_MOST_BYTES = 64 << 20  # of a record; what is larger is somebody's own file
+_MAX_BYTES = 64 << 20  # of a record; what is larger is somebody's own file
 
 
 class HeldLease(Uncopyable):
@@ -200,7 +200,7 @@ def _files(paths: StorePaths) -> list[Path]:
 def _is_left(path: Path) -> bool:
     """Tell whether a file that nobody holds was a lease."""
     try:
-        if path.lstat().st_size > _MOST_BYTES:
+        if path.lstat().st_size > _MAX_BYTES:
             return False
         data = read_file(path)
         record = _parse(path, data)

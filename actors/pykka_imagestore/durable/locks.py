@@ -27,7 +27,7 @@ _FLOCK = struct.Struct("hhqqi")  # struct flock: l_type, l_whence, l_start, l_le
 _BUSY = frozenset({errno.EAGAIN, errno.EACCES})
 _UNSUPPORTED = frozenset({errno.EINVAL, errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP})
 _OPEN = os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW
-_MOST_TRIES = 100  # each costs whoever removes the file a removal
+_MAX_TRIES = 100  # each costs whoever removes the file a removal
 
 
 class FileLock(Uncopyable):
@@ -88,7 +88,7 @@ def acquire(path: Path, byte: int = 0, *, shared: bool = False, wait: bool = Tru
         LocksUnsupportedError: The file system has no such locks.
         MisplacedFileError: Something else is there.
     """
-    for _ in range(_MOST_TRIES):
+    for _ in range(_MAX_TRIES):
         lock = _acquire(path, byte, shared=shared, wait=wait)
         if _is_at(path, lock):
             return lock

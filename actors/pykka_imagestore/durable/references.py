@@ -38,17 +38,17 @@ from pykka_imagestore.core.uncopyable import Uncopyable
 from pykka_imagestore.durable.checkpoint import from_message, read_checkpoint, to_message, write_checkpoint
 from pykka_imagestore.durable.disk import Disk, ForgetfulDisk, write_whole
 from pykka_imagestore.durable.files import open_file
+from pykka_imagestore.durable.inventory import note_use
 from pykka_imagestore.durable.layout import find_missing
 from pykka_imagestore.durable.locks import FileLock, acquire, locked
 from pykka_imagestore.durable.log import logger_of
 from pykka_imagestore.durable.owner import told_if_foreign
 from pykka_imagestore.durable.reserve import in_reserve
-from pykka_imagestore.durable.stock import note_use
 from pykka_imagestore.errors import CheckpointError, InvalidNameError, StateError
 
 logger = logger_of(__name__)
 
-_MOST_LOOKS = 100  # while others change images all the time
+_MAX_LOOKS = 100  # while others change images all the time
 SMALL_JOURNAL_BYTES = 64 << 10  # below it, a checkpoint costs more than reading the journal
 
 
@@ -221,7 +221,7 @@ class References:
 
     def _look(self, choose: Callable[[dict[str, DockerImage]], Sequence[DockerImage]]) -> tuple[DockerImage, ...]:
         """Return chosen images, and which of their layers are missing while the images are these."""
-        for _ in range(_MOST_LOOKS):
+        for _ in range(_MAX_LOOKS):
             self.refresh()
             with self._lock:
                 images, sequence = choose(self._images), self._sequence

@@ -16,22 +16,22 @@ from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
-from pykka_imagestore.core.check import TakenOut
+from pykka_imagestore.core.check_report import TakenOut
 from pykka_imagestore.core.digest import DiffID, Digest, is_sha256, sha256
 from pykka_imagestore.core.image import DockerImage
 from pykka_imagestore.core.image_name import ImageName
 from pykka_imagestore.core.paths import StorePaths
-from pykka_imagestore.core.prune import Pruned, PruneOptions, find_unneeded, plan_prune
+from pykka_imagestore.core.plan_prune import Pruned, PruneOptions, find_unneeded, plan_prune
 from pykka_imagestore.durable.disk import Disk
 from pykka_imagestore.durable.files import read_file
 from pykka_imagestore.durable.identity import Identity, identify
+from pykka_imagestore.durable.inventory import InventoryTaker
 from pykka_imagestore.durable.leases import find_needs
+from pykka_imagestore.durable.locked_directory import LockedDirectory
 from pykka_imagestore.durable.locks import locked
 from pykka_imagestore.durable.log import logger_of
-from pykka_imagestore.durable.owned import OwnedFolder
 from pykka_imagestore.durable.references import References, Remove
 from pykka_imagestore.durable.reserve import in_reserve
-from pykka_imagestore.durable.stock import StockTaker
 from pykka_imagestore.errors import NotFoundError, StateError
 
 logger = logger_of(__name__)
@@ -53,9 +53,9 @@ class Remover:
         self._paths = paths
         self._disk = on
         self._references = References(paths, on)
-        self.stock = StockTaker(paths)
+        self.stock = InventoryTaker(paths)
 
-    def remove(self, name: ImageName) -> tuple[DockerImage, OwnedFolder | None]:
+    def remove(self, name: ImageName) -> tuple[DockerImage, LockedDirectory | None]:
         """Forget an image, durably; take out what only it needed.
 
         Raises:
@@ -74,7 +74,7 @@ class Remover:
             waiting, _ = self._take_out(layers, unneeded)
             return image, waiting
 
-    def prune(self, options: PruneOptions) -> tuple[Pruned, OwnedFolder | None]:
+    def prune(self, options: PruneOptions) -> tuple[Pruned, LockedDirectory | None]:
         """Forget the images that ``options`` say, durably; take out all that nobody needs. Or only tell what it is."""
         self.stock.take(self._references.settle())  # what is read for the first time is read before others must wait
         with locked(self._paths.leases_lock):
@@ -92,7 +92,7 @@ class Remover:
 
     def take_out(
         self, layers: Mapping[DiffID, Identity], configs: Iterable[Digest]
-    ) -> tuple[TakenOut, OwnedFolder | None]:
+    ) -> tuple[TakenOut, LockedDirectory | None]:
         """Take out what was found damaged, used by images or not: but nothing leased, and nothing that was put anew.
 
         Args:
@@ -128,7 +128,7 @@ class Remover:
 
     def _take_out(
         self, layers: Iterable[DiffID], configs: Iterable[Digest]
-    ) -> tuple[OwnedFolder | None, frozenset[str]]:
+    ) -> tuple[LockedDirectory | None, frozenset[str]]:
         """Rename layers and configs into a folder; return it, and what stayed since the kernel did not let it go.
 
         What is not there, or no digest, is passed over.
@@ -143,7 +143,7 @@ class Remover:
         there = [(digest, source) for digest, source in sources if os.path.lexists(source)]
         if not there:
             return None, frozenset()
-        waiting = OwnedFolder.below(self._paths.gc, self._paths.guard(self._paths.gc))
+        waiting = LockedDirectory.below(self._paths.gc, self._paths.guard(self._paths.gc))
         try:
             in_reserve(self._paths, waiting.make)
             stayed = [digest for digest, source in there if not self._move_out(source, waiting)]
@@ -152,7 +152,7 @@ class Remover:
             raise
         return waiting, frozenset(stayed)
 
-    def _move_out(self, source: Path, waiting: OwnedFolder) -> bool:
+    def _move_out(self, source: Path, waiting: LockedDirectory) -> bool:
         try:
             with suppress(FileNotFoundError):
                 in_reserve(self._paths, partial(self._disk.rename, source, waiting.path / source.name))

@@ -20,10 +20,10 @@ from pykka_imagestore.fs.flags import FOLDER_FLAGS
 from pykka_imagestore.fs.pins import pin_path
 
 _CHOICE = 64
-_MOST_OPEN = 16
-_MOST_REMEMBERED = 1000  # folders on the way down of which it is known what else is in them
-_MOST_LEFT = 1000  # in one folder, before the rest of it is not tried any more
-_MOST_TRIES = 100  # of what somebody else changes under our hands
+_MAX_OPEN = 16
+_MAX_REMEMBERED = 1000  # folders on the way down of which it is known what else is in them
+_MAX_LEFT = 1000  # in one folder, before the rest of it is not tried any more
+_MAX_TRIES = 100  # of what somebody else changes under our hands
 _IN_THE_WAY = frozenset({errno.EPERM, errno.EACCES, errno.EBUSY, errno.EROFS})  # the kernel's word for what is to stay
 _NOT_EMPTY = frozenset({errno.ENOTEMPTY, errno.EEXIST})
 _NO_FOLDER = frozenset({errno.ENOTDIR, errno.ELOOP})
@@ -192,7 +192,7 @@ class _Removal:
     def empty(self) -> None:
         """Remove all that is in the parent."""
         parent = self._trail[0]
-        for _ in range(_MOST_TRIES):
+        for _ in range(_MAX_TRIES):
             parent.is_read = False
             while self._go_on():
                 pass
@@ -232,12 +232,12 @@ class _Removal:
                 level.folders.append(name)
             else:
                 self._delete(name)
-            if len(level.folders) == _CHOICE or len(level.left) == _MOST_LEFT:
+            if len(level.folders) == _CHOICE or len(level.left) == _MAX_LEFT:
                 break
         else:
             level.entries.close()
             level.entries, level.is_read = None, True
-        if len(level.left) == _MOST_LEFT:
+        if len(level.left) == _MAX_LEFT:
             level.is_read = True
         random.shuffle(level.folders)  # so that those at work here part ways
 
@@ -282,13 +282,13 @@ class _Removal:
 
     def _let_go(self) -> None:
         """Keep no more than some folders open, those nearest to where we are, and the first, where all ways begin."""
-        if len(self._trail) <= _MOST_OPEN + 1:
+        if len(self._trail) <= _MAX_OPEN + 1:
             return
-        level = self._trail[-_MOST_OPEN - 1]
+        level = self._trail[-_MAX_OPEN - 1]
         if level.folder < 0:
             return
         level.identity = _identity(level.folder)
-        if len(self._trail) > _MOST_REMEMBERED:
+        if len(self._trail) > _MAX_REMEMBERED:
             level.folders.clear()
             level.is_read = False
         level.close()
@@ -356,7 +356,7 @@ class _Removal:
 
     def _try_again(self, name: bytes, error: OSError) -> None:
         """Look anew at what changed under our hands; whoever goes on changing it does not keep us for ever."""
-        if self._tries == _MOST_TRIES:
+        if self._tries == _MAX_TRIES:
             self._leave(name, error)
         else:
             self._tries += 1
@@ -405,7 +405,7 @@ class _Removal:
 def _holds_more(level: _Level) -> bool:
     """Tell whether something is in a folder that was not left there."""
     with os.scandir(level.folder) as entries:
-        return len(level.left) < _MOST_LEFT and any(os.fsencode(entry.name) not in level.left for entry in entries)
+        return len(level.left) < _MAX_LEFT and any(os.fsencode(entry.name) not in level.left for entry in entries)
 
 
 def _identity(folder: int) -> tuple[int, int]:

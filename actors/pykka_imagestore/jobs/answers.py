@@ -11,16 +11,16 @@ from types import ModuleType
 from pykka_imagestore import errors
 from pykka_imagestore.core.archive import ArchivedImage, ArchiveIndex, Extent, RefusedImage
 from pykka_imagestore.core.identity import FileIdentity
+from pykka_imagestore.jobs.check.findings import LayerCheck
 from pykka_imagestore.jobs.check_configs import ConfigsCheck
 from pykka_imagestore.jobs.check_layer import CheckCounts
-from pykka_imagestore.jobs.findings import LayerCheck
-from pykka_imagestore.jobs.helpers import HelperLostError
-from pykka_imagestore.jobs.pieces import MalformedMessageError
+from pykka_imagestore.jobs.unpack.batches import MalformedMessageError
+from pykka_imagestore.jobs.unpack.leader import HelperLostError
 from pykka_imagestore.jobs.unpack_into import Unpacked
 from pykka_imagestore.jobs.untar_layer import LayerCounts
 from pykka_imagestore.runtime.answers import PlainAnswers
 
-_MOST_BYTES = 32 << 20  # of an index, that is 100,000 layers
+_MAX_BYTES = 32 << 20  # of an index, that is 100,000 layers
 
 
 def _errors_of(module: ModuleType) -> list[type]:
@@ -36,5 +36,5 @@ ANSWERS = PlainAnswers(
         HelperLostError,
         MalformedMessageError,
     ],
-    _MOST_BYTES,
+    _MAX_BYTES,
 )

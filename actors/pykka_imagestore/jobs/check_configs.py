@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from pykka_imagestore.core.digest import DiffID, Digest, directory_name, sha256
-from pykka_imagestore.core.image_config import parse_diff_ids
+from pykka_imagestore.core.formats.image_config import parse_diff_ids
 from pykka_imagestore.durable.files import read_file
 from pykka_imagestore.errors import ArchiveError, ForeignStoreError, MisplacedFileError
 from pykka_imagestore.runtime.worker import raise_if_discarded

@@ -6,10 +6,10 @@ import os
 import stat
 from dataclasses import dataclass
 
+from pykka_imagestore.core.formats.docker_archive import MANIFEST
+from pykka_imagestore.core.formats.oci_layout import INDEX, LAYOUT
 from pykka_imagestore.core.identity import FileIdentity
 from pykka_imagestore.core.image_name import ImageName
-from pykka_imagestore.core.manifest import MANIFEST
-from pykka_imagestore.core.oci import INDEX, LAYOUT
 from pykka_imagestore.errors import InvalidInputError, NoArchiveError
 
 

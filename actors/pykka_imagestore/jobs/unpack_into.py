@@ -20,7 +20,7 @@ from pykka_imagestore.fs.attributes import ACLS, Outcome, remove_acls
 from pykka_imagestore.fs.made import umask
 from pykka_imagestore.fs.place import Place
 from pykka_imagestore.fs.remove_tree import empty_folder
-from pykka_imagestore.jobs.opening import open_for_reading
+from pykka_imagestore.jobs.archive.opening import open_for_reading
 from pykka_imagestore.jobs.untar_layer import LayerCounts, disown, unpack
 
 _ROOT_MODE = 0o755  # of a directory that was made for this, if the layer says nothing

@@ -11,21 +11,28 @@ import stat
 from dataclasses import dataclass, replace
 
 from pykka_imagestore.core.archive import ArchivedImage, ArchiveIndex, Extent
-from pykka_imagestore.core.forms import read_archive
+from pykka_imagestore.core.formats.archive_format import read_archive
 from pykka_imagestore.core.identity import FileIdentity
 from pykka_imagestore.core.limits import DEFAULT_LIMITS, Limits
 from pykka_imagestore.core.platform import Platform, WantedPlatform
-from pykka_imagestore.core.tar import OverLimitError, TarError
+from pykka_imagestore.core.tar.reader import OverLimitError, TarError
 from pykka_imagestore.core.totals import Totals
 from pykka_imagestore.errors import ArchiveError, LimitError, UnsupportedArchiveError
 from pykka_imagestore.fs.made import open_own
-from pykka_imagestore.jobs.folder import FolderMembers
-from pykka_imagestore.jobs.guard import Guard
-from pykka_imagestore.jobs.members import Members
-from pykka_imagestore.jobs.opening import open_for_reading, read_at, require_same
-from pykka_imagestore.jobs.pipe import PipeFile
-from pykka_imagestore.jobs.sandbox import Sandbox
-from pykka_imagestore.jobs.streams import BLOCK_BYTES, MAGIC_BYTES, ExtentFile, inflate, is_compressed, read_some
+from pykka_imagestore.jobs.archive.directory_members import FolderMembers
+from pykka_imagestore.jobs.archive.opening import open_for_reading, read_at, require_same
+from pykka_imagestore.jobs.archive.pipe import PipeFile
+from pykka_imagestore.jobs.archive.tar_members import Members
+from pykka_imagestore.jobs.unpack.layer_stream import (
+    BLOCK_BYTES,
+    MAGIC_BYTES,
+    ExtentFile,
+    inflate,
+    is_compressed,
+    read_some,
+)
+from pykka_imagestore.jobs.unpack.limiter import Limiter
+from pykka_imagestore.jobs.unpack.sandbox import Sandbox
 from pykka_imagestore.runtime.worker import raise_if_discarded
 
 
@@ -125,7 +132,7 @@ def _index_copy(request: UntarImage, source: ExtentFile | PipeFile, magic: bytes
 def _inflate(request: UntarImage, source: ExtentFile | PipeFile, magic: bytes) -> None:
     inflated = inflate(source, magic, request.limits)
     with open(request.inflated, "wb", opener=open_own) as target:
-        guard = Guard(request.limits, os.path.dirname(request.inflated))
+        guard = Limiter(request.limits, os.path.dirname(request.inflated))
         try:
             while block := read_some(inflated, BLOCK_BYTES):
                 raise_if_discarded()

@@ -14,7 +14,7 @@ from pykka_imagestore.core.digest import DiffID
 from pykka_imagestore.core.layer_record import pack_layer_record
 from pykka_imagestore.core.limits import DEFAULT_LIMITS, Limits
 from pykka_imagestore.core.paths import RECORD, REPLACED, ROOTFS, TAR_SPLIT
-from pykka_imagestore.core.tar import EscapeError, OverLimitError, TarError, read_entries
+from pykka_imagestore.core.tar.reader import EscapeError, OverLimitError, TarError, read_entries
 from pykka_imagestore.errors import (
     DigestMismatchError,
     EscapingEntryError,
@@ -29,15 +29,15 @@ from pykka_imagestore.fs.flags import FOLDER_FLAGS
 from pykka_imagestore.fs.made import make_folder, open_own
 from pykka_imagestore.fs.remove_tree import remove_tree
 from pykka_imagestore.fs.times import find_time_range
-from pykka_imagestore.jobs.behind import Behind
-from pykka_imagestore.jobs.extractor import Extractor
-from pykka_imagestore.jobs.folder import opened_extent
-from pykka_imagestore.jobs.guard import Guard, free_bytes, free_inodes, require_space
-from pykka_imagestore.jobs.helpers import Helpers, wait_for_helpers
-from pykka_imagestore.jobs.replaced import Replaced
-from pykka_imagestore.jobs.sandbox import Sandbox
-from pykka_imagestore.jobs.streams import LayerStream
-from pykka_imagestore.jobs.tar_split import TarSplitWriter
+from pykka_imagestore.jobs.archive.directory_members import opened_extent
+from pykka_imagestore.jobs.unpack.extractor import Extractor
+from pykka_imagestore.jobs.unpack.hash_thread import HashThread
+from pykka_imagestore.jobs.unpack.layer_stream import LayerStream
+from pykka_imagestore.jobs.unpack.leader import Helpers, wait_for_helpers
+from pykka_imagestore.jobs.unpack.limiter import Limiter, free_bytes, free_inodes, require_space
+from pykka_imagestore.jobs.unpack.replaced import Replaced
+from pykka_imagestore.jobs.unpack.sandbox import Sandbox
+from pykka_imagestore.jobs.unpack.tar_split import TarSplitWriter
 from pykka_imagestore.runtime.worker import raise_if_discarded, report
 
 REPORT_INTERVAL = 0.1  # seconds
@@ -159,9 +159,9 @@ def unpack(
             _space_for(layer, root, path),
             closing(Replaced(None if beside is None else os.path.join(beside, REPLACED), outcome)) as replaced,
             nullcontext() if beside is None else TarSplitWriter(os.path.join(beside, TAR_SPLIT)) as split,
-            Behind() as behind,
+            HashThread() as behind,
         ):
-            ticker = _Ticker(Guard(limits, path, root), outcome, behind)
+            ticker = _Ticker(Limiter(limits, path, root), outcome, behind)
             keep = None
             if split is not None:
                 keep, outcome.owner = split.write, (os.geteuid(), os.getegid())
@@ -194,7 +194,7 @@ def hash_layer(layer: Extent, limits: Limits = DEFAULT_LIMITS) -> DiffID:
         ArchiveChangedError: Its file is not the one that was indexed, or was written to meanwhile.
     """
     with opened_extent(layer, is_verified=False) as file:
-        ticker = _Ticker(Guard(limits, None), Outcome(), Behind())
+        ticker = _Ticker(Limiter(limits, None), Outcome(), HashThread())
         try:
             stream = ticker.stream = LayerStream(file, layer, ticker.tick, limits)
             stream.drain()
@@ -305,7 +305,7 @@ def _record(
 class _Ticker:
     """Looks, after each block, whether to stop, whether somebody has come to help, and whether it is time to report."""
 
-    def __init__(self, guard: Guard, outcome: Outcome, behind: Behind) -> None:
+    def __init__(self, guard: Limiter, outcome: Outcome, behind: HashThread) -> None:
         self.stream: LayerStream | None = None
         self.helpers: Helpers | None = None
         self._guard = guard

@@ -26,11 +26,11 @@ if TYPE_CHECKING:
         WorkerTimeoutError,
     )
     from pykka_imagestore.runtime.future import Future, Promise, failed, ready
-    from pykka_imagestore.runtime.lane import Lane
+    from pykka_imagestore.runtime.in_flight import InFlight
     from pykka_imagestore.runtime.memory import usable_memory
-    from pykka_imagestore.runtime.mutex import Mutex
-    from pykka_imagestore.runtime.pending import Pending
     from pykka_imagestore.runtime.pool import WorkerPool
+    from pykka_imagestore.runtime.semaphore import Semaphore
+    from pykka_imagestore.runtime.serial_executor import SerialExecutor
     from pykka_imagestore.runtime.single_flight import SingleFlight
     from pykka_imagestore.runtime.tasks import Messages
     from pykka_imagestore.runtime.worker import raise_if_discarded, receive, report
@@ -41,14 +41,14 @@ __all__ = [
     "DiscardedError",
     "ForkedError",
     "Future",
-    "Lane",
+    "InFlight",
     "Messages",
-    "Mutex",
-    "Pending",
     "PlainAnswers",
     "PoolClosedError",
     "Promise",
     "RuntimeFailure",
+    "Semaphore",
+    "SerialExecutor",
     "SingleFlight",
     "WorkerAnswerError",
     "WorkerDiedError",
@@ -82,10 +82,10 @@ _HOMES = {
     "DiscardedError": "errors",
     "ForkedError": "errors",
     "Future": "future",
-    "Lane": "lane",
+    "SerialExecutor": "serial_executor",
     "Messages": "tasks",
-    "Mutex": "mutex",
-    "Pending": "pending",
+    "Semaphore": "semaphore",
+    "InFlight": "in_flight",
     "PlainAnswers": "answers",
     "PoolClosedError": "errors",
     "Promise": "future",

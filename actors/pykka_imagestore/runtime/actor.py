@@ -35,7 +35,7 @@ A = TypeVar("A", bound="Actor")
 P = ParamSpec("P")
 T = TypeVar("T")
 
-MOST_AWAITS = 100  # of futures that are final, one after the other in one method, before others have a turn
+MAX_AWAITS = 100  # of futures that are final, one after the other in one method, before others have a turn
 
 
 class Actor(pykka.ThreadingActor):
@@ -480,7 +480,7 @@ class _Task:
 
 def _advance(coroutine: Coroutine[Any, Any, Any], error: BaseException | None = None) -> Future[Any]:
     """Go on with a coroutine until it awaits; return what. It is final if the method has awaited many such in a row."""
-    this_runner().awaits_left = MOST_AWAITS
+    this_runner().awaits_left = MAX_AWAITS
     awaited = coroutine.send(None) if error is None else coroutine.throw(error)
     while not isinstance(awaited, Future):
         awaited = coroutine.throw(_not_awaitable(awaited))

@@ -18,7 +18,7 @@ from typing import Any
 
 from pykka_imagestore.runtime.worker import MalformedError
 
-_MOST_ARRAYS = 1 << 19  # an empty set is written in 8 bytes, and takes 400
+_MAX_ARRAYS = 1 << 19  # an empty set is written in 8 bytes, and takes 400
 _SIMPLE = (type(None), bool, int, float, str)
 _CONTAINERS: dict[str, Callable[[list[Any]], Any]] = {"list": list, "tuple": tuple, "set": set, "frozenset": frozenset}
 
@@ -47,7 +47,7 @@ class PlainAnswers:
     def load(self, data: bytes) -> Any:
         """Return the value; MalformedError if there is none."""
         try:
-            if data.count(b"[") > _MOST_ARRAYS:
+            if data.count(b"[") > _MAX_ARRAYS:
                 msg = "too many arrays"
                 raise ValueError(msg)
             return self._decode(json.loads(data, object_pairs_hook=_refuse_object))

@@ -1,4 +1,4 @@
-"""A call that may block for long, and cannot be interrupted, away from actors, lanes and workers."""
+"""A call that may block for long, and cannot be interrupted, away from actors, serial executors and workers."""
 
 from __future__ import annotations
 

@@ -70,7 +70,7 @@ from pykka_imagestore.runtime.worker import (
 logger = logging.getLogger(__name__)
 
 PACKETS_AT_ONCE = 1000  # more than a socket holds
-MOST_STARTS = 3  # how many processes in a row may end before they are ready, or before they take a task
+MAX_STARTS = 3  # how many processes in a row may end before they are ready, or before they take a task
 IDLE_SECONDS = 30.0  # after which a worker without a task ends
 _NONE = -1
 _LONGEST_WAIT = 86_400.0  # poll(2) refuses a month
@@ -318,7 +318,7 @@ class ProcessEngine:
 
     def _may_start(self) -> bool:
         starting = sum(not worker.is_ready for worker in self._workers)
-        may_try = self._failed_starts < MOST_STARTS or not self._workers
+        may_try = self._failed_starts < MAX_STARTS or not self._workers
         alive = sum(not worker.is_doomed for worker in self._workers)
         return may_try and starting < len(self._waiting) and alive < self._limit
 
@@ -341,7 +341,7 @@ class ProcessEngine:
     def _fail_to_start(self, reason: str, *, is_final: bool = False) -> None:
         """Note that a process could not be started; fail what waits if none ever will be."""
         self._failed_starts += 1
-        if not self._workers and (is_final or self._failed_starts >= MOST_STARTS):
+        if not self._workers and (is_final or self._failed_starts >= MAX_STARTS):
             self._failed_starts = 0
             for task in self._waiting.take_all():
                 self._tell(task.promise.fail, WorkerStartError(task.name, reason))
@@ -444,7 +444,7 @@ class ProcessEngine:
             self._tell(task.promise.fail, WorkerTimeoutError(task.name, cast(float, task.time_limit)))
         elif worker.fault:
             self._tell(task.promise.fail, WorkerAnswerError(task.name, worker.fault))
-        elif not worker.has_taken and task.starts < MOST_STARTS:
+        elif not worker.has_taken and task.starts < MAX_STARTS:
             self._waiting.put_back(task)
         elif worker.has_taken and task.retry:
             task.retry = False

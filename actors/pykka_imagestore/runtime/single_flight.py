@@ -60,7 +60,7 @@ class SingleFlight(Generic[K, T]):
             flight.promise.compute(start)
         return self._handle(key, flight)
 
-    def depart(self, key: K) -> None:
+    def forget(self, key: K) -> None:
         """Let nobody join the flight under ``key`` any more: its effect is about to come, and may be undone."""
         self._origin.require("this table of work in flight")
         with self._lock:

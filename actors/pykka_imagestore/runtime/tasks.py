@@ -18,8 +18,8 @@ from pykka_imagestore.runtime.future import Promise
 logger = logging.getLogger(__name__)
 
 LARGEST_MESSAGE_BYTES = 60_000  # what a packet takes
-MOST_MESSAGES = 100
-MOST_REPORTS = 1000  # that wait for a slow listener
+MAX_MESSAGES = 100
+MAX_REPORTS = 1000  # that wait for a slow listener
 
 
 class Messages:
@@ -31,7 +31,7 @@ class Messages:
 
     def __init__(self) -> None:
         self._numbers = itertools.count(1)
-        self._sent: deque[tuple[int, bytes]] = deque(maxlen=MOST_MESSAGES)
+        self._sent: deque[tuple[int, bytes]] = deque(maxlen=MAX_MESSAGES)
         self._listener: Callable[[], object] | None = None
 
     def send(self, message: object) -> None:
@@ -147,7 +147,7 @@ class Reporter:
 
     def pass_on(self, task: Task, message: object) -> None:
         """Have a task's listener called, if it has one; dropped if very many reports wait."""
-        if task.on_report is not None and len(self._waiting) < MOST_REPORTS:
+        if task.on_report is not None and len(self._waiting) < MAX_REPORTS:
             self._waiting.append(partial(task.on_report, message))
             try:
                 self._crew.call(self._call_next)

@@ -1,0 +1,79 @@
+"""``imagestore du``: what images cost on disk."""
+
+from __future__ import annotations
+
+import argparse
+import datetime as dt
+from collections.abc import Sequence
+
+from pykka_imagestore.cli.arguments import store_folder
+from pykka_imagestore.cli.output import print_json, print_table
+from pykka_imagestore.cli.stored import read_usage
+from pykka_imagestore.core.plan_prune import ImageUsage, LayerUsage, LeaseUsage
+from pykka_imagestore.core.sizes import format_size
+
+_FIRST = dt.datetime(1, 1, 1, tzinfo=dt.UTC).timestamp()
+_LAST = dt.datetime(9999, 12, 31, 23, 59, 59, tzinfo=dt.UTC).timestamp()
+
+
+def run(options: argparse.Namespace) -> None:
+    """Print a table, or an object, of images and what they cost; and of layers."""
+    usage = read_usage(store_folder(options.store))
+    if options.json:
+        print_json(
+            {
+                "bytes": usage.bytes,
+                "unused_bytes": usage.unused_bytes,
+                "inodes": usage.inodes,
+                "images": list(map(_image_document, usage.images)),
+                "layers": list(map(_layer_document, usage.layers)),
+                "leases": list(map(_lease_document, usage.leases)),
+            }
+        )
+        return
+    total = ("all of the store", format_size(usage.bytes), "", str(usage.inodes), "")
+    unused = ("what no image has", format_size(usage.unused_bytes), "", "", "")
+    print_table([("IMAGE", "SIZE", "OWN", "INODES", "LAST USED"), *map(_image_row, usage.images), total, unused])
+    if options.layers:
+        print_table([("LAYER", "SIZE", "INODES", "IMAGES"), *map(_layer_row, usage.layers)])
+    if usage.leases:
+        print_table([("LEASE", "PROCESS", "LAYERS"), *map(_lease_row, usage.leases)])
+
+
+def _image_row(image: ImageUsage) -> Sequence[str]:
+    sizes = format_size(image.bytes), format_size(image.own_bytes), str(image.inodes)
+    return image.name, *sizes, _time(image.last_used) or "-"
+
+
+def _layer_row(layer: LayerUsage) -> Sequence[str]:
+    return layer.diff_id, format_size(layer.bytes), str(layer.inodes), ", ".join(layer.images) or "-"
+
+
+def _lease_row(lease: LeaseUsage) -> Sequence[str]:
+    return lease.purpose, str(lease.process), str(len(lease.layers))
+
+
+def _lease_document(lease: LeaseUsage) -> dict[str, object]:
+    return {"purpose": lease.purpose, "process": lease.process, "layers": list(lease.layers)}
+
+
+def _image_document(image: ImageUsage) -> dict[str, object]:
+    return {
+        "name": image.name,
+        "bytes": image.bytes,
+        "own_bytes": image.own_bytes,
+        "inodes": image.inodes,
+        "last_used": _time(image.last_used),
+    }
+
+
+def _layer_document(layer: LayerUsage) -> dict[str, object]:
+    return {"diff_id": layer.diff_id, "bytes": layer.bytes, "inodes": layer.inodes, "images": list(layer.images)}
+
+
+def _time(seconds: float) -> str | None:
+    """Return a time in UTC; None for the unknown. What no calendar has is the last or the first time of ours."""
+    if not seconds:
+        return None
+    time = dt.datetime.fromtimestamp(min(max(seconds, _FIRST), _LAST), dt.UTC)
+    return time.isoformat(sep=" ", timespec="seconds")

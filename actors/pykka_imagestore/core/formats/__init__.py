@@ -1,0 +1,1 @@
+"""What archives say of themselves, form by form. Pure."""

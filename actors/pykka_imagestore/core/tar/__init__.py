@@ -1,0 +1,1 @@
+"""Reading tars. Pure: bytes come from a ``Source``."""

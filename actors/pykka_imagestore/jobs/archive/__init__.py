@@ -1,0 +1,1 @@
+"""What a worker opens and reads of an archive."""

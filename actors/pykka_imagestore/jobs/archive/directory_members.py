@@ -1,0 +1,228 @@
+"""The members of an archive that is a folder, an OCI image layout: each opened component by component.
+
+No symbolic link in the folder is followed, and only regular files are opened: so nothing outside is reached, and
+nothing is waited for.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+
+from pykka_imagestore.core.archive import Extent
+from pykka_imagestore.core.identity import FileIdentity
+from pykka_imagestore.core.tar.reader import TarError, clean_path
+from pykka_imagestore.core.totals import Totals
+from pykka_imagestore.errors import ArchiveChangedError, ArchiveError, shown
+from pykka_imagestore.fs.flags import FILE_FLAGS
+from pykka_imagestore.fs.walk import Walk
+from pykka_imagestore.jobs.archive.estimates import Estimator
+from pykka_imagestore.jobs.archive.opening import open_for_reading, require_same, unchanged
+from pykka_imagestore.jobs.archive.tar_members import JsonReader
+
+_MAX_DEPTH = 256  # what a walk of more takes grows with the square; a layout has two folders in one another
+_NOT_FOUND = frozenset({errno.ENOENT, errno.ENAMETOOLONG})
+_NO_FILE = frozenset({errno.ELOOP, errno.ENOTDIR})
+
+
+class FolderMembers:
+    """The files in a folder, by name.
+
+    Args:
+        archive: Path of the folder; a symbolic link there, or above, is the caller's and is followed.
+        folder: The open folder.
+        totals: Counts what it asks for.
+    """
+
+    def __init__(self, archive: str, folder: int, totals: Totals) -> None:
+        self.archive = archive
+        self.totals = totals
+        self._folder = folder
+        self._estimator = Estimator()
+        self._json = JsonReader(archive, totals)
+
+    def names(self) -> list[str]:
+        """Return nothing: names tell only the form before Docker 1.10, which comes as a tar."""
+        return []
+
+    def has(self, name: str) -> bool:
+        """Tell whether there is something of that name, whatever it is."""
+        try:
+            os.close(self._open(name))
+        except FileNotFoundError:
+            return False
+        except ArchiveError:
+            return True
+        return True
+
+    def extent(self, unsafe_name: str) -> Extent:
+        """Return a member as an extent of the folder.
+
+        Raises:
+            ArchiveError: There is no such member, or it is no regular file, or lies behind a symbolic link.
+        """
+        file = self._open_member(unsafe_name)
+        try:
+            return self._whole(unsafe_name, file)
+        finally:
+            os.close(file)
+
+    def read_json(self, unsafe_name: str) -> bytes:
+        """Return the bytes of a member that holds JSON, bounded.
+
+        Raises:
+            ArchiveError: As ``extent``; or it is larger than JSON here may be, by itself or with all before.
+            ArchiveChangedError: It was written to meanwhile.
+        """
+        file = self._open_member(unsafe_name)
+        try:
+            extent = self._whole(unsafe_name, file)
+            data = self._json.read(extent, file)
+            require_same(self.archive, file, extent.identity, what=_its_member(unsafe_name))
+            return data
+        finally:
+            os.close(file)
+
+    def estimated(self, layer: Extent) -> Extent:
+        """Return a layer with its estimates.
+
+        Raises:
+            ArchiveChangedError: Another file lies there than when its extent was found.
+        """
+        file = self._open_member(layer.name)
+        try:
+            require_same(self.archive, file, layer.identity, what=_its_member(layer.name))
+            return self._estimator.estimate(layer, file)
+        finally:
+            os.close(file)
+
+    def _open_member(self, unsafe_name: str) -> int:
+        try:
+            return self._open(unsafe_name)
+        except FileNotFoundError:
+            raise ArchiveError(self.archive, f"it has no member {shown(unsafe_name)}") from None
+
+    def _whole(self, unsafe_name: str, file: int) -> Extent:
+        identity = FileIdentity.of(os.fstat(file))
+        return Extent(self.archive, 0, identity.size_bytes, unsafe_name, identity=identity)
+
+    def _open(self, unsafe_name: str) -> int:
+        return _open_below(self._folder, self.archive, unsafe_name)
+
+
+@contextmanager
+def opened_extent(extent: Extent, *, is_verified: bool) -> Iterator[int]:
+    """Lend the file that an extent lies in, open for reading, if it is the one that was indexed.
+
+    Args:
+        is_verified: Whether the block ends well only if a digest tells that the bytes are the right ones; else the
+            file must not have changed in the end either.
+
+    Raises:
+        ArchiveChangedError: It is another file, or none, or was written to.
+        OSError: It cannot be opened.
+    """
+    file = open_extent(extent)
+    try:
+        with unchanged(extent.path, file, extent.identity, what=_what(extent), is_verified=is_verified):
+            yield file
+    finally:
+        os.close(file)
+
+
+def open_extent(extent: Extent) -> int:
+    """Open the file that an extent lies in, for reading; nothing is waited for.
+
+    Raises:
+        ArchiveChangedError: There is no file any more where one was indexed.
+        ArchiveError: There is none, and nobody says that there was.
+        OSError: It cannot be opened.
+    """
+    try:
+        return _open_extent(extent)
+    except (FileNotFoundError, NotADirectoryError) as error:
+        if extent.identity is None:
+            raise
+        raise _refusal(extent, "gone") from error
+
+
+def _open_extent(extent: Extent) -> int:
+    file = open_for_reading(extent.path, partial(_refusal, extent), stat.S_IFREG, stat.S_IFDIR)
+    if not stat.S_ISDIR(os.fstat(file).st_mode):
+        return file
+    try:
+        return _open_below(file, extent.path, extent.name)
+    except ArchiveError as error:
+        if extent.identity is None:
+            raise
+        raise _refusal(extent, "no regular file") from error
+    finally:
+        os.close(file)
+
+
+def _refusal(extent: Extent, found: str) -> ArchiveError:
+    if extent.identity is None:
+        return ArchiveError(extent.path, f"is {found}, where a file should be")
+    return ArchiveChangedError(extent.path, _what(extent), str(extent.identity), found)
+
+
+def _what(extent: Extent) -> str:
+    is_whole = os.path.basename(extent.path) == extent.name  # no archive, but a layer by itself
+    return "it" if is_whole else f"the file with its member {shown(extent.name)}"
+
+
+def _its_member(unsafe_name: str) -> str:
+    return f"its member {shown(unsafe_name)}"
+
+
+def _open_below(folder: int, archive: str, unsafe_name: str) -> int:
+    """Open a regular file below a folder.
+
+    Raises:
+        FileNotFoundError: There is nothing of that name.
+        ArchiveError: The name is none, or what it names is no regular file.
+    """
+    parent, _, base = _clean(archive, unsafe_name).rpartition(b"/")
+    walk = Walk(folder, follows=False)
+    try:
+        if parent.count(b"/") > _MAX_DEPTH:
+            raise OSError(errno.ENAMETOOLONG, os.strerror(errno.ENAMETOOLONG))
+        return _open_file(walk.folder(parent).folder, archive, unsafe_name, base)
+    except OSError as error:
+        if error.errno in _NOT_FOUND:
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), unsafe_name) from error
+        if error.errno in _NO_FILE:
+            raise _no_file(archive, unsafe_name) from error
+        raise
+    finally:
+        walk.forget()
+
+
+def _open_file(folder: int, archive: str, unsafe_name: str, base: bytes) -> int:
+    # Looked at before: to open a device may be to use it.
+    if not stat.S_ISREG(os.stat(base, dir_fd=folder, follow_symlinks=False).st_mode):
+        raise _no_file(archive, unsafe_name)
+    file = os.open(base, FILE_FLAGS, dir_fd=folder)
+    if not stat.S_ISREG(os.fstat(file).st_mode):
+        os.close(file)
+        raise _no_file(archive, unsafe_name)
+    return file
+
+
+def _clean(archive: str, unsafe_name: str) -> bytes:
+    try:
+        name = clean_path(unsafe_name.encode("utf-8", "surrogateescape"))
+    except (TarError, UnicodeEncodeError) as error:
+        raise ArchiveError(archive, f"it names a member {shown(unsafe_name)} that is no path in it") from error
+    if not name or b"\0" in name:
+        raise ArchiveError(archive, f"it names a member {shown(unsafe_name)} that is no path in it")
+    return name
+
+
+def _no_file(archive: str, unsafe_name: str) -> ArchiveError:
+    reason = f"its member {shown(unsafe_name)} is no regular file; symbolic links in a folder are not followed"
+    return ArchiveError(archive, reason)

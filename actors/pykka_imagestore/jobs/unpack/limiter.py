@@ -1,0 +1,86 @@
+"""Looks, while bytes are inflated and written, at how many they have become and whether the disk holds them."""
+
+from __future__ import annotations
+
+import os
+
+from pykka_imagestore.core.limits import Limits
+from pykka_imagestore.core.tar.reader import OverLimitError
+from pykka_imagestore.errors import NoSpaceError
+
+RATIO_COUNTS_FROM = 1 << 30
+_LOOK_EVERY = 64 << 20
+_UID_MAP = "/proc/self/uid_map"
+_KEPT_FREE = 16 << 20  # for the store's own records, and whoever else writes here
+
+
+class Limiter:
+    """Bounds what one stream of bytes becomes, below the folder ``path`` if it is written at all.
+
+    Args:
+        folder: The folder's descriptor; by default it is found by its path.
+    """
+
+    def __init__(self, limits: Limits, path: str | None, folder: int | None = None) -> None:
+        self._limits = limits
+        self._path = path
+        self._folder = folder
+        self._next_look = _LOOK_EVERY
+
+    def check(self, bytes_read: int, size_bytes: int) -> None:
+        """Look at how far it has come: at bytes as they are stored, and at what they became.
+
+        Raises:
+            OverLimitError: They became too many.
+            NoSpaceError: The disk is all but full.
+        """
+        if size_bytes > self._limits.layer_bytes:
+            msg = f"brings it to {size_bytes} bytes; {self._limits.layer_bytes} is the limit"
+            raise OverLimitError(msg, "layer_bytes")
+        if size_bytes > RATIO_COUNTS_FROM and size_bytes > bytes_read * self._limits.inflate_ratio:
+            ratio = f"{self._limits.inflate_ratio} for each is the limit"
+            msg = f"brings it to {size_bytes} bytes, inflated from {bytes_read}; {ratio}"
+            raise OverLimitError(msg, "inflate_ratio")
+        if self._path is not None and size_bytes >= self._next_look:
+            self._next_look = size_bytes + _LOOK_EVERY
+            require_space(self._path, _KEPT_FREE, self._folder)
+
+
+def require_space(path: str, needed_bytes: int, folder: int | None = None) -> None:
+    """See that the file system of ``path``, or of the open folder that it names, has room for so many bytes.
+
+    Raises:
+        NoSpaceError: It has not.
+    """
+    free = free_bytes(path if folder is None else folder)
+    if free is not None and free < needed_bytes:
+        raise NoSpaceError(path, needed_bytes, free)
+
+
+def free_bytes(path: str | int) -> int | None:
+    """Return the bytes that are free for this process; None where the file system does not tell."""
+    status = os.statvfs(path)
+    blocks = status.f_bfree if _has_the_reserve() else status.f_bavail
+    return blocks * status.f_frsize if status.f_blocks else None
+
+
+def _has_the_reserve() -> bool:
+    """Tell whether file systems let this process have what they keep for root: not for the root of a user namespace.
+
+    Spec:
+        user_namespaces(7), "User and group ID mappings"; mke2fs(8), "-m".
+    """
+    if os.geteuid() != 0:
+        return False
+    try:
+        with open(_UID_MAP) as uid_map:
+            inside, outside = uid_map.read().split()[:2]
+    except (OSError, ValueError):
+        return False
+    return inside == outside == "0"
+
+
+def free_inodes(path: str | int) -> int | None:
+    """Return how many more files the file system of ``path`` takes; None where it knows no such bound."""
+    status = os.statvfs(path)
+    return status.f_ffree if status.f_files else None

@@ -1,0 +1,443 @@
+"""A sound layer is called sound wherever it lies, whoever put it and whoever looks; what is hidden is unchecked."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import tempfile
+from functools import partial
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from support import tars
+from support.changes import ACL, CAPABILITY, acl, roots, xattr
+from support.layer_samples import OTHERS, OWNER, PARTS, REPLACED
+from support.layers import unpack_layer
+from support.privileges import as_ordinary_user, in_user_namespace, with_capabilities
+from support.processes import TIMEOUT
+
+from pykka_imagestore.core.tar.reader import TarError
+from pykka_imagestore.errors import LayerError
+from pykka_imagestore.fs.remove_tree import remove_tree
+from pykka_imagestore.jobs import deep_check, folder_marks
+from pykka_imagestore.jobs.check.findings import LayerCheck
+from pykka_imagestore.jobs.check_layer import CheckLayer, check_layer
+
+SOUND = LayerCheck()
+OF_AN_OLDER_VERSION = (
+    "was put by a version that kept less of it: times and what no entry names cannot be checked, nor can its record",
+)
+root = pytest.mark.root
+
+
+def as_oneself(function, *arguments):
+    return function(*arguments)
+
+
+SOMEBODY = {
+    "root": as_oneself,
+    **{
+        f"root, {bounds}": partial(with_capabilities, bounds)
+        for bounds in ("-all", "-sys_admin", "-fsetid", "-chown", "-dac_override,-dac_read_search")
+    },
+    "root of a namespace with all users": partial(with_capabilities, "-mknod", mapped=True),
+    "nobody of a namespace with all users": partial(with_capabilities, "-all", mapped=True),
+    "root of a namespace with nobody else": in_user_namespace,
+    "an ordinary user": as_ordinary_user,
+}
+
+
+WITHOUT_LINKED_DEVICE = roots()[:-3]  # a link to a device that could not be made is refused
+
+
+@pytest.mark.combinations
+@root
+@pytest.mark.parametrize("layer", [OTHERS, tars.tar(*WITHOUT_LINKED_DEVICE)], ids=["others", "roots"])
+@pytest.mark.parametrize("who_puts", SOMEBODY)
+def test_whoever_looks_finds_no_fault_in_a_layer_whoever_put_it(users_folder, who_puts, layer):
+    users_folder.chmod(0o777)
+    unpacked = SOMEBODY[who_puts](unpack_layer, layer, users_folder)
+    request = CheckLayer(str(unpacked.target), unpacked.counts.diff_id, deep=True)
+
+    found = {who: call(check_layer, request) for who, call in SOMEBODY.items()}
+
+    assert {who: check.faults for who, check in found.items() if check.faults} == {}
+    assert who_puts != "root" or found[who_puts].unchecked == ()
+    remove_tree(str(unpacked.target))
+
+
+@root
+def test_owner_who_has_no_number_in_a_namespace_is_not_compared(tmp_path):
+    unpacked = unpack_layer(tars.tar(tars.file(b"f", uid=70_000, gid=70_000)), tmp_path)
+    request = CheckLayer(str(unpacked.target), unpacked.counts.diff_id, deep=True)
+
+    found = with_capabilities("-mknod", check_layer, request, mapped=True)
+
+    assert found == LayerCheck((), ("has owners who have no number in this user namespace",))
+
+
+@pytest.mark.parametrize("deep", [True, False])
+@pytest.mark.parametrize("hidden", ["layer.pb", "rootfs", "tar-split.zst", "replaced", "."])
+def test_part_that_a_user_may_not_read_is_not_checked(users_folder, hidden, deep):
+    found = as_ordinary_user(check_hidden, users_folder, hidden, deep)
+
+    assert found.faults == ()
+    assert found.unchecked != () or not deep
+
+
+def check_hidden(folder, hidden, deep):
+    unpacked = unpack_layer(tars.tar(*REPLACED["a file by a file"]), folder)
+    (unpacked.target / hidden).chmod(0)
+    try:
+        return check_layer(CheckLayer(str(unpacked.target), unpacked.counts.diff_id, deep))
+    finally:
+        (unpacked.target / hidden).chmod(0o700)
+
+
+# -- extended attributes that depend on one another, and on modes
+
+DEFAULT_ACL = xattr(b"system.posix_acl_default", ACL)
+ALL = (1 << 32) - 1
+WIDE_ACL = acl((1, 7, ALL), (2, 7, 7), (4, 7, ALL), (0x10, 7, ALL), (0x20, 7, ALL))
+PLAIN_ACL = acl((1, 6, ALL), (4, 4, ALL), (0x20, 4, ALL))
+WITH_ATTRIBUTES = {
+    "a default ACL": (DEFAULT_ACL + tars.folder(b"d", **OWNER), tars.file(b"d/f", b"x", mode=0o666, **OWNER)),
+    "a default ACL of the root": (DEFAULT_ACL + tars.folder(b".", **OWNER), tars.file(b"f", b"x", mode=0o666, **OWNER)),
+    "a default ACL of a folder that is named again": (
+        DEFAULT_ACL + tars.folder(b"d", **OWNER),
+        tars.folder(b"d", mode=0o700, **OWNER),
+        tars.folder(b"d/e", mode=0o777, **OWNER),
+    ),
+    "an ACL that says something else than the mode": (
+        xattr(b"system.posix_acl_access", WIDE_ACL) + tars.file(b"f", b"x", mode=0o640, **OWNER),
+        xattr(b"system.posix_acl_access", WIDE_ACL) + tars.folder(b"d", mode=0o755, **OWNER),
+        xattr(b"system.posix_acl_access", WIDE_ACL) + tars.header(b"p", tars.FIFO, mode=0o600, **OWNER),
+    ),
+    "an ACL that says what a mode does": (
+        xattr(b"system.posix_acl_access", PLAIN_ACL) + tars.file(b"f", b"x", mode=0o600, **OWNER),
+    ),
+    "no ACL": (xattr(b"system.posix_acl_access", b"\2\0\0\0") + tars.file(b"f", b"x", mode=0o600, **OWNER),),
+    "a folder that gets more and more": (
+        xattr(b"user.a", b"1") + tars.folder(b"d", **OWNER),
+        xattr(b"user.b", b"2") + tars.folder(b"d", **OWNER),
+        xattr(b"user.a", b"3") + tars.folder(b"d", **OWNER),
+    ),
+    "a folder that is replaced and has none then": (
+        xattr(b"user.a", b"1") + tars.folder(b"d", **OWNER),
+        tars.folder(b"d", **OWNER),
+        tars.file(b"d", b"file", **OWNER),
+        tars.folder(b"d", **OWNER),
+    ),
+    "a root that is named twice": (
+        xattr(b"user.a", b"1") + tars.folder(b".", **OWNER),
+        xattr(b"user.b", b"2") + tars.folder(b".", **OWNER),
+    ),
+    "overlayfs' own, which are left out": (xattr(b"user.overlay.opaque", b"y") + tars.folder(b"d", **OWNER),),
+}
+
+
+@pytest.mark.parametrize("case", WITH_ATTRIBUTES)
+def test_layer_with_attributes_is_as_its_entries_say(tmp_path, case):
+    unpacked = unpack_layer(tars.tar(*WITH_ATTRIBUTES[case]), tmp_path)
+
+    assert unpacked.check() == SOUND
+
+
+def test_more_attributes_of_folders_than_a_check_remembers_are_not_checked(tmp_path, monkeypatch):
+    monkeypatch.setattr(folder_marks, "_MAX_BYTES", 10)
+    again = [xattr(b"user.%d" % number, b"value") + tars.folder(b"d", **OWNER) for number in range(9)]
+    unpacked = unpack_layer(tars.tar(*again, tars.opaque(b"d"), tars.file(b"d/f", b"x", **OWNER)), tmp_path)
+
+    assert unpacked.check() == LayerCheck(
+        (), ("gives folders that it names again more attributes than can be remembered",)
+    )
+
+
+def test_more_links_to_what_was_replaced_than_a_check_remembers_are_not_checked(tmp_path, monkeypatch):
+    monkeypatch.setattr(deep_check, "_MAX_BYTES", 0)
+    parts = (tars.file(b"e", **OWNER), tars.hard_link(b"eh", b"e"), tars.file(b"e", b"new", **OWNER))
+
+    assert unpack_layer(tars.tar(*parts), tmp_path).check() == LayerCheck(
+        (), ("has hard links to what it replaced itself, too much to be compared",)
+    )
+
+
+def test_what_is_made_in_a_folder_with_a_default_acl_inherits_nothing(tmp_path):
+    unpacked = unpack_layer(tars.tar(*WITH_ATTRIBUTES["a default ACL"]), tmp_path)
+
+    assert unpacked.nodes[b"d/f"].xattrs == ()
+    assert unpacked.nodes[b"d/f"].mode == 0o666
+    assert [key for key, _ in unpacked.nodes[b"d"].xattrs] == ["system.posix_acl_default"]
+
+
+@root
+def test_capabilities_as_each_user_namespace_shows_them_are_the_same(tmp_path):
+    layer = tars.tar(xattr(b"security.capability", CAPABILITY) + tars.file(b"f", b"x", mode=0o755))
+    unpacked = with_capabilities("-mknod", unpack_layer, layer, tmp_path, mapped=True)
+
+    assert unpacked.unset == []
+    assert unpacked.check() == SOUND
+
+
+def test_label_that_the_system_changed_is_not_checked(tmp_path):
+    unpacked = unpack_layer(tars.tar(xattr(b"security.selinux", b"given\0") + tars.file(b"f", b"x", **OWNER)), tmp_path)
+    if unpacked.unset:
+        pytest.skip("this process may not set labels")
+    os.setxattr(unpacked.rootfs / "f", "security.selinux", b"of the system\0")
+
+    assert unpacked.check() == LayerCheck((), ("has 'f' with another 'security.selinux', which the system may set",))
+
+
+# -- opaque folders, which entries make, hide and take out
+
+WHITEOUTS = {
+    "a folder that is opaque and goes": (
+        tars.opaque(b"d"),
+        tars.file(b"d", b"file", **OWNER),
+        tars.folder(b"d", **OWNER),
+    ),
+    "a folder that is opaque, and a symlink in its place": (
+        tars.folder(b"e", **OWNER),
+        tars.opaque(b"d"),
+        tars.symlink(b"d", b"e", **OWNER),
+    ),
+    "a folder in the place of a whiteout": (tars.whiteout(b"d"), tars.folder(b"d", **OWNER)),
+    "a folder in the place of a file that a whiteout named": (
+        tars.file(b"d", b"1", **OWNER),
+        tars.whiteout(b"d"),
+        tars.folder(b"d", **OWNER),
+    ),
+    "a file in the place of a whiteout, and a folder in its": (
+        tars.whiteout(b"d"),
+        tars.file(b"d", b"1", **OWNER),
+        tars.folder(b"d", **OWNER),
+    ),
+    "an implicit folder in the place of a whiteout": (tars.whiteout(b"d"), tars.file(b"d/e/f", b"1", **OWNER)),
+    "a whiteout of a folder that is named again": (
+        tars.folder(b"d", **OWNER),
+        tars.whiteout(b"d"),
+        tars.folder(b"d", mode=0o700, **OWNER),
+    ),
+    "an opaque root": (tars.opaque(b""), tars.file(b"f", b"1", **OWNER)),
+    "whiteouts twice": (tars.whiteout(b"d/f"), tars.whiteout(b"d/f"), tars.opaque(b"d"), tars.opaque(b"d")),
+    "an opaque folder below one that goes": (
+        tars.opaque(b"a/b"),
+        tars.file(b"a", b"1", **OWNER),
+        tars.folder(b"a", **OWNER),
+        tars.folder(b"a/b", **OWNER),
+    ),
+}
+
+
+@pytest.mark.parametrize("case", WHITEOUTS)
+def test_opaque_folders_are_those_that_entries_made(tmp_path, case):
+    unpacked = unpack_layer(tars.tar(*WHITEOUTS[case]), tmp_path)
+
+    assert unpacked.check() == SOUND
+
+
+# -- layers that older versions put
+
+OLD = {
+    **{case: tars.tar(*parts) for cases in (REPLACED, WHITEOUTS) for case, parts in cases.items()},
+    "parts": tars.tar(*PARTS),
+    "others": OTHERS,
+}
+
+
+@pytest.mark.parametrize("case", OLD)
+def test_layer_that_an_older_version_put_has_no_fault_and_says_what_cannot_be_checked(tmp_path, case):
+    unpacked = unpack_layer(OLD[case], tmp_path)
+    unpacked.forget_what_is_new()
+    os.utime(unpacked.rootfs, (1, 1))
+
+    quick = check_layer(CheckLayer(str(unpacked.target), unpacked.counts.diff_id))
+
+    assert (quick, unpacked.check()) == (SOUND, LayerCheck((), OF_AN_OLDER_VERSION))
+
+
+# -- file systems
+
+TIMES = tars.tar(
+    *(
+        tars.pax({b"mtime": mtime}) + tars.file(b"f%d" % number, b"x", **OWNER)
+        for number, mtime in enumerate((b"1.5", b"-1.25", b"2147483648.5", b"1e12", b"-3000000000", b"15032385536"))
+    )
+)
+
+
+@root
+@pytest.mark.parametrize("options", [["-I", "128"], ["-I", "256"]])
+def test_times_that_a_file_system_rounds_are_no_faults(tmp_path, options):
+    image, folder = tmp_path / "image", tmp_path / "mounted"
+    folder.mkdir()
+    with image.open("wb") as file:
+        file.truncate(8 << 20)
+    commands = ["mkfs.ext4", "-q", "-F", *options, image], ["mount", "-o", "loop", image, folder]
+    if shutil.which("mkfs.ext4") is None or any(_fails(command) for command in commands):
+        pytest.skip("this machine has no mkfs.ext4, or does not let us mount a file system")
+    try:
+        unpacked = unpack_layer(TIMES, folder)
+        assert unpacked.check() == SOUND
+        os.utime(unpacked.rootfs / "f0", (3, 3))
+
+        assert unpacked.check() == LayerCheck((f"has 'f0' of time 3, not {1 if options[1] == '128' else 1.5}",))
+    finally:
+        subprocess.run(["umount", folder], check=True, timeout=TIMEOUT)
+
+
+def _fails(command):
+    return subprocess.run(command, capture_output=True, timeout=TIMEOUT, check=False).returncode != 0
+
+
+def test_copy_made_of_hard_links_is_sound_and_so_is_the_original(tmp_path):
+    unpacked = unpack_layer(tars.tar(*PARTS), tmp_path)
+    subprocess.run(["cp", "-al", unpacked.target, tmp_path / "copy"], check=True, timeout=TIMEOUT)
+
+    copied = check_layer(CheckLayer(str(tmp_path / "copy"), unpacked.counts.diff_id, deep=True))
+
+    assert (unpacked.check(), copied) == (SOUND, SOUND)
+
+
+def test_file_made_one_with_another_is_found_in_a_copy_made_of_hard_links_too(tmp_path):
+    parts = [tars.file(name, b"same", **OWNER) for name in (b"a", b"b", b"c")]
+    unpacked = unpack_layer(tars.tar(*parts), tmp_path)
+    subprocess.run(["cp", "-al", unpacked.target, tmp_path / "copy"], check=True, timeout=TIMEOUT)
+    (unpacked.rootfs / "b").unlink()
+    os.link(unpacked.rootfs / "a", unpacked.rootfs / "b")
+    os.utime(unpacked.rootfs, (0, 0))
+
+    assert unpacked.check() == LayerCheck(("has 1 files that are hard links to others, which no entry made them",))
+
+
+# -- at random
+
+NAMES = st.sampled_from([b"a", b"b", b"c", b"d", b"d/a", b"d/b", b"d/e", b"d/e/a", b"e/a"])
+MODES = st.sampled_from([0o644, 0o755, 0o4711, 0o1777])
+BODIES = st.sampled_from([b"", b"x", b"y" * 700])
+ENTRIES = (
+    st.builds(lambda name, body, mode: tars.file(name, body, mode=mode, mtime=7, **OWNER), NAMES, BODIES, MODES)
+    | st.builds(lambda name, mode: tars.folder(name, mode=mode | 0o700, mtime=8, **OWNER), NAMES, MODES)
+    | st.builds(lambda name, target: tars.symlink(name, target, mtime=9, **OWNER), NAMES, NAMES)
+    | st.builds(tars.hard_link, NAMES, NAMES)
+    | st.builds(lambda name: tars.header(name, tars.FIFO, mtime=5, **OWNER), NAMES)
+    | st.builds(tars.whiteout, NAMES)
+    | st.builds(tars.opaque, st.sampled_from([b"", b"d", b"d/e", b"e"]))
+    | st.builds(lambda name: xattr(b"user.k", b"v") + tars.file(name, b"z", mtime=6, **OWNER), NAMES)
+    | st.builds(lambda name: xattr(b"user.k", b"v") + tars.folder(name, mtime=6, **OWNER), NAMES)
+)
+LAYERS = st.lists(ENTRIES, max_size=9)
+
+
+def unpacked_or_none(entries, place):
+    try:
+        return unpack_layer(tars.tar(*entries), place)
+    except (LayerError, TarError):
+        return None  # an entry that is refused
+
+
+@settings(max_examples=150)
+@given(LAYERS)
+def test_any_layer_is_sound_as_it_was_put(entries):
+    with tempfile.TemporaryDirectory() as place:
+        unpacked = unpacked_or_none(entries, place)
+        if unpacked is not None:
+            found = unpacked.check()
+            assert found == SOUND or found.unchecked[0].startswith("replaces its own files in a way")
+            remove_tree(str(unpacked.target))
+
+
+def is_whiteout(path):
+    return path.name.startswith(".wh.") or (path.is_char_device() and not path.is_symlink())
+
+
+def change_mode(path, number):
+    if path.is_symlink():
+        return False
+    path.chmod(path.stat().st_mode & 0o7777 ^ (1 << number % 12))
+    return True
+
+
+def change_time(path, number):
+    before = path.lstat().st_mtime_ns
+    os.utime(path, ns=(0, before + number + 1), follow_symlinks=False)
+    return not is_whiteout(path)
+
+
+def change_content(path, number):
+    if path.is_symlink() or not path.is_file():
+        return False
+    data, before = bytearray(path.read_bytes()), path.stat().st_mtime_ns
+    if data and number % 3:
+        data[number % len(data)] ^= 1 << number % 8
+    else:
+        data.append(number % 256)
+    path.write_bytes(data)
+    os.utime(path, ns=(before, before))
+    return True
+
+
+def change_attributes(path, number):
+    if path.is_symlink() or not (path.is_file() or path.is_dir()):
+        return False
+    found = os.listxattr(path)
+    if found and number % 2:
+        os.removexattr(path, found[number % len(found)])
+    else:
+        os.setxattr(path, "user.more", b"%d" % number)
+    return True
+
+
+def change_names(path, number):
+    if path.name in ("rootfs", "layer"):
+        return False
+    above, before = path.parent, path.parent.stat().st_mtime_ns
+    if number % 3 == 0:
+        path.rename(path.with_name(f"other{number}"))
+    elif number % 3 == 1:
+        path.with_name(f"more{number}").touch()
+    elif path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink()
+    os.utime(above, ns=(before, before))
+    return True
+
+
+CHANGES = st.sampled_from([change_mode, change_time, change_content, change_attributes, change_names])
+
+
+def nodes_of(unpacked):
+    """Return all of a layer of which something is recorded besides its content, sorted."""
+    below = [unpacked.rootfs, *unpacked.rootfs.rglob("*")]
+    return [*sorted(below), *sorted(path for path in (unpacked.target / "replaced").glob("[0-9]*"))]
+
+
+@settings(max_examples=300)
+@given(LAYERS, CHANGES, st.integers(0, 10_000), st.integers(0, 1000))
+def test_any_change_of_any_layer_is_found(entries, change, which, number):
+    with tempfile.TemporaryDirectory() as place:
+        unpacked = unpacked_or_none(entries, place)
+        if unpacked is None:
+            return
+        nodes, is_whole = nodes_of(unpacked), unpacked.check() == SOUND
+        if change(nodes[which % len(nodes)], number) and is_whole:
+            assert unpacked.check().faults != ()
+        remove_tree(str(unpacked.target))
+
+
+@settings(max_examples=100)
+@given(LAYERS, st.sampled_from(["layer.pb", "tar-split.zst", "replaced/paths"]), st.integers(0, 10_000))
+def test_any_bit_beside_the_tree_that_changes_is_found(entries, part, number):
+    with tempfile.TemporaryDirectory() as place:
+        unpacked = unpacked_or_none(entries, place)
+        if unpacked is None or not (unpacked.target / part).exists() or unpacked.check() != SOUND:
+            return
+        path = unpacked.target / part
+        data = bytearray(path.read_bytes())
+        data[number // 8 % len(data)] ^= 1 << number % 8
+        path.write_bytes(data)
+
+        assert unpacked.check().faults != ()

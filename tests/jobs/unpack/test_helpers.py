@@ -1,0 +1,583 @@
+from __future__ import annotations
+
+import errno
+import gzip
+import os
+import pickle
+import random
+import resource
+import socket
+import struct
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+
+import pytest
+from support import tars
+from support.layers import extent_of, unpack_layer, unpack_with_help, unpack_with_help_and_look
+from support.privileges import as_ordinary_user
+
+from pykka_imagestore._proto.layer_pb2 import LayerRecord
+from pykka_imagestore.core.digest import sha256
+from pykka_imagestore.errors import DigestMismatchError, LayerError, NoSpaceError
+from pykka_imagestore.fs.attributes import Outcome
+from pykka_imagestore.jobs.unpack.batches import (
+    ACK_BYTES,
+    ORDER_BYTES,
+    RECORD_BYTES,
+    MalformedMessageError,
+    Order,
+    pack_paths,
+    pack_record,
+    parse_ack,
+)
+from pykka_imagestore.jobs.unpack.leader import HelperLostError, Helpers, HelpUnpack, help_unpack
+from pykka_imagestore.jobs.unpack.replaced import Replaced
+from pykka_imagestore.jobs.untar_layer import UntarLayer, untar_layer
+
+
+def assert_same_as_alone(tmp_path, *parts):
+    """Unpack a layer with help and without; compare all but the order in which attributes could not be set."""
+    data = tars.tar(tars.folder(b"./"), *parts)
+    for name in ("alone", "helped"):
+        (tmp_path / name).mkdir()
+
+    alone, helped = unpack_layer(data, tmp_path / "alone"), unpack_with_help(data, tmp_path / "helped")
+
+    assert helped.nodes == alone.nodes
+    assert helped.counts == alone.counts
+    assert sorted(helped.unset) == sorted(alone.unset)
+    assert helped.record.implicit_directories == alone.record.implicit_directories
+    assert helped.record.replaced_lost == alone.record.replaced_lost
+    return helped
+
+
+def a_tree(files, largest):
+    """Return entries of many files, of random sizes up to ``largest``, in folders that some entry names, or none."""
+    chance = random.Random(1)
+    for number in range(files):
+        folder = b"d%d/e%d" % (number // 97, number // 31)
+        if number % 300 == 0:
+            yield tars.folder(folder, mtime=5, mode=0o750)
+        body = chance.randbytes(chance.choice([0, 1, 600, chance.randrange(largest)]))
+        yield tars.file(b"%s/f%d" % (folder, number), body, mtime=number, mode=chance.choice([0o644, 0o755, 0o4711]))
+        if number % 50 == 0:
+            yield tars.hard_link(b"l%d" % number, b"%s/f%d" % (folder, number))
+
+
+def test_many_small_files(tmp_path):
+    assert_same_as_alone(tmp_path, *a_tree(2000, 5000))
+
+
+def test_many_folders_that_nothing_makes_the_leader_wait_for(tmp_path):
+    files = (tars.file(b"d%d/f%d" % (number // 7, number), b"%d" % number * 300) for number in range(3000))
+
+    assert_same_as_alone(tmp_path, *files)
+
+
+def test_one_folder_of_many_files(tmp_path):
+    assert_same_as_alone(tmp_path, *(tars.file(b"d/f%d" % number, b"%d" % number * 300) for number in range(3000)))
+
+
+def test_files_larger_than_the_memory_that_is_shared(tmp_path):
+    assert_same_as_alone(tmp_path, *a_tree(20, 5 << 20))
+
+
+@pytest.mark.parametrize("size", [262_000, 262_144, 262_145, 300_000, 524_288, 524_289])
+def test_files_about_as_large_as_a_piece_of_it(tmp_path, size):
+    assert_same_as_alone(tmp_path, *(tars.file(b"f%d" % number, b"x" * size) for number in range(9)))
+
+
+def test_files_in_place_of_others(tmp_path):
+    assert_same_as_alone(
+        tmp_path,
+        *(tars.file(b"f", b"%d" % number) for number in range(5)),
+        tars.symlink(b"s", b"f"),
+        tars.file(b"s", b"no link"),
+        tars.header(b"p", tars.FIFO),
+        tars.file(b"p", b"no fifo"),
+        tars.folder(b"d"),
+        tars.file(b"d/below", b"gone"),
+        tars.file(b"d", b"no folder"),
+        tars.folder(b"f"),
+        tars.file(b"f/below", b"there"),
+    )
+
+
+def test_files_in_folders_made_anew(tmp_path):
+    parts = []
+    for number in range(200):
+        parts += [tars.file(b"d/e/f%d" % number, b"%d" % number), tars.file(b"d/e", b"no folder"), tars.folder(b"d/e")]
+
+    assert_same_as_alone(tmp_path, *parts)
+
+
+def test_files_behind_symlinks(tmp_path):
+    assert_same_as_alone(
+        tmp_path,
+        tars.folder(b"usr/lib"),
+        tars.symlink(b"lib", b"usr/lib"),
+        tars.file(b"lib/a"),
+        tars.file(b"./lib/b/c"),
+    )
+
+
+def test_file_in_place_of_a_symlink_and_then_another_behind_one(tmp_path):
+    """Found by fuzzing: whether any was followed before depended on when the helper was done."""
+    assert_same_as_alone(
+        tmp_path,
+        tars.folder(b"usr/lib"),
+        tars.symlink(b"lib", b"usr/lib"),
+        tars.symlink(b"s", b"elsewhere"),
+        tars.file(b"s", b"no link"),
+        tars.file(b"lib/a"),
+    )
+
+
+def test_file_in_place_of_a_symlink_that_was_followed(tmp_path):
+    data = tars.tar(
+        tars.symlink(b"s", b"d"), tars.file(b"s/x/f", b"1"), tars.file(b"s", b"no link"), tars.file(b"s/x/g", b"2")
+    )
+
+    for unpack in (unpack_layer, unpack_with_help):
+        with pytest.raises(LayerError, match="entry 3 's/x/g' has a parent 's' that is no folder"):
+            unpack(data, tmp_path)
+
+
+def test_whiteouts_beside_files(tmp_path):
+    assert_same_as_alone(
+        tmp_path,
+        tars.file(b"d/a", b"1"),
+        tars.whiteout(b"d/a"),
+        tars.opaque(b"d"),
+        tars.whiteout(b"b"),
+        tars.file(b"b"),
+    )
+
+
+def test_long_names_and_pax_headers_travel(tmp_path):
+    name = b"n" * 200
+    assert_same_as_alone(
+        tmp_path,
+        tars.long_name(name + b"/" + name),
+        tars.file(b"short", b"1"),
+        tars.pax({b"path": b"p/" + name, b"mtime": b"1.5", b"uid": b"70000", b"SCHILY.xattr.user.a": b"b"}),
+        tars.file(b"short", b"2"),
+        tars.pax({b"mtime": b"-12345678.25"}),
+        tars.file(b"other", b"3"),
+    )
+
+
+def test_times_that_no_helper_takes(tmp_path):
+    records = [{b"mtime": time} for time in (b"9223372037", b"-9223372037", b"99999999999999.5")]
+    parts = [part for number, record in enumerate(records) for part in (tars.pax(record), tars.file(b"%d" % number))]
+
+    assert_same_as_alone(tmp_path, *a_tree(100, 100), *parts)
+
+
+@pytest.mark.root
+def test_files_whose_every_number_and_name_is_as_long_as_can_be_fill_pieces(tmp_path):
+    folder = b"/".join([b"d" * 255] * 2)
+    records = {b"mtime": b"9223372035.999999999", b"uid": b"4294967294", b"gid": b"4294967294"}
+    parts = []
+    for number in range(700):
+        path = folder + b"/%0255d" % number
+        parts += [tars.pax(records | {b"path": path}), tars.file(b"f", b"x" * (number % 5 * 400))]
+
+    helped = assert_same_as_alone(tmp_path, *parts)
+
+    assert helped.counts.entries == 701
+
+
+@pytest.mark.parametrize("deep", [60, 70, 250])
+def test_deep_folders(tmp_path, deep):
+    assert_same_as_alone(tmp_path, tars.file(b"d/" * deep + b"a", b"1"), tars.file(b"d/" * deep + b"b", b"2"))
+
+
+def files_at_fault(*numbers):
+    """Return 1500 entries in folders of 50, of which those have an owner that the kernel does not know."""
+    for number in range(1500):
+        if number in numbers:
+            yield tars.pax({b"uid": b"4294967295"})
+        yield tars.file(b"d%d/f%d" % (number // 50, number), b"x" * 3000)
+
+
+@pytest.mark.parametrize("others", [[], [350, 700, 1450]], ids=["alone", "first of several"])
+def test_an_entry_that_a_helper_finds_at_fault_is_named(tmp_path, others):
+    data = tars.tar(*files_at_fault(300, *others))
+
+    with pytest.raises(LayerError, match=r"entry 300 'd6/f300' has an owner out of range, 4294967295:0"):
+        unpack_with_help(data, tmp_path)
+
+    assert not (tmp_path / "layer").exists()
+
+
+def test_an_entry_in_other_hands_goes_before_one_that_cannot_be_read(tmp_path):
+    data = tars.tar(*files_at_fault(300, 1450), b"no header".ljust(512))
+
+    with pytest.raises(LayerError, match=r"entry 300 'd6/f300' has an owner out of range"):
+        unpack_with_help(data, tmp_path)
+
+
+def test_bytes_that_are_not_the_publishers_go_before_what_helpers_find(tmp_path):
+    data = gzip.compress(tars.tar(*files_at_fault(300, 350, 1450), b"no header".ljust(512), bytes(4 << 20)))
+
+    with pytest.raises(DigestMismatchError, match="blob layer"):
+        unpack_with_help(data, tmp_path, digest=sha256(b"others"))
+
+
+def test_a_name_that_no_helper_takes_is_refused_by_the_leader(tmp_path):
+    good = [tars.file(b"g%d" % number, b"x") for number in range(300)]
+    data = tars.tar(*good, tars.file(b"n" * 256, b"x"), *good)
+
+    with pytest.raises(LayerError, match=r"entry 300 'nnn.* cannot be made: File name too long"):
+        unpack_with_help(data, tmp_path)
+
+    assert not (tmp_path / "layer").exists()
+
+
+@pytest.mark.parametrize(
+    ("record", "match"),
+    [
+        ({b"uid": b"4294967296"}, "has an owner out of range, 4294967296:0"),
+        ({b"gid": b"9999999999999999999"}, "has an owner out of range, 0:9999999999999999999"),
+    ],
+)
+def test_a_number_that_no_helper_takes_is_refused_by_the_leader(tmp_path, record, match):
+    data = tars.tar(*a_tree(300, 100), tars.pax(record), tars.file(b"f", b"x"), *a_tree(300, 100))
+
+    for unpack in (unpack_layer, unpack_with_help):
+        with pytest.raises(LayerError, match=f"entry 307 'f' {match}"):
+            unpack(data, tmp_path)
+
+
+def test_files_of_many_deep_folders_take_few_descriptors(tmp_path):
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    parts = [tars.file(b"%d/" % number + b"d/" * 30 + b"f", b"x") for number in range(300)]
+
+    resource.setrlimit(resource.RLIMIT_NOFILE, (900, hard))
+    try:
+        unpack_with_help(tars.tar(*parts), tmp_path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+@pytest.mark.parametrize("size", [1_000, 1_000_000])  # of a file that a helper makes, and one that the leader does
+def test_layer_that_ends_in_the_middle_of_a_file_is_refused(tmp_path, size):
+    data = tars.file(b"f", b"x" * size)[: 512 + size // 2]
+
+    with pytest.raises(LayerError, match="entry 0 'f' is cut off"):
+        unpack_with_help(data, tmp_path)
+
+
+def test_layer_with_another_diff_id_is_refused(tmp_path):
+    layer = extent_of(tars.tar(*a_tree(100, 100)), tmp_path)
+
+    with pytest.raises(DigestMismatchError):
+        untar_layer(
+            UntarLayer(layer, str(tmp_path / "layer"), "sha256:" + "0" * 64, helpers_at=str(tmp_path / "helpers"))
+        )
+
+
+def test_what_an_ordinary_user_may_not_set_is_recorded(users_folder):
+    data = tars.tar(*(tars.file(b"f%d" % number, uid=1, mode=0o4755) for number in range(300)))
+
+    nodes, record = as_ordinary_user(unpack_with_help_and_look, data, str(users_folder))
+
+    unset = LayerRecord.FromString(record).unset
+    assert sorted((one.path, one.what) for one in unset) == sorted(
+        (path, what) for path in nodes if path for what in ("owner", "mode")
+    )
+
+
+def test_a_leader_in_a_folder_with_a_long_name(tmp_path):
+    folder = tmp_path / ("x" * 200)
+    folder.mkdir()
+
+    assert unpack_with_help(tars.tar(tars.file(b"f", b"1")), folder).nodes[b"f"].kind == "f"
+
+
+def test_layer_is_unpacked_alone_where_there_can_be_no_socket(tmp_path):
+    layer = extent_of(tars.tar(*a_tree(100, 100)), tmp_path)
+
+    counts = untar_layer(UntarLayer(layer, str(tmp_path / "layer"), helpers_at=str(tmp_path / ("x" * 255 + "x"))))
+
+    assert counts.entries == 103
+
+
+def test_help_that_comes_too_early_or_too_late_returns(tmp_path):
+    help_unpack(HelpUnpack(str(tmp_path / "nobody")))
+    help_unpack(HelpUnpack(str(tmp_path / "no folder" / "nobody")))
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as gone:
+        gone.bind(str(tmp_path / "gone"))
+    help_unpack(HelpUnpack(str(tmp_path / "gone")))
+
+
+def test_leader_whose_helper_is_lost_says_so(tmp_path):
+    with pytest.raises(HelperLostError):
+        unpack_with_help(tars.tar(*a_tree(1000, 100)), tmp_path, helpers=1, help_=come_and_go)
+
+    assert not (tmp_path / "layer").exists()
+    assert not (tmp_path / "helpers").exists()
+
+
+def come_and_go(request):
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as connection:
+        connection.connect(request.address)
+        _, descriptors, _, _ = socket.recv_fds(connection, 1, 2)
+        for descriptor in descriptors:
+            os.close(descriptor)
+
+
+def test_leader_that_may_make_no_file_as_large_as_the_memory_goes_on_alone(tmp_path):
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    with waiting(tmp_path) as (leader, helper):
+        resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, hard))
+        try:
+            leader.welcome()
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+        assert not leader.have_come
+        assert helper.recv(1) == b""
+
+
+@contextmanager
+def waiting(folder):
+    """Yield a leader, and the socket of a helper that has called at it."""
+    address = str(folder / "helpers")
+    root = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        with (
+            Helpers(address, root, Outcome(), Replaced(None, Outcome())) as leader,
+            socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as helper,
+        ):
+            helper.settimeout(20)
+            helper.connect(address)
+            yield leader, helper
+    finally:
+        os.close(root)
+
+
+# -- a helper that was taken over
+
+
+def answering(answer):
+    """Return a helper that says ``answer``, given the order, to each; ``answer`` may also do something in the root."""
+
+    def help_(request):
+        with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as connection:
+            connection.connect(request.address)
+            _, (memory, root), _, _ = socket.recv_fds(connection, 1, 2)
+            try:
+                while order := connection.recv(100):
+                    connection.send(answer(Order.parse(order), root))
+            except ConnectionError:  # the leader has heard enough
+                pass
+            finally:
+                os.close(memory)
+                os.close(root)
+
+    return help_
+
+
+def all_made(order, bits, rest=b""):
+    return struct.pack("=BHi", 0, order.files, 0) + bits * order.files + rest
+
+
+class RunsCode:
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return os.mkdir, (self.path,)
+
+
+def a_folder_aside(order, root):
+    os.mkdir(b".wh..wh." + b"61" * 8, dir_fd=root)
+    return all_made(order, b"\4", b"a" * 8 * order.files)
+
+
+@pytest.mark.parametrize(
+    ("answer", "match"),
+    [
+        (lambda *_: b"?", "it sent an answer of 1 bytes"),
+        (lambda *_: bytes(65536), "it sent an answer of"),
+        (lambda order, _: all_made(order, b"\0")[:-1], "it sent an answer of"),
+        (lambda order, _: all_made(order, b"\0", b"more"), "it sent an answer with a failure that cannot be"),
+        (lambda order, _: all_made(order, b"\x09"), "it sent an answer with bits that have no meaning, 9"),
+        (lambda order, _: all_made(order, b"\4"), "it sent an answer that is cut off"),
+        (lambda order, _: all_made(order, b"\4", b"a" * 8 * order.files), r"it put no file aside as \.wh\.\.wh\.6161"),
+        (a_folder_aside, r"it put no file aside as \.wh\.\.wh\.6161616161616161"),
+        (lambda order, _: struct.pack("=BHi", 1, order.files, 0) + bytes(order.files), "it sent an answer for"),
+        (lambda order, _: struct.pack("=BHi", 9, 0, 0) + bytes(order.files), "it sent an answer with a failure"),
+    ],
+)
+def test_leader_believes_no_helper_that_says_what_none_does(tmp_path, answer, match):
+    (tmp_path / "outside").write_text("untouched")
+
+    with pytest.raises(HelperLostError, match=f"a worker that helped with the layer is not to be trusted: {match}"):
+        unpack_with_help(tars.tar(*a_tree(100, 100)), tmp_path, helpers=1, help_=answering(answer))
+
+    assert sorted(os.listdir(tmp_path)) == ["layer.tar", "outside"]
+    assert (tmp_path / "outside").read_text() == "untouched"
+
+
+def test_leader_runs_nothing_that_a_helper_sends(tmp_path):
+    data = pickle.dumps(RunsCode(str(tmp_path / "ran")))
+
+    with pytest.raises(HelperLostError):
+        unpack_with_help(tars.tar(*a_tree(100, 100)), tmp_path, helpers=1, help_=answering(lambda *_: data))
+
+    assert not (tmp_path / "ran").exists()
+
+
+def test_leader_believes_no_helper_that_answers_before_it_is_asked(tmp_path):
+    with waiting(tmp_path) as (leader, helper):
+        leader.welcome()
+        helper.send(struct.pack("=BHi", 0, 0, 0))
+
+        with pytest.raises(HelperLostError, match="it answers what nobody asked"):
+            leader.are_idle()
+
+
+def test_error_of_the_disk_that_a_helper_met_is_the_layers(tmp_path):
+    def full(order, _):
+        return struct.pack("=BHi", 2, 0, errno.EDQUOT) + bytes(order.files)
+
+    with pytest.raises(NoSpaceError):
+        unpack_with_help(tars.tar(*a_tree(100, 100)), tmp_path, helpers=1, help_=answering(full))
+
+
+# -- a leader that was taken over
+
+
+@contextmanager
+def leading(folder):
+    """Have a helper come to a leader that is yielded: its socket, the memory, and the future of the helper."""
+    address = str(folder / "helpers")
+    memory = os.memfd_create("test")
+    (folder / "rootfs").mkdir()
+    root = os.open(folder / "rootfs", os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listener, ThreadPoolExecutor(1) as thread:
+            listener.bind(address)
+            listener.listen()
+            helper = thread.submit(help_unpack, HelpUnpack(address))
+            leader, _ = listener.accept()
+            with leader:
+                leader.settimeout(20)
+                socket.send_fds(leader, [b"\0"], [memory, root])
+                yield leader, memory, helper
+    finally:
+        os.close(memory)
+        os.close(root)
+
+
+def put_piece(memory, *files):
+    """Write a piece with files of a path and a body; return its order."""
+    paths = pack_paths([path for path, _ in files])
+    records = [pack_record(0o644, os.geteuid(), os.getegid(), 1, len(body)) for _, body in files]
+    bodies = b"".join(body for _, body in files)
+    os.pwrite(memory, b"".join((*records, paths, bodies)), 0)
+    return Order(0, len(files), len(paths), len(bodies), 0)
+
+
+@pytest.mark.parametrize(
+    ("path", "match"),
+    [
+        (b"../outside", "a file in a folder that cannot be, b'..'"),
+        (b"d/../../outside", "a file in a folder that cannot be"),
+        (b"..", "a file that cannot be"),
+        (b"d/", "a file that cannot be"),
+        (b"//outside", "a file in a folder that cannot be"),
+        (b"n\0n", "3 paths for Order"),
+    ],
+)
+def test_helper_makes_nothing_at_a_path_that_is_none(tmp_path, path, match):
+    with leading(tmp_path) as (leader, memory, helper):
+        leader.send(put_piece(memory, (b"sound", b"1"), (path, b"2")).pack())
+
+        with pytest.raises(MalformedMessageError, match=match):
+            helper.result(timeout=20)
+
+    assert sorted(os.listdir(tmp_path)) == ["helpers", "rootfs"]
+    assert os.listdir(tmp_path / "rootfs") == []
+
+
+def test_helper_follows_no_symlink_to_a_folder_outside(tmp_path):
+    (tmp_path / "outside").mkdir()
+    with leading(tmp_path) as (leader, memory, helper):
+        (tmp_path / "rootfs" / "s").symlink_to(tmp_path / "outside")
+        leader.send(put_piece(memory, (b"s/f", b"1")).pack())
+        ack = parse_ack(leader.recv(ACK_BYTES), 1)
+        leader.close()
+        helper.result(timeout=20)
+
+    assert "cannot be made" in str(ack.failure)
+    assert os.listdir(tmp_path / "outside") == []
+
+
+@pytest.mark.parametrize(
+    ("message", "match"),
+    [
+        (b"\x80", "an order of 1 bytes"),
+        (bytes(ORDER_BYTES + 1), f"an order of {ORDER_BYTES + 1} bytes"),
+        (bytes(1000), f"an order of {ORDER_BYTES + 1} bytes"),  # no more of it is read
+        (bytes(ORDER_BYTES), "an order that cannot be"),
+        (b"\xff" * ORDER_BYTES, "an order that cannot be"),
+        (Order(4, 1, 1, 0, 0).pack(), "an order that cannot be"),
+        (Order(0, 1, 1, 262_144, 0).pack(), "an order that cannot be"),
+        (Order(3, 1, 1, 0, 0).pack(), "a piece of 0 bytes"),  # which is not in the memory
+    ],
+)
+def test_helper_takes_no_order_that_is_none(tmp_path, message, match):
+    with leading(tmp_path) as (leader, memory, helper):
+        put_piece(memory, (b"f", b"1"))
+        leader.send(message)
+
+        with pytest.raises(MalformedMessageError, match=match):
+            helper.result(timeout=20)
+
+    assert os.listdir(tmp_path / "rootfs") == []
+
+
+def test_helper_runs_nothing_that_is_in_the_memory(tmp_path):
+    data = pickle.dumps(RunsCode(str(tmp_path / "ran")))
+    with leading(tmp_path) as (leader, memory, helper):
+        os.pwrite(memory, data, 0)
+        leader.send(Order(0, 1, 10, len(data) - 10 - RECORD_BYTES, 0).pack())
+
+        with pytest.raises(MalformedMessageError):
+            helper.result(timeout=20)
+
+    assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize("count", [0, 1, 3])
+def test_helper_keeps_no_descriptor_however_many_it_gets(tmp_path, count):
+    address = str(tmp_path / "helpers")
+    with (
+        socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listener,
+        ThreadPoolExecutor(1) as thread,
+        open(os.devnull) as file,
+    ):
+        listener.bind(address)
+        listener.listen()
+        before = sorted(os.listdir("/proc/self/fd"))
+        helper = thread.submit(help_unpack, HelpUnpack(address))
+        leader, _ = listener.accept()
+        with leader:
+            socket.send_fds(leader, [b"\0"], [file.fileno()] * count)
+        helper.result(timeout=20)
+
+        assert sorted(os.listdir("/proc/self/fd")) == before
+
+
+def test_nothing_stays_open(tmp_path):
+    data = tars.tar(*a_tree(200, 1000))
+    unpack_with_help(data, tmp_path)
+    before = sorted(os.listdir("/proc/self/fd"))
+
+    unpack_with_help(data, tmp_path)
+
+    assert sorted(os.listdir("/proc/self/fd")) == before
