@@ -19,7 +19,7 @@ endif
 VERSION := $(if $(PYTHON),$(shell $(PYTHON) -c '$(PRINT_VERSION)' 2>/dev/null))
 DEMO := .venv/demo-$(VERSION)
 TEST := .venv/test-$(VERSION)
-# The folders too: their times tell of files that are gone.
+# The directories too: their times tell of files that are gone.
 SOURCES := setup.cfg pyproject.toml $(shell find actors \( -name __pycache__ -o -name '*.egg-info' \) -prune -o -print)
 DOCS := .venv/docs-$(VERSION)
 PAGES := $(shell find docs -name __pycache__ -prune -o -type f -print)
@@ -34,7 +34,7 @@ SWAP_SECONDS ?= 60
 unexport PYTHONPATH
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-# Installations share the folder build/.
+# Installations share the directory build/.
 .NOTPARALLEL:
 
 .PHONY: demo test lint types proto proto-check docs pytest coverage crash fuzz fuzz-tools bench clean

@@ -18,7 +18,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from ours import TIMEOUT, seconds_of
-from places import Places, add_place_arguments, work_folder
+from places import Places, add_place_arguments, work_directory
 from rows import Column, Rows, add_output_arguments, print_table, write_json
 from samples import Shape, write_docker_archive, write_layer
 
@@ -54,10 +54,10 @@ def wait_until_it_holds(store: LocalStore, budget_bytes: int) -> int:
     return taken
 
 
-def measure(folder: Path, archives: list[Path], budget_bytes: int, options: argparse.Namespace, rows: Rows) -> None:
+def measure(directory: Path, archives: list[Path], budget_bytes: int, options: argparse.Namespace, rows: Rows) -> None:
     seeds = range(len(rows) * options.tasks, (len(rows) + 1) * options.tasks)
     with (
-        LocalStore.start(folder / "store", durable=False, budget_bytes=budget_bytes) as store,
+        LocalStore.start(directory / "store", durable=False, budget_bytes=budget_bytes) as store,
         ThreadPoolExecutor(options.threads) as threads,
     ):
         begin = time.perf_counter()
@@ -78,9 +78,9 @@ def measure(folder: Path, archives: list[Path], budget_bytes: int, options: argp
         rows.add(f"run {len(rows) // 2 + 1}: until the budget holds", seconds=held, **facts)
 
 
-def room_for(archives: list[Path], folder: Path, images: int) -> int:
+def room_for(archives: list[Path], directory: Path, images: int) -> int:
     """Return what the layers of so many images take in a store."""
-    with LocalStore.start(folder / "measured", durable=False) as store:
+    with LocalStore.start(directory / "measured", durable=False) as store:
         for number in range(images):
             store.put(f"app:{number}", archives[number]).get(timeout=TIMEOUT)
         return store.usage().get(timeout=TIMEOUT).bytes
@@ -99,16 +99,17 @@ def main() -> None:
     if options.quick:
         options.rounds, options.images, options.tasks = 1, 5, 10
     rows = Rows()
-    with work_folder(options.on) as folder:
-        base = write_layer(folder / "base", Shape("", 10, 8000), seed=1000)
+    with work_directory(options.on) as directory:
+        base = write_layer(directory / "base", Shape("", 10, 8000), seed=1000)
         archives = [
             write_docker_archive(
-                folder / f"{number}.tar", [base, write_layer(folder / f"{number}", Shape("", 20, 8000), seed=number)]
+                directory / f"{number}.tar",
+                [base, write_layer(directory / f"{number}", Shape("", 20, 8000), seed=number)],
             )
             for number in range(options.images)
         ]
-        budget_bytes = room_for(archives, folder, options.room)
-        places = Places(folder, options.fresh_fs, options.fs)
+        budget_bytes = room_for(archives, directory, options.room)
+        places = Places(directory, options.fresh_fs, options.fs)
         for _ in range(options.rounds):
             with places.fresh() as place:
                 measure(place, archives, budget_bytes, options, rows)

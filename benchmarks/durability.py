@@ -2,7 +2,7 @@
 
     durability.py [ARCHIVE] [--on DIR] [--fresh-fs SIZE [--fs TYPE]] [--rounds N] [--workers N] [--json FILE] [--quick]
 
-The layers are unpacked by worker processes, as a put does. All take turns, each into a fresh folder, best with
+The layers are unpacked by worker processes, as a put does. All take turns, each into a fresh directory, best with
 --fresh-fs on the disk that is meant.
 
 - nothing synced: what unpacking alone takes.
@@ -25,7 +25,7 @@ from pathlib import Path
 
 from durable_jobs import unpack, unpack_and_sync, unpack_and_sync_files
 from ours import TIMEOUT
-from places import Places, add_place_arguments, read_into_cache, work_folder
+from places import Places, add_place_arguments, read_into_cache, work_directory
 from rows import SECONDS, Rows, add_output_arguments, print_table, ratio_to, write_json
 from samples import Shape, write_docker_archive, write_layer
 
@@ -61,15 +61,15 @@ WAYS = {
 class Beside:
     """Syncs in a thread; those who wait share the next sync."""
 
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
         self._thread = ThreadPoolExecutor(1)
         self._lock = threading.Lock()
         self._bytes: dict[str, int] = {}
         self._synced_bytes = 0
 
     def sync(self) -> None:
-        self._thread.submit(Disk().sync_file_system, self._folder).result()
+        self._thread.submit(Disk().sync_file_system, self._directory).result()
 
     def note(self, layer: str, counts: LayerCounts) -> None:
         with self._lock:
@@ -78,12 +78,12 @@ class Beside:
             if total < self._synced_bytes + EVERY_BYTES:
                 return
             self._synced_bytes = total
-        self._thread.submit(Disk().sync_file_system, self._folder)
+        self._thread.submit(Disk().sync_file_system, self._directory)
 
 
-def measure(way: Way, pool: WorkerPool, requests: list[UntarLayer], folder: Path) -> float:
+def measure(way: Way, pool: WorkerPool, requests: list[UntarLayer], directory: Path) -> float:
     begin = time.perf_counter()
-    beside = Beside(folder)
+    beside = Beside(directory)
     with ThreadPoolExecutor(len(requests)) as waiting:
 
         def run(request: UntarLayer) -> None:
@@ -97,7 +97,7 @@ def measure(way: Way, pool: WorkerPool, requests: list[UntarLayer], folder: Path
 
         list(waiting.map(run, requests))
     if way.once:
-        Disk().sync_file_system(folder)
+        Disk().sync_file_system(directory)
     return time.perf_counter() - begin
 
 
@@ -110,7 +110,7 @@ def main() -> None:
     add_output_arguments(parser)
     arguments = parser.parse_args()
     rounds, rows = 1 if arguments.quick else arguments.rounds, Rows()
-    with work_folder(arguments.on) as work, WorkerPool(arguments.workers) as pool:
+    with work_directory(arguments.on) as work, WorkerPool(arguments.workers) as pool:
         files = 100 if arguments.quick else 20_000
         archive = arguments.archive or write_docker_archive(
             work / "big.tar", [write_layer(work / f"l{n}", Shape("", files // (n + 1), 8000), seed=n) for n in range(3)]
@@ -122,12 +122,12 @@ def main() -> None:
         collect([pool.run(time.sleep, 0.1) for _ in range(pool.workers)]).get(timeout=TIMEOUT)
         for _ in range(rounds):
             for name, way in WAYS.items():
-                with places.fresh() as folder:
-                    first = UntarLayer(layers[0], str(folder / "0"))
+                with places.fresh() as directory:
+                    first = UntarLayer(layers[0], str(directory / "0"))
                     requests = [
-                        replace(first, layer=layer, target=str(folder / str(n))) for n, layer in enumerate(layers)
+                        replace(first, layer=layer, target=str(directory / str(n))) for n, layer in enumerate(layers)
                     ]
-                    rows.add(name, seconds=measure(way, pool, requests, folder))
+                    rows.add(name, seconds=measure(way, pool, requests, directory))
         on = places.file_system
     columns = (*SECONDS, ratio_to(rows[NOTHING]))
     print_table(f"{archive.name}; {rounds} rounds", rows, columns, markdown=arguments.markdown)

@@ -21,9 +21,9 @@ def unpack_and_sync(request: UntarLayer) -> LayerCounts:
 
 def unpack_and_sync_files(request: UntarLayer) -> LayerCounts:
     counts = untar_layer(request)
-    for folder, _, names in os.walk(request.target):
-        for path in (Path(folder, name) for name in names):
+    for directory, _, names in os.walk(request.target):
+        for path in (Path(directory, name) for name in names):
             if path.is_file() and not path.is_symlink():
                 Disk().sync_file(path)
-        Disk().sync_folder(Path(folder))
+        Disk().sync_directory(Path(directory))
     return counts

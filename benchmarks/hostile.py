@@ -19,7 +19,7 @@ from pathlib import Path
 
 from hostile_archives import ATTACKS, Attack
 from ours import cpu_seconds, seconds_of
-from places import Places, add_place_arguments, work_folder
+from places import Places, add_place_arguments, work_directory
 from processes import peak_of, tree
 from rows import Column, Rows, add_output_arguments, print_table, write_json
 
@@ -69,9 +69,9 @@ def measure_attack(archive: str, store: str, loads: bool, time_limit: float) -> 
         }
 
 
-def disk_bytes(folder: Path) -> int:
-    """Return what a folder takes on disk, as ``du`` tells."""
-    done = subprocess.run(["du", "-s", "--block-size=1", folder], check=True, capture_output=True, text=True)
+def disk_bytes(directory: Path) -> int:
+    """Return what a directory takes on disk, as ``du`` tells."""
+    done = subprocess.run(["du", "-s", "--block-size=1", directory], check=True, capture_output=True, text=True)
     return int(done.stdout.split()[0])
 
 
@@ -101,8 +101,8 @@ def main() -> None:
     add_output_arguments(parser)
     options = parser.parse_args()
     groups: dict[str, Rows] = {}
-    with work_folder(options.on) as folder:
-        places = Places(folder, options.fresh_fs, options.fs)
+    with work_directory(options.on) as directory:
+        places = Places(directory, options.fresh_fs, options.fs)
         for name, attack in ATTACKS.items():
             if not any(part in name for part in options.attacks) or (options.quick and not attack.quick):
                 continue

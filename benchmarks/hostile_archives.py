@@ -115,7 +115,7 @@ def _files(body: bytes) -> Callable[[int], _Members]:
     return lambda n: (({"name": f"{number % 100}/{number}"}, body) for number in range(n))
 
 
-def _folders(n: int) -> _Members:
+def _directories(n: int) -> _Members:
     for number in range(n):
         yield {"name": f"{number % 100}/{number}", "type": tarfile.DIRTYPE, "mode": 0o755}, b""
 
@@ -174,7 +174,7 @@ ATTACKS = {
     "empty files": Attack(_one_layer(_files(b"")), least=10_000),
     "files of one byte": Attack(_one_layer(_files(b"x")), least=10_000),
     "files of 64 KiB": Attack(_one_layer(_random_files), least=250),
-    "empty folders": Attack(_one_layer(_folders), least=10_000),
+    "empty directories": Attack(_one_layer(_directories), least=10_000),
     "names of 250 bytes": Attack(_one_layer(_long_names), least=5000),
     "long symlinks": Attack(_one_layer(_symlinks), least=5000),
     "hard links": Attack(_one_layer(_hard_links), least=10_000),

@@ -146,13 +146,13 @@ def _long_names_in_a_row(n: int) -> Iterable[bytes]:
         yield _long(b"x" * 4000) * 100 + _long(b"f%d" % number) + _entry(b"f")
 
 
-def _links_into_many_folders(n: int) -> Iterable[bytes]:
+def _links_into_many_directories(n: int) -> Iterable[bytes]:
     yield from (_entry(b"d%d/f" % number) for number in range(n))
     yield from (_entry(b"links/%d" % number, b"1", link=b"d%d/f" % number) for number in range(n))
 
 
 def _paths_through_links(n: int) -> Iterable[bytes]:
-    """Yield entries in one folder, each by a path of its own through two links to it."""
+    """Yield entries in one directory, each by a path of its own through two links to it."""
     yield b"".join(_entry(b"s" * 60 + name, b"2", link=b".") for name in (b"0", b"1")) + _entry(b"f")
     for number in range(n):
         path = b"/".join(b"s" * 60 + b"%d" % (number >> bit & 1) for bit in range(30))
@@ -172,7 +172,7 @@ def _climbing_symlinks(n: int) -> Iterable[bytes]:
         yield _entry(b"s%d" % number, b"2", link=b"../" * 33) + _entry(b"s%d/f%d" % (number, number))
 
 
-def _folders_replaced(n: int) -> Iterable[bytes]:
+def _directories_replaced(n: int) -> Iterable[bytes]:
     for number in range(n):
         yield _entry(b"d", b"5") + _entry(b"d/f") + _entry(b"d", b"2", link=b"x%d" % number)
 
@@ -374,12 +374,12 @@ TOTALS: dict[str, tuple[Write, int]] = {
     "sparse maps of a global header": (_layer(_sparse_maps_of_a_global_header), 500),
     "tiny pax records": (_layer(_tiny_records), 5),
     "long names in a row": (_layer(_long_names_in_a_row), 20),
-    "links into many folders": (_layer(_links_into_many_folders), 1000),
+    "links into many directories": (_layer(_links_into_many_directories), 1000),
     "paths through links": (_layer(_paths_through_links), 500),
     "whiteouts": (_layer(_whiteouts), 3000),
     "fifos": (_layer(_devices), 3000),
     "climbing symlinks": (_layer(_climbing_symlinks), 2000),
-    "folders replaced": (_layer(_folders_replaced), 1000),
+    "directories replaced": (_layer(_directories_replaced), 1000),
     "deep and shallow in turns": (_layer(_deep_and_shallow), 500),
     "gzip members of nothing": (_frames(gzip.compress, gzip.compress(b"", mtime=0)), 50_000),
     "zstd frames of nothing": (_frames(zstd.compress, zstd.compress(b"")), 30_000),

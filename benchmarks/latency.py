@@ -13,7 +13,7 @@ import time
 from pathlib import Path
 
 from ours import TIMEOUT, seconds_of
-from places import Places, add_place_arguments, read_into_cache, work_folder
+from places import Places, add_place_arguments, read_into_cache, work_directory
 from rows import Column, Rows, add_output_arguments, print_table, write_json
 from samples import Shape, write_docker_archive, write_layer
 
@@ -51,7 +51,7 @@ def main() -> None:
     add_output_arguments(parser)
     arguments = parser.parse_args()
     rounds, rows = 1 if arguments.quick else arguments.rounds, Rows()
-    with work_folder(arguments.on) as work:
+    with work_directory(arguments.on) as work:
         tiny = write_docker_archive(work / "tiny.tar", [write_layer(work / "t", Shape("", 10, 1000))])
         files = 100 if arguments.quick else 20_000
         archive = arguments.archive or write_docker_archive(
@@ -61,8 +61,8 @@ def main() -> None:
         places = Places(work, arguments.fresh_fs, arguments.fs)
         for _ in range(rounds):
             with (
-                places.fresh() as folder,
-                LocalStore.start(folder, workers=arguments.workers, durable=False) as store,
+                places.fresh() as directory,
+                LocalStore.start(directory, workers=arguments.workers, durable=False) as store,
             ):
                 measure(store, archive, tiny, rows)
         on = places.file_system

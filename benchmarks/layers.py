@@ -3,7 +3,7 @@
     layers.py [--layer FILE ...] [--on DIR] [--fresh-fs SIZE [--fs TYPE]] [--rounds N] [--workers 1,2] [--json F]
 
 By default two layers are made up, the same each time: many small files, and few large ones. Each is unpacked plain,
-with gzip and with zstd; a layer of --layer is a plain tar. All take turns, round by round, each into a fresh folder.
+with gzip and with zstd; a layer of --layer is a plain tar. All take turns, round by round, each into a fresh directory.
 
 - GNU tar -x of the file; of a compressed one, at the end of a pipe from zcat or zstd.
 - ours: an OCI archive of that one layer is put into a store without final sync, after another one, so that the worker
@@ -28,7 +28,7 @@ from functools import partial
 from pathlib import Path
 
 from ours import TIMEOUT, add_workers_argument, counted, put_in_new_process, seconds_of, workers_of
-from places import Places, add_place_arguments, read_into_cache, work_folder
+from places import Places, add_place_arguments, read_into_cache, work_directory
 from processes import run
 from rows import PEAK, SECONDS, Column, Rows, add_output_arguments, print_table, ratio_to, write_json
 from samples import MEDIA_TYPES, Shape, compress, write_layer, write_oci_archive
@@ -59,30 +59,30 @@ class Layer:
 Contestant = Callable[[Path, Rows], None]
 
 
-def gnu_tar(layer: Layer, folder: Path, rows: Rows) -> None:
+def gnu_tar(layer: Layer, directory: Path, rows: Rows) -> None:
     begin = resource.getrusage(resource.RUSAGE_CHILDREN)
-    done = run("sh", "-ec", UNPACK[layer.compression], "sh", layer.stored, folder)
+    done = run("sh", "-ec", UNPACK[layer.compression], "sh", layer.stored, directory)
     end = resource.getrusage(resource.RUSAGE_CHILDREN)
     rows.add(TAR, seconds=done.seconds, cpu_seconds=cpu_between(begin, end), peak_bytes=done.peak_bytes)
 
 
-def ours(layer: Layer, workers: int, warm_up: Path, folder: Path, rows: Rows) -> None:
-    _, put = put_in_new_process(layer.archive, folder / "store", workers, warm_up=warm_up)
+def ours(layer: Layer, workers: int, warm_up: Path, directory: Path, rows: Rows) -> None:
+    _, put = put_in_new_process(layer.archive, directory / "store", workers, warm_up=warm_up)
     rows.add(f"ours, {counted(workers)}", **put)
 
 
-def copy(layer: Path, folder: Path, rows: Rows) -> None:
+def copy(layer: Path, directory: Path, rows: Rows) -> None:
     """Copy what the layer unpacks to, which nobody times."""
-    tree = unpack_tree(layer, folder)
+    tree = unpack_tree(layer, directory)
     begin = resource.getrusage(resource.RUSAGE_CHILDREN)
-    done = run("cp", "-r", tree, folder / "copy")
+    done = run("cp", "-r", tree, directory / "copy")
     end = resource.getrusage(resource.RUSAGE_CHILDREN)
     rows.add("cp -r of the tree", seconds=done.seconds, cpu_seconds=cpu_between(begin, end), peak_bytes=done.peak_bytes)
 
 
-def removal(layer: Path, workers: int, folder: Path, rows: Rows) -> None:
+def removal(layer: Path, workers: int, directory: Path, rows: Rows) -> None:
     """Remove a tree; with ``rm`` if there are no workers."""
-    tree = unpack_tree(layer, folder)
+    tree = unpack_tree(layer, directory)
     if not workers:
         rows.add(RM, seconds=run("rm", "-rf", tree).seconds)
         return
@@ -92,16 +92,16 @@ def removal(layer: Path, workers: int, folder: Path, rows: Rows) -> None:
             for removed in [pool.run(remove_tree, str(path)) for _ in range(workers)]:
                 removed.get(timeout=TIMEOUT)
 
-        remove(folder / "nothing")  # starts the processes
+        remove(directory / "nothing")  # starts the processes
         name = f"remove_tree, {counted(workers)}"
         rows.add(name, seconds=seconds_of(lambda: remove(tree)))
 
 
-def unpack_tree(layer: Path, folder: Path) -> Path:
-    tree = folder / "tree"
+def unpack_tree(layer: Path, directory: Path) -> Path:
+    tree = directory / "tree"
     tree.mkdir()
     run("tar", "-xf", layer, "-C", tree)
-    subprocess.run(["sync", "--file-system", folder], check=True)
+    subprocess.run(["sync", "--file-system", directory], check=True)
     return tree
 
 
@@ -144,8 +144,8 @@ def measure(
             read_into_cache(file)
         turn = number % len(contestants)
         for group, contestant in [*contestants[turn:], *contestants[:turn]]:
-            with places.fresh() as folder:
-                contestant(folder, groups[group])
+            with places.fresh() as directory:
+                contestant(directory, groups[group])
         print(f"round {number + 1} of {rounds} is done", file=sys.stderr)
     return groups
 
@@ -165,7 +165,7 @@ def main() -> None:
     arguments = parse_arguments()
     rounds = 1 if arguments.quick else arguments.rounds
     compressions = ("plain", "gzip") if arguments.quick else MEDIA_TYPES
-    with work_folder(arguments.on) as work:
+    with work_directory(arguments.on) as work:
         plain = {}
         for number, layer in enumerate(arguments.layer or ()):
             plain[layer.name] = Path(shutil.copy(layer, work / f"layer{number}.tar"))

@@ -1,4 +1,4 @@
-"""Fresh folders to write to: ext4 makes files slowly right after a mass deletion, so nothing is deleted in between."""
+"""Fresh directories to write to: ext4 makes files slowly after a mass deletion, so nothing is deleted in between."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from surroundings import file_system
 
 
 class Places:
-    """Lends one folder after the other, all on the same file system, or each on a new one.
+    """Lends one directory after the other, all on the same file system, or each on a new one.
 
     Args:
         work: Where they are made.
@@ -30,58 +30,58 @@ class Places:
 
     @property
     def file_system(self) -> dict[str, str]:
-        """What folders are on, for the JSON."""
+        """What directories are on, for the JSON."""
         return {"type": f"{self._kind}, a fresh one for each run"} if self._fresh_fs else file_system(self._work)
 
     @contextmanager
     def fresh(self) -> Iterator[Path]:
-        """Lend an empty folder; nothing is left to be written when it is handed out."""
+        """Lend an empty directory; nothing is left to be written when it is handed out."""
         self._count += 1
-        folder = self._work / f"place{self._count}"
-        folder.mkdir()
+        directory = self._work / f"place{self._count}"
+        directory.mkdir()
         if self._fresh_fs is None:
-            subprocess.run(["sync", "--file-system", folder], check=True)
-            yield folder
+            subprocess.run(["sync", "--file-system", directory], check=True)
+            yield directory
             return
         mount = {"ext4": mount_ext4, "tmpfs": mount_tmpfs}[self._kind]
-        mount(folder, self._fresh_fs)
+        mount(directory, self._fresh_fs)
         try:
             subprocess.run(["sync", "--file-system", self._work], check=True)
-            yield folder
+            yield directory
         finally:
-            unmount_below(folder)
-            loop_file(folder).unlink(missing_ok=True)
+            unmount_below(directory)
+            loop_file(directory).unlink(missing_ok=True)
 
 
 @contextmanager
-def opened(folder: Path) -> Iterator[int]:
-    """Lend the descriptor of a folder."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+def opened(directory: Path) -> Iterator[int]:
+    """Lend the descriptor of a directory."""
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
     try:
         yield descriptor
     finally:
         os.close(descriptor)
 
 
-def mount_ext4(folder: Path, size: str) -> None:
+def mount_ext4(directory: Path, size: str) -> None:
     # Not lazily: the kernel would go on making the file system while we measure.
     now = "lazy_itable_init=0,lazy_journal_init=0"
-    subprocess.run(["truncate", "--size", size, loop_file(folder)], check=True)
-    subprocess.run(["mkfs.ext4", "-q", "-F", "-E", now, loop_file(folder)], check=True)
-    subprocess.run(["mount", "-o", "loop", loop_file(folder), folder], check=True)
+    subprocess.run(["truncate", "--size", size, loop_file(directory)], check=True)
+    subprocess.run(["mkfs.ext4", "-q", "-F", "-E", now, loop_file(directory)], check=True)
+    subprocess.run(["mount", "-o", "loop", loop_file(directory), directory], check=True)
 
 
-def mount_tmpfs(folder: Path, size: str) -> None:
-    subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", folder], check=True)
+def mount_tmpfs(directory: Path, size: str) -> None:
+    subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", directory], check=True)
 
 
-def loop_file(folder: Path) -> Path:
-    return folder.with_suffix(".ext4")
+def loop_file(directory: Path) -> Path:
+    return directory.with_suffix(".ext4")
 
 
 @contextmanager
-def work_folder(on: Path | None) -> Iterator[Path]:
-    """Lend a folder for a whole run, and delete it in the end."""
+def work_directory(on: Path | None) -> Iterator[Path]:
+    """Lend a directory for a whole run, and delete it in the end."""
     work = Path(tempfile.mkdtemp(prefix="bench-", dir=on)).resolve()
     try:
         yield work
@@ -90,15 +90,15 @@ def work_folder(on: Path | None) -> Iterator[Path]:
         subprocess.run(["rm", "-rf", work], check=True)
 
 
-def unmount_below(folder: Path) -> None:
-    """Unmount all that is mounted at a folder or below it: storage drivers leave mounts behind."""
+def unmount_below(directory: Path) -> None:
+    """Unmount all that is mounted at a directory or below it: storage drivers leave mounts behind."""
     points = [line.split()[4] for line in Path("/proc/self/mountinfo").read_text().splitlines()]
-    for point in sorted((point for point in points if Path(point).is_relative_to(folder)), reverse=True):
+    for point in sorted((point for point in points if Path(point).is_relative_to(directory)), reverse=True):
         subprocess.run(["umount", point], check=True)
 
 
 def read_into_cache(path: Path) -> None:
-    """Read a file, or the files of a folder, so that no contestant waits for the disk."""
+    """Read a file, or the files of a directory, so that no contestant waits for the disk."""
     for file in path.rglob("*") if path.is_dir() else (path,):
         if file.is_file():
             subprocess.run(["cat", file], stdout=subprocess.DEVNULL, check=True)

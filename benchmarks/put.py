@@ -3,20 +3,20 @@
     put.py [ARCHIVE ...] [--on DIR] [--fresh-fs SIZE [--fs TYPE]] [--rounds N] [--workers 1,2,4] [--durable] [--json F]
 
 An archive is what docker save wrote, an OCI archive, or an OCI layout; by default, one of each of the first two is made
-up. All take turns, round by round, each into a fresh folder; what a run wrote is synced after it, untimed. Nothing is
-deleted before the end, since ext4 makes files slowly right after a mass deletion: with --fresh-fs each run has a
+up. All take turns, round by round, each into a fresh directory; what a run wrote is synced after it, untimed. Nothing
+is deleted before the end, since ext4 makes files slowly right after a mass deletion: with --fresh-fs each run has a
 file system of its own, which takes less room. What an archive holds is in the page cache. Nobody syncs what it
 unpacked, save ours in the rows of --durable; only ours and the image tools verify anything.
 
 - GNU tar, bare layers: taken out of the archive before, untimed, as they are stored; two at a time.
-- GNU tar, Mesos' way: the archive, then all its layers at once, each into a folder, which is then moved.
+- GNU tar, Mesos' way: the archive, then all its layers at once, each into a directory, which is then moved.
 - ours: a fresh Python process each time. `put` is from the call until the future is ready, with the start of the worker
   processes, or without, in an agent that has put something `before`; `process` is all of it, with Python's start and
   end. Memory: of our largest process.
 - podman load, skopeo copy: into a store of their own. They keep layers apart, as ours does.
 - umoci unpack: all layers into one tree, from an OCI layout that skopeo made before, untimed.
 - docker load, ctr images import: where a daemon answers, docker's only if it has no images. It writes to its own
-  folder, wherever that is; what it loaded is removed again, untimed, and the memory is the client's.
+  directory, wherever that is; what it loaded is removed again, untimed, and the memory is the client's.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from functools import partial
 from pathlib import Path
 
 from ours import add_workers_argument, counted, put_in_new_process, workers_of
-from places import Places, add_place_arguments, read_into_cache, work_folder
+from places import Places, add_place_arguments, read_into_cache, work_directory
 from processes import ProgramFailedError, Run, run
 from rows import PEAK, SECONDS, Rows, add_output_arguments, print_table, ratio_to, write_json
 from samples import Shape, compress, write_docker_archive, write_layer, write_oci_archive
@@ -80,14 +80,14 @@ Contestant = Callable[[Image, Path, Rows], None]
 # -- GNU tar
 
 
-def bare_layers(image: Image, folder: Path, rows: Rows) -> None:
+def bare_layers(image: Image, directory: Path, rows: Rows) -> None:
     begin = time.perf_counter()
-    peak_bytes = untar_all(2, [(layer, folder / layer.name) for layer in image.bare])
+    peak_bytes = untar_all(2, [(layer, directory / layer.name) for layer in image.bare])
     rows.add(BASELINE, seconds=time.perf_counter() - begin, peak_bytes=peak_bytes)
 
 
-def mesos_way(image: Image, folder: Path, rows: Rows) -> None:
-    unpacked, staged, store = folder / "image", folder / "staged", folder / "store"
+def mesos_way(image: Image, directory: Path, rows: Rows) -> None:
+    unpacked, staged, store = directory / "image", directory / "staged", directory / "store"
     begin = time.perf_counter()
     peaks = [untar_all(1, [(image.path, unpacked)])]
     layers = [(unpacked / name, staged / str(number)) for number, name in enumerate(image.names)]
@@ -101,9 +101,9 @@ def mesos_way(image: Image, folder: Path, rows: Rows) -> None:
 def untar_all(processes: int, archives: Sequence[tuple[Path, Path]]) -> int:
     """Unpack with GNU tar, so many at a time; return the memory of the largest process."""
 
-    def untar(archive: Path, folder: Path) -> int:
-        folder.mkdir(parents=True)
-        return run("tar", "-xf", archive, "-C", folder).peak_bytes
+    def untar(archive: Path, directory: Path) -> int:
+        directory.mkdir(parents=True)
+        return run("tar", "-xf", archive, "-C", directory).peak_bytes
 
     with ThreadPoolExecutor(processes) as threads:
         return max(threads.map(lambda item: untar(*item), archives))
@@ -112,15 +112,15 @@ def untar_all(processes: int, archives: Sequence[tuple[Path, Path]]) -> int:
 # -- ours
 
 
-def ours(workers: int, durable: bool, image: Image, folder: Path, rows: Rows) -> None:
-    process, put = put_in_new_process(image.path, folder / "store", workers, durable=durable)
+def ours(workers: int, durable: bool, image: Image, directory: Path, rows: Rows) -> None:
+    process, put = put_in_new_process(image.path, directory / "store", workers, durable=durable)
     how = f"{counted(workers)}{', durable' * durable}"
     rows.add(f"ours, put, {how}", **put)
     rows.add(f"ours, process, {how}", seconds=process.seconds, peak_bytes=process.peak_bytes)
 
 
-def ours_running(workers: int, tiny: Image, image: Image, folder: Path, rows: Rows) -> None:
-    _, put = put_in_new_process(image.path, folder / "store", workers, warm_up=tiny.path)
+def ours_running(workers: int, tiny: Image, image: Image, directory: Path, rows: Rows) -> None:
+    _, put = put_in_new_process(image.path, directory / "store", workers, warm_up=tiny.path)
     rows.add(f"ours, put, {counted(workers)}, another put before", **put)
 
 
@@ -128,55 +128,55 @@ def ours_running(workers: int, tiny: Image, image: Image, folder: Path, rows: Ro
 
 
 class Podman:
-    def __init__(self, tiny: Image, folder: Path) -> None:
-        self._driver = first_that_works(lambda driver: self._load(driver, tiny, folder / driver))
+    def __init__(self, tiny: Image, directory: Path) -> None:
+        self._driver = first_that_works(lambda driver: self._load(driver, tiny, directory / driver))
 
-    def __call__(self, image: Image, folder: Path, rows: Rows) -> None:
-        loaded = self._load(self._driver, image, folder)
+    def __call__(self, image: Image, directory: Path, rows: Rows) -> None:
+        loaded = self._load(self._driver, image, directory)
         rows.add(f"podman load ({self._driver})", seconds=loaded.seconds, peak_bytes=loaded.peak_bytes)
 
-    def _load(self, driver: str, image: Image, folder: Path) -> Run:
-        (folder / "tmp").mkdir(parents=True)
-        folders = ("--root", folder / "root", "--runroot", folder / "run", "--tmpdir", folder / "libpod")
-        environment = {**os.environ, "TMPDIR": str(folder / "tmp")}
-        return run("podman", *folders, "--storage-driver", driver, "load", "-i", image.path, env=environment)
+    def _load(self, driver: str, image: Image, directory: Path) -> Run:
+        (directory / "tmp").mkdir(parents=True)
+        directories = ("--root", directory / "root", "--runroot", directory / "run", "--tmpdir", directory / "libpod")
+        environment = {**os.environ, "TMPDIR": str(directory / "tmp")}
+        return run("podman", *directories, "--storage-driver", driver, "load", "-i", image.path, env=environment)
 
 
 class Skopeo:
-    def __init__(self, tiny: Image, folder: Path) -> None:
-        self._driver = first_that_works(lambda driver: self._copy(driver, tiny, folder / driver))
+    def __init__(self, tiny: Image, directory: Path) -> None:
+        self._driver = first_that_works(lambda driver: self._copy(driver, tiny, directory / driver))
 
-    def __call__(self, image: Image, folder: Path, rows: Rows) -> None:
-        copied = self._copy(self._driver, image, folder)
+    def __call__(self, image: Image, directory: Path, rows: Rows) -> None:
+        copied = self._copy(self._driver, image, directory)
         name = f"skopeo copy to containers-storage ({self._driver})"
         rows.add(name, seconds=copied.seconds, peak_bytes=copied.peak_bytes)
 
-    def _copy(self, driver: str, image: Image, folder: Path) -> Run:
-        (folder / "tmp").mkdir(parents=True)
-        target = f"containers-storage:[{driver}@{folder / 'root'}+{folder / 'run'}]localhost/bench:1"
-        return skopeo_copy(image.form, image.path, target, folder / "tmp")
+    def _copy(self, driver: str, image: Image, directory: Path) -> Run:
+        (directory / "tmp").mkdir(parents=True)
+        target = f"containers-storage:[{driver}@{directory / 'root'}+{directory / 'run'}]localhost/bench:1"
+        return skopeo_copy(image.form, image.path, target, directory / "tmp")
 
 
 class Umoci:
-    def __init__(self, tiny: Image, folder: Path) -> None:
-        self._unpack(tiny, folder)
+    def __init__(self, tiny: Image, directory: Path) -> None:
+        self._unpack(tiny, directory)
 
-    def __call__(self, image: Image, folder: Path, rows: Rows) -> None:
-        unpacked = self._unpack(image, folder)
+    def __call__(self, image: Image, directory: Path, rows: Rows) -> None:
+        unpacked = self._unpack(image, directory)
         rows.add("umoci unpack", seconds=unpacked.seconds, peak_bytes=unpacked.peak_bytes)
 
-    def _unpack(self, image: Image, folder: Path) -> Run:
+    def _unpack(self, image: Image, directory: Path) -> Run:
         if image.layout is None:
             raise ProgramFailedError("it needs an OCI layout, and skopeo to make one")
-        return run("umoci", "unpack", "--image", f"{image.layout}:bench", folder / "bundle")
+        return run("umoci", "unpack", "--image", f"{image.layout}:bench", directory / "bundle")
 
 
 class Docker:
-    def __init__(self, tiny: Image, folder: Path) -> None:
+    def __init__(self, tiny: Image, directory: Path) -> None:
         require_answer("docker", "info")
         if run("docker", "images", "--all", "--quiet").output.strip():  # it may have the layers, and they may be missed
             raise ProgramFailedError("its daemon has images; only one without any is measured")
-        self(tiny, folder, Rows())
+        self(tiny, directory, Rows())
 
     def __call__(self, image: Image, _: Path, rows: Rows) -> None:
         loaded = run("docker", "load", "-i", image.path)
@@ -187,9 +187,9 @@ class Docker:
 
 
 class Ctr:
-    def __init__(self, tiny: Image, folder: Path) -> None:
+    def __init__(self, tiny: Image, directory: Path) -> None:
         require_answer("ctr", "version")
-        self(tiny, folder, Rows())
+        self(tiny, directory, Rows())
 
     def __call__(self, image: Image, _: Path, rows: Rows) -> None:
         namespace = ("ctr", "--namespace", "pykka-imagestore-bench")
@@ -240,14 +240,14 @@ def skopeo_copy(form: str, path: Path, target: str, temporary: Path) -> Run:
 # -- what they get
 
 
-def prepare(archive: Path, folder: Path) -> Image:
+def prepare(archive: Path, directory: Path) -> Image:
     """Find out an archive's form, and take its layers out."""
-    folder.mkdir()
-    layers = untar_image(UntarImage(str(archive), str(folder / "inflated"))).images[0].layers
+    directory.mkdir()
+    layers = untar_image(UntarImage(str(archive), str(directory / "inflated"))).images[0].layers
     distinct = {(layer.offset, layer.name): layer for layer in layers}
     bare = []
     for number, layer in enumerate(distinct.values()):
-        bare.append(folder / f"layer{number}")
+        bare.append(directory / f"layer{number}")
         file = open_extent(layer)
         reader = ExtentFile(file, layer)
         with bare[-1].open("wb") as target:
@@ -257,7 +257,7 @@ def prepare(archive: Path, folder: Path) -> Image:
     form = form_of(archive)
     bare.sort(key=lambda layer: layer.stat().st_size, reverse=True)
     names = [layer.name for layer in distinct.values()]
-    return Image(form, archive, bare, names, layout_of(form, archive, folder) if form != "docker-archive" else None)
+    return Image(form, archive, bare, names, layout_of(form, archive, directory) if form != "docker-archive" else None)
 
 
 def form_of(archive: Path) -> str:
@@ -267,25 +267,25 @@ def form_of(archive: Path) -> str:
         return "docker-archive" if "manifest.json" in tar.getnames() else "oci-archive"
 
 
-def layout_of(form: str, archive: Path, folder: Path) -> Path | None:
+def layout_of(form: str, archive: Path, directory: Path) -> Path | None:
     """Return the image as a layout in which its name is bench; None if that cannot be."""
     if shutil.which("skopeo") is None:
         return None
-    layout = folder / "layout"
-    skopeo_copy(form, archive, f"oci:{layout}:bench", folder)
+    layout = directory / "layout"
+    skopeo_copy(form, archive, f"oci:{layout}:bench", directory)
     return layout
 
 
 def make_up(work: Path, name: str, layers: int, files: int) -> list[Path]:
     """Make up one image, and return it as a docker-archive and as an OCI archive with gzip."""
-    folder = work / name
-    folder.mkdir()
+    directory = work / name
+    directory.mkdir()
     plain = [
-        write_layer(folder / f"{n}.tar", Shape("", files // (n + 1), 8000), seed=n) for n in range(layers)
+        write_layer(directory / f"{n}.tar", Shape("", files // (n + 1), 8000), seed=n) for n in range(layers)
     ]  # layers differ in size, as an image's do
     packed = [(compress(layer, "gzip"), "gzip", layer) for layer in plain]
-    docker = write_docker_archive(folder / "docker.tar", plain)
-    return [docker, write_oci_archive(folder / "oci.tar", packed)]
+    docker = write_docker_archive(directory / "docker.tar", plain)
+    return [docker, write_oci_archive(directory / "oci.tar", packed)]
 
 
 def choose_contestants(
@@ -305,8 +305,8 @@ def choose_contestants(
         try:
             if shutil.which(tool) is None:
                 raise ProgramFailedError("it is not installed")
-            with places.fresh() as folder:
-                contestant = peer(tiny, folder)
+            with places.fresh() as directory:
+                contestant = peer(tiny, directory)
             yield contestant
         except ProgramFailedError as error:
             absent[f"{tool}, {image.form}"] = str(error)
@@ -325,9 +325,9 @@ def measure(
         for image, contestant in [*contestants[turn:], *contestants[:turn]]:
             for path in (image.path, *image.bare, *([image.layout] if image.layout else [])):
                 read_into_cache(path)
-            with places.fresh() as folder:
+            with places.fresh() as directory:
                 try:
-                    contestant(image, folder, groups[image.title])
+                    contestant(image, directory, groups[image.title])
                 except ProgramFailedError as error:
                     failed[f"round {number + 1}, {image.form}"] = str(error)
                     print(f"{image.form}: {error}", file=sys.stderr)
@@ -351,7 +351,7 @@ def main() -> None:
     rounds = 1 if arguments.quick else arguments.rounds
     absent: dict[str, str] = {}
     failed: dict[str, str] = {}
-    with work_folder(arguments.on) as work:
+    with work_directory(arguments.on) as work:
         places = Places(work, arguments.fresh_fs, arguments.fs)
         # As many layers as workers: who has put it has all its processes.
         tiny_archives = make_up(work, "tiny", max(workers_of(arguments)), 10)

@@ -16,7 +16,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from ours import TIMEOUT, seconds_of
-from places import Places, add_place_arguments, work_folder
+from places import Places, add_place_arguments, work_directory
 from rows import Column, Rows, add_output_arguments, print_table, write_json
 
 from pykka_imagestore import DiffID, LocalStore, ReferenceStore
@@ -48,11 +48,11 @@ def one_by_one(change: Callable[[int], object], count: int) -> float:
     return statistics.median([seconds_of(lambda number=number: change(number)) for number in range(count)])
 
 
-def measure(folder: Path, images: int, count: int, rows: Rows) -> None:
-    store = folder / "store"
+def measure(directory: Path, images: int, count: int, rows: Rows) -> None:
+    store = directory / "store"
     fill(store, images)
     many = f"{images:,} images"
-    file = os.open(folder / "log", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    file = os.open(directory / "log", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     with ReferenceStore.start(store) as references, ReferenceStore.start(store) as other:
         rows.add(f"recover, {many}", seconds=seconds_of(lambda: references.recover().get(timeout=TIMEOUT)))
         other.recover().get(timeout=TIMEOUT)
@@ -85,12 +85,12 @@ def main() -> None:
     arguments = parser.parse_args()
     rounds, count = (1, 20) if arguments.quick else (arguments.rounds, 500)
     groups: dict[str, Rows] = {}
-    with work_folder(arguments.on) as work:
+    with work_directory(arguments.on) as work:
         places = Places(work, arguments.fresh_fs, arguments.fs)
         for _ in range(rounds):
             for images in [10] if arguments.quick else arguments.images:
-                with places.fresh() as folder:
-                    measure(folder, images, count, groups.setdefault(f"{images:,} images", Rows()))
+                with places.fresh() as directory:
+                    measure(directory, images, count, groups.setdefault(f"{images:,} images", Rows()))
         on = places.file_system
     for title, rows in groups.items():
         print_table(f"{title}; {rounds} rounds", rows, COLUMNS, markdown=arguments.markdown)

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from pykka_imagestore.jobs.unpack.layer_stream import zstd
 
-FILES_PER_FOLDER = 20
+FILES_PER_DIRECTORY = 20
 MEDIA_TYPES = {"plain": "tar", "gzip": "tar+gzip", "zstd": "tar+zstd"}
 _POOL_BYTES = 4 << 20
 
@@ -31,18 +31,18 @@ class Shape:
 
 
 def write_layer(path: Path, shape: Shape, seed: int = 0) -> Path:
-    """Write a plain layer: a folder for every few files, with bodies that compress to about a half."""
+    """Write a plain layer: a directory for every few files, with bodies that compress to about a half."""
     chance = random.Random(seed)
     pool = chance.randbytes(_POOL_BYTES // 2).hex().encode()
     with tarfile.open(path, "w") as tar:
         for number in range(shape.files):
-            folder = f"srv/{number // FILES_PER_FOLDER // 50}/{number // FILES_PER_FOLDER}"
-            if number % FILES_PER_FOLDER == 0:
-                _add(tar, folder, None)
+            directory = f"srv/{number // FILES_PER_DIRECTORY // 50}/{number // FILES_PER_DIRECTORY}"
+            if number % FILES_PER_DIRECTORY == 0:
+                _add(tar, directory, None)
             start = chance.randrange(_POOL_BYTES)
             size = int(chance.uniform(0.1, 1.9) * shape.mean_bytes)
             body = pool[start:] + pool * (size // _POOL_BYTES + 1)
-            _add(tar, f"{folder}/file{number}.txt", body[:size])
+            _add(tar, f"{directory}/file{number}.txt", body[:size])
     return path
 
 

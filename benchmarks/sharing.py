@@ -16,7 +16,7 @@ import time
 from pathlib import Path
 
 from ours import TIMEOUT, seconds_of
-from places import Places, add_place_arguments, read_into_cache, work_folder
+from places import Places, add_place_arguments, read_into_cache, work_directory
 from processes import run
 from rows import SECONDS, Rows, add_output_arguments, print_table, write_json
 from samples import Shape, write_docker_archive, write_layer
@@ -37,10 +37,10 @@ with LocalStore.start(request["store"], durable=request["durable"]) as store:
 """
 
 
-def put_together(archive: Path, folder: Path, processes: int, durable: bool) -> tuple[float, int]:
+def put_together(archive: Path, directory: Path, processes: int, durable: bool) -> tuple[float, int]:
     """Put an image in so many processes at once; return the seconds until all have it, and the layers unpacked."""
-    sandbox = folder / f"sandbox{processes}{durable}"
-    request = {"store": str(folder / "store"), "durable": durable, "archive": str(archive), "sandbox": str(sandbox)}
+    sandbox = directory / f"sandbox{processes}{durable}"
+    request = {"store": str(directory / "store"), "durable": durable, "archive": str(archive), "sandbox": str(sandbox)}
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
     agents = [subprocess.Popen([sys.executable, "-c", PROGRAM, json.dumps(request)], **pipes) for _ in range(processes)]
     for agent in agents:
@@ -59,23 +59,23 @@ def put_together(archive: Path, folder: Path, processes: int, durable: bool) -> 
 
 
 def measure_puts(archive: Path, places: Places, processes: int, durable: bool, rows: Rows) -> None:
-    with places.fresh() as folder:
-        seconds, unpacked = put_together(archive, folder, processes, durable)
+    with places.fresh() as directory:
+        seconds, unpacked = put_together(archive, directory, processes, durable)
         name = f"put, {processes} process{'es' * (processes > 1)}{', durable' * durable}"
         rows.add(name, seconds=seconds, unpacked=unpacked)
 
 
 def measure_removal(archive: Path, places: Places, rows: Rows) -> None:
-    with places.fresh() as folder, LocalStore.start(folder / "store", durable=False) as store:
+    with places.fresh() as directory, LocalStore.start(directory / "store", durable=False) as store:
         store.put("big", archive).get(timeout=TIMEOUT)
-        run("cp", "-a", folder / "store" / "layers", folder / "copy")
-        subprocess.run(["sync", "--file-system", folder], check=True)
+        run("cp", "-a", directory / "store" / "layers", directory / "copy")
+        subprocess.run(["sync", "--file-system", directory], check=True)
         begin = time.perf_counter()
         store.prune(budget_bytes=0).get(timeout=TIMEOUT)
         rows.add("prune, until its caller may go on", seconds=time.perf_counter() - begin)
         store.swept().get(timeout=TIMEOUT)
         rows.add("prune, until all is deleted", seconds=time.perf_counter() - begin)
-        rows.add("rm -rf", seconds=seconds_of(lambda: run("rm", "-rf", folder / "copy")))
+        rows.add("rm -rf", seconds=seconds_of(lambda: run("rm", "-rf", directory / "copy")))
 
 
 def main() -> None:
@@ -87,7 +87,7 @@ def main() -> None:
     add_output_arguments(parser)
     arguments = parser.parse_args()
     rounds, rows = 1 if arguments.quick else arguments.rounds, Rows()
-    with work_folder(arguments.on) as work:
+    with work_directory(arguments.on) as work:
         files = 100 if arguments.quick else 20_000
         archive = arguments.archive or write_docker_archive(
             work / "big.tar", [write_layer(work / f"l{n}", Shape("", files // (n + 1), 8000), seed=n) for n in range(3)]

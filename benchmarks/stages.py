@@ -10,7 +10,7 @@ gzip 6 and zstd 3; each stage goes over all of them, one after the other. They t
 - inflate: of the compressed layers, reading included; MB are of what comes out.
 - hash: SHA-256, over one block in the cache, as often as it takes.
 - parse: read_entries over the plain layers in memory; bodies are passed over.
-- write: unpack of the plain layers, into fresh folders; so it reads, hashes and parses too.
+- write: unpack of the plain layers, into fresh directories; so it reads, hashes and parses too.
 - untar_layer: the whole job, by how the layers are stored.
 
 User and system are the seconds of this process, outside and inside the kernel; µs an entry is both together.
@@ -31,7 +31,7 @@ from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 
-from places import Places, add_place_arguments, opened, read_into_cache, work_folder
+from places import Places, add_place_arguments, opened, read_into_cache, work_directory
 from rows import SECONDS, Column, Rows, add_output_arguments, print_table, write_json
 from samples import MEDIA_TYPES, Shape, compress, write_docker_archive, write_layer
 
@@ -50,7 +50,7 @@ COLUMNS = (
     Column("entries/s", lambda row: f"{row.median('entries_per_second'):.0f}"),
     Column("µs an entry", lambda row: f"{row.median('cpu_microseconds_per_entry'):.1f}"),
 )
-Stage = Callable[[Path], object]  # its argument is a fresh folder
+Stage = Callable[[Path], object]  # its argument is a fresh directory
 
 
 class Bytes:
@@ -100,17 +100,17 @@ def parse(layers: list[mmap.mmap], _: Path) -> int:
     return entries
 
 
-def write(layers: list[Extent], folder: Path) -> None:
+def write(layers: list[Extent], directory: Path) -> None:
     for number, layer in enumerate(layers):
-        rootfs = folder / str(number)
+        rootfs = directory / str(number)
         rootfs.mkdir()
         with opened(rootfs) as root:
             unpack(layer, root, str(rootfs), None)
 
 
-def untar(layers: list[Extent], folder: Path) -> None:
+def untar(layers: list[Extent], directory: Path) -> None:
     for number, layer in enumerate(layers):
-        untar_layer(UntarLayer(layer, str(folder / str(number))))
+        untar_layer(UntarLayer(layer, str(directory / str(number))))
 
 
 class Opened(ExtentFile):
@@ -167,9 +167,9 @@ def measure(stages: dict[str, Stage], size: int, entries: int, places: Places, r
     for number in range(rounds):
         turn = number % len(names)
         for name in [*names[turn:], *names[:turn]]:
-            with places.fresh() as folder:
+            with places.fresh() as directory:
                 before, begin = resource.getrusage(resource.RUSAGE_SELF), time.perf_counter()
-                stages[name](folder)
+                stages[name](directory)
                 seconds, after = time.perf_counter() - begin, resource.getrusage(resource.RUSAGE_SELF)
             user, system = after.ru_utime - before.ru_utime, after.ru_stime - before.ru_stime
             rows.add(name, seconds=seconds, user_seconds=user, system_seconds=system)
@@ -193,7 +193,7 @@ def main() -> None:
     add_output_arguments(parser)
     arguments = parser.parse_args()
     rounds = 1 if arguments.quick else arguments.rounds
-    with work_folder(arguments.on) as work, ExitStack() as stack:
+    with work_directory(arguments.on) as work, ExitStack() as stack:
         shape = Shape("", 100 if arguments.quick else 20_000, 8000)
         archive = arguments.archive or write_docker_archive(work / "made-up.tar", [write_layer(work / "l", shape)])
         stages, size, entries = stages_of(archive.resolve(), work, stack)

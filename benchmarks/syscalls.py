@@ -2,9 +2,9 @@
 
     syscalls.py [--files N] [--bytes N] [--on DIR] [--json FILE] [--markdown] [--quick]
 
-strace counts the calls for a made-up layer of N files, one folder for every 20, and for one of twice as many; an entry
-is charged with the difference, so that no program's start or end counts. Counts do not depend on the machine's load,
-save where several processes wait for each other: the last row, which is a whole put by a store with two workers.
+strace counts the calls for a made-up layer of N files, one directory for every 20, and for one of twice as many; an
+entry is charged with the difference, so that no program's start or end counts. Counts do not depend on the machine's
+load, save where several processes wait for each other: the last row, which is a whole put by a store with two workers.
 
 Calls of functions, ours in Python and built-in ones, are counted by cProfile in the same way, of ours in one process.
 
@@ -25,9 +25,9 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from places import opened, work_folder
+from places import opened, work_directory
 from rows import add_output_arguments
-from samples import FILES_PER_FOLDER, Shape, write_docker_archive, write_layer
+from samples import FILES_PER_DIRECTORY, Shape, write_docker_archive, write_layer
 from surroundings import file_system, machine, versions
 
 from pykka_imagestore.core.archive import Extent
@@ -47,15 +47,15 @@ OURS = Path(__file__).with_name("ours.py")
 LEAST_SHOWN = 0.01  # calls an entry
 
 
-def commands(layer: Path, folder: Path, *, quick: bool) -> dict[str, list[object]]:
+def commands(layer: Path, directory: Path, *, quick: bool) -> dict[str, list[object]]:
     """Return what is traced, by name; what each works on is made first, untraced."""
-    tree = folder / "tree"
-    targets = {name: folder / name for name in ("ours", "tar", "copy", "tarfile")}
+    tree = directory / "tree"
+    targets = {name: directory / name for name in ("ours", "tar", "copy", "tarfile")}
     for path in (tree, *targets.values()):
         path.mkdir(parents=True)
     subprocess.run(["tar", "-xf", layer, "-C", tree], check=True)
-    archive = write_docker_archive(folder / "archive.tar", [layer])
-    put = {"archive": archive, "store": folder / "store", "workers": 2, "durable": False, "warm_up": None}
+    archive = write_docker_archive(directory / "archive.tar", [layer])
+    put = {"archive": archive, "store": directory / "store", "workers": 2, "durable": False, "warm_up": None}
     first: dict[str, list[object]] = {
         "ours, one process": [sys.executable, "-c", UNPACK, layer, targets["ours"]],
         "GNU tar": ["tar", "-xf", layer, "-C", targets["tar"]],
@@ -89,7 +89,7 @@ def measure(files: int, mean_bytes: int, work: Path, *, quick: bool) -> dict[str
         layer = write_layer(work / f"{number}.tar", Shape("", size, mean_bytes))
         traced = commands(layer, work / str(number), quick=quick)
         counted.append({name: count(command, work / "summary") for name, command in traced.items()})
-    entries = files + files // FILES_PER_FOLDER
+    entries = files + files // FILES_PER_DIRECTORY
     few, many = counted
     return {
         name: {call: (calls[call] - few[name][call]) / entries for call, _ in calls.most_common()}
@@ -111,7 +111,7 @@ def count_in_python(files: int, mean_bytes: int, work: Path) -> dict[str, float]
             calls[function if path == "~" else f"{Path(path).name}: {function}"] += count
         counted.append(calls)
     few, many = counted
-    entries = files + files // FILES_PER_FOLDER
+    entries = files + files // FILES_PER_DIRECTORY
     return {function: (many[function] - few[function]) / entries for function, _ in many.most_common()}
 
 
@@ -133,7 +133,7 @@ def main() -> None:
     files = 200 if arguments.quick else arguments.files
     if shutil.which("strace") is None:
         sys.exit("syscalls.py: strace is not installed")
-    with work_folder(arguments.on) as work:
+    with work_directory(arguments.on) as work:
         results = measure(files, arguments.bytes, work, quick=arguments.quick)
         in_python = count_in_python(files, arguments.bytes, work)
         on = file_system(work)

@@ -44,8 +44,8 @@ def docker_save(number: int) -> bytes:
     return tar_of({"manifest.json": manifest.encode(), "config.json": config.encode(), "layer.tar": layer})
 
 
-with TemporaryDirectory(prefix="imagestore-demo-") as folder, LocalStore.start(Path(folder, "store")) as store:
-    archives = [Path(folder, f"{number}.tar") for number in range(10)]
+with TemporaryDirectory(prefix="imagestore-demo-") as directory, LocalStore.start(Path(directory, "store")) as store:
+    archives = [Path(directory, f"{number}.tar") for number in range(10)]
     for number, archive in enumerate(archives):
         archive.write_bytes(docker_save(number))
     agent, answers, begin = Agent.start(store), [], time.perf_counter()

@@ -12,9 +12,9 @@ from tempfile import TemporaryDirectory
 from pykka_imagestore import LocalStore, StoreError
 
 
-def build_archive(folder: Path, *patterns: str) -> Path:
+def build_archive(directory: Path, *patterns: str) -> Path:
     """Write an archive as docker save does, with a layer for each pattern of files of the running Python."""
-    stdlib, image, layers = Path(sysconfig.get_path("stdlib")), folder / "image", []
+    stdlib, image, layers = Path(sysconfig.get_path("stdlib")), directory / "image", []
     image.mkdir()
     for pattern in patterns:
         layers.append(image / f"{len(layers)}.tar")
@@ -25,9 +25,9 @@ def build_archive(folder: Path, *patterns: str) -> Path:
     (image / "config.json").write_text(json.dumps({"rootfs": {"type": "layers", "diff_ids": diff_ids}}))
     manifest = {"Config": "config.json", "RepoTags": ["python:demo"], "Layers": [layer.name for layer in layers]}
     (image / "manifest.json").write_text(json.dumps([manifest]))
-    with tarfile.open(folder / "python.tar", "w") as tar:
+    with tarfile.open(directory / "python.tar", "w") as tar:
         tar.add(image, "")
-    return folder / "python.tar"
+    return directory / "python.tar"
 
 
 def demonstrate(archive: Path, directory: Path) -> None:
@@ -51,9 +51,9 @@ def demonstrate(archive: Path, directory: Path) -> None:
 
 
 if __name__ == "__main__":
-    with TemporaryDirectory(prefix="imagestore-demo-") as folder:
+    with TemporaryDirectory(prefix="imagestore-demo-") as directory:
         try:
             given = [Path(argument) for argument in sys.argv[1:]]
-            demonstrate(*(given or [build_archive(Path(folder), "*.py", "[a-e]*/*.py")]), Path(folder, "store"))
+            demonstrate(*(given or [build_archive(Path(directory), "*.py", "[a-e]*/*.py")]), Path(directory, "store"))
         except (StoreError, OSError) as error:
             sys.exit(f"quickstart: {error}")

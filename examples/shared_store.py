@@ -20,23 +20,23 @@ with LocalStore.start(sys.argv[1]) as store:
 """
 
 
-def docker_save(folder: Path, name: str) -> Path:
+def docker_save(directory: Path, name: str) -> Path:
     """Make an archive of an image with one layer, as docker save does."""
-    with tarfile.open(folder / "layer.tar", "w") as layer:
+    with tarfile.open(directory / "layer.tar", "w") as layer:
         layer.add(__file__, f"srv/{name}.py")
-    diff_id = hashlib.sha256((folder / "layer.tar").read_bytes()).hexdigest()
-    (folder / "config.json").write_text(json.dumps({"rootfs": {"diff_ids": [f"sha256:{diff_id}"]}}))
-    (folder / "manifest.json").write_text(json.dumps([{"Config": "config.json", "Layers": ["layer.tar"]}]))
-    with tarfile.open(folder / f"{name}.tar", "w") as archive:
+    diff_id = hashlib.sha256((directory / "layer.tar").read_bytes()).hexdigest()
+    (directory / "config.json").write_text(json.dumps({"rootfs": {"diff_ids": [f"sha256:{diff_id}"]}}))
+    (directory / "manifest.json").write_text(json.dumps([{"Config": "config.json", "Layers": ["layer.tar"]}]))
+    with tarfile.open(directory / f"{name}.tar", "w") as archive:
         for member in ("manifest.json", "config.json", "layer.tar"):
-            archive.add(folder / member, member)
-    return folder / f"{name}.tar"
+            archive.add(directory / member, member)
+    return directory / f"{name}.tar"
 
 
-with TemporaryDirectory(prefix="imagestore-demo-") as folder, LocalStore.start(Path(folder, "store")) as store:
+with TemporaryDirectory(prefix="imagestore-demo-") as directory, LocalStore.start(Path(directory, "store")) as store:
     for name in ("app", "unused"):
-        store.put(f"{name}:1", docker_save(Path(folder), name)).get(timeout=600)
-    command = [sys.executable, "-c", OTHER_PROGRAM, str(Path(folder, "store"))]
+        store.put(f"{name}:1", docker_save(Path(directory), name)).get(timeout=600)
+    command = [sys.executable, "-c", OTHER_PROGRAM, str(Path(directory, "store"))]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
         print(other.stdout.readline(), end="")
         pruned = store.prune(budget_bytes=0).get(timeout=600)

@@ -88,10 +88,10 @@ def store(tmp_path: Path) -> Iterator[LocalStore]:
 
 
 @pytest.fixture
-def users_folder() -> Iterator[Path]:
-    """Return an empty folder of the ordinary user that ``privileges`` calls functions as."""
-    folder = Path(tempfile.mkdtemp(prefix="imagestore-test-", dir=ordinary_users_place()))
+def users_directory() -> Iterator[Path]:
+    """Return an empty directory of the ordinary user that ``privileges`` calls functions as."""
+    directory = Path(tempfile.mkdtemp(prefix="imagestore-test-", dir=ordinary_users_place()))
     if os.geteuid() == 0:
-        os.chown(folder, ORDINARY_USER, ORDINARY_USER)
-    yield folder
-    remove_tree(str(folder))
+        os.chown(directory, ORDINARY_USER, ORDINARY_USER)
+    yield directory
+    remove_tree(str(directory))

@@ -91,9 +91,9 @@ def test_chart_is_xml_and_has_each_name_and_number(tmp_path):
     assert widths[1] == pytest.approx(100 * widths[0], rel=0.05)
 
 
-def _run(folder: Path, name: str) -> dict[str, object]:
+def _run(directory: Path, name: str) -> dict[str, object]:
     done = subprocess.run(
-        [sys.executable, BENCHMARKS / f"{name}.py", "--quick", "--json", folder / "result.json"],
+        [sys.executable, BENCHMARKS / f"{name}.py", "--quick", "--json", directory / "result.json"],
         capture_output=True,
         text=True,
         timeout=TIMEOUT,
@@ -101,4 +101,4 @@ def _run(folder: Path, name: str) -> dict[str, object]:
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout
-    return json.loads((folder / "result.json").read_text())
+    return json.loads((directory / "result.json").read_text())

@@ -59,19 +59,19 @@ def store(tmp_path: Path) -> Iterator[LocalStore]:
         yield store
 
 
-def archive(folder: Path, number: int) -> Path:
+def archive(directory: Path, number: int) -> Path:
     # A config of its own, since that is what tells when it was used.
-    return docker_save(folder / f"{number}.tar", {f"app:{number}": [SMALL[number]]}, config={"Env": [f"N={number}"]})
+    return docker_save(directory / f"{number}.tar", {f"app:{number}": [SMALL[number]]}, config={"Env": [f"N={number}"]})
 
 
 def names(store: LocalStore) -> list[str]:
     return [image.name for image in store.list().get(timeout=TIMEOUT)]
 
 
-def put(store: LocalStore, folder: Path, number: int) -> None:
-    image = store.put(f"app:{number}", archive(folder, number)).get(timeout=TIMEOUT)
+def put(store: LocalStore, directory: Path, number: int) -> None:
+    image = store.put(f"app:{number}", archive(directory, number)).get(timeout=TIMEOUT)
     digest = str(image.config_digest).replace(":", "-")
-    os.utime(folder / "store" / "configs" / digest, (1000 + number, 1000 + number))
+    os.utime(directory / "store" / "configs" / digest, (1000 + number, 1000 + number))
 
 
 def test_a_put_past_the_budget_forgets_the_least_recently_used(store: LocalStore, tmp_path: Path) -> None:
@@ -146,8 +146,8 @@ def test_room_is_made_before_only_where_the_disk_has_none_for_both(store: LocalS
     assert names(store) == ["app:1", "app:2", "app:3"]
 
 
-def names_on_disk(folder: Path) -> list[str]:
-    return os.listdir(folder / "store" / "layers")
+def names_on_disk(directory: Path) -> list[str]:
+    return os.listdir(directory / "store" / "layers")
 
 
 def test_compressed_image_over_the_budget_is_refused_once_it_is_known_and_nothing_is_forgotten(
@@ -276,9 +276,9 @@ def test_images_that_share_layers_share_what_is_said_of_them(tmp_path: Path) -> 
         assert len({id(layer) for image in some for layer in image.layers}) == 3
 
 
-def over_budget(store: LocalStore, folder: Path, numbers: Iterable[int] = range(4)) -> list[LeasedImage]:
+def over_budget(store: LocalStore, directory: Path, numbers: Iterable[int] = range(4)) -> list[LeasedImage]:
     """Put more images than there is room for, each with a lease."""
-    leased = [store.put(f"app:{n}", archive(folder, n), lease=True).get(timeout=TIMEOUT) for n in numbers]
+    leased = [store.put(f"app:{n}", archive(directory, n), lease=True).get(timeout=TIMEOUT) for n in numbers]
     for number, each in zip(numbers, leased, strict=True):
         use = 1000 + number
         os.utime(

@@ -66,7 +66,7 @@ def layers(paths: StorePaths) -> set[str]:
 
 def assert_swept(store: LocalStore, paths: StorePaths) -> None:
     store.swept().get(timeout=TIMEOUT)
-    assert [os.listdir(folder) for folder in (paths.gc, paths.leases)] == [[], []]
+    assert [os.listdir(directory) for directory in (paths.gc, paths.leases)] == [[], []]
 
 
 # -- prune

@@ -19,9 +19,9 @@ COUNT = 1000
 MANY: dict[str, Callable[[int], bytes]] = {
     "empty files": lambda n: tars.file(b"%d/%d" % (n % 7, n)),
     "files of one byte": lambda n: tars.file(b"%d/%d" % (n % 7, n), b"x"),
-    "empty folders": lambda n: tars.folder(b"%d/%d" % (n % 7, n)),
-    "folders that no entry names": lambda n: tars.file(b"%d/%d/f" % (n % 7, n)),
-    "names of 250 bytes in one folder": lambda n: tars.file(b"%0250d" % n),
+    "empty directories": lambda n: tars.directory(b"%d/%d" % (n % 7, n)),
+    "directories that no entry names": lambda n: tars.file(b"%d/%d/f" % (n % 7, n)),
+    "names of 250 bytes in one directory": lambda n: tars.file(b"%0250d" % n),
     "symlinks with short targets": lambda n: tars.symlink(b"%d" % n, b"t" * 59),
     "symlinks with long targets": lambda n: tars.symlink(b"%d" % n, b"t" * 100),
     "fifos": lambda n: tars.header(b"%d" % n, tars.FIFO),
@@ -29,9 +29,9 @@ MANY: dict[str, Callable[[int], bytes]] = {
     "short extended attributes": lambda n: tars.pax({b"SCHILY.xattr.user.a": b"%d" % n}) + tars.file(b"%d" % n),
     "long extended attributes": lambda n: tars.pax({b"SCHILY.xattr.user.a": b"%d" % n * 200}) + tars.file(b"%d" % n),
     "files that replace one": lambda n: tars.file(b"same", b"%d" % n),
-    "files that are replaced by folders": lambda n: (tars.folder if n % 2 else tars.file)(b"%d" % (n // 2)),
+    "files that are replaced by directories": lambda n: (tars.directory if n % 2 else tars.file)(b"%d" % (n // 2)),
     "whiteouts": lambda n: tars.whiteout(b"%d/%d" % (n % 7, n)),
-    "opaque folders": lambda n: tars.folder(b"%d" % n) + tars.opaque(b"%d" % n),
+    "opaque directories": lambda n: tars.directory(b"%d" % n) + tars.opaque(b"%d" % n),
     "sparse files": lambda n: tars.gnu_sparse(b"%d" % n, 1 << 22, [(0, 1), (1 << 20, 1), (3 << 20, 1)], b"xyz"),
 }
 OTHERS: dict[str, bytes] = {
@@ -47,12 +47,12 @@ LAYERS = {**{name: b"".join(map(entry, range(COUNT))) for name, entry in MANY.it
 
 @pytest.fixture(scope="module")
 def ext4(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    folder = tmp_path_factory.mktemp("ext4")
-    reason = why_not(folder)
+    directory = tmp_path_factory.mktemp("ext4")
+    reason = why_not(directory)
     if reason is not None:
         pytest.skip(reason)
-    with new_device(folder, "1G") as device:
-        yield device.folder
+    with new_device(directory, "1G") as device:
+        yield device.directory
 
 
 @pytest.mark.parametrize("shape", LAYERS)

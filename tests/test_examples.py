@@ -14,21 +14,21 @@ from support.processes import TIMEOUT
 EXAMPLES = sorted((Path(__file__).parents[1] / "examples").glob("*.py"))
 
 
-def run(example: Path, *arguments: object, folder: Path) -> subprocess.CompletedProcess[str]:
+def run(example: Path, *arguments: object, directory: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-W", "error", example, *map(str, arguments)],
         capture_output=True,
         text=True,
         timeout=TIMEOUT,
         check=False,
-        cwd=folder,
-        env={**os.environ, "TMPDIR": str(folder)},
+        cwd=directory,
+        env={**os.environ, "TMPDIR": str(directory)},
     )
 
 
 @pytest.mark.parametrize("example", EXAMPLES, ids=lambda example: example.stem)
 def test_example_runs_and_leaves_nothing(example, tmp_path):
-    done = run(example, folder=tmp_path)
+    done = run(example, directory=tmp_path)
 
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout
@@ -43,7 +43,7 @@ def test_example_is_short(example):
 def test_quickstart_takes_an_archive(tmp_path):
     archive = docker_save(tmp_path / "mine.tar", {"mine:1": [layer({"a": b""})]})
 
-    done = run(EXAMPLES[0].with_name("quickstart.py"), archive, folder=tmp_path)
+    done = run(EXAMPLES[0].with_name("quickstart.py"), archive, directory=tmp_path)
 
     assert (done.returncode, done.stderr) == (0, "")
     assert "mine:1" in done.stdout

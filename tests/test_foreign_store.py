@@ -23,7 +23,10 @@ from pykka_imagestore.runtime import WorkerPool
 pytestmark = pytest.mark.root
 
 # Imported before privileges are given up: Python need not be readable for everybody.
-for module in ("cli.command", *(f"cli.{verb}" for verb in ("du", "get", "inspect", "list", "prune", "put", "remove"))):
+for module in (
+    "cli.command",
+    *(f"cli.verbs.{verb}" for verb in ("du", "get", "inspect", "list", "prune", "put", "remove")),
+):
     importlib.import_module(f"pykka_imagestore.{module}")
 
 READING = ["list", "get app:1", "inspect app:1", "du"]
@@ -42,14 +45,14 @@ ASKS: dict[str, Callable[[LocalStore], Any]] = {
 
 
 @pytest.fixture
-def foreign(users_folder):
-    """Return root's store, in a folder that the ordinary user may read."""
-    os.chown(users_folder, 0, 0)
-    users_folder.chmod(0o755)
-    app = docker_save(users_folder / "app.tar", {"app:1": [layer({"etc/motd": b"hello"})]})
-    docker_save(users_folder / "other.tar", {"other:1": [layer({"etc/motd": b"bye"})]})
-    fill(users_folder / "store", app)
-    return users_folder / "store"
+def foreign(users_directory):
+    """Return root's store, in a directory that the ordinary user may read."""
+    os.chown(users_directory, 0, 0)
+    users_directory.chmod(0o755)
+    app = docker_save(users_directory / "app.tar", {"app:1": [layer({"etc/motd": b"hello"})]})
+    docker_save(users_directory / "other.tar", {"other:1": [layer({"etc/motd": b"bye"})]})
+    fill(users_directory / "store", app)
+    return users_directory / "store"
 
 
 def fill(store: Path, archive: Path) -> None:
@@ -58,8 +61,8 @@ def fill(store: Path, archive: Path) -> None:
 
 
 def share(store: Path) -> None:
-    for folder in (store, store / "layers", store / "configs"):
-        folder.chmod(0o755)
+    for directory in (store, store / "layers", store / "configs"):
+        directory.chmod(0o755)
 
 
 def answers(store: Path) -> dict[str, str]:
@@ -178,8 +181,8 @@ def test_files_that_root_left_in_a_users_store_are_told(foreign):
     assert said[1].endswith("locks/references. Nothing was changed; have them given to the owner of the store\n")
 
 
-def test_own_store_without_permissions_is_no_other_users(users_folder):
-    store = users_folder / "store"
+def test_own_store_without_permissions_is_no_other_users(users_directory):
+    store = users_directory / "store"
 
     assert "Permission denied" in as_ordinary_user(lock_oneself_out, store)
 
@@ -193,7 +196,7 @@ def lock_oneself_out(store: Path) -> str:
     return ""
 
 
-def test_folder_where_no_store_can_be_made_is_refused_as_it_was(foreign):
+def test_directory_where_no_store_can_be_made_is_refused_as_it_was(foreign):
     (said,) = as_ordinary_user(says, foreign.parent / "new", "put app.tar").values()
 
     assert said == (1, f"imagestore: {foreign.parent / 'new'}: Permission denied\n")

@@ -27,17 +27,17 @@ pytestmark = pytest.mark.root
 
 
 @contextlib.contextmanager
-def ext4(folder: Path) -> Iterator[Path]:
-    reason = why_not(folder)
+def ext4(directory: Path) -> Iterator[Path]:
+    reason = why_not(directory)
     if reason is not None:
         pytest.skip(reason)
-    with new_device(folder, "12M") as device:
-        yield device.folder
+    with new_device(directory, "12M") as device:
+        yield device.directory
 
 
 @contextlib.contextmanager
-def tmpfs(folder: Path) -> Iterator[Path]:
-    mount = folder / "mounted"
+def tmpfs(directory: Path) -> Iterator[Path]:
+    mount = directory / "mounted"
     mount.mkdir()
     command = ["mount", "-t", "tmpfs", "-o", "size=6m,nr_inodes=2000", "none", mount]
     mounted = subprocess.run(command, check=False, capture_output=True)
@@ -54,8 +54,8 @@ DISKS = {"ext4": ext4, "tmpfs": tmpfs}
 
 @pytest.fixture(params=[*DISKS])
 def disk(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Path]:
-    with DISKS[request.param](tmp_path) as folder:
-        yield folder
+    with DISKS[request.param](tmp_path) as directory:
+        yield directory
 
 
 @contextlib.contextmanager
@@ -71,10 +71,10 @@ def name(number: int) -> str:
     return f"{LONG}:{number}"
 
 
-def put_images(store: LocalStore, folder: Path) -> list[ImageInfo]:
+def put_images(store: LocalStore, directory: Path) -> list[ImageInfo]:
     """Put many, whose names are long: a removal of each is more than a block of the journal."""
     archive = docker_save(
-        folder / "all.tar", {name(n): [BASE, layer({f"{n}": b"%d" % n * 5000})] for n in range(IMAGES)}
+        directory / "all.tar", {name(n): [BASE, layer({f"{n}": b"%d" % n * 5000})] for n in range(IMAGES)}
     )
     return list(store.load(archive).get(timeout=TIMEOUT))
 

@@ -94,9 +94,9 @@ def test_a_name_that_is_no_text_is_refused(store: LocalStore, tmp_path: Path, na
             future.get(timeout=TIMEOUT)
 
 
-def test_a_long_folder_for_temporary_files_is_no_hindrance(tmp_path: Path) -> None:
-    folder = tmp_path / ("x" * 100)
-    folder.mkdir()
+def test_a_long_directory_for_temporary_files_is_no_hindrance(tmp_path: Path) -> None:
+    directory = tmp_path / ("x" * 100)
+    directory.mkdir()
     archive = docker_save(tmp_path / "app.tar", {"app": [APP]})
     program = (
         "from pykka_imagestore import LocalStore\n"
@@ -104,7 +104,7 @@ def test_a_long_folder_for_temporary_files_is_no_hindrance(tmp_path: Path) -> No
         f"    print(store.put('app', {str(archive)!r}).get().name)"
     )
 
-    environment = {**os.environ, "TMPDIR": str(folder)}
+    environment = {**os.environ, "TMPDIR": str(directory)}
     ran = subprocess.run(
         [sys.executable, "-c", program], env=environment, capture_output=True, timeout=TIMEOUT, check=False
     )
@@ -138,7 +138,7 @@ def test_put_without_an_archive_takes_that_of_the_name(store: LocalStore, tmp_pa
 
 
 @pytest.mark.parametrize("name", ["../secret", "..", "/etc/passwd", "a/../../b", "", "UPPER", "x" * 5000])
-def test_a_name_never_leads_out_of_the_archive_folder(store: LocalStore, name: str) -> None:
+def test_a_name_never_leads_out_of_the_archive_directory(store: LocalStore, name: str) -> None:
     with pytest.raises(InvalidNameError):
         store.put(name).get(timeout=TIMEOUT)
 
@@ -621,11 +621,11 @@ def test_platform_chooses_among_images_of_one_name(store: LocalStore, tmp_path: 
     layout = Layout()
     arm64 = layout.manifest(APP, config=layout.config(APP, **ARM64), platform=ARM64)
     layout.name(layout.index(layout.manifest(BASE, platform=AMD64), arm64), "app:1")
-    folder = layout.write_folder(tmp_path / "layout")
+    directory = layout.write_directory(tmp_path / "layout")
 
-    one = store.put("one", folder, platform="linux/amd64")
-    two = store.put("one", folder, platform="linux/arm64/v8")
-    (own,) = store.load(folder, platform="linux/arm64").get(timeout=TIMEOUT)
+    one = store.put("one", directory, platform="linux/amd64")
+    two = store.put("one", directory, platform="linux/arm64/v8")
+    (own,) = store.load(directory, platform="linux/arm64").get(timeout=TIMEOUT)
 
     assert [image.layers[0].diff_id for image in collect([one, two]).get(timeout=TIMEOUT)] == [
         diff_id(BASE),

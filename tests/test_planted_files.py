@@ -28,7 +28,7 @@ from pykka_imagestore.fs.remove_tree import remove_tree
 from pykka_imagestore.runtime import WorkerPool
 
 # Imported before privileges are given up: Python need not be readable for everybody.
-for module in ("cli.command", *(f"cli.{verb}" for verb in ("get", "list", "put"))):
+for module in ("cli.command", *(f"cli.verbs.{verb}" for verb in ("get", "list", "put"))):
     importlib.import_module(f"pykka_imagestore.{module}")
 
 BASE = layer({"etc/os-release": b"ID=test\n"})
@@ -73,22 +73,29 @@ PLACES = [
 ]
 KINDS = [
     "symlink to a file",
-    "symlink to a folder",
+    "symlink to a directory",
     "symlink to nothing",
     "hard link",
     "fifo",
     "socket",
     "device",
-    "folder",
+    "directory",
 ]
 
 
 @pytest.fixture
 def outside(tmp_path: Path) -> Path:
-    """Return a folder that is none of the store's, with what nobody may read, write, remove or date."""
+    """Return a directory that is none of the store's, with what nobody may read, write, remove or date."""
     outside = tmp_path / "outside"
-    (outside / "folder" / "below").mkdir(parents=True)
-    for path in ("file", "folder/file", "folder/below/file", f"folder/{RANDOM}", "folder/lock", "folder/references"):
+    (outside / "directory" / "below").mkdir(parents=True)
+    for path in (
+        "file",
+        "directory/file",
+        "directory/below/file",
+        f"directory/{RANDOM}",
+        "directory/lock",
+        "directory/references",
+    ):
         (outside / path).write_bytes(b"as it was")
     for path in outside.rglob("*"):
         os.utime(path, (1, 1))
@@ -176,18 +183,18 @@ def test_what_is_no_stores_own_is_left_as_it_is_and_is_in_nobodys_way(
     paths = StorePaths(tmp_path / "store")
     make_store(paths, Disk())
     theirs = []
-    for folder in (*paths.folders, paths.reserve):
+    for directory in (*paths.directories, paths.reserve):
         for kind in KINDS[:4] + KINDS[7:]:
-            theirs.append(folder / kind)
+            theirs.append(directory / kind)
             plant(theirs[-1], kind, outside)
         for name in ("lost+found", f"{RANDOM}0"):
-            theirs.append(folder / name)
-            (folder / name).mkdir()
-            (folder / name / "draft.txt").write_text("mine")
-    for folder in (paths.staging, paths.gc):
-        theirs.append(folder / RANDOM)
-        (folder / RANDOM).mkdir()
-        (folder / RANDOM / "draft.txt").write_text("mine")
+            theirs.append(directory / name)
+            (directory / name).mkdir()
+            (directory / name / "draft.txt").write_text("mine")
+    for directory in (paths.staging, paths.gc):
+        theirs.append(directory / RANDOM)
+        (directory / RANDOM).mkdir()
+        (directory / RANDOM / "draft.txt").write_text("mine")
     theirs += [paths.leases / RANDOM, paths.root / "notes.txt", paths.reserve / "7"]
     for path in theirs[-3:]:
         path.unlink(missing_ok=True)
@@ -253,58 +260,58 @@ def makes_a_trap(store: Path, target: Path, name: str) -> None:
 
 
 @pytest.fixture
-def everybodys_folder(users_folder: Path) -> Path:
-    """Return a folder like /tmp."""
-    os.chown(users_folder, 0, 0)
-    users_folder.chmod(0o1777)
-    return users_folder
+def everybodys_directory(users_directory: Path) -> Path:
+    """Return a directory like /tmp."""
+    os.chown(users_directory, 0, 0)
+    users_directory.chmod(0o1777)
+    return users_directory
 
 
 @pytest.mark.root
 @pytest.mark.parametrize("name", ["storedImages.journal.new", "storedImages.new", "imagestore.new", "locks", "leases"])
 def test_directory_that_another_user_made_first_is_refused_by_root(
-    everybodys_folder: Path, archives: dict[str, Path], name: str
+    everybodys_directory: Path, archives: dict[str, Path], name: str
 ) -> None:
-    roots_file, store = everybodys_folder / "precious", everybodys_folder / "store"
+    roots_file, store = everybodys_directory / "precious", everybodys_directory / "store"
     roots_file.write_text("precious")
     roots_file.chmod(0o600)
     as_ordinary_user(makes_a_trap, store, roots_file, name)
-    before = describe(everybodys_folder)
+    before = describe(everybodys_directory)
 
     said = outcome(store, archives["app"])
 
     assert said.startswith(
         f"ForeignStoreError: the store at {store} belongs to user {ORDINARY_USER}, and this is user 0"
     )
-    assert describe(everybodys_folder) == before
+    assert describe(everybodys_directory) == before
 
 
 @pytest.mark.root
 @pytest.mark.parametrize("mode", [0o700, 0o755])
 def test_users_store_is_refused_by_root_whatever_is_asked(
-    users_folder: Path, archives: dict[str, Path], mode: int
+    users_directory: Path, archives: dict[str, Path], mode: int
 ) -> None:
-    archive = users_folder / "app.tar"
+    archive = users_directory / "app.tar"
     archive.write_bytes(archives["app"].read_bytes())
     archive.chmod(0o644)
-    as_ordinary_user(makes_a_store, users_folder / "store", archive)
-    (users_folder / "store").chmod(mode)
-    before = describe(users_folder / "store")
+    as_ordinary_user(makes_a_store, users_directory / "store", archive)
+    (users_directory / "store").chmod(mode)
+    before = describe(users_directory / "store")
 
     for ask in list(verbs(archives))[:-1]:
-        with opened(users_folder / "store") as store, pytest.raises(ForeignStoreError):
+        with opened(users_directory / "store") as store, pytest.raises(ForeignStoreError):
             ask(store).get(timeout=TIMEOUT)
     for line in ("list", "get app", "inspect app", "du", "check"):
-        assert main(["--store", str(users_folder / "store"), *line.split()]) == 1
+        assert main(["--store", str(users_directory / "store"), *line.split()]) == 1
 
-    assert describe(users_folder / "store") == before
+    assert describe(users_directory / "store") == before
 
 
 @pytest.mark.root
 def test_symlink_that_another_user_made_to_a_store_of_ones_own_is_refused(
-    everybodys_folder: Path, archives: dict[str, Path]
+    everybodys_directory: Path, archives: dict[str, Path]
 ) -> None:
-    own, link = everybodys_folder / "own", everybodys_folder / "link"
+    own, link = everybodys_directory / "own", everybodys_directory / "link"
     assert outcome(own, archives["app"]) == "done"
     before = describe(own)
     link.symlink_to(own)
@@ -319,9 +326,9 @@ def test_symlink_that_another_user_made_to_a_store_of_ones_own_is_refused(
 @pytest.mark.root
 @pytest.mark.parametrize("place", ["storedImages.journal", "locks/references", "locks/leases", "imagestore", "layers"])
 def test_what_another_user_planted_in_ones_own_store_is_refused(
-    everybodys_folder: Path, archives: dict[str, Path], place: str
+    everybodys_directory: Path, archives: dict[str, Path], place: str
 ) -> None:
-    store = everybodys_folder / "store"
+    store = everybodys_directory / "store"
     assert outcome(store, archives["app"]) == "done"
     os.chown(store / place, ORDINARY_USER, ORDINARY_USER)
     before = describe(store)
@@ -332,11 +339,13 @@ def test_what_another_user_planted_in_ones_own_store_is_refused(
     assert describe(store) == before
 
 
-@pytest.mark.parametrize("folder", ["", "layers", "leases", "locks"])
-def test_store_that_everybody_may_write_into_is_refused(tmp_path: Path, archives: dict[str, Path], folder: str) -> None:
+@pytest.mark.parametrize("directory", ["", "layers", "leases", "locks"])
+def test_store_that_everybody_may_write_into_is_refused(
+    tmp_path: Path, archives: dict[str, Path], directory: str
+) -> None:
     store = tmp_path / "store"
     assert outcome(store, archives["app"]) == "done"
-    (store / folder).chmod(0o777)
+    (store / directory).chmod(0o777)
     before = describe(store)
 
     for ask in list(verbs(archives))[:-1]:
@@ -346,13 +355,13 @@ def test_store_that_everybody_may_write_into_is_refused(tmp_path: Path, archives
     assert describe(store) == before
 
 
-@pytest.mark.parametrize("folder", ["", "layers", "reserve"])
+@pytest.mark.parametrize("directory", ["", "layers", "reserve"])
 def test_store_that_a_group_may_write_into_is_told(
-    tmp_path: Path, archives: dict[str, Path], caplog: pytest.LogCaptureFixture, folder: str
+    tmp_path: Path, archives: dict[str, Path], caplog: pytest.LogCaptureFixture, directory: str
 ) -> None:
     store = tmp_path / "store"
     make_store(StorePaths(store), Disk())
-    (store / folder).chmod(0o775)
+    (store / directory).chmod(0o775)
 
     assert outcome(store, archives["app"]) == "done"
 
@@ -367,15 +376,15 @@ def test_root_of_a_file_system_with_the_sticky_bit_may_be_a_store(tmp_path: Path
 
 
 @pytest.mark.root
-def test_folder_that_another_user_made_in_a_sticky_directory_is_not_taken(
-    everybodys_folder: Path, archives: dict[str, Path]
+def test_directory_that_another_user_made_in_a_sticky_directory_is_not_taken(
+    everybodys_directory: Path, archives: dict[str, Path]
 ) -> None:
-    as_ordinary_user(os.mkdir, everybodys_folder / "layers")
+    as_ordinary_user(os.mkdir, everybodys_directory / "layers")
 
-    said = outcome(everybodys_folder, archives["app"])
+    said = outcome(everybodys_directory, archives["app"])
 
-    assert said.startswith(f"ForeignStoreError: the store at {everybodys_folder} has files of user {ORDINARY_USER}")
-    assert os.listdir(everybodys_folder) == ["layers"]
+    assert said.startswith(f"ForeignStoreError: the store at {everybodys_directory} has files of user {ORDINARY_USER}")
+    assert os.listdir(everybodys_directory) == ["layers"]
 
 
 @pytest.mark.parametrize("umask", [0, 0o077])
@@ -409,14 +418,14 @@ while True:
 @pytest.mark.root
 @pytest.mark.slow
 def test_user_who_swaps_names_in_a_sticky_directory_while_a_store_is_made_there_gains_nothing(
-    everybodys_folder: Path, archives: dict[str, Path], outside: Path
+    everybodys_directory: Path, archives: dict[str, Path], outside: Path
 ) -> None:
     """He may keep it from being made, and no more."""
     before, ends = describe(outside), []
-    with Program(SWAPPER, everybodys_folder, outside / "file", ORDINARY_USER) as swapper:
+    with Program(SWAPPER, everybodys_directory, outside / "file", ORDINARY_USER) as swapper:
         assert swapper.line() == "swaps"
         for number in range(100):
-            store = everybodys_folder / f"{number}"
+            store = everybodys_directory / f"{number}"
             store.mkdir()
             store.chmod(0o1777)
 

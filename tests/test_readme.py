@@ -30,10 +30,10 @@ def _blocks() -> list[str]:
     return re.findall(r"```python\n(.*?)```", README.read_text(), re.DOTALL)
 
 
-def _run(code: str, folder: Path) -> str:
-    (folder / "example.py").write_text(code)
+def _run(code: str, directory: Path) -> str:
+    (directory / "example.py").write_text(code)
     ran = subprocess.run(
-        [sys.executable, "example.py"], cwd=folder, capture_output=True, text=True, timeout=TIMEOUT, check=False
+        [sys.executable, "example.py"], cwd=directory, capture_output=True, text=True, timeout=TIMEOUT, check=False
     )
     assert ran.returncode == 0, ran.stderr
     return ran.stdout

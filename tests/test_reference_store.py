@@ -270,7 +270,7 @@ def test_two_stores_that_write_at_once_lose_nothing_and_see_each_others_images(d
         assert references.list().get(timeout=TIMEOUT) == expected
 
 
-def test_a_store_whose_folders_another_one_fills_serves_that_at_once(directory: Path) -> None:
+def test_a_store_whose_directories_another_one_fills_serves_that_at_once(directory: Path) -> None:
     with ReferenceStore.start(directory) as one, ReferenceStore.start(directory) as other:
         with pytest.raises(NotFoundError):
             one.get("a").get(timeout=TIMEOUT)
@@ -306,7 +306,7 @@ def test_a_change_whose_sync_fails_is_written_anew_with_all_others(
         references.put("a", [ONE]).get(timeout=TIMEOUT)
         with monkeypatch.context() as broken:
             broken.setattr(Disk, "sync_data", _fail)
-            broken.setattr(Disk, "sync_folder", _fail)
+            broken.setattr(Disk, "sync_directory", _fail)
             with pytest.raises(OSError, match="injected"):
                 references.remove("a").get(timeout=TIMEOUT)
 
@@ -320,11 +320,11 @@ def test_a_name_that_may_not_have_got_through_is_synced_again(directory: Path, m
     with ReferenceStore.start(directory) as references:
         references.list().get(timeout=TIMEOUT)
         with monkeypatch.context() as broken:
-            broken.setattr(Disk, "sync_folder", _fail)
+            broken.setattr(Disk, "sync_directory", _fail)
             with pytest.raises(OSError, match="injected"):
                 references.put("a", [ONE]).get(timeout=TIMEOUT)
         synced: list[Path] = []
-        monkeypatch.setattr(Disk, "sync_folder", lambda _, path: synced.append(path))
+        monkeypatch.setattr(Disk, "sync_directory", lambda _, path: synced.append(path))
 
         references.put("a", [ONE]).get(timeout=TIMEOUT)
 

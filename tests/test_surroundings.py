@@ -34,19 +34,21 @@ os.execv(sys.executable, [sys.executable, *sys.argv[1:]])
 """
 
 
-def run(folder: Path, *options: str, temporary: str = "", before: tuple[str, ...] = ()) -> tuple[str, Path, list[int]]:
+def run(
+    directory: Path, *options: str, temporary: str = "", before: tuple[str, ...] = ()
+) -> tuple[str, Path, list[int]]:
     """Run a test; return what pytest says, where the files were, and a program's umask and signals that do nothing."""
-    (folder / "test_look.py").write_text(LOOK)
+    (directory / "test_look.py").write_text(LOOK)
     done = subprocess.run(
         [sys.executable, *before, "-m", "pytest", "-q", "-p", "support.surroundings", *options, "test_look.py"],
-        cwd=folder,
+        cwd=directory,
         env={**os.environ, "TMPDIR": temporary, "PYTHONPATH": str(Path(__file__).parent)},
         capture_output=True,
         text=True,
         timeout=TIMEOUT,
         check=False,
     )
-    where, *masks = (folder / "seen").read_text().split()
+    where, *masks = (directory / "seen").read_text().split()
     usable = sum(1 << number - 1 for number in signal.valid_signals())  # the C library has some to itself
     return done.stdout, Path(where), [int(masks[0], 8), *(int(mask, 16) & usable for mask in masks[1:])]
 
@@ -54,16 +56,16 @@ def run(folder: Path, *options: str, temporary: str = "", before: tuple[str, ...
 @pytest.mark.skipif(why_not_in_memory() is not None, reason=str(why_not_in_memory()))
 def test_files_are_in_memory_and_those_of_what_failed_stay_until_the_next_run(tmp_path: Path) -> None:
     said, where, _ = run(tmp_path, "-vv")
-    folder = where.parents[2]
+    directory = where.parents[2]
 
-    assert folder.parent == MEMORY
-    assert f"files of what failed are in {folder} until the next run" in said
+    assert directory.parent == MEMORY
+    assert f"files of what failed are in {directory} until the next run" in said
     assert where.exists()
 
     said, where, _ = run(tmp_path)
 
     assert "1 passed" in said
-    assert not folder.exists()
+    assert not directory.exists()
     assert not where.parents[2].exists()
 
 

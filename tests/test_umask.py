@@ -31,8 +31,8 @@ from pykka_imagestore.jobs.move_layer import MoveLayer, move_layer
 from pykka_imagestore.jobs.untar_layer import UntarLayer, untar_layer
 
 LAYER = tars.tar(
-    tars.folder(b"tmp", mode=0o1777),
-    tars.folder(b"closed", mode=0o700),
+    tars.directory(b"tmp", mode=0o1777),
+    tars.directory(b"closed", mode=0o700),
     tars.file(b"closed/implied/file", b"x" * 100, mode=0o640),
     tars.file(b"open", b"old", mode=0o666),
     tars.file(b"open", b"new", mode=0o666),
@@ -43,26 +43,26 @@ _OF_A_LAYER = re.compile(rb"/rootfs/|/replaced/[0-9]")  # as the image has it
 OF_LAYERS = {b"tmp": 0o1777, b"closed": 0o700, b"closed/implied": 0o755, b"closed/implied/file": 0o640, b"open": 0o666}
 
 
-def put_all(folder: str) -> None:
-    """Make a store below folders that are missing; put, check and repair, and use what there is to use."""
-    archive = docker_save(Path(folder, "app.tar"), {"app:1": [LAYER]})
-    compressed = Path(folder, "app.tar.gz")  # one that is copied first
+def put_all(directory: str) -> None:
+    """Make a store below directories that are missing; put, check and repair, and use what there is to use."""
+    archive = docker_save(Path(directory, "app.tar"), {"app:1": [LAYER]})
+    compressed = Path(directory, "app.tar.gz")  # one that is copied first
     compressed.write_bytes(gzip.compress(archive.read_bytes()))
-    with LocalStore.start(Path(folder, "made", "for it", "store"), workers=1) as store:
-        store.put("app:1", compressed, Path(folder, "sandbox", "of it")).get(timeout=TIMEOUT)
+    with LocalStore.start(Path(directory, "made", "for it", "store"), workers=1) as store:
+        store.put("app:1", compressed, Path(directory, "sandbox", "of it")).get(timeout=TIMEOUT)
         store.put("app:2", archive).get(timeout=TIMEOUT)
         with store.get("app:1", lease=True).get(timeout=TIMEOUT):
             assert store.check(deep=True).get(timeout=TIMEOUT).faults == ()
             store.remove("app:2").get(timeout=TIMEOUT)
 
 
-def modes_of_the_store(folder: Path) -> dict[bytes, int]:
-    nodes = describe(folder)
+def modes_of_the_store(directory: Path) -> dict[bytes, int]:
+    nodes = describe(directory)
     return {path: node.mode for path, node in nodes.items() if not _OF_A_LAYER.search(path) and node.kind != "l"}
 
 
-def modes_of_the_layer(folder: Path) -> dict[bytes, int]:
-    (rootfs,) = folder.glob("made/for it/store/layers/*/rootfs")
+def modes_of_the_layer(directory: Path) -> dict[bytes, int]:
+    (rootfs,) = directory.glob("made/for it/store/layers/*/rootfs")
     nodes = describe(rootfs)
     return {path: nodes[path].mode for path in OF_LAYERS}
 
@@ -82,27 +82,27 @@ def test_nobody_else_may_write_to_what_a_store_makes_and_its_layers_have_their_m
 
 @pytest.mark.root
 @pytest.mark.parametrize("umask", [0o077, 0o777])
-def test_ordinary_user_whose_umask_takes_everything_has_a_store_that_works(users_folder, umask):
-    as_ordinary_user(use_a_store, umask, str(users_folder))
+def test_ordinary_user_whose_umask_takes_everything_has_a_store_that_works(users_directory, umask):
+    as_ordinary_user(use_a_store, umask, str(users_directory))
 
-    assert modes_of_the_layer(users_folder) == OF_LAYERS
+    assert modes_of_the_layer(users_directory) == OF_LAYERS
 
 
-def use_a_store(umask: int, folder: str) -> None:
+def use_a_store(umask: int, directory: str) -> None:
     """Do what a store does, in this process: an ordinary user may not be able to start the Python in use."""
     os.umask(umask)
-    paths = StorePaths(Path(folder, "made", "for it", "store"))
+    paths = StorePaths(Path(directory, "made", "for it", "store"))
     on = disk(durable=False)
     for _ in range(2):  # what the first time makes the second one finds
         make_store(paths, on)
         staging = LockedDirectory.below(paths.staging, paths.guard(paths.staging))
         staging.make()
-        stored = Path(folder, "layer.tar")
+        stored = Path(directory, "layer.tar")
         stored.unlink(missing_ok=True)
         stored.touch()
         stored.chmod(0o600)
-        layer, target = extent_of(LAYER, folder), str(staging.path / "layer")
-        diff_id = untar_layer(UntarLayer(layer, target, None, str(Path(folder, "sandbox", "of it")))).diff_id
+        layer, target = extent_of(LAYER, directory), str(staging.path / "layer")
+        diff_id = untar_layer(UntarLayer(layer, target, None, str(Path(directory, "sandbox", "of it")))).diff_id
         move_layer(MoveLayer(target, str(paths.layer(diff_id)), durable=False))
         write_config(paths, b"{}", on, aside=staging.path / "config")
         References(paths, on).commit([Put(DockerImage("app:1", (diff_id,), sha256(b"{}")))])
@@ -113,4 +113,4 @@ def use_a_store(umask: int, folder: str) -> None:
         staging.release()
         assert check_layer(CheckLayer(str(paths.layer(diff_id)), diff_id, deep=True)).faults == ()
         assert [image.name for image in References(paths, on).list()] == ["app:1"]
-    assert len(Path(folder, "sandbox", "of it", "stdout").read_text().splitlines()) == 2
+    assert len(Path(directory, "sandbox", "of it", "stdout").read_text().splitlines()) == 2

@@ -95,7 +95,7 @@ class Collector:
         return dispatch(self._actor, CollectorActor.keep_to_budget, more_bytes)
 
     def take_out(self, layers: Mapping[DiffID, Identity], configs: Iterable[Digest]) -> Future[TakenOut]:
-        """Take out layers, if they are still the same folders, and damaged configs; but no leased ones."""
+        """Take out layers, if they are still the same directories, and damaged configs; but no leased ones."""
         return dispatch(self._actor, CollectorActor.take_out, dict(layers), tuple(configs))
 
     def weigh(self, layers: Iterable[DiffID]) -> Future[Size]:
@@ -296,8 +296,8 @@ class CollectorActor(Actor):
         await self._syncing.run(make_reserve, self._paths)
 
     def _sync_names(self, path: Path) -> None:
-        for folder in (self._paths.layers, self._paths.configs, path.parent):
-            self._disk.sync_folder(folder)
+        for directory in (self._paths.layers, self._paths.configs, path.parent):
+            self._disk.sync_directory(directory)
 
 
 def _over_budget(budget: Budget, left: Pruned) -> str:

@@ -13,7 +13,7 @@ StoreError
             LimitError          it asks for more than a limit of the store allows: raise that one, if you trust it
     NotFoundError               nothing of that name is here: put it first
         ImageIncompleteError    some of its layers are missing: put it again
-        NoArchiveError          no archive of that name is in the archive folder: save it there, or say which archive
+        NoArchiveError          no archive of that name is in the archive directory: save it there, or say which archive
     StateError                  the store cannot do this now
         CheckpointError         what the store wrote cannot be read: restore it
         RecordError             what it wrote of one layer cannot be read: repair it, and put its images again
@@ -128,7 +128,7 @@ class ArchiveChangedError(ArchiveError):
     """A file is not the one any more that it was when the work with it began.
 
     Attributes:
-        what: Which file: the archive, or a member of it that is a folder.
+        what: Which file: the archive, or a member of it that is a directory.
         expected: What it was.
         found: What is there.
     """
@@ -246,7 +246,7 @@ class ImageIncompleteError(NotFoundError):
 
 
 class NoArchiveError(NotFoundError):
-    """A put was given no archive, and the archive folder has none of that name.
+    """A put was given no archive, and the archive directory has none of that name.
 
     Attributes:
         path: Where it was looked for.
@@ -373,7 +373,7 @@ class UnsafeStoreError(StateError):
     """Everybody may write into a store's directory, and so could put files in the place of the store's.
 
     Attributes:
-        path: The directory, or one of its folders.
+        path: The directory, or one of its directories.
         mode: Its permissions.
     """
 
@@ -428,7 +428,7 @@ class StoreFormatError(StateError):
 
 
 class MisplacedFileError(StateError):
-    """Something else is where a store has a file or a folder of its own; it was neither followed nor read.
+    """Something else is where a store has a file or a directory of its own; it was neither followed nor read.
 
     Attributes:
         path: Where.
@@ -469,7 +469,7 @@ class NotRemovedError(StateError):
     """Some of what was to be removed is still there; all else of it is gone.
 
     Attributes:
-        path: What is left, the first of it; a folder with what is in it.
+        path: What is left, the first of it; a directory with what is in it.
         reason: What is in the way.
         count: How many such things there are.
     """
@@ -478,9 +478,9 @@ class NotRemovedError(StateError):
         super().__init__(path, reason, count)
         self.path, self.reason, self.count = path, reason, count
 
-    def below(self, folder: str) -> NotRemovedError:
-        """Return the same of a path in ``folder``."""
-        return NotRemovedError(os.path.join(folder, self.path), self.reason, self.count)  # noqa: PTH118
+    def below(self, directory: str) -> NotRemovedError:
+        """Return the same of a path in ``directory``."""
+        return NotRemovedError(os.path.join(directory, self.path), self.reason, self.count)  # noqa: PTH118
 
     def __str__(self) -> str:
         more = f", and {self.count - 1} more" if self.count > 1 else ""
@@ -494,7 +494,7 @@ class OverBudgetError(StateError):
         path: The store.
         needed_bytes: What its layers take on disk, at least.
         budget_bytes: What the store may take; None for any number.
-        needed_inodes: How many files, folders and the like its layers have, at least.
+        needed_inodes: How many files, directories and the like its layers have, at least.
         budget_inodes: How many the store may have; None for any number.
     """
 

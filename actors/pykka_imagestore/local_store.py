@@ -145,7 +145,7 @@ class LocalStore(Uncopyable):
             budget_bytes: What the store may keep on disk, see ``usage``. A put that brings it above forgets the least
                 recently used images once its own is verified, as ``prune`` does. Where leases keep it above, it is
                 pruned again when they end, whoever has them, until the store is closed. None for as much as there is.
-            budget_inodes: The same for files, folders and the like, of which many file systems have a fixed number.
+            budget_inodes: The same for files, directories and the like, of which many file systems have a fixed number.
             workers: Worker processes; by default as many as this process may use CPUs, and its cgroup has memory for.
             worker_memory_bytes: Private memory of a worker; a put that needs more fails with MemoryError.
             layer_time_limit: Seconds that it may take to unpack a layer, to hash or check one, or to find out what an
@@ -249,10 +249,10 @@ class LocalStore(Uncopyable):
         Args:
             name: The image's name.
             archive: What ``docker save`` wrote, or an OCI archive, either perhaps compressed as a whole or coming
-                through a pipe; or a folder that is an OCI layout. By default ``<name>.tar`` in the store's
+                through a pipe; or a directory that is an OCI layout. By default ``<name>.tar`` in the store's
                 ``archive_dir``.
-            sandbox: Folder whose files ``stdout`` and ``stderr`` get what the workers say; made if missing. It may be
-                another user's; what cannot be written there, or not safely, is left out.
+            sandbox: Directory whose files ``stdout`` and ``stderr`` get what the workers say; made if missing. It may
+                be another user's; what cannot be written there, or not safely, is left out.
             select: Which image, where the archive holds several and none has this name: one of its names or tags,
                 the digest of its config or manifest, or at least 12 hex digits of one.
             platform: Which of the images that share a name, ``os/architecture`` or ``os/architecture/variant``; an
@@ -382,7 +382,7 @@ class LocalStore(Uncopyable):
             unused_for: Forget what nobody has put or got for so many seconds.
             budget_bytes: Forget the least recently used images until what is kept takes no more on disk than this; but
                 none whose layers stay anyway, unless it takes that, too. 0 forgets all that may be forgotten.
-            budget_inodes: The same for files, folders and the like.
+            budget_inodes: The same for files, directories and the like.
             dry_run: Change nothing; only tell what would go.
 
         Returns:
@@ -525,7 +525,7 @@ class _HelpCall:
             ]
 
     async def cancel(self) -> None:
-        """Stop who came; return when none is at work in the layer's folder any more."""
+        """Stop who came; return when none is at work in the layer's directory any more."""
         await discard_all(self._helpers)
 
 
@@ -802,7 +802,7 @@ class LocalStoreActor(Actor):
         if missing and self._options.budget:
             self._refuse_over_budget(await self._collector.weigh(diff_ids))
         on = disk(durable=self._options.durable)
-        await self._executor.run(on.sync_folder, self._paths.layers)  # for layers whose writer died before it did
+        await self._executor.run(on.sync_directory, self._paths.layers)  # for layers whose writer died before it did
         write = partial(write_config, self._paths, disk=on, aside=staging.path / "config")
         await self._executor.run(write, config)
         # Whoever comes from now on may come after a removal that undoes this.
@@ -942,7 +942,7 @@ class LocalStoreActor(Actor):
 
     @asynccontextmanager
     async def _staged(self) -> AsyncIterator[LockedDirectory]:
-        """Lend a staging folder, and remove it afterwards: by then the workers that wrote to it have ended."""
+        """Lend a staging directory, and remove it afterwards: by then the workers that wrote to it have ended."""
         staging = LockedDirectory.below(self._paths.staging, self._paths.guard(self._paths.staging))
         abandoned = False
         try:

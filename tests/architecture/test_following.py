@@ -20,11 +20,11 @@ ROOMS = ("fs", "jobs")
 DESCRIPTORS = {
     "descriptor",
     "file",
-    "folder",
+    "directory",
     "root",
-    "self._folder",
+    "self._directory",
     "self._root",
-    "level.folder",
+    "level.directory",
 }  # what these names stand for, throughout
 A_PIN = "a link in /proc to what is open"
 A_DESCRIPTOR_OR_PIN = "a descriptor, or a link in /proc to what is open"
@@ -36,7 +36,7 @@ ALLOWED = {
     ("fs/attributes.py", "os.utime(place, ns=date)"): A_PIN,
     ("fs/attributes.py", "os.chown(where, *owner)"): A_DESCRIPTOR_OR_PIN,
     ("fs/attributes.py", "os.chown(place, *self.owner)"): A_PIN,
-    ("fs/attributes.py", "os.link(place, name, dst_dir_fd=folder, follow_symlinks=True)"): A_PIN,
+    ("fs/attributes.py", "os.link(place, name, dst_dir_fd=directory, follow_symlinks=True)"): A_PIN,
     ("fs/attributes.py", "os.chown(place, status.st_uid, status.st_gid)"): A_PIN,
     ("fs/attributes.py", "os.setxattr(place, CAPABILITY, capability)"): A_PIN,
     ("fs/attributes.py", "os.setxattr(where, key, value)"): A_DESCRIPTOR_OR_PIN,
@@ -44,11 +44,11 @@ ALLOWED = {
     ("fs/attributes.py", "os.stat(where)"): A_DESCRIPTOR_OR_PIN,
     ("fs/attributes.py", "os.chmod(where, entry.mode & ~SET_ID)"): A_DESCRIPTOR_OR_PIN,
     ("fs/attributes.py", "os.getxattr(path, CAPABILITY)"): A_PIN,
-    ("fs/made.py", "os.chmod(pin_path(folder), mode)"): A_PIN,
+    ("fs/made.py", "os.chmod(pin_path(directory), mode)"): A_PIN,
     ("fs/made.py", "os.open(path, flags | os.O_NOFOLLOW | os.O_CLOEXEC, FILE_MODE)"): "a file that we make",
     ("fs/made.py", "open('/proc/self/status', 'rb')"): KERNELS,
     ("fs/place.py", "os.stat('/')"): "the root",
-    ("fs/remove_tree.py", "os.open(above or '.', FOLDER_FLAGS & ~os.O_NOFOLLOW)"): CALLERS,
+    ("fs/remove_tree.py", "os.open(above or '.', DIRECTORY_FLAGS & ~os.O_NOFOLLOW)"): CALLERS,
     ("fs/remove_tree.py", "os.chown(place, os.geteuid(), -1)"): A_PIN,
     ("fs/remove_tree.py", "os.chmod(place, stat.S_IRWXU if is_ours else _OPEN_TO_ALL)"): A_PIN,
     ("jobs/check/attributes.py", "open(path, encoding='ascii')"): KERNELS,
@@ -59,9 +59,9 @@ ALLOWED = {
     ("jobs/archive/opening.py", "os.open(path, os.O_PATH | os.O_CLOEXEC)"): CALLERS,
     ("jobs/archive/opening.py", "os.open(f'/proc/self/fd/{place}', _READ)"): A_PIN,
     ("jobs/archive/opening.py", "os.open(path, _READ)"): "what is open already, compared afterwards",
-    ("jobs/check/layer_tree.py", "os.scandir(self.folder(path)[0])"): "a descriptor",
+    ("jobs/check/layer_tree.py", "os.scandir(self.directory(path)[0])"): "a descriptor",
 }
-# These open what the caller names, or write into a folder of the store's that nobody else may enter.
+# These open what the caller names, or write into a directory of the store's that nobody else may enter.
 PATHS_OF_OUR_OWN = {
     "jobs/unpack/sandbox.py",
     "jobs/untar_image.py",
@@ -156,25 +156,25 @@ def test_names_from_outside_are_not_followed():
 @pytest.mark.parametrize(
     ("line", "fault"),
     [
-        ("os.chmod(name, 0o600, dir_fd=folder)", "follows symlinks"),
-        ("os.chmod(folder, 0o600, dir_fd=folder)", "follows symlinks"),
-        ("os.chmod(name, 0o600, dir_fd=folder, follow_symlinks=True)", "follows symlinks"),
-        ("os.chmod(name, 0o600, dir_fd=folder, follow_symlinks=follow)", "follows symlinks"),
+        ("os.chmod(name, 0o600, dir_fd=directory)", "follows symlinks"),
+        ("os.chmod(directory, 0o600, dir_fd=directory)", "follows symlinks"),
+        ("os.chmod(name, 0o600, dir_fd=directory, follow_symlinks=True)", "follows symlinks"),
+        ("os.chmod(name, 0o600, dir_fd=directory, follow_symlinks=follow)", "follows symlinks"),
         ("os.chown(name, 0, 0)", "follows symlinks"),
-        ("os.utime(name, ns=(0, 0), dir_fd=folder)", "follows symlinks"),
-        ("os.stat(name, dir_fd=folder)", "follows symlinks"),
-        ("os.link(name, other, src_dir_fd=folder, dst_dir_fd=folder)", "follows symlinks"),
-        ("os.setxattr(b'/proc/self/fd/%d/%s' % (folder, name), key, value)", "follows symlinks"),
-        ("os.access(name, os.F_OK, dir_fd=folder)", "follows symlinks"),
+        ("os.utime(name, ns=(0, 0), dir_fd=directory)", "follows symlinks"),
+        ("os.stat(name, dir_fd=directory)", "follows symlinks"),
+        ("os.link(name, other, src_dir_fd=directory, dst_dir_fd=directory)", "follows symlinks"),
+        ("os.setxattr(b'/proc/self/fd/%d/%s' % (directory, name), key, value)", "follows symlinks"),
+        ("os.access(name, os.F_OK, dir_fd=directory)", "follows symlinks"),
         ("os.listdir(path)", "follows symlinks"),
         ("os.scandir(path)", "follows symlinks"),
         ("os.path.exists(path)", "follows symlinks"),
         ("open(path)", "follows symlinks and waits for a fifo"),
-        ("os.open(name, os.O_RDONLY | os.O_NONBLOCK, dir_fd=folder)", "opens without O_NOFOLLOW"),
-        ("os.open(name, FOLDER & ~os.O_NOFOLLOW, dir_fd=folder)", "opens without O_NOFOLLOW"),
-        ("os.open(name, flags, dir_fd=folder)", "opens without O_NOFOLLOW"),
-        ("os.open(name, LOOSE, dir_fd=folder)", "opens without O_NOFOLLOW"),
-        ("os.open(name, os.O_RDONLY | os.O_NOFOLLOW, dir_fd=folder)", "may wait for a fifo, or use a device"),
+        ("os.open(name, os.O_RDONLY | os.O_NONBLOCK, dir_fd=directory)", "opens without O_NOFOLLOW"),
+        ("os.open(name, DIRECTORY & ~os.O_NOFOLLOW, dir_fd=directory)", "opens without O_NOFOLLOW"),
+        ("os.open(name, flags, dir_fd=directory)", "opens without O_NOFOLLOW"),
+        ("os.open(name, LOOSE, dir_fd=directory)", "opens without O_NOFOLLOW"),
+        ("os.open(name, os.O_RDONLY | os.O_NOFOLLOW, dir_fd=directory)", "may wait for a fifo, or use a device"),
         ("os.open(name, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW)", "may wait for a fifo, or use a device"),
     ],
 )
@@ -187,13 +187,13 @@ def test_a_call_that_follows_or_waits_is_found(tmp_path, line, fault):
 @pytest.mark.parametrize(
     "line",
     [
-        "os.chmod(name, 0o600, dir_fd=folder, follow_symlinks=False)",
+        "os.chmod(name, 0o600, dir_fd=directory, follow_symlinks=False)",
         "os.fchmod(file, 0o600)",
         "os.utime(file, ns=(0, 0))",
-        "os.open(name, FOLDER, dir_fd=folder)",
-        "os.open(name, FOLDER | os.O_PATH, dir_fd=folder)",
-        "os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=folder)",
-        "os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600, dir_fd=folder)",
+        "os.open(name, DIRECTORY, dir_fd=directory)",
+        "os.open(name, DIRECTORY | os.O_PATH, dir_fd=directory)",
+        "os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=directory)",
+        "os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600, dir_fd=directory)",
         "os.open(name, os.O_PATH | os.O_NOFOLLOW)",
     ],
 )
@@ -206,20 +206,20 @@ def test_a_call_that_neither_follows_nor_waits_is_fine(tmp_path, line):
 def write_room(root: Path, line: str) -> None:
     (root / "fs").mkdir()
     (root / "fs" / "flags.py").write_text(
-        "import os\nFOLDER = os.O_DIRECTORY | os.O_NOFOLLOW\nLOOSE = os.O_DIRECTORY\n"
+        "import os\nDIRECTORY = os.O_DIRECTORY | os.O_NOFOLLOW\nLOOSE = os.O_DIRECTORY\n"
     )
     (root / "fs" / "a.py").write_text(f"import os\n{line}\n")
 
 
 # -- a store's own files: below its directory no symlink is followed, whoever planted it
 
-A_LOOK = "a look at a folder that was just found to be one of the store's"
+A_LOOK = "a look at a directory that was just found to be one of the store's"
 THE_DIRECTORY = "the store's directory, or one above: where the caller says"
 ALLOWED_IN_A_STORE = {
     ("durable/disk.py", "os.open(path, flags | os.O_CLOEXEC | os.O_NONBLOCK)"): "to sync: what the store wrote",
     ("durable/disk.py", "os.open(path, os.O_RDONLY | os.O_CLOEXEC)"): "to sync: what the store wrote",
     ("durable/files.py", "Path(f'/proc/self/fd/{descriptor}').chmod(mode)"): A_PIN,
-    ("durable/layout.py", "folder.exists()"): THE_DIRECTORY,
+    ("durable/layout.py", "directory.exists()"): THE_DIRECTORY,
     ("durable/layout.py", "paths.journal.exists()"): "whether to sync once more",
     ("durable/layout.py", "root.exists()"): THE_DIRECTORY,
     ("durable/marker.py", "os.listdir(paths.root)"): THE_DIRECTORY,

@@ -38,14 +38,14 @@ SYNCING = {"fdatasync", "fsync", "syncfs"}
 
 
 def modules(root: Path) -> Iterator[tuple[str, Path]]:
-    """Yield each module with its layer: a folder's name, or what a file beside the folders is."""
+    """Yield each module with its layer: a directory's name, or what a file beside the directories is."""
     for path in sorted(root.rglob("*.py")):
         first, *rest = path.relative_to(root).parts
         yield (first if rest else layer_of(first.removesuffix(".py"))), path
 
 
 def layer_of(name: str) -> str:
-    """Return the layer of a name in the package: a folder, a module or one of the public names."""
+    """Return the layer of a name in the package: a directory, a module or one of the public names."""
     if name in MAY_IMPORT:
         return name
     return "public names" if name in ("__init__", *pykka_imagestore.__dict__.get("__all__", ())) else "pairs"
@@ -86,7 +86,7 @@ def sync_violations(root: Path) -> list[str]:
     ]
 
 
-def test_every_folder_is_a_layer_with_rules():
+def test_every_directory_is_a_layer_with_rules():
     assert {layer for layer, _ in modules(ROOT)} <= MAY_IMPORT.keys()
 
 

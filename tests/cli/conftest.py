@@ -69,16 +69,16 @@ def archive(tmp_path: Path) -> Path:
     return save_app(tmp_path)
 
 
-def save_app(folder: Path) -> Path:
+def save_app(directory: Path) -> Path:
     layers = [layer({"etc/os-release": b"ID=test\n"}), layer({"app/main.py": b"print('hello')\n"})]
-    return docker_save(folder / "app.tar", {"app:1": layers}, config={"Env": ["A=B"]})
+    return docker_save(directory / "app.tar", {"app:1": layers}, config={"Env": ["A=B"]})
 
 
 @pytest.fixture(scope="session")
 def put_once(tmp_path_factory: pytest.TempPathFactory) -> CommandLine:
-    folder = tmp_path_factory.mktemp("filled")
-    imagestore = CommandLine(folder / "store")
-    assert imagestore("put", "--not-durable", save_app(folder)).returncode == 0
+    directory = tmp_path_factory.mktemp("filled")
+    imagestore = CommandLine(directory / "store")
+    assert imagestore("put", "--not-durable", save_app(directory)).returncode == 0
     return imagestore
 
 

@@ -18,12 +18,12 @@ BASE, APP, OTHER = (layer({f"{name}/file": name.encode().ljust(30_000, b".")}) f
 
 @pytest.fixture(scope="session")
 def put_two_once(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("two")
-    with LocalStore.start(folder / "store", durable=False) as store:
+    directory = tmp_path_factory.mktemp("two")
+    with LocalStore.start(directory / "store", durable=False) as store:
         for name, layers in {"old:1": [BASE, APP], "new:1": [BASE, OTHER]}.items():
-            archive = docker_save(folder / "archive.tar", {name: layers}, config={"Env": [f"N={name}"]})
+            archive = docker_save(directory / "archive.tar", {name: layers}, config={"Env": [f"N={name}"]})
             store.put(name, archive).get(timeout=TIMEOUT)
-    return folder / "store"
+    return directory / "store"
 
 
 @pytest.fixture
@@ -36,12 +36,12 @@ def stored(imagestore, put_two_once):
     return imagestore
 
 
-def layer_folder(store: Path, tar: bytes) -> Path:
+def layer_directory(store: Path, tar: bytes) -> Path:
     return store / "layers" / diff_id(tar).replace(":", "-")
 
 
 def damage(store: Path, tar: bytes) -> None:
-    (file,) = [path for path in (layer_folder(store, tar) / "rootfs").rglob("*") if path.is_file()]
+    (file,) = [path for path in (layer_directory(store, tar) / "rootfs").rglob("*") if path.is_file()]
     with file.open("r+b") as opened:
         opened.write(b"X")
 
@@ -69,8 +69,8 @@ def test_prune_removes_what_was_not_used_and_its_layers(stored):
 
     assert done.stdout == "removed old:1\nfreed 57.3 KiB in 1 layers; 110 KiB are left\n"
     assert listed(stored) == ["new:1"]
-    assert not layer_folder(stored.store, APP).exists()
-    assert layer_folder(stored.store, BASE).is_dir()
+    assert not layer_directory(stored.store, APP).exists()
+    assert layer_directory(stored.store, BASE).is_dir()
     assert list((stored.store / "gc").iterdir()) == []
 
 
@@ -102,7 +102,7 @@ def test_dry_run_tells_what_would_go_and_changes_nothing(stored):
 
     assert done.stdout == "would remove old:1\nwould free 57.3 KiB in 1 layers; 110 KiB are left\n"
     assert listed(stored) == ["new:1", "old:1"]
-    assert layer_folder(stored.store, APP).is_dir()
+    assert layer_directory(stored.store, APP).is_dir()
 
 
 def test_prune_keeps_what_it_is_told_to(stored):
@@ -192,7 +192,7 @@ def test_damage_that_somebody_needs_is_left_in_and_said(stored):
         repaired = stored("repair", "--deep")
 
     assert f"left {diff_id(APP)} in: somebody needs it now" in repaired.stdout
-    assert layer_folder(stored.store, APP).is_dir()
+    assert layer_directory(stored.store, APP).is_dir()
 
 
 @pytest.mark.parametrize("options", [(), ("--deep",)])
@@ -227,8 +227,8 @@ def test_repair_takes_out_what_is_damaged_and_a_put_brings_it_back(stored, tmp_p
 
     assert repaired.returncode == 1
     assert f"took out {diff_id(APP)}\n" in repaired.stdout
-    assert not layer_folder(stored.store, APP).exists()
-    assert layer_folder(stored.store, BASE).is_dir()
+    assert not layer_directory(stored.store, APP).exists()
+    assert layer_directory(stored.store, BASE).is_dir()
     assert stored("get", "old:1").returncode == 1
     archive = docker_save(tmp_path / "again.tar", {"old:1": [BASE, APP]}, config={"Env": ["N=old:1"]})
     assert stored("put", archive).returncode == 0
@@ -251,7 +251,7 @@ def test_damaged_config_is_found_and_repaired(stored, tmp_path):
 
 
 def test_image_without_a_layer_is_a_fault_of_the_image(stored):
-    layer_folder(stored.store, OTHER).rename(stored.store.parent / "moved")
+    layer_directory(stored.store, OTHER).rename(stored.store.parent / "moved")
 
     done = stored("check")
 

@@ -18,8 +18,8 @@ from pykka_imagestore.cli.arguments import make_parser
 
 # What cannot be checked deeply: a name that was replaced behind a symlink that was replaced.
 ODD = tars.tar(
-    tars.folder(b"a"),
-    tars.folder(b"b"),
+    tars.directory(b"a"),
+    tars.directory(b"b"),
     tars.symlink(b"s", b"a"),
     tars.file(b"s/f", b"1"),
     tars.symlink(b"s", b"b"),

@@ -14,7 +14,7 @@ from support.processes import TIMEOUT, Program, names, session_processes, unpack
 
 pytestmark = pytest.mark.combinations
 
-BEFORE = "import os, signal, sys\nfrom pykka_imagestore.cli import main, put\n"
+BEFORE = "import os, signal, sys\nfrom pykka_imagestore.cli import main\nfrom pykka_imagestore.cli.verbs import put\n"
 
 
 def run_program(imagestore, text, *arguments):
@@ -225,7 +225,7 @@ def test_relative_path_in_a_deleted_directory_is_one_sentence(imagestore, tmp_pa
         line,
         str(tmp_path / "gone"),
         sys.executable,
-        "-P",  # as for an installed command; else Python 3.13.0 itself fails to import from a folder that is gone
+        "-P",  # as for an installed command; else Python 3.13.0 itself fails to import from a directory that is gone
         "-c",
         "from pykka_imagestore.cli import main; exit(main())",
     ]

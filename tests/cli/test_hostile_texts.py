@@ -41,7 +41,7 @@ def is_clean(text: str) -> bool:
     return all(character.isprintable() or character == "\n" for character in text)
 
 
-def hostile_archive(folder: Path, tar: bytes, *, names: list[str] | None = None, **config: object) -> Path:
+def hostile_archive(directory: Path, tar: bytes, *, names: list[str] | None = None, **config: object) -> Path:
     """Write an archive whose every text is hostile: members, names, and what its config says."""
     config = {
         "architecture": EVIL,
@@ -56,7 +56,7 @@ def hostile_archive(folder: Path, tar: bytes, *, names: list[str] | None = None,
     layer_name, config_name = f"l/{TAR_NAME.decode()}", f"c/{TAR_NAME.decode()}"
     entry = {"Config": config_name, "RepoTags": names, "Layers": [layer_name]}
     members = {config_name: encoded, layer_name: tar, "manifest.json": json.dumps([entry]).encode()}
-    return write_members(folder / "hostile.tar", members)
+    return write_members(directory / "hostile.tar", members)
 
 
 LAYERS = {
@@ -129,9 +129,9 @@ def test_layout_reaches_no_terminal_as_it_is(imagestore, tmp_path, field):
     if field == "digest":
         manifest["digest"] = EVIL
     layout.name(manifest, EVIL if field == "ref" else "app:1", **{EVIL: EVIL})
-    folder = layout.write_folder(tmp_path / "layout")
+    directory = layout.write_directory(tmp_path / "layout")
 
-    for run in (imagestore("put", folder), imagestore("put", "--name", "a", "--platform", "linux/s390x", folder)):
+    for run in (imagestore("put", directory), imagestore("put", "--name", "a", "--platform", "linux/s390x", directory)):
         assert is_clean(run.stdout + run.stderr)
         assert run.stderr.count("\n") <= 1
 
@@ -170,9 +170,9 @@ def test_verbs_show_nothing_of_a_stored_image_as_it_is(imagestore, tmp_path):
 
 def test_files_that_somebody_put_into_a_store_reach_no_terminal_as_they_are(filled):
     name = TEXT
-    for folder in ("layers", "configs", "staging", "gc", "leases"):
-        (filled.store / folder / name).mkdir()
-        (filled.store / folder / f"sha256-{name}").touch()
+    for directory in ("layers", "configs", "staging", "gc", "leases"):
+        (filled.store / directory / name).mkdir()
+        (filled.store / directory / f"sha256-{name}").touch()
 
     for verb in (["list"], ["check", "--deep"], ["du", "--layers"], ["prune"], ["repair"], ["remove", "app:1"]):
         run = filled(*verb)
@@ -321,7 +321,7 @@ def test_no_time_breaks_anything(filled, seconds):
 def test_layer_from_another_age_is_put_checked_and_removed(imagestore, tmp_path, seconds):
     parts = [
         tars.pax({b"mtime": seconds}) + part
-        for part in (tars.folder(b"./"), tars.folder(b"d"), tars.file(b"d/f", b"x"))
+        for part in (tars.directory(b"./"), tars.directory(b"d"), tars.file(b"d/f", b"x"))
     ]
     archive = docker_save(tmp_path / "a.tar", {"a:1": [tars.tar(*parts)]}, created="99999-13-45T99:99:99Z")
 

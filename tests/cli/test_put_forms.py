@@ -35,16 +35,16 @@ def assert_refused(done, *words):
         assert word in done.stderr
 
 
-def names(folder: Path) -> list[str]:
-    return sorted(path.name for path in folder.iterdir())
+def names(directory: Path) -> list[str]:
+    return sorted(path.name for path in directory.iterdir())
 
 
-def two_platforms(folder: Path) -> Path:
+def two_platforms(directory: Path) -> Path:
     layout = Layout()
     amd = layout.manifest(BASE, config=layout.config(BASE), platform=AMD64)
     arm = layout.manifest(APP, config=layout.config(APP, **ARM64), platform=ARM64)
     layout.name(layout.index(amd, arm), "app:1")
-    return layout.write_folder(folder / "layout")
+    return layout.write_directory(directory / "layout")
 
 
 @pytest.mark.parametrize(("platform", "found"), [("linux/amd64", BASE), ("linux/aarch64", APP)])
@@ -67,7 +67,7 @@ def test_put_of_a_layout_selected_by_a_tag(imagestore, tmp_path):
     layout = Layout()
     for tag, data in (("one", BASE), ("two", APP)):
         layout.name(layout.manifest(data), tag)
-    layout.write_folder(tmp_path / "layout")
+    layout.write_directory(tmp_path / "layout")
 
     assert_refused(imagestore("put", tmp_path / "layout"), "only the tag 'one'", "it holds one, two", "--select")
     assert put(imagestore, tmp_path / "layout", "--name", "app:2", "--select", "two") == [("app:2", diff_id(APP))]

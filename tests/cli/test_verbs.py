@@ -21,8 +21,8 @@ from pykka_imagestore.durable.checkpoint import read_checkpoint, to_message
 BASE = layer({"etc/os-release": b"ID=test\n"})
 
 
-def names(folder: Path) -> list[str]:
-    return sorted(path.name for path in folder.iterdir())
+def names(directory: Path) -> list[str]:
+    return sorted(path.name for path in directory.iterdir())
 
 
 def assert_refused(done: subprocess.CompletedProcess[str], *words: str) -> None:
@@ -97,11 +97,11 @@ def test_put_takes_the_number_of_workers_and_whether_to_sync(imagestore, archive
     assert imagestore("put", "--workers", 1, "--not-durable", archive).returncode == 0
 
 
-@pytest.mark.parametrize("what", ["nothing", "a folder", "no archive", "a layer that is not the one named"])
+@pytest.mark.parametrize("what", ["nothing", "a directory", "no archive", "a layer that is not the one named"])
 def test_put_of_what_cannot_be_put_is_refused(imagestore, archive, tmp_path, what):
     if what == "nothing":
         archive.unlink()
-    elif what == "a folder":
+    elif what == "a directory":
         archive = tmp_path
     elif what == "no archive":
         archive.write_bytes(b"no archive")
@@ -190,8 +190,8 @@ def test_verbs_that_read_change_nothing(filled, verb, gone):
         frame = JournalFrame(changes=[{"put": to_message(image)}])
         journal = pack_header(0) + pack_frame(Frame(1, 0, frame.SerializeToString()))
         (filled.store / "storedImages.journal").write_bytes(journal)
-    for folder in ("staging", "gc", "leases", "locks", "reserve"):
-        shutil.rmtree(filled.store / folder)
+    for directory in ("staging", "gc", "leases", "locks", "reserve"):
+        shutil.rmtree(filled.store / directory)
     for name in gone:
         (filled.store / name).unlink()
     filled.store.chmod(0o500)
@@ -203,9 +203,9 @@ def test_verbs_that_read_change_nothing(filled, verb, gone):
     assert state(filled.store) == before
 
 
-def state(folder: Path) -> dict[Path, tuple[int, int, int]]:
-    statuses = {path: path.lstat() for path in [folder, *folder.rglob("*")]}
-    last_use = folder / "configs"  # the times of what lies in there, which a get and an inspect set
+def state(directory: Path) -> dict[Path, tuple[int, int, int]]:
+    statuses = {path: path.lstat() for path in [directory, *directory.rglob("*")]}
+    last_use = directory / "configs"  # the times of what lies in there, which a get and an inspect set
     return {
         path: (status.st_ino, status.st_size, 0 if path.parent == last_use else status.st_mtime_ns)
         for path, status in statuses.items()
@@ -234,7 +234,7 @@ def test_remove_frees_the_disk(filled):
     done = filled("remove", "app:1")
 
     assert (done.returncode, done.stdout, done.stderr) == (0, "removed app:1\n", "")
-    assert [names(filled.store / folder) for folder in ("layers", "configs", "gc")] == [[], [], []]
+    assert [names(filled.store / directory) for directory in ("layers", "configs", "gc")] == [[], [], []]
     assert_refused(filled("remove", "app:1"), "app:1")
 
 

@@ -1,6 +1,6 @@
 """Archives that real tools wrote, against what other tools found in them.
 
-The archives and their facts lie in a folder of their own, outside of the repository: ``../shared/images`` beside the
+The archives and their facts lie in a directory of their own, outside of the repository: ``../shared/images`` beside the
 checkout, or wherever the variable IMAGESTORE_TEST_IMAGES says.
 """
 
@@ -159,7 +159,7 @@ OCI_IMAGES = [*oci_images()]
 
 
 def as_tar(file):
-    """Return an archive as a plain tar; a folder becomes one."""
+    """Return an archive as a plain tar; a directory becomes one."""
     path = IMAGES / file
     if path.is_file():
         return INFLATE[FACTS[file]["facts"]["wrap"]](path.read_bytes())
@@ -200,9 +200,9 @@ class Put:
 
 @pytest.fixture(scope="module")
 def put(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("real") / "store"
-    with LocalStore.start(folder, workers=2) as store:
-        return Put(StorePaths(folder), {file: put_all(store, file, IMAGES / file) for file in SOUND})
+    directory = tmp_path_factory.mktemp("real") / "store"
+    with LocalStore.start(directory, workers=2) as store:
+        return Put(StorePaths(directory), {file: put_all(store, file, IMAGES / file) for file in SOUND})
 
 
 def test_there_is_something_to_put():
@@ -302,10 +302,10 @@ def assert_refused(store, tmp_path, archive, sentence):
 @pytest.fixture(scope="module")
 def oci_put(tmp_path_factory):
     """Put every image of every layout; return the store's paths and what each turned out to be."""
-    folder = tmp_path_factory.mktemp("oci") / "store"
-    with LocalStore.start(folder, workers=2, durable=False) as store:
+    directory = tmp_path_factory.mktemp("oci") / "store"
+    with LocalStore.start(directory, workers=2, durable=False) as store:
         infos = {str(image): put_oci(store, image, IMAGES / image.file) for image in OCI_IMAGES}
-    return StorePaths(folder), infos
+    return StorePaths(directory), infos
 
 
 def put_oci(store, image, archive):

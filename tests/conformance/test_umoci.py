@@ -32,7 +32,7 @@ long = st.sampled_from([tars.pax({b"path": b"a/pax"}), tars.long_name(b"b/gnu"),
 entries = st.one_of(
     st.builds(lambda before, path, body: before + tars.file(path, body), long, spelled, st.binary(max_size=3)),
     st.builds(lambda before, *more: b"".join((before, *more)), long, long, spelled.map(tars.file)),
-    st.builds(tars.folder, spelled, mode=st.sampled_from([0o700, 0o1777])),
+    st.builds(tars.directory, spelled, mode=st.sampled_from([0o700, 0o1777])),
     st.builds(tars.symlink, spelled, st.just(b"/nowhere")),
     st.builds(tars.hard_link, spelled, paths),
     st.builds(tars.header, spelled, st.just(tars.FIFO)),
@@ -50,40 +50,40 @@ def described(root):
     }
 
 
-def make_layout(folder, layer):
+def make_layout(directory, layer):
     """Write an image of one layer, as OCI lays it out."""
 
     def blob(data, media_type):
         digest = hashlib.sha256(data).hexdigest()
-        Path(folder, "blobs", "sha256", digest).write_bytes(data)
+        Path(directory, "blobs", "sha256", digest).write_bytes(data)
         return {"mediaType": f"application/vnd.oci.image.{media_type}", "digest": f"sha256:{digest}", "size": len(data)}
 
-    Path(folder, "blobs", "sha256").mkdir(parents=True)
-    Path(folder, "oci-layout").write_text('{"imageLayoutVersion": "1.0.0"}')
+    Path(directory, "blobs", "sha256").mkdir(parents=True)
+    Path(directory, "oci-layout").write_text('{"imageLayoutVersion": "1.0.0"}')
     stored = blob(layer, "layer.v1.tar")
     rootfs = {"type": "layers", "diff_ids": [stored["digest"]]}
     config = blob(json.dumps({"architecture": "amd64", "os": "linux", "rootfs": rootfs}).encode(), "config.v1+json")
     manifest = json.dumps({"schemaVersion": 2, "config": config, "layers": [stored]}).encode()
     named = {**blob(manifest, "manifest.v1+json"), "annotations": {"org.opencontainers.image.ref.name": "it"}}
-    Path(folder, "index.json").write_text(json.dumps({"schemaVersion": 2, "manifests": [named]}))
+    Path(directory, "index.json").write_text(json.dumps({"schemaVersion": 2, "manifests": [named]}))
 
 
-def unpack_with_umoci(layer, folder):
+def unpack_with_umoci(layer, directory):
     """Return what umoci makes of a layer; None if it refuses it."""
-    make_layout(Path(folder, "layout"), layer)
-    command = ["umoci", "raw", "unpack", "--image", f"{folder}/layout:it", f"{folder}/theirs"]
+    make_layout(Path(directory, "layout"), layer)
+    command = ["umoci", "raw", "unpack", "--image", f"{directory}/layout:it", f"{directory}/theirs"]
     done = subprocess.run(command, capture_output=True, timeout=TIMEOUT, check=False)
-    return described(Path(folder, "theirs")) if done.returncode == 0 else None
+    return described(Path(directory, "theirs")) if done.returncode == 0 else None
 
 
 @settings(max_examples=EXAMPLES)
 @given(st.lists(entries, min_size=1, max_size=6))
 def test_what_both_take_is_the_same_for_both(parts):
     layer = tars.tar(*parts)
-    with tempfile.TemporaryDirectory() as folder:
-        theirs = unpack_with_umoci(layer, folder)
+    with tempfile.TemporaryDirectory() as directory:
+        theirs = unpack_with_umoci(layer, directory)
         try:
-            ours = described(unpack_layer(layer, folder).rootfs)
+            ours = described(unpack_layer(layer, directory).rootfs)
         except LayerError:
             return
 

@@ -30,7 +30,7 @@ def test_a_file_is_known_by_all_that_changes_with_its_bytes():
 
 
 @pytest.mark.parametrize("kind", [stat.S_IFDIR, stat.S_IFIFO, stat.S_IFSOCK])
-def test_what_lies_in_a_folder_or_comes_through_a_pipe_makes_no_other_of_it(kind):
+def test_what_lies_in_a_directory_or_comes_through_a_pipe_makes_no_other_of_it(kind):
     assert FileIdentity.of(Status(kind)) == FileIdentity.of(Status(kind, st_size=9, st_mtime_ns=9, st_ctime_ns=9))
 
 
@@ -53,7 +53,7 @@ def test_two_that_differ_are_told_differently(one, other):
 
 
 def test_every_kind_of_file_has_a_name(tmp_path):
-    assert kind_of(os.stat(tmp_path).st_mode) == "a folder"
+    assert kind_of(os.stat(tmp_path).st_mode) == "a directory"
     assert kind_of(os.stat("/dev/null").st_mode) == "a device"
     assert kind_of(0o10600) == "a fifo"
     assert kind_of(0) == "no file"

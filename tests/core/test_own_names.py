@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pykka_imagestore.core.digest import directory_name, sha256
-from pykka_imagestore.core.own_names import FOLDERS, find_foreign, is_random_name, is_work
+from pykka_imagestore.core.own_names import DIRECTORIES, find_foreign, is_random_name, is_work
 
 DIGEST = directory_name(sha256(b"x"))
 FILES = ("imagestore", "storedImages", "storedImages.journal")
@@ -20,7 +20,7 @@ OWN = {
     "reserve": ["0", "15"],
 }
 own_listings = st.fixed_dictionaries(
-    {}, optional={folder: st.lists(st.sampled_from(names), unique=True) for folder, names in OWN.items()}
+    {}, optional={directory: st.lists(st.sampled_from(names), unique=True) for directory, names in OWN.items()}
 )
 files = st.sets(st.sampled_from([*FILES, *(f"{name}.new" for name in FILES), "lost+found"]))
 odd_names = st.one_of(
@@ -30,22 +30,22 @@ odd_names = st.one_of(
 
 
 @given(own_listings, files)
-def test_what_a_store_makes_is_its_own(folders, names):
-    assert find_foreign([*folders, *names], folders) == []
+def test_what_a_store_makes_is_its_own(directories, names):
+    assert find_foreign([*directories, *names], directories) == []
 
 
-@given(own_listings, files, odd_names, st.sampled_from(sorted(FOLDERS)))
-def test_any_other_name_is_found_wherever_it_is(folders, names, odd, folder):
-    if odd not in OWN[folder] and not is_random_name(odd):
-        listed = {**folders, folder: [*folders.get(folder, []), odd]}
+@given(own_listings, files, odd_names, st.sampled_from(sorted(DIRECTORIES)))
+def test_any_other_name_is_found_wherever_it_is(directories, names, odd, directory):
+    if odd not in OWN[directory] and not is_random_name(odd):
+        listed = {**directories, directory: [*directories.get(directory, []), odd]}
         found = find_foreign([*listed, *names], listed)
-        assert found == ([] if folder == "reserve" and odd.isdigit() and len(odd) <= 2 else [f"{folder}/{odd}"])
-    if odd not in FOLDERS and odd.removesuffix(".new") not in FILES and odd != "lost+found":
-        assert find_foreign([*folders, *names, odd], folders) == [odd]
+        assert found == ([] if directory == "reserve" and odd.isdigit() and len(odd) <= 2 else [f"{directory}/{odd}"])
+    if odd not in DIRECTORIES and odd.removesuffix(".new") not in FILES and odd != "lost+found":
+        assert find_foreign([*directories, *names, odd], directories) == [odd]
 
 
-def test_folders_are_all_that_a_store_has():
-    assert set(OWN) == FOLDERS
+def test_directories_are_all_that_a_store_has():
+    assert set(OWN) == DIRECTORIES
 
 
 def test_names_that_are_chosen_are_known_again():

@@ -22,7 +22,7 @@ def test_store_lies_as_the_drawing_says():
 
 
 @given(st.from_regex(r"sha256:[a-f0-9]{64}", fullmatch=True) | st.text())
-def test_digest_that_was_checked_is_a_name_in_its_folder(text):
+def test_digest_that_was_checked_is_a_name_in_its_directory(text):
     if is_sha256(text):
         assert PATHS.layer(DiffID(text)).resolve().parent == PATHS.layers
         assert PATHS.config(text).resolve().parent == PATHS.configs

@@ -144,15 +144,15 @@ class Agent:
     def _session(self) -> list[tuple[int, str]]:
         """Return the processes of its session that live, beside itself: id and name."""
         found = []
-        for folder in Path("/proc").iterdir():
-            if folder.name.isdigit() and int(folder.name) != self.process.pid:
+        for directory in Path("/proc").iterdir():
+            if directory.name.isdigit() and int(directory.name) != self.process.pid:
                 try:
-                    comm, _, rest = (folder / "stat").read_text().partition("(")[2].rpartition(")")
+                    comm, _, rest = (directory / "stat").read_text().partition("(")[2].rpartition(")")
                 except OSError:
                     continue
                 state, _, _, session = rest.split()[:4]
                 if int(session) == self.process.pid and state != "Z":
-                    found.append((int(folder.name), comm))
+                    found.append((int(directory.name), comm))
         return found
 
 

@@ -21,12 +21,12 @@ class Device:
 
     Attributes:
         image: The file that is the device.
-        folder: Where it is mounted.
+        directory: Where it is mounted.
         loop: Its name, such as ``loop3``.
     """
 
     image: Path
-    folder: Path
+    directory: Path
     loop: str
 
     def copy(self, target: Path) -> None:
@@ -62,17 +62,17 @@ def new_device(directory: Path, size: str = SIZE) -> Iterator[Device]:
 
 
 @contextlib.contextmanager
-def mounted(image: Path, folder: Path) -> Iterator[Device]:
+def mounted(image: Path, directory: Path) -> Iterator[Device]:
     """Mount a device; its journal is replayed."""
-    folder.mkdir(exist_ok=True)
-    _run("mount", "-o", "loop", image, folder)
+    directory.mkdir(exist_ok=True)
+    _run("mount", "-o", "loop", image, directory)
     try:
-        source = _run("findmnt", "--noheadings", "--output", "SOURCE", folder).strip()
-        yield Device(image, folder, os.path.basename(source))
+        source = _run("findmnt", "--noheadings", "--output", "SOURCE", directory).strip()
+        yield Device(image, directory, os.path.basename(source))
     except BaseException:
-        _run("umount", "--lazy", folder)  # what failed may have files open yet
+        _run("umount", "--lazy", directory)  # what failed may have files open yet
         raise
-    _run("umount", folder)
+    _run("umount", directory)
 
 
 def why_not(directory: Path) -> str | None:

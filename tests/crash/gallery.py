@@ -9,7 +9,7 @@ from pathlib import Path
 
 from support.images import diff_id, docker_save
 from support.layers import unpack_layer
-from support.tars import file, folder, hard_link, symlink, tar, whiteout
+from support.tars import directory, file, hard_link, symlink, tar, whiteout
 from support.trees import Node, describe
 
 from pykka_imagestore.core.digest import DiffID
@@ -92,7 +92,7 @@ def _timeless(path: bytes, node: Node) -> Node:
 
 def _layer(name: str, files: int, *more: bytes, large: int = 0) -> bytes:
     draw = random.Random(name)
-    parts = [folder(name.encode(), mtime=1_000_000)]
+    parts = [directory(name.encode(), mtime=1_000_000)]
     parts += [file(f"{name}/{n}".encode(), draw.randbytes(draw.randrange(1, 9000)), mtime=n) for n in range(files)]
     if large:
         parts.append(file(f"{name}/large".encode(), draw.randbytes(large), mtime=5))

@@ -144,9 +144,12 @@ def require_free_locks(directory: Path) -> None:
     Raises:
         Violation: One is.
     """
-    folders = [directory / "locks", directory / "leases"]
+    directories = [directory / "locks", directory / "leases"]
     owned = [path for name in ("staging", "gc") for path in _entries(directory / name)]
-    for path in [*(path for folder in folders for path in _entries(folder)), *(path / "lock" for path in owned)]:
+    for path in [
+        *(path for directory in directories for path in _entries(directory)),
+        *(path / "lock" for path in owned),
+    ]:
         if path.is_file():
             descriptor = os.open(path, _OPEN)
             try:
@@ -182,9 +185,9 @@ def _put_one_more(store: LocalStore, gallery: Gallery) -> None:
     store.remove(name).get(timeout=TIMEOUT)
 
 
-def _require_empty(*folders: Path) -> None:
-    for folder in folders:
-        _require(not _entries(folder), f"{folder} still holds {[path.name for path in _entries(folder)]}")
+def _require_empty(*directories: Path) -> None:
+    for directory in directories:
+        _require(not _entries(directory), f"{directory} still holds {[path.name for path in _entries(directory)]}")
 
 
 def _require(holds: bool, otherwise: str) -> None:
@@ -192,5 +195,5 @@ def _require(holds: bool, otherwise: str) -> None:
         raise Violation(otherwise)
 
 
-def _entries(folder: Path) -> list[Path]:
-    return sorted(folder.iterdir()) if folder.is_dir() else []
+def _entries(directory: Path) -> list[Path]:
+    return sorted(directory.iterdir()) if directory.is_dir() else []

@@ -22,7 +22,7 @@ from pykka_imagestore.durable.disk import Disk
 from pykka_imagestore.durable.locks import FileLock
 
 JOURNAL = "storedImages.journal"
-CALLS = ("sync_file", "sync_data", "sync_folder", "sync_file_system", "rename")
+CALLS = ("sync_file", "sync_data", "sync_directory", "sync_file_system", "rename")
 
 Before = Callable[..., None]
 
@@ -56,7 +56,8 @@ def watched(before: Before, *, one_by_one: bool = True) -> Iterator[None]:
 
 @contextlib.contextmanager
 def watched_writes(before: Before) -> Iterator[None]:
-    """Call ``before`` with the name of each write of a small file, of the journal, of a lease, and of each new folder.
+    """Call ``before`` with the name of each write of a small file, of the journal, of a lease, and of each new
+    directory.
 
     What it raises, the write raises, once half of it is done.
     """
@@ -147,22 +148,22 @@ class PowerCut:
 
 
 class UnsyncedNames:
-    """Remembers which folders got a name that a power cut may still take back, whatever the file system is.
+    """Remembers which directories got a name that a power cut may still take back, whatever the file system is.
 
     Attributes:
-        folders: These.
+        directories: These.
     """
 
     def __init__(self) -> None:
-        self.folders: set[Path] = set()
+        self.directories: set[Path] = set()
 
     def __call__(self, name: str, *args: Any) -> None:
         if name == "rename":
-            self.folders.add(args[1].parent)
-        elif name == "sync_folder":
-            self.folders.discard(args[0])
+            self.directories.add(args[1].parent)
+        elif name == "sync_directory":
+            self.directories.discard(args[0])
         elif name == "sync_file_system":
-            self.folders.clear()
+            self.directories.clear()
 
 
 class Failure:
@@ -185,7 +186,7 @@ class Failure:
 
 
 def copy_tree(source: Path, target: Path) -> None:
-    """Copy a folder as it is, with owners, times and attributes; what goes away meanwhile is left out."""
+    """Copy a directory as it is, with owners, times and attributes; what goes away meanwhile is left out."""
     command = ["cp", "-a", "--reflink=auto", source, target]
     copied = subprocess.run(command, check=False, capture_output=True, text=True, timeout=TIMEOUT, env={"LC_ALL": "C"})
     assert all(line.endswith(": No such file or directory") for line in copied.stderr.splitlines()), copied.stderr

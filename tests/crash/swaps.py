@@ -1,12 +1,13 @@
-"""A program that works as root in folders that another user changes all the time; ``test_swaps.py`` runs it.
+"""A program that works as root in directories that another user changes all the time; ``test_swaps.py`` runs it.
 
-    swaps.py FOLDER OPERATION SECONDS SEED
+    swaps.py DIRECTORY OPERATION SECONDS SEED
 
-First of all, in a mount namespace of its own, FOLDER becomes a file system in memory, and all else that is mounted
+First of all, in a mount namespace of its own, DIRECTORY becomes a file system in memory, and all else that is mounted
 read-only: what fails here deletes as root whatever it meets.
 
-    FOLDER/1/2/3/4/5/6/loot    the other user's, to move things to; each folder above holds what must stay as it is
-    FOLDER/1/2/3/work          where the operation works; folders below one called ``rootfs`` are open to everybody
+    DIRECTORY/1/2/3/4/5/6/loot    the other user's, to move things to; each directory above holds what must stay as it
+    is DIRECTORY/1/2/3/work          where the operation works; directories below one called ``rootfs`` are open to
+    everybody
 """
 
 from __future__ import annotations
@@ -53,13 +54,13 @@ _PSEUDO = {"proc", "sysfs", "cgroup", "cgroup2", "devpts", "mqueue", "securityfs
 # -- what is at stake
 
 
-def confine(folder: str) -> None:
-    """Leave nothing that can be written to, save a new file system in ``folder``."""
-    run("mount", "-t", "tmpfs", "-o", "mode=0755,size=1g,nr_inodes=400k", "none", folder)
+def confine(directory: str) -> None:
+    """Leave nothing that can be written to, save a new file system in ``directory``."""
+    run("mount", "-t", "tmpfs", "-o", "mode=0755,size=1g,nr_inodes=400k", "none", directory)
     for mount in Path("/proc/self/mountinfo").read_text().splitlines():
         fields, _, kind = mount.partition(" - ")
         point = fields.split()[4].encode().decode("unicode_escape")
-        if point == folder or kind.split()[0] in _PSEUDO:
+        if point == directory or kind.split()[0] in _PSEUDO:
             continue
         with contextlib.suppress(subprocess.CalledProcessError):
             run("mount", "-o", "remount,bind,ro", point)
@@ -73,16 +74,16 @@ def run(*command: str) -> None:
 
 
 class Witnesses:
-    """Files and folders of root's and another user's that nobody here has any business with."""
+    """Files and directories of root's and another user's that nobody here has any business with."""
 
-    def __init__(self, folder: Path) -> None:
-        way = [folder, *(folder / "/".join("123456"[:depth]) for depth in range(1, 7))]
+    def __init__(self, directory: Path) -> None:
+        way = [directory, *(directory / "/".join("123456"[:depth]) for depth in range(1, 7))]
         self.loot, self.work = way[-1] / "loot", way[3] / "work"
         for above in way:
             above.mkdir(exist_ok=True)
             for owner in (0, ANOTHER):
                 self._make(above / f"of-{owner}", owner)
-        self._folders = way
+        self._directories = way
         self.work.mkdir()
         self.loot.mkdir()
         os.chown(self.loot, ORDINARY_USER, ORDINARY_USER)
@@ -100,23 +101,23 @@ class Witnesses:
     def gifts(self) -> list[str]:
         """Return the programs of the other user that got a privilege."""
         found = []
-        for folder, _, names in os.walk(self._folders[0]):
-            found += [path for name in names if is_gift(path := os.path.join(folder, name))]
+        for directory, _, names in os.walk(self._directories[0]):
+            found += [path for name in names if is_gift(path := os.path.join(directory, name))]
         return found
 
-    def _make(self, folder: Path, owner: int) -> None:
-        folder.mkdir(mode=0o755)
-        (folder / "private").write_bytes(b"private")
-        (folder / "private").chmod(0o600)
-        (folder / "folder").mkdir()
-        (folder / "folder" / "file").write_bytes(b"x")
-        (folder / "link").symlink_to("private")
-        for path in (folder, *folder.rglob("*")):
+    def _make(self, directory: Path, owner: int) -> None:
+        directory.mkdir(mode=0o755)
+        (directory / "private").write_bytes(b"private")
+        (directory / "private").chmod(0o600)
+        (directory / "directory").mkdir()
+        (directory / "directory" / "file").write_bytes(b"x")
+        (directory / "link").symlink_to("private")
+        for path in (directory, *directory.rglob("*")):
             os.chown(path, owner, owner, follow_symlinks=False)
 
     def _look(self) -> dict[Path, object]:
         seen: dict[Path, object] = {}
-        for above in self._folders:
+        for above in self._directories:
             seen[above] = (
                 sorted(set(os.listdir(above)) - {"work", "loot"}),
                 (above.lstat().st_mode, above.lstat().st_uid),
@@ -214,9 +215,9 @@ class Attacker:
                 program.write(EVIL)
             os.chmod(path, 0o4755)
 
-    def _fill(self, folder: str) -> None:
+    def _fill(self, directory: str) -> None:
         for number in range(20):
-            os.mkdir(f"{folder}/{number}") if number % 2 else os.symlink(self._targets[0], f"{folder}/{number}")
+            os.mkdir(f"{directory}/{number}") if number % 2 else os.symlink(self._targets[0], f"{directory}/{number}")
 
 
 def start_attacker(attacker: Attacker, counts: mmap.mmap, number: int) -> int:
@@ -238,12 +239,12 @@ def start_attacker(attacker: Attacker, counts: mmap.mmap, number: int) -> int:
         os._exit(0)
 
 
-def open_to_all(folder: int, *, is_rootfs: bool = False) -> None:
-    """Let everybody into a folder, and into all below one called ``rootfs``; those are there to be attacked."""
-    os.fchmod(folder, 0o777 if is_rootfs else 0o755)
-    for name in os.listdir(folder):
+def open_to_all(directory: int, *, is_rootfs: bool = False) -> None:
+    """Let everybody into a directory, and into all below one called ``rootfs``; those are there to be attacked."""
+    os.fchmod(directory, 0o777 if is_rootfs else 0o755)
+    for name in os.listdir(directory):
         with contextlib.suppress(OSError):
-            below = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=folder)
+            below = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=directory)
             try:
                 open_to_all(below, is_rootfs=is_rootfs or name == "rootfs")
             finally:
@@ -251,12 +252,12 @@ def open_to_all(folder: int, *, is_rootfs: bool = False) -> None:
 
 
 def keep_open(work: Path, ended: threading.Event) -> None:
-    folder = os.open(work, os.O_RDONLY | os.O_DIRECTORY)
+    directory = os.open(work, os.O_RDONLY | os.O_DIRECTORY)
     while not ended.is_set():
         with contextlib.suppress(OSError, RecursionError):
-            open_to_all(folder)
+            open_to_all(directory)
         time.sleep(0.001)
-    os.close(folder)
+    os.close(directory)
 
 
 # -- what is attacked
@@ -268,21 +269,21 @@ def attacked_layer() -> bytes:
     parts = []
     for top in (b"a", b"b", b"c"):
         deep = b"/".join([top, *[b"d"] * 24])
-        parts += [tars.folder(top, mode=0o777, **his), tars.folder(deep, mode=0o777, **his)]
+        parts += [tars.directory(top, mode=0o777, **his), tars.directory(deep, mode=0o777, **his)]
         parts += [tars.file(deep + b"/%d" % number, b"x" * 40, **his) for number in range(10)]
         for number in range(12):
-            folder = b"%s/f%d" % (top, number)
-            parts.append(tars.folder(folder, mode=0o1777, **his))
-            parts += [tars.file(b"%s/%d" % (folder, name), b"x" * 100, mode=0o4755) for name in range(8)]
+            directory = b"%s/f%d" % (top, number)
+            parts.append(tars.directory(directory, mode=0o1777, **his))
+            parts += [tars.file(b"%s/%d" % (directory, name), b"x" * 100, mode=0o4755) for name in range(8)]
             parts.append(tars.pax({b"SCHILY.xattr.security.capability": b"\1\0\0\2\0\4\0\0" + bytes(12)}))
             parts += [
-                tars.file(folder + b"/able", b"x", mode=0o755),
-                tars.header(folder + b"/fifo", tars.FIFO, mode=0o4666),
+                tars.file(directory + b"/able", b"x", mode=0o755),
+                tars.header(directory + b"/fifo", tars.FIFO, mode=0o4666),
             ]
-            parts.append(tars.header(folder + b"/null", tars.CHARACTER_DEVICE, mode=0o4666, major=1, minor=3, **his))
-            parts += [tars.symlink(folder + b"/s", b"../f0", **his), tars.file(folder + b"/s/through%d" % number)]
-            parts += [tars.hard_link(folder + b"/hard", folder + b"/0"), tars.whiteout(folder + b"/gone")]
-        parts += [tars.file(top + b"/f1", b"in place of a folder"), tars.folder(top + b"/f2/0", mode=0o777)]
+            parts.append(tars.header(directory + b"/null", tars.CHARACTER_DEVICE, mode=0o4666, major=1, minor=3, **his))
+            parts += [tars.symlink(directory + b"/s", b"../f0", **his), tars.file(directory + b"/s/through%d" % number)]
+            parts += [tars.hard_link(directory + b"/hard", directory + b"/0"), tars.whiteout(directory + b"/gone")]
+        parts += [tars.file(top + b"/f1", b"in place of a directory"), tars.directory(top + b"/f2/0", mode=0o777)]
     return tars.tar(*parts)
 
 
@@ -337,11 +338,11 @@ class Operations:
                 self._try("prune", partial(store.prune().get, timeout=TIMEOUT))
 
 
-def main(folder: str, operation: str, seconds: float, seed: int) -> None:
-    confine(folder)
-    os.mkdir(f"{folder}/tmp")
-    tempfile.tempdir = os.environ["TMPDIR"] = f"{folder}/tmp"
-    witnesses = Witnesses(Path(folder))
+def main(directory: str, operation: str, seconds: float, seed: int) -> None:
+    confine(directory)
+    os.mkdir(f"{directory}/tmp")
+    tempfile.tempdir = os.environ["TMPDIR"] = f"{directory}/tmp"
+    witnesses = Witnesses(Path(directory))
     operations = Operations(witnesses.work)
     counts, ended, draw = mmap.mmap(-1, 8 * ATTACKERS), threading.Event(), random.Random(seed)
     pids = [

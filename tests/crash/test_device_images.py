@@ -68,7 +68,7 @@ class Album:
         for moment, copy, before, after in self.copies:
             try:
                 with mounted(copy, self.directory / "copy") as cut:
-                    check_stopped(cut.folder / "store", gallery, history.cut(before, after))
+                    check_stopped(cut.directory / "store", gallery, history.cut(before, after))
             except Violation as violation:
                 found.append(f"{moment}: {violation}")
             copy.unlink()
@@ -102,7 +102,10 @@ def test_what_was_acknowledged_has_reached_the_disk_at_each_call(
     device: Device, gallery: Gallery, draw: random.Random, tmp_path: Path, count: Callable[..., None]
 ) -> None:
     album, history, numbers = Album(device, tmp_path), History(), itertools.count()
-    with opened(device.folder / "store") as store, watched(lambda name, *_: album.add(f"{name}, call {next(numbers)}")):
+    with (
+        opened(device.directory / "store") as store,
+        watched(lambda name, *_: album.add(f"{name}, call {next(numbers)}")),
+    ):
         store.recover().get(timeout=TIMEOUT)
         whole_life(Script(store, gallery, history), album)
     album.add("after close")
@@ -124,7 +127,7 @@ def test_what_was_acknowledged_has_reached_the_disk_at_any_moment(
             album.add("some moment")
 
     photographer = threading.Thread(target=photograph)
-    with opened(device.folder / "store") as store:
+    with opened(device.directory / "store") as store:
         store.recover().get(timeout=TIMEOUT)
         script = Script(store, gallery, history)
         photographer.start()
@@ -161,9 +164,9 @@ def random_step(script: Script, draw: random.Random) -> None:
     ],
 )
 def test_a_sync_left_out_is_seen(call: str, seen: str, device: Device, gallery: Gallery, tmp_path: Path) -> None:
-    # Not so a folder's: here each sync of a file brings all names to the disk. See test_power_cuts.
+    # Not so a directory's: here each sync of a file brings all names to the disk. See test_power_cuts.
     album, history = Album(device, tmp_path), History()
-    with without(call), opened(device.folder / "store") as store:
+    with without(call), opened(device.directory / "store") as store:
         store.recover().get(timeout=TIMEOUT)
         script = Script(store, gallery, history)
         for number, image in enumerate(("alpha", "beta", "delta")):
@@ -177,7 +180,7 @@ def test_a_sync_left_out_is_seen(call: str, seen: str, device: Device, gallery: 
 
 def test_a_store_that_is_not_durable_is_seen_to_lose_images(device: Device, gallery: Gallery, tmp_path: Path) -> None:
     album, history = Album(device, tmp_path), History()
-    with opened(device.folder / "store", durable=False) as store:
+    with opened(device.directory / "store", durable=False) as store:
         Script(store, gallery, history).put("app:1", "alpha")
         album.add("after the put")
 

@@ -82,9 +82,9 @@ def test_a_call_that_fails_fails_its_operation_alone(
 
 
 @contextlib.contextmanager
-def filled(folder: Path, free_bytes: int) -> Iterator[None]:
+def filled(directory: Path, free_bytes: int) -> Iterator[None]:
     """Leave so many bytes free of a file system."""
-    filler = folder / "filler"
+    filler = directory / "filler"
     with filler.open("wb") as file:
         size, step = 0, 1 << 20
         while step >= BLOCK:
@@ -99,7 +99,7 @@ def filled(folder: Path, free_bytes: int) -> Iterator[None]:
         yield
     finally:
         filler.unlink()
-        Disk().sync_file_system(folder)  # or the room is free a little later only
+        Disk().sync_file_system(directory)  # or the room is free a little later only
 
 
 @pytest.mark.root
@@ -113,17 +113,17 @@ def test_a_full_disk_fails_what_needs_room_and_nothing_else(
 
     history = History()
     plenty = contextlib.nullcontext() if is_foreseen else patch.object(limiter, "free_bytes", lambda _: 1 << 40)
-    with new_device(tmp_path, "12M") as device, opened(device.folder / "store") as store, plenty:
+    with new_device(tmp_path, "12M") as device, opened(device.directory / "store") as store, plenty:
         script = Script(store, gallery, history)
         begin(script)
         for free_bytes in range(0, 400_000, 20_000):
-            with filled(device.folder, free_bytes):
+            with filled(device.directory, free_bytes):
                 script.put("app:3", "gamma")
                 count("injected errors", len(script.errors))
                 full = bool(script.errors)
-                assert os.listdir(device.folder / "store" / "staging") == []
-                check_running(store, device.folder / "store", gallery, history)
-            require_going_on(store, device.folder / "store", gallery, history, script)
+                assert os.listdir(device.directory / "store" / "staging") == []
+                check_running(store, device.directory / "store", gallery, history)
+            require_going_on(store, device.directory / "store", gallery, history, script)
             if free_bytes == 0:
                 assert full
             script.put("app:3", "gamma")
@@ -131,7 +131,7 @@ def test_a_full_disk_fails_what_needs_room_and_nothing_else(
             store.swept().get(timeout=TIMEOUT)
         assert not full
         store.close()
-        check_stopped(device.folder / "store", gallery, history)
+        check_stopped(device.directory / "store", gallery, history)
 
 
 @pytest.mark.root
@@ -141,10 +141,10 @@ def test_room_can_be_made_on_a_full_disk(gallery: Gallery, tmp_path: Path) -> No
         pytest.skip(reason)
 
     history = History()
-    with new_device(tmp_path, "12M") as device, opened(device.folder / "store") as store:
+    with new_device(tmp_path, "12M") as device, opened(device.directory / "store") as store:
         script = Script(store, gallery, history)
         begin(script)
-        with filled(device.folder, 0):
+        with filled(device.directory, 0):
             script.remove("app:1")
             script.prune(budget_bytes=0)
             assert script.errors == []

@@ -92,4 +92,4 @@ def test_no_name_waits_for_a_sync_when_an_answer_comes(operation: str, gallery: 
 
         assert not script.errors
         # What was taken out may come back: the next prune takes it.
-        assert {folder for folder in names.folders if folder.parent.name != "gc"} == set()
+        assert {directory for directory in names.directories if directory.parent.name != "gc"} == set()

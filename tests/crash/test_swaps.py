@@ -1,4 +1,4 @@
-"""Another user swaps folders, symlinks and fifos in what root unpacks, removes, puts and repairs."""
+"""Another user swaps directories, symlinks and fifos in what root unpacks, removes, puts and repairs."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ PROGRAM = Path(swaps.__file__)
 @pytest.mark.root
 @pytest.mark.parametrize("operation", ["unpack", "removal", "put"])
 def test_whoever_swaps_what_root_works_on_reaches_nothing_else(
-    users_folder: Path, draw: random.Random, count: Callable[..., None], operation: str
+    users_directory: Path, draw: random.Random, count: Callable[..., None], operation: str
 ) -> None:
-    arguments = [str(users_folder), operation, str(SECONDS), str(draw.getrandbits(32))]
+    arguments = [str(users_directory), operation, str(SECONDS), str(draw.getrandbits(32))]
     done = subprocess.run(
         ["unshare", "--mount", "--propagation", "private", sys.executable, str(PROGRAM), *arguments],
         env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path), "PYTHONDONTWRITEBYTECODE": "1"},

@@ -1,6 +1,6 @@
 """What the tutorial and the how-to guides have the reader type is typed here, and gives what they show.
 
-All blocks of a page, in their order, in one folder:
+All blocks of a page, in their order, in one directory:
 
 - ``python`` whose first line is a comment with a file's name is saved under it; other ``python`` is run as a program.
 - ``console`` is run command by command, and must print what is shown; ``...`` there stands for anything.
@@ -57,20 +57,20 @@ def run(tmp_path: Path) -> Run:
         script.parent.mkdir(exist_ok=True)
         script.write_text(f'#!/bin/sh\nexec "{sys.executable}" {options} "$@"\n')
         script.chmod(script.stat().st_mode | stat.S_IXUSR)
-    folder = tmp_path / "reader"
-    folder.mkdir()
+    directory = tmp_path / "reader"
+    directory.mkdir()
     environment = {name: value for name, value in os.environ.items() if name not in ("IMAGESTORE_DIR", "XDG_DATA_HOME")}
     environment |= {
         "PATH": f"{tmp_path / 'bin'}:{os.environ['PATH']}",
         "PYTHONPATH": str(SOURCES[0]),
         "PYTHONWARNINGS": "error",
-        "HOME": str(folder),
+        "HOME": str(directory),
     }
 
     def run(command: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
             ["bash", "-c", command],
-            cwd=folder,
+            cwd=directory,
             env=environment,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -83,26 +83,26 @@ def run(tmp_path: Path) -> Run:
 
 
 @pytest.fixture
-def folder(tmp_path: Path, run: Run) -> Path:
-    """Return the reader's folder, which has what the tutorial made."""
-    folder = tmp_path / "reader"
+def directory(tmp_path: Path, run: Run) -> Path:
+    """Return the reader's directory, which has what the tutorial made."""
+    directory = tmp_path / "reader"
     script = next(block.text for block in blocks(TUTORIAL) if file_name(block) == "make_image.py")
-    (folder / "make_image.py").write_text(script)
+    (directory / "make_image.py").write_text(script)
     assert run("python make_image.py").returncode == 0
-    return folder
+    return directory
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
-def test_page_does_what_it_says(page: Path, folder: Path, run: Run) -> None:
+def test_page_does_what_it_says(page: Path, directory: Path, run: Run) -> None:
     if page == TUTORIAL:
-        (folder / "hello.tar").unlink()
+        (directory / "hello.tar").unlink()
     for block in blocks(page):
         name, where = file_name(block), f"{page.name}, line {block.line}"
         assert block.kind in KINDS, where
         if name is not None:
-            (folder / name).write_text(block.text)
+            (directory / name).write_text(block.text)
         elif block.kind == "python":
-            (folder / "block.py").write_text(block.text)
+            (directory / "block.py").write_text(block.text)
             done = run("python block.py")
             assert done.returncode == 0, f"{where}: {done.stdout}"
         elif block.kind == "console":
@@ -113,14 +113,14 @@ def test_page_does_what_it_says(page: Path, folder: Path, run: Run) -> None:
             assert subprocess.run(["bash", "-n", "-c", block.text], check=False).returncode == 0, where
 
 
-def test_the_tutorials_reader_does_not_follow_a_link_out_of_the_layer(folder: Path, run: Run) -> None:
-    secret = folder / "secret"
+def test_the_tutorials_reader_does_not_follow_a_link_out_of_the_layer(directory: Path, run: Run) -> None:
+    secret = directory / "secret"
     secret.write_text("secret")
     links = tars.tar(tars.symlink(b"etc/motd", os.fsencode(secret)))
-    docker_save(folder / "hello.tar", {"hello:1.0": [layer({"srv/data": b"in a lower layer"}), links]})
+    docker_save(directory / "hello.tar", {"hello:1.0": [layer({"srv/data": b"in a lower layer"}), links]})
     for block in blocks(TUTORIAL):
         if file_name(block) in ("put_image.py", "read_file.py"):
-            (folder / str(file_name(block))).write_text(block.text)
+            (directory / str(file_name(block))).write_text(block.text)
     assert run("python put_image.py").returncode == 0
 
     said = run(f"python read_file.py etc/motd; python read_file.py {secret}; python read_file.py ../../../../secret")

@@ -200,10 +200,10 @@ def test_file_with_another_checksum_says_so(path):
         read_checkpoint(path)
 
 
-def test_folder_in_its_place_is_told(path):
+def test_directory_in_its_place_is_told(path):
     path.mkdir()
 
-    with pytest.raises(MisplacedFileError, match=f"^{path} is a folder, and a store has a file there"):
+    with pytest.raises(MisplacedFileError, match=f"^{path} is a directory, and a store has a file there"):
         read_checkpoint(path)
 
 

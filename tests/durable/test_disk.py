@@ -39,7 +39,7 @@ def test_write_syncs_the_bytes_then_renames_then_syncs_the_name(tmp_path):
     assert recorder.calls == [
         ("sync_file", "other"),
         ("rename", "other", "file"),
-        ("sync_folder", tmp_path.name),
+        ("sync_directory", tmp_path.name),
     ]
 
 
@@ -52,7 +52,7 @@ def test_bytes_are_written_before_they_are_synced(tmp_path):
     write_whole(tmp_path / "file", b"x", LookingDisk(), aside=tmp_path / "file.new")
 
 
-@pytest.mark.parametrize("call", [Disk.sync_file, Disk.sync_folder, Disk.sync_file_system])
+@pytest.mark.parametrize("call", [Disk.sync_file, Disk.sync_directory, Disk.sync_file_system])
 def test_syncing_what_is_there_works_and_what_is_not_fails(tmp_path, call):
     path = tmp_path / "it"
     path.touch() if call is Disk.sync_file else path.mkdir()
@@ -86,17 +86,17 @@ def test_write_that_fails_leaves_the_old_file_and_nothing_beside_it(tmp_path, fa
 
 
 def test_write_whose_name_is_not_synced_is_an_error_and_may_be_there(tmp_path):
-    with pytest.raises(OSError, match="sync_folder"):
-        write_whole(tmp_path / "file", b"new", FailingDisk("sync_folder"), aside=tmp_path / "file.new")
+    with pytest.raises(OSError, match="sync_directory"):
+        write_whole(tmp_path / "file", b"new", FailingDisk("sync_directory"), aside=tmp_path / "file.new")
 
     assert (tmp_path / "file").read_bytes() == b"new"
 
 
-def test_syncing_a_file_as_a_folder_fails(tmp_path):
+def test_syncing_a_file_as_a_directory_fails(tmp_path):
     (tmp_path / "file").touch()
 
     with pytest.raises(NotADirectoryError):
-        Disk().sync_folder(tmp_path / "file")
+        Disk().sync_directory(tmp_path / "file")
 
 
 def test_failure_to_sync_is_an_error_with_the_path(tmp_path, monkeypatch):
@@ -110,7 +110,7 @@ def test_disk_that_is_not_durable_renames_and_syncs_nothing(tmp_path):
     forgetful = disk(durable=False)
 
     forgetful.sync_data(-1)
-    for call in (forgetful.sync_file, forgetful.sync_folder, forgetful.sync_file_system):
+    for call in (forgetful.sync_file, forgetful.sync_directory, forgetful.sync_file_system):
         call(tmp_path / "missing")
     write_whole(tmp_path / "file", b"x", forgetful, aside=tmp_path / "file.new")
 

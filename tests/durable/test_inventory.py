@@ -25,7 +25,7 @@ def write_record(paths: StorePaths, diff_id: DiffID, **fields: int) -> None:
     (paths.layer(diff_id) / "layer.pb").write_bytes(LayerRecord(diff_id=diff_id, **fields).SerializeToString())
 
 
-BESIDE = Size(2 * 4096, 2)  # a layer's folder, and its record
+BESIDE = Size(2 * 4096, 2)  # a layer's directory, and its record
 
 
 def test_stock_is_what_is_there_with_its_sizes_and_times(paths: StorePaths) -> None:

@@ -32,17 +32,17 @@ def paths(tmp_path):
     return paths
 
 
-def owned(paths, folder):
-    return LockedDirectory.below(folder, paths.guard(folder))
+def owned(paths, directory):
+    return LockedDirectory.below(directory, paths.guard(directory))
 
 
 def test_store_is_for_its_owner_alone(paths):
-    folders = [path for path in paths.root.iterdir() if path.is_dir()]
+    directories = [path for path in paths.root.iterdir() if path.is_dir()]
 
     work = {paths.staging, paths.gc, paths.leases, paths.locks, paths.reserve}
-    assert set(folders) == {paths.layers, paths.configs} | work
-    for folder in (paths.root, *folders):
-        assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+    assert set(directories) == {paths.layers, paths.configs} | work
+    for directory in (paths.root, *directories):
+        assert stat.S_IMODE(directory.stat().st_mode) == 0o700
     assert stat.S_IMODE(paths.references_lock.stat().st_mode) == 0o600
 
 
@@ -64,13 +64,13 @@ def test_names_of_all_that_is_new_are_synced_and_the_stores_own_again(tmp_path):
     first, disk.calls = disk.calls, []
     make_store(paths, disk)
 
-    assert sorted(first[:4]) == sorted(("sync_folder", name) for name in (tmp_path.name, "new", "too", "store"))
+    assert sorted(first[:4]) == sorted(("sync_directory", name) for name in (tmp_path.name, "new", "too", "store"))
     assert first[4:] == [
         ("sync_file", "imagestore.new"),
         ("rename", "imagestore.new", "imagestore"),
-        ("sync_folder", "store"),
+        ("sync_directory", "store"),
     ]
-    assert sorted(disk.calls) == [("sync_folder", "store"), ("sync_folder", "too")]
+    assert sorted(disk.calls) == [("sync_directory", "store"), ("sync_directory", "too")]
 
 
 def test_store_that_has_images_waits_for_no_sync(paths):
@@ -82,9 +82,9 @@ def test_store_that_has_images_waits_for_no_sync(paths):
     assert disk.calls == []
 
 
-def test_store_can_be_made_in_a_folder_that_cannot_be_listed(users_folder):
-    users_folder.chmod(0o333)
-    paths = StorePaths(users_folder / "store")
+def test_store_can_be_made_in_a_directory_that_cannot_be_listed(users_directory):
+    users_directory.chmod(0o333)
+    paths = StorePaths(users_directory / "store")
 
     as_ordinary_user(make_store, paths, Disk())
 
@@ -92,7 +92,7 @@ def test_store_can_be_made_in_a_folder_that_cannot_be_listed(users_folder):
 
 
 @pytest.mark.parametrize("few", [0, 64], ids=["in a listing", "one by one"])
-def test_missing_layers_are_those_without_a_folder(paths, monkeypatch, few):
+def test_missing_layers_are_those_without_a_directory(paths, monkeypatch, few):
     monkeypatch.setattr(layout, "_FEW_LAYERS", few)
     paths.layer(ONE).mkdir()
 
@@ -101,7 +101,7 @@ def test_missing_layers_are_those_without_a_folder(paths, monkeypatch, few):
 
 
 @pytest.mark.parametrize("few", [0, 64], ids=["in a listing", "one by one"])
-def test_layer_that_is_no_folder_is_missing(paths, monkeypatch, few):
+def test_layer_that_is_no_directory_is_missing(paths, monkeypatch, few):
     monkeypatch.setattr(layout, "_FEW_LAYERS", few)
     (paths.root.parent / "outside").mkdir()
     paths.layer(ONE).symlink_to(paths.root.parent / "outside")
@@ -131,9 +131,9 @@ def test_many_layers_are_looked_for_at_once(paths, monkeypatch):
 def test_layers_and_configs_are_what_has_the_name_of_a_digest(paths):
     paths.layer(ONE).mkdir()
     paths.config(TWO).touch()
-    for folder in (paths.layers, paths.configs):
+    for directory in (paths.layers, paths.configs):
         for name in ("other", "sha256-1", f"{ONE}", f"sha512-{'a' * 128}", f"sha256-{'A' * 64}"):
-            (folder / name).touch()
+            (directory / name).touch()
 
     assert (find_layers(paths), find_configs(paths)) == ([ONE], [TWO])
 
@@ -147,8 +147,8 @@ def test_store_that_is_not_there_has_no_layers_and_no_configs(tmp_path):
 def test_orphaned_work_is_what_nobody_holds_in_staging_and_gc(paths):
     held, orphan = owned(paths, paths.staging), owned(paths, paths.staging)
     deleted = owned(paths, paths.gc)
-    for folder in (held, orphan, deleted):
-        folder.make()
+    for directory in (held, orphan, deleted):
+        directory.make()
     orphan.release()
     (paths.gc / "fedcba9876543210").mkdir()
 
@@ -168,8 +168,8 @@ def test_config_is_stored_under_its_digest_byte_for_byte_and_once(paths):
     assert recorder.calls == [
         ("sync_file", "config"),
         ("rename", "config", name),
-        ("sync_folder", "configs"),
-        ("sync_folder", "configs"),  # whoever wrote it may have died before
+        ("sync_directory", "configs"),
+        ("sync_directory", "configs"),  # whoever wrote it may have died before
     ]
     assert os.listdir(paths.configs) == [name]
     assert os.listdir(paths.staging) == []
@@ -197,7 +197,7 @@ def test_staging_is_removed_once_or_in_vain(paths):
     staging.release()
 
 
-def test_staging_with_a_folder_is_left_to_a_worker(paths):
+def test_staging_with_a_directory_is_left_to_a_worker(paths):
     staging = owned(paths, paths.staging)
     staging.make()
     (staging.path / "layer").mkdir()

@@ -209,7 +209,7 @@ def test_lease_that_nobody_holds_is_removed_whatever_a_crash_left_of_it(paths: S
 
 
 @pytest.mark.parametrize("name", ["flat-2024.pdf", "0123456789abcdef", "odd"])
-@pytest.mark.parametrize("kind", ["folder", "text", "link", "fifo", "socket", "large"])
+@pytest.mark.parametrize("kind", ["directory", "text", "link", "fifo", "socket", "large"])
 def test_what_is_no_lease_is_left_alone_and_in_nobodys_way(paths: StorePaths, name: str, kind: str) -> None:
     lease = take_lease(paths, [ONE], None, "a test")
     place(paths.leases / name, kind)
@@ -223,7 +223,7 @@ def test_what_is_no_lease_is_left_alone_and_in_nobodys_way(paths: StorePaths, na
 
 
 def place(path: Path, kind: str) -> None:
-    if kind == "folder":
+    if kind == "directory":
         path.mkdir()
         (path / "draft").write_text("mine")
     elif kind == "text":

@@ -16,9 +16,9 @@ OWNER = """
 import sys
 from pathlib import Path
 from pykka_imagestore.durable.locked_directory import LockedDirectory
-folder = LockedDirectory.below(Path(sys.argv[1]), Path(sys.argv[2]))
-folder.make()
-print(folder.path, flush=True)
+directory = LockedDirectory.below(Path(sys.argv[1]), Path(sys.argv[2]))
+directory.make()
+print(directory.path, flush=True)
 input()
 """
 
@@ -35,23 +35,23 @@ def staging(tmp_path):
     return tmp_path / "staging"
 
 
-def test_folder_has_a_name_before_it_is_made_and_a_lock_after(staging, guard):
-    folder = LockedDirectory.below(staging, guard)
+def test_directory_has_a_name_before_it_is_made_and_a_lock_after(staging, guard):
+    directory = LockedDirectory.below(staging, guard)
     assert os.listdir(staging) == []
 
-    folder.make()
+    directory.make()
 
-    assert folder.path.parent == staging
-    assert os.listdir(folder.path) == ["lock"]
-    assert folder.path.stat().st_mode & 0o777 == 0o700
-    folder.release()
+    assert directory.path.parent == staging
+    assert os.listdir(directory.path) == ["lock"]
+    assert directory.path.stat().st_mode & 0o777 == 0o700
+    directory.release()
 
 
-def test_folders_have_different_names(staging, guard):
+def test_directories_have_different_names(staging, guard):
     assert len({LockedDirectory.below(staging, guard).path for _ in range(100)}) == 100
 
 
-def test_folder_is_no_orphan_while_its_owner_holds_it(staging, guard):
+def test_directory_is_no_orphan_while_its_owner_holds_it(staging, guard):
     first, second = LockedDirectory.below(staging, guard), LockedDirectory.below(staging, guard)
     first.make()
     second.make()
@@ -64,22 +64,22 @@ def test_folder_is_no_orphan_while_its_owner_holds_it(staging, guard):
 
 
 def test_release_twice_or_in_vain_does_no_harm(staging, guard):
-    folder = LockedDirectory.below(staging, guard)
+    directory = LockedDirectory.below(staging, guard)
 
-    folder.release()
-    folder.make()
-    folder.release()
-    folder.release()
+    directory.release()
+    directory.make()
+    directory.release()
+    directory.release()
 
-    assert find_orphans(staging, guard) == [folder.path]
+    assert find_orphans(staging, guard) == [directory.path]
 
 
-def test_folder_that_nobody_has_any_more_is_an_orphan(staging, guard):
-    folder = LockedDirectory.below(staging, guard)
-    folder.make()
-    path = folder.path
+def test_directory_that_nobody_has_any_more_is_an_orphan(staging, guard):
+    directory = LockedDirectory.below(staging, guard)
+    directory.make()
+    path = directory.path
 
-    del folder
+    del directory
 
     assert find_orphans(staging, guard) == [path]
 
@@ -97,22 +97,22 @@ def test_owner_that_is_killed_lets_go(staging, guard):
 @pytest.mark.parametrize(
     "left", [[], ["archive.tar", "archive.tar.stop"], ["config"], ["layer", "layer.helpers"], [f"sha256-{'a' * 64}"]]
 )
-def test_folder_whose_lock_is_gone_or_was_never_made_is_an_orphan(staging, guard, left):
-    folder = staging / "0123456789abcdef"
-    folder.mkdir()
+def test_directory_whose_lock_is_gone_or_was_never_made_is_an_orphan(staging, guard, left):
+    directory = staging / "0123456789abcdef"
+    directory.mkdir()
     for name in left:
-        (folder / name).touch()
+        (directory / name).touch()
 
-    assert find_orphans(staging, guard) == [folder]
+    assert find_orphans(staging, guard) == [directory]
 
 
 def test_what_a_process_put_beside_its_lock_is_its_own(staging, guard):
-    folder = LockedDirectory.below(staging, guard)
-    folder.make()
-    (folder.path / "whatever").touch()
-    folder.release()
+    directory = LockedDirectory.below(staging, guard)
+    directory.make()
+    (directory.path / "whatever").touch()
+    directory.release()
 
-    assert find_orphans(staging, guard) == [folder.path]
+    assert find_orphans(staging, guard) == [directory.path]
 
 
 def test_what_no_process_made_is_no_orphan(staging, guard):
@@ -131,11 +131,11 @@ def test_what_no_process_made_is_no_orphan(staging, guard):
 
 
 @pytest.mark.root
-def test_folder_of_another_user_is_no_orphan(staging, guard):
-    folder = LockedDirectory.below(staging, guard)
-    folder.make()
-    folder.release()
-    os.chown(folder.path, 65534, 65534)
+def test_directory_of_another_user_is_no_orphan(staging, guard):
+    directory = LockedDirectory.below(staging, guard)
+    directory.make()
+    directory.release()
+    os.chown(directory.path, 65534, 65534)
 
     assert find_orphans(staging, guard) == []
 
@@ -149,25 +149,25 @@ def test_what_has_another_name_is_somebody_elses(staging, guard, name):
 
 def test_lock_that_is_a_symlink_is_not_followed(tmp_path, staging, guard):
     (tmp_path / "other").mkdir()
-    folder = LockedDirectory.below(tmp_path / "other", guard)
-    folder.make()
+    directory = LockedDirectory.below(tmp_path / "other", guard)
+    directory.make()
     (staging / "0123456789abcdef").mkdir()
-    (staging / "0123456789abcdef" / "lock").symlink_to(folder.path / "lock")
+    (staging / "0123456789abcdef" / "lock").symlink_to(directory.path / "lock")
 
     assert find_orphans(staging, guard) == [staging / "0123456789abcdef"]
-    assert is_locked(folder.path / "lock")
-    folder.release()
+    assert is_locked(directory.path / "lock")
+    directory.release()
 
 
 def test_looking_does_not_take_the_lock(staging, guard):
-    folder = LockedDirectory.below(staging, guard)
-    folder.make()
-    folder.release()
+    directory = LockedDirectory.below(staging, guard)
+    directory.make()
+    directory.release()
 
-    assert find_orphans(staging, guard) == find_orphans(staging, guard) == [folder.path]
+    assert find_orphans(staging, guard) == find_orphans(staging, guard) == [directory.path]
 
 
-def test_missing_folder_has_no_orphans(tmp_path, guard):
+def test_missing_directory_has_no_orphans(tmp_path, guard):
     assert find_orphans(tmp_path / "missing", guard) == []
 
 
@@ -178,9 +178,9 @@ def test_store_without_locks_has_no_orphans_and_gets_none(tmp_path, staging):
     assert not (tmp_path / "locks").exists()
 
 
-def test_folder_is_made_only_while_nobody_looks_for_orphans(staging, guard):
-    folder, made = LockedDirectory.below(staging, guard), threading.Event()
-    maker = threading.Thread(target=lambda: (folder.make(), made.set()))
+def test_directory_is_made_only_while_nobody_looks_for_orphans(staging, guard):
+    directory, made = LockedDirectory.below(staging, guard), threading.Event()
+    maker = threading.Thread(target=lambda: (directory.make(), made.set()))
     with locked(guard):
         maker.start()
         is_made_at_once = made.wait(0.05)
@@ -189,10 +189,10 @@ def test_folder_is_made_only_while_nobody_looks_for_orphans(staging, guard):
     assert made.wait(TIMEOUT)
     maker.join(TIMEOUT)
     assert (is_made_at_once, listed) == (False, [])
-    folder.release()
+    directory.release()
 
 
-def test_folder_that_is_being_made_is_no_orphan(tmp_path, staging, guard):
+def test_directory_that_is_being_made_is_no_orphan(tmp_path, staging, guard):
     seen, stop = [], threading.Event()
 
     def sweep():
@@ -202,10 +202,10 @@ def test_folder_that_is_being_made_is_no_orphan(tmp_path, staging, guard):
     sweeper = threading.Thread(target=sweep)
     sweeper.start()
     for number in range(1000):
-        folder = LockedDirectory.below(staging, guard)
-        folder.make()
-        folder.path.rename(tmp_path / str(number))
-        folder.release()
+        directory = LockedDirectory.below(staging, guard)
+        directory.make()
+        directory.path.rename(tmp_path / str(number))
+        directory.release()
     stop.set()
     sweeper.join(timeout=TIMEOUT)
 

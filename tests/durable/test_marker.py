@@ -43,7 +43,9 @@ def test_store_of_an_earlier_release_opens_and_gets_its_marker(paths: StorePaths
     assert len(References(paths, Disk()).list()) == 1
 
 
-@pytest.mark.parametrize("left", ["everything", "folders", "one folder", "a journal aside", "lost+found", "nothing"])
+@pytest.mark.parametrize(
+    "left", ["everything", "directories", "one directory", "a journal aside", "lost+found", "nothing"]
+)
 def test_what_an_earlier_release_may_have_left_of_a_store_it_was_making_is_one(paths: StorePaths, left: str) -> None:
     of_an_earlier_release(paths)
     if left == "a journal aside":
@@ -56,8 +58,8 @@ def test_what_an_earlier_release_may_have_left_of_a_store_it_was_making_is_one(p
         for piece in paths.reserve.iterdir():
             piece.unlink()
         paths.reserve.rmdir()
-        for folder in paths.folders[0 if left == "nothing" else 1 if left == "one folder" else 7 :]:
-            folder.rmdir()
+        for directory in paths.directories[0 if left == "nothing" else 1 if left == "one directory" else 7 :]:
+            directory.rmdir()
 
     make_store(paths, Disk())
 
@@ -66,8 +68,8 @@ def test_what_an_earlier_release_may_have_left_of_a_store_it_was_making_is_one(p
 
 def test_store_that_mesos_made_is_one(tmp_path: Path) -> None:
     paths = StorePaths(tmp_path / "mesos")
-    for folder in (paths.layers, paths.staging / "x1v7Qz", paths.gc):
-        folder.mkdir(parents=True)
+    for directory in (paths.layers, paths.staging / "x1v7Qz", paths.gc):
+        directory.mkdir(parents=True)
     paths.stored_images.write_bytes(b"\0\0\0\0")
 
     make_store(paths, Disk())
@@ -94,8 +96,8 @@ def test_store_that_mesos_made_is_one(tmp_path: Path) -> None:
 )
 def test_directory_with_somebodys_own_files_is_refused_and_left_as_it_is(tmp_path: Path, found: str) -> None:
     paths = StorePaths(tmp_path / "project")
-    for folder in ("leases", "layers", "staging/0123456789abcdef"):
-        (paths.root / folder).mkdir(parents=True)
+    for directory in ("leases", "layers", "staging/0123456789abcdef"):
+        (paths.root / directory).mkdir(parents=True)
     (paths.root / "staging/0123456789abcdef/draft.txt").write_text("mine")
     (paths.root / found).parent.mkdir(parents=True, exist_ok=True)
     (paths.root / found).write_text("mine")
@@ -110,14 +112,14 @@ def test_directory_with_somebodys_own_files_is_refused_and_left_as_it_is(tmp_pat
     assert describe(paths.root) == before
 
 
-@pytest.mark.parametrize("kind", ["symlink", "fifo", "folder", "text", "later"])
+@pytest.mark.parametrize("kind", ["symlink", "fifo", "directory", "text", "later"])
 def test_marker_that_is_none_is_refused_and_left_as_it_is(paths: StorePaths, kind: str) -> None:
     paths.marker.unlink()
     if kind == "symlink":
         paths.marker.symlink_to(paths.root.parent / "somewhere")
     elif kind == "fifo":
         os.mkfifo(paths.marker)
-    elif kind == "folder":
+    elif kind == "directory":
         paths.marker.mkdir()
     else:
         paths.marker.write_text("#!/bin/sh\n" if kind == "text" else "imagestore 2\nof the future\n")
@@ -160,7 +162,7 @@ def test_marker_that_cannot_be_written_is_no_matter(tmp_path: Path, failing: str
 
     make_store(paths, FailingDisk(failing))
 
-    assert sorted(os.listdir(paths.root)) == sorted([*(folder.name for folder in paths.folders), "reserve"])
+    assert sorted(os.listdir(paths.root)) == sorted([*(directory.name for directory in paths.directories), "reserve"])
     make_store(paths, Disk())
     assert paths.marker.exists()
 

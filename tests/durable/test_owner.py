@@ -26,5 +26,5 @@ RANDOM, DIGEST = "0123456789abcdef", f"sha256-{64 * 'a'}"
         "reserve/3",
     ],
 )
-def test_store_of_a_file_is_found_whatever_the_folders_above_are_called(store, place):
+def test_store_of_a_file_is_found_whatever_the_directories_above_are_called(store, place):
     assert store_of(Path(store, place)) == Path(store)

@@ -233,7 +233,7 @@ def test_first_change_syncs_the_new_journal_and_then_the_change(paths: StorePath
     assert recorder.calls == [
         ("sync_file", "storedImages.journal.new"),
         ("rename", "storedImages.journal.new", "storedImages.journal"),
-        ("sync_folder", "store"),
+        ("sync_directory", "store"),
         ("sync_data", "storedImages.journal"),
     ]
 
@@ -283,12 +283,12 @@ def test_no_change_syncs_what_another_wrote_and_perhaps_did_not_sync(paths: Stor
     assert References(paths, recorder).commit([Put(A)]) == (A,)
 
     assert paths.journal.read_bytes() == before
-    assert recorder.calls == [("sync_data", "storedImages.journal"), ("sync_folder", "store")]
+    assert recorder.calls == [("sync_data", "storedImages.journal"), ("sync_directory", "store")]
 
 
 def test_name_of_a_journal_whose_maker_died_is_synced_with_the_first_change_there(paths: StorePaths) -> None:
     with pytest.raises(PowerCutError):
-        References(paths, DyingDisk(2)).commit([Put(A)])  # before it syncs the folder
+        References(paths, DyingDisk(2)).commit([Put(A)])  # before it syncs the directory
     recorder = RecordingDisk()
     references = References(paths, recorder)
 
@@ -297,7 +297,7 @@ def test_name_of_a_journal_whose_maker_died_is_synced_with_the_first_change_ther
 
     assert recorder.calls == [
         ("sync_data", "storedImages.journal"),
-        ("sync_folder", "store"),
+        ("sync_directory", "store"),
         ("sync_data", "storedImages.journal"),
     ]
 
@@ -636,10 +636,10 @@ def test_compaction_syncs_the_checkpoint_and_its_name_before_the_journal_goes(pa
     assert recorder.calls == [
         ("sync_file", "storedImages.new"),
         ("rename", "storedImages.new", "storedImages"),
-        ("sync_folder", "store"),
+        ("sync_directory", "store"),
         ("sync_file", "storedImages.journal.new"),
         ("rename", "storedImages.journal.new", "storedImages.journal"),
-        ("sync_folder", "store"),
+        ("sync_directory", "store"),
     ]
 
 
@@ -779,7 +779,7 @@ def test_sync_that_fails_is_made_good_by_writing_everything_anew(
     assert reopened(paths) == (A, B, C)
 
 
-@pytest.mark.parametrize("failing", ["sync_file", "rename", "sync_folder"])
+@pytest.mark.parametrize("failing", ["sync_file", "rename", "sync_directory"])
 def test_sync_that_fails_for_good_is_an_error_and_the_next_change_writes_everything_anew(
     paths: StorePaths, failing: str
 ) -> None:

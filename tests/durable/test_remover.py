@@ -112,16 +112,16 @@ def test_layer_that_was_put_anew_meanwhile_is_not_taken_out(paths):
     waiting.release()
 
 
-def make_anew(folder: Path, old: tuple[int, ...]) -> None:
-    """Make a folder that has the number of the one that was removed, as many file systems would give it at once."""
-    others = [folder.with_name(f"{number}") for number in range(100)]
+def make_anew(directory: Path, old: tuple[int, ...]) -> None:
+    """Make a directory that has the number of the one that was removed, as many file systems would give it at once."""
+    others = [directory.with_name(f"{number}") for number in range(100)]
     for other in others:
         other.mkdir()
         if other.stat().st_ino == old[1]:
-            other.rename(folder)
+            other.rename(directory)
             break
     else:
-        folder.mkdir()
+        directory.mkdir()
     for other in others:
         with suppress(FileNotFoundError):
             other.rmdir()
@@ -148,7 +148,7 @@ def test_config_that_was_put_anew_meanwhile_is_not_taken_out(paths):
     waiting.release()
 
 
-@pytest.mark.parametrize("kind", ["fifo", "symlink", "folder"])
+@pytest.mark.parametrize("kind", ["fifo", "symlink", "directory"])
 def test_what_is_no_file_in_a_configs_place_is_taken_out_and_not_read(paths, kind):
     config = paths.config(CONFIG)
     config.unlink()

@@ -93,11 +93,11 @@ def test_what_was_put_in_the_place_of_a_piece_is_not_written_to(paths: StorePath
     assert os.listdir(paths.reserve) == ["0"]
 
 
-@pytest.mark.parametrize("kind", ["file", "large file", "hard link", "fifo", "folder"])
+@pytest.mark.parametrize("kind", ["file", "large file", "hard link", "fifo", "directory"])
 def test_what_no_store_made_is_neither_given_up_nor_changed(paths: StorePaths, tmp_path: Path, kind: str) -> None:
     own = paths.reserve / "3"
     own.unlink()
-    if kind == "folder":
+    if kind == "directory":
         own.mkdir()
     elif kind == "fifo":
         os.mkfifo(own)
@@ -115,11 +115,11 @@ def test_what_no_store_made_is_neither_given_up_nor_changed(paths: StorePaths, t
     assert os.listdir(paths.reserve) == ["3"]
 
 
-def test_a_store_that_may_only_be_read_needs_no_reserve(users_folder: Path) -> None:
-    (users_folder / "store").mkdir(mode=0o555)
+def test_a_store_that_may_only_be_read_needs_no_reserve(users_directory: Path) -> None:
+    (users_directory / "store").mkdir(mode=0o555)
 
-    as_ordinary_user(make_reserve, StorePaths(users_folder / "store"))
+    as_ordinary_user(make_reserve, StorePaths(users_directory / "store"))
 
     if os.geteuid() != 0:
-        (users_folder / "store").chmod(0o755)
-    assert os.listdir(users_folder / "store") == []
+        (users_directory / "store").chmod(0o755)
+    assert os.listdir(users_directory / "store") == []

@@ -38,7 +38,7 @@ def state_of(path):
 
 
 @pytest.fixture
-def folder(tmp_path):
+def directory(tmp_path):
     (tmp_path / "tree").mkdir()
     descriptor = os.open(tmp_path / "tree", os.O_RDONLY)
     yield descriptor
@@ -56,31 +56,33 @@ def victim(tmp_path):
     assert state_of(victim) == before
 
 
-def swap(by, victim, folder):
+def swap(by, victim, directory):
     """Put something else where an entry's node was made."""
-    os.unlink(NODE, dir_fd=folder)
+    os.unlink(NODE, dir_fd=directory)
     if by == "symlink":
-        os.symlink(victim, NODE, dir_fd=folder)
+        os.symlink(victim, NODE, dir_fd=directory)
     elif by == "hard link":
-        os.link(victim, NODE, dst_dir_fd=folder)
+        os.link(victim, NODE, dst_dir_fd=directory)
     elif by == "file":
-        os.close(os.open(NODE, os.O_CREAT | os.O_WRONLY, 0o755, dir_fd=folder))
+        os.close(os.open(NODE, os.O_CREAT | os.O_WRONLY, 0o755, dir_fd=directory))
     elif by == "device":
-        os.mknod(NODE, stat.S_IFCHR | 0o600, os.makedev(1, 5), dir_fd=folder)
+        os.mknod(NODE, stat.S_IFCHR | 0o600, os.makedev(1, 5), dir_fd=directory)
 
 
 @pytest.mark.root
 @pytest.mark.parametrize("by", ["symlink", "hard link", "file", "device", "nothing"])
 @pytest.mark.parametrize("kind", [FIFO, CHARACTER_DEVICE, BLOCK_DEVICE])
 @pytest.mark.parametrize("attributes", ATTRIBUTES.values(), ids=ATTRIBUTES)
-def test_attributes_of_a_node_reach_nothing_that_was_put_in_its_place(tmp_path, folder, victim, by, kind, attributes):
-    os.mkfifo(NODE, 0o644, dir_fd=folder)
-    swap(by, victim, folder)
+def test_attributes_of_a_node_reach_nothing_that_was_put_in_its_place(
+    tmp_path, directory, victim, by, kind, attributes
+):
+    os.mkfifo(NODE, 0o644, dir_fd=directory)
+    swap(by, victim, directory)
     there = tmp_path / "tree" / "node"
     before = state_of(there) if by != "nothing" else None
 
-    with pytest.raises(OSError, match=r"somebody else changes what is in the folder|No such file"):
-        Attributes(Outcome()).finish_node(entry_of(kind, **attributes), NODE, NODE, folder)
+    with pytest.raises(OSError, match=r"somebody else changes what is in the directory|No such file"):
+        Attributes(Outcome()).finish_node(entry_of(kind, **attributes), NODE, NODE, directory)
 
     assert (state_of(there) if by != "nothing" else None) == before
 
@@ -88,12 +90,12 @@ def test_attributes_of_a_node_reach_nothing_that_was_put_in_its_place(tmp_path, 
 @pytest.mark.root
 @pytest.mark.parametrize("by", ["symlink", "hard link", "file"])
 @pytest.mark.parametrize("attributes", ["an owner", "a capability", "an owner and a capability", "an attribute"])
-def test_attributes_of_a_symlink_reach_no_file_that_was_put_in_its_place(folder, victim, by, attributes):
-    os.symlink("nowhere", NODE, dir_fd=folder)
-    swap(by, victim, folder)
+def test_attributes_of_a_symlink_reach_no_file_that_was_put_in_its_place(directory, victim, by, attributes):
+    os.symlink("nowhere", NODE, dir_fd=directory)
+    swap(by, victim, directory)
 
     try:
-        Attributes(Outcome()).finish_node(entry_of(SYMLINK, **ATTRIBUTES[attributes]), NODE, NODE, folder)
+        Attributes(Outcome()).finish_node(entry_of(SYMLINK, **ATTRIBUTES[attributes]), NODE, NODE, directory)
     except OSError as error:
         assert by != "symlink"
         assert "somebody else changes" in str(error)  # noqa: PT017 - another symlink is as good
@@ -104,15 +106,15 @@ def test_attributes_of_a_symlink_reach_no_file_that_was_put_in_its_place(folder,
 @pytest.mark.root
 @pytest.mark.parametrize("kind", [FIFO, CHARACTER_DEVICE, BLOCK_DEVICE, SYMLINK])
 @pytest.mark.parametrize("attributes", ATTRIBUTES.values(), ids=ATTRIBUTES)
-def test_a_node_gets_its_attributes(tmp_path, folder, kind, attributes):
+def test_a_node_gets_its_attributes(tmp_path, directory, kind, attributes):
     types = {FIFO: stat.S_IFIFO, CHARACTER_DEVICE: stat.S_IFCHR, BLOCK_DEVICE: stat.S_IFBLK}
     entry = entry_of(kind, **attributes)
     if kind == SYMLINK:
-        os.symlink("nowhere", NODE, dir_fd=folder)
+        os.symlink("nowhere", NODE, dir_fd=directory)
     else:
-        os.mknod(NODE, types[kind] | entry.mode & 0o777, os.makedev(entry.major, entry.minor), dir_fd=folder)
+        os.mknod(NODE, types[kind] | entry.mode & 0o777, os.makedev(entry.major, entry.minor), dir_fd=directory)
 
-    Attributes(Outcome()).finish_node(entry, NODE, NODE, folder)
+    Attributes(Outcome()).finish_node(entry, NODE, NODE, directory)
 
     mode, uid, gid, mtime_ns, xattrs = state_of(tmp_path / "tree" / "node")
     assert kind == SYMLINK or mode == entry.mode
@@ -121,11 +123,11 @@ def test_a_node_gets_its_attributes(tmp_path, folder, kind, attributes):
 
 
 @pytest.mark.root
-def test_attributes_of_a_file_stay_with_it_wherever_its_name_leads(folder, victim):
+def test_attributes_of_a_file_stay_with_it_wherever_its_name_leads(directory, victim):
     attributes = Attributes(Outcome())
     entry = entry_of(FILE, mode=0o6755, uid=OTHER[0], gid=OTHER[1], xattrs={b"security.capability": CAPABILITY})
-    file = attributes.create_file(entry, folder, NODE)
-    swap("symlink", victim, folder)
+    file = attributes.create_file(entry, directory, NODE)
+    swap("symlink", victim, directory)
 
     attributes.finish_file(entry, b"", NODE, file)
 
@@ -135,9 +137,9 @@ def test_attributes_of_a_file_stay_with_it_wherever_its_name_leads(folder, victi
 
 
 @pytest.mark.parametrize("by", ["symlink", "hard link", "file"])
-def test_no_file_is_made_through_what_lies_in_its_place(folder, victim, by):
-    os.mkfifo(NODE, dir_fd=folder)
-    swap(by, victim, folder)
+def test_no_file_is_made_through_what_lies_in_its_place(directory, victim, by):
+    os.mkfifo(NODE, dir_fd=directory)
+    swap(by, victim, directory)
 
     with pytest.raises(FileExistsError):
-        Attributes(Outcome()).create_file(entry_of(FILE), folder, NODE)
+        Attributes(Outcome()).create_file(entry_of(FILE), directory, NODE)

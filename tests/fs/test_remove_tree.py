@@ -12,12 +12,12 @@ from support.privileges import as_ordinary_user, immutable, with_capabilities, w
 from support.trees import make_locked_tree, names
 
 from pykka_imagestore.errors import NotRemovedError
-from pykka_imagestore.fs.remove_tree import empty_folder, remove_folder, remove_tree
+from pykka_imagestore.fs.remove_tree import empty_directory, remove_directory, remove_tree
 
 
 @pytest.fixture
 def kept(tmp_path):
-    """Return a folder beside the tree that must stay as it is."""
+    """Return a directory beside the tree that must stay as it is."""
     kept = tmp_path / "kept"
     (kept / "inner").mkdir(parents=True)
     (kept / "file").write_bytes(b"kept")
@@ -26,9 +26,9 @@ def kept(tmp_path):
     assert (kept / "file").read_bytes() == b"kept"
 
 
-def make_deep(folder, depth):
-    """Make folders in one another, deeper than any path may be."""
-    descriptor = os.open(folder, os.O_RDONLY)
+def make_deep(directory, depth):
+    """Make directories in one another, deeper than any path may be."""
+    descriptor = os.open(directory, os.O_RDONLY)
     for _ in range(depth):
         os.mkdir("d", dir_fd=descriptor)
         os.close(os.open("file", os.O_CREAT | os.O_WRONLY, dir_fd=descriptor))
@@ -91,16 +91,16 @@ def remove_with_few_descriptors(tree: str) -> None:
     remove_tree(tree)
 
 
-def test_two_thousand_levels_take_few_descriptors_and_no_recursion(users_folder):
-    (users_folder / "tree").mkdir()
-    make_deep(users_folder / "tree", 2000)
+def test_two_thousand_levels_take_few_descriptors_and_no_recursion(users_directory):
+    (users_directory / "tree").mkdir()
+    make_deep(users_directory / "tree", 2000)
 
-    with_umask(0o022, remove_with_few_descriptors, str(users_folder / "tree"))
+    with_umask(0o022, remove_with_few_descriptors, str(users_directory / "tree"))
 
-    assert names(users_folder) == []
+    assert names(users_directory) == []
 
 
-def test_many_files_in_one_folder_are_removed(tmp_path):
+def test_many_files_in_one_directory_are_removed(tmp_path):
     (tmp_path / "tree").mkdir()
     for number in range(3000):
         (tmp_path / "tree" / str(number)).touch()
@@ -119,14 +119,14 @@ def test_names_that_are_not_text_are_removed(tmp_path):
 
 
 def empty(path):
-    folder = os.open(path, os.O_RDONLY)
+    directory = os.open(path, os.O_RDONLY)
     try:
-        empty_folder(folder, str(path))
+        empty_directory(directory, str(path))
     finally:
-        os.close(folder)
+        os.close(directory)
 
 
-def test_folder_is_emptied_and_stays(tmp_path):
+def test_directory_is_emptied_and_stays(tmp_path):
     (tmp_path / "tree" / "a" / "b").mkdir(parents=True)
     (tmp_path / "tree" / "file").touch()
     inode = (tmp_path / "tree").stat().st_ino
@@ -137,35 +137,35 @@ def test_folder_is_emptied_and_stays(tmp_path):
     assert (tmp_path / "tree").stat().st_ino == inode
 
 
-def test_each_removed_folder_is_told_by_its_path_deepest_first(tmp_path):
+def test_each_removed_directory_is_told_by_its_path_deepest_first(tmp_path):
     (tmp_path / "a" / "b" / "c").mkdir(parents=True)
     (tmp_path / "a" / "b" / "file").touch()
     removed = []
     parent = os.open(tmp_path, os.O_RDONLY)
 
-    remove_folder(b"a", parent, removed.append)
+    remove_directory(b"a", parent, removed.append)
 
     os.close(parent)
     assert removed == [b"a/b/c", b"a/b", b"a"]
 
 
-def test_ordinary_user_removes_folders_that_he_locked_himself_out_of(users_folder):
-    as_ordinary_user(make_locked_tree, str(users_folder))
+def test_ordinary_user_removes_directories_that_he_locked_himself_out_of(users_directory):
+    as_ordinary_user(make_locked_tree, str(users_directory))
 
-    as_ordinary_user(remove_tree, str(users_folder / "tree"))
+    as_ordinary_user(remove_tree, str(users_directory / "tree"))
 
-    assert names(users_folder) == []
+    assert names(users_directory) == []
 
 
 @pytest.mark.root
-def test_ordinary_user_cannot_remove_what_is_not_his(users_folder):
-    (users_folder / "tree").mkdir()
-    (users_folder / "tree" / "file").touch()
+def test_ordinary_user_cannot_remove_what_is_not_his(users_directory):
+    (users_directory / "tree").mkdir()
+    (users_directory / "tree" / "file").touch()
 
     with pytest.raises(NotRemovedError, match=r"tree/file could not be removed: Permission denied\. All else"):
-        as_ordinary_user(remove_tree, str(users_folder / "tree"))
+        as_ordinary_user(remove_tree, str(users_directory / "tree"))
 
-    assert names(users_folder) == [b"tree", b"tree/file"]
+    assert names(users_directory) == [b"tree", b"tree/file"]
 
 
 def test_some_that_remove_one_tree_at_once_all_succeed(tmp_path):
@@ -199,13 +199,13 @@ def test_what_cannot_be_removed_is_told_and_all_else_is_removed(tmp_path):
         *(b"tree", b"tree/a", b"tree/a/b", b"tree/a/b/c", b"tree/a/b/c/file"),
         *(b"tree/d", b"tree/d/file", b"tree/d/other"),
     ]
-    assert caught.value.count == 2  # a folder is one, with what is in it
+    assert caught.value.count == 2  # a directory is one, with what is in it
     assert os.path.exists(caught.value.path)
     assert "could not be removed: Operation not permitted, and 1 more. All else" in str(caught.value)
 
 
 @pytest.mark.root
-def test_folder_is_emptied_of_all_that_can_be_removed(tmp_path):
+def test_directory_is_emptied_of_all_that_can_be_removed(tmp_path):
     for name in ("a", "b", "c"):
         (tmp_path / name).touch()
 
@@ -217,22 +217,22 @@ def test_folder_is_emptied_of_all_that_can_be_removed(tmp_path):
 
 
 @pytest.mark.root
-def test_some_thousand_files_that_cannot_be_removed_end_the_work(users_folder):
-    (users_folder / "tree").mkdir(mode=0o755)
+def test_some_thousand_files_that_cannot_be_removed_end_the_work(users_directory):
+    (users_directory / "tree").mkdir(mode=0o755)
     for number in range(3000):
-        (users_folder / "tree" / str(number)).touch()
+        (users_directory / "tree" / str(number)).touch()
 
     with pytest.raises(NotRemovedError, match=r"Permission denied, and 999 more"):
-        as_ordinary_user(remove_tree, str(users_folder / "tree"))
+        as_ordinary_user(remove_tree, str(users_directory / "tree"))
 
 
-def remove_beside_mounts(folder: str) -> str:
+def remove_beside_mounts(directory: str) -> str:
     """Mount what must stay into a tree, and remove that."""
     for kind in ("--bind", "--rbind"):
-        subprocess.run(["mount", kind, f"{folder}/kept", f"{folder}/tree/a/{kind}"], check=True)
-    subprocess.run(["mount", "--bind", f"{folder}/kept/file", f"{folder}/tree/file"], check=True)
+        subprocess.run(["mount", kind, f"{directory}/kept", f"{directory}/tree/a/{kind}"], check=True)
+    subprocess.run(["mount", "--bind", f"{directory}/kept/file", f"{directory}/tree/file"], check=True)
     try:
-        remove_tree(f"{folder}/tree")
+        remove_tree(f"{directory}/tree")
     except NotRemovedError as error:
         return str(error)
     return ""
@@ -256,34 +256,34 @@ def test_mount_below_is_told_and_what_lies_in_it_is_not_touched(tmp_path):
 @pytest.mark.parametrize(
     "bounds", ["-dac_override,-dac_read_search", *(f"-all,+{one}" for one in ("chown", "fowner", "dac_override"))]
 )
-def test_one_privilege_is_enough_to_remove_what_is_anothers(users_folder, bounds):
-    as_ordinary_user(make_locked_tree, str(users_folder))
-    os.chown(users_folder, 0, 0)
+def test_one_privilege_is_enough_to_remove_what_is_anothers(users_directory, bounds):
+    as_ordinary_user(make_locked_tree, str(users_directory))
+    os.chown(users_directory, 0, 0)
 
-    with_capabilities(bounds, remove_tree, str(users_folder / "tree"))
+    with_capabilities(bounds, remove_tree, str(users_directory / "tree"))
 
-    assert names(users_folder) == []
+    assert names(users_directory) == []
 
 
 @pytest.mark.root
-def test_folder_that_may_be_read_and_not_passed_is_left(users_folder):
+def test_directory_that_may_be_read_and_not_passed_is_left(users_directory):
     for name in ("tree/a/b", "tree/c"):
-        (users_folder / name).mkdir(parents=True)
-    (users_folder / "tree" / "a").chmod(0o744)
+        (users_directory / name).mkdir(parents=True)
+    (users_directory / "tree" / "a").chmod(0o744)
     for name in ("tree", "tree/c"):
-        os.chown(users_folder / name, 65534, 65534)
+        os.chown(users_directory / name, 65534, 65534)
 
     with pytest.raises(NotRemovedError, match=r"tree/a/b could not be removed: Permission denied\. "):
-        as_ordinary_user(remove_tree, str(users_folder / "tree"))
+        as_ordinary_user(remove_tree, str(users_directory / "tree"))
 
-    assert names(users_folder) == [b"tree", b"tree/a", b"tree/a/b"]
+    assert names(users_directory) == [b"tree", b"tree/a", b"tree/a/b"]
 
 
-# -- how often a folder is read
+# -- how often a directory is read
 
 
 def scans_of_removal(tree: str) -> int:
-    """Remove a tree; return how often a folder was read from its beginning."""
+    """Remove a tree; return how often a directory was read from its beginning."""
     scans = []
     sys.addaudithook(lambda event, _: scans.append(event) if event == "os.scandir" else None)
     remove_tree(tree)
@@ -291,28 +291,28 @@ def scans_of_removal(tree: str) -> int:
 
 
 @pytest.mark.parametrize("below", ["", "a", "a/b/c"])
-def test_a_folder_of_many_folders_is_read_once(users_folder, below):
+def test_a_directory_of_many_directories_is_read_once(users_directory, below):
     for number in range(1000):
-        (users_folder / "tree" / str(number) / below).mkdir(parents=True)
-        (users_folder / "tree" / str(number) / below / "file").touch()
-    folders = sum(1 for _ in os.walk(users_folder / "tree"))
+        (users_directory / "tree" / str(number) / below).mkdir(parents=True)
+        (users_directory / "tree" / str(number) / below / "file").touch()
+    directories = sum(1 for _ in os.walk(users_directory / "tree"))
 
-    scans = with_umask(0o022, scans_of_removal, str(users_folder / "tree"))
+    scans = with_umask(0o022, scans_of_removal, str(users_directory / "tree"))
 
-    assert scans == folders
-    assert names(users_folder) == []
+    assert scans == directories
+    assert names(users_directory) == []
 
 
-def test_a_folder_of_many_deep_folders_is_read_a_few_times(users_folder):
+def test_a_directory_of_many_deep_directories_is_read_a_few_times(users_directory):
     deep = "/".join(["d"] * 40)
     for number in range(300):
-        (users_folder / "tree" / str(number) / deep).mkdir(parents=True)
-    folders = 1 + 300 * 41
+        (users_directory / "tree" / str(number) / deep).mkdir(parents=True)
+    directories = 1 + 300 * 41
 
-    scans = with_umask(0o022, scans_of_removal, str(users_folder / "tree"))
+    scans = with_umask(0o022, scans_of_removal, str(users_directory / "tree"))
 
-    assert scans < folders * 1.01
-    assert names(users_folder) == []
+    assert scans < directories * 1.01
+    assert names(users_directory) == []
 
 
 # -- somebody else who moves what is being removed
@@ -322,21 +322,21 @@ DEPTHS = (2, 6, 30, 60)
 
 @pytest.fixture
 def beside(tmp_path):
-    """Return a folder outside of the tree, to move something into; those above it hold what must stay.
+    """Return a directory outside of the tree, to move something into; those above it hold what must stay.
 
-    It lies deeper than any tree here has folders: so a removal that went wrong, up through "..", would meet what must
-    stay, and not get past it.
+    It lies deeper than any tree here has directories: so a removal that went wrong, up through "..", would meet what
+    must stay, and not get past it.
     """
     ways = [tmp_path / "beside" / "/".join(["d"] * depth) for depth in range(max(DEPTHS) + 2)]
     ways[-1].mkdir(parents=True)
-    for folder in ways[:-1]:
-        (folder / "precious").write_bytes(b"stays")
-        (folder / "full").mkdir()
-        (folder / "full" / "precious").write_bytes(b"stays")
+    for directory in ways[:-1]:
+        (directory / "precious").write_bytes(b"stays")
+        (directory / "full").mkdir()
+        (directory / "full" / "precious").write_bytes(b"stays")
     yield ways[-1]
-    for folder in ways[:-1]:
-        assert (folder / "precious").read_bytes() == b"stays"
-        assert (folder / "full" / "precious").read_bytes() == b"stays"
+    for directory in ways[:-1]:
+        assert (directory / "precious").read_bytes() == b"stays"
+        assert (directory / "full" / "precious").read_bytes() == b"stays"
 
 
 class Mover:
@@ -345,23 +345,23 @@ class Mover:
     def __init__(self, move):
         self._move = move
 
-    def __call__(self, _, name, folder):
+    def __call__(self, _, name, directory):
         if self._move is not None:
             self._move, move = None, self._move
             move()
-        os.unlink(name, dir_fd=folder)
+        os.unlink(name, dir_fd=directory)
 
 
 def remove_while(tmp_path, move):
     parent = os.open(tmp_path, os.O_RDONLY)
     try:
-        remove_folder(b"tree", parent, unlink=move)
+        remove_directory(b"tree", parent, unlink=move)
     finally:
         os.close(parent)
 
 
 def make_way(tmp_path, depth):
-    """Make folders in one another, and a file in the last; return the ways there."""
+    """Make directories in one another, and a file in the last; return the ways there."""
     ways = [tmp_path / "tree" / "/".join(["d"] * above) for above in range(depth)]
     ways[-1].mkdir(parents=True)
     (ways[-1] / "file").touch()
@@ -370,7 +370,7 @@ def make_way(tmp_path, depth):
 
 @pytest.mark.parametrize("depth", DEPTHS)
 @pytest.mark.parametrize("moved", [0, 1, 0.5, 0.9, -1])
-def test_a_folder_that_is_moved_away_while_it_is_emptied_leads_nowhere(tmp_path, beside, depth, moved):
+def test_a_directory_that_is_moved_away_while_it_is_emptied_leads_nowhere(tmp_path, beside, depth, moved):
     ways = make_way(tmp_path, depth)
     victim = ways[int(moved * (depth - 1)) if isinstance(moved, float) else moved]
 
@@ -381,14 +381,14 @@ def test_a_folder_that_is_moved_away_while_it_is_emptied_leads_nowhere(tmp_path,
 
 @pytest.mark.parametrize("depth", [6, 60])
 @pytest.mark.parametrize("moved", [0, 1, -2, -1])
-@pytest.mark.parametrize("by", ["symlink", "file", "fifo", "full folder", "part of the tree"])
-def test_a_folder_that_is_replaced_while_it_is_emptied_leads_nowhere(tmp_path, beside, depth, moved, by):
+@pytest.mark.parametrize("by", ["symlink", "file", "fifo", "full directory", "part of the tree"])
+def test_a_directory_that_is_replaced_while_it_is_emptied_leads_nowhere(tmp_path, beside, depth, moved, by):
     victim = make_way(tmp_path, depth)[moved]
     replace = {
         "symlink": lambda: victim.symlink_to(beside.parent),
         "file": victim.touch,
         "fifo": lambda: os.mkfifo(victim),
-        "full folder": lambda: (victim / "a" / "b").mkdir(parents=True),
+        "full directory": lambda: (victim / "a" / "b").mkdir(parents=True),
         "part of the tree": lambda: (beside / "moved" / "d").rename(victim) if moved >= 0 else victim.mkdir(),
     }
 
@@ -398,22 +398,22 @@ def test_a_folder_that_is_replaced_while_it_is_emptied_leads_nowhere(tmp_path, b
 
 
 @pytest.mark.parametrize("depth", [2, 60])
-def test_whoever_fills_a_folder_without_end_is_not_waited_for(tmp_path, depth):
-    folder = make_way(tmp_path, depth)[-1]
+def test_whoever_fills_a_directory_without_end_is_not_waited_for(tmp_path, depth):
+    directory = make_way(tmp_path, depth)[-1]
     fills = []
 
     def fill(_, name, opened):
         fills.append(name)
         os.unlink(name, dir_fd=opened)
         assert len(fills) < 1000
-        (folder / f"file {len(fills)}").touch()
+        (directory / f"file {len(fills)}").touch()
 
     with pytest.raises(NotRemovedError, match=r"could not be removed: somebody goes on filling it\. "):
         remove_while(tmp_path, fill)
 
 
 @pytest.mark.parametrize("depth", [3, 60])
-def test_whoever_moves_folders_without_end_is_not_waited_for(tmp_path, beside, depth):
+def test_whoever_moves_directories_without_end_is_not_waited_for(tmp_path, beside, depth):
     ways = make_way(tmp_path, depth)
     turns = []
 
@@ -428,7 +428,7 @@ def test_whoever_moves_folders_without_end_is_not_waited_for(tmp_path, beside, d
         remove_while(tmp_path, move)
 
 
-def test_whoever_fills_a_folder_that_is_emptied_is_not_waited_for(tmp_path):
+def test_whoever_fills_a_directory_that_is_emptied_is_not_waited_for(tmp_path):
     ended, begun = threading.Event(), threading.Event()
 
     def fill():
@@ -438,15 +438,15 @@ def test_whoever_fills_a_folder_that_is_emptied_is_not_waited_for(tmp_path):
             (tmp_path / f"file {number}").touch()
             begun.set()
 
-    folder = os.open(tmp_path, os.O_RDONLY)
+    directory = os.open(tmp_path, os.O_RDONLY)
     with ThreadPoolExecutor(1) as threads:
         filling = threads.submit(fill)
         begun.wait()
         try:
-            empty_folder(folder, str(tmp_path))
+            empty_directory(directory, str(tmp_path))
         except NotRemovedError as error:
             assert "somebody goes on filling it" in str(error)  # noqa: PT017 - it may end well, too
         finally:
             ended.set()
         filling.result()
-    os.close(folder)
+    os.close(directory)

@@ -16,7 +16,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from pykka_imagestore.fs.walk import MAX_OPEN_FOLDERS, MAX_PATHS_BYTES, MAX_SYMLINKS, Policy, SymlinkLoopError, Walk
+from pykka_imagestore.fs.walk import MAX_OPEN_DIRECTORIES, MAX_PATHS_BYTES, MAX_SYMLINKS, Policy, SymlinkLoopError, Walk
 
 NAMES = ("a", "b", "c")
 parts = st.sampled_from([*NAMES, *NAMES, ".", ".."])
@@ -28,7 +28,7 @@ targets = st.builds(
 )
 paths = st.lists(st.sampled_from(NAMES), max_size=5).map("/".join)
 nodes = st.recursive(
-    st.one_of(targets, st.none(), st.just({})),  # a symlink, a file, an empty folder
+    st.one_of(targets, st.none(), st.just({})),  # a symlink, a file, an empty directory
     lambda below: st.dictionaries(st.sampled_from(NAMES), below, max_size=3),
     max_leaves=12,
 )
@@ -36,7 +36,7 @@ trees = st.dictionaries(st.sampled_from(NAMES), nodes, max_size=3)
 
 
 class Model:
-    """What a path leads to: a folder's path, or an error's class."""
+    """What a path leads to: a directory's path, or an error's class."""
 
     def __init__(self, tree):
         self.tree = tree
@@ -70,41 +70,41 @@ class Model:
         return OSError
 
 
-def make(tree, folder):
+def make(tree, directory):
     for name, node in tree.items():
         if isinstance(node, dict):
-            (folder / name).mkdir()
-            make(node, folder / name)
+            (directory / name).mkdir()
+            make(node, directory / name)
         elif node is None:
-            (folder / name).write_bytes(b"")
+            (directory / name).write_bytes(b"")
         else:
-            (folder / name).symlink_to(node)
+            (directory / name).symlink_to(node)
 
 
 @contextmanager
 def made(tree):
-    folder = Path(tempfile.mkdtemp())
+    directory = Path(tempfile.mkdtemp())
     try:
-        (folder / "root").mkdir()
-        make(tree, folder / "root")
-        root = os.open(folder / "root", os.O_RDONLY)
+        (directory / "root").mkdir()
+        make(tree, directory / "root")
+        root = os.open(directory / "root", os.O_RDONLY)
         try:
-            yield root, folder / "root"
+            yield root, directory / "root"
         finally:
             os.close(root)
     finally:
-        shutil.rmtree(folder)
+        shutil.rmtree(directory)
 
 
 def find(walk, path):
     """Return what a walk finds: the path without symlinks, or the class of its error as the model has it."""
     try:
-        found = walk.folder(os.fsencode(path))
+        found = walk.directory(os.fsencode(path))
     except SymlinkLoopError:
         return SymlinkLoopError
     except OSError:
         return OSError
-    assert stat.S_ISDIR(os.fstat(found.folder).st_mode)
+    assert stat.S_ISDIR(os.fstat(found.directory).st_mode)
     return os.fsdecode(found.path)
 
 
@@ -115,15 +115,15 @@ def find(walk, path):
 @example({"a": "b/c/..", "b": None}, ["a", "a/b"], False)
 def test_a_walk_finds_what_a_path_leads_to_and_remembers_nothing_wrong(tree, asked, forgets):
     model = Model(tree)
-    with made(tree) as (root, folder):
+    with made(tree) as (root, directory):
         walk = Walk(root)
         for path in [*asked, *asked]:
             expected, found = model.resolve(path), find(walk, path)
 
             assert found == expected
             if isinstance(found, str):
-                there = os.fstat(walk.folder(os.fsencode(path)).folder)
-                assert os.path.samestat(there, (folder / found).lstat())
+                there = os.fstat(walk.directory(os.fsencode(path)).directory)
+                assert os.path.samestat(there, (directory / found).lstat())
             if forgets:
                 walk.forget()
         walk.forget()
@@ -160,19 +160,19 @@ def test_a_walk_that_follows_no_symlinks_goes_as_far_as_names_lead(tree, path):
 @given(trees, paths)
 def test_what_is_missing_is_made_where_symlinks_lead(tree, path):
     model = Model(tree)
-    with made(tree) as (root, folder):
+    with made(tree) as (root, directory):
         policy = Policy(make=lambda above, _, name: os.mkdir(name, dir_fd=above), make_way=refuse)
         walk = Walk(root, policy)
         try:
-            found = walk.folder(os.fsencode(path), make=True)
+            found = walk.directory(os.fsencode(path), make=True)
         except (IsADirectoryError, SymlinkLoopError):
             assert model.resolve(path) in (OSError, SymlinkLoopError)
         else:
-            assert os.path.samestat(os.fstat(found.folder), (folder / os.fsdecode(found.path)).lstat())
+            assert os.path.samestat(os.fstat(found.directory), (directory / os.fsdecode(found.path)).lstat())
             walk.forget()
             assert find(walk, path) == os.fsdecode(found.path)
         walk.forget()
-        assert sorted(os.listdir(folder.parent)) == ["root"]
+        assert sorted(os.listdir(directory.parent)) == ["root"]
 
 
 def refuse(*_):
@@ -193,10 +193,10 @@ def test_as_many_symlinks_are_followed_whatever_is_remembered(tmp_path, root):
     long = b"/".join(b"s%d" % number for number in range(MAX_SYMLINKS + 1))
     walk = Walk(root)
 
-    assert walk.folder(long.rpartition(b"/")[0]).symlinks == MAX_SYMLINKS
+    assert walk.directory(long.rpartition(b"/")[0]).symlinks == MAX_SYMLINKS
     for _ in range(2):
         with pytest.raises(SymlinkLoopError):
-            walk.folder(long)
+            walk.directory(long)
 
 
 def test_symlinks_that_double_end_at_the_fortieth(tmp_path, root):
@@ -207,7 +207,7 @@ def test_symlinks_that_double_end_at_the_fortieth(tmp_path, root):
     walk = Walk(root, Policy(visit=visits.append))
 
     with pytest.raises(SymlinkLoopError):
-        walk.folder(b"s60")
+        walk.directory(b"s60")
 
     assert len(visits) < 1000
 
@@ -221,14 +221,14 @@ def test_what_is_remembered_is_bounded(tmp_path, root):
 
     for _ in range(3000):
         walk.make_room()
-        walk.folder(b"/".join([b"d", *(b"%d" % rand.randrange(10) * 200 for _ in range(30))]))
+        walk.directory(b"/".join([b"d", *(b"%d" % rand.randrange(10) * 200 for _ in range(30))]))
         most = max(most, walk.remembered_bytes)
 
     walk.forget()
     assert most < 2 * MAX_PATHS_BYTES
 
 
-def test_a_long_way_keeps_few_folders_open(root):
+def test_a_long_way_keeps_few_directories_open(root):
     descriptor = os.dup(root)
     for _ in range(300):
         os.mkdir("d", dir_fd=descriptor)
@@ -239,9 +239,9 @@ def test_a_long_way_keeps_few_folders_open(root):
     before = len(os.listdir("/proc/self/fd"))
     walk = Walk(root)
 
-    walk.folder(b"/".join([b"d"] * 300))
+    walk.directory(b"/".join([b"d"] * 300))
 
-    assert len(os.listdir("/proc/self/fd")) - before <= MAX_OPEN_FOLDERS
+    assert len(os.listdir("/proc/self/fd")) - before <= MAX_OPEN_DIRECTORIES
     walk.forget()
     assert len(os.listdir("/proc/self/fd")) == before
 
@@ -254,22 +254,22 @@ def test_a_walk_leaves_its_root_open_and_nothing_else(tmp_path, root):
     walk = Walk(root)
 
     for path in (b"", b"a", b"s/b", b"a/b"):
-        walk.folder(path)
+        walk.directory(path)
     for path in (b"s/f", b"f/x", b"f", b"missing/x"):
         with pytest.raises((FileNotFoundError, NotADirectoryError)):
-            walk.folder(path)
+            walk.directory(path)
     walk.forget()
 
     assert len(os.listdir("/proc/self/fd")) == before
     assert os.fstat(root)
 
 
-def test_whoever_exchanges_folders_for_symlinks_leads_no_walk_out(tmp_path, root):
-    """CVE-2021-30465's kind: what is a folder when it is looked at is a symlink when it is opened."""
+def test_whoever_exchanges_directories_for_symlinks_leads_no_walk_out(tmp_path, root):
+    """CVE-2021-30465's kind: what is a directory when it is looked at is a symlink when it is opened."""
     outside = tmp_path / "outside"
-    for folder in (outside, tmp_path / "root" / "a"):
-        (folder / "b" / "c").mkdir(parents=True)
-    others = {folder.stat().st_ino for folder in (outside, *outside.rglob("*"))}
+    for directory in (outside, tmp_path / "root" / "a"):
+        (directory / "b" / "c").mkdir(parents=True)
+    others = {directory.stat().st_ino for directory in (outside, *outside.rglob("*"))}
     ended = time.monotonic() + 2
 
     def swap():
@@ -286,7 +286,7 @@ def test_whoever_exchanges_folders_for_symlinks_leads_no_walk_out(tmp_path, root
     while time.monotonic() < ended:
         walk = Walk(root)
         with suppress(OSError):
-            found.add(os.fstat(walk.folder(b"a/b/c").folder).st_ino)
+            found.add(os.fstat(walk.directory(b"a/b/c").directory).st_ino)
         walk.forget()
     swapper.join()
 

@@ -1,7 +1,8 @@
-"""Fuzz target: any bytes as a layer. It becomes a folder of files, or is refused without a trace; with help, the same.
+"""Fuzz target: any bytes as a layer. It becomes a directory of files, or is refused without a trace; with help, the
+same.
 
-What it may not do is looked for in three ways: a folder beside it is compared, each call with a path that came from the
-layer is looked at on its way to the kernel, and what was unpacked is held against the layer's record.
+What it may not do is looked for in three ways: a directory beside it is compared, each call with a path that came from
+the layer is looked at on its way to the kernel, and what was unpacked is held against the layer's record.
 """
 
 from __future__ import annotations
@@ -145,7 +146,7 @@ def see_that_plain_files_are_there(unpacked: Unpacked, nodes: dict[bytes, Node],
     if len(members) != unpacked.counts.entries or len(paths) != len(members) or b"/.wh." in b"/" + b"/".join(paths):
         return
     if any(other.startswith(path + b"/") for path in paths if paths[path].body is not None for other in paths):
-        return  # a file that took a folder's place
+        return  # a file that took a directory's place
     for path, member in paths.items():
         if member.body is not None:
             assert (unpacked.rootfs / os.fsdecode(path)).read_bytes() == member.body
@@ -173,7 +174,7 @@ def timeless(path: bytes, node: Node) -> object:
 
 @cache
 def playground() -> Path:
-    """Return a folder to unpack in, beside one that is not to be reached."""
+    """Return a directory to unpack in, beside one that is not to be reached."""
     base = Path(tempfile.mkdtemp(prefix="fuzz-"))  # nobody else may enter: programs with set-ID bits may lie in it
     atexit.register(remove_tree, str(base))
     (base / "outside" / "inner").mkdir(parents=True)
@@ -221,7 +222,7 @@ def _see_call(event: str, arguments: tuple[object, ...]) -> None:
 
 
 def _see_path(event: str, path: object, last: object) -> None:
-    """See that a path is one name in an open folder, or one of our own. Names from the layer are bytes, as in a tar."""
+    """See that a path is one name in an open directory, or one of our own. A layer's names are bytes, as in a tar."""
     if isinstance(path, str | os.PathLike) and "/" in os.fspath(path):
         text = os.fspath(path)
         own = {"/proc/self/status", "/proc/self/uid_map", *(_watched[0] + name for name in _OWN_NAMES)}
@@ -232,7 +233,7 @@ def _see_path(event: str, path: object, last: object) -> None:
         if re.fullmatch(b"/proc/self/fd/[0-9]+", name):  # a pin
             return
         if event in _XATTRS:
-            name = name.removeprefix(b"/proc/self/fd/").partition(b"/")[2]  # the spelling of a name in a folder
+            name = name.removeprefix(b"/proc/self/fd/").partition(b"/")[2]  # the spelling of a name in a directory
         elif event == "open":
             assert isinstance(last, int)
             assert last & os.O_NOFOLLOW, path

@@ -18,23 +18,23 @@ ID, PARENT = "1" * 64, "2" * 64
 CAPABILITY = b"\1\0\0\2\0\4\0\0" + bytes(12)
 
 LAYERS = {
-    "plain": (tars.folder(b"etc/"), tars.file(b"etc/motd", b"hello"), tars.file(b"etc/hosts", b"x" * 513)),
-    "implicit-folders": (tars.file(b"a/b/c/f", b"x"), tars.folder(b"a/b/", mode=0o700, mtime=5)),
-    "symlinked-parent": (tars.folder(b"real"), tars.symlink(b"a", b"real"), tars.file(b"a/f", b"x")),
-    "symlink-out": (tars.symlink(b"a", b"../../outside"), tars.file(b"a/secret", b"x"), tars.folder(b"a/inner")),
+    "plain": (tars.directory(b"etc/"), tars.file(b"etc/motd", b"hello"), tars.file(b"etc/hosts", b"x" * 513)),
+    "implicit-directories": (tars.file(b"a/b/c/f", b"x"), tars.directory(b"a/b/", mode=0o700, mtime=5)),
+    "symlinked-parent": (tars.directory(b"real"), tars.symlink(b"a", b"real"), tars.file(b"a/f", b"x")),
+    "symlink-out": (tars.symlink(b"a", b"../../outside"), tars.file(b"a/secret", b"x"), tars.directory(b"a/inner")),
     "symlink-loop": (tars.symlink(b"a", b"b"), tars.symlink(b"b", b"a"), tars.file(b"a/f")),
     "name-out": (tars.file(b"f"), tars.file(b"../outside/secret", b"x")),
     "hard-links": (tars.file(b"a", b"x"), tars.hard_link(b"b", b"a"), tars.hard_link(b"c/d", b"./b")),
     "hard-link-out": (tars.symlink(b"a", b"../../outside"), tars.hard_link(b"b", b"a/secret")),
     "hard-link-to-symlink-out": (tars.symlink(b"a", b"../../outside/secret"), tars.hard_link(b"b", b"a")),
     "hard-link-below-whiteout": (tars.whiteout(b"a"), tars.hard_link(b"b", b"a/f")),
-    "whiteouts": (tars.folder(b"a"), tars.whiteout(b"a/gone"), tars.opaque(b"a"), tars.whiteout(b"b")),
-    "whiteout-then-folder": (tars.whiteout(b"a"), tars.file(b"a/f", b"x"), tars.whiteout(b"a")),
+    "whiteouts": (tars.directory(b"a"), tars.whiteout(b"a/gone"), tars.opaque(b"a"), tars.whiteout(b"b")),
+    "whiteout-then-directory": (tars.whiteout(b"a"), tars.file(b"a/f", b"x"), tars.whiteout(b"a")),
     "aufs-bookkeeping": (tars.file(b".wh..wh.plnk/1.2", b"x"), tars.file(b".wh..wh.aufs")),
-    "same-name-again": (tars.file(b"a", b"1"), tars.folder(b"a"), tars.file(b"a/b"), tars.symlink(b"a", b"b")),
+    "same-name-again": (tars.file(b"a", b"1"), tars.directory(b"a"), tars.file(b"a/b"), tars.symlink(b"a", b"b")),
     "devices": (tars.header(b"null", tars.CHARACTER_DEVICE, major=1, minor=3), tars.header(b"p", tars.FIFO)),
     "whiteout-device": (tars.header(b"gone", tars.CHARACTER_DEVICE),),
-    "set-id": (tars.file(b"su", b"x", mode=0o4755, uid=1000, gid=1000), tars.folder(b"tmp", mode=0o3777)),
+    "set-id": (tars.file(b"su", b"x", mode=0o4755, uid=1000, gid=1000), tars.directory(b"tmp", mode=0o3777)),
     "pax-path-size-time": (
         tars.pax({b"path": b"long/" * 30 + b"f", b"size": b"3", b"mtime": b"1.5"}),
         tars.file(b"x", b"abc"),
@@ -51,11 +51,13 @@ LAYERS = {
         tars.pax({b"SCHILY.xattr.user.a": b"1", b"SCHILY.xattr.security.capability": CAPABILITY}),
         tars.file(b"a", b"x"),
         tars.pax({b"SCHILY.xattr.trusted.overlay.opaque": b"y", b"SCHILY.xattr.user.overlay.opaque": b"y"}),
-        tars.folder(b"d"),
+        tars.directory(b"d"),
     ),
     "gnu-long-names": (tars.long_name(b"n/" * 70 + b"f"), tars.file(b"n", b"x"), tars.symlink(b"l", b"t" * 150)),
-    "more-folders-than-stay-open": tuple(tars.file(name * 100 + b"f") for name in (b"a/", b"b/", b"c/", b"d/", b"a/")),
-    "ustar-prefix": (tars.file(b"f", b"x", prefix=b"some/folder"),),
+    "more-directories-than-stay-open": tuple(
+        tars.file(name * 100 + b"f") for name in (b"a/", b"b/", b"c/", b"d/", b"a/")
+    ),
+    "ustar-prefix": (tars.file(b"f", b"x", prefix=b"some/directory"),),
     "base-256": (
         tars.file(b"a", b"x", size=tars.base_256(1, 12), mtime=tars.base_256(-1, 12), uid=tars.base_256(70000, 8)),
     ),
@@ -67,9 +69,9 @@ LAYERS = {
     },
     "sparse-name-with-nul": (tars.pax({b"GNU.sparse.map": b"0,1", b"GNU.sparse.name": b"a\0b"}), tars.file(b"a", b"x")),
     "name-too-long-and-cut-off": (tars.long_name(b"n" * 256), tars.header(b"n", size=2000), b"x" * 600),
-    "old-folder": (tars.file(b"a/", b"body", magic=bytes(8)), tars.file(b"a/f", b"x", magic=bytes(8))),
+    "old-directory": (tars.file(b"a/", b"body", magic=bytes(8)), tars.file(b"a/f", b"x", magic=bytes(8))),
     "signed-checksum": (tars.with_checksum(tars.header("ä".encode(), magic=bytes(8)), signed=True),),
-    "no-folder-mode": (tars.folder(b"a", mode=0), tars.file(b"a/f", b"x", mode=0)),
+    "no-directory-mode": (tars.directory(b"a", mode=0), tars.file(b"a/f", b"x", mode=0)),
     "names-not-utf-8": (tars.file(b"\xff\xfe", b"x"), tars.symlink(b"\xe4", b"\xff")),
     "contiguous-file": (tars.header(b"a", b"7", size=1) + tars.padded(b"x"),),
 }
@@ -129,12 +131,12 @@ ARCHIVES = {
 
 
 def write(corpus: str, seeds: dict[str, tuple[bytes, ...]]) -> None:
-    folder = CORPUS / corpus
-    folder.mkdir(parents=True, exist_ok=True)
+    directory = CORPUS / corpus
+    directory.mkdir(parents=True, exist_ok=True)
     for name, parts in seeds.items():
-        (folder / f"{name}.tar").write_bytes(tars.tar(*parts))
+        (directory / f"{name}.tar").write_bytes(tars.tar(*parts))
     for kind, compress in COMPRESS.items():
-        (folder / f"first.{kind}").write_bytes(compress(tars.tar(*next(iter(seeds.values())))))
+        (directory / f"first.{kind}").write_bytes(compress(tars.tar(*next(iter(seeds.values())))))
 
 
 write("layers", LAYERS)

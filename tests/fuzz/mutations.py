@@ -199,7 +199,7 @@ def _new_pax(random: Random, _name: bytes, _other: bytes) -> bytes:
 # Each makes an entry, or an extension header for the next, of two names.
 _NEW: tuple[Callable[[Random, bytes, bytes], bytes], ...] = (
     lambda random, name, _: tars.file(name, b"x" * random.choice((0, 1, 511, 512, 513)), mode=random.choice(_NUMBERS)),
-    lambda random, name, _: tars.folder(name, mode=random.choice((0, 0o755, 0o7777)), uid=random.choice((0, 1000))),
+    lambda random, name, _: tars.directory(name, mode=random.choice((0, 0o755, 0o7777)), uid=random.choice((0, 1000))),
     lambda _, name, other: tars.symlink(name, other),
     lambda _, name, other: tars.symlink(name, other),
     lambda _, name, other: tars.hard_link(name, other),

@@ -16,11 +16,11 @@ _NUMBERS = ((100, 108), (108, 116), (116, 124), (124, 136), (136, 148), (148, 15
 
 @dataclass(frozen=True)
 class PlainMember:
-    """A file or folder.
+    """A file or directory.
 
     Attributes:
         start: Where its body begins.
-        body: None for a folder.
+        body: None for a directory.
         has_extension: Whether an extended header belongs to it.
     """
 
@@ -74,7 +74,7 @@ def _is_plain(member: tarfile.TarInfo, header: bytes) -> bool:
         member.type in (tarfile.REGTYPE, tarfile.DIRTYPE)
         and header[156:157] == member.type
         and header[257:265] == b"ustar\x0000"
-        # A file named like a folder is one to us, as to GNU tar; tarfile drops the slash of a name in pax.
+        # A file named like a directory is one to us, as to GNU tar; tarfile drops the slash of a name in pax.
         and (member.isdir() or not member.pax_headers.get("path", member.name).endswith("/"))
         and all(_PLAIN_NUMBER.fullmatch(header[start:end]) for start, end in _NUMBERS)
         # One extended header at most: tarfile lets the first of several win, we the last, as GNU tar does.

@@ -24,7 +24,7 @@ MAX_CPU_SECONDS = 10  # libFuzzer's own limit counts a machine's pauses too, and
 
 
 def corpus_of(target: str) -> Path:
-    """Return the folder of the inputs that a target begins with; layers are tars, so two targets share them."""
+    """Return the directory of the inputs that a target begins with; layers are tars, so two targets share them."""
     return HERE / "corpus" / ("archives" if target == "archive_index" else "layers")
 
 
@@ -51,9 +51,9 @@ def fuzz(target: str, options: list[str]) -> None:
 
     work = Path(".fuzz", target)
     (work / "inputs").mkdir(parents=True, exist_ok=True)
-    folders = [str(work / "inputs"), str(corpus_of(target))]
+    directories = [str(work / "inputs"), str(corpus_of(target))]
     atheris.Setup(
-        [f"fuzz_{target}", *OPTIONS, f"-artifact_prefix={work}/", *options, *folders],
+        [f"fuzz_{target}", *OPTIONS, f"-artifact_prefix={work}/", *options, *directories],
         check,
         custom_mutator=mutate,
     )
@@ -62,13 +62,13 @@ def fuzz(target: str, options: list[str]) -> None:
 
 def fuzz_and_clean_up(target: str, options: list[str]) -> int:
     """Fuzz in a process of its own: libFuzzer ends one without letting Python remove what it made."""
-    folder = tempfile.tempdir = tempfile.mkdtemp(prefix="fuzz-")
+    directory = tempfile.tempdir = tempfile.mkdtemp(prefix="fuzz-")
     if (child := os.fork()) == 0:
         fuzz(target, options)
     try:
         return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
     finally:
-        importlib.import_module("pykka_imagestore.fs.remove_tree").remove_tree(folder)
+        importlib.import_module("pykka_imagestore.fs.remove_tree").remove_tree(directory)
 
 
 def main(target: str, *arguments: str) -> int:

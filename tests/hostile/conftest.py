@@ -11,36 +11,38 @@ from pykka_imagestore.errors import LayerError
 
 
 class Victim:
-    """A folder where a layer is unpacked, and beside it one that no layer may reach.
+    """A directory where a layer is unpacked, and beside it one that no layer may reach.
 
     Attributes:
-        outside: The folder out of reach, as a path from the layer's root and as an absolute one.
+        outside: The directory out of reach, as a path from the layer's root and as an absolute one.
     """
 
-    def __init__(self, folder):
-        self._folder = folder
-        self.folder = folder / "outside"
-        self.folder.mkdir()
-        (self.folder / "secret").write_bytes(b"unchanged")
-        (self.folder / "inner").mkdir()
-        os.utime(self.folder, (1, 1))
+    def __init__(self, directory):
+        self._directory = directory
+        self.directory = directory / "outside"
+        self.directory.mkdir()
+        (self.directory / "secret").write_bytes(b"unchanged")
+        (self.directory / "inner").mkdir()
+        os.utime(self.directory, (1, 1))
         self.outside = b"../../outside"
-        self.absolute = os.fsencode(self.folder)
-        self._before = describe(folder)
+        self.absolute = os.fsencode(self.directory)
+        self._before = describe(directory)
 
     def unpack(self, *parts):
         """Unpack a layer that is dangerous and not refused."""
-        return unpack_layer(tars.tar(*parts), self._folder)
+        return unpack_layer(tars.tar(*parts), self._directory)
 
     def refuse(self, *parts, match, error=LayerError):
         """See that a layer is refused and leaves nothing behind."""
         with pytest.raises(error, match=match):
             self.unpack(*parts)
-        assert not (self._folder / "layer").exists()
+        assert not (self._directory / "layer").exists()
 
     def see_that_nothing_changed(self):
-        (self._folder / "layer.tar").unlink(missing_ok=True)
-        now = {path: node for path, node in describe(self._folder).items() if not (path + b"/").startswith(b"layer/")}
+        (self._directory / "layer.tar").unlink(missing_ok=True)
+        now = {
+            path: node for path, node in describe(self._directory).items() if not (path + b"/").startswith(b"layer/")
+        }
         assert {path: node for path, node in now.items() if path} == {
             path: node for path, node in self._before.items() if path
         }

@@ -40,16 +40,16 @@ SOUND = [manifest(), tars.file(b"config.json", CONFIG), tars.file(b"layer.tar", 
 
 
 class Indexer:
-    """Indexes archives in a folder that holds a secret beside them."""
+    """Indexes archives in a directory that holds a secret beside them."""
 
-    def __init__(self, folder):
-        self._folder = folder
-        self.path = folder / "image.tar"
-        (folder / "secret").write_bytes(LAYER)
+    def __init__(self, directory):
+        self._directory = directory
+        self.path = directory / "image.tar"
+        (directory / "secret").write_bytes(LAYER)
 
     def index(self, data, limits=DEFAULT_LIMITS):
         self.path.write_bytes(data)
-        return untar_image(UntarImage(str(self.path), str(self._folder / "inflated.tar"), limits=limits))
+        return untar_image(UntarImage(str(self.path), str(self._directory / "inflated.tar"), limits=limits))
 
     def refuse(self, *parts, match, error=ArchiveError, limits=DEFAULT_LIMITS):
         with pytest.raises(error, match=match) as caught:
@@ -137,10 +137,10 @@ def test_hard_linked_member_that_leads_out(indexer, target):
 
 
 @pytest.mark.parametrize("make", [tars.symlink, tars.hard_link])
-@pytest.mark.parametrize("target", [b"/etc/passwd", b"secret", b"/proc/self/exe", b"folder", b""])
+@pytest.mark.parametrize("target", [b"/etc/passwd", b"secret", b"/proc/self/exe", b"directory", b""])
 def test_linked_member_that_leads_to_no_member(indexer, make, target):
     indexer.refuse(
-        *SOUND[:2], tars.folder(b"folder"), make(b"layer.tar", target), match=r"it has no member 'layer.tar'"
+        *SOUND[:2], tars.directory(b"directory"), make(b"layer.tar", target), match=r"it has no member 'layer.tar'"
     )
 
 
@@ -165,7 +165,7 @@ def test_manifest_that_is_a_link_to_itself(indexer):
     indexer.refuse(*SOUND[1:], tars.symlink(b"manifest.json", b"manifest.json"), match=r"is a link that leads nowhere")
 
 
-@pytest.mark.parametrize("kind", [tars.FOLDER, tars.FIFO, tars.CHARACTER_DEVICE])
+@pytest.mark.parametrize("kind", [tars.DIRECTORY, tars.FIFO, tars.CHARACTER_DEVICE])
 def test_layer_that_is_no_file(indexer, kind):
     indexer.refuse(*SOUND[:2], tars.header(b"layer.tar", kind, major=1, minor=5), match=r"it has no member 'layer.tar'")
 
@@ -184,7 +184,7 @@ def test_size_of_a_member_beyond_the_end(indexer):
 
 
 @pytest.mark.parametrize("size", [b"9" * 19, b"%d" % 2**63, b"%d" % (2**63 - 1)])
-@pytest.mark.parametrize("name", [b"layer.tar", b"folder/"])
+@pytest.mark.parametrize("name", [b"layer.tar", b"directory/"])
 def test_size_that_no_file_has(indexer, name, size):
     data = tars.tar(*SOUND, tars.pax({b"size": size}), tars.header(name))
 
@@ -272,7 +272,11 @@ def entries_of(count, **fields):
 
 ASKS_FOR_MUCH = {
     "members": ([tars.file(b"%d" % number) for number in range(8)], Limits(members=10), "it has 11 members; 10"),
-    "folders": ([tars.folder(b"%d" % number) for number in range(8)], Limits(members=10), "it has 11 members; 10"),
+    "directories": (
+        [tars.directory(b"%d" % number) for number in range(8)],
+        Limits(members=10),
+        "it has 11 members; 10",
+    ),
     "long names": ([tars.file(b"x" * 900)], Limits(member_name_bytes=900), "it has 933 bytes of members' names; 900"),
     "long links": (
         [tars.symlink(b"l", b"x" * 900)],
@@ -297,7 +301,7 @@ ASKS_FOR_MUCH = {
     "values": ([tars.file(b"config.json", CONFIG[:-1] + b',"a":[[],{},"",0]}')], Limits(json_values=10), "more values"),
 }
 LIMIT_OF = {
-    "folders": "members",
+    "directories": "members",
     "long names": "member_name_bytes",
     "JSON": "json_bytes",
     "global header": "global_bytes",
@@ -382,7 +386,7 @@ def test_file_that_is_no_archive(indexer, data):
         indexer.index(data)
 
 
-def test_folder_that_is_no_archive(tmp_path):
+def test_directory_that_is_no_archive(tmp_path):
     with pytest.raises(UnsupportedArchiveError, match=r"has none of manifest.json, index.json and"):
         untar_image(UntarImage(str(tmp_path), str(tmp_path / "inflated")))
 

@@ -84,7 +84,7 @@ class Swap:
             os.mkfifo(path)
         elif self._kind == "device":
             os.mknod(path, 0o20600, os.makedev(10, 130))  # opening the watchdog starts it
-        elif self._kind == "folder":
+        elif self._kind == "directory":
             path.mkdir()
         elif self._kind == "copy":
             shutil.copy2(aside, path)
@@ -100,7 +100,16 @@ class Swap:
             path.symlink_to(beside)
 
 
-REPLACING = ["pipe", "folder", "copy", "other file", "link to a pipe", "link to a device", "link to a secret", "gone"]
+REPLACING = [
+    "pipe",
+    "directory",
+    "copy",
+    "other file",
+    "link to a pipe",
+    "link to a device",
+    "link to a secret",
+    "gone",
+]
 IN_PLACE = ["written", "touched", "cut", "grown"]
 SWAPS = [*REPLACING, *IN_PLACE, pytest.param("device", marks=pytest.mark.root)]
 
@@ -153,7 +162,7 @@ def test_an_old_archive_that_changes_before_its_layers_are_hashed(tmp_path, kind
 
 
 @pytest.mark.combinations
-@pytest.mark.parametrize("kind", ["pipe", "folder", "copy", "link to a pipe", "link to a secret", *IN_PLACE])
+@pytest.mark.parametrize("kind", ["pipe", "directory", "copy", "link to a pipe", "link to a secret", *IN_PLACE])
 @pytest.mark.parametrize("write", FORMS.values(), ids=FORMS)
 def test_an_archive_that_changes_between_asking_and_index(tmp_path, write, kind):
     path = write(tmp_path / "app.tar", OLD)
@@ -166,10 +175,10 @@ def test_an_archive_that_changes_between_asking_and_index(tmp_path, write, kind)
 
 
 @pytest.mark.parametrize("kind", [*REPLACING, *IN_PLACE[:3]])
-def test_a_member_of_a_folder_that_changes_between_index_and_layer(tmp_path, kind):
-    folder = layout_of(OLD).write_folder(tmp_path / "layout")
-    image = index(folder, tmp_path)
-    path = folder / image.layers[0].name
+def test_a_member_of_a_directory_that_changes_between_index_and_layer(tmp_path, kind):
+    directory = layout_of(OLD).write_directory(tmp_path / "layout")
+    image = index(directory, tmp_path)
+    path = directory / image.layers[0].name
 
     with patient(path):
         Swap(kind)(path)
@@ -178,16 +187,16 @@ def test_a_member_of_a_folder_that_changes_between_index_and_layer(tmp_path, kin
 
 
 @pytest.mark.parametrize("kind", REPLACING)
-def test_a_folder_that_becomes_something_else_between_index_and_layer(tmp_path, kind):
-    folder = layout_of(OLD).write_folder(tmp_path / "layout")
-    image = index(folder, tmp_path)
+def test_a_directory_that_becomes_something_else_between_index_and_layer(tmp_path, kind):
+    directory = layout_of(OLD).write_directory(tmp_path / "layout")
+    image = index(directory, tmp_path)
 
-    with patient(folder):
+    with patient(directory):
         if kind == "copy":
-            folder.rename(tmp_path / "aside")
-            shutil.copytree(tmp_path / "aside", folder)
+            directory.rename(tmp_path / "aside")
+            shutil.copytree(tmp_path / "aside", directory)
         else:
-            Swap(kind)(folder)
+            Swap(kind)(directory)
         with pytest.raises(ArchiveChangedError):
             untar_layer(UntarLayer(image.layers[0], str(tmp_path / "target"), image.diff_ids[0]))
 
@@ -339,7 +348,7 @@ def test_a_put_that_needs_the_layer_of_an_archive_that_changed_takes_its_own(tmp
 
 
 @pytest.mark.parametrize("how", ["renamed over", "written in place, its time set back"])
-@pytest.mark.parametrize("form", ["tar", "folder"])
+@pytest.mark.parametrize("form", ["tar", "directory"])
 def test_a_put_of_a_replaced_archive_is_no_put_of_the_old_one(tmp_path, form, how):
     path, new = tmp_path / "app", tmp_path / "new"
     if form == "tar":
@@ -347,8 +356,8 @@ def test_a_put_of_a_replaced_archive_is_no_put_of_the_old_one(tmp_path, form, ho
         write_docker(new, NEW)
         changed, source = path, new
     else:
-        layout_of(OLD).write_folder(path)
-        layout_of(NEW).write_folder(new)
+        layout_of(OLD).write_directory(path)
+        layout_of(NEW).write_directory(new)
         shutil.copytree(new / "blobs", path / "blobs", dirs_exist_ok=True)
         changed, source = path / "index.json", new / "index.json"
 
@@ -382,7 +391,7 @@ def read_version(image: ImageInfo) -> set[bytes]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("form", ["tar", "folder"])
+@pytest.mark.parametrize("form", ["tar", "directory"])
 def test_a_put_beside_somebody_who_swaps_the_archive_is_the_old_one_the_new_one_or_an_error(tmp_path, form):
     layers = {b"old": [OLD, layer({"version": b"old"})], b"new": [NEW, layer({"version": b"new"})]}
     place = tmp_path / "place"
@@ -394,7 +403,7 @@ def test_a_put_beside_somebody_who_swaps_the_archive_is_the_old_one_the_new_one_
         else:
             layout = Layout()
             layout.name(layout.manifest(*its), "app:latest")
-            choices.append(layout.write_folder(place / version.decode()))
+            choices.append(layout.write_directory(place / version.decode()))
     os.mkfifo(place / "pipe")
     (place / "secret").write_bytes(SECRET)
     choices += [place / "pipe", place / "secret", Path("/dev/zero"), place / "nowhere"]

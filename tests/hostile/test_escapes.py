@@ -1,4 +1,4 @@
-"""Layers that reach for what lies outside of their folder. The victim's fixture sees that nothing there changed."""
+"""Layers that reach for what lies outside of their directory. The victim's fixture sees that nothing there changed."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pykka_imagestore.errors import EscapingEntryError
 
 
 @pytest.mark.parametrize("name", [b"..", b"../", b"../x", b"./..", b"/..", b"a/../..", b"a/../../x", b"a/b/../../../x"])
-@pytest.mark.parametrize("make", [tars.file, tars.folder, lambda name: tars.symlink(name, b"target"), tars.whiteout])
+@pytest.mark.parametrize("make", [tars.file, tars.directory, lambda name: tars.symlink(name, b"target"), tars.whiteout])
 def test_name_that_leads_out_by_dots(victim, name, make):
     entry = make(name)
     if b"/.wh..." in b"/" + entry[:100] or b"/.wh.\0" in b"/" + entry[:100]:
@@ -27,7 +27,7 @@ def test_name_that_leads_to_the_layers_own_record(victim):
 
 
 def test_name_that_leads_out_after_good_entries_takes_them_with_it(victim):
-    good = [tars.folder(b"d"), tars.file(b"d/f", b"x" * 1000), tars.symlink(b"s", b"d")]
+    good = [tars.directory(b"d"), tars.file(b"d/f", b"x" * 1000), tars.symlink(b"s", b"d")]
 
     victim.refuse(*good, tars.file(victim.outside + b"/secret", b"x"), match=r"entry 3 '../../outside/secret' points")
 
@@ -41,7 +41,7 @@ def test_absolute_name_is_one_below_the_root(victim, slashes):
     assert victim.absolute[1:] + b"/secret" in unpacked.nodes
 
 
-@pytest.mark.parametrize("kind", [tars.FILE, tars.FOLDER, tars.SYMLINK, tars.FIFO])
+@pytest.mark.parametrize("kind", [tars.FILE, tars.DIRECTORY, tars.SYMLINK, tars.FIFO])
 def test_pax_path_that_leads_out_of_a_harmless_header(victim, kind):
     victim.refuse(
         tars.pax({b"path": victim.outside + b"/secret"}),
@@ -105,8 +105,8 @@ def ways_out(victim):
     "entry",
     [
         tars.file(b"s/secret", b"changed"),
-        tars.folder(b"s/inner", mode=0o777),
-        tars.folder(b"s/new"),
+        tars.directory(b"s/inner", mode=0o777),
+        tars.directory(b"s/new"),
         tars.symlink(b"s/secret", b"x"),
         tars.header(b"s/secret", tars.FIFO),
         tars.whiteout(b"s/secret"),
@@ -115,7 +115,18 @@ def ways_out(victim):
         tars.opaque(b"s/inner"),
         tars.file(b"s/inner/deep/f"),
     ],
-    ids=["file", "folder", "new", "symlink", "fifo", "whiteout", "folder whiteout", "opaque", "inner opaque", "deep"],
+    ids=[
+        "file",
+        "directory",
+        "new",
+        "symlink",
+        "fifo",
+        "whiteout",
+        "directory whiteout",
+        "opaque",
+        "inner opaque",
+        "deep",
+    ],
 )
 def test_entry_through_a_symlink_stays_inside(victim, way, entry):
     unpacked = victim.unpack(tars.symlink(b"s", ways_out(victim)[way]), entry)
@@ -132,7 +143,7 @@ def test_hard_link_through_a_symlink_finds_nothing_outside(victim):
         )
 
 
-def test_hard_link_into_a_symlinked_folder_stays_inside(victim):
+def test_hard_link_into_a_symlinked_directory_stays_inside(victim):
     unpacked = victim.unpack(
         tars.file(b"f", b"x"), tars.symlink(b"s", victim.outside), tars.hard_link(b"s/secret", b"f")
     )
@@ -142,7 +153,7 @@ def test_hard_link_into_a_symlinked_folder_stays_inside(victim):
 
 def test_symlinks_in_a_row_that_climb_together_stay_inside(victim):
     unpacked = victim.unpack(
-        tars.folder(b"a/b"),
+        tars.directory(b"a/b"),
         tars.symlink(b"a/b/up", b".."),
         tars.symlink(b"a/up", b"b/up/.."),
         tars.symlink(b"top", b"a/up/../../../outside"),
@@ -157,12 +168,12 @@ def test_symlinks_in_a_row_that_climb_together_stay_inside(victim):
     "entry",
     [
         tars.file(b"s", b"changed", mode=0o777),
-        tars.folder(b"s", mode=0o777, uid=5),
+        tars.directory(b"s", mode=0o777, uid=5),
         tars.symlink(b"s", b"x"),
         tars.header(b"s", tars.FIFO, mode=0o777),
         tars.whiteout(b"s"),
     ],
-    ids=["file", "folder", "symlink", "fifo", "whiteout"],
+    ids=["file", "directory", "symlink", "fifo", "whiteout"],
 )
 def test_entry_in_place_of_a_symlink_does_not_follow_it(victim, way, entry):
     for target in (ways_out(victim)[way], ways_out(victim)[way] + b"/secret", ways_out(victim)[way] + b"/inner"):
@@ -179,35 +190,35 @@ def test_metadata_of_a_symlink_is_its_own(victim):
     assert unpacked.nodes[b"s"].owner == (5, 0)
 
 
-def test_folder_that_becomes_a_symlink_between_two_entries(victim):
+def test_directory_that_becomes_a_symlink_between_two_entries(victim):
     unpacked = victim.unpack(
-        tars.folder(b"d"),
+        tars.directory(b"d"),
         *(tars.file(b"d/%d" % number) for number in range(5)),
         tars.symlink(b"d", victim.absolute),
         tars.file(b"d/secret", b"changed"),
-        tars.folder(b"d/inner", mode=0o777),
+        tars.directory(b"d/inner", mode=0o777),
     )
 
     assert unpacked.nodes[b"d"].kind == "l"
 
 
-def test_folder_above_that_becomes_a_symlink_between_two_entries(victim):
+def test_directory_above_that_becomes_a_symlink_between_two_entries(victim):
     unpacked = victim.unpack(
         tars.file(b"a/b/c/inner/f"),
         tars.symlink(b"a/b", victim.absolute),
         tars.file(b"a/b/secret", b"changed"),
         tars.file(b"a/b/c/inner/f", b"changed"),
-        tars.folder(b"a", mode=0o777),
+        tars.directory(b"a", mode=0o777),
     )
 
     assert unpacked.nodes[b"a/b"].kind == "l"
 
 
-def test_folder_whose_time_is_still_to_be_set_becomes_a_symlink(victim):
-    # Folders get mode and time at the end: by then, these are ways out.
+def test_directory_whose_time_is_still_to_be_set_becomes_a_symlink(victim):
+    # Directories get mode and time at the end: by then, these are ways out.
     unpacked = victim.unpack(
-        tars.folder(b"d", mode=0o777, mtime=7),
-        tars.folder(b"d/inner", mode=0o777, mtime=7),
+        tars.directory(b"d", mode=0o777, mtime=7),
+        tars.directory(b"d/inner", mode=0o777, mtime=7),
         tars.symlink(b"d", victim.absolute),
     )
 
@@ -220,7 +231,7 @@ def test_symlink_beside_its_whiteout(victim):
 
 def test_root_that_would_become_a_symlink(victim):
     for name in (b".", b"./", b"/", b"a/.."):
-        victim.refuse(tars.symlink(name, victim.absolute), match=r"would replace the root folder")
+        victim.refuse(tars.symlink(name, victim.absolute), match=r"would replace the root directory")
 
 
 def test_symlinks_that_grow_as_they_are_followed_end_soon(victim):
@@ -286,19 +297,22 @@ def test_hard_link_to_the_root(victim):
 @pytest.mark.parametrize(
     "name", [b".wh.", b".wh..", b".wh...", b"d/.wh.", b"d/.wh..", b"d/.wh...", b"./.wh...", b".wh./"]
 )
-def test_whiteout_of_a_folder_itself_or_the_one_above(victim, name):
-    victim.refuse(tars.folder(b"d"), tars.file(name), match=r"is a whiteout of nothing")
+def test_whiteout_of_a_directory_itself_or_the_one_above(victim, name):
+    victim.refuse(tars.directory(b"d"), tars.file(name), match=r"is a whiteout of nothing")
 
 
 @pytest.mark.parametrize("name", [b".wh.x/f", b".wh.../f", b"d/.wh..wh..opq/f", b".wh./secret", b".wh.x/../.wh.y/f"])
 def test_entry_below_a_whiteout(victim, name):
-    victim.refuse(tars.folder(b"d"), tars.file(name), match=r"lies below a whiteout")
+    victim.refuse(tars.directory(b"d"), tars.file(name), match=r"lies below a whiteout")
 
 
 @pytest.mark.parametrize("target", [b".wh.x", b"d/.wh..wh..opq", b"/.wh.x/y", b".wh..wh.plnk"])
 def test_symlink_that_leads_below_a_whiteout_makes_none(victim, target):
     victim.refuse(
-        tars.folder(b"d"), tars.symlink(b"s", target), tars.file(b"s/f"), match=r"lies below a whiteout|is a whiteout"
+        tars.directory(b"d"),
+        tars.symlink(b"s", target),
+        tars.file(b"s/f"),
+        match=r"lies below a whiteout|is a whiteout",
     )
 
 
@@ -329,8 +343,8 @@ def test_whiteout_of_many_dots_is_a_name(victim):
         b"user.overlay.whiteout",
     ],
 )
-def test_overlay_attribute_that_would_show_other_folders(victim, name, key):
-    make = tars.file if name == b"f" else tars.folder
+def test_overlay_attribute_that_would_show_other_directories(victim, name, key):
+    make = tars.file if name == b"f" else tars.directory
 
     unpacked = victim.unpack(tars.pax({b"SCHILY.xattr." + key: victim.absolute}), make(name))
 
@@ -340,7 +354,9 @@ def test_overlay_attribute_that_would_show_other_folders(victim, name, key):
 
 def test_overlay_attribute_for_all_entries(victim):
     unpacked = victim.unpack(
-        tars.pax({b"SCHILY.xattr.trusted.overlay.opaque": b"y"}, tars.PAX_GLOBAL), tars.folder(b"d"), tars.file(b"d/f")
+        tars.pax({b"SCHILY.xattr.trusted.overlay.opaque": b"y"}, tars.PAX_GLOBAL),
+        tars.directory(b"d"),
+        tars.file(b"d/f"),
     )
 
     assert {node.xattrs for node in unpacked.nodes.values()} == {()}
@@ -351,14 +367,14 @@ def test_overlay_attribute_for_all_entries(victim):
 
 def test_fifos_and_devices_are_replaced_and_never_opened(victim):
     unpacked = victim.unpack(
-        tars.header(b"p", tars.FIFO), tars.file(b"p", b"x"), tars.header(b"f", tars.FIFO), tars.folder(b"f")
+        tars.header(b"p", tars.FIFO), tars.file(b"p", b"x"), tars.header(b"f", tars.FIFO), tars.directory(b"f")
     )
 
     assert (unpacked.nodes[b"p"].kind, unpacked.nodes[b"f"].kind) == ("f", "d")
 
 
 def test_fifo_as_a_parent(victim):
-    victim.refuse(tars.header(b"p", tars.FIFO), tars.file(b"p/f"), match=r"has a parent 'p' that is no folder")
+    victim.refuse(tars.header(b"p", tars.FIFO), tars.file(b"p/f"), match=r"has a parent 'p' that is no directory")
 
 
 def test_no_descriptor_stays_open_whatever_happens(victim):

@@ -19,9 +19,13 @@ ATTACKS = {
     "GNU name": [tars.long_name(OUT + b"/secret"), tars.file(b"f", b"changed")],
     "sparse name": [tars.pax_sparse("1.0", OUT + b"/secret", 9, [(0, 1)], b"x")],
     "symlink": [tars.symlink(b"s", OUT), tars.file(b"s/secret", b"changed")],
-    "symlinked folder": [tars.symlink(b"s", OUT), tars.folder(b"s", mode=0o777), tars.file(b"s/secret", b"changed")],
-    "symlink in place of a folder": [tars.file(b"d/f"), tars.symlink(b"d", OUT), tars.file(b"d/secret", b"changed")],
-    "symlink in place of a folder with a time": [tars.folder(b"d", mode=0o777, mtime=7), tars.symlink(b"d", OUT)],
+    "symlinked directory": [
+        tars.symlink(b"s", OUT),
+        tars.directory(b"s", mode=0o777),
+        tars.file(b"s/secret", b"changed"),
+    ],
+    "symlink in place of a directory": [tars.file(b"d/f"), tars.symlink(b"d", OUT), tars.file(b"d/secret", b"changed")],
+    "symlink in place of a directory with a time": [tars.directory(b"d", mode=0o777, mtime=7), tars.symlink(b"d", OUT)],
     "sparse file through a symlink": [tars.symlink(b"s", OUT), tars.gnu_sparse(b"s/secret", 9, [(0, 1)], b"x")],
     "hard link": [tars.hard_link(b"l", OUT + b"/secret"), tars.file(b"l", b"changed")],
     "hard link through a symlink": [tars.symlink(b"s", OUT), tars.hard_link(b"l", b"s/secret")],
@@ -30,7 +34,7 @@ ATTACKS = {
     "opaque through a symlink": [tars.symlink(b"s", OUT), tars.opaque(b"s")],
     "overlay's own attribute": [
         tars.pax({b"SCHILY.xattr.user.overlay.redirect": b"/outside"}),
-        tars.folder(b"d"),
+        tars.directory(b"d"),
         tars.pax({b"SCHILY.xattr.user.overlay.metacopy": b""}),
         tars.file(b"f"),
     ],
@@ -38,12 +42,12 @@ ATTACKS = {
 
 
 @pytest.mark.parametrize("attack", ATTACKS)
-def test_nothing_outside_changes(users_folder, attack):
-    outside, place = users_folder / "outside", users_folder / "place"
-    for folder in (outside, place):
-        folder.mkdir()
+def test_nothing_outside_changes(users_directory, attack):
+    outside, place = users_directory / "outside", users_directory / "place"
+    for directory in (outside, place):
+        directory.mkdir()
         if os.geteuid() == 0:
-            os.chown(folder, ORDINARY_USER, ORDINARY_USER)
+            os.chown(directory, ORDINARY_USER, ORDINARY_USER)
     (outside / "secret").write_bytes(b"unchanged")
     (outside / "secret").chmod(0o666)
     before = describe(outside)

@@ -1,4 +1,4 @@
-"""OCI layouts that lie, loop, or reach outside: each is refused in one sentence, as a tar and as a folder."""
+"""OCI layouts that lie, loop, or reach outside: each is refused in one sentence, as a tar and as a directory."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ from pykka_imagestore.errors import (
 LAYER, OTHER = layer({"etc/motd": b"hello"}), layer({"etc/motd": b"forged"})
 
 
-@pytest.fixture(params=["tar", "folder"])
+@pytest.fixture(params=["tar", "directory"])
 def refuse(request, store, tmp_path):
     """Return a function that sees that a layout is refused, and that nothing of it is left."""
 
     def refuse(layout, match, error=ArchiveError):
-        write = layout.write_tar if request.param == "tar" else layout.write_folder
+        write = layout.write_tar if request.param == "tar" else layout.write_directory
         assert_refuses(store, tmp_path, write(tmp_path / "hostile"), match, error)
 
     return refuse
@@ -46,8 +46,8 @@ def assert_refuses(store, tmp_path, archive, match, error=ArchiveError):
     assert str(caught.value).isprintable()
     assert len(str(caught.value)) < 1000
     assert str(pickle.loads(pickle.dumps(caught.value))) == str(caught.value)
-    for folder in ("staging", "layers", "configs"):
-        assert os.listdir(tmp_path / "store" / folder) == []
+    for directory in ("staging", "layers", "configs"):
+        assert os.listdir(tmp_path / "store" / directory) == []
     assert store.list().get(timeout=TIMEOUT) == ()
     assert (tmp_path / "secret").read_bytes() == LAYER
     good = docker_save(tmp_path / "good.tar", {"good": [LAYER]})
@@ -186,31 +186,31 @@ def test_algorithm_that_is_none(refuse, algorithm):
 
 
 @pytest.mark.parametrize("target", ["../../../../secret", "inside", "/etc/passwd"])
-def test_blob_in_a_folder_that_is_a_symbolic_link(store, tmp_path, target):
+def test_blob_in_a_directory_that_is_a_symbolic_link(store, tmp_path, target):
     layout = Layout()
     blob = layout.blob(LAYER, LAYER_TYPE)
     layout.name(layout.manifest(LAYER, fields={"layers": [blob]}), "app:1")
-    path = layout.write_folder(tmp_path / "layout") / path_of(blob["digest"])
+    path = layout.write_directory(tmp_path / "layout") / path_of(blob["digest"])
     path.rename(path.with_name("inside"))
     path.symlink_to(target)
 
-    assert_refuses(store, tmp_path, tmp_path / "layout", r"is no regular file; symbolic links in a folder are not")
+    assert_refuses(store, tmp_path, tmp_path / "layout", r"is no regular file; symbolic links in a directory are not")
 
 
 @pytest.mark.parametrize("linked", ["index.json", "oci-layout", "blobs", "blobs/sha256"])
-def test_anything_in_a_folder_that_is_a_symbolic_link(store, tmp_path, linked):
-    path = one_image(LAYER).write_folder(tmp_path / "layout") / linked
+def test_anything_in_a_directory_that_is_a_symbolic_link(store, tmp_path, linked):
+    path = one_image(LAYER).write_directory(tmp_path / "layout") / linked
     path.rename(tmp_path / "moved")
     path.symlink_to(tmp_path / "moved")
 
-    assert_refuses(store, tmp_path, tmp_path / "layout", r"is no regular file; symbolic links in a folder are not")
+    assert_refuses(store, tmp_path, tmp_path / "layout", r"is no regular file; symbolic links in a directory are not")
 
 
-def test_blob_in_a_folder_that_is_a_fifo(store, tmp_path):
+def test_blob_in_a_directory_that_is_a_fifo(store, tmp_path):
     layout = Layout()
     blob = layout.blob(LAYER, LAYER_TYPE)
     layout.name(layout.manifest(LAYER, fields={"layers": [blob]}), "app:1")
-    path = layout.write_folder(tmp_path / "layout") / path_of(blob["digest"])
+    path = layout.write_directory(tmp_path / "layout") / path_of(blob["digest"])
     path.unlink()
     os.mkfifo(path)
 
@@ -378,7 +378,7 @@ def test_missing_layer_is_no_matter_if_the_store_has_it(store, tmp_path, kind):
     blob = layout.blob(gzip.compress(LAYER), kind)
     layout.name(layout.manifest(LAYER, fields={"layers": [blob]}), "app:1")
     del layout.members[path_of(blob["digest"])]
-    sparse = layout.write_folder(tmp_path / "sparse")
+    sparse = layout.write_directory(tmp_path / "sparse")
     with pytest.raises(ArchiveError, match=r"is missing.*, and the store does not have it"):
         store.load(sparse).get(timeout=TIMEOUT)
     store.put("base", docker_save(tmp_path / "base.tar", {"base": [LAYER]})).get(timeout=TIMEOUT)
@@ -392,10 +392,10 @@ def test_layer_that_changes_between_its_indexing_and_its_unpacking_is_refused(tm
     from pykka_imagestore.jobs.untar_image import UntarImage, untar_image  # noqa: PLC0415
     from pykka_imagestore.jobs.untar_layer import UntarLayer, untar_layer  # noqa: PLC0415
 
-    folder = one_image(LAYER).write_folder(tmp_path / "layout")
-    (image,) = untar_image(UntarImage(str(folder), "")).images
+    directory = one_image(LAYER).write_directory(tmp_path / "layout")
+    (image,) = untar_image(UntarImage(str(directory), "")).images
     (found,) = image.layers
-    path = folder / found.name
+    path = directory / found.name
     request = UntarLayer(found, str(tmp_path / "target"), image.diff_ids[0])
 
     path.write_bytes(gzip.compress(OTHER))

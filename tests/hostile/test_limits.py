@@ -22,7 +22,7 @@ from support.processes import TIMEOUT
 
 from pykka_imagestore import LimitError, Limits, LocalStore, NoSpaceError
 from pykka_imagestore.core.tar import reader
-from pykka_imagestore.jobs import extractor, guard
+from pykka_imagestore.jobs.unpack import extractor, limiter
 from pykka_imagestore.jobs.untar_image import UntarImage, untar_image
 from pykka_imagestore.jobs.untar_layer import UntarLayer, hash_layer, untar_layer
 
@@ -30,7 +30,7 @@ EXBIBYTE = 1 << 60
 MANY = b"".join(tars.file(b"f%d" % number) for number in range(1000))
 DEEP = tars.pax({b"path": b"d/" * 300 + b"f"}) + tars.file(b"f")
 ATTRIBUTES = {b"SCHILY.xattr.user.a%d" % number: b"x" for number in range(65)}
-FOLDERS = b"".join(tars.folder(b"d%d" % number) for number in range(1000))
+DIRECTORIES = b"".join(tars.directory(b"d%d" % number) for number in range(1000))
 ATTACKS = {
     "bytes": (tars.file(b"f", bytes(200_000)), Limits(layer_bytes=100_000), "layer_bytes", "100000 is the limit"),
     "holes": (tars.gnu_sparse(b"f", EXBIBYTE, [], b""), Limits(), "layer_bytes", "holes included; 1099511627776 is"),
@@ -47,7 +47,7 @@ ATTACKS = {
         "entry 2 'f2' brings the layer to 120 segments of sparse files; 100 is the limit",
     ),
     "entries": (MANY, Limits(entries=999), "entries", "entry 999 is one more than 999 entries"),
-    "depth": (DEEP, Limits(), "depth", "lies below 300 folders; 256 is the limit"),
+    "depth": (DEEP, Limits(), "depth", "lies below 300 directories; 256 is the limit"),
     "extension header": (
         tars.pax({b"comment": b"x" * (1 << 20)}) + tars.file(b"f"),
         Limits(),
@@ -81,8 +81,8 @@ ATTACKS = {
         "xattr_bytes",
         "entry 1 brings the layer to 200 bytes of extended attributes; 199 is the limit",
     ),
-    "folders": (FOLDERS, Limits(memory_bytes=50_000), "memory_bytes", "folder too many"),
-    "missing parents": (DEEP, Limits(memory_bytes=50_000, depth=1000), "memory_bytes", "folder too many"),
+    "directories": (DIRECTORIES, Limits(memory_bytes=50_000), "memory_bytes", "directory too many"),
+    "missing parents": (DEEP, Limits(memory_bytes=50_000, depth=1000), "memory_bytes", "directory too many"),
 }
 
 
@@ -99,13 +99,13 @@ def test_layer_past_a_limit(tmp_path, attack):
 
 
 @pytest.mark.parametrize("attack", ATTACKS)
-def test_layer_past_a_limit_as_an_ordinary_user(users_folder, attack):
+def test_layer_past_a_limit_as_an_ordinary_user(users_directory, attack):
     parts, limits, name, _ = ATTACKS[attack]
 
-    sentence = as_ordinary_user(refusal, tars.tar(parts), str(users_folder), limits)
+    sentence = as_ordinary_user(refusal, tars.tar(parts), str(users_directory), limits)
 
     assert f"a larger Limits.{name}" in sentence
-    assert not (users_folder / "layer").exists()
+    assert not (users_directory / "layer").exists()
 
 
 @pytest.mark.parametrize("attack", ATTACKS)
@@ -123,7 +123,7 @@ def test_larger_limit_takes_the_layer(tmp_path, attack):
 
 
 def test_bomb_is_refused_by_its_ratio(tmp_path, monkeypatch):
-    monkeypatch.setattr(guard, "RATIO_COUNTS_FROM", 1 << 20)
+    monkeypatch.setattr(limiter, "RATIO_COUNTS_FROM", 1 << 20)
     bomb = gzip.compress(tars.tar(tars.file(b"f", bytes(30 << 20))))
 
     with pytest.raises(LimitError, match=r"entry 0 'f' brings it to \d+ bytes, inflated from \d+; 200 for each"):
@@ -181,15 +181,17 @@ def alternating(paths, count):
 
 
 def lookups(error):
-    """Return how many folders were opened before a layer was refused."""
-    return int(re.search(r"whose parents took (\d+) folders to find", str(error))[1])
+    """Return how many directories were opened before a layer was refused."""
+    return int(re.search(r"whose parents took (\d+) directories to find", str(error))[1])
 
 
 def test_parents_far_apart_end_soon(tmp_path, monkeypatch):
     monkeypatch.setattr(extractor, "_FREE_LOOKUPS", 10_000)
     paths = [bytes([97 + number]) + b"/d" * 48 + b"/f" for number in range(10)]
 
-    with pytest.raises(LimitError, match=r"whose parents took \d+ folders to find; 32 for each is the limit") as caught:
+    with pytest.raises(
+        LimitError, match=r"whose parents took \d+ directories to find; 32 for each is the limit"
+    ) as caught:
         unpack_layer(tars.tar(alternating(paths, 5000)), tmp_path)
 
     assert lookups(caught.value) < 40_000
@@ -283,15 +285,15 @@ def test_what_a_disk_keeps_for_root_counts_for_the_root_of_the_machine_alone(
 ):
     if uid_map is not None:
         (tmp_path / "uid_map").write_text(uid_map)
-    monkeypatch.setattr(guard, "_UID_MAP", tmp_path / "uid_map")
+    monkeypatch.setattr(limiter, "_UID_MAP", tmp_path / "uid_map")
     monkeypatch.setattr(os, "geteuid", lambda: user)
     monkeypatch.setattr(os, "statvfs", lambda _: SimpleNamespace(f_bfree=9, f_bavail=8, f_blocks=10, f_frsize=100))
 
-    assert guard.free_bytes("/") == free
+    assert limiter.free_bytes("/") == free
 
 
 def test_layer_that_cannot_fit_is_refused_before_it_is_read(tmp_path, monkeypatch):
-    monkeypatch.setattr(guard, "free_bytes", lambda _: 1000)
+    monkeypatch.setattr(limiter, "free_bytes", lambda _: 1000)
 
     with pytest.raises(NoSpaceError, match=r"1000 bytes are left, and at least 3072 are needed") as caught:
         unpack_layer(tars.tar(tars.file(b"f", bytes(1500))), tmp_path)
@@ -332,8 +334,8 @@ def test_disk_without_inodes_is_called_so(tmp_path):
 
 @pytest.mark.root
 def test_disk_that_is_nearly_full_is_noticed_before_it_is(tmp_path, monkeypatch):
-    monkeypatch.setattr(guard, "_LOOK_EVERY", 1 << 20)
-    monkeypatch.setattr(guard, "free_bytes", lambda _: 10 << 20)
+    monkeypatch.setattr(limiter, "_LOOK_EVERY", 1 << 20)
+    monkeypatch.setattr(limiter, "free_bytes", lambda _: 10 << 20)
 
     with pytest.raises(NoSpaceError, match=r"at least 16777216 are needed"):
         unpack_layer(gzip.compress(tars.tar(tars.file(b"f", bytes(4 << 20)))), tmp_path)

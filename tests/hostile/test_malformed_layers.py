@@ -17,7 +17,7 @@ from pykka_imagestore.core.limits import DEFAULT_LIMITS
 from pykka_imagestore.errors import ArchiveError, LayerError, LimitError
 
 SMALL = tars.tar(
-    tars.folder(b"d", mode=0o700),
+    tars.directory(b"d", mode=0o700),
     tars.file(b"d/empty"),
     tars.file(b"d/f", b"x" * 1500),
     tars.pax({b"path": b"d/long", b"mtime": b"1.5", b"SCHILY.xattr.user.a": b"1"}),
@@ -51,7 +51,7 @@ def test_size_of_a_whiteout_beyond_the_end(victim):
     victim.unpack(tars.header(b".wh.gone", size=tars.base_256(2**62, 12)))
 
 
-def test_size_of_an_old_folder_beyond_the_end(victim):
+def test_size_of_an_old_directory_beyond_the_end(victim):
     victim.unpack(tars.header(b"d/", size=tars.base_256(2**62, 12)))
 
 

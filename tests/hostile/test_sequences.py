@@ -19,12 +19,12 @@ names = st.sampled_from(
 )
 paths = st.lists(names, min_size=1, max_size=4).map(b"/".join)
 targets = paths | st.sampled_from([b"../../outside", b"/outside", b"../outside/secret", b"/", b"..", b"a/b", b"b/a"])
-# An ordinary user could not look at what lies in folders without permissions.
+# An ordinary user could not look at what lies in directories without permissions.
 modes = st.sampled_from([0, 0o644, 0o755, 0o7777] if os.geteuid() == 0 else [0o700, 0o7777])
 owners = st.sampled_from([0, 1000])
 entries = st.one_of(
     st.builds(tars.file, paths, st.binary(max_size=3), mode=modes, uid=owners),
-    st.builds(tars.folder, paths, mode=modes, uid=owners),
+    st.builds(tars.directory, paths, mode=modes, uid=owners),
     st.builds(tars.symlink, paths, targets),
     st.builds(tars.symlink, paths, targets),
     st.builds(tars.hard_link, paths, targets),
@@ -56,8 +56,8 @@ def outcome(data, place):
 @settings(max_examples=250)
 @given(st.lists(entries, min_size=1, max_size=8))
 def test_entries_at_random_change_nothing_outside_and_give_the_same_layer_twice(parts):
-    with tempfile.TemporaryDirectory() as folder:
-        place, outside = Path(folder, "place"), Path(folder, "outside")
+    with tempfile.TemporaryDirectory() as directory:
+        place, outside = Path(directory, "place"), Path(directory, "outside")
         place.mkdir()
         for witness in (outside, place / "outside"):
             (witness / "a").mkdir(parents=True)

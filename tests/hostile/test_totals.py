@@ -37,19 +37,19 @@ class Cost:
     peak_bytes: int
 
 
-def put(archive: Path, folder: Path) -> Cost:
+def put(archive: Path, directory: Path) -> Cost:
     """Do all that a put has workers do, in one that has no more memory than they are said to need."""
     with WorkerPool(1, name="totals", memory_limit_bytes=WORKER_BYTES, answers=ANSWERS) as pool:
         pool.run(os.path.exists, "/").get(timeout=TIMEOUT)
         (worker,) = worker_pids("totals")
         before, limit = cpu_seconds(worker), ""
         try:
-            index = pool.run(untar_image, UntarImage(str(archive), str(folder / "inflated"))).get(timeout=TIMEOUT)
+            index = pool.run(untar_image, UntarImage(str(archive), str(directory / "inflated"))).get(timeout=TIMEOUT)
             for layer in {layer.place: layer for image in index.images for layer in image.layers}.values():
                 if index.images[0].diff_ids is None:
                     pool.run(hash_layer, layer).get(timeout=TIMEOUT)
                 else:
-                    pool.run(untar_layer, UntarLayer(layer, str(folder / "layer"))).get(timeout=TIMEOUT)
+                    pool.run(untar_layer, UntarLayer(layer, str(directory / "layer"))).get(timeout=TIMEOUT)
         except LimitError as error:
             limit = error.limit
         return Cost(limit, cpu_seconds(worker) - before, peak_bytes(worker))

@@ -21,9 +21,9 @@ from pykka_imagestore._proto.layer_pb2 import LayerRecord
 from pykka_imagestore.core.digest import DiffID
 from pykka_imagestore.core.limits import Limits
 from pykka_imagestore.jobs import check_layer as check_layer_module
-from pykka_imagestore.jobs import replaced as replaced_module
 from pykka_imagestore.jobs.check.findings import MAX_FAULTS, Findings, LayerCheck
 from pykka_imagestore.jobs.check_layer import CheckCounts, CheckLayer, check_layer
+from pykka_imagestore.jobs.unpack import replaced as replaced_module
 from pykka_imagestore.runtime.errors import DiscardedError
 
 root = pytest.mark.root
@@ -36,7 +36,7 @@ def layer(tmp_path):
 
 
 def faults(unpacked):
-    """Return what a deep check finds, but that folders have another time since; all of it could be checked."""
+    """Return what a deep check finds, but that directories have another time since; all of it could be checked."""
     found = unpacked.check()
     assert found.unchecked == ()
     return tuple(fault for fault in found.faults if " of time " not in fault)
@@ -67,7 +67,7 @@ def test_bodies_that_make_no_file_are_kept(tmp_path):
         tars.tar(
             tars.file(b".wh.gone", b"a whiteout's body"),
             tars.file(b".wh..wh.plnk/x", b"aufs' own"),
-            tars.header(b"folder/", size=700) + tars.padded(b"x" * 700),
+            tars.header(b"directory/", size=700) + tars.padded(b"x" * 700),
             tars.file(b"f", b"y" * 700),
         ),
         tmp_path,
@@ -120,32 +120,32 @@ DAMAGE = {
     "no symlink": (lambda r: os.unlink(r / "d/s"), "lacks 'd/s'"),
     "no hard link": (lambda r: os.unlink(r / "h"), "lacks 'h'"),
     "no fifo": (lambda r: os.unlink(r / "p"), "lacks 'p'"),
-    "no implicit folder": (lambda r: shutil.rmtree(r / "implicit"), "lacks 'implicit'"),
-    "no folder": (lambda r: shutil.rmtree(r / "d"), "lacks 'd'"),
+    "no implicit directory": (lambda r: shutil.rmtree(r / "implicit"), "lacks 'implicit'"),
+    "no directory": (lambda r: shutil.rmtree(r / "d"), "lacks 'd'"),
     "one more file": (lambda r: (r / "d" / "more").touch(), "has 'd/more', which no entry made"),
     "one more symlink": (lambda r: (r / "more").symlink_to("d"), "has 'more', which no entry made"),
-    "one more folder": (lambda r: (r / "implicit" / "more").mkdir(), "has 'implicit/more', which no entry made"),
+    "one more directory": (lambda r: (r / "implicit" / "more").mkdir(), "has 'implicit/more', which no entry made"),
     "two more files": (
         lambda r: ((r / "1").touch(), (r / "d" / "2").touch()),
-        "has 2 files or folders that no entry made",
+        "has 2 files or directories that no entry made",
     ),
     "another name": (lambda r: os.rename(r / "empty", r / "full"), "lacks 'empty'"),
     "the mode of a file": (lambda r: (r / "d/f").chmod(0o641), "has 'd/f' with mode 0641, not 0640"),
     "a set-user-ID bit": (lambda r: (r / "d/f").chmod(0o4640), "has 'd/f' with mode 4640, not 0640"),
-    "the mode of a folder": (lambda r: (r / "d").chmod(0o777), "has 'd' with mode 0777, not 0750"),
+    "the mode of a directory": (lambda r: (r / "d").chmod(0o777), "has 'd' with mode 0777, not 0750"),
     "the mode of the root": (lambda r: r.chmod(0o700), "has '' with mode 0700, not 0755"),
     "the mode of a fifo": (lambda r: (r / "p").chmod(0o666), "has 'p' with mode 0666, not 0600"),
-    "the mode of an implicit folder": (
+    "the mode of an implicit directory": (
         lambda r: (r / "implicit").chmod(0o700),
         "has 'implicit' with mode 0700, not 0755",
     ),
     "the target of a symlink": (lambda r: change_link(r / "d/s"), "has a symlink 'd/s' to 'large', not to 'f'"),
     "a file for a symlink": (lambda r: unlink_and(Path.touch, r / "d/s"), "has 'd/s' that is no symlink"),
     "a symlink for a file": (lambda r: replace_by_symlink(r / "empty"), "has 'empty' that is no file"),
-    "a symlink for a folder": (lambda r: replace_by_symlink(r / "d"), "has 'd' that is no folder"),
-    "a folder for a file": (lambda r: unlink_and(Path.mkdir, r / "empty"), "has 'empty' that is no file"),
+    "a symlink for a directory": (lambda r: replace_by_symlink(r / "d"), "has 'd' that is no directory"),
+    "a directory for a file": (lambda r: unlink_and(Path.mkdir, r / "empty"), "has 'empty' that is no file"),
     "a fifo for a file": (lambda r: unlink_and(os.mkfifo, r / "d/f"), "has 'd/f' that is no file"),
-    "a file for an implicit folder": (
+    "a file for an implicit directory": (
         lambda r: (shutil.rmtree(r / "implicit"), (r / "implicit").touch()),
         "lacks 'implicit'",
     ),
@@ -257,12 +257,12 @@ def test_another_time_is_found(layer, path):
 
 @pytest.mark.parametrize("mtime", [-(2**40), -1, 2**40, 2**62])
 def test_time_that_the_file_system_does_not_keep_is_no_fault(tmp_path, mtime):
-    for folder in (tmp_path, Path("/var/tmp")):
-        with tempfile.TemporaryDirectory(dir=folder) as place:
+    for directory in (tmp_path, Path("/var/tmp")):
+        with tempfile.TemporaryDirectory(dir=directory) as place:
             assert unpack_layer(tars.tar(tars.file(b"d/f", mtime=mtime, **OWNER)), place).check() == SOUND
 
 
-def test_folder_that_is_missing_is_said_once(layer):
+def test_directory_that_is_missing_is_said_once(layer):
     shutil.rmtree(layer.rootfs / "d")
 
     assert faults(layer).count("lacks 'd'") == 1
@@ -319,8 +319,8 @@ def test_split_of_another_layer_is_found(layer, tmp_path):
     [
         (lambda t: (t / "layer.pb").unlink(), "has no sound record layer.pb: it cannot be read: No such file"),
         (lambda t: (t / "layer.pb").write_bytes(b"?"), "has no sound record layer.pb: it is no LayerRecord"),
-        (lambda t: shutil.rmtree(t / "rootfs"), "lacks its folder rootfs"),
-        (lambda t: replace_by_symlink(t / "rootfs"), "has a rootfs that is no folder"),
+        (lambda t: shutil.rmtree(t / "rootfs"), "lacks its directory rootfs"),
+        (lambda t: replace_by_symlink(t / "rootfs"), "has a rootfs that is no directory"),
         (lambda t: (t / "tar-split.zst").unlink(), "lacks its file tar-split.zst"),
         (lambda t: replace_by_symlink(t / "tar-split.zst"), "has a tar-split.zst that is no file"),
     ],
@@ -392,11 +392,14 @@ def test_damage_to_what_was_replaced_is_found(tmp_path, unpack):
 @pytest.mark.parametrize(
     ("do", "said"),
     [
-        (lambda folder: (folder / "0").unlink(), "lacks 'replaced/0'"),
-        (lambda folder: (folder / "paths").unlink(), "has a folder replaced that cannot be read"),
-        (lambda folder: (folder / "paths").write_bytes(b""), "has 'd/f' of 3 bytes, not 3000"),
+        (lambda directory: (directory / "0").unlink(), "lacks 'replaced/0'"),
+        (lambda directory: (directory / "paths").unlink(), "has a directory replaced that cannot be read"),
+        (lambda directory: (directory / "paths").write_bytes(b""), "has 'd/f' of 3 bytes, not 3000"),
         (shutil.rmtree, "has 'd/f' of 3 bytes, not 3000"),
-        (lambda folder: (shutil.rmtree(folder), folder.symlink_to("rootfs")), "has a folder replaced that cannot be"),
+        (
+            lambda directory: (shutil.rmtree(directory), directory.symlink_to("rootfs")),
+            "has a directory replaced that cannot be",
+        ),
     ],
 )
 def test_loss_of_what_was_replaced_is_found(tmp_path, do, said):
@@ -439,8 +442,8 @@ def test_layer_that_replaces_too_much_is_unchecked_and_not_bad(tmp_path, monkeyp
 def test_symlink_on_the_way_that_is_replaced_leaves_the_layer_unchecked(tmp_path):
     unpacked = unpack_layer(
         tars.tar(
-            tars.folder(b"a"),
-            tars.folder(b"b"),
+            tars.directory(b"a"),
+            tars.directory(b"b"),
             tars.symlink(b"s", b"a"),
             tars.file(b"s/f", b"1"),
             tars.symlink(b"s", b"b"),
@@ -455,7 +458,7 @@ def test_symlink_on_the_way_that_is_replaced_leaves_the_layer_unchecked(tmp_path
 
 def test_files_behind_symlinks_are_found(tmp_path):
     parts = (
-        tars.folder(b"usr/lib", **OWNER),
+        tars.directory(b"usr/lib", **OWNER),
         tars.symlink(b"lib", b"usr/lib", **OWNER),
         tars.symlink(b"usr/up", b"../lib/../../lib", **OWNER),
         tars.file(b"lib/a", b"old", **OWNER),
@@ -489,7 +492,7 @@ def test_symlink_that_leads_elsewhere_now_is_found(tmp_path, target):
 
 
 ANYBODYS = (
-    tars.folder(b"d", mode=0o2755, uid=5, gid=6),
+    tars.directory(b"d", mode=0o2755, uid=5, gid=6),
     tars.file(b"d/f", b"x", mode=0o4755, uid=5, gid=6),
     tars.file(b"d/f", b"new", mode=0o2750, uid=6, gid=5),
     tars.symlink(b"d/s", b"f", uid=5, gid=6),
@@ -500,8 +503,8 @@ ANYBODYS = (
 )
 
 
-def test_what_an_ordinary_user_could_not_set_is_no_fault(users_folder):
-    found, record = as_ordinary_user(unpack_and_check, tars.tar(*ANYBODYS), str(users_folder))
+def test_what_an_ordinary_user_could_not_set_is_no_fault(users_directory):
+    found, record = as_ordinary_user(unpack_and_check, tars.tar(*ANYBODYS), str(users_directory))
 
     assert found == SOUND
     assert LayerRecord.FromString(record).unset_count > 5
@@ -515,29 +518,29 @@ def test_what_could_not_be_set_in_a_user_namespace_is_no_fault(tmp_path):
 
 
 @pytest.mark.parametrize("umask", [0, 0o077, pytest.param(0o777, marks=pytest.mark.root)])
-def test_umask_is_no_fault(users_folder, umask):
-    found, _ = with_umask(umask, unpack_and_check, tars.tar(*PARTS), str(users_folder))
+def test_umask_is_no_fault(users_directory, umask):
+    found, _ = with_umask(umask, unpack_and_check, tars.tar(*PARTS), str(users_directory))
 
     assert found == SOUND
 
 
-def test_more_unset_than_the_record_lists_is_no_fault(users_folder):
+def test_more_unset_than_the_record_lists_is_no_fault(users_directory):
     parts = (tars.file(b"f%d" % number, uid=1, mode=0o4755) for number in range(1100))
 
-    found, _ = as_ordinary_user(unpack_and_check, tars.tar(*parts), str(users_folder))
+    found, _ = as_ordinary_user(unpack_and_check, tars.tar(*parts), str(users_directory))
 
     assert found == SOUND
 
 
-def test_ordinary_user_finds_another_mode(users_folder):
-    found = as_ordinary_user(unpack_change_mode_and_check, tars.tar(*ANYBODYS), str(users_folder), b"d/f", 0o700)
+def test_ordinary_user_finds_another_mode(users_directory):
+    found = as_ordinary_user(unpack_change_mode_and_check, tars.tar(*ANYBODYS), str(users_directory), b"d/f", 0o700)
 
     assert found.faults == ("has 'd/f' with mode 0700, not 2750",)
 
 
-@pytest.mark.parametrize("parts", [(tars.file(b"f", b"x", mode=0),), (tars.folder(b"f", mode=0), tars.file(b"f/g"))])
-def test_what_a_user_may_not_read_is_unchecked_and_not_bad(users_folder, parts):
-    found, _ = as_ordinary_user(unpack_and_check, tars.tar(*parts), str(users_folder))
+@pytest.mark.parametrize("parts", [(tars.file(b"f", b"x", mode=0),), (tars.directory(b"f", mode=0), tars.file(b"f/g"))])
+def test_what_a_user_may_not_read_is_unchecked_and_not_bad(users_directory, parts):
+    found, _ = as_ordinary_user(unpack_and_check, tars.tar(*parts), str(users_directory))
 
     assert found == LayerCheck((), ("has 'f', which cannot be read: Permission denied",))
 
@@ -550,10 +553,10 @@ def test_layer_that_was_never_there_is_missing(tmp_path):
 
 
 @pytest.mark.parametrize("make", [Path.touch, lambda path: path.symlink_to("/")])
-def test_what_is_no_folder_is_no_layer(tmp_path, make):
+def test_what_is_no_directory_is_no_layer(tmp_path, make):
     make(tmp_path / "layer")
 
-    assert check_layer(CheckLayer(str(tmp_path / "layer"), DiffID("sha256:1"))) == LayerCheck(("is no folder",))
+    assert check_layer(CheckLayer(str(tmp_path / "layer"), DiffID("sha256:1"))) == LayerCheck(("is no directory",))
 
 
 @pytest.mark.parametrize("remove", [shutil.rmtree, lambda path: path.rename(path.with_name("gc"))])
@@ -607,7 +610,7 @@ def test_layer_past_a_limit_that_was_lowered_is_unchecked_and_not_bad(layer):
 
 
 def test_nothing_stays_open(tmp_path):
-    behind = (tars.folder(b"d/e/f"), tars.symlink(b"s", b"d"), tars.file(b"s/e/f/g"), tars.file(b"d/e/f/h"))
+    behind = (tars.directory(b"d/e/f"), tars.symlink(b"s", b"d"), tars.file(b"s/e/f/g"), tars.file(b"d/e/f/h"))
     layer = unpack_layer(tars.tar(*PARTS, *behind), tmp_path)
     layer.check()
     before = sorted(os.listdir("/proc/self/fd"))

@@ -21,7 +21,7 @@ def look_at(path):
 def layout(tmp_path):
     layout = Layout()
     layout.name(layout.manifest(layer({"f": b"x"})), "app:1")
-    return layout.write_folder(tmp_path / "layout")
+    return layout.write_directory(tmp_path / "layout")
 
 
 def test_archive_that_stays_as_it_is_is_found_equal(tmp_path):
@@ -51,7 +51,7 @@ def test_archive_that_is_replaced_or_written_to_is_another(tmp_path, is_in_place
 
 
 @pytest.mark.parametrize("document", ["index.json", "oci-layout", "manifest.json"])
-def test_folder_is_another_when_a_document_in_it_is(layout, document):
+def test_directory_is_another_when_a_document_in_it_is(layout, document):
     before = look_at(layout)
 
     (layout / "new").write_bytes(b"{}")
@@ -61,7 +61,7 @@ def test_folder_is_another_when_a_document_in_it_is(layout, document):
     assert look_at(layout) != before
 
 
-def test_folder_to_which_blobs_are_added_is_the_same(layout):
+def test_directory_to_which_blobs_are_added_is_the_same(layout):
     before = look_at(layout)
 
     (layout / "blobs" / "sha256" / ("a" * 64)).write_bytes(b"")
@@ -87,13 +87,13 @@ def test_what_cannot_be_looked_at_is_left_to_whoever_opens_it(tmp_path, path):
     assert look_at(tmp_path / path).identity is None
 
 
-@pytest.mark.parametrize("kind", ["pipe", "folder", "dangling link", "link to a device", "link to a pipe"])
-def test_what_is_no_file_in_the_archive_folder_is_passed_over(tmp_path, kind):
+@pytest.mark.parametrize("kind", ["pipe", "directory", "dangling link", "link to a device", "link to a pipe"])
+def test_what_is_no_file_in_the_archive_directory_is_passed_over(tmp_path, kind):
     planted = tmp_path / f"{APP.stored}.tar"
     planted.parent.mkdir(parents=True, exist_ok=True)
     if kind == "pipe":
         os.mkfifo(planted)
-    elif kind == "folder":
+    elif kind == "directory":
         planted.mkdir()
     elif kind == "link to a pipe":
         os.mkfifo(tmp_path / "pipe")
@@ -115,6 +115,6 @@ def test_archive_is_found_by_its_name_through_a_link(tmp_path):
 
 
 @pytest.mark.parametrize("name", [APP, None])
-def test_without_an_archive_there_must_be_a_folder_and_a_name(name):
+def test_without_an_archive_there_must_be_a_directory_and_a_name(name):
     with pytest.raises(InvalidInputError, match="no archive was given"):
         find_archive(None, None, name)

@@ -48,7 +48,7 @@ def test_move_layer_again_after_a_power_cut_ends_with_a_durable_layer(tmp_path, 
     move_layer(move, on=recorder)
 
     assert is_whole(tmp_path / "layers" / "sha256-1")
-    assert recorder.calls[-1] == ("sync_folder", "layers")
+    assert recorder.calls[-1] == ("sync_directory", "layers")
 
 
 def test_move_layer_syncs_the_bytes_then_renames_then_syncs_the_name(move):
@@ -56,7 +56,11 @@ def test_move_layer_syncs_the_bytes_then_renames_then_syncs_the_name(move):
 
     move_layer(move, on=recorder)
 
-    assert recorder.calls == [("sync_file_system", "layer"), ("rename", "layer", "sha256-1"), ("sync_folder", "layers")]
+    assert recorder.calls == [
+        ("sync_file_system", "layer"),
+        ("rename", "layer", "sha256-1"),
+        ("sync_directory", "layers"),
+    ]
 
 
 def test_layer_that_is_there_already_stays(tmp_path, move):
@@ -101,7 +105,7 @@ def test_move_that_is_not_durable_renames_and_syncs_nothing(tmp_path, move, monk
     def fail(*_):
         raise AssertionError
 
-    for call in ("sync_file", "sync_folder", "sync_file_system"):
+    for call in ("sync_file", "sync_directory", "sync_file_system"):
         monkeypatch.setattr(Disk, call, fail)
 
     move_layer(MoveLayer(move.source, move.target, durable=False))

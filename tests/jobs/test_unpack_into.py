@@ -53,7 +53,7 @@ def mode_of(path: Path) -> int:
 
 @pytest.fixture
 def layers(tmp_path):
-    """Return a folder for layer files."""
+    """Return a directory for layer files."""
     (tmp_path / "layers").mkdir()
     return tmp_path / "layers"
 
@@ -86,7 +86,7 @@ def test_directory_lets_in_nobody_whom_it_kept_out_before(layers, directory, bef
     if before is not None:
         directory.mkdir()
         directory.chmod(before)
-    roots = [] if root is None else [tars.folder(b"./", mode=root, mtime=7)]
+    roots = [] if root is None else [tars.directory(b"./", mode=root, mtime=7)]
     files = [tars.file(b"su", b"x", mode=0o4755)]
 
     unpack(tars.tar(*(roots + files if first else files + roots)), directory, layers)
@@ -102,7 +102,7 @@ def test_nobody_else_may_enter_before_all_is_there(layers, directory, monkeypatc
     if existed:
         directory.mkdir(mode=0o777)
         directory.chmod(0o777)
-    root = tars.folder(b"./", mode=0o777, uid=1000, gid=1000)
+    root = tars.directory(b"./", mode=0o777, uid=1000, gid=1000)
     modes = []
     real = untar_layer.Extractor.extract
 
@@ -121,13 +121,13 @@ def test_nobody_else_may_enter_before_all_is_there(layers, directory, monkeypatc
 
 
 @pytest.mark.root
-def test_set_user_id_program_of_a_layer_is_nobody_elses_in_a_private_directory(users_folder, layers):
-    users_folder.chmod(0o755)
-    private = users_folder / "private"
+def test_set_user_id_program_of_a_layer_is_nobody_elses_in_a_private_directory(users_directory, layers):
+    users_directory.chmod(0o755)
+    private = users_directory / "private"
     private.mkdir(mode=0o700)
     program = Path("/usr/bin/id").read_bytes()
 
-    unpack(tars.tar(tars.folder(b"./"), tars.file(b"su", program, mode=0o4755)), private, layers)
+    unpack(tars.tar(tars.directory(b"./"), tars.file(b"su", program, mode=0o4755)), private, layers)
 
     with pytest.raises(PermissionError):
         as_ordinary_user(subprocess.run, [str(private / "su")])
@@ -140,17 +140,17 @@ def test_new_directory_has_the_mode_that_the_umask_allows_if_the_layer_says_noth
     assert mode_of(directory) == 0o755 & ~umask
 
 
-def test_user_whose_umask_takes_everything_unpacks_as_others_do(users_folder):
-    assert as_ordinary_user(unpack_without_rights, str(users_folder)) == (0o700, b"x")
+def test_user_whose_umask_takes_everything_unpacks_as_others_do(users_directory):
+    assert as_ordinary_user(unpack_without_rights, str(users_directory)) == (0o700, b"x")
 
 
-def unpack_without_rights(folder: str) -> tuple[int, bytes]:
+def unpack_without_rights(directory: str) -> tuple[int, bytes]:
     os.umask(0o777)
-    Path(folder, "layer.tar").touch()
-    Path(folder, "layer.tar").chmod(0o600)
-    parts = [tars.folder(b"./", mode=0o700), tars.folder(b"a", mode=0o700), tars.file(b"a/b/c", b"x", mode=0o600)]
-    unpack(tars.tar(*parts), Path(folder, "rootfs"), folder)
-    return mode_of(Path(folder, "rootfs")), Path(folder, "rootfs/a/b/c").read_bytes()
+    Path(directory, "layer.tar").touch()
+    Path(directory, "layer.tar").chmod(0o600)
+    parts = [tars.directory(b"./", mode=0o700), tars.directory(b"a", mode=0o700), tars.file(b"a/b/c", b"x", mode=0o600)]
+    unpack(tars.tar(*parts), Path(directory, "rootfs"), directory)
+    return mode_of(Path(directory, "rootfs")), Path(directory, "rootfs/a/b/c").read_bytes()
 
 
 # -- a refusal
@@ -167,7 +167,7 @@ def test_refusal_leaves_the_directory_as_it_was(layers, directory, mode):
     before = describe(directory)
 
     with pytest.raises(LayerError, match="outside"):
-        unpack(tars.tar(tars.folder(b".", mode=0o755, uid=7, gid=7, mtime=9), HOSTILE), directory, layers)
+        unpack(tars.tar(tars.directory(b".", mode=0o755, uid=7, gid=7, mtime=9), HOSTILE), directory, layers)
 
     assert describe(directory) == before
 
@@ -177,7 +177,7 @@ def test_access_control_lists_are_there_again_afterwards_and_no_file_has_them(la
     for acl in ("system.posix_acl_default", "system.posix_acl_access"):
         os.setxattr(directory, acl, ACL)
 
-    unpack(tars.tar(tars.folder(b"bin"), tars.file(b"bin/su", b"x")), directory, layers)
+    unpack(tars.tar(tars.directory(b"bin"), tars.file(b"bin/su", b"x")), directory, layers)
 
     assert (
         os.getxattr(directory, "system.posix_acl_default") == os.getxattr(directory, "system.posix_acl_access") == ACL
@@ -262,7 +262,7 @@ def test_symlinks_that_go_in_a_circle_are_refused(tmp_path):
 
 
 @pytest.mark.parametrize("existed", [True, False])
-@pytest.mark.parametrize("other", ["folder", "symlink", "file", "nothing"])
+@pytest.mark.parametrize("other", ["directory", "symlink", "file", "nothing"])
 def test_what_is_put_in_its_place_is_not_written_to_and_not_removed(tmp_path, layers, directory, existed, other):
     if existed:
         directory.mkdir(mode=0o750)
@@ -273,7 +273,7 @@ def test_what_is_put_in_its_place_is_not_written_to_and_not_removed(tmp_path, la
     with Target(str(directory)) as target:
         request = target.request(stored)
         directory.rename(moved)
-        if other == "folder":
+        if other == "directory":
             (directory / "secret").mkdir(parents=True)
         elif other == "symlink":
             directory.symlink_to("victim")
@@ -314,8 +314,8 @@ def test_what_a_killed_worker_left_is_taken_back_where_it_was_moved_to(tmp_path,
 
 SWAPS = """
 import os, sys
-folder, victim = sys.argv[1:]
-os.chdir(folder)
+directory, victim = sys.argv[1:]
+os.chdir(directory)
 os.setgroups([]), os.setresgid(*[{user}] * 3), os.setresuid(*[{user}] * 3)
 print("begun", flush=True)
 while True:
@@ -338,18 +338,18 @@ while True:
 
 
 @pytest.mark.root
-def test_directory_that_another_user_swaps_all_the_time_leads_nowhere(users_folder, tmp_path, layers):
+def test_directory_that_another_user_swaps_all_the_time_leads_nowhere(users_directory, tmp_path, layers):
     victim = tmp_path / "victim"
     (victim / "etc").mkdir(parents=True)
     (victim / "etc/passwd").write_bytes(b"root's")
     before = describe(victim)
     outcomes = set()
 
-    with Program(SWAPS.format(user=ORDINARY_USER), users_folder, victim) as attacker:
+    with Program(SWAPS.format(user=ORDINARY_USER), users_directory, victim) as attacker:
         assert attacker.line() == "begun"
         for number in range(300):
             try:
-                unpack(HOSTILE if number % 2 else PLAIN, users_folder / "rootfs", layers)
+                unpack(HOSTILE if number % 2 else PLAIN, users_directory / "rootfs", layers)
                 outcomes.add("unpacked")
             except (StateError, InvalidInputError, LayerError, OSError) as error:
                 outcomes.add(type(error).__name__)

@@ -124,7 +124,7 @@ def test_layer_that_is_a_hard_link_is_the_layer_it_leads_to(index):
 
 def test_legacy_archive_is_read_by_its_repositories(index):
     found = index(
-        tars.folder(TWO.encode() + b"/"),
+        tars.directory(TWO.encode() + b"/"),
         tars.file(f"{TWO}/VERSION".encode(), b"1.0"),
         tars.file(f"{TWO}/json".encode(), json.dumps({"id": TWO, "parent": ONE}).encode()),
         tars.file(f"{TWO}/layer.tar".encode(), APP),

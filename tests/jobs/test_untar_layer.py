@@ -17,7 +17,7 @@ from pykka_imagestore.core.digest import DiffID, Digest
 from pykka_imagestore.errors import DigestMismatchError, EscapingEntryError, LayerError
 from pykka_imagestore.jobs.untar_layer import UntarLayer, hash_layer, untar_layer
 
-LAYER = tars.tar(tars.folder(b"d"), tars.file(b"d/f", b"x" * 5000))
+LAYER = tars.tar(tars.directory(b"d"), tars.file(b"d/f", b"x" * 5000))
 DIFF_ID = DiffID(f"sha256:{hashlib.sha256(LAYER).hexdigest()}")
 
 
@@ -80,7 +80,7 @@ def test_sandbox_is_told_what_was_unpacked_or_what_was_wrong(tmp_path):
 
 @pytest.mark.root
 def test_full_disk_is_an_error_of_the_system(tmp_path):
-    large = tars.tar(tars.folder(b"d"), tars.file(b"d/f", bytes(1 << 20)))
+    large = tars.tar(tars.directory(b"d"), tars.file(b"d/f", bytes(1 << 20)))
     disk, archive = tmp_path / "disk", tmp_path / "archive"
     disk.mkdir()
     archive.mkdir()

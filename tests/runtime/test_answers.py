@@ -203,16 +203,16 @@ def test_a_distrustful_pool_runs_tasks_and_passes_reports_on(distrustful):
 
 
 def test_a_pickle_is_never_loaded(distrustful, tmp_path):
-    folder = str(tmp_path / "made")
+    directory = str(tmp_path / "made")
 
     with pytest.raises(RuntimeError, match="RunsCode is no type that may be sent"):
-        distrustful.run(work.answer_with_code, folder).get(timeout=TIMEOUT)
-    evil = message(RESULT, 0, pickle.dumps(work.RunsCode(folder)))
+        distrustful.run(work.answer_with_code, directory).get(timeout=TIMEOUT)
+    evil = message(RESULT, 0, pickle.dumps(work.RunsCode(directory)))
     for number in range(10):  # one of these is the task's own
         task = distrustful.run(work.send_packets, [evil[:1] + number.to_bytes(8) + evil[9:]])
         task.recover(lambda future: future.error()).get(timeout=TIMEOUT)
 
-    assert not os.path.exists(folder)
+    assert not os.path.exists(directory)
 
 
 @pytest.mark.parametrize(

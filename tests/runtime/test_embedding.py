@@ -111,7 +111,7 @@ def test_a_program_that_reaps_all_children_has_workers_and_learns_of_their_death
     assert printed == "42\nWorkerDiedError 8\n<Future discarded, discard requested>\n"
 
 
-def test_a_program_whose_folder_is_gone_has_workers(tmp_path):
+def test_a_program_whose_directory_is_gone_has_workers(tmp_path):
     gone = tmp_path / "gone"
     gone.mkdir()
 
@@ -131,7 +131,7 @@ def test_a_program_whose_folder_is_gone_has_workers(tmp_path):
     ],
     ids=["nothing can be written", "no /dev/shm", "no /dev", "no /proc"],
 )
-def test_a_machine_that_lacks_folders_has_workers(before):
+def test_a_machine_that_lacks_directories_has_workers(before):
     if sys.executable.startswith("/dev/") or any(str(path).startswith("/dev/") for path in SOURCES):
         pytest.skip("what runs lies below /dev")
 
@@ -324,11 +324,11 @@ def frozen(tmp_path_factory):
     pytest.importorskip("PyInstaller", reason="needs PyInstaller")
     if shutil.which("bwrap") is None or os.geteuid() != 0:
         pytest.skip("needs root and bubblewrap: what goes wrong here starts processes without end")
-    folder = tmp_path_factory.mktemp("frozen")
-    (folder / "app.py").write_text(FROZEN)
+    directory = tmp_path_factory.mktemp("frozen")
+    (directory / "app.py").write_text(FROZEN)
     done = subprocess.run(
         [sys.executable, "-m", "PyInstaller", "--noconfirm", "--onedir", "--log-level", "ERROR", "app.py"],
-        cwd=folder,
+        cwd=directory,
         env={**os.environ, "PYTHONPATH": os.pathsep.join(map(str, SOURCES))},
         capture_output=True,
         timeout=TIMEOUT,
@@ -337,7 +337,7 @@ def frozen(tmp_path_factory):
     )
     if done.returncode:  # it takes not every build of Python
         pytest.skip(f"PyInstaller freezes nothing here: {done.stderr.strip().splitlines()[-1:]}")
-    return folder / "dist/app/app"
+    return directory / "dist/app/app"
 
 
 def run_frozen(program, **environment):

@@ -12,7 +12,7 @@ from pykka_imagestore.runtime import PoolClosedError, WorkerPool, collect, raise
 
 @pytest.fixture
 def flags(tmp_path, monkeypatch):
-    """Return the folder where flags are made."""
+    """Return the directory where flags are made."""
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     return tmp_path
 

@@ -161,7 +161,7 @@ def test_a_process_that_cannot_start_fails_the_task_with_a_sentence():
 
 
 @pytest.mark.parametrize("odd", [7, b"/bytes", "/surro\ud800gate", "/with\0nothing"])
-def test_what_is_no_folder_in_the_search_path_is_passed_over_as_python_does(monkeypatch, odd):
+def test_what_is_no_directory_in_the_search_path_is_passed_over_as_python_does(monkeypatch, odd):
     monkeypatch.setattr(sys, "path", [odd, *sys.path])
 
     with WorkerPool(1) as pool:
@@ -169,11 +169,11 @@ def test_what_is_no_folder_in_the_search_path_is_passed_over_as_python_does(monk
 
 
 def test_a_search_path_larger_than_a_socket_holds_travels(monkeypatch):
-    folders = [f"/{number}/{'x' * 100}" for number in range(5000)]
-    monkeypatch.setattr(sys, "path", [*sys.path, *folders])
+    directories = [f"/{number}/{'x' * 100}" for number in range(5000)]
+    monkeypatch.setattr(sys, "path", [*sys.path, *directories])
 
     with WorkerPool(1) as pool:
-        assert pool.run(work.search_path, None).get(timeout=TIMEOUT)[-5000:] == folders
+        assert pool.run(work.search_path, None).get(timeout=TIMEOUT)[-5000:] == directories
 
 
 def test_a_process_that_never_reads_its_search_path_fails_the_task(monkeypatch, tmp_path):

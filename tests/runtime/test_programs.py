@@ -175,11 +175,11 @@ def test_ctrl_c_ends_a_program_and_its_workers(start):
     assert status == -signal.SIGINT
 
 
-def test_a_stray_module_in_the_current_folder_is_not_run(start, tmp_path):
-    folder = tmp_path / "current"
-    folder.mkdir()
+def test_a_stray_module_in_the_current_directory_is_not_run(start, tmp_path):
+    directory = tmp_path / "current"
+    directory.mkdir()
     for module in ("socket", "pickle", "resource", "select", "threading"):
-        (folder / f"{module}.py").write_text("import os; os.write(1, b'stray'); os._exit(3)")
+        (directory / f"{module}.py").write_text("import os; os.write(1, b'stray'); os._exit(3)")
 
     program = start(
         """
@@ -188,7 +188,7 @@ def test_a_stray_module_in_the_current_folder_is_not_run(start, tmp_path):
         with WorkerPool(1) as pool:
             print(pool.run(operator.neg, 1).get(timeout=20))
         """,
-        cwd=folder,
+        cwd=directory,
     )
 
     assert outcome(program) == ("-1\n", "", 0)

@@ -46,7 +46,7 @@ def plain() -> tuple[bytes, ...]:
     """Return a layer of all kinds that anybody can make."""
     owner = {"uid": os.geteuid(), "gid": os.getegid()}
     return (
-        tars.folder(b"d", mode=0o755, mtime=5, **owner),
+        tars.directory(b"d", mode=0o755, mtime=5, **owner),
         tars.file(b"d/f", b"hello" * 3000, mtime=5, **owner),
         tars.file(b"d/g", b"hello" * 3000, mtime=5, **owner),
         tars.file(b"empty", **owner),
@@ -57,7 +57,7 @@ def plain() -> tuple[bytes, ...]:
         xattr(b"user.k", b"v") + tars.file(b"ux", b"x", **owner),
         tars.whiteout(b"gone"),
         tars.whiteout(b"gone-too"),
-        tars.folder(b"op", mode=0o755, **owner),
+        tars.directory(b"op", mode=0o755, **owner),
         tars.opaque(b"op"),
         tars.file(b"op/k", b"k", **owner),
         tars.file(b"imp/x", b"y", **owner),
@@ -103,7 +103,7 @@ class Change:
 
     Attributes:
         what: What docs/checking.md calls it.
-        path: What is changed, below the layer's folder.
+        path: What is changed, below the layer's directory.
         do: Changes it.
         found: ``shallow``, ``deep``; or why it is not.
         of_root: Whether only root can.
@@ -116,17 +116,17 @@ class Change:
     of_root: bool = False
 
 
-def changed(what: str, folder: str) -> tuple[LayerCheck, LayerCheck]:
+def changed(what: str, directory: str) -> tuple[LayerCheck, LayerCheck]:
     """Unpack the layer, change it, and return what a shallow and a deep check find."""
     change = CHANGES[what]
-    layer = unpack_layer(tars.tar(*(roots() if os.geteuid() == 0 else plain())), folder)
+    layer = unpack_layer(tars.tar(*(roots() if os.geteuid() == 0 else plain())), directory)
     assert layer.check() == LayerCheck()
     change.do(layer.target / change.path)
     return check_layer(CheckLayer(str(layer.target), layer.counts.diff_id)), layer.check()
 
 
 def keep_times(do: Do, *, above: bool = False) -> Do:
-    """Return what changes something and gives it its time back, and the folder that it is in."""
+    """Return what changes something and gives it its time back, and the directory that it is in."""
 
     def doing(path: Path) -> None:
         kept = path.parent if above else path
@@ -164,7 +164,7 @@ def anew(make: Do) -> Do:
 
 
 def add(make: Do) -> Do:
-    """Return what makes something new, and leaves its folder's time as it was."""
+    """Return what makes something new, and leaves its directory's time as it was."""
     return keep_times(make, above=True)
 
 
@@ -249,7 +249,7 @@ def two_whiteouts_as_one(path: Path) -> None:
     os.link(target, path, follow_symlinks=False)
 
 
-def folder_by_symlink(path: Path) -> None:
+def directory_by_symlink(path: Path) -> None:
     path.rename(path.parents[2] / "moved")
     path.symlink_to("../../moved")
 
@@ -316,10 +316,10 @@ def set_flag(path: Path) -> None:
 
 def bind(path: Path) -> None:
     """Make a socket, by a path that may be long."""
-    folder = os.open(path.parent, os.O_RDONLY)
+    directory = os.open(path.parent, os.O_RDONLY)
     with closing(socket.socket(socket.AF_UNIX)) as listener:
-        listener.bind(f"/proc/self/fd/{folder}/{path.name}")
-    os.close(folder)
+        listener.bind(f"/proc/self/fd/{directory}/{path.name}")
+    os.close(directory)
 
 
 S, D = "shallow", "deep"
@@ -340,14 +340,14 @@ _ALL = [
     Change("a block device made a character device", "rootfs/blk", anew(node(stat.S_IFCHR, 7, 9)), D, ROOT),
     Change("a fifo made a file", "rootfs/ff", anew(lambda p: p.touch(0o600))),
     Change("a file made a symlink to its content", "rootfs/d/f", anew(lambda p: p.symlink_to("g"))),
-    Change("a folder made a symlink to its content", "rootfs/d", keep_times(folder_by_symlink, above=True)),
+    Change("a directory made a symlink to its content", "rootfs/d", keep_times(directory_by_symlink, above=True)),
     # Names
     Change("no file", "rootfs/d/f", keep_times(Path.unlink, above=True)),
     Change("a name with another byte", "rootfs/empty", move("emptz")),
     Change("a name with a byte that is not UTF-8", "rootfs/empty", move(os.fsdecode(b"empty\xff"))),
-    Change("a file moved to another folder", "rootfs/empty", lambda p: p.rename(p.parent / "d" / "empty")),
+    Change("a file moved to another directory", "rootfs/empty", lambda p: p.rename(p.parent / "d" / "empty")),
     Change("one more file", "rootfs/new", add(Path.touch)),
-    Change("one more folder", "rootfs/op/new", add(Path.mkdir)),
+    Change("one more directory", "rootfs/op/new", add(Path.mkdir)),
     Change("one more symlink", "rootfs/imp/new", add(lambda p: p.symlink_to("x"))),
     Change("one more fifo", "rootfs/new", add(os.mkfifo)),
     Change("one more socket", "rootfs/new", add(bind)),
@@ -357,37 +357,37 @@ _ALL = [
     Change("the mode of a file", "rootfs/d/f", chmod(0o664)),
     Change("set-user-ID added", "rootfs/d/f", chmod(0o4644)),
     Change("set-user-ID lost", "rootfs/su", chmod(0o755)),
-    Change("the mode of a folder", "rootfs/d", chmod(0o777)),
-    Change("a folder made sticky", "rootfs/d", chmod(0o1755)),
+    Change("the mode of a directory", "rootfs/d", chmod(0o777)),
+    Change("a directory made sticky", "rootfs/d", chmod(0o1755)),
     Change("the mode of a fifo", "rootfs/ff", chmod(0o666)),
     Change("the mode of a device", "rootfs/dev", chmod(0o600), D, ROOT),
-    Change("the mode of an implicit folder", "rootfs/imp", chmod(0o700)),
+    Change("the mode of an implicit directory", "rootfs/imp", chmod(0o700)),
     Change("the mode of the root, which no entry names", "rootfs", chmod(0o777)),
     Change("the root made sticky", "rootfs", chmod(0o1755)),
     # Owners
     Change("the user of a file", "rootfs/d/f", chown(7, -1), D, ROOT),
     Change("the group of a file", "rootfs/d/f", chown(-1, 7), D, ROOT),
-    Change("the owner of a folder", "rootfs/d", chown(7, 7), D, ROOT),
+    Change("the owner of a directory", "rootfs/d", chown(7, 7), D, ROOT),
     Change("the owner of a symlink", "rootfs/l", chown(7, 7), D, ROOT),
     Change("the owner of a device", "rootfs/dev", chown(7, 7), D, ROOT),
     Change("the owner of a fifo", "rootfs/ff", chown(7, 7), D, ROOT),
-    Change("the owner of an implicit folder", "rootfs/imp", chown(7, 7), D, ROOT),
+    Change("the owner of an implicit directory", "rootfs/imp", chown(7, 7), D, ROOT),
     Change("the owner of the root, which no entry names", "rootfs", chown(7, 7), D, ROOT),
     # Times
     Change("the time of a file", "rootfs/d/f", date),
     Change("the time of an empty file", "rootfs/empty", date),
-    Change("the time of a folder", "rootfs/d", date),
+    Change("the time of a directory", "rootfs/d", date),
     Change("the time of a symlink", "rootfs/l", date),
     Change("the time of a fifo", "rootfs/ff", date),
     Change("the time of a device", "rootfs/dev", date, D, ROOT),
-    Change("the time of an implicit folder", "rootfs/imp", date),
+    Change("the time of an implicit directory", "rootfs/imp", date),
     Change("the time of the root, which no entry names", "rootfs", date),
     # Extended attributes
     Change("an attribute with another value", "rootfs/ux", set_xattr("user.k", b"w")),
     Change("an attribute lost", "rootfs/ux", remove_xattr("user.k")),
     Change("one more attribute of a file", "rootfs/d/f", set_xattr("user.zz", b"1")),
-    Change("one more attribute of a folder", "rootfs/d", set_xattr("user.zz", b"1")),
-    Change("one more attribute of an implicit folder", "rootfs/imp", set_xattr("user.zz", b"1")),
+    Change("one more attribute of a directory", "rootfs/d", set_xattr("user.zz", b"1")),
+    Change("one more attribute of an implicit directory", "rootfs/imp", set_xattr("user.zz", b"1")),
     Change("one more attribute of the root", "rootfs", set_xattr("user.zz", b"1")),
     Change("one more attribute of a symlink", "rootfs/l", set_xattr("trusted.zz", b"1"), D, ROOT),
     Change("one more attribute of a device", "rootfs/dev", set_xattr("trusted.zz", b"1"), D, ROOT),
@@ -400,7 +400,7 @@ _ALL = [
     Change("an ACL lost", "rootfs/acl", remove_xattr("system.posix_acl_access"), D, ROOT),
     Change("an ACL added", "rootfs/d/f", set_xattr("system.posix_acl_access", ACL)),
     Change("a default ACL added", "rootfs/d", set_xattr("system.posix_acl_default", ACL)),
-    Change("overlayfs: a folder redirected", "rootfs/d", set_xattr("trusted.overlay.redirect", b"/op"), D, ROOT),
+    Change("overlayfs: a directory redirected", "rootfs/d", set_xattr("trusted.overlay.redirect", b"/op"), D, ROOT),
     Change("overlayfs: a file of metadata only", "rootfs/d/f", set_xattr("trusted.overlay.metacopy", b""), D, ROOT),
     # Whiteouts
     Change("a whiteout lost", "rootfs/gone", keep_times(of_whiteout(Path.unlink), above=True)),
@@ -408,11 +408,11 @@ _ALL = [
     Change("the mode of a whiteout", "rootfs/gone", of_whiteout(chmod(0o666))),
     Change("the owner of a whiteout", "rootfs/gone", of_whiteout(chown(7, 7)), D, ROOT),
     Change("two whiteouts made one", "rootfs/gone", keep_times(of_whiteout(two_whiteouts_as_one), above=True)),
-    Change("an opaque folder that is none now", "rootfs/op", remove_mark),
+    Change("an opaque directory that is none now", "rootfs/op", remove_mark),
     Change("overlayfs: another opaque mark", "rootfs/op", set_xattr("trusted.overlay.opaque", b"x"), D, ROOT),
-    Change("a folder made opaque", "rootfs/d", set_xattr("trusted.overlay.opaque", b"y"), D, ROOT),
+    Change("a directory made opaque", "rootfs/d", set_xattr("trusted.overlay.opaque", b"y"), D, ROOT),
     Change("the root made opaque", "rootfs", set_xattr("trusted.overlay.opaque", b"y"), D, ROOT),
-    Change("an implicit folder made opaque", "rootfs/imp", set_xattr("trusted.overlay.opaque", b"y"), D, ROOT),
+    Change("an implicit directory made opaque", "rootfs/imp", set_xattr("trusted.overlay.opaque", b"y"), D, ROOT),
     # Hard links
     Change("a hard link made a file of its own", "rootfs/h", keep_times(copy, above=True)),
     Change("two equal files made one", "rootfs/d/g", link_to("f")),
@@ -468,10 +468,10 @@ _ALL = [
     Change("something behind layer.pb", "layer.pb", append(b"\x18\x05"), S),
     Change("no layer.pb", "layer.pb", Path.unlink, S),
     Change("layer.pb with another count, and its checksum", "layer.pb", record_made_anew),
-    # The layer's folder
+    # The layer's directory
     Change("no rootfs", "rootfs", shutil.rmtree, S),
     Change("one more file beside rootfs", "new", Path.touch, S),
-    Change("one more folder beside rootfs", "new", Path.mkdir, S),
+    Change("one more directory beside rootfs", "new", Path.mkdir, S),
     # What is not found
     Change("zeros in a hole, or a hole for zeros", "rootfs/sp", fill_hole, "the content is the same"),
     Change("a name outside of the layer", "rootfs/d/f", lambda p: os.link(p, p.parents[3] / "outside"),
@@ -483,7 +483,7 @@ _ALL = [
     Change("mode and time of layer.pb", "layer.pb", lambda p: (p.chmod(0o400), date(p)), "its content counts"),
     Change("mode and time of tar-split.zst", "tar-split.zst", lambda p: (p.chmod(0o400), date(p)),
            "its content counts"),
-    Change("mode and time of the layer's folder", "", lambda p: (p.chmod(0o700), date(p)),
+    Change("mode and time of the layer's directory", "", lambda p: (p.chmod(0o700), date(p)),
            "a store may be opened to others, or not"),
     Change("a label of a security module", "rootfs/d/f", set_xattr("security.selinux", b"x\0"),
            "the system sets it by itself", ROOT),

@@ -60,12 +60,12 @@ def worker_pids(name: str = "imagestore") -> set[int]:
 
 def _processes() -> list[tuple[int, int, str]]:
     found = []
-    for folder in Path("/proc").iterdir():
-        if folder.name.isdigit():
+    for directory in Path("/proc").iterdir():
+        if directory.name.isdigit():
             try:
-                stat = (folder / "stat").read_text()
+                stat = (directory / "stat").read_text()
             except OSError:
                 continue
             comm, _, rest = stat.partition("(")[2].rpartition(")")
-            found.append((int(folder.name), int(rest.split()[1]), comm))
+            found.append((int(directory.name), int(rest.split()[1]), comm))
     return found

@@ -46,7 +46,7 @@ class Unpacked:
 
     @property
     def kinds(self) -> dict[bytes, str]:
-        """Paths and kinds of all but the root; those of folders that no entry named are in brackets."""
+        """Paths and kinds of all but the root; those of directories that no entry named are in brackets."""
         implicit = set(self.record.implicit_directories)
         nodes = {path: node.kind for path, node in self.nodes.items() if path}
         return {path: f"[{kind}]" if path in implicit else kind for path, kind in nodes.items()}
@@ -77,27 +77,29 @@ class Unpacked:
         return [(unset.path, unset.what) for unset in self.record.unset]
 
 
-def extent_of(data: bytes, folder: str | Path) -> Extent:
+def extent_of(data: bytes, directory: str | Path) -> Extent:
     """Return a layer that lies in a file ``layer.tar``."""
-    stored = Path(folder, "layer.tar")
+    stored = Path(directory, "layer.tar")
     stored.write_bytes(data)
     return Extent(str(stored), 0, len(data), "layer.tar")
 
 
 def unpack_layer(
-    data: bytes, folder: str | Path, diff_id: DiffID | None = None, limits: Limits = DEFAULT_LIMITS
+    data: bytes, directory: str | Path, diff_id: DiffID | None = None, limits: Limits = DEFAULT_LIMITS
 ) -> Unpacked:
-    """Unpack a layer into ``folder/layer``; what was there is replaced."""
-    target = Path(folder, "layer")
-    unpacked = Unpacked(target, untar_layer(UntarLayer(extent_of(data, folder), str(target), diff_id, limits=limits)))
+    """Unpack a layer into ``directory/layer``; what was there is replaced."""
+    target = Path(directory, "layer")
+    unpacked = Unpacked(
+        target, untar_layer(UntarLayer(extent_of(data, directory), str(target), diff_id, limits=limits))
+    )
     assert unpacked.check(limits).faults == ()
     return unpacked
 
 
-def refusal(data: bytes, folder: str | Path, limits: Limits) -> str:
+def refusal(data: bytes, directory: str | Path, limits: Limits) -> str:
     """Return why a layer is refused; empty if it is not."""
     try:
-        unpack_layer(data, folder, limits=limits)
+        unpack_layer(data, directory, limits=limits)
     except StoreError as error:
         return str(error)
     return ""
@@ -105,14 +107,14 @@ def refusal(data: bytes, folder: str | Path, limits: Limits) -> str:
 
 def unpack_with_help(
     data: bytes,
-    folder: str | Path,
+    directory: str | Path,
     helpers: int = 2,
     help_: Callable[[HelpUnpack], None] = help_unpack,
     digest: Digest | None = None,
 ) -> Unpacked:
     """Unpack a layer with helpers in threads, who are there before the first entry is."""
-    target, address = Path(folder, "layer"), str(Path(folder, "helpers"))
-    layer = replace(extent_of(data, folder), digest=digest)
+    target, address = Path(directory, "layer"), str(Path(directory, "helpers"))
+    layer = replace(extent_of(data, directory), digest=digest)
     request = UntarLayer(layer, str(target), helpers_at=address)
     with ThreadPoolExecutor(helpers) as threads:
 
@@ -135,26 +137,26 @@ def unpack_with_help(
     return unpacked
 
 
-def unpack_with_help_and_look(data: bytes, folder: str | Path) -> tuple[dict[bytes, Node], bytes]:
+def unpack_with_help_and_look(data: bytes, directory: str | Path) -> tuple[dict[bytes, Node], bytes]:
     """As ``unpack_and_look``, with help."""
-    unpacked = unpack_with_help(data, folder)
+    unpacked = unpack_with_help(data, directory)
     return unpacked.nodes, unpacked.record.SerializeToString()
 
 
-def unpack_and_look(data: bytes, folder: str | Path) -> tuple[dict[bytes, Node], bytes]:
+def unpack_and_look(data: bytes, directory: str | Path) -> tuple[dict[bytes, Node], bytes]:
     """Unpack a layer where nobody else can look; return its nodes and its serialized record."""
-    unpacked = unpack_layer(data, folder)
+    unpacked = unpack_layer(data, directory)
     return unpacked.nodes, unpacked.record.SerializeToString()
 
 
-def unpack_and_check(data: bytes, folder: str | Path) -> tuple[LayerCheck, bytes]:
+def unpack_and_check(data: bytes, directory: str | Path) -> tuple[LayerCheck, bytes]:
     """Unpack a layer; return what a deep check of it finds, and its serialized record."""
-    unpacked = unpack_layer(data, folder)
+    unpacked = unpack_layer(data, directory)
     return unpacked.check(), unpacked.record.SerializeToString()
 
 
-def unpack_change_mode_and_check(data: bytes, folder: str | Path, path: bytes, mode: int) -> LayerCheck:
+def unpack_change_mode_and_check(data: bytes, directory: str | Path, path: bytes, mode: int) -> LayerCheck:
     """Unpack a layer and change a mode in it; return what a deep check finds."""
-    unpacked = unpack_layer(data, folder)
+    unpacked = unpack_layer(data, directory)
     (unpacked.rootfs / os.fsdecode(path)).chmod(mode)
     return unpacked.check()

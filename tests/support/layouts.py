@@ -1,4 +1,4 @@
-"""OCI image layouts made by hand, as tars and as folders: what no tool would write can be written here."""
+"""OCI image layouts made by hand, as tars and as directories: what no tool would write can be written here."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ class Layout:
     def write_tar(self, path: Path) -> Path:
         return write_members(path, self.all_members())
 
-    def write_folder(self, path: Path) -> Path:
+    def write_directory(self, path: Path) -> Path:
         for name, data in self.all_members().items():
             (path / name).parent.mkdir(parents=True, exist_ok=True)
             (path / name).write_bytes(data)

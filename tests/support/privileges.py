@@ -109,7 +109,7 @@ def with_own_mounts(function: Callable[..., R], *arguments: Any) -> R:
 
 @contextmanager
 def immutable(path: Path) -> Iterator[None]:
-    """Make a file or a folder immutable for a while, for root too, wherever it is moved."""
+    """Make a file or a directory immutable for a while, for root too, wherever it is moved."""
     file = os.open(path, os.O_RDONLY)
     try:
         flags = _change_flags(file, lambda flags: flags | _IMMUTABLE)
@@ -131,10 +131,10 @@ def _change_flags(file: int, change: Callable[[int], int]) -> int:
     return flags[0]
 
 
-def on_file_system(kind: str, options: str, folder: str, function: Callable[..., R], *arguments: Any) -> R:
-    """Call ``function`` while ``folder`` is a file system of its own; what it wrote there is lost."""
+def on_file_system(kind: str, options: str, directory: str, function: Callable[..., R], *arguments: Any) -> R:
+    """Call ``function`` while ``directory`` is a file system of its own; what it wrote there is lost."""
     mount = 'mount -t "$0" -o "$1" none "$2" && shift 2 && exec "$@"'
-    command = ("unshare", "--mount", "sh", "-c", mount, kind, options, folder)
+    command = ("unshare", "--mount", "sh", "-c", mount, kind, options, directory)
     if not _works((*command, "true")):
         pytest.skip("this machine does not let us mount a file system")
     return _call(command, None, 0o022, function, arguments)
@@ -142,7 +142,7 @@ def on_file_system(kind: str, options: str, folder: str, function: Callable[...,
 
 @cache
 def ordinary_users_place() -> str:
-    """Return a folder where what is his is within his reach; a run's own temporary folder may lie in a private one."""
+    """Return a directory where what is his is within his reach; a run's own may lie in a private one."""
     places = [tempfile.gettempdir(), "/dev/shm", "/var/tmp", "/tmp"]
     for place in places:
         if os.access(place, os.W_OK) and as_ordinary_user(os.access, place, os.X_OK):

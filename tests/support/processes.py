@@ -21,8 +21,8 @@ SOURCES = [Path(pykka_imagestore.__file__).parents[1], Path(__file__).parents[1]
 TIMEOUT = 300  # for whatever only ends a hang: a slow disk or a busy machine is none
 
 
-def names(folder: Path) -> list[str]:
-    return sorted(path.name for path in folder.iterdir())
+def names(directory: Path) -> list[str]:
+    return sorted(path.name for path in directory.iterdir())
 
 
 def wait_for(condition: Callable[[], object]) -> None:
@@ -36,16 +36,16 @@ def wait_for(condition: Callable[[], object]) -> None:
 def session_processes(leader: int) -> list[str]:
     """Return the living processes of a session."""
     found = []
-    for folder in Path("/proc").glob("[0-9]*"):
+    for directory in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError):
-            state, _, _, session = (folder / "stat").read_text().rpartition(")")[2].split()[:4]
+            state, _, _, session = (directory / "stat").read_text().rpartition(")")[2].split()[:4]
             if int(session) == leader and state not in "ZX":
-                found.append(folder.name)
+                found.append(directory.name)
     return found
 
 
 def unpacks(directory: Path) -> bool:
-    """Tell whether a layer's files are being written below a store's staging folder."""
+    """Tell whether a layer's files are being written below a store's staging directory."""
     return any(directory.glob("staging/*/layer/rootfs/*"))
 
 

@@ -44,10 +44,10 @@ class _Layer:
         self._digests: dict[int, str] = {}  # by inode: a program of many names is read once
 
     def lay_over(self, tree: Tree, below: str) -> None:
-        """Lay what is in the folder ``below`` over what ``tree`` has there."""
-        folder = self._rootfs / below
-        names = sorted(os.listdir(folder))
-        if _is_opaque(folder) or (self._has_files and ".wh..wh..opq" in names):
+        """Lay what is in the directory ``below`` over what ``tree`` has there."""
+        directory = self._rootfs / below
+        names = sorted(os.listdir(directory))
+        if _is_opaque(directory) or (self._has_files and ".wh..wh..opq" in names):
             _drop_below(tree, below)
         if self._has_files:
             for name in names:
@@ -83,10 +83,10 @@ class _Layer:
         return f"{kind} {stat.S_IMODE(found.st_mode):04o} {found.st_uid}:{found.st_gid} {extra}"
 
 
-def _is_opaque(folder: Path) -> bool:
+def _is_opaque(directory: Path) -> bool:
     for key in ("trusted.overlay.opaque", "user.overlay.opaque"):
         with contextlib.suppress(OSError):
-            if os.getxattr(folder, key) == b"y":
+            if os.getxattr(directory, key) == b"y":
                 return True
     return False
 

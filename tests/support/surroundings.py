@@ -16,29 +16,29 @@ import pytest
 
 MEMORY = Path("/dev/shm")
 ROOM_BYTES = 1 << 30
-_folder = pytest.StashKey[Path]()
+_directory = pytest.StashKey[Path]()
 _IGNORED_BY_PYTHON = {signal.SIGPIPE, signal.SIGXFSZ}  # and put back by subprocess
 
 
 def pytest_configure(config: pytest.Config) -> None:
     # Tests write tens of thousands of files. Those processes that xdist starts inherit the variable.
     if not os.environ.get("TMPDIR") and why_not_in_memory() is None:
-        config.stash[_folder] = _new_folder(config.rootpath)
-        os.environ["TMPDIR"] = str(config.stash[_folder])
+        config.stash[_directory] = _new_directory(config.rootpath)
+        os.environ["TMPDIR"] = str(config.stash[_directory])
         tempfile.tempdir = None  # it remembers another
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, exitstatus: int, config: pytest.Config) -> None:
     if not os.environ.get("TMPDIR"):
         terminalreporter.write_line(f"files were written to {tempfile.gettempdir()}, since {why_not_in_memory()}")
-    elif _folder in config.stash and exitstatus == pytest.ExitCode.TESTS_FAILED:
-        terminalreporter.write_line(f"files of what failed are in {config.stash[_folder]} until the next run")
-        del config.stash[_folder]
+    elif _directory in config.stash and exitstatus == pytest.ExitCode.TESTS_FAILED:
+        terminalreporter.write_line(f"files of what failed are in {config.stash[_directory]} until the next run")
+        del config.stash[_directory]
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
-    if _folder in config.stash:
-        _remove(config.stash[_folder])
+    if _directory in config.stash:
+        _remove(config.stash[_directory])
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -69,23 +69,23 @@ def why_not_in_memory() -> str | None:
     return None if room_bytes >= ROOM_BYTES else f"there is room for {room_bytes >> 20} MiB in {MEMORY}"
 
 
-def _new_folder(checkout: Path) -> Path:
-    """Make a folder, which others may enter, since some tests become another user; remove those of earlier runs."""
+def _new_directory(checkout: Path) -> Path:
+    """Make a directory, which others may enter, since some tests become another user; remove those of earlier runs."""
     prefix = f"images-{zlib.crc32(os.fsencode(checkout)) & 0xFFFF:04x}-"  # short: the path of a socket has 107 bytes
     for path in MEMORY.glob(f"{prefix}*"):
         if _lock(path):
             _remove(path)
-    folder = Path(tempfile.mkdtemp(prefix=prefix, dir=MEMORY))
-    if not _lock(folder):  # a run that starts just now took it for an earlier one's
-        return _new_folder(checkout)
-    folder.chmod(0o711)
-    return folder
+    directory = Path(tempfile.mkdtemp(prefix=prefix, dir=MEMORY))
+    if not _lock(directory):  # a run that starts just now took it for an earlier one's
+        return _new_directory(checkout)
+    directory.chmod(0o711)
+    return directory
 
 
-def _lock(folder: Path) -> bool:
-    """Lock our folder for as long as this process lives; return whether it is there, and nobody else has locked it."""
+def _lock(directory: Path) -> bool:
+    """Lock our directory while this process lives; return whether it is there and no one else has locked it."""
     try:
-        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+        descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
     except OSError:
         return False
     if os.fstat(descriptor).st_uid == os.geteuid():
@@ -96,6 +96,6 @@ def _lock(folder: Path) -> bool:
     return False
 
 
-def _remove(folder: Path) -> None:
-    # Not rmtree, which ends at 1,000 folders in each other; nor into what a failed test left mounted.
-    subprocess.run(["rm", "-rf", "--one-file-system", folder], check=False)
+def _remove(directory: Path) -> None:
+    # Not rmtree, which ends at 1,000 directories in each other; nor into what a failed test left mounted.
+    subprocess.run(["rm", "-rf", "--one-file-system", directory], check=False)

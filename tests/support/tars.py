@@ -9,7 +9,7 @@ from typing import Any
 BLOCK = 512
 END = bytes(2 * BLOCK)
 
-FILE, HARD_LINK, SYMLINK, CHARACTER_DEVICE, BLOCK_DEVICE, FOLDER, FIFO = (b"%d" % kind for kind in range(7))
+FILE, HARD_LINK, SYMLINK, CHARACTER_DEVICE, BLOCK_DEVICE, DIRECTORY, FIFO = (b"%d" % kind for kind in range(7))
 PAX, PAX_GLOBAL, GNU_LONG_NAME, GNU_LONG_LINK = b"x", b"g", b"L", b"K"
 
 
@@ -68,8 +68,8 @@ def file(name: bytes, body: bytes = b"", **fields: int | bytes) -> bytes:
     return header(name, FILE, **{"size": len(body), **fields}) + padded(body)
 
 
-def folder(name: bytes, **fields: int | bytes) -> bytes:
-    return header(name, FOLDER, **{"mode": 0o755, **fields})
+def directory(name: bytes, **fields: int | bytes) -> bytes:
+    return header(name, DIRECTORY, **{"mode": 0o755, **fields})
 
 
 def symlink(name: bytes, target: bytes, **fields: int | bytes) -> bytes:
@@ -81,12 +81,12 @@ def hard_link(name: bytes, target: bytes, **fields: int | bytes) -> bytes:
 
 
 def whiteout(name: bytes) -> bytes:
-    folder, slash, base = name.rpartition(b"/")
-    return file(folder + slash + b".wh." + base)
+    directory, slash, base = name.rpartition(b"/")
+    return file(directory + slash + b".wh." + base)
 
 
-def opaque(folder: bytes) -> bytes:
-    return file(folder + b"/.wh..wh..opq" if folder else b".wh..wh..opq")
+def opaque(directory: bytes) -> bytes:
+    return file(directory + b"/.wh..wh..opq" if directory else b".wh..wh..opq")
 
 
 def pax(records: dict[bytes, bytes], kind: bytes = PAX) -> bytes:

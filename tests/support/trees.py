@@ -1,4 +1,4 @@
-"""What a folder holds, as values that can be compared."""
+"""What a directory holds, as values that can be compared."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class Node:
-    """One file, folder, link or device.
+    """One file, directory, link or device.
 
     Attributes:
         content: A file's digest, a symlink's target, a device's number.
@@ -53,12 +53,12 @@ def names(root: str | Path) -> list[bytes]:
     return sorted(_walk(os.fsencode(root), b""))
 
 
-def make_locked_tree(folder: str) -> None:
-    """Make ``folder/tree``, whose folders their owner may not enter, or not read."""
-    Path(folder, "tree", "a", "b").mkdir(parents=True)
-    Path(folder, "tree", "a", "b", "file").touch()
+def make_locked_tree(directory: str) -> None:
+    """Make ``directory/tree``, whose directories their owner may not enter, or not read."""
+    Path(directory, "tree", "a", "b").mkdir(parents=True)
+    Path(directory, "tree", "a", "b", "file").touch()
     for path, mode in (("tree/a/b", 0), ("tree/a", stat.S_IWUSR), ("tree", stat.S_IRUSR)):
-        Path(folder, path).chmod(mode)
+        Path(directory, path).chmod(mode)
 
 
 def _walk(top: bytes, below: bytes) -> list[bytes]:

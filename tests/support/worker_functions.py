@@ -142,7 +142,7 @@ def _sockets() -> list[int]:
 
 
 class RunsCode:
-    """A pickle of this makes a folder where it is loaded."""
+    """A pickle of this makes a directory where it is loaded."""
 
     def __init__(self, path: str) -> None:
         self._path = path

@@ -46,15 +46,15 @@ def each_method_has_its_future(store: LocalStore) -> None:
     assert_type(store.take_over("0123456789abcdef"), Future[LeasedImage])
 
 
-def starting_a_store(folder: Path, pool: WorkerPool) -> None:
-    with LocalStore.start(folder, budget_bytes=20 << 30, limits=Limits(entries=50_000_000), pool=pool) as store:
+def starting_a_store(directory: Path, pool: WorkerPool) -> None:
+    with LocalStore.start(directory, budget_bytes=20 << 30, limits=Limits(entries=50_000_000), pool=pool) as store:
         assert_type(store, LocalStore)
         image = store.get("app").get(timeout=60)
         assert_type(image.layers[0], Layer)
         assert_type(image.layers[0].path, Path)
         assert_type(image.layers[0].diff_id, DiffID)
         assert_type(image.config_digest, Digest | None)
-    LocalStore.start(folder, budget_bytes="20G")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    LocalStore.start(directory, budget_bytes="20G")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
 
 
 def a_lease_says_what_comes(store: LocalStore, wanted: bool) -> None:
@@ -139,8 +139,8 @@ def errors_say_what_they_know(store: LocalStore) -> None:
         raise
 
 
-def references(folder: Path) -> None:
-    with ReferenceStore.start(folder) as references:
+def references(directory: Path) -> None:
+    with ReferenceStore.start(directory) as references:
         assert_type(references.put("app", [DiffID("sha256:0")], Digest("sha256:1")), Future[DockerImage])
         assert_type(references.list(), Future[tuple[DockerImage, ...]])
         references.put("app", ["sha256:0"])  # type: ignore[list-item]  # pyright: ignore[reportArgumentType]

@@ -66,7 +66,7 @@ def make_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def store_folder(option: str | None, environment: Mapping[str, str] = os.environ) -> Path:
+def store_directory(option: str | None, environment: Mapping[str, str] = os.environ) -> Path:
     """Return the store's directory, absolute.
 
     Args:
@@ -127,7 +127,7 @@ def _add_put(verbs: _Verbs) -> None:
         "archive",
         metavar="ARCHIVE",
         help="what docker save wrote, or an OCI archive; may be gzip, bzip2, xz or zstd; - for standard input; "
-        "or a folder that is an OCI layout",
+        "or a directory that is an OCI layout",
     )
     parser.add_argument("--name", help="put one image, under this name")
     parser.add_argument(
@@ -140,7 +140,7 @@ def _add_put(verbs: _Verbs) -> None:
         metavar="OS/ARCH",
         help="which of the images that share a name, as linux/arm64 or linux/arm/v7 (default: this machine's)",
     )
-    parser.add_argument("--sandbox", metavar="DIR", help="folder whose files stdout and stderr get what workers say")
+    parser.add_argument("--sandbox", metavar="DIR", help="directory whose files stdout and stderr get what workers say")
     parser.add_argument(
         "--not-durable",
         action="store_true",
@@ -194,7 +194,7 @@ def _add_prune(verbs: _Verbs) -> None:
         "--budget-inodes",
         type=int,
         metavar="N",
-        help="the same for files, folders and the like: no more than N of them",
+        help="the same for files, directories and the like: no more than N of them",
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from pykka_imagestore.cli.arguments import store_folder
+from pykka_imagestore.cli.arguments import store_directory
 from pykka_imagestore.cli.log import show_warnings
 from pykka_imagestore.cli.output import print_json, print_line
 from pykka_imagestore.cli.progress_bar import check_bar
@@ -42,7 +42,7 @@ def look(options: argparse.Namespace, *, repair: bool) -> None:
         FaultsFoundError: Something was wrong.
     """
     show_warnings()
-    directory = store_folder(options.store)
+    directory = store_directory(options.store)
     require_store(directory)
     with StopSignals() as signals:
         with LocalStore.start(directory, workers=options.workers) as store:

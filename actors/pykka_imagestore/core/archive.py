@@ -26,7 +26,7 @@ class Extent:
     """A run of bytes in a file: where a layer lies, perhaps compressed.
 
     Attributes:
-        path: The file; or a folder, in which ``name`` is the file.
+        path: The file; or a directory, in which ``name`` is the file.
         offset: Where in it the bytes begin.
         size: How many there are.
         name: What the archive calls it.
@@ -49,7 +49,7 @@ class Extent:
 
     @property
     def place(self) -> Place:
-        """What tells the bytes from all others of the archive: an archive that is no folder begins with a header."""
+        """What tells the bytes from all others of the archive: an archive that is no directory begins with a header."""
         return self.path, self.offset or self.name, self.size
 
     @property

@@ -33,7 +33,7 @@ class FileIdentity:
     Attributes:
         device: Number of its file system.
         inode: Its number there.
-        size_bytes: How large it is; 0 if it is no regular file, and so are the times: what lies in a folder or comes
+        size_bytes: How large it is; 0 if it is no regular file, and so are the times: what lies in a directory or comes
             through a pipe changes them.
         mtime_ns: When it was written to.
         ctime_ns: When anything of it changed, its mode, owner or number of links too; nobody can set that back.
@@ -75,7 +75,7 @@ def kind_of(mode: int) -> str:
 
 _KINDS = {
     stat.S_IFREG: "a file",
-    stat.S_IFDIR: "a folder",
+    stat.S_IFDIR: "a directory",
     stat.S_IFLNK: "a symbolic link",
     stat.S_IFIFO: "a fifo",
     stat.S_IFSOCK: "a socket",

@@ -13,8 +13,8 @@ class Limits:
     Attributes:
         layer_bytes: Bytes of a layer's uncompressed tar, and of the holes of its sparse files.
         entries: Entries of a layer.
-        depth: Folders above an entry.
-        lookups: Folders opened to reach an entry's parent, on average, once it was a million: an entry whose parent
+        depth: Directories above an entry.
+        lookups: Directories opened to reach an entry's parent, on average, once it was a million: an entry whose parent
             is far from the last one's, or behind symlinks, takes many.
         inflate_ratio: Bytes that one compressed byte may become, once it was 1 GiB.
         segments: Segments of all the sparse files of a layer.
@@ -24,7 +24,8 @@ class Limits:
         xattrs: Extended attributes of one entry.
         xattr_bytes: Bytes of the extended attributes of all entries; a global header gives each entry its own.
         decoder_bytes: Memory that an xz stream may ask for; ``xz -9`` asks for 65 MiB.
-        memory_bytes: Memory for the folders of a layer, which get their times last; 40 MiB are some 140,000 folders.
+        memory_bytes: Memory for the directories of a layer, which get their times last; 40 MiB are some 140,000
+            directories.
         frames: Frames and streams in a row of a compressed layer, beyond one for each 256 bytes that they become.
         members: Members of an archive.
         member_name_bytes: Bytes of their names, and of where those lead that are links.

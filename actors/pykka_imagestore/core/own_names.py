@@ -1,7 +1,7 @@
 """Which names in a store's directory are the store's own. What has another name is never changed, and never in the way.
 
 A directory without the store's marker is a store only if an earlier release made it: it has the images' files, or
-nothing but folders of a store with nothing but names of its own in them.
+nothing but directories of a store with nothing but names of its own in them.
 """
 
 from __future__ import annotations
@@ -25,33 +25,38 @@ _FILES = re.compile(r"(imagestore|storedImages|storedImages\.journal)(\.new)?")
 _WORK = re.compile(rf"lock|{_DIGEST.pattern}|(archive\.tar|layer)(\.stop|\.helpers)?|config")
 _FILE_SYSTEMS_OWN = "lost+found"  # a store may be the root of a file system
 
-FOLDERS = frozenset(_NAMES)
-"""Folders of a store."""
+DIRECTORIES = frozenset(_NAMES)
+"""Directories of a store."""
 
 
 def is_random_name(name: str) -> bool:
-    """Tell whether a lease, or a folder of work in progress, may have that name."""
+    """Tell whether a lease, or a directory of work in progress, may have that name."""
     return _RANDOM.fullmatch(name) is not None
 
 
-def is_own_name(folder: str, name: str) -> bool:
-    """Tell whether what lies in a store's folder of that name may have another."""
-    pattern = _NAMES.get(folder)
+def is_own_name(directory: str, name: str) -> bool:
+    """Tell whether what lies in a store's directory of that name may have another."""
+    pattern = _NAMES.get(directory)
     return pattern is not None and pattern.fullmatch(name) is not None
 
 
 def is_work(names: Collection[str]) -> bool:
-    """Tell whether a folder in staging/ or gc/ that has no lock holds only what a process puts into its own."""
+    """Tell whether a directory in staging/ or gc/ that has no lock holds only what a process puts into its own."""
     return all(map(_WORK.fullmatch, names))
 
 
-def find_foreign(names: Collection[str], folders: Mapping[str, Collection[str]]) -> list[str]:
+def find_foreign(names: Collection[str], directories: Mapping[str, Collection[str]]) -> list[str]:
     """Return what in a directory no store made, as paths in it.
 
     Args:
         names: What lies in it.
-        folders: What lies in those of its folders that have the name of one of a store's.
+        directories: What lies in those of its directories that have the name of one of a store's.
     """
-    beside = [name for name in names if name not in FOLDERS and not _FILES.fullmatch(name)]
-    below = [f"{folder}/{name}" for folder in folders for name in folders[folder] if not is_own_name(folder, name)]
+    beside = [name for name in names if name not in DIRECTORIES and not _FILES.fullmatch(name)]
+    below = [
+        f"{directory}/{name}"
+        for directory in directories
+        for name in directories[directory]
+        if not is_own_name(directory, name)
+    ]
     return sorted(path for path in (*beside, *below) if path != _FILE_SYSTEMS_OWN)

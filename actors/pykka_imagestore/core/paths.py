@@ -66,42 +66,42 @@ class StorePaths:
 
     @property
     def layers(self) -> Path:
-        """The folder of published layers."""
+        """The directory of published layers."""
         return self.root / "layers"
 
     @property
     def configs(self) -> Path:
-        """The folder of image configs."""
+        """The directory of image configs."""
         return self.root / "configs"
 
     @property
     def staging(self) -> Path:
-        """The folder of work in progress."""
+        """The directory of work in progress."""
         return self.root / "staging"
 
     @property
     def gc(self) -> Path:
-        """The folder of what is being deleted."""
+        """The directory of what is being deleted."""
         return self.root / "gc"
 
     @property
     def leases(self) -> Path:
-        """The folder of who needs what."""
+        """The directory of who needs what."""
         return self.root / "leases"
 
     @property
     def reserve(self) -> Path:
-        """The folder of files that keep room."""
+        """The directory of files that keep room."""
         return self.root / "reserve"
 
     @property
     def locks(self) -> Path:
-        """The folder of what processes lock."""
+        """The directory of what processes lock."""
         return self.root / "locks"
 
     @property
-    def folders(self) -> tuple[Path, ...]:
-        """All folders of the store that it cannot do without."""
+    def directories(self) -> tuple[Path, ...]:
+        """All directories of the store that it cannot do without."""
         return (self.layers, self.configs, self.staging, self.gc, self.leases, self.locks)
 
     @property
@@ -119,9 +119,9 @@ class StorePaths:
         """Held, shared, by whoever takes a lease; by whoever takes layers out."""
         return self.locks / "leases"
 
-    def guard(self, folder: Path) -> Path:
-        """Return the lock of whoever makes owned folders in ``staging`` or ``gc``, or looks through them."""
-        return self.locks / folder.name
+    def guard(self, directory: Path) -> Path:
+        """Return the lock of whoever makes owned directories in ``staging`` or ``gc``, or looks through them."""
+        return self.locks / directory.name
 
     def layer(self, diff_id: DiffID) -> Path:
         """Return the directory of a layer."""

@@ -180,11 +180,11 @@ class Pruned:
         configs: Digests of the configs that nothing needs then.
         freed_bytes: Bytes on disk of what goes.
         kept_bytes: Of what stays.
-        freed_inodes: Files, folders and the like that go.
+        freed_inodes: Files, directories and the like that go.
         kept_inodes: That stay.
         is_out_of_reach: Whether the budget could not be kept even if all went that may: then no image goes for it.
         least_bytes: Bytes on disk of what must stay.
-        least_inodes: Files, folders and the like that must stay.
+        least_inodes: Files, directories and the like that must stay.
     """
 
     images: tuple[DockerImage, ...]
@@ -297,7 +297,7 @@ class LayerUsage:
     Attributes:
         bytes: On disk.
         images: Names of the images that have it; none if it waits for a prune.
-        inodes: Files, folders and the like.
+        inodes: Files, directories and the like.
     """
 
     diff_id: DiffID
@@ -314,7 +314,7 @@ class ImageUsage:
         bytes: On disk, of all its layers, its config, and what remembers them.
         own_bytes: Of what no other image has: what its removal frees.
         last_used: In seconds since the epoch; 0 if nothing tells.
-        inodes: Files, folders and the like.
+        inodes: Files, directories and the like.
         own_inodes: Those that no other image has.
     """
 
@@ -351,7 +351,7 @@ class Usage:
         leases: What stays until somebody needs it no more.
         bytes: On disk: all layers and configs, and what remembers the images.
         unused_bytes: Of the layers and configs that no image has.
-        inodes: Files, folders and the like.
+        inodes: Files, directories and the like.
     """
 
     images: tuple[ImageUsage, ...]

@@ -25,8 +25,8 @@ class Disk:
         """Make the bytes of an open file durable, and its size."""
         os.fdatasync(descriptor)
 
-    def sync_folder(self, path: Path) -> None:
-        """Make a folder's names durable."""
+    def sync_directory(self, path: Path) -> None:
+        """Make a directory's names durable."""
         _sync(path, os.O_RDONLY | os.O_DIRECTORY)
 
     def sync_file_system(self, path: Path, opened: int | None = None) -> None:
@@ -60,7 +60,7 @@ class ForgetfulDisk(Disk):
     def sync_data(self, descriptor: int) -> None:
         """Do nothing."""
 
-    def sync_folder(self, path: Path) -> None:
+    def sync_directory(self, path: Path) -> None:
         """Do nothing."""
 
     def sync_file_system(self, path: Path, opened: int | None = None) -> None:
@@ -86,7 +86,7 @@ def write_whole(target: Path, data: bytes, to: Disk, *, aside: Path) -> None:
         with contextlib.suppress(OSError):
             aside.unlink()
         raise
-    to.sync_folder(target.parent)
+    to.sync_directory(target.parent)
 
 
 def _write_new(path: Path, data: bytes) -> None:

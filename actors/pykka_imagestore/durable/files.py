@@ -16,7 +16,7 @@ from pykka_imagestore.core.identity import kind_of
 from pykka_imagestore.durable.owner import require_owner
 from pykka_imagestore.errors import MisplacedFileError
 
-# What open(2) says of symlinks, folders, fifos, sockets and devices.
+# What open(2) says of symlinks, directories, fifos, sockets and devices.
 _NO_PLAIN_FILE = frozenset({errno.ELOOP, errno.EISDIR, errno.ENXIO, errno.ENODEV})
 _ALWAYS = os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY
 
@@ -83,20 +83,20 @@ def create_file(path: Path, mode: int) -> int:
         mode: The file's, whatever the umask.
 
     Raises:
-        MisplacedFileError: A folder is there.
+        MisplacedFileError: A directory is there.
     """
     try:
         with suppress(FileNotFoundError):
             path.unlink()
     except IsADirectoryError as error:
-        raise MisplacedFileError(str(path), "a folder", "a file") from error
+        raise MisplacedFileError(str(path), "a directory", "a file") from error
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | _ALWAYS, mode)
     os.fchmod(descriptor, mode)
     return descriptor
 
 
-def make_folder(path: Path, mode: int) -> None:
-    """Make a folder of that mode, whatever the umask.
+def make_directory(path: Path, mode: int) -> None:
+    """Make a directory of that mode, whatever the umask.
 
     Raises:
         FileExistsError: There is something of that name.

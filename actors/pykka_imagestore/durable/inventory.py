@@ -50,14 +50,14 @@ class InventoryTaker:
         known = self._sizes.get(layer, NOTHING)
         return self._measure(self._paths.layer(layer)) if known == NOTHING else known
 
-    def _measure(self, folder: Path) -> Size:
+    def _measure(self, directory: Path) -> Size:
         try:
-            size = _size_of_files(read_record(folder))
+            size = _size_of_files(read_record(directory))
         except RecordError:
             return NOTHING  # what it costs is not known; a check tells what is wrong with it
         for part in _BESIDE:
             with contextlib.suppress(OSError):
-                size += Size(_bytes_of((folder / part).lstat()), 1)
+                size += Size(_bytes_of((directory / part).lstat()), 1)
         return size
 
 
@@ -65,7 +65,7 @@ def _size_of_files(record: LayerRecord) -> Size:
     """Return what rootfs/ and the files in replaced/ take."""
     if record.HasField("inodes"):
         return Size(record.stored_bytes, record.inodes)
-    # Older versions counted bodies and folders only, or kept no more than the size of the tar.
+    # Older versions counted bodies and directories only, or kept no more than the size of the tar.
     counted = record.stored_bytes if record.HasField("stored_bytes") else record.size_bytes
     inodes = 1 + record.entries + len(record.implicit_directories)
     return Size(counted + inodes * _ENTRY_BYTES, inodes)

@@ -11,13 +11,13 @@ from pathlib import Path
 from pykka_imagestore.core.digest import DiffID, Digest, is_sha256, sha256
 from pykka_imagestore.core.paths import StorePaths
 from pykka_imagestore.durable.disk import Disk, write_whole
-from pykka_imagestore.durable.files import has_file, make_folder, open_file, read_file, touch
+from pykka_imagestore.durable.files import has_file, make_directory, open_file, read_file, touch
 from pykka_imagestore.durable.locked_directory import find_orphans
 from pykka_imagestore.durable.locks import require_locks
 from pykka_imagestore.durable.marker import is_marked, mark
 from pykka_imagestore.durable.owner import told_if_foreign
 from pykka_imagestore.durable.reserve import make_reserve
-from pykka_imagestore.durable.standing import find_standing, has_folder
+from pykka_imagestore.durable.standing import find_standing, has_directory
 from pykka_imagestore.errors import MisplacedFileError
 
 _FEW_LAYERS = 64  # so many are looked for one by one
@@ -54,12 +54,12 @@ def _make_store(paths: StorePaths, disk: Disk) -> None:
     standing, has_marker = find_standing(paths), is_marked(paths)
     if not standing.is_writable and paths.layers not in standing.missing:
         return  # to be read only
-    for folder in standing.missing:
-        _make_folder(folder)
+    for directory in standing.missing:
+        _make_directory(directory)
     if not paths.journal.exists():  # until then they may be new, whoever made them: they may have died before the sync
-        for above in {folder.parent for folder in (paths.layers, paths.root, *new)}:
-            with contextlib.suppress(PermissionError):  # a folder that one may write to and not read
-                disk.sync_folder(above)
+        for above in {directory.parent for directory in (paths.layers, paths.root, *new)}:
+            with contextlib.suppress(PermissionError):  # a directory that one may write to and not read
+                disk.sync_directory(above)
     require_locks(paths.references_lock)
     for lock in (paths.layers_lock, paths.leases_lock, paths.guard(paths.staging), paths.guard(paths.gc)):
         if not has_file(lock):
@@ -70,22 +70,22 @@ def _make_store(paths: StorePaths, disk: Disk) -> None:
     make_reserve(paths)
 
 
-def _make_folder(folder: Path) -> None:
-    while not has_folder(folder):  # who else makes it at this moment may be another user
+def _make_directory(directory: Path) -> None:
+    while not has_directory(directory):  # who else makes it at this moment may be another user
         with contextlib.suppress(FileExistsError):
-            make_folder(folder, 0o700)
+            make_directory(directory, 0o700)
 
 
 def _make_root(root: Path) -> list[Path]:
     """Make a store's directory and what is missing above; return those above."""
     if root.exists():
         return []
-    new = [folder for folder in root.parents if not folder.exists()]
-    for folder in reversed(new):
+    new = [directory for directory in root.parents if not directory.exists()]
+    for directory in reversed(new):
         with contextlib.suppress(FileExistsError):
-            make_folder(folder, 0o755)  # whatever the umask: who may write there may replace the store
+            make_directory(directory, 0o755)  # whatever the umask: who may write there may replace the store
     with contextlib.suppress(FileExistsError):
-        make_folder(root, 0o700)
+        make_directory(root, 0o700)
     return new
 
 
@@ -116,14 +116,14 @@ def find_configs(paths: StorePaths) -> list[Digest]:
 
 def find_orphaned_work(paths: StorePaths) -> list[Path]:
     """Return what lies in staging/ and gc/ and belongs to nobody who lives."""
-    return [path for folder in (paths.staging, paths.gc) for path in find_orphans(folder, paths.guard(folder))]
+    return [path for directory in (paths.staging, paths.gc) for path in find_orphans(directory, paths.guard(directory))]
 
 
 def write_config(paths: StorePaths, config: bytes, disk: Disk, *, aside: Path) -> None:
     """Store an image config under its digest; durable on return. ``aside`` is as for ``write_whole``."""
     target = paths.config(sha256(config))
     if _has(target, config) and touch(target):  # its image is used now, see durable/inventory.py
-        disk.sync_folder(target.parent)  # whoever wrote it may have died before
+        disk.sync_directory(target.parent)  # whoever wrote it may have died before
     else:
         write_whole(target, config, disk, aside=aside)
 
@@ -136,7 +136,7 @@ def _has(path: Path, data: bytes) -> bool:
 
 
 def remove_staging(path: Path) -> bool:
-    """Delete a staging folder that holds files only; False if it holds a folder, for a worker to delete."""
+    """Delete a staging directory that holds files only; False if it holds a directory, for a worker to delete."""
     try:
         for entry in list(path.iterdir()):
             entry.unlink()
@@ -158,18 +158,18 @@ def _is_there(path: Path) -> bool:
         return False
 
 
-def _layers_in(folder: Path) -> frozenset[DiffID]:
+def _layers_in(directory: Path) -> frozenset[DiffID]:
     try:
-        with os.scandir(folder) as entries:
+        with os.scandir(directory) as entries:
             names = [entry.name for entry in entries if entry.is_dir(follow_symlinks=False)]
     except FileNotFoundError:
         return frozenset()
     return frozenset(map(DiffID, _digests_of(names)))
 
 
-def _digests_in(folder: Path) -> list[str]:
+def _digests_in(directory: Path) -> list[str]:
     try:
-        names = os.listdir(folder)  # noqa: PTH208 - tens of thousands of names
+        names = os.listdir(directory)  # noqa: PTH208 - tens of thousands of names
     except FileNotFoundError:
         return []
     return _digests_of(names)

@@ -30,19 +30,19 @@ class LeaseWatch:
     """Calls a function, in a thread of its own, whenever leases have ended, until ``close``.
 
     Args:
-        folder: ``leases/``.
+        directory: ``leases/``.
         on_end: Must neither block nor raise.
 
     Raises:
         OSError: The user has no inotify instance left, or the process no descriptor.
     """
 
-    def __init__(self, folder: Path, on_end: Callable[[], object]) -> None:
-        self._folder = folder
+    def __init__(self, directory: Path, on_end: Callable[[], object]) -> None:
+        self._directory = directory
         self._on_end = on_end
         self._closing = os.eventfd(0)
         try:
-            self._inotify = _watch(folder, _IN_CLOSE_WRITE | _IN_DELETE)
+            self._inotify = _watch(directory, _IN_CLOSE_WRITE | _IN_DELETE)
         except OSError:
             os.close(self._closing)
             raise
@@ -70,25 +70,25 @@ class LeaseWatch:
         # A closed file is told of just before its locks are let go of, in the same call of the kernel.
         with suppress(OSError):
             for _ in range(_MAX_LOOKS):
-                if not is_locked(self._folder / name):
+                if not is_locked(self._directory / name):
                     break
                 time.sleep(0.001)
 
 
-def _watch(folder: Path, mask: int) -> int:
-    descriptor = _checked(_libc.inotify_init1(os.O_CLOEXEC), folder)
+def _watch(directory: Path, mask: int) -> int:
+    descriptor = _checked(_libc.inotify_init1(os.O_CLOEXEC), directory)
     try:
-        _checked(_libc.inotify_add_watch(descriptor, os.fsencode(folder), mask), folder)
+        _checked(_libc.inotify_add_watch(descriptor, os.fsencode(directory), mask), directory)
     except OSError:
         os.close(descriptor)
         raise
     return descriptor
 
 
-def _checked(result: int, folder: Path) -> int:
+def _checked(result: int, directory: Path) -> int:
     if result < 0:
         error = ctypes.get_errno()
-        raise OSError(error, os.strerror(error), str(folder))
+        raise OSError(error, os.strerror(error), str(directory))
     return result
 
 

@@ -1,8 +1,8 @@
-"""Folders that belong to a living process: staging/<random> for work in progress, gc/<random> for what is deleted.
+"""Directories that belong to a living process: staging/<random> for work in progress, gc/<random> for what is deleted.
 
-An owner holds the lock of its folder for as long as it needs it; the kernel frees it when the process ends, however it
-ends. A folder that is just being made has no lock yet: so its maker holds the guard of the folder around, shared, and
-whoever looks for what nobody owns holds that one exclusively.
+An owner holds the lock of its directory for as long as it needs it; the kernel frees it when the process ends, however
+it ends. A directory that is just being made has no lock yet: so its maker holds the guard of the directory around,
+shared, and whoever looks for what nobody owns holds that one exclusively.
 """
 
 from __future__ import annotations
@@ -16,17 +16,17 @@ from pathlib import Path
 
 from pykka_imagestore.core.own_names import is_random_name, is_work
 from pykka_imagestore.core.paths import LOCK
-from pykka_imagestore.durable.files import make_folder
+from pykka_imagestore.durable.files import make_directory
 from pykka_imagestore.durable.locks import FileLock, acquire, is_locked, locked
 
 
 @dataclass(slots=True)
 class LockedDirectory:
-    """A folder that will be made, used and removed; making it in vain or twice removing it does no harm.
+    """A directory that will be made, used and removed; making it in vain or twice removing it does no harm.
 
     Attributes:
-        path: The folder.
-        guard: The lock of the folder around.
+        path: The directory.
+        guard: The lock of the directory around.
     """
 
     path: Path
@@ -34,14 +34,14 @@ class LockedDirectory:
     _lock: FileLock | None = field(default=None)
 
     @classmethod
-    def below(cls, folder: Path, guard: Path) -> LockedDirectory:
-        """Choose a folder's name; nothing is made yet."""
-        return cls(folder / secrets.token_hex(8), guard)
+    def below(cls, directory: Path, guard: Path) -> LockedDirectory:
+        """Choose a directory's name; nothing is made yet."""
+        return cls(directory / secrets.token_hex(8), guard)
 
     def make(self) -> None:
-        """Make the folder and take its lock."""
+        """Make the directory and take its lock."""
         with locked(self.guard, shared=True):
-            make_folder(self.path, 0o700)
+            make_directory(self.path, 0o700)
             try:
                 self._lock = acquire(self.path / LOCK)
             except OSError:
@@ -51,25 +51,26 @@ class LockedDirectory:
 
     @property
     def opened(self) -> int | None:
-        """A descriptor that was open before anything was written into the folder; None if there is none."""
+        """A descriptor that was open before anything was written into the directory; None if there is none."""
         return None if self._lock is None else self._lock.descriptor
 
     def release(self) -> None:
-        """Let go of the lock; the folder should be gone, or be somebody else's to remove."""
+        """Let go of the lock; the directory should be gone, or be somebody else's to remove."""
         if self._lock is not None:
             self._lock.release()
             self._lock = None
 
 
-def find_orphans(folder: Path, guard: Path) -> list[Path]:
-    """Return the folders in ``folder`` that somebody made to own, and nobody owns any more.
+def find_orphans(directory: Path, guard: Path) -> list[Path]:
+    """Return the directories in ``directory`` that somebody made to own, and nobody owns any more.
 
-    What else lies there is somebody's own, and is left alone: what has another name, is another user's, or is no folder
-    with a lock; but who makes one may have died before it had its lock, and who deletes one after it was gone.
+    What else lies there is somebody's own, and is left alone: what has another name, is another user's, or is no
+    directory with a lock; but who makes one may have died before it had its lock, and who deletes one after it was
+    gone.
     """
     try:
         with locked(guard):
-            return [path for path in sorted(folder.iterdir()) if _is_ours(path) and not is_locked(path / LOCK)]
+            return [path for path in sorted(directory.iterdir()) if _is_ours(path) and not is_locked(path / LOCK)]
     except FileNotFoundError:
         return []
 

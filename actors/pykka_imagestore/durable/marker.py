@@ -13,7 +13,7 @@ import re
 from contextlib import suppress
 from pathlib import Path
 
-from pykka_imagestore.core.own_names import FOLDERS, find_foreign
+from pykka_imagestore.core.own_names import DIRECTORIES, find_foreign
 from pykka_imagestore.core.paths import StorePaths
 from pykka_imagestore.durable.disk import Disk, write_whole
 from pykka_imagestore.durable.files import read_file
@@ -43,10 +43,10 @@ def is_marked(paths: StorePaths) -> bool:
 
 
 def find_strangers(paths: StorePaths) -> list[str]:
-    """Return what in a directory no store made, as paths in it; by their names, in folders that this user may list."""
+    """Return what in a directory no store made, as paths in it, sorted, in directories that this user may list."""
     names = os.listdir(paths.root)  # noqa: PTH208 - names are all that is needed
-    folders = {name: _names_in(paths.root / name) for name in names if name in FOLDERS}
-    return find_foreign(names, folders)
+    directories = {name: _names_in(paths.root / name) for name in names if name in DIRECTORIES}
+    return find_foreign(names, directories)
 
 
 def mark(paths: StorePaths, disk: Disk) -> None:
@@ -57,9 +57,9 @@ def mark(paths: StorePaths, disk: Disk) -> None:
                 write_whole(paths.marker, _TEXT.encode(), disk, aside=paths.root / f"{paths.marker.name}.new")
 
 
-def _names_in(folder: Path) -> list[str]:
+def _names_in(directory: Path) -> list[str]:
     try:
-        return os.listdir(folder)  # noqa: PTH208 - names are all that is needed
+        return os.listdir(directory)  # noqa: PTH208 - names are all that is needed
     except PermissionError:
         return []
 

@@ -45,7 +45,7 @@ def require_owner(path: Path, status: os.stat_result) -> None:
 
 
 def store_of(path: Path) -> Path:
-    """Return the store that something in it belongs to, whatever the folders above the store are called."""
+    """Return the store that something in it belongs to, whatever the directories above the store are called."""
     place = path.parent if path.name == LOCK else path  # gc/<random>/lock
     return place.parent.parent if is_own_name(place.parent.name, place.name) else path.parent
 
@@ -55,7 +55,7 @@ def _foreign(store: Path, path: Path, owner: int) -> ForeignStoreError:
 
 
 def _owner(path: Path, store: Path) -> int | None:
-    """Return the owner of a file in a store, or of the nearest folder around it that can be seen."""
+    """Return the owner of a file in a store, or of the nearest directory around it that can be seen."""
     for place in (path, *path.parents):
         if place != store and store not in place.parents:
             return None

@@ -360,7 +360,7 @@ class References:
         try:
             self._disk.sync_data(journal.descriptor)
             if not journal.synced:
-                self._disk.sync_folder(self._paths.root)  # whoever began the journal may have died before
+                self._disk.sync_directory(self._paths.root)  # whoever began the journal may have died before
         except OSError as error:
             logger.warning("%s could not be synced, and is written anew: %s", journal.path, error)
             self._must_rewrite = True

@@ -38,12 +38,12 @@ logger = logger_of(__name__)
 
 D = TypeVar("D", bound=str)
 
-# An immutable folder, one that is another's, one that something is mounted on.
+# An immutable directory, one that is another's, one that something is mounted on.
 _IMMOVABLE = frozenset({errno.EPERM, errno.EACCES, errno.EBUSY})
 
 
 class Remover:
-    """Used by one thread. What it takes out waits in folders that are the caller's to delete.
+    """Used by one thread. What it takes out waits in directories that are the caller's to delete.
 
     Attributes:
         stock: What it knows of the store's sizes, for the same thread.
@@ -96,7 +96,7 @@ class Remover:
         """Take out what was found damaged, used by images or not: but nothing leased, and nothing that was put anew.
 
         Args:
-            layers: Which folders they were when they were looked at.
+            layers: Which directories they were when they were looked at.
             configs: They are looked at again.
         """
         with locked(self._paths.leases_lock):
@@ -129,7 +129,7 @@ class Remover:
     def _take_out(
         self, layers: Iterable[DiffID], configs: Iterable[Digest]
     ) -> tuple[LockedDirectory | None, frozenset[str]]:
-        """Rename layers and configs into a folder; return it, and what stayed since the kernel did not let it go.
+        """Rename layers and configs into a directory; return it, and what stayed since the kernel did not let it go.
 
         What is not there, or no digest, is passed over.
 

@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import TypeVar
 
 from pykka_imagestore.core.paths import StorePaths
-from pykka_imagestore.durable.files import create_file, make_folder
-from pykka_imagestore.durable.standing import has_folder
+from pykka_imagestore.durable.files import create_file, make_directory
+from pykka_imagestore.durable.standing import has_directory
 from pykka_imagestore.errors import StateError
 
 T = TypeVar("T")
@@ -49,8 +49,8 @@ def in_reserve(paths: StorePaths, act: Callable[[], T]) -> T:
 def make_reserve(paths: StorePaths) -> None:
     """Make what is missing of the reserve, as far as there is room."""
     with suppress(OSError, StateError):  # the disk is full, or may only be read
-        if not has_folder(paths.reserve):
-            make_folder(paths.reserve, 0o700)
+        if not has_directory(paths.reserve):
+            make_directory(paths.reserve, 0o700)
         for number in range(PIECES):
             _make_piece(paths.reserve / str(number))
 

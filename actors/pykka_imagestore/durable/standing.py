@@ -1,7 +1,7 @@
 """Who may write into a store: its user and root, and nobody else.
 
-Its directory and folders belong to him or to root. A store of another user's may be read by whoever may not write into
-it, if that one shares it; who may write there, as root may everywhere, does not take it for his own.
+Its directory and directories belong to him or to root. A store of another user's may be read by whoever may not write
+into it, if that one shares it; who may write there, as root may everywhere, does not take it for his own.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class Standing:
 
     Attributes:
         is_writable: Whether he may write into it.
-        missing: Folders that every store has and it does not.
+        missing: Directories that every store has and it does not.
     """
 
     is_writable: bool
@@ -42,7 +42,7 @@ def find_standing(paths: StorePaths) -> Standing:
         ForeignStoreError: It is another user's, who does not merely let this one read it: he may have made it to have
             it taken for one of this user's.
         UnsafeStoreError: Everybody may write into it.
-        MisplacedFileError: One of its folders is none.
+        MisplacedFileError: One of its directories is none.
     """
     root, user = paths.root, os.geteuid()
     link, found = root.lstat(), root.stat()
@@ -54,46 +54,46 @@ def find_standing(paths: StorePaths) -> Standing:
     _require_closed(root, found)
     _warn_if_open_to_group(root, found)
     missing = []
-    for folder in (*paths.folders, paths.reserve):
-        status = _find_folder(folder)
+    for directory in (*paths.directories, paths.reserve):
+        status = _find_directory(directory)
         if status is not None:
-            _warn_if_open_to_group(folder, status)
-        elif folder != paths.reserve:  # which an older store on a full disk does without
-            missing.append(folder)
+            _warn_if_open_to_group(directory, status)
+        elif directory != paths.reserve:  # which an older store on a full disk does without
+            missing.append(directory)
     return Standing(is_writable, tuple(missing))
 
 
-def has_folder(folder: Path) -> bool:
-    """Tell whether a store's folder is there; see that it is one, and the store's.
+def has_directory(directory: Path) -> bool:
+    """Tell whether a store's directory is there; see that it is one, and the store's.
 
     Raises:
         As ``find_standing``.
     """
-    return _find_folder(folder) is not None
+    return _find_directory(directory) is not None
 
 
-def _find_folder(folder: Path) -> os.stat_result | None:
+def _find_directory(directory: Path) -> os.stat_result | None:
     try:
-        status = folder.lstat()
+        status = directory.lstat()
     except FileNotFoundError:
         return None
     if not stat.S_ISDIR(status.st_mode):
-        raise MisplacedFileError(str(folder), kind_of(status.st_mode), "a folder")
-    require_owner(folder, status)
-    _require_closed(folder, status)
+        raise MisplacedFileError(str(directory), kind_of(status.st_mode), "a directory")
+    require_owner(directory, status)
+    _require_closed(directory, status)
     return status
 
 
-def _require_closed(folder: Path, status: os.stat_result) -> None:
+def _require_closed(directory: Path, status: os.stat_result) -> None:
     if status.st_mode & stat.S_IWOTH and not status.st_mode & stat.S_ISVTX:
-        raise UnsafeStoreError(str(folder), stat.S_IMODE(status.st_mode))
+        raise UnsafeStoreError(str(directory), stat.S_IMODE(status.st_mode))
 
 
-def _warn_if_open_to_group(folder: Path, status: os.stat_result) -> None:
+def _warn_if_open_to_group(directory: Path, status: os.stat_result) -> None:
     if status.st_mode & stat.S_IWGRP and not status.st_mode & stat.S_ISVTX:
         logger.warning(
             "%s can be written to by group %d, whose users can replace what is stored; take that from them "
             "(chmod g-w), unless you trust each of them",
-            folder,
+            directory,
             status.st_gid,
         )

@@ -35,7 +35,7 @@ _UNSETTABLE = frozenset(
 # EINVAL: a user namespace that has no such owner. EOVERFLOW: a mount that has none.
 _OWNER_REFUSED = frozenset({errno.EPERM, errno.EACCES, errno.EINVAL, errno.EOVERFLOW, errno.EOPNOTSUPP, errno.ENOSYS})
 ACL = b"system.posix_acl_access"  # setting it changes the mode, and a mode changes it
-DEFAULT_ACL = b"system.posix_acl_default"  # what is made in a folder that has one inherits it
+DEFAULT_ACL = b"system.posix_acl_default"  # what is made in a directory that has one inherits it
 ACLS = (DEFAULT_ACL, ACL)
 CAPABILITY = b"security.capability"  # goes with a change of owner, as set-ID bits do
 # What the kernel says of a name or a link that no file system takes: the entry's fault, not the disk's.
@@ -99,14 +99,14 @@ class Attributes:
         self.umask = umask()
         self.late = self.umask | SET_ID
 
-    def create_file(self, entry: Entry, folder: int, name: bytes) -> int:
+    def create_file(self, entry: Entry, directory: int, name: bytes) -> int:
         """Create a file, never through a symlink; return its descriptor.
 
         Raises:
             FileExistsError: There is something of that name.
         """
         mode = entry.mode | stat.S_IWUSR if entry.xattrs else entry.mode  # who sets those must be able to write
-        return os.open(name, _CREATE, mode & ~SET_ID, dir_fd=folder)
+        return os.open(name, _CREATE, mode & ~SET_ID, dir_fd=directory)
 
     def finish_file(self, entry: Entry, parent: bytes, name: bytes, file: int) -> None:
         """Give a file that was created and written all that it does not have yet."""
@@ -120,8 +120,8 @@ class Attributes:
         if not is_ours:
             self.give_away(entry, join(parent, name), file)
 
-    def finish_node(self, entry: Entry, path: bytes, name: bytes, folder: int) -> None:
-        """Give what was made in ``folder``, and is neither file nor folder, all that it does not have yet.
+    def finish_node(self, entry: Entry, path: bytes, name: bytes, directory: int) -> None:
+        """Give what was made in ``directory``, and is neither file nor directory, all that it does not have yet.
 
         Raises:
             OSError: Something else has that name by now.
@@ -129,12 +129,12 @@ class Attributes:
         is_ours = (entry.uid, entry.gid) == self.owner
         date = (entry.mtime_ns, entry.mtime_ns)
         if entry.kind == SYMLINK and not entry.xattrs and (is_ours or not self._may_give_to(entry)):
-            os.utime(name, ns=date, dir_fd=folder, follow_symlinks=False)
+            os.utime(name, ns=date, dir_fd=directory, follow_symlinks=False)
             if not is_ours:
                 self.give_away(entry, path, name)
             return
         mode = entry.mode if is_ours else entry.mode & ~SET_ID
-        with pinned(name, folder) as (place, status):
+        with pinned(name, directory) as (place, status):
             _require_node(entry, status)
             if entry.xattrs:
                 self.set_xattrs(entry, path, place, is_ours=is_ours)
@@ -159,14 +159,14 @@ class Attributes:
         if capability is not None:
             self.set_xattr(path, where, CAPABILITY, capability)
 
-    def chown(self, owner: tuple[int, int], path: bytes, where: int | bytes, folder: int | None = None) -> bool:
-        """Set the owner of an open or pinned file, or of what has that name in ``folder``; tell whether we may."""
+    def chown(self, owner: tuple[int, int], path: bytes, where: int | bytes, directory: int | None = None) -> bool:
+        """Set the owner of an open or pinned file, or of what has that name in ``directory``; tell whether we may."""
         if owner not in self._refused_owners:
             try:
-                if folder is None:
+                if directory is None:
                     os.chown(where, *owner)
                 else:
-                    os.chown(where, *owner, dir_fd=folder, follow_symlinks=False)
+                    os.chown(where, *owner, dir_fd=directory, follow_symlinks=False)
             except OSError as error:
                 if error.errno not in _OWNER_REFUSED:
                     raise
@@ -177,19 +177,19 @@ class Attributes:
         self._outcome.leave_unset(path, "owner")
         return False
 
-    def link(self, target: bytes, target_folder: int, name: bytes, folder: int) -> None:
+    def link(self, target: bytes, target_directory: int, name: bytes, directory: int) -> None:
         """Make a hard link, also to a file that was given away already: the kernel may want its owner for that.
 
         Spec:
             proc_sys_fs(5), "protected_hardlinks".
         """
         try:
-            os.link(target, name, src_dir_fd=target_folder, dst_dir_fd=folder, follow_symlinks=False)
+            os.link(target, name, src_dir_fd=target_directory, dst_dir_fd=directory, follow_symlinks=False)
         except PermissionError:
-            with pinned(target, target_folder) as (place, status):
+            with pinned(target, target_directory) as (place, status):
                 capability = _capability_of(place)
                 os.chown(place, *self.owner)
-                os.link(place, name, dst_dir_fd=folder, follow_symlinks=True)
+                os.link(place, name, dst_dir_fd=directory, follow_symlinks=True)
                 os.chown(place, status.st_uid, status.st_gid)
                 if capability is not None:  # set-ID bits it never got, by the same lack of privilege
                     os.setxattr(place, CAPABILITY, capability)
@@ -197,7 +197,7 @@ class Attributes:
     def set_xattrs(self, entry: Entry, path: bytes, where: int | bytes, *, is_ours: bool = True) -> None:
         """Set the extended attributes of an open or pinned file.
 
-        All but what a folder gives to those that are made in it: that is for whoever makes no more of them.
+        All but what a directory gives to those that are made in it: that is for whoever makes no more of them.
 
         Args:
             is_ours: Whether it stays so; else ``give_away`` sets what would be lost.
@@ -238,11 +238,11 @@ def unset_xattr(key: bytes) -> str:
     return f"xattr {key.decode('utf-8', 'backslashreplace')}"
 
 
-def remove_acls(folder: int) -> None:
-    """Take the access control lists from an open folder."""
+def remove_acls(directory: int) -> None:
+    """Take the access control lists from an open directory."""
     for acl in ACLS:
         with suppress(OSError):  # there is none, or this file system has no such thing
-            os.removexattr(folder, acl)
+            os.removexattr(directory, acl)
 
 
 def check_owner(entry: Entry) -> None:
@@ -278,7 +278,7 @@ def entry_fault(error: Exception) -> TarError | None:
 
 
 def join(parent: bytes, name: bytes) -> bytes:
-    """Return the path of a name in a folder of the layer."""
+    """Return the path of a name in a directory of the layer."""
     return parent + b"/" + name if parent else name
 
 
@@ -292,7 +292,7 @@ def _require_node(entry: Entry, status: os.stat_result) -> None:
     if entry.kind in (CHARACTER_DEVICE, BLOCK_DEVICE):
         is_same = is_same and status.st_rdev == os.makedev(entry.major, entry.minor)
     if not is_same:
-        raise OSError(errno.ESTALE, "somebody else changes what is in the folder that a layer is unpacked into")
+        raise OSError(errno.ESTALE, "somebody else changes what is in the directory that a layer is unpacked into")
 
 
 def _capability_of(path: bytes) -> bytes | None:

@@ -1,8 +1,8 @@
-"""How folders and files are opened where somebody else may have put anything: no symlink is followed."""
+"""How directories and files are opened where somebody else may have put anything: no symlink is followed."""
 
 from __future__ import annotations
 
 import os
 
-FOLDER_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+DIRECTORY_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 FILE_FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC  # not to wait for a fifo

@@ -1,4 +1,4 @@
-"""Making files and folders whose mode no umask changes: 0 would open them to others, and 0777 close them to us."""
+"""Making files and directories whose mode no umask changes: 0 would open them to others, and 0777 close them to us."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from pykka_imagestore.fs.pins import PIN_FLAGS, pin_path
 FILE_MODE = 0o644
 
 
-def make_folder(name: str | bytes, mode: int, above: int | None = None) -> None:
-    """Make a folder.
+def make_directory(name: str | bytes, mode: int, above: int | None = None) -> None:
+    """Make a directory.
 
     Args:
-        above: The folder that it is made in; by default ``name`` is a path.
+        above: The directory that it is made in; by default ``name`` is a path.
 
     Raises:
         FileExistsError: There is something of that name.
@@ -21,11 +21,11 @@ def make_folder(name: str | bytes, mode: int, above: int | None = None) -> None:
     os.mkdir(name, mode, dir_fd=above)
     if mode & ~os.stat(name, dir_fd=above, follow_symlinks=False).st_mode:
         # By a descriptor, since chmod would follow a symlink that is there by now.
-        folder = os.open(name, PIN_FLAGS | os.O_DIRECTORY, dir_fd=above)
+        directory = os.open(name, PIN_FLAGS | os.O_DIRECTORY, dir_fd=above)
         try:
-            os.chmod(pin_path(folder), mode)
+            os.chmod(pin_path(directory), mode)
         finally:
-            os.close(folder)
+            os.close(directory)
 
 
 def open_own(path: str, flags: int) -> int:

@@ -2,8 +2,8 @@
 
 A name is resolved anew at each call, and by then another user may have put a symlink or a link to somebody else's file
 there. Linux changes modes only through symlinks before fchmodat2(2), which is of 6.6, and no call on extended
-attributes takes a folder's descriptor. What every kernel has is a descriptor that only stands for a file, and the link
-to it in /proc: it leads to that file, to a symlink itself too, whatever the name says by then.
+attributes takes a directory's descriptor. What every kernel has is a descriptor that only stands for a file, and the
+link to it in /proc: it leads to that file, to a symlink itself too, whatever the name says by then.
 
 Spec:
     open(2), "O_PATH"; proc_pid_fd(5).
@@ -20,13 +20,13 @@ PIN_FLAGS = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 @contextmanager
-def pinned(name: bytes, folder: int) -> Iterator[tuple[bytes, os.stat_result]]:
-    """Lend a path that leads to what has a name in ``folder`` now, and what that is. Calls are to follow the path.
+def pinned(name: bytes, directory: int) -> Iterator[tuple[bytes, os.stat_result]]:
+    """Lend a path that leads to what has a name in ``directory`` now, and what that is. Calls are to follow the path.
 
     Raises:
         OSError: There is nothing, or it may not be reached.
     """
-    pin = os.open(name, PIN_FLAGS, dir_fd=folder)
+    pin = os.open(name, PIN_FLAGS, dir_fd=directory)
     try:
         yield pin_path(pin), os.fstat(pin)
     finally:

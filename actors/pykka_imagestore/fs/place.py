@@ -1,8 +1,8 @@
-"""Finding the folder that somebody named, on a way where other users may change what lies there.
+"""Finding the directory that somebody named, on a way where other users may change what lies there.
 
 The kernel resolves a path anew at each call, and follows whatever symlink is there by then. So a path is walked once,
-by descriptors, and a symlink counts only if this user made it, or root. Another user can still choose among the folders
-that he may rename: whoever opens what lies at the end looks whose that is.
+by descriptors, and a symlink counts only if this user made it, or root. Another user can still choose among the
+directories that he may rename: whoever opens what lies at the end looks whose that is.
 """
 
 from __future__ import annotations
@@ -13,22 +13,22 @@ import stat
 from typing import Self
 
 from pykka_imagestore.errors import InvalidInputError
-from pykka_imagestore.fs.flags import FOLDER_FLAGS
-from pykka_imagestore.fs.made import make_folder
+from pykka_imagestore.fs.flags import DIRECTORY_FLAGS
+from pykka_imagestore.fs.made import make_directory
 from pykka_imagestore.fs.pins import PIN_FLAGS
 from pykka_imagestore.fs.walk import MAX_SYMLINKS
 
 
 class Place:
-    """Where a folder is, or is to be: the folder above, which stays open, and a name in there that is no symlink.
+    """Where a directory is, or is to be: the directory above, which stays open, and a name in there that is no symlink.
 
     Args:
         path: What it names need not be there.
-        make_above: Mode of the folders to make on the way there, if they are missing; None for none.
+        make_above: Mode of the directories to make on the way there, if they are missing; None for none.
 
     Raises:
         InvalidInputError: A symlink on the way is another user's.
-        OSError: The folder above is not there, or may not be passed.
+        OSError: The directory above is not there, or may not be passed.
 
     Attributes:
         above: A descriptor by which what lies there is found, and no more.
@@ -54,24 +54,24 @@ class Place:
         self.close()
 
     def close(self) -> None:
-        """Let go of the folder above."""
+        """Let go of the directory above."""
         os.close(self.above)
 
     def make(self, mode: int) -> bool:
-        """Make the folder; tell whether it was not there yet."""
+        """Make the directory; tell whether it was not there yet."""
         try:
-            make_folder(self.name, mode, self.above)
+            make_directory(self.name, mode, self.above)
         except FileExistsError:
             return False
         return True
 
     def open(self) -> int:
-        """Open the folder.
+        """Open the directory.
 
         Raises:
-            OSError: It is not there, is no folder, or may not be read.
+            OSError: It is not there, is no directory, or may not be read.
         """
-        return os.open(self.name, FOLDER_FLAGS, dir_fd=self.above)
+        return os.open(self.name, DIRECTORY_FLAGS, dir_fd=self.above)
 
     def _walk(self, path: str, make_above: int | None) -> None:
         parts, symlinks = path.split("/")[::-1], 0

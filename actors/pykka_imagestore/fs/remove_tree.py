@@ -1,4 +1,4 @@
-"""Removing a folder and all below it, by directory descriptors only, alone or together with others.
+"""Removing a directory and all below it, by directory descriptors only, alone or together with others.
 
 What cannot be removed, for lack of a privilege, an immutable file or a mount point, keeps nothing else from being
 removed, and is told in the end.
@@ -16,17 +16,17 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from pykka_imagestore.errors import NotRemovedError
-from pykka_imagestore.fs.flags import FOLDER_FLAGS
+from pykka_imagestore.fs.flags import DIRECTORY_FLAGS
 from pykka_imagestore.fs.pins import pin_path
 
 _CHOICE = 64
 _MAX_OPEN = 16
-_MAX_REMEMBERED = 1000  # folders on the way down of which it is known what else is in them
-_MAX_LEFT = 1000  # in one folder, before the rest of it is not tried any more
+_MAX_REMEMBERED = 1000  # directories on the way down of which it is known what else is in them
+_MAX_LEFT = 1000  # in one directory, before the rest of it is not tried any more
 _MAX_TRIES = 100  # of what somebody else changes under our hands
 _IN_THE_WAY = frozenset({errno.EPERM, errno.EACCES, errno.EBUSY, errno.EROFS})  # the kernel's word for what is to stay
 _NOT_EMPTY = frozenset({errno.ENOTEMPTY, errno.EEXIST})
-_NO_FOLDER = frozenset({errno.ENOTDIR, errno.ELOOP})
+_NO_DIRECTORY = frozenset({errno.ENOTDIR, errno.ELOOP})
 _REASONS = {
     errno.EBUSY: "something is mounted there",
     errno.ENOTEMPTY: "somebody goes on filling it",
@@ -36,7 +36,7 @@ _OPEN_TO_ALL = stat.S_IRWXU | stat.S_IRWXG | stat.S_IRWXO
 
 
 def remove_tree(path: str) -> None:
-    """Delete a folder, or whatever is at ``path``; nothing there is fine.
+    """Delete a directory, or whatever is at ``path``; nothing there is fine.
 
     Follows no symlink, enters no other mount, and takes any depth. Several at once share the work, since each goes its
     own way through the tree; each returns when nothing is left.
@@ -46,7 +46,7 @@ def remove_tree(path: str) -> None:
     """
     above, name = os.path.split(path.rstrip("/"))
     try:
-        parent = os.open(above or ".", FOLDER_FLAGS & ~os.O_NOFOLLOW)
+        parent = os.open(above or ".", DIRECTORY_FLAGS & ~os.O_NOFOLLOW)
     except FileNotFoundError:
         return
     try:
@@ -57,8 +57,8 @@ def remove_tree(path: str) -> None:
         os.close(parent)
 
 
-def empty_folder(folder: int, path: str) -> None:
-    """Delete all that is in an open folder, and leave the folder.
+def empty_directory(directory: int, path: str) -> None:
+    """Delete all that is in an open directory, and leave the directory.
 
     Args:
         path: Where it is, for the error.
@@ -66,7 +66,7 @@ def empty_folder(folder: int, path: str) -> None:
     Raises:
         NotRemovedError: Something could not be removed; all else is.
     """
-    removal = _Removal(folder, may_take_over=True)
+    removal = _Removal(directory, may_take_over=True)
     try:
         removal.empty()
         removal.tell()
@@ -77,7 +77,7 @@ def empty_folder(folder: int, path: str) -> None:
 
 
 def remove_entry(name: bytes, parent: int) -> None:
-    """Delete one entry of the folder ``parent``, with all below it; nothing there is fine.
+    """Delete one entry of the directory ``parent``, with all below it; nothing there is fine.
 
     Raises:
         NotRemovedError: Something could not be removed; all else is. Its path is relative to ``parent``.
@@ -86,29 +86,29 @@ def remove_entry(name: bytes, parent: int) -> None:
         try:
             os.unlink(name, dir_fd=parent)
         except IsADirectoryError:
-            remove_folder(name, parent)
+            remove_directory(name, parent)
         except OSError as error:
             if error.errno not in _IN_THE_WAY:
                 raise
             raise _not_removed(name, error, 1) from error
 
 
-def remove_folder(
+def remove_directory(
     top: bytes,
     parent: int,
-    on_folder: Callable[[bytes], object] | None = None,
+    on_directory: Callable[[bytes], object] | None = None,
     unlink: Callable[[bytes, bytes, int], object] | None = None,
 ) -> None:
-    """Delete one folder in the folder ``parent``, with all below it.
+    """Delete one directory in the directory ``parent``, with all below it.
 
     Args:
-        on_folder: Called with each removed folder's path, relative to ``parent``.
-        unlink: Takes out what is no folder, given its path, its name and the descriptor of the folder it is in.
+        on_directory: Called with each removed directory's path, relative to ``parent``.
+        unlink: Takes out what is no directory, given its path, its name and the descriptor of the directory it is in.
 
     Raises:
         NotRemovedError: As ``remove_entry``.
     """
-    removal = _Removal(parent, on_folder, unlink)
+    removal = _Removal(parent, on_directory, unlink)
     try:
         removal.remove(top)
         removal.tell()
@@ -126,56 +126,61 @@ class _Entries(Protocol):
 
 @dataclass(slots=True)
 class _Level:
-    """A folder on the way down.
+    """A directory on the way down.
 
     Attributes:
-        folder: Its descriptor; -1 while it is not kept.
+        directory: Its descriptor; -1 while it is not kept.
         identity: Its device and inode; known while the descriptor is not kept.
         entries: What is still to be read of it.
         is_read: Whether nothing is.
-        folders: Those in it that were met and not tried yet.
+        directories: Those in it that were met and not tried yet.
         left: What in it could not be removed.
         is_taken_over: Whether that was tried.
     """
 
     name: bytes
-    folder: int
+    directory: int
     identity: tuple[int, int] | None = None
     entries: _Entries | None = None
     is_read: bool = False
-    folders: list[bytes] = field(default_factory=list)
+    directories: list[bytes] = field(default_factory=list)
     left: set[bytes] = field(default_factory=set)
     is_taken_over: bool = False
 
     def close(self) -> None:
-        """Let go of the folder; what is still to be read of it will be read from the beginning."""
+        """Let go of the directory; what is still to be read of it will be read from the beginning."""
         if self.entries is not None:
             self.entries.close()
             self.entries = None
-        if self.folder >= 0:
-            os.close(self.folder)
-            self.folder = -1
+        if self.directory >= 0:
+            os.close(self.directory)
+            self.directory = -1
 
 
 class _Removal:
-    # The folders where we are and nearest above stay open, so that going up to them asks nobody for the way, and each
-    # is read once: to read a folder from the beginning for each that was removed from it takes quadratic time on ext4,
-    # which keeps the blocks of what is gone. For folders farther up, which any depth may bring, there are not enough
-    # descriptors. Those are reached through "..", which leads wherever somebody moved the folder meanwhile, out of the
-    # tree too (GNU rm, CVE-2002-0435): so it counts only if device and inode are those of the folder that we came from.
+    # The directories where we are and nearest above stay open, so that going up to them asks nobody for the way, and
+    # each
+    # is read once: to read a directory from the beginning for each that was removed from it takes quadratic time on
+    # ext4,
+    # which keeps the blocks of what is gone. For directories farther up, which any depth may bring, there are not
+    # enough
+    # descriptors. Those are reached through "..", which leads wherever somebody moved the directory meanwhile, out of
+    # the
+    # tree too (GNU rm, CVE-2002-0435): so it counts only if device and inode are those of the directory that we came
+    # from.
     # Somebody may remove the same tree: whatever is gone is as good as removed.
 
     def __init__(
         self,
         parent: int,
-        on_folder: Callable[[bytes], object] | None = None,
+        on_directory: Callable[[bytes], object] | None = None,
         unlink: Callable[[bytes, bytes, int], object] | None = None,
         *,
         may_take_over: bool = False,
     ) -> None:
         self._first: tuple[bytes, OSError] | None = None
         self._left_count = self._tries = 0
-        self._on_folder = on_folder
+        self._on_directory = on_directory
         self._unlink = unlink
         self._trail = [_Level(b"", os.dup(parent), is_read=True, is_taken_over=not may_take_over)]
 
@@ -184,8 +189,8 @@ class _Removal:
             level.close()
 
     def remove(self, top: bytes) -> None:
-        """Remove one folder in the parent."""
-        self._trail[0].folders.append(top)
+        """Remove one directory in the parent."""
+        self._trail[0].directories.append(top)
         while self._go_on():
             pass
 
@@ -208,19 +213,19 @@ class _Removal:
 
     def _go_on(self) -> bool:
         level = self._trail[-1]
-        if not level.folders and not level.is_read:
+        if not level.directories and not level.is_read:
             self._read_on(level)
-        if level.folders:
-            self._go_down(level.folders.pop())
+        if level.directories:
+            self._go_down(level.directories.pop())
         elif level.is_read:
             return self._go_up()
         return True
 
     def _read_on(self, level: _Level) -> None:
-        """Delete the files that are met in the folder, until some folders were met too."""
+        """Delete the files that are met in the directory, until some directories were met too."""
         if level.entries is None:
             try:
-                level.entries = os.scandir(level.folder)
+                level.entries = os.scandir(level.directory)
             except FileNotFoundError:  # it was removed, by somebody else
                 level.is_read = True
                 return
@@ -229,17 +234,17 @@ class _Removal:
             if name in level.left:
                 continue
             if entry.is_dir(follow_symlinks=False):
-                level.folders.append(name)
+                level.directories.append(name)
             else:
                 self._delete(name)
-            if len(level.folders) == _CHOICE or len(level.left) == _MAX_LEFT:
+            if len(level.directories) == _CHOICE or len(level.left) == _MAX_LEFT:
                 break
         else:
             level.entries.close()
             level.entries, level.is_read = None, True
         if len(level.left) == _MAX_LEFT:
             level.is_read = True
-        random.shuffle(level.folders)  # so that those at work here part ways
+        random.shuffle(level.directories)  # so that those at work here part ways
 
     def _delete(self, name: bytes) -> None:
         try:
@@ -252,7 +257,7 @@ class _Removal:
     # -- down and up
 
     def _go_down(self, name: bytes) -> None:
-        """Remove a folder if it is empty, else enter it; leave one that cannot be removed."""
+        """Remove a directory if it is empty, else enter it; leave one that cannot be removed."""
         try:
             # At once, not only when it is empty: this tells a mount point, and what lies in that is not ours to delete.
             self._attempt(self._rmdir, name)
@@ -267,29 +272,29 @@ class _Removal:
 
     def _enter(self, name: bytes) -> None:
         try:
-            folder = _open_folder(name, self._trail[-1].folder)
+            directory = _open_directory(name, self._trail[-1].directory)
         except FileNotFoundError:
             return
         except PermissionError as error:
             self._leave(name, error)
         except OSError as error:
-            if error.errno not in _NO_FOLDER:
+            if error.errno not in _NO_DIRECTORY:
                 raise
             self._try_again(name, error)
         else:
-            self._trail.append(_Level(name, folder))
+            self._trail.append(_Level(name, directory))
             self._let_go()
 
     def _let_go(self) -> None:
-        """Keep no more than some folders open, those nearest to where we are, and the first, where all ways begin."""
+        """Keep few directories open: those nearest to where we are, and the first, where all ways begin."""
         if len(self._trail) <= _MAX_OPEN + 1:
             return
         level = self._trail[-_MAX_OPEN - 1]
-        if level.folder < 0:
+        if level.directory < 0:
             return
-        level.identity = _identity(level.folder)
+        level.identity = _identity(level.directory)
         if len(self._trail) > _MAX_REMEMBERED:
-            level.folders.clear()
+            level.directories.clear()
             level.is_read = False
         level.close()
 
@@ -298,14 +303,14 @@ class _Removal:
             return False
         level = self._trail.pop()
         try:
-            if self._come_back(level.folder):
+            if self._come_back(level.directory):
                 self._finish(level)
         finally:
             level.close()
         return True
 
     def _finish(self, level: _Level) -> None:
-        """Remove a folder that we have been in."""
+        """Remove a directory that we have been in."""
         if level.left:
             self._trail[-1].left.add(level.name)
             return
@@ -316,42 +321,42 @@ class _Removal:
         except OSError as error:
             if error.errno not in (*_NOT_EMPTY, errno.ENOTDIR):
                 raise
-            _take_over(level.folder)  # so that nobody else can go on filling it
+            _take_over(level.directory)  # so that nobody else can go on filling it
             self._try_again(level.name, error)
 
     def _come_back(self, below: int) -> bool:
-        """Have the last folder of the trail open, given the one that we come from; False if it is not there any more.
+        """Have the trail's last directory open, given the one that we come from; False if it is gone.
 
         The trail ends then with the last of it that is.
         """
         level = self._trail[-1]
-        if level.folder < 0:
-            level.folder = _open_same(b"..", below, level.identity)
-        if level.folder < 0:
+        if level.directory < 0:
+            level.directory = _open_same(b"..", below, level.identity)
+        if level.directory < 0:
             return self._go_anew()
         return True
 
     def _go_anew(self) -> bool:
-        """Go the whole way down once more: from a folder that was moved, or may not be passed through."""
-        folder = os.dup(self._trail[0].folder)
+        """Go the whole way down once more: from a directory that was moved, or may not be passed through."""
+        directory = os.dup(self._trail[0].directory)
         for depth, level in enumerate(self._trail[1:], 1):
-            below = _open_same(level.name, folder, level.identity)
+            below = _open_same(level.name, directory, level.identity)
             if below < 0:
-                self._turn_back(depth, folder)
+                self._turn_back(depth, directory)
                 return False
-            os.close(folder)
-            folder = below
-        self._trail[-1].folder = folder
+            os.close(directory)
+            directory = below
+        self._trail[-1].directory = directory
         return True
 
-    def _turn_back(self, depth: int, folder: int) -> None:
-        """Go on from ``folder``, since what was below it on the trail is not there any more."""
+    def _turn_back(self, depth: int, directory: int) -> None:
+        """Go on from ``directory``, since what was below it on the trail is not there any more."""
         moved = self._trail[depth]
         del self._trail[depth:]
         if depth == 1:
-            os.close(folder)
+            os.close(directory)
         else:
-            self._trail[-1].folder = folder
+            self._trail[-1].directory = directory
         self._try_again(moved.name, OSError(errno.ESTALE, os.strerror(errno.ESTALE)))
 
     def _try_again(self, name: bytes, error: OSError) -> None:
@@ -360,12 +365,12 @@ class _Removal:
             self._leave(name, error)
         else:
             self._tries += 1
-            self._trail[-1].folders.append(name)
+            self._trail[-1].directories.append(name)
 
     # -- one name
 
     def _attempt(self, remove: Callable[[bytes], None], name: bytes) -> None:
-        """Remove something from the folder, which is made ours if it must be; or leave it."""
+        """Remove something from the directory, which is made ours if it must be; or leave it."""
         level = self._trail[-1]
         try:
             remove(name)
@@ -376,7 +381,7 @@ class _Removal:
                 self._leave(name, error)
                 return
             level.is_taken_over = True
-            _take_over(level.folder)
+            _take_over(level.directory)
             self._attempt(remove, name)
 
     def _leave(self, name: bytes, error: OSError) -> None:
@@ -389,61 +394,61 @@ class _Removal:
 
     def _remove_file(self, name: bytes) -> None:
         if self._unlink is None:
-            os.unlink(name, dir_fd=self._trail[-1].folder)
+            os.unlink(name, dir_fd=self._trail[-1].directory)
         else:
-            self._unlink(self._path(name), name, self._trail[-1].folder)
+            self._unlink(self._path(name), name, self._trail[-1].directory)
 
     def _rmdir(self, name: bytes) -> None:
-        os.rmdir(name, dir_fd=self._trail[-1].folder)
-        if self._on_folder is not None:
-            self._on_folder(self._path(name))
+        os.rmdir(name, dir_fd=self._trail[-1].directory)
+        if self._on_directory is not None:
+            self._on_directory(self._path(name))
 
     def _path(self, name: bytes) -> bytes:
         return b"/".join([*(level.name for level in self._trail[1:]), name])
 
 
 def _holds_more(level: _Level) -> bool:
-    """Tell whether something is in a folder that was not left there."""
-    with os.scandir(level.folder) as entries:
+    """Tell whether something is in a directory that was not left there."""
+    with os.scandir(level.directory) as entries:
         return len(level.left) < _MAX_LEFT and any(os.fsencode(entry.name) not in level.left for entry in entries)
 
 
-def _identity(folder: int) -> tuple[int, int]:
-    status = os.fstat(folder)
+def _identity(directory: int) -> tuple[int, int]:
+    status = os.fstat(directory)
     return status.st_dev, status.st_ino
 
 
 def _open_same(name: bytes, parent: int, identity: tuple[int, int] | None) -> int:
-    """Open a folder that we were in before; return -1 if it is another one by now, or cannot be opened."""
+    """Open a directory that we were in before; return -1 if it is another one by now, or cannot be opened."""
     try:
-        folder = os.open(name, FOLDER_FLAGS, dir_fd=parent)
+        directory = os.open(name, DIRECTORY_FLAGS, dir_fd=parent)
     except OSError:
         return -1
-    if _identity(folder) == identity:
-        return folder
-    os.close(folder)
+    if _identity(directory) == identity:
+        return directory
+    os.close(directory)
     return -1
 
 
-def _open_folder(name: bytes, parent: int) -> int:
-    """Open a folder to remove what is in it, which takes it over if that must be."""
+def _open_directory(name: bytes, parent: int) -> int:
+    """Open a directory to remove what is in it, which takes it over if that must be."""
     try:
-        return os.open(name, FOLDER_FLAGS, dir_fd=parent)
+        return os.open(name, DIRECTORY_FLAGS, dir_fd=parent)
     except PermissionError:
-        place = os.open(name, FOLDER_FLAGS | os.O_PATH, dir_fd=parent)
+        place = os.open(name, DIRECTORY_FLAGS | os.O_PATH, dir_fd=parent)
         try:
             _take_over(place)
-            return os.open(".", FOLDER_FLAGS, dir_fd=place)  # by its name it could be another one by now
+            return os.open(".", DIRECTORY_FLAGS, dir_fd=place)  # by its name it could be another one by now
         finally:
             os.close(place)
 
 
-def _take_over(folder: int) -> None:
-    """Have a folder's owner, or whoever may do as one, be allowed to empty it; as far as this process may."""
-    place = pin_path(folder)
+def _take_over(directory: int) -> None:
+    """Have a directory's owner, or whoever may do as one, be allowed to empty it; as far as this process may."""
+    place = pin_path(directory)
     with suppress(OSError):
         os.chown(place, os.geteuid(), -1)
-    is_ours = os.fstat(folder).st_uid == os.geteuid()
+    is_ours = os.fstat(directory).st_uid == os.geteuid()
     with suppress(OSError):
         os.chmod(place, stat.S_IRWXU if is_ours else _OPEN_TO_ALL)
 

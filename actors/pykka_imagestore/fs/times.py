@@ -12,18 +12,18 @@ _EARLIEST, _LATEST = -(1 << 63), (1 << 63) - 1
 _SURE = 1 << 31  # seconds that any kernel clamps right; before 5.4 one wrapped them around
 
 
-def find_time_range(folder: int) -> TimeRange | None:
-    """Return which times the file system of an open folder keeps; None if its answers make no sense.
+def find_time_range(directory: int) -> TimeRange | None:
+    """Return which times the file system of an open directory keeps; None if its answers make no sense.
 
-    Leaves the folder with another time.
+    Leaves the directory with another time.
     """
-    odd = _tried(folder, _ODD)
-    earliest, latest = (_tried(folder, time * _SECOND) // _SECOND for time in (_EARLIEST, _LATEST))
+    odd = _tried(directory, _ODD)
+    earliest, latest = (_tried(directory, time * _SECOND) // _SECOND for time in (_EARLIEST, _LATEST))
     if not (earliest <= 0 and latest >= _SURE - 1 and 0 <= _ODD - odd < 2 * _SECOND):
         return None
     return TimeRange(earliest, latest, _ODD - odd + 1)
 
 
-def _tried(folder: int, time_ns: int) -> int:
-    os.utime(folder, ns=(time_ns, time_ns))
-    return os.stat(folder).st_mtime_ns
+def _tried(directory: int, time_ns: int) -> int:
+    os.utime(directory, ns=(time_ns, time_ns))
+    return os.stat(directory).st_mtime_ns

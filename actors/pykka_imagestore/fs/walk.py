@@ -1,10 +1,10 @@
-"""Finding folders below one that is held open, a component a call: whatever lies there, no call leads out of it.
+"""Finding directories below one that is held open, a component a call: whatever lies there, no call leads out of it.
 
 A path of several components is resolved by the kernel, through whatever is on the way by then: so programs wrote
-outside of a container whose owner exchanged a folder for a symlink after it was checked (runc, CVE-2021-30465; docker
-cp, CVE-2018-15664). A path that is resolved by a library first may be too long for it (Python's tarfile,
-CVE-2025-4517). Here each call names one component, in an open folder, and does not follow it; a symlink is read, and
-resolved by hand as if the folder were ``/``, where ``..`` goes no higher.
+outside of a container whose owner exchanged a directory for a symlink after it was checked (runc, CVE-2021-30465;
+docker cp, CVE-2018-15664). A path that is resolved by a library first may be too long for it (Python's tarfile,
+CVE-2025-4517). Here each call names one component, in an open directory, and does not follow it; a symlink is read, and
+resolved by hand as if the directory were ``/``, where ``..`` goes no higher.
 """
 
 from __future__ import annotations
@@ -17,23 +17,23 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from pykka_imagestore.fs.attributes import join
-from pykka_imagestore.fs.flags import FOLDER_FLAGS
+from pykka_imagestore.fs.flags import DIRECTORY_FLAGS
 
-MAX_OPEN_FOLDERS = 128
+MAX_OPEN_DIRECTORIES = 128
 MAX_SYMLINKS = 40  # as the kernel has it
 MAX_PATHS_BYTES = 1 << 20
 
 
 class Found(NamedTuple):
-    """A folder that was found.
+    """A directory that was found.
 
     Attributes:
-        folder: Its descriptor.
+        directory: Its descriptor.
         path: Its path below the root, without symlinks.
         symlinks: How many were followed on the way.
     """
 
-    folder: int
+    directory: int
     path: bytes
     symlinks: int = 0
 
@@ -49,9 +49,9 @@ class Policy:
     Attributes:
         visit: Called with each path that is looked up, of which all but the last component is known.
         follow: Called before a symlink is followed.
-        make: Called where a folder is to be made and there is nothing, with the folder it is to be made in, that one's
-            path, and its name.
-        make_way: Called where a folder is to be made and there is something else, with the same and what that is.
+        make: Called where a directory is to be made and there is nothing, with the directory it is to be made in, that
+            one's path, and its name.
+        make_way: Called where a directory is to be made and there is something else, with the same and what that is.
     """
 
     visit: Callable[[bytes], object] = _nothing
@@ -68,7 +68,7 @@ class SymlinkLoopError(OSError):
 
 
 class Walk:
-    """Finds folders below ``root``, a descriptor that it does not close, and remembers a bounded number of them.
+    """Finds directories below ``root``, a descriptor that it does not close, and remembers a bounded number of them.
 
     Args:
         policy: What to do besides.
@@ -90,8 +90,8 @@ class Walk:
         self.known = self._places.get
         self.followed: set[bytes] = set()
 
-    def folder(self, path: bytes, *, make: bool = False) -> Found:
-        """Return a folder; its descriptor is good until something is forgotten.
+    def directory(self, path: bytes, *, make: bool = False) -> Found:
+        """Return a directory; its descriptor is good until something is forgotten.
 
         Args:
             path: Names and ``/`` between them; empty for the root.
@@ -117,21 +117,21 @@ class Walk:
         self._paths_bytes += len(spelled)
 
     def make_room(self) -> None:
-        """Forget all if it has become much: folders take descriptors, and paths through symlinks memory."""
-        many = len(self._open) > MAX_OPEN_FOLDERS or len(self._places) > 2 * MAX_OPEN_FOLDERS
+        """Forget all if it has become much: directories take descriptors, and paths through symlinks memory."""
+        many = len(self._open) > MAX_OPEN_DIRECTORIES or len(self._places) > 2 * MAX_OPEN_DIRECTORIES
         if many or self._paths_bytes > MAX_PATHS_BYTES:
             self.forget()
 
     def forget(self) -> None:
-        """Close all folders but the root.
+        """Close all directories but the root.
 
-        Whoever puts something else in the place of a folder or a symlink does this, or what is remembered would lead
+        Whoever puts something else in the place of a directory or a symlink does this, or what is remembered would lead
         to where it led before (node-tar, CVE-2021-32803).
         """
-        self._open.discard(self._root.folder)
-        for folder in self._open:
-            os.close(folder)
-        self._open = {self._root.folder}
+        self._open.discard(self._root.directory)
+        for directory in self._open:
+            os.close(directory)
+        self._open = {self._root.directory}
         self._places.clear()
         self._places[b""] = self._root
         self.followed.clear()
@@ -149,10 +149,10 @@ class Walk:
             try:
                 below = self._step(place, missing[-1], make=make)
             finally:
-                if place.folder not in self._open:
-                    os.close(place.folder)
+                if place.directory not in self._open:
+                    os.close(place.directory)
             ancestor, place = join(ancestor, missing.pop()), below
-            if len(missing) < MAX_OPEN_FOLDERS // 2:  # of a long way, only the end
+            if len(missing) < MAX_OPEN_DIRECTORIES // 2:  # of a long way, only the end
                 self._keep(ancestor, place)
         return place
 
@@ -163,26 +163,26 @@ class Walk:
             return self._after(place.symlinks, known)
         self._policy.visit(path)
         try:
-            folder = os.open(name, FOLDER_FLAGS, dir_fd=place.folder)
+            directory = os.open(name, DIRECTORY_FLAGS, dir_fd=place.directory)
         except FileNotFoundError:
             if not make:
                 raise
-            self._policy.make(place.folder, place.path, name)
+            self._policy.make(place.directory, place.path, name)
         except NotADirectoryError:  # a symlink too: the kernel looks at O_DIRECTORY first, and says ELOOP of no other
             if not self._follows:
                 raise
-            status = os.stat(name, dir_fd=place.folder, follow_symlinks=False)
+            status = os.stat(name, dir_fd=place.directory, follow_symlinks=False)
             if stat.S_ISLNK(status.st_mode):
                 return self._follow(place, name, make=make)
             if not make:
                 raise
-            self._policy.make_way(place.folder, place.path, name, status)
+            self._policy.make_way(place.directory, place.path, name, status)
         else:
-            return Found(folder, path, place.symlinks)
-        return Found(os.open(name, FOLDER_FLAGS, dir_fd=place.folder), path, place.symlinks)
+            return Found(directory, path, place.symlinks)
+        return Found(os.open(name, DIRECTORY_FLAGS, dir_fd=place.directory), path, place.symlinks)
 
     def _keep(self, spelled: bytes, place: Found) -> None:
-        self._open.add(place.folder)
+        self._open.add(place.directory)
         self.remember(spelled, place)
         if spelled != place.path and place.path not in self._places:
             self.remember(place.path, place._replace(symlinks=0))
@@ -225,7 +225,7 @@ class Walk:
         """Return where a symlink leads; None if there is none."""
         self._policy.visit(join(parent, name))
         try:
-            return os.readlink(name, dir_fd=self._find(parent, make=False).folder)
+            return os.readlink(name, dir_fd=self._find(parent, make=False).directory)
         except (FileNotFoundError, NotADirectoryError):
             return None
         except OSError as error:

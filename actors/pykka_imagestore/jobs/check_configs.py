@@ -19,11 +19,11 @@ class CheckConfigs:
     """Which configs to check.
 
     Attributes:
-        folder: Where they lie.
+        directory: Where they lie.
         stacks: The configs, and of each the layers of the images that have it, each stack once.
     """
 
-    folder: str
+    directory: str
     stacks: dict[Digest, tuple[Stack, ...]]
 
 
@@ -48,7 +48,7 @@ def check_configs(request: CheckConfigs) -> ConfigsCheck:
     for digest, stacks in request.stacks.items():
         raise_if_discarded()
         try:
-            config = read_file(Path(request.folder) / directory_name(digest))
+            config = read_file(Path(request.directory) / directory_name(digest))
         except FileNotFoundError:
             continue
         except MisplacedFileError as error:

@@ -17,7 +17,7 @@ from pykka_imagestore.core.paths import RECORD, REPLACED, ROOTFS, TAR_SPLIT
 from pykka_imagestore.durable.identity import identify
 from pykka_imagestore.durable.layer_record import read_record
 from pykka_imagestore.errors import RecordError, shown
-from pykka_imagestore.fs.flags import FILE_FLAGS, FOLDER_FLAGS
+from pykka_imagestore.fs.flags import DIRECTORY_FLAGS, FILE_FLAGS
 from pykka_imagestore.jobs.check.attributes import Expectations
 from pykka_imagestore.jobs.check.deep_check import DeepCheck
 from pykka_imagestore.jobs.check.findings import Findings, LayerCheck
@@ -65,48 +65,48 @@ def check_layer(request: CheckLayer) -> LayerCheck:
     Raises:
         OSError: The layer cannot be looked at.
     """
-    directory = Path(request.directory)
+    stored = Path(request.directory)
     try:
-        before = directory.lstat()
+        before = stored.lstat()
     except FileNotFoundError:
         return LayerCheck(("is missing",))
-    identity = identify(directory)
+    identity = identify(stored)
     if not stat.S_ISDIR(before.st_mode):
-        return LayerCheck(("is no folder",), identity=identity)
+        return LayerCheck(("is no directory",), identity=identity)
     findings = Findings()
     try:
-        _check(directory, request, findings)
+        _check(stored, request, findings)
     except PermissionError as error:
         findings.add_unchecked(f"cannot be looked at by this user: {error.strerror}")
     except OSError:
-        if not _is_gone(directory, before):
+        if not _is_gone(stored, before):
             raise
-    if _is_gone(directory, before):
+    if _is_gone(stored, before):
         return LayerCheck((), ("was removed while it was checked",))
     return replace(findings.result(), identity=identity)
 
 
-def _is_gone(directory: Path, before: os.stat_result) -> bool:
+def _is_gone(stored: Path, before: os.stat_result) -> bool:
     try:
-        return not os.path.samestat(directory.lstat(), before)
+        return not os.path.samestat(stored.lstat(), before)
     except FileNotFoundError:
         return True
 
 
-def _check(directory: Path, request: CheckLayer, findings: Findings) -> None:
-    record = _check_parts(directory, request, findings)
-    _check_strangers(directory, findings)
+def _check(stored: Path, request: CheckLayer, findings: Findings) -> None:
+    record = _check_parts(stored, request, findings)
+    _check_strangers(stored, findings)
     if record is not None and request.deep and not findings:
-        _check_deeply(directory, record, request.limits, findings)
+        _check_deeply(stored, record, request.limits, findings)
 
 
-def _check_parts(directory: Path, request: CheckLayer, findings: Findings) -> LayerRecord | None:
-    record = _check_record(directory, request.diff_id, findings)
-    _check_part(directory / ROOTFS, stat.S_IFDIR, "folder", findings)
+def _check_parts(stored: Path, request: CheckLayer, findings: Findings) -> LayerRecord | None:
+    record = _check_record(stored, request.diff_id, findings)
+    _check_part(stored / ROOTFS, stat.S_IFDIR, "directory", findings)
     if record is None:
         return None
     if record.HasField("stored_bytes"):
-        size = _check_part(directory / TAR_SPLIT, stat.S_IFREG, "file", findings)
+        size = _check_part(stored / TAR_SPLIT, stat.S_IFREG, "file", findings)
         if size is not None and record.HasField("split_bytes") and size != record.split_bytes:
             findings.add_fault(f"has a {TAR_SPLIT} of {size} bytes, not {record.split_bytes}")
     elif request.deep:
@@ -116,19 +116,19 @@ def _check_parts(directory: Path, request: CheckLayer, findings: Findings) -> La
     return record
 
 
-def _check_deeply(directory: Path, record: LayerRecord, limits: Limits, findings: Findings) -> None:
+def _check_deeply(stored: Path, record: LayerRecord, limits: Limits, findings: Findings) -> None:
     tick = _Ticker(record.size_bytes).tick
     try:
-        expected = Expectations(record, (directory / RECORD).lstat(), findings)
-        with _opened(directory) as (root, split):
-            DeepCheck(directory, root, split, record, expected, limits, findings, tick).run()
+        expected = Expectations(record, (stored / RECORD).lstat(), findings)
+        with _opened(stored) as (root, split):
+            DeepCheck(stored, root, split, record, expected, limits, findings, tick).run()
     except PermissionError as error:
         findings.add_unchecked(f"cannot be read by this user: {error.strerror}")
 
 
-def _check_record(directory: Path, diff_id: DiffID, findings: Findings) -> LayerRecord | None:
+def _check_record(stored: Path, diff_id: DiffID, findings: Findings) -> LayerRecord | None:
     try:
-        record = read_record(directory)
+        record = read_record(stored)
     except RecordError as error:
         if isinstance(error.__cause__, PermissionError):
             findings.add_unchecked(f"has a record {RECORD} that this user cannot read: {error.__cause__.strerror}")
@@ -153,13 +153,13 @@ def _check_part(part: Path, kind: int, what: str, findings: Findings) -> int | N
     return found.st_size
 
 
-def _check_strangers(directory: Path, findings: Findings) -> None:
+def _check_strangers(stored: Path, findings: Findings) -> None:
     try:
-        folder = os.open(directory, FOLDER_FLAGS)
+        directory = os.open(stored, DIRECTORY_FLAGS)
         try:
-            strangers = sorted(set(os.listdir(folder)) - _PARTS)
+            strangers = sorted(set(os.listdir(directory)) - _PARTS)
         finally:
-            os.close(folder)
+            os.close(directory)
     except PermissionError as error:
         findings.add_unchecked(f"cannot be read by this user: {error.strerror}")
         return
@@ -168,10 +168,10 @@ def _check_strangers(directory: Path, findings: Findings) -> None:
 
 
 @contextmanager
-def _opened(directory: Path) -> Iterator[tuple[int, int]]:
-    root = os.open(directory / ROOTFS, FOLDER_FLAGS)
+def _opened(stored: Path) -> Iterator[tuple[int, int]]:
+    root = os.open(stored / ROOTFS, DIRECTORY_FLAGS)
     try:
-        split = os.open(directory / TAR_SPLIT, FILE_FLAGS)
+        split = os.open(stored / TAR_SPLIT, FILE_FLAGS)
         try:
             yield root, split
         finally:

@@ -20,8 +20,8 @@ class FoundArchive:
     Attributes:
         path: Where it lies.
         is_pipe: Whether it comes through a pipe, and so only once.
-        identity: The file, folder or pipe; None if it cannot be looked at, which whoever opens it will tell.
-        documents: Of a folder, the files that say what it holds: what else is in it has a digest in them.
+        identity: The file, directory or pipe; None if it cannot be looked at, which whoever opens it will tell.
+        documents: Of a directory, the files that say what it holds: what else is in it has a digest in them.
     """
 
     path: str
@@ -30,22 +30,22 @@ class FoundArchive:
     documents: tuple[FileIdentity | None, ...] = ()
 
 
-def find_archive(folder: str | None, archive: str | None, name: ImageName | None) -> FoundArchive:
-    """Return the archive that was asked for, or that of the name in the archive folder.
+def find_archive(directory: str | None, archive: str | None, name: ImageName | None) -> FoundArchive:
+    """Return the archive that was asked for, or that of the name in the archive directory.
 
-    A name cannot lead out of the folder: no part of a parsed name is ``..`` or empty. Symbolic links in the folder are
-    its owner's, and are followed; what they lead to must be a file.
+    A name cannot lead out of the directory: no part of a parsed name is ``..`` or empty. Symbolic links in the
+    directory are its owner's, and are followed; what they lead to must be a file.
 
     Raises:
-        InvalidInputError: There is neither an archive nor a folder.
-        NoArchiveError: The folder has no file for the name.
+        InvalidInputError: There is neither an archive nor a directory.
+        NoArchiveError: The directory has no file for the name.
     """
     if archive is not None:
         return _look_at(archive)
     stored = None if name is None else name.stored
-    if folder is None or stored is None:
-        raise InvalidInputError(f"no archive was given for {stored}, and the store has no archive folder to look in")
-    candidates = [os.path.join(folder, f"{each}.tar") for each in (stored, stored.removesuffix(":latest"))]
+    if directory is None or stored is None:
+        raise InvalidInputError(f"no archive was given for {stored}, and the store has no archive directory to look in")
+    candidates = [os.path.join(directory, f"{each}.tar") for each in (stored, stored.removesuffix(":latest"))]
     for candidate in candidates:
         status = _status(candidate)
         if status is not None and stat.S_ISREG(status.st_mode):

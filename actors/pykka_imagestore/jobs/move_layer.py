@@ -44,4 +44,4 @@ def move_layer(move: MoveLayer, on: Disk | None = None) -> None:
         except OSError as error:
             if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
                 raise
-    on.sync_folder(target.parent)  # also the name that another gave it, who may have died before this line
+    on.sync_directory(target.parent)  # also the name that another gave it, who may have died before this line

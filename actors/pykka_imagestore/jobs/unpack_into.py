@@ -19,7 +19,7 @@ from pykka_imagestore.errors import InvalidInputError, NotRemovedError, StateErr
 from pykka_imagestore.fs.attributes import ACLS, Outcome, remove_acls
 from pykka_imagestore.fs.made import umask
 from pykka_imagestore.fs.place import Place
-from pykka_imagestore.fs.remove_tree import empty_folder
+from pykka_imagestore.fs.remove_tree import empty_directory
 from pykka_imagestore.jobs.archive.opening import open_for_reading
 from pykka_imagestore.jobs.untar_layer import LayerCounts, disown, unpack
 
@@ -70,7 +70,7 @@ class Target:
 
     def __init__(self, path: str) -> None:
         self.path = path
-        self._folder = -1
+        self._directory = -1
         self._before: _State | None = None
         self._place = Place(path)
         self._is_new = False
@@ -92,12 +92,12 @@ class Target:
     def close(self) -> None:
         """Let go of the directory."""
         self._place.close()
-        if self._folder >= 0:
-            os.close(self._folder)
+        if self._directory >= 0:
+            os.close(self._directory)
 
     def request(self, layer: Extent) -> UnpackInto:
         """Return what a worker is to do."""
-        return UnpackInto(layer, self.path, FileIdentity.of(os.fstat(self._folder)), self._is_new)
+        return UnpackInto(layer, self.path, FileIdentity.of(os.fstat(self._directory)), self._is_new)
 
     def finish(self, unpacked: Unpacked) -> None:
         """Open the directory to others as it is to stay: one that was there before, to no more of them than before.
@@ -107,9 +107,9 @@ class Target:
         """
         if self._before is not None:
             mode = self._before.mode
-            self._before.restore(self._folder, mode if unpacked.root_mode is None else mode & unpacked.root_mode)
+            self._before.restore(self._directory, mode if unpacked.root_mode is None else mode & unpacked.root_mode)
         elif unpacked.root_mode is None:
-            os.fchmod(self._folder, _ROOT_MODE & ~umask())
+            os.fchmod(self._directory, _ROOT_MODE & ~umask())
 
     def undo(self) -> None:
         """Take back all that was done, also by a worker that was killed; safe to run again.
@@ -118,12 +118,12 @@ class Target:
             NotRemovedError: Something is left; the directory is closed to others.
             OSError: It could not be given back what it had.
         """
-        empty_folder(self._folder, self.path)
+        empty_directory(self._directory, self.path)
         self._put_back()
 
     def _open(self) -> None:
-        self._folder = self._place.open()
-        owner = os.fstat(self._folder).st_uid
+        self._directory = self._place.open()
+        owner = os.fstat(self._directory).st_uid
         if owner != os.geteuid():
             raise InvalidInputError(
                 f"{self.path} belongs to user {owner}, who could change what is unpacked there, and this is user "
@@ -131,21 +131,21 @@ class Target:
             )
         self._require_empty()
         if self._is_new:
-            disown(self._folder)
+            disown(self._directory)
         else:
-            self._before = _State.of(self._folder)
-            remove_acls(self._folder)
-        os.fchmod(self._folder, stat.S_IRWXU)
+            self._before = _State.of(self._directory)
+            remove_acls(self._directory)
+        os.fchmod(self._directory, stat.S_IRWXU)
         self._require_empty()  # once more, now that nobody else can put anything there
 
     def _require_empty(self) -> None:
-        if os.listdir(self._folder):
+        if os.listdir(self._directory):
             raise InvalidInputError(f"{self.path} is not empty; a layer is unpacked into an empty directory")
 
     def _put_back(self) -> None:
         if self._before is not None:
-            self._before.restore(self._folder, self._before.mode)
-            os.utime(self._folder, ns=self._before.times_ns)
+            self._before.restore(self._directory, self._before.mode)
+            os.utime(self._directory, ns=self._before.times_ns)
         elif self._is_new:
             self._remove()
 
@@ -154,7 +154,7 @@ class Target:
             there = os.stat(self._place.name, dir_fd=self._place.above, follow_symlinks=False)
         except FileNotFoundError:
             return
-        if self._folder >= 0 and not os.path.samestat(there, os.fstat(self._folder)):
+        if self._directory >= 0 and not os.path.samestat(there, os.fstat(self._directory)):
             raise NotRemovedError(self.path, "it was moved, and something else is there now")
         os.rmdir(self._place.name, dir_fd=self._place.above)
 
@@ -168,19 +168,19 @@ class _State:
     times_ns: tuple[int, int]
 
     @classmethod
-    def of(cls, folder: int) -> Self:
-        status = os.fstat(folder)
+    def of(cls, directory: int) -> Self:
+        status = os.fstat(directory)
         acls = []
         for acl in ACLS:
             with suppress(OSError):
-                acls.append((acl, os.getxattr(folder, acl)))
+                acls.append((acl, os.getxattr(directory, acl)))
         return cls(stat.S_IMODE(status.st_mode), tuple(acls), (status.st_atime_ns, status.st_mtime_ns))
 
-    def restore(self, folder: int, mode: int) -> None:
+    def restore(self, directory: int, mode: int) -> None:
         """Give a directory back its access control lists, and a mode, which lets others in, last."""
         for acl, value in self.acls:
-            os.setxattr(folder, acl, value)
-        os.fchmod(folder, mode)
+            os.setxattr(directory, acl, value)
+        os.fchmod(directory, mode)
 
 
 def unpack_into(request: UnpackInto) -> Unpacked:
@@ -196,18 +196,20 @@ def unpack_into(request: UnpackInto) -> Unpacked:
         What was unpacked so far stays, until ``Target.undo``.
     """
     with Place(request.directory) as place:
-        folder = place.open()
+        directory = place.open()
     try:
-        if FileIdentity.of(os.fstat(folder)) != request.identity:
+        if FileIdentity.of(os.fstat(directory)) != request.identity:
             raise StateError(
                 f"{request.directory} was moved meanwhile, and something else is there now, to which nothing was "
                 "written. Unpack into a directory that no other user may move"
             )
         outcome = Outcome()
-        counts = unpack(request.layer, folder, request.directory, None, outcome=outcome, keep_root=not request.is_new)
+        counts = unpack(
+            request.layer, directory, request.directory, None, outcome=outcome, keep_root=not request.is_new
+        )
         return Unpacked(counts, outcome.root_mode)
     finally:
-        os.close(folder)
+        os.close(directory)
 
 
 def layer_file(path: str) -> Extent:

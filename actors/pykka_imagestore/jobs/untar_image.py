@@ -1,7 +1,8 @@
 """Find out what an image archive holds, by its headers: no byte of a layer is copied. Runs in a worker process.
 
-Reads what ``docker save`` writes, of every generation, and OCI image layouts, as a tar or as a folder. A file that is
-compressed as a whole is inflated first, once; what comes through a pipe is copied first, since it cannot be read twice.
+Reads what ``docker save`` writes, of every generation, and OCI image layouts, as a tar or as a directory. A file that
+is compressed as a whole is inflated first, once; what comes through a pipe is copied first, since it cannot be read
+twice.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from pykka_imagestore.core.tar.reader import OverLimitError, TarError
 from pykka_imagestore.core.totals import Totals
 from pykka_imagestore.errors import ArchiveError, LimitError, UnsupportedArchiveError
 from pykka_imagestore.fs.made import open_own
-from pykka_imagestore.jobs.archive.directory_members import FolderMembers
+from pykka_imagestore.jobs.archive.directory_members import DirectoryMembers
 from pykka_imagestore.jobs.archive.opening import open_for_reading, read_at, require_same
 from pykka_imagestore.jobs.archive.pipe import PipeFile
 from pykka_imagestore.jobs.archive.tar_members import Members
@@ -41,12 +42,12 @@ class UntarImage:
     """What to index.
 
     Attributes:
-        archive: A file, perhaps compressed as a whole, a folder, or a pipe.
+        archive: A file, perhaps compressed as a whole, a directory, or a pipe.
         inflated: Where to put the inflated archive, if it is compressed, or what comes through the pipe.
-        sandbox: Folder for what there is to say; None for nowhere.
+        sandbox: Directory for what there is to say; None for nowhere.
         platform: Which images to choose; None for those of this machine, or what there is.
         limits: How much it may become, inflated.
-        identity: Which file, folder or pipe it must be; None for any.
+        identity: Which file, directory or pipe it must be; None for any.
     """
 
     archive: str
@@ -82,7 +83,7 @@ def untar_image(request: UntarImage) -> ArchiveIndex:
 
 def _open(archive: str) -> int:
     def refusal(found: str) -> ArchiveError:
-        return UnsupportedArchiveError(archive, f"is no file, no folder and no pipe, but {found}")
+        return UnsupportedArchiveError(archive, f"is no file, no directory and no pipe, but {found}")
 
     return open_for_reading(archive, refusal, stat.S_IFREG, stat.S_IFDIR, stat.S_IFIFO)
 
@@ -102,7 +103,7 @@ def _index_unchanged(request: UntarImage, file: int) -> ArchiveIndex:
 
 def _index(request: UntarImage, file: int, mode: int) -> ArchiveIndex:
     if stat.S_ISDIR(mode):
-        return _read(request, FolderMembers(request.archive, file, _totals(request)))
+        return _read(request, DirectoryMembers(request.archive, file, _totals(request)))
     if stat.S_ISFIFO(mode):
         return _index_copy(request, *_piped(request.archive, file))
     magic = read_at(request.archive, file, MAGIC_BYTES, 0)
@@ -144,7 +145,7 @@ def _inflate(request: UntarImage, source: ExtentFile | PipeFile, magic: bytes) -
             raise ArchiveError(request.archive, f"it {error}") from error
 
 
-def _read(request: UntarImage, members: Members | FolderMembers) -> ArchiveIndex:
+def _read(request: UntarImage, members: Members | DirectoryMembers) -> ArchiveIndex:
     index = read_archive(members, _wanted(request.platform))
     return replace(index, images=tuple(_with_estimates(members, image) for image in index.images))
 
@@ -160,5 +161,5 @@ def _wanted(platform: Platform | None) -> WantedPlatform:
     return WantedPlatform(Platform.of_machine(machine.sysname, machine.machine), is_asked=False)
 
 
-def _with_estimates(members: Members | FolderMembers, image: ArchivedImage) -> ArchivedImage:
+def _with_estimates(members: Members | DirectoryMembers, image: ArchivedImage) -> ArchivedImage:
     return replace(image, layers=tuple(layer if layer.absence else members.estimated(layer) for layer in image.layers))

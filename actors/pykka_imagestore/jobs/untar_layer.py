@@ -25,8 +25,8 @@ from pykka_imagestore.errors import (
     plain,
 )
 from pykka_imagestore.fs.attributes import Outcome, remove_acls
-from pykka_imagestore.fs.flags import FOLDER_FLAGS
-from pykka_imagestore.fs.made import make_folder, open_own
+from pykka_imagestore.fs.flags import DIRECTORY_FLAGS
+from pykka_imagestore.fs.made import make_directory, open_own
 from pykka_imagestore.fs.remove_tree import remove_tree
 from pykka_imagestore.fs.times import find_time_range
 from pykka_imagestore.jobs.archive.directory_members import opened_extent
@@ -50,9 +50,9 @@ class UntarLayer:
 
     Attributes:
         layer: Where its bytes lie.
-        target: A folder to make, on the store's file system; what is there is removed first.
+        target: A directory to make, on the store's file system; what is there is removed first.
         diff_id: What the layer must turn out to be; None takes any.
-        sandbox: Folder for what there is to say; None for nowhere.
+        sandbox: Directory for what there is to say; None for nowhere.
         limits: How much it may ask for.
         helpers_at: Where to wait for ``help_unpack``, a path beside ``target``; None to do it alone.
     """
@@ -118,7 +118,7 @@ def untar_layer(request: UntarLayer) -> LayerCounts:
                     helpers_at=request.helpers_at,
                 )
         except BaseException as error:
-            with suppress(NotRemovedError):  # whoever removes the staging folder around will tell
+            with suppress(NotRemovedError):  # whoever removes the staging directory around will tell
                 remove_tree(request.target)
             if isinstance(error, OSError) and error.filename is None:
                 error.filename = request.target  # a full disk does not say which
@@ -141,13 +141,13 @@ def unpack(
     outcome: Outcome | None = None,
     keep_root: bool = False,
 ) -> LayerCounts:
-    """Unpack a layer into the empty folder that is open as ``root``; check its DiffID.
+    """Unpack a layer into the empty directory that is open as ``root``; check its DiffID.
 
     Args:
-        path: Where that folder is, for errors.
+        path: Where that directory is, for errors.
         beside: The layer's directory, for its record and what else it takes to check the layer later; None for none.
         outcome: Where to tell what became of the layer; None for nowhere.
-        keep_root: Leave the folder's own owner, mode and attributes as they are.
+        keep_root: Leave the directory's own owner, mode and attributes as they are.
 
     Raises:
         As ``untar_layer``; but what was unpacked so far stays.
@@ -228,9 +228,9 @@ def _helped(
 @contextmanager
 def _made_root(target: str, rootfs: str) -> Iterator[int]:
     """Make a layer's directory, and in it a root with its plain mode and owner; lend that, open."""
-    make_folder(target, 0o755)
-    make_folder(rootfs, 0o700)
-    root = os.open(rootfs, FOLDER_FLAGS)
+    make_directory(target, 0o755)
+    make_directory(rootfs, 0o700)
+    root = os.open(rootfs, DIRECTORY_FLAGS)
     try:
         disown(root)
         os.fchmod(root, 0o755)
@@ -240,7 +240,7 @@ def _made_root(target: str, rootfs: str) -> Iterator[int]:
 
 
 def disown(root: int) -> None:
-    """Rid a folder of what comes from above: a set-group-ID bit or an ACL there would reach every file in it."""
+    """Rid a directory of what comes from above: a set-group-ID bit or an ACL there would reach every file in it."""
     os.fchown(root, os.geteuid(), os.getegid())
     remove_acls(root)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 
-def cgroup_folders(root: Path, mount_point: str, controller: str) -> list[Path]:
+def cgroup_directories(root: Path, mount_point: str, controller: str) -> list[Path]:
     """Return this process' cgroup and all above it, as seen below the mount point."""
     mount = root / mount_point
     for line in read(root / "proc/self/cgroup").splitlines():

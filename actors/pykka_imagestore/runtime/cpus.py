@@ -6,7 +6,7 @@ import math
 import os
 from pathlib import Path
 
-from pykka_imagestore.runtime.cgroup import cgroup_folders, read
+from pykka_imagestore.runtime.cgroup import cgroup_directories, read
 
 
 def usable_cpus(root: Path = Path("/")) -> int:
@@ -23,8 +23,8 @@ def usable_cpus(root: Path = Path("/")) -> int:
 def _quota_v2(root: Path) -> float | None:
     """Return the tightest ``cpu.max`` from this process' cgroup up to the root. Kernel: cgroup-v2.rst."""
     quotas = []
-    for folder in cgroup_folders(root, "sys/fs/cgroup", ""):
-        quota, _, period = read(folder / "cpu.max").partition(" ")
+    for directory in cgroup_directories(root, "sys/fs/cgroup", ""):
+        quota, _, period = read(directory / "cpu.max").partition(" ")
         if quota.isdigit() and period.strip().isdigit():
             quotas.append(int(quota) / int(period))
     return min(quotas, default=None)
@@ -33,8 +33,8 @@ def _quota_v2(root: Path) -> float | None:
 def _quota_v1(root: Path) -> float | None:
     """Return the tightest CFS quota of the cpu controller. Kernel: sched-bwc.rst."""
     quotas = []
-    for folder in cgroup_folders(root, "sys/fs/cgroup/cpu", "cpu"):
-        quota, period = read(folder / "cpu.cfs_quota_us").strip(), read(folder / "cpu.cfs_period_us").strip()
+    for directory in cgroup_directories(root, "sys/fs/cgroup/cpu", "cpu"):
+        quota, period = read(directory / "cpu.cfs_quota_us").strip(), read(directory / "cpu.cfs_period_us").strip()
         if quota.isdigit() and period.isdigit():
             quotas.append(int(quota) / int(period))
     return min(quotas, default=None)

@@ -1,6 +1,6 @@
 """How a worker process begins: a new Python, with one end of a pair of sockets and nothing else of the program's.
 
-It needs no file, no semaphore, no shared memory and no temporary folder, and never imports the program's script.
+It needs no file, no semaphore, no shared memory and no temporary directory, and never imports the program's script.
 
 A frozen program is its own Python: there multiprocessing's public ``spawn`` starts the process, and
 ``multiprocessing.freeze_support()`` in the program's main takes it over.
@@ -155,8 +155,8 @@ def find_python() -> str:
     if _PYTHON_NAME.fullmatch(os.path.basename(sys.executable or "")):  # noqa: PTH119
         return sys.executable
     version = f"python{sys.version_info.major}.{sys.version_info.minor}"
-    folders = dict.fromkeys([os.path.join(sys.exec_prefix, "bin"), sysconfig.get_config_var("BINDIR") or ""])  # noqa: PTH118
-    candidates = [os.path.join(folder, version) for folder in folders if folder]  # noqa: PTH118
+    directories = dict.fromkeys([os.path.join(sys.exec_prefix, "bin"), sysconfig.get_config_var("BINDIR") or ""])  # noqa: PTH118
+    candidates = [os.path.join(directory, version) for directory in directories if directory]  # noqa: PTH118
     for candidate in candidates:
         if os.access(candidate, os.X_OK):
             return candidate
@@ -239,7 +239,7 @@ def _require_pidfds() -> None:
 def _flags() -> list[str]:
     """Return the options that have another Python behave as this one does, and ``-P``.
 
-    With ``-c``, Python looks for modules in the current folder first: a stray ``socket.py`` there would be run.
+    With ``-c``, Python looks for modules in the current directory first: a stray ``socket.py`` there would be run.
     """
     letters = {"ignore_environment": "E", "no_user_site": "s", "no_site": "S", "dont_write_bytecode": "B"}
     return [
@@ -253,10 +253,10 @@ def _flags() -> list[str]:
 
 
 def _search_path() -> list[bytes]:
-    """Return ``sys.path``, for a process in another folder.
+    """Return ``sys.path``, for a process in another directory.
 
     What Python itself passes over is left out, for programs put anything there: objects that are no str, and names that
-    no folder can have. So is the current folder if it is gone.
+    no directory can have. So is the current directory if it is gone.
     """
     paths = []
     for path in cast(list[object], sys.path):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from pykka_imagestore.runtime.cgroup import cgroup_folders, read
+from pykka_imagestore.runtime.cgroup import cgroup_directories, read
 
 
 def usable_memory(root: Path = Path("/")) -> int:
@@ -18,8 +18,11 @@ def usable_memory(root: Path = Path("/")) -> int:
     """
     machine = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     files = [
-        *(folder / "memory.max" for folder in cgroup_folders(root, "sys/fs/cgroup", "")),
-        *(folder / "memory.limit_in_bytes" for folder in cgroup_folders(root, "sys/fs/cgroup/memory", "memory")),
+        *(directory / "memory.max" for directory in cgroup_directories(root, "sys/fs/cgroup", "")),
+        *(
+            directory / "memory.limit_in_bytes"
+            for directory in cgroup_directories(root, "sys/fs/cgroup/memory", "memory")
+        ),
     ]
     limits = [read(file).strip() for file in files]
     return min([machine, *(int(limit) for limit in limits if limit.isdigit())])

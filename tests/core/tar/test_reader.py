@@ -109,7 +109,7 @@ def test_name_and_link_may_fill_their_fields():
     assert entry.link == b"l" * 100
 
 
-def test_old_folder_is_a_file_whose_name_ends_in_a_slash():
+def test_old_directory_is_a_file_whose_name_ends_in_a_slash():
     entry = read_one(tars.header(b"etc/", b"\0"))
 
     assert entry.kind == DIRECTORY
@@ -532,7 +532,7 @@ def test_last_of_two_pax_headers_wins_alone():
     assert (entry.name, entry.mtime_ns) == (b"header", 6 * 10**9)
 
 
-def test_folder_from_before_ustar_has_no_body():
+def test_directory_from_before_ustar_has_no_body():
     entries = read(tars.header(b"d/", b"\0", size=512, magic=bytes(8)), tars.file(b"f"), tars.END)
 
     assert [(entry.kind, entry.name) for entry in entries] == [(DIRECTORY, b"d/"), (FILE, b"f")]

@@ -134,7 +134,7 @@ def test_version_that_is_not_known_is_refused_rather_than_misread(records):
         read(tars.pax(records), tars.file(b"f"))
 
 
-@pytest.mark.parametrize("kind", [tars.FOLDER, tars.SYMLINK, tars.HARD_LINK, tars.FIFO])
+@pytest.mark.parametrize("kind", [tars.DIRECTORY, tars.SYMLINK, tars.HARD_LINK, tars.FIFO])
 def test_map_of_what_is_no_file_is_refused(kind):
     with pytest.raises(TarError, match="is no file"):
         read(tars.pax({b"GNU.sparse.map": b"0,0"}), tars.header(b"f", kind))

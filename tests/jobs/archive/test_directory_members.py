@@ -15,7 +15,7 @@ from pykka_imagestore.core.limits import DEFAULT_LIMITS
 from pykka_imagestore.core.totals import Totals
 from pykka_imagestore.errors import ArchiveError
 from pykka_imagestore.jobs.archive import estimates
-from pykka_imagestore.jobs.archive.directory_members import FolderMembers, open_extent
+from pykka_imagestore.jobs.archive.directory_members import DirectoryMembers, open_extent
 from pykka_imagestore.jobs.archive.tar_members import MAX_JSON_BYTES
 from pykka_imagestore.jobs.untar_image import UntarImage, untar_image
 
@@ -23,21 +23,21 @@ BASE = layer({"etc/motd": b"hello"})
 
 
 @pytest.fixture
-def folder(tmp_path):
-    """Return the path of a folder, and it as members; a secret lies beside it."""
+def directory(tmp_path):
+    """Return the path of a directory, and it as members; a secret lies beside it."""
     (tmp_path / "secret").write_bytes(b"secret")
     path = tmp_path / "layout"
     (path / "blobs").mkdir(parents=True)
     (path / "blobs" / "one").write_bytes(b"hello")
     descriptor = os.open(path, os.O_RDONLY)
-    yield path, FolderMembers(str(path), descriptor, Totals(str(path)))
+    yield path, DirectoryMembers(str(path), descriptor, Totals(str(path)))
     os.close(descriptor)
 
 
-def test_layers_of_a_folder_are_found_where_they_lie(tmp_path):
+def test_layers_of_a_directory_are_found_where_they_lie(tmp_path):
     layout = Layout()
     layout.name(layout.manifest(BASE), "app:1")
-    path = layout.write_folder(tmp_path / "layout")
+    path = layout.write_directory(tmp_path / "layout")
 
     (image,) = untar_image(UntarImage(str(path), str(tmp_path / "inflated.tar"))).images
 
@@ -47,13 +47,13 @@ def test_layers_of_a_folder_are_found_where_they_lie(tmp_path):
     assert not (tmp_path / "inflated.tar").exists()
 
 
-def test_entries_of_a_layer_in_a_folder_are_estimated(tmp_path):
+def test_entries_of_a_layer_in_a_directory_are_estimated(tmp_path):
     small_files = layer({str(number): b"x" for number in range(500)})
     layout = Layout()
     blob = layout.blob(small_files, "application/vnd.oci.image.layer.v1.tar")
     layout.name(layout.manifest(small_files, fields={"layers": [blob]}), "app:1")
 
-    (image,) = untar_image(UntarImage(str(layout.write_folder(tmp_path / "layout")), "inflated")).images
+    (image,) = untar_image(UntarImage(str(layout.write_directory(tmp_path / "layout")), "inflated")).images
 
     assert 400 < image.layers[0].entries_estimate < 600
 
@@ -67,14 +67,14 @@ def test_blob_that_is_a_layer_many_times_is_looked_at_once(tmp_path, monkeypatch
     looked_at = []
     monkeypatch.setattr(estimates, "_entries", lambda size, samples: len(looked_at.append(size) or samples))
 
-    (image,) = untar_image(UntarImage(str(layout.write_folder(tmp_path / "layout")), "inflated")).images
+    (image,) = untar_image(UntarImage(str(layout.write_directory(tmp_path / "layout")), "inflated")).images
 
     assert len(image.layers) == 200
     assert looked_at == [len(big)]
 
 
-def test_samples_of_very_many_layers_have_a_total(folder, monkeypatch):
-    path, members = folder
+def test_samples_of_very_many_layers_have_a_total(directory, monkeypatch):
+    path, members = directory
     (path / "layer").write_bytes(gzip.compress(bytes(4 << 20)))
     layer = members.extent("layer")
     sampled, read_some = [], estimates.read_some
@@ -89,17 +89,17 @@ def test_samples_of_very_many_layers_have_a_total(folder, monkeypatch):
     os.close(file)
 
 
-def test_folder_may_be_reached_by_a_symbolic_link(tmp_path):
+def test_directory_may_be_reached_by_a_symbolic_link(tmp_path):
     layout = Layout()
     layout.name(layout.manifest(BASE), "app:1")
-    layout.write_folder(tmp_path / "layout")
+    layout.write_directory(tmp_path / "layout")
     (tmp_path / "link").symlink_to("layout")
 
     assert len(untar_image(UntarImage(str(tmp_path / "link"), "inflated")).images) == 1
 
 
-def test_member_is_found_however_it_is_spelled(folder):
-    _, members = folder
+def test_member_is_found_however_it_is_spelled(directory):
+    _, members = directory
 
     for name in ("blobs/one", "./blobs//one", "/blobs/one", "x/../blobs/one"):
         assert members.has(name)
@@ -107,8 +107,8 @@ def test_member_is_found_however_it_is_spelled(folder):
 
 
 @pytest.mark.parametrize("name", ["gone", "blobs/gone", "gone/one", "x" * 300])
-def test_member_that_is_not_there(folder, name):
-    _, members = folder
+def test_member_that_is_not_there(directory, name):
+    _, members = directory
 
     assert not members.has(name)
     with pytest.raises(ArchiveError, match=r"it has no member '"):
@@ -116,22 +116,22 @@ def test_member_that_is_not_there(folder, name):
 
 
 @pytest.mark.parametrize("name", ["..", "../secret", "blobs/../../secret", "", ".", "\0", "\ud800", "a/" * 5000])
-def test_name_that_leads_out_or_is_none(folder, name):
-    _, members = folder
+def test_name_that_leads_out_or_is_none(directory, name):
+    _, members = directory
 
     with pytest.raises(ArchiveError, match=r"it names a member '.*' that is no path in it"):
         members.read_json(name)
 
 
 @pytest.mark.parametrize("target", ["../secret", "blobs/one", "/etc/passwd", "nowhere", "link"])
-def test_member_that_is_a_symbolic_link(folder, target):
-    path, members = folder
+def test_member_that_is_a_symbolic_link(directory, target):
+    path, members = directory
     (path / "link").symlink_to(target)
 
     assert members.has("link")
     for read in (members.extent, members.read_json):
         with pytest.raises(
-            ArchiveError, match=r"'link' is no regular file; symbolic links in a folder are not followed"
+            ArchiveError, match=r"'link' is no regular file; symbolic links in a directory are not followed"
         ):
             read("link")
     with pytest.raises(ArchiveError, match=r"is no regular file"):
@@ -139,8 +139,8 @@ def test_member_that_is_a_symbolic_link(folder, target):
 
 
 @pytest.mark.parametrize("target", ["..", "blobs", "/etc"])
-def test_member_behind_a_symbolic_link(folder, target):
-    path, members = folder
+def test_member_behind_a_symbolic_link(directory, target):
+    path, members = directory
     (path / "link").symlink_to(target)
 
     for name in ("link/one", "link/secret", "link/passwd"):
@@ -148,13 +148,13 @@ def test_member_behind_a_symbolic_link(folder, target):
             members.read_json(name)
 
 
-@pytest.mark.parametrize("kind", ["fifo", "socket", "folder"])
-def test_member_that_is_no_file(folder, monkeypatch, kind):
-    path, members = folder
+@pytest.mark.parametrize("kind", ["fifo", "socket", "directory"])
+def test_member_that_is_no_file(directory, monkeypatch, kind):
+    path, members = directory
     monkeypatch.chdir(path)
     if kind == "fifo":
         os.mkfifo("odd")
-    elif kind == "folder":
+    elif kind == "directory":
         os.mkdir("odd")
     else:
         with socket.socket(socket.AF_UNIX) as listener:
@@ -165,16 +165,16 @@ def test_member_that_is_no_file(folder, monkeypatch, kind):
 
 
 @pytest.mark.root
-def test_member_that_is_a_device_is_not_even_opened(folder):
-    path, members = folder
+def test_member_that_is_a_device_is_not_even_opened(directory):
+    path, members = directory
     os.mknod(path / "odd", 0o20600, os.makedev(10, 130))  # opening the watchdog starts it
 
     with pytest.raises(ArchiveError, match=r"'odd' is no regular file"):
         members.extent("odd")
 
 
-def test_json_is_bounded_by_itself_and_all_together(folder):
-    path, members = folder
+def test_json_is_bounded_by_itself_and_all_together(directory):
+    path, members = directory
     os.truncate(path / "blobs" / "one", MAX_JSON_BYTES + 1)
     with pytest.raises(ArchiveError, match=rf"has {MAX_JSON_BYTES + 1} bytes; {MAX_JSON_BYTES} is the limit for JSON"):
         members.read_json("blobs/one")
@@ -186,8 +186,8 @@ def test_json_is_bounded_by_itself_and_all_together(folder):
         members.read_json("blobs/one")
 
 
-def test_no_descriptor_is_left_open(folder):
-    path, members = folder
+def test_no_descriptor_is_left_open(directory):
+    path, members = directory
     (path / "link").symlink_to("blobs")
     before = os.listdir("/proc/self/fd")
 

@@ -43,12 +43,12 @@ def test_file_is_opened_through_links(tmp_path, file):
     os.close(descriptor)
 
 
-@pytest.mark.parametrize("kind", ["fifo", "socket", "folder", "device"])
+@pytest.mark.parametrize("kind", ["fifo", "socket", "directory", "device"])
 def test_what_is_of_another_kind_is_refused_by_its_name(tmp_path, monkeypatch, kind):
     path = tmp_path / kind
     if kind == "fifo":
         os.mkfifo(path)
-    elif kind == "folder":
+    elif kind == "directory":
         path.mkdir()
     elif kind == "device":
         path.symlink_to("/dev/null")
@@ -75,8 +75,8 @@ def test_a_pipe_that_nobody_writes_to_is_not_waited_for(tmp_path):
     os.close(open_for_reading(str(tmp_path / "pipe"), RefusedError, stat.S_IFIFO))
 
 
-def test_a_file_without_leave_to_read_is_told_by_its_path(users_folder):
-    path = users_folder / "file"
+def test_a_file_without_leave_to_read_is_told_by_its_path(users_directory):
+    path = users_directory / "file"
     path.write_bytes(b"")
     path.chmod(0)
 
@@ -91,8 +91,8 @@ def read_as_file(path):
     return os.read(descriptor, 10)
 
 
-def test_a_process_whose_proc_is_hidden_from_it_reads_the_file_all_the_same(users_folder):
-    path = users_folder / "file"
+def test_a_process_whose_proc_is_hidden_from_it_reads_the_file_all_the_same(users_directory):
+    path = users_directory / "file"
     path.write_bytes(b"hello")
     path.chmod(0o644)
 

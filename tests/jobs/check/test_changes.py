@@ -39,8 +39,8 @@ def test_change_is_found_or_known_not_to_be(tmp_path, what):
 
 @pytest.mark.combinations
 @pytest.mark.parametrize("what", ANYBODYS)
-def test_change_is_found_by_an_ordinary_user_in_his_own_store(users_folder, what):
-    require_found(what, *as_ordinary_user(changed, what, str(users_folder)))
+def test_change_is_found_by_an_ordinary_user_in_his_own_store(users_directory, what):
+    require_found(what, *as_ordinary_user(changed, what, str(users_directory)))
 
 
 def test_documents_list_the_changes_that_are_tried_here():

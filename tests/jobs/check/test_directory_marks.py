@@ -3,7 +3,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pykka_imagestore.jobs.check.directory_marks import FolderMarks
+from pykka_imagestore.jobs.check.directory_marks import DirectoryMarks
 
 PATHS = st.sampled_from([b"", b"a", b"a/b", b"a/b/c", b"ab", b"b"])
 STEPS = st.lists(st.tuples(st.sampled_from(["opaque", "xattrs", "drop"]), PATHS), max_size=20)
@@ -11,7 +11,7 @@ STEPS = st.lists(st.tuples(st.sampled_from(["opaque", "xattrs", "drop"]), PATHS)
 
 @given(STEPS)
 def test_marks_are_what_a_plain_table_of_paths_says(steps):
-    marks, opaque, xattrs = FolderMarks(), set(), {}
+    marks, opaque, xattrs = DirectoryMarks(), set(), {}
     for number, (step, path) in enumerate(steps):
         if step == "opaque":
             marks.make_opaque(path)
@@ -31,7 +31,7 @@ def test_marks_are_what_a_plain_table_of_paths_says(steps):
 
 
 def test_more_attributes_than_may_be_remembered_are_forgotten():
-    marks = FolderMarks()
+    marks = DirectoryMarks()
     for number in range(100):
         marks.add_xattrs(b"d%d" % number, {b"user.k": bytes(100_000)})
 

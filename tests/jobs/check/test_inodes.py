@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from pykka_imagestore.jobs import inodes as inodes_module
+from pykka_imagestore.jobs.check import inodes as inodes_module
 from pykka_imagestore.jobs.check.inodes import Inodes
 
 

@@ -21,7 +21,7 @@ from support.processes import TIMEOUT
 from pykka_imagestore.core.tar.reader import TarError
 from pykka_imagestore.errors import LayerError
 from pykka_imagestore.fs.remove_tree import remove_tree
-from pykka_imagestore.jobs import deep_check, folder_marks
+from pykka_imagestore.jobs.check import deep_check, directory_marks
 from pykka_imagestore.jobs.check.findings import LayerCheck
 from pykka_imagestore.jobs.check_layer import CheckLayer, check_layer
 
@@ -56,9 +56,9 @@ WITHOUT_LINKED_DEVICE = roots()[:-3]  # a link to a device that could not be mad
 @root
 @pytest.mark.parametrize("layer", [OTHERS, tars.tar(*WITHOUT_LINKED_DEVICE)], ids=["others", "roots"])
 @pytest.mark.parametrize("who_puts", SOMEBODY)
-def test_whoever_looks_finds_no_fault_in_a_layer_whoever_put_it(users_folder, who_puts, layer):
-    users_folder.chmod(0o777)
-    unpacked = SOMEBODY[who_puts](unpack_layer, layer, users_folder)
+def test_whoever_looks_finds_no_fault_in_a_layer_whoever_put_it(users_directory, who_puts, layer):
+    users_directory.chmod(0o777)
+    unpacked = SOMEBODY[who_puts](unpack_layer, layer, users_directory)
     request = CheckLayer(str(unpacked.target), unpacked.counts.diff_id, deep=True)
 
     found = {who: call(check_layer, request) for who, call in SOMEBODY.items()}
@@ -80,15 +80,15 @@ def test_owner_who_has_no_number_in_a_namespace_is_not_compared(tmp_path):
 
 @pytest.mark.parametrize("deep", [True, False])
 @pytest.mark.parametrize("hidden", ["layer.pb", "rootfs", "tar-split.zst", "replaced", "."])
-def test_part_that_a_user_may_not_read_is_not_checked(users_folder, hidden, deep):
-    found = as_ordinary_user(check_hidden, users_folder, hidden, deep)
+def test_part_that_a_user_may_not_read_is_not_checked(users_directory, hidden, deep):
+    found = as_ordinary_user(check_hidden, users_directory, hidden, deep)
 
     assert found.faults == ()
     assert found.unchecked != () or not deep
 
 
-def check_hidden(folder, hidden, deep):
-    unpacked = unpack_layer(tars.tar(*REPLACED["a file by a file"]), folder)
+def check_hidden(directory, hidden, deep):
+    unpacked = unpack_layer(tars.tar(*REPLACED["a file by a file"]), directory)
     (unpacked.target / hidden).chmod(0)
     try:
         return check_layer(CheckLayer(str(unpacked.target), unpacked.counts.diff_id, deep))
@@ -103,38 +103,41 @@ ALL = (1 << 32) - 1
 WIDE_ACL = acl((1, 7, ALL), (2, 7, 7), (4, 7, ALL), (0x10, 7, ALL), (0x20, 7, ALL))
 PLAIN_ACL = acl((1, 6, ALL), (4, 4, ALL), (0x20, 4, ALL))
 WITH_ATTRIBUTES = {
-    "a default ACL": (DEFAULT_ACL + tars.folder(b"d", **OWNER), tars.file(b"d/f", b"x", mode=0o666, **OWNER)),
-    "a default ACL of the root": (DEFAULT_ACL + tars.folder(b".", **OWNER), tars.file(b"f", b"x", mode=0o666, **OWNER)),
-    "a default ACL of a folder that is named again": (
-        DEFAULT_ACL + tars.folder(b"d", **OWNER),
-        tars.folder(b"d", mode=0o700, **OWNER),
-        tars.folder(b"d/e", mode=0o777, **OWNER),
+    "a default ACL": (DEFAULT_ACL + tars.directory(b"d", **OWNER), tars.file(b"d/f", b"x", mode=0o666, **OWNER)),
+    "a default ACL of the root": (
+        DEFAULT_ACL + tars.directory(b".", **OWNER),
+        tars.file(b"f", b"x", mode=0o666, **OWNER),
+    ),
+    "a default ACL of a directory that is named again": (
+        DEFAULT_ACL + tars.directory(b"d", **OWNER),
+        tars.directory(b"d", mode=0o700, **OWNER),
+        tars.directory(b"d/e", mode=0o777, **OWNER),
     ),
     "an ACL that says something else than the mode": (
         xattr(b"system.posix_acl_access", WIDE_ACL) + tars.file(b"f", b"x", mode=0o640, **OWNER),
-        xattr(b"system.posix_acl_access", WIDE_ACL) + tars.folder(b"d", mode=0o755, **OWNER),
+        xattr(b"system.posix_acl_access", WIDE_ACL) + tars.directory(b"d", mode=0o755, **OWNER),
         xattr(b"system.posix_acl_access", WIDE_ACL) + tars.header(b"p", tars.FIFO, mode=0o600, **OWNER),
     ),
     "an ACL that says what a mode does": (
         xattr(b"system.posix_acl_access", PLAIN_ACL) + tars.file(b"f", b"x", mode=0o600, **OWNER),
     ),
     "no ACL": (xattr(b"system.posix_acl_access", b"\2\0\0\0") + tars.file(b"f", b"x", mode=0o600, **OWNER),),
-    "a folder that gets more and more": (
-        xattr(b"user.a", b"1") + tars.folder(b"d", **OWNER),
-        xattr(b"user.b", b"2") + tars.folder(b"d", **OWNER),
-        xattr(b"user.a", b"3") + tars.folder(b"d", **OWNER),
+    "a directory that gets more and more": (
+        xattr(b"user.a", b"1") + tars.directory(b"d", **OWNER),
+        xattr(b"user.b", b"2") + tars.directory(b"d", **OWNER),
+        xattr(b"user.a", b"3") + tars.directory(b"d", **OWNER),
     ),
-    "a folder that is replaced and has none then": (
-        xattr(b"user.a", b"1") + tars.folder(b"d", **OWNER),
-        tars.folder(b"d", **OWNER),
+    "a directory that is replaced and has none then": (
+        xattr(b"user.a", b"1") + tars.directory(b"d", **OWNER),
+        tars.directory(b"d", **OWNER),
         tars.file(b"d", b"file", **OWNER),
-        tars.folder(b"d", **OWNER),
+        tars.directory(b"d", **OWNER),
     ),
     "a root that is named twice": (
-        xattr(b"user.a", b"1") + tars.folder(b".", **OWNER),
-        xattr(b"user.b", b"2") + tars.folder(b".", **OWNER),
+        xattr(b"user.a", b"1") + tars.directory(b".", **OWNER),
+        xattr(b"user.b", b"2") + tars.directory(b".", **OWNER),
     ),
-    "overlayfs' own, which are left out": (xattr(b"user.overlay.opaque", b"y") + tars.folder(b"d", **OWNER),),
+    "overlayfs' own, which are left out": (xattr(b"user.overlay.opaque", b"y") + tars.directory(b"d", **OWNER),),
 }
 
 
@@ -145,13 +148,13 @@ def test_layer_with_attributes_is_as_its_entries_say(tmp_path, case):
     assert unpacked.check() == SOUND
 
 
-def test_more_attributes_of_folders_than_a_check_remembers_are_not_checked(tmp_path, monkeypatch):
-    monkeypatch.setattr(folder_marks, "_MAX_BYTES", 10)
-    again = [xattr(b"user.%d" % number, b"value") + tars.folder(b"d", **OWNER) for number in range(9)]
+def test_more_attributes_of_directories_than_a_check_remembers_are_not_checked(tmp_path, monkeypatch):
+    monkeypatch.setattr(directory_marks, "_MAX_BYTES", 10)
+    again = [xattr(b"user.%d" % number, b"value") + tars.directory(b"d", **OWNER) for number in range(9)]
     unpacked = unpack_layer(tars.tar(*again, tars.opaque(b"d"), tars.file(b"d/f", b"x", **OWNER)), tmp_path)
 
     assert unpacked.check() == LayerCheck(
-        (), ("gives folders that it names again more attributes than can be remembered",)
+        (), ("gives directories that it names again more attributes than can be remembered",)
     )
 
 
@@ -164,7 +167,7 @@ def test_more_links_to_what_was_replaced_than_a_check_remembers_are_not_checked(
     )
 
 
-def test_what_is_made_in_a_folder_with_a_default_acl_inherits_nothing(tmp_path):
+def test_what_is_made_in_a_directory_with_a_default_acl_inherits_nothing(tmp_path):
     unpacked = unpack_layer(tars.tar(*WITH_ATTRIBUTES["a default ACL"]), tmp_path)
 
     assert unpacked.nodes[b"d/f"].xattrs == ()
@@ -190,49 +193,49 @@ def test_label_that_the_system_changed_is_not_checked(tmp_path):
     assert unpacked.check() == LayerCheck((), ("has 'f' with another 'security.selinux', which the system may set",))
 
 
-# -- opaque folders, which entries make, hide and take out
+# -- opaque directories, which entries make, hide and take out
 
 WHITEOUTS = {
-    "a folder that is opaque and goes": (
+    "a directory that is opaque and goes": (
         tars.opaque(b"d"),
         tars.file(b"d", b"file", **OWNER),
-        tars.folder(b"d", **OWNER),
+        tars.directory(b"d", **OWNER),
     ),
-    "a folder that is opaque, and a symlink in its place": (
-        tars.folder(b"e", **OWNER),
+    "a directory that is opaque, and a symlink in its place": (
+        tars.directory(b"e", **OWNER),
         tars.opaque(b"d"),
         tars.symlink(b"d", b"e", **OWNER),
     ),
-    "a folder in the place of a whiteout": (tars.whiteout(b"d"), tars.folder(b"d", **OWNER)),
-    "a folder in the place of a file that a whiteout named": (
+    "a directory in the place of a whiteout": (tars.whiteout(b"d"), tars.directory(b"d", **OWNER)),
+    "a directory in the place of a file that a whiteout named": (
         tars.file(b"d", b"1", **OWNER),
         tars.whiteout(b"d"),
-        tars.folder(b"d", **OWNER),
+        tars.directory(b"d", **OWNER),
     ),
-    "a file in the place of a whiteout, and a folder in its": (
+    "a file in the place of a whiteout, and a directory in its": (
         tars.whiteout(b"d"),
         tars.file(b"d", b"1", **OWNER),
-        tars.folder(b"d", **OWNER),
+        tars.directory(b"d", **OWNER),
     ),
-    "an implicit folder in the place of a whiteout": (tars.whiteout(b"d"), tars.file(b"d/e/f", b"1", **OWNER)),
-    "a whiteout of a folder that is named again": (
-        tars.folder(b"d", **OWNER),
+    "an implicit directory in the place of a whiteout": (tars.whiteout(b"d"), tars.file(b"d/e/f", b"1", **OWNER)),
+    "a whiteout of a directory that is named again": (
+        tars.directory(b"d", **OWNER),
         tars.whiteout(b"d"),
-        tars.folder(b"d", mode=0o700, **OWNER),
+        tars.directory(b"d", mode=0o700, **OWNER),
     ),
     "an opaque root": (tars.opaque(b""), tars.file(b"f", b"1", **OWNER)),
     "whiteouts twice": (tars.whiteout(b"d/f"), tars.whiteout(b"d/f"), tars.opaque(b"d"), tars.opaque(b"d")),
-    "an opaque folder below one that goes": (
+    "an opaque directory below one that goes": (
         tars.opaque(b"a/b"),
         tars.file(b"a", b"1", **OWNER),
-        tars.folder(b"a", **OWNER),
-        tars.folder(b"a/b", **OWNER),
+        tars.directory(b"a", **OWNER),
+        tars.directory(b"a/b", **OWNER),
     ),
 }
 
 
 @pytest.mark.parametrize("case", WHITEOUTS)
-def test_opaque_folders_are_those_that_entries_made(tmp_path, case):
+def test_opaque_directories_are_those_that_entries_made(tmp_path, case):
     unpacked = unpack_layer(tars.tar(*WHITEOUTS[case]), tmp_path)
 
     assert unpacked.check() == SOUND
@@ -271,21 +274,21 @@ TIMES = tars.tar(
 @root
 @pytest.mark.parametrize("options", [["-I", "128"], ["-I", "256"]])
 def test_times_that_a_file_system_rounds_are_no_faults(tmp_path, options):
-    image, folder = tmp_path / "image", tmp_path / "mounted"
-    folder.mkdir()
+    image, directory = tmp_path / "image", tmp_path / "mounted"
+    directory.mkdir()
     with image.open("wb") as file:
         file.truncate(8 << 20)
-    commands = ["mkfs.ext4", "-q", "-F", *options, image], ["mount", "-o", "loop", image, folder]
+    commands = ["mkfs.ext4", "-q", "-F", *options, image], ["mount", "-o", "loop", image, directory]
     if shutil.which("mkfs.ext4") is None or any(_fails(command) for command in commands):
         pytest.skip("this machine has no mkfs.ext4, or does not let us mount a file system")
     try:
-        unpacked = unpack_layer(TIMES, folder)
+        unpacked = unpack_layer(TIMES, directory)
         assert unpacked.check() == SOUND
         os.utime(unpacked.rootfs / "f0", (3, 3))
 
         assert unpacked.check() == LayerCheck((f"has 'f0' of time 3, not {1 if options[1] == '128' else 1.5}",))
     finally:
-        subprocess.run(["umount", folder], check=True, timeout=TIMEOUT)
+        subprocess.run(["umount", directory], check=True, timeout=TIMEOUT)
 
 
 def _fails(command):
@@ -319,14 +322,14 @@ MODES = st.sampled_from([0o644, 0o755, 0o4711, 0o1777])
 BODIES = st.sampled_from([b"", b"x", b"y" * 700])
 ENTRIES = (
     st.builds(lambda name, body, mode: tars.file(name, body, mode=mode, mtime=7, **OWNER), NAMES, BODIES, MODES)
-    | st.builds(lambda name, mode: tars.folder(name, mode=mode | 0o700, mtime=8, **OWNER), NAMES, MODES)
+    | st.builds(lambda name, mode: tars.directory(name, mode=mode | 0o700, mtime=8, **OWNER), NAMES, MODES)
     | st.builds(lambda name, target: tars.symlink(name, target, mtime=9, **OWNER), NAMES, NAMES)
     | st.builds(tars.hard_link, NAMES, NAMES)
     | st.builds(lambda name: tars.header(name, tars.FIFO, mtime=5, **OWNER), NAMES)
     | st.builds(tars.whiteout, NAMES)
     | st.builds(tars.opaque, st.sampled_from([b"", b"d", b"d/e", b"e"]))
     | st.builds(lambda name: xattr(b"user.k", b"v") + tars.file(name, b"z", mtime=6, **OWNER), NAMES)
-    | st.builds(lambda name: xattr(b"user.k", b"v") + tars.folder(name, mtime=6, **OWNER), NAMES)
+    | st.builds(lambda name: xattr(b"user.k", b"v") + tars.directory(name, mtime=6, **OWNER), NAMES)
 )
 LAYERS = st.lists(ENTRIES, max_size=9)
 

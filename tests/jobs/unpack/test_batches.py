@@ -141,7 +141,7 @@ def test_a_name_that_is_none_is_refused(parent, name):
     "parent", [b"..", b"a/..", b"../a", b"a/../b", b".", b"a/./b", b"/a", b"a//b", b"a/", b"/", b"d" * 513]
 )
 def test_a_parent_that_is_none_is_refused(parent):
-    with pytest.raises(MalformedMessageError, match="a file in a folder that cannot be"):
+    with pytest.raises(MalformedMessageError, match="a file in a directory that cannot be"):
         parse(*a_piece(parent=parent))
 
 

@@ -77,9 +77,9 @@ def test_root_with_some_capabilities_unpacks_checks_and_removes(tmp_path, whole,
 
 
 def unpack_and_undo(layer: str, refused: str, existing: str, new: str) -> str:
-    """Unpack into two folders and undo that, as upon a late stop; return why a third layer is refused there."""
-    for folder in (existing, new):
-        with Target(folder) as target:
+    """Unpack into two directories and undo that, as upon a late stop; return why a third layer is refused there."""
+    for directory in (existing, new):
+        with Target(directory) as target:
             unpack_into(target.request(layer_file(layer)))
             target.undo()
     with Target(existing) as target:
@@ -92,7 +92,7 @@ def unpack_and_undo(layer: str, refused: str, existing: str, new: str) -> str:
 
 
 @pytest.mark.parametrize("bounds", BOUNDS)
-def test_root_with_some_capabilities_leaves_folders_as_they_were(tmp_path, bounds):
+def test_root_with_some_capabilities_leaves_directories_as_they_were(tmp_path, bounds):
     layer, refused, existing, new = (tmp_path / name for name in ("layer.tar", "refused.tar", "existing", "new"))
     layer.write_bytes(OTHERS)
     refused.write_bytes(OTHERS[:-1024] + tars.tar(tars.file(b"../f")))
@@ -150,12 +150,12 @@ def test_lost_trusted_attribute_is_a_fault_for_who_is_shown_it(tmp_path):
     )
 
 
-def test_member_of_a_group_gives_files_to_it(users_folder):
+def test_member_of_a_group_gives_files_to_it(users_directory):
     # Which is no privilege, but what the kernel answers.
-    os.chown(users_folder, 65534, 5)
+    os.chown(users_directory, 65534, 5)
     layer = tars.tar(tars.file(b"f", b"x", uid=65534, gid=5), tars.file(b"g", b"x", uid=65534, gid=6))
 
-    unpacked = with_groups([5], unpack_layer, layer, users_folder)
+    unpacked = with_groups([5], unpack_layer, layer, users_directory)
 
     assert {path: node.owner for path, node in unpacked.nodes.items()} == {
         b"": (65534, 65534),

@@ -27,7 +27,7 @@ root = pytest.mark.root
 def test_file_has_its_content_and_mode(unpack):
     body = os.urandom(1_000_000)
 
-    unpacked = unpack(tars.folder(b"etc"), tars.file(b"etc/motd", body, mode=0o640))
+    unpacked = unpack(tars.directory(b"etc"), tars.file(b"etc/motd", body, mode=0o640))
 
     assert (unpacked.rootfs / "etc" / "motd").read_bytes() == body
     assert unpacked.nodes[b"etc/motd"].mode == 0o640
@@ -41,8 +41,8 @@ def test_file_of_any_size_ends_where_it_should(unpack, size):
     assert (unpacked.rootfs / "second").read_bytes() == b"y"
 
 
-def test_folder_has_its_mode_though_files_come_into_it_later(unpack):
-    unpacked = unpack(tars.folder(b"d", mode=0o500), tars.file(b"d/f", b"x"), tars.folder(b"d/e", mode=0o700))
+def test_directory_has_its_mode_though_files_come_into_it_later(unpack):
+    unpacked = unpack(tars.directory(b"d", mode=0o500), tars.file(b"d/f", b"x"), tars.directory(b"d/e", mode=0o700))
 
     assert unpacked.nodes[b"d"].mode == 0o500
     assert unpacked.kinds == {b"d": "d", b"d/f": "f", b"d/e": "d"}
@@ -81,10 +81,10 @@ def test_hard_link_to_a_device_is_one_device(unpack):
     assert unpacked.nodes[b"b"].same_as == b"a"
 
 
-@pytest.mark.parametrize("target", [b"missing", b"missing/file", b"folder", b"", b"file/below"])
+@pytest.mark.parametrize("target", [b"missing", b"missing/file", b"directory", b"", b"file/below"])
 def test_hard_link_to_what_is_no_file_of_the_layer_is_refused(unpack, target):
     with pytest.raises(LayerError, match=r"entry 2 'link' (is a hard link to|has a parent|would)"):
-        unpack(tars.folder(b"folder"), tars.file(b"file"), tars.hard_link(b"link", target))
+        unpack(tars.directory(b"directory"), tars.file(b"file"), tars.hard_link(b"link", target))
 
 
 @root
@@ -116,7 +116,7 @@ def test_fifo_has_its_mode(unpack):
 EVERY_TYPE = {
     "file": lambda name, **fields: tars.file(name, b"x", **fields),
     "empty file": tars.file,
-    "folder": tars.folder,
+    "directory": tars.directory,
     "symlink": lambda name, **fields: tars.symlink(name, b"target", **fields),
     "fifo": lambda name, **fields: tars.header(name, tars.FIFO, **fields),
     "device": lambda name, **fields: tars.header(name, tars.CHARACTER_DEVICE, **{"major": 1, "minor": 3} | fields),
@@ -161,11 +161,11 @@ def test_time_is_set_to_the_nanosecond_on_every_type(unpack, kind, time):
     assert unpacked.nodes[b"it"].mtime_ns == (-nanoseconds if time.startswith(b"-") else nanoseconds)
 
 
-def test_time_of_a_folder_outlasts_what_comes_into_it_later(unpack):
+def test_time_of_a_directory_outlasts_what_comes_into_it_later(unpack):
     unpacked = unpack(
-        tars.folder(b"./", mtime=1),
-        tars.folder(b"a", mtime=2),
-        tars.folder(b"a/b", mtime=3),
+        tars.directory(b"./", mtime=1),
+        tars.directory(b"a", mtime=2),
+        tars.directory(b"a/b", mtime=3),
         tars.file(b"a/b/f"),
         tars.file(b"a/g"),
         tars.file(b"h"),
@@ -177,7 +177,7 @@ def test_time_of_a_folder_outlasts_what_comes_into_it_later(unpack):
 
 
 @pytest.mark.parametrize("mtime", [2**40, 2**62, -(2**62)])
-@pytest.mark.parametrize("kind", ["file", "folder", "symlink"])
+@pytest.mark.parametrize("kind", ["file", "directory", "symlink"])
 def test_time_that_the_file_system_cannot_hold_is_cut_or_refused(unpack, kind, mtime):
     try:
         unpacked = unpack(EVERY_TYPE[kind](b"it", mtime=tars.base_256(mtime, 12)))
@@ -189,8 +189,8 @@ def test_time_that_the_file_system_cannot_hold_is_cut_or_refused(unpack, kind, m
 @root
 @pytest.mark.parametrize("kind", EVERY_TYPE)
 def test_extended_attributes_are_set_on_every_type(unpack, kind):
-    # User attributes are for files and folders alone.
-    key = b"user.a" if kind in ("file", "empty file", "folder") else b"trusted.a"
+    # User attributes are for files and directories alone.
+    key = b"user.a" if kind in ("file", "empty file", "directory") else b"trusted.a"
 
     unpacked = unpack(tars.pax({b"SCHILY.xattr." + key: b"\0\xff=\n"}), EVERY_TYPE[kind](b"it", mode=0o444, uid=5))
 
@@ -221,7 +221,7 @@ def test_file_capability_outlasts_the_change_of_owner(unpack):
         (b"user.\xff", b"x"),
     ],
 )
-@pytest.mark.parametrize("kind", ["file", "folder", "symlink"])
+@pytest.mark.parametrize("kind", ["file", "directory", "symlink"])
 def test_extended_attribute_that_the_kernel_does_not_take_is_recorded(unpack, kind, key, value):
     unpacked = unpack(tars.pax({b"SCHILY.xattr." + key: value}), EVERY_TYPE[kind](b"it"))
 
@@ -238,9 +238,9 @@ def test_overlays_own_attributes_are_never_taken_from_an_archive(unpack, kind, k
     assert (b"it", f"xattr {key.decode()}") in unpacked.unset
 
 
-def test_root_folder_has_what_its_entry_says(unpack):
+def test_root_directory_has_what_its_entry_says(unpack):
     unpacked = unpack(
-        tars.pax({b"SCHILY.xattr.user.a": b"1"}), tars.folder(b"./", mode=0o1711, mtime=7), tars.file(b"f")
+        tars.pax({b"SCHILY.xattr.user.a": b"1"}), tars.directory(b"./", mode=0o1711, mtime=7), tars.file(b"f")
     )
 
     node = unpacked.nodes[b""]
@@ -248,18 +248,18 @@ def test_root_folder_has_what_its_entry_says(unpack):
 
 
 @root
-def test_root_folder_has_the_owner_of_its_entry(unpack):
-    unpacked = unpack(tars.folder(b".", uid=7, gid=8))
+def test_root_directory_has_the_owner_of_its_entry(unpack):
+    unpacked = unpack(tars.directory(b".", uid=7, gid=8))
 
     assert unpacked.nodes[b""].owner == (7, 8)
 
 
 @pytest.mark.parametrize("entry", [tars.file(b"./"), tars.symlink(b"/", b"x"), tars.header(b"a/..", tars.FIFO)])
-def test_root_folder_cannot_be_replaced(unpack, entry):
+def test_root_directory_cannot_be_replaced(unpack, entry):
     if entry[156:157] == tars.FILE:
-        assert unpack(entry).nodes[b""].kind == "d"  # a file whose name ends in a slash is a folder
+        assert unpack(entry).nodes[b""].kind == "d"  # a file whose name ends in a slash is a directory
     else:
-        with pytest.raises(LayerError, match=r"would replace the root folder"):
+        with pytest.raises(LayerError, match=r"would replace the root directory"):
             unpack(entry)
 
 
@@ -269,7 +269,7 @@ def test_root_folder_cannot_be_replaced(unpack, entry):
 @pytest.mark.parametrize("umask", [0o077, 0o000, 0o027])
 def test_umask_takes_nothing_away(tmp_path, umask):
     data = tars.tar(
-        tars.folder(b"d", mode=0o777),
+        tars.directory(b"d", mode=0o777),
         tars.file(b"d/f", mode=0o666),
         tars.file(b"implicit/f", mode=0o4777, uid=os.geteuid(), gid=os.getegid()),
         tars.header(b"p", tars.FIFO, mode=0o666),
@@ -289,12 +289,12 @@ def test_umask_takes_nothing_away(tmp_path, umask):
 
 
 @root
-def test_set_group_id_folder_of_the_store_leaves_no_trace(tmp_path):
+def test_set_group_id_directory_of_the_store_leaves_no_trace(tmp_path):
     os.chown(tmp_path, 0, 4242)
     os.chmod(tmp_path, 0o2775)
 
     unpacked = unpack_layer(
-        tars.tar(tars.folder(b"d"), tars.file(b"d/f"), tars.file(b"i/f"), tars.symlink(b"s", b"t")), tmp_path
+        tars.tar(tars.directory(b"d"), tars.file(b"d/f"), tars.file(b"i/f"), tars.symlink(b"s", b"t")), tmp_path
     )
 
     assert {node.owner for node in unpacked.nodes.values()} == {(0, 0)}
@@ -302,9 +302,9 @@ def test_set_group_id_folder_of_the_store_leaves_no_trace(tmp_path):
 
 
 @root
-def test_set_group_id_folder_of_the_layer_speaks_of_later_files_alone(unpack):
+def test_set_group_id_directory_of_the_layer_speaks_of_later_files_alone(unpack):
     unpacked = unpack(
-        tars.folder(b"d", mode=0o2755, gid=5), tars.file(b"d/f"), tars.folder(b"d/e"), tars.file(b"d/i/f")
+        tars.directory(b"d", mode=0o2755, gid=5), tars.file(b"d/f"), tars.directory(b"d/e"), tars.file(b"d/i/f")
     )
 
     assert unpacked.nodes[b"d"].mode == 0o2755
@@ -321,7 +321,7 @@ def test_default_acl_of_the_store_leaves_no_trace(tmp_path):
     except OSError:
         pytest.skip("this file system has no access control lists")
 
-    unpacked = unpack_layer(tars.tar(tars.folder(b"d"), tars.file(b"d/f"), tars.file(b"i/f")), tmp_path)
+    unpacked = unpack_layer(tars.tar(tars.directory(b"d"), tars.file(b"d/f"), tars.file(b"i/f")), tmp_path)
 
     assert {node.xattrs for node in unpacked.nodes.values()} == {()}
     assert {node.mode for node in unpacked.nodes.values()} == {0o755, 0o644}
@@ -361,17 +361,17 @@ def test_path_of_four_thousand_bytes_is_made_seen_and_removed(tmp_path, part):
     assert not unpacked.target.exists()
 
 
-def test_deep_folders_one_by_one_have_their_times(unpack):
+def test_deep_directories_one_by_one_have_their_times(unpack):
     depth = 250
     paths = [b"/".join([b"d"] * level) for level in range(1, depth)]
 
-    unpacked = unpack(*(tars.pax({b"path": path}) + tars.folder(b"d", mtime=7) for path in paths))
+    unpacked = unpack(*(tars.pax({b"path": path}) + tars.directory(b"d", mtime=7) for path in paths))
 
     assert len(unpacked.nodes) == depth
     assert {node.mtime_ns for path, node in unpacked.nodes.items() if path} == {7 * 10**9}
 
 
-def test_more_folders_than_may_be_open_are_made(unpack):
+def test_more_directories_than_may_be_open_are_made(unpack):
     names = [b"%d/%d" % (number % 500, number) for number in range(1500)]
 
     unpacked = unpack(*(tars.file(name) for name in names))
@@ -384,7 +384,7 @@ def test_more_folders_than_may_be_open_are_made(unpack):
 
 
 def test_record_says_what_the_layer_is(unpack):
-    unpacked = unpack(tars.file(b"a", b"x"), tars.file(b"a", b"y"), tars.folder(b"d/e"))
+    unpacked = unpack(tars.file(b"a", b"x"), tars.file(b"a", b"y"), tars.directory(b"d/e"))
 
     record = unpacked.record
     assert (record.uid, record.gid) == (os.geteuid(), os.getegid())
@@ -417,14 +417,14 @@ def test_record_says_what_the_layer_is(unpack):
         ((tars.file(b"f", b"x" * 4096), tars.file(b"g", b"x" * 4097), tars.file(b"empty")), 3, 3),
         ((tars.gnu_sparse(b"f", 1 << 20, [(0, 1), (8192, 5000)], b"x" * 5001),), 3, 1),
         ((tars.gnu_sparse(b"f", 1 << 30, [(n << 20, 1) for n in range(340)], b"x" * 340),), 340 + 2, 1),
-        ((tars.folder(b"d"), tars.folder(b"d"), tars.folder(b"./"), tars.file(b"e/f/g")), 3, 4),
+        ((tars.directory(b"d"), tars.directory(b"d"), tars.directory(b"./"), tars.file(b"e/f/g")), 3, 4),
         ((tars.symlink(b"s", b"t" * 59), tars.symlink(b"u", b"t" * 60)), 1, 2),
         (
             (tars.file(b"f", b"x"), tars.hard_link(b"h", b"f"), tars.header(b"p", tars.FIFO), tars.whiteout(b"w")),
             1,
             3,
         ),
-        ((tars.file(b"f", b"x"), tars.file(b"f", b"y"), tars.folder(b"f")), 3, 3),
+        ((tars.file(b"f", b"x"), tars.file(b"f", b"y"), tars.directory(b"f")), 3, 3),
         ((tars.pax({b"SCHILY.xattr.user.a": b"v" * 40}), tars.file(b"f")), 0, 1),
         ((tars.pax({b"SCHILY.xattr.user.a": b"v" * 90}), tars.file(b"f")), 1, 1),
     ],
@@ -432,7 +432,7 @@ def test_record_says_what_the_layer_is(unpack):
 def test_record_says_what_the_layer_takes_on_disk(unpack, parts, blocks, inodes):
     record = unpack(*parts).record
 
-    assert record.inodes == 1 + inodes  # the root folder is one
+    assert record.inodes == 1 + inodes  # the root directory is one
     least = (1 + blocks) * 4096 + record.inodes * 256
     assert least <= record.stored_bytes <= least + 2 * 32 * (record.entries + len(record.implicit_directories))
 
@@ -459,7 +459,7 @@ def test_unset_is_counted_beyond_what_is_listed(unpack):
 
 
 def test_unpacking_again_replaces_what_an_earlier_try_left(tmp_path):
-    unpack_layer(tars.tar(tars.file(b"old/f"), tars.folder(b"locked", mode=0)), tmp_path)
+    unpack_layer(tars.tar(tars.file(b"old/f"), tars.directory(b"locked", mode=0)), tmp_path)
 
     again = unpack_layer(tars.tar(tars.file(b"new")), tmp_path)
 
@@ -503,7 +503,7 @@ def few_files():
 
 
 @pytest.mark.usefixtures("few_files")
-def test_hard_links_in_one_folder_to_files_in_very_many(unpack):
+def test_hard_links_in_one_directory_to_files_in_very_many(unpack):
     files = [tars.file(b"d%d/f" % number, b"x") for number in range(1000)]
     links = [tars.hard_link(b"links/%d" % number, b"d%d/f" % number) for number in range(1000)]
 
@@ -513,7 +513,7 @@ def test_hard_links_in_one_folder_to_files_in_very_many(unpack):
 
 
 @pytest.mark.usefixtures("few_files")
-def test_hard_links_in_one_folder_through_very_many_symlinks(unpack):
+def test_hard_links_in_one_directory_through_very_many_symlinks(unpack):
     symlinks = [tars.file(b"d%d/f" % n) + tars.symlink(b"s%d" % n, b"d%d" % n) for n in range(500)]
     links = [tars.hard_link(b"links/%d" % number, b"s%d/f" % number) for number in range(500)]
 
@@ -530,7 +530,7 @@ def test_paths_through_symlinks_are_not_all_kept_in_mind(tmp_path, name):
         if name == b"/f":
             entries = [tars.hard_link(b"h%d" % number, path + name) for number, path in enumerate(paths)]
         else:
-            entries = [tars.folder(path + name) for path in paths]
+            entries = [tars.directory(path + name) for path in paths]
         (tmp_path / "layer.tar").write_bytes(tars.tar(ways, *entries))
         layer = Extent(str(tmp_path / "layer.tar"), 0, (tmp_path / "layer.tar").stat().st_size, "layer.tar")
         del paths, entries

@@ -24,7 +24,7 @@ class RefusedError(Exception):
 class Layer:
     """What a layer's entries mean, in their order.
 
-    Each path has a kind (``f``, ``l``, ``d`` or ``w`` for a whiteout) and the number of its file; folders may be
+    Each path has a kind (``f``, ``l``, ``d`` or ``w`` for a whiteout) and the number of its file; directories may be
     opaque, or implicit.
     """
 
@@ -53,7 +53,7 @@ class Layer:
             self._replace(path, kind)
             self.files[path] = number
 
-    def folder(self, path, _):
+    def directory(self, path, _):
         kind = self.kinds.get(path)
         if kind != "d":
             self._replace(path, "d")
@@ -98,7 +98,7 @@ WRITTEN = {
     "file": lambda path, _: tars.file(path, b"x"),
     "symlink": lambda path, _: tars.symlink(path, b"/nowhere"),
     "hard_link": tars.hard_link,
-    "folder": lambda path, _: tars.folder(path),
+    "directory": lambda path, _: tars.directory(path),
     "whiteout": lambda path, _: tars.whiteout(path),
     "make_opaque": lambda path, _: tars.opaque(path),
 }
@@ -138,12 +138,12 @@ def assert_is_what_its_entries_mean(sequence, unpack):
     except RefusedError:
         layer = None
 
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as directory:
         if layer is None:
             with pytest.raises(LayerError):
-                unpack(data, folder)
+                unpack(data, directory)
             return
-        unpacked = unpack(data, folder)
+        unpacked = unpack(data, directory)
         nodes = {path: node for path, node in unpacked.nodes.items() if path}
         implicit = set(unpacked.record.implicit_directories)
 

@@ -17,18 +17,18 @@ TRUSTED_OPAQUE = ("trusted.overlay.opaque", b"y")
 
 PAIRED = {
     "file": tars.file(b"x", b"body", mode=0o604, mtime=1),
-    "folder": tars.folder(b"x", mode=0o705, mtime=2) + tars.file(b"x/below", b"y"),
-    "implicit folder": tars.file(b"x/beneath", b"z"),
+    "directory": tars.directory(b"x", mode=0o705, mtime=2) + tars.file(b"x/below", b"y"),
+    "implicit directory": tars.file(b"x/beneath", b"z"),
     "symlink": tars.symlink(b"x", b"target", mtime=3),
-    "symlink to a folder": tars.symlink(b"x", b"other", mtime=3),
+    "symlink to a directory": tars.symlink(b"x", b"other", mtime=3),
     "symlink to itself": tars.symlink(b"x", b"x", mtime=3),
     "hard link": tars.hard_link(b"x", b"target"),
     "fifo": tars.header(b"x", tars.FIFO, mode=0o640, mtime=4),
     "device": tars.header(b"x", tars.CHARACTER_DEVICE, mode=0o640, mtime=5, major=1, minor=3),
     "whiteout": tars.whiteout(b"x"),
 }
-FOLDERS = ("folder", "implicit folder")
-AROUND = tars.file(b"target", b"t", mtime=6) + tars.folder(b"other", mtime=7)
+DIRECTORIES = ("directory", "implicit directory")
+AROUND = tars.file(b"target", b"t", mtime=6) + tars.directory(b"other", mtime=7)
 
 
 def at_x(unpacked):
@@ -52,7 +52,7 @@ def at_x(unpacked):
 @root
 @pytest.mark.parametrize(("first", "second"), [*itertools.product(PAIRED, PAIRED)])
 def test_last_of_two_entries_of_one_name_wins(unpack, first, second):
-    if second == "implicit folder" and first not in (*FOLDERS, "whiteout", "symlink to a folder"):
+    if second == "implicit directory" and first not in (*DIRECTORIES, "whiteout", "symlink to a directory"):
         with pytest.raises(LayerError, match=r"entry 3 'x/beneath' has a parent"):
             unpack(AROUND, PAIRED[first], PAIRED[second])
         return
@@ -62,22 +62,22 @@ def test_last_of_two_entries_of_one_name_wins(unpack, first, second):
 
     found = at_x(unpack(AROUND, PAIRED[first], PAIRED[second]))
 
-    if first in FOLDERS and second in FOLDERS:
-        assert found == at_x(unpack(AROUND, PAIRED[first])) | (alone if second == "folder" else {}) | {
+    if first in DIRECTORIES and second in DIRECTORIES:
+        assert found == at_x(unpack(AROUND, PAIRED[first])) | (alone if second == "directory" else {}) | {
             path: node for path, node in alone.items() if path != b"x"
         }
-    elif (first, second) == ("symlink to a folder", "implicit folder"):
+    elif (first, second) == ("symlink to a directory", "implicit directory"):
         assert found == at_x(unpack(AROUND, PAIRED[first]))
-    elif "whiteout" in (first, second) and winner in FOLDERS:
+    elif "whiteout" in (first, second) and winner in DIRECTORIES:
         assert found[b"x"].xattrs == (TRUSTED_OPAQUE,)
         assert {**found, b"x": alone[b"x"]} == alone
     else:
         assert found == alone
 
 
-def test_folder_named_again_keeps_what_is_in_it_and_takes_the_new_metadata(unpack):
+def test_directory_named_again_keeps_what_is_in_it_and_takes_the_new_metadata(unpack):
     unpacked = unpack(
-        tars.folder(b"d", mode=0o700, mtime=1), tars.file(b"d/f"), tars.folder(b"d/", mode=0o755, mtime=2)
+        tars.directory(b"d", mode=0o700, mtime=1), tars.file(b"d/f"), tars.directory(b"d/", mode=0o755, mtime=2)
     )
 
     assert (unpacked.nodes[b"d"].mode, unpacked.nodes[b"d"].mtime_ns) == (0o755, 2 * 10**9)
@@ -102,21 +102,25 @@ def test_file_that_replaces_a_read_only_file_or_a_fifo_is_a_new_file(unpack):
     assert (unpacked.rootfs / "a").read_bytes() == (unpacked.rootfs / "p").read_bytes() == b"new"
 
 
-def test_entries_below_a_folder_that_was_replaced_go_into_the_new_one(unpack):
+def test_entries_below_a_directory_that_was_replaced_go_into_the_new_one(unpack):
     unpacked = unpack(
-        tars.folder(b"a/b/c"),
+        tars.directory(b"a/b/c"),
         tars.file(b"a/b/c/old"),
         tars.file(b"a/b", b"file"),
-        tars.folder(b"a/b"),
+        tars.directory(b"a/b"),
         tars.file(b"a/b/c/new"),
     )
 
     assert unpacked.kinds == {b"a": "[d]", b"a/b": "d", b"a/b/c": "[d]", b"a/b/c/new": "f"}
 
 
-def test_folder_that_was_replaced_and_made_again_has_the_later_times(unpack):
+def test_directory_that_was_replaced_and_made_again_has_the_later_times(unpack):
     unpacked = unpack(
-        tars.folder(b"d", mtime=1), tars.folder(b"d/e", mtime=2), tars.file(b"d"), tars.file(b"e/f"), tars.folder(b"e")
+        tars.directory(b"d", mtime=1),
+        tars.directory(b"d/e", mtime=2),
+        tars.file(b"d"),
+        tars.file(b"e/f"),
+        tars.directory(b"e"),
     )
 
     assert unpacked.kinds == {b"d": "f", b"e": "d", b"e/f": "f"}
@@ -127,7 +131,7 @@ def test_folder_that_was_replaced_and_made_again_has_the_later_times(unpack):
 
 def test_missing_parents_are_made_and_recorded(unpack):
     unpacked = unpack(
-        tars.file(b"a/b/f"), tars.folder(b"a/c"), tars.symlink(b"d/s", b"x"), tars.hard_link(b"e/l", b"a/b/f")
+        tars.file(b"a/b/f"), tars.directory(b"a/c"), tars.symlink(b"d/s", b"x"), tars.hard_link(b"e/l", b"a/b/f")
     )
 
     assert unpacked.kinds == {
@@ -145,7 +149,7 @@ def test_missing_parents_are_made_and_recorded(unpack):
 
 
 def test_parent_whose_entry_comes_late_is_no_missing_one(unpack):
-    unpacked = unpack(tars.file(b"a/b/f"), tars.folder(b"a/b", mode=0o711, mtime=5), tars.folder(b"a", mtime=6))
+    unpacked = unpack(tars.file(b"a/b/f"), tars.directory(b"a/b", mode=0o711, mtime=5), tars.directory(b"a", mtime=6))
 
     assert unpacked.kinds == {b"a": "d", b"a/b": "d", b"a/b/f": "f"}
     assert (unpacked.nodes[b"a/b"].mode, unpacked.nodes[b"a/b"].mtime_ns) == (0o711, 5 * 10**9)
@@ -154,8 +158,8 @@ def test_parent_whose_entry_comes_late_is_no_missing_one(unpack):
 @pytest.mark.parametrize(
     "parent", [tars.file(b"p"), tars.hard_link(b"p", b"f"), tars.header(b"p", tars.FIFO), tars.symlink(b"p", b"f")]
 )
-def test_parent_that_is_no_folder_is_refused(unpack, parent):
-    with pytest.raises(LayerError, match=r"entry 2 'p/below' has a parent '[pf]' that is no folder"):
+def test_parent_that_is_no_directory_is_refused(unpack, parent):
+    with pytest.raises(LayerError, match=r"entry 2 'p/below' has a parent '[pf]' that is no directory"):
         unpack(tars.file(b"f"), parent, tars.file(b"p/below"))
 
 
@@ -177,9 +181,9 @@ def test_parent_that_is_no_folder_is_refused(unpack, parent):
         (b"d/s", b"../d/../real"),
     ],
 )
-def test_parent_that_is_a_symlink_leads_to_a_folder_of_the_layer(unpack, link, target):
+def test_parent_that_is_a_symlink_leads_to_a_directory_of_the_layer(unpack, link, target):
     unpacked = unpack(
-        tars.folder(b"d"), tars.folder(b"real"), tars.symlink(link, target), tars.file(link + b"/f", b"x")
+        tars.directory(b"d"), tars.directory(b"real"), tars.symlink(link, target), tars.file(link + b"/f", b"x")
     )
 
     assert unpacked.kinds == {b"d": "d", b"real": "d", link: "l", b"real/f": "f"}
@@ -187,13 +191,13 @@ def test_parent_that_is_a_symlink_leads_to_a_folder_of_the_layer(unpack, link, t
 
 def test_parents_may_be_chains_of_symlinks(unpack):
     unpacked = unpack(
-        tars.folder(b"a/b"),
+        tars.directory(b"a/b"),
         tars.symlink(b"one", b"/a"),
         tars.symlink(b"two", b"one/b"),
         tars.symlink(b"a/b/three", b"../../two"),
         tars.symlink(b"four", b"two/three/three"),
         tars.file(b"four/f"),
-        tars.folder(b"two/three/g"),
+        tars.directory(b"two/three/g"),
     )
 
     assert unpacked.kinds[b"a/b/f"] == "f"
@@ -226,7 +230,7 @@ def test_loop_of_symlinks_is_refused(unpack, links):
         unpack(*links, tars.file(b"a/f"))
 
 
-def test_symlink_that_leads_nowhere_makes_the_folder_it_leads_to(unpack):
+def test_symlink_that_leads_nowhere_makes_the_directory_it_leads_to(unpack):
     unpacked = unpack(tars.symlink(b"s", b"a/b"), tars.file(b"s/f"))
 
     assert unpacked.kinds == {b"s": "l", b"a": "[d]", b"a/b": "[d]", b"a/b/f": "f"}
@@ -249,14 +253,14 @@ def test_symlink_that_is_replaced_leads_where_the_new_one_does(unpack):
         tars.file(b"s/f"),
         tars.symlink(b"s", b"b"),
         tars.file(b"s/g"),
-        tars.folder(b"s"),
+        tars.directory(b"s"),
         tars.file(b"s/h"),
     )
 
     assert unpacked.kinds == {b"a": "[d]", b"a/f": "f", b"b": "[d]", b"b/g": "f", b"s": "d", b"s/h": "f"}
 
 
-def test_folder_on_the_way_that_is_replaced_by_a_symlink_is_not_remembered(unpack):
+def test_directory_on_the_way_that_is_replaced_by_a_symlink_is_not_remembered(unpack):
     unpacked = unpack(
         tars.file(b"a/b/c/f"),
         tars.symlink(b"t", b"a/b"),
@@ -279,7 +283,9 @@ def test_folder_on_the_way_that_is_replaced_by_a_symlink_is_not_remembered(unpac
 
 def test_dots_in_a_name_are_taken_by_the_letter(unpack):
     # As Go's path.Clean does, on which docker and containerd rely: "s/.." is here, wherever s leads.
-    unpacked = unpack(tars.folder(b"a/b"), tars.symlink(b"s", b"a/b"), tars.file(b"s/../f"), tars.file(b"./x/../g/./h"))
+    unpacked = unpack(
+        tars.directory(b"a/b"), tars.symlink(b"s", b"a/b"), tars.file(b"s/../f"), tars.file(b"./x/../g/./h")
+    )
 
     assert unpacked.kinds == {b"a": "[d]", b"a/b": "d", b"s": "l", b"f": "f", b"g": "[d]", b"g/h": "f"}
 

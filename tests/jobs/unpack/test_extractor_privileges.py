@@ -17,8 +17,8 @@ USER_OPAQUE = ("user.overlay.opaque", b"y")
 
 
 EVERYTHING = tars.tar(
-    tars.folder(b"./", mode=0o755, uid=7),
-    tars.folder(b"d", mode=0o555, uid=7, mtime=1),
+    tars.directory(b"./", mode=0o755, uid=7),
+    tars.directory(b"d", mode=0o555, uid=7, mtime=1),
     tars.file(b"d/f", b"body", mode=0o644, uid=7, gid=8, mtime=2),
     tars.file(b"d/set-id", b"#!", mode=0o6755, uid=7, gid=8),
     tars.symlink(b"s", b"target", uid=7, mtime=3),
@@ -32,21 +32,21 @@ EVERYTHING = tars.tar(
 )
 
 
-def test_ordinary_user_gets_all_that_he_may_have(users_folder):
-    unpacked = as_ordinary_user(unpack_layer, EVERYTHING, users_folder)
+def test_ordinary_user_gets_all_that_he_may_have(users_directory):
+    unpacked = as_ordinary_user(unpack_layer, EVERYTHING, users_directory)
 
     nodes = unpacked.nodes
-    assert {node.owner for node in nodes.values()} == {(users_folder.stat().st_uid, users_folder.stat().st_gid)}
+    assert {node.owner for node in nodes.values()} == {(users_directory.stat().st_uid, users_directory.stat().st_gid)}
     assert (nodes[b"d/f"].mode, nodes[b"d/f"].mtime_ns, nodes[b"d"].mode) == (0o644, 2 * 10**9, 0o555)
     assert nodes[b"s"].content == b"target"
     assert nodes[b"l"].same_as == nodes[b"d/f"].same_as
     assert nodes[b"p"].kind == "p"
     assert b"null" not in nodes
-    assert (users_folder / "layer" / "rootfs" / "d" / "f").read_bytes() == b"body"
+    assert (users_directory / "layer" / "rootfs" / "d" / "f").read_bytes() == b"body"
 
 
-def test_ordinary_user_reads_in_the_record_what_he_did_not_get(users_folder):
-    unpacked = as_ordinary_user(unpack_layer, EVERYTHING, users_folder)
+def test_ordinary_user_reads_in_the_record_what_he_did_not_get(users_directory):
+    unpacked = as_ordinary_user(unpack_layer, EVERYTHING, users_directory)
 
     owners = {path for path, what in unpacked.unset if what == "owner"}
     assert owners == {b"", b"d", b"d/f", b"d/set-id", b"s", b"p", b"read-only"}
@@ -55,8 +55,8 @@ def test_ordinary_user_reads_in_the_record_what_he_did_not_get(users_folder):
     assert unpacked.record.unset_count == len(unpacked.unset)
 
 
-def test_ordinary_user_gets_the_attributes_of_a_file_that_nobody_may_write(users_folder):
-    unpacked = as_ordinary_user(unpack_layer, EVERYTHING, users_folder)
+def test_ordinary_user_gets_the_attributes_of_a_file_that_nobody_may_write(users_directory):
+    unpacked = as_ordinary_user(unpack_layer, EVERYTHING, users_directory)
 
     node = unpacked.nodes[b"read-only"]
     if (b"read-only", "xattr user.a") not in unpacked.unset or node.xattrs:
@@ -65,15 +65,15 @@ def test_ordinary_user_gets_the_attributes_of_a_file_that_nobody_may_write(users
         pytest.skip("this file system has no user attributes")
 
 
-def test_program_that_lost_its_owner_runs_with_nobodys_rights(users_folder):
-    unpacked = as_ordinary_user(unpack_layer, EVERYTHING, users_folder)
+def test_program_that_lost_its_owner_runs_with_nobodys_rights(users_directory):
+    unpacked = as_ordinary_user(unpack_layer, EVERYTHING, users_directory)
 
     assert unpacked.nodes[b"d/set-id"].mode == 0o755
     assert (b"d/set-id", "mode") in unpacked.unset
 
 
-def test_ordinary_user_gets_whiteouts_in_the_best_form_there_is(users_folder):
-    unpacked = as_ordinary_user(unpack_layer, EVERYTHING, users_folder)
+def test_ordinary_user_gets_whiteouts_in_the_best_form_there_is(users_directory):
+    unpacked = as_ordinary_user(unpack_layer, EVERYTHING, users_directory)
 
     form = unpacked.record.whiteouts
     assert form in (OVERLAY_USER, FILES)
@@ -85,17 +85,17 @@ def test_ordinary_user_gets_whiteouts_in_the_best_form_there_is(users_folder):
 
 
 LOCKED = tars.tar(
-    tars.folder(b"./", mode=0),
-    tars.folder(b"a", mode=0, mtime=1),
-    tars.folder(b"a/b", mode=0, mtime=2),
+    tars.directory(b"./", mode=0),
+    tars.directory(b"a", mode=0, mtime=1),
+    tars.directory(b"a/b", mode=0, mtime=2),
     tars.file(b"a/b/f", b"x", mode=0),
-    tars.folder(b"c", mode=0o444),
+    tars.directory(b"c", mode=0o444),
     tars.file(b"c/f"),
 )
 
 
-def test_ordinary_user_gets_folders_that_he_may_not_enter(users_folder):
-    unpacked = as_ordinary_user(unpack_layer, LOCKED, users_folder)
+def test_ordinary_user_gets_directories_that_he_may_not_enter(users_directory):
+    unpacked = as_ordinary_user(unpack_layer, LOCKED, users_directory)
 
     assert stat.S_IMODE(unpacked.rootfs.stat().st_mode) == 0
     if os.geteuid() == 0:
@@ -109,19 +109,19 @@ def test_ordinary_user_gets_folders_that_he_may_not_enter(users_folder):
         }
 
 
-def test_ordinary_user_can_remove_folders_that_he_may_not_enter(users_folder):
-    unpacked = as_ordinary_user(unpack_layer, LOCKED, users_folder)
+def test_ordinary_user_can_remove_directories_that_he_may_not_enter(users_directory):
+    unpacked = as_ordinary_user(unpack_layer, LOCKED, users_directory)
 
     as_ordinary_user(remove_tree, str(unpacked.target))
 
     assert not unpacked.target.exists()
 
 
-def test_ordinary_users_failure_leaves_nothing_behind_locked_folders_or_not(users_folder):
+def test_ordinary_users_failure_leaves_nothing_behind_locked_directories_or_not(users_directory):
     with pytest.raises(LayerError, match=r"entry 6 '../f' points outside"):
-        as_ordinary_user(unpack_layer, LOCKED[:-1024] + tars.tar(tars.file(b"../f")), users_folder)
+        as_ordinary_user(unpack_layer, LOCKED[:-1024] + tars.tar(tars.file(b"../f")), users_directory)
 
-    assert os.listdir(users_folder) == ["layer.tar"]
+    assert os.listdir(users_directory) == ["layer.tar"]
 
 
 @root

@@ -42,8 +42,8 @@ class Described:
     """What a node of a random tree is to be.
 
     Attributes:
-        what: Bytes of a file, a file with holes, target of a symlink, entries of a folder by name, or kind and number
-            of a device.
+        what: Bytes of a file, a file with holes, target of a symlink, entries of a directory by name, or kind and
+            number of a device.
     """
 
     what: bytes | Holes | str | dict | tuple
@@ -58,7 +58,7 @@ class Packer:
     """A tool and a format.
 
     Attributes:
-        pack: Packs the folder given first into the file given second.
+        pack: Packs the directory given first into the file given second.
         nanoseconds: Whether its times are exact.
         xattrs: Whether it keeps extended attributes.
         names: Those that it keeps.
@@ -75,23 +75,23 @@ class Packer:
 
 
 def gnu_tar(form, *options):
-    def pack(folder, archive):
-        run("tar", f"--format={form}", "--numeric-owner", *options, "-C", folder, "-cf", archive, ".")
+    def pack(directory, archive):
+        run("tar", f"--format={form}", "--numeric-owner", *options, "-C", directory, "-cf", archive, ".")
 
     return pack
 
 
 def bsdtar(form):
-    def pack(folder, archive):
-        run("bsdtar", f"--format={form}", "--numeric-owner", "-C", folder, "-cf", archive, ".")
+    def pack(directory, archive):
+        run("bsdtar", f"--format={form}", "--numeric-owner", "-C", directory, "-cf", archive, ".")
 
     return pack
 
 
 def python_tarfile(form):
-    def pack(folder, archive):
+    def pack(directory, archive):
         with tarfile.open(archive, "w", format=form) as file:
-            file.add(folder, ".")
+            file.add(directory, ".")
 
     return pack
 
@@ -147,12 +147,12 @@ def nodes(what, xattrs):
 
 
 def trees(names, bodies, others):
-    def folders(below):
+    def directories(below):
         return nodes(st.dictionaries(names, below, max_size=4), attributes)
 
     no_attributes = st.just({})
     leaves = nodes(bodies, attributes) | nodes(others, no_attributes)
-    return folders(st.recursive(leaves, folders, max_leaves=8))
+    return directories(st.recursive(leaves, directories, max_leaves=8))
 
 
 def make(path, node, files):
@@ -185,14 +185,14 @@ def make(path, node, files):
 
 
 def add_hard_links(links, files):
-    """Give some files more names, and their folders their times back."""
+    """Give some files more names, and their directories their times back."""
     for number, link in enumerate(links):
         if files:
             source = files[link % len(files)]
-            folder = os.path.dirname(files[link // 7 % len(files)])
-            before = os.stat(folder).st_mtime_ns
-            os.link(source, os.path.join(folder, b"link%d" % number))
-            os.utime(folder, ns=(before, before))
+            directory = os.path.dirname(files[link // 7 % len(files)])
+            before = os.stat(directory).st_mtime_ns
+            os.link(source, os.path.join(directory, b"link%d" % number))
+            os.utime(directory, ns=(before, before))
 
 
 def as_kept_by(packer, nodes):

@@ -14,7 +14,7 @@ TRUSTED_OPAQUE = ("trusted.overlay.opaque", b"y")
 
 @root
 def test_whiteout_is_a_device_that_overlay_knows(unpack):
-    unpacked = unpack(tars.folder(b"d"), tars.whiteout(b"d/gone"), tars.whiteout(b"too"))
+    unpacked = unpack(tars.directory(b"d"), tars.whiteout(b"d/gone"), tars.whiteout(b"too"))
 
     for path in (b"d/gone", b"too"):
         assert (unpacked.nodes[path].kind, unpacked.nodes[path].content) == ("c", b"0:0")
@@ -23,7 +23,9 @@ def test_whiteout_is_a_device_that_overlay_knows(unpack):
 
 
 @root
-@pytest.mark.parametrize("entries", [[tars.folder(b"d"), tars.opaque(b"d")], [tars.opaque(b"d"), tars.folder(b"d")]])
+@pytest.mark.parametrize(
+    "entries", [[tars.directory(b"d"), tars.opaque(b"d")], [tars.opaque(b"d"), tars.directory(b"d")]]
+)
 def test_opaque_mark_is_an_attribute_that_overlay_knows(unpack, entries):
     unpacked = unpack(*entries, tars.file(b"d/f"))
 
@@ -33,7 +35,7 @@ def test_opaque_mark_is_an_attribute_that_overlay_knows(unpack, entries):
 
 
 @root
-def test_opaque_mark_alone_makes_its_folder(unpack):
+def test_opaque_mark_alone_makes_its_directory(unpack):
     unpacked = unpack(tars.opaque(b"a/b"))
 
     assert unpacked.kinds == {b"a": "[d]", b"a/b": "[d]"}
@@ -56,7 +58,9 @@ def test_layer_without_whiteouts_is_recorded_as_such(unpack):
 
 
 @root
-@pytest.mark.parametrize("whiteout", [tars.whiteout(b"foo"), tars.folder(b".wh.foo"), tars.hard_link(b".wh.foo", b"x")])
+@pytest.mark.parametrize(
+    "whiteout", [tars.whiteout(b"foo"), tars.directory(b".wh.foo"), tars.hard_link(b".wh.foo", b"x")]
+)
 @pytest.mark.parametrize("real", [tars.file(b"foo", b"x"), tars.symlink(b"foo", b"x"), tars.hard_link(b"foo", b"x")])
 @pytest.mark.parametrize("order", [1, -1])
 def test_whiteout_beside_the_real_thing_changes_nothing(unpack, whiteout, real, order):
@@ -68,8 +72,8 @@ def test_whiteout_beside_the_real_thing_changes_nothing(unpack, whiteout, real, 
 
 @root
 @pytest.mark.parametrize("order", [*itertools.permutations(range(3))])
-def test_whiteout_beside_a_folder_makes_it_opaque(unpack, order):
-    parts = [tars.whiteout(b"foo"), tars.folder(b"foo", mode=0o711, mtime=5), tars.file(b"foo/f", b"x")]
+def test_whiteout_beside_a_directory_makes_it_opaque(unpack, order):
+    parts = [tars.whiteout(b"foo"), tars.directory(b"foo", mode=0o711, mtime=5), tars.file(b"foo/f", b"x")]
 
     unpacked = unpack(*(parts[number] for number in order))
 
@@ -79,7 +83,7 @@ def test_whiteout_beside_a_folder_makes_it_opaque(unpack, order):
 
 
 @root
-def test_file_below_a_whiteout_makes_an_opaque_folder(unpack):
+def test_file_below_a_whiteout_makes_an_opaque_directory(unpack):
     unpacked = unpack(tars.whiteout(b"a"), tars.file(b"a/b/f"))
 
     assert unpacked.kinds == {b"a": "[d]", b"a/b": "[d]", b"a/b/f": "f"}
@@ -88,7 +92,7 @@ def test_file_below_a_whiteout_makes_an_opaque_folder(unpack):
 
 
 @root
-def test_symlink_that_leads_below_a_whiteout_makes_an_opaque_folder(unpack):
+def test_symlink_that_leads_below_a_whiteout_makes_an_opaque_directory(unpack):
     unpacked = unpack(tars.whiteout(b"a"), tars.symlink(b"s", b"a/b"), tars.file(b"s/f"))
 
     assert unpacked.kinds == {b"s": "l", b"a": "[d]", b"a/b": "[d]", b"a/b/f": "f"}
@@ -117,8 +121,10 @@ def test_device_that_overlay_takes_for_a_whiteout_is_recorded_as_one(unpack):
 
 
 @root
-def test_whiteout_in_a_folder_that_is_replaced_goes_with_it(unpack):
-    unpacked = unpack(tars.whiteout(b"d/a"), tars.opaque(b"d"), tars.file(b"d"), tars.folder(b"d"), tars.file(b"d/a/f"))
+def test_whiteout_in_a_directory_that_is_replaced_goes_with_it(unpack):
+    unpacked = unpack(
+        tars.whiteout(b"d/a"), tars.opaque(b"d"), tars.file(b"d"), tars.directory(b"d"), tars.file(b"d/a/f")
+    )
 
     assert unpacked.kinds == {b"d": "d", b"d/a": "[d]", b"d/a/f": "f"}
     assert {node.xattrs for node in unpacked.nodes.values()} == {()}
@@ -134,9 +140,9 @@ def test_whiteout_through_a_symlink_is_where_the_symlink_leads(unpack):
 
 def test_bookkeeping_of_aufs_is_left_out(unpack):
     unpacked = unpack(
-        tars.folder(b".wh..wh.plnk"),
+        tars.directory(b".wh..wh.plnk"),
         tars.file(b".wh..wh.plnk/123.456", b"x" * 700),
-        tars.folder(b".wh..wh.orph"),
+        tars.directory(b".wh..wh.orph"),
         tars.file(b".wh..wh.aufs", b"x" * 700),
         tars.file(b"f"),
     )

@@ -37,7 +37,7 @@ from pykka_imagestore.jobs.untar_layer import UntarLayer, untar_layer
 
 def assert_same_as_alone(tmp_path, *parts):
     """Unpack a layer with help and without; compare all but the order in which attributes could not be set."""
-    data = tars.tar(tars.folder(b"./"), *parts)
+    data = tars.tar(tars.directory(b"./"), *parts)
     for name in ("alone", "helped"):
         (tmp_path / name).mkdir()
 
@@ -52,29 +52,29 @@ def assert_same_as_alone(tmp_path, *parts):
 
 
 def a_tree(files, largest):
-    """Return entries of many files, of random sizes up to ``largest``, in folders that some entry names, or none."""
+    """Return entries of many files, of random sizes up to ``largest``, in directories that an entry names, or none."""
     chance = random.Random(1)
     for number in range(files):
-        folder = b"d%d/e%d" % (number // 97, number // 31)
+        directory = b"d%d/e%d" % (number // 97, number // 31)
         if number % 300 == 0:
-            yield tars.folder(folder, mtime=5, mode=0o750)
+            yield tars.directory(directory, mtime=5, mode=0o750)
         body = chance.randbytes(chance.choice([0, 1, 600, chance.randrange(largest)]))
-        yield tars.file(b"%s/f%d" % (folder, number), body, mtime=number, mode=chance.choice([0o644, 0o755, 0o4711]))
+        yield tars.file(b"%s/f%d" % (directory, number), body, mtime=number, mode=chance.choice([0o644, 0o755, 0o4711]))
         if number % 50 == 0:
-            yield tars.hard_link(b"l%d" % number, b"%s/f%d" % (folder, number))
+            yield tars.hard_link(b"l%d" % number, b"%s/f%d" % (directory, number))
 
 
 def test_many_small_files(tmp_path):
     assert_same_as_alone(tmp_path, *a_tree(2000, 5000))
 
 
-def test_many_folders_that_nothing_makes_the_leader_wait_for(tmp_path):
+def test_many_directories_that_nothing_makes_the_leader_wait_for(tmp_path):
     files = (tars.file(b"d%d/f%d" % (number // 7, number), b"%d" % number * 300) for number in range(3000))
 
     assert_same_as_alone(tmp_path, *files)
 
 
-def test_one_folder_of_many_files(tmp_path):
+def test_one_directory_of_many_files(tmp_path):
     assert_same_as_alone(tmp_path, *(tars.file(b"d/f%d" % number, b"%d" % number * 300) for number in range(3000)))
 
 
@@ -95,18 +95,22 @@ def test_files_in_place_of_others(tmp_path):
         tars.file(b"s", b"no link"),
         tars.header(b"p", tars.FIFO),
         tars.file(b"p", b"no fifo"),
-        tars.folder(b"d"),
+        tars.directory(b"d"),
         tars.file(b"d/below", b"gone"),
-        tars.file(b"d", b"no folder"),
-        tars.folder(b"f"),
+        tars.file(b"d", b"no directory"),
+        tars.directory(b"f"),
         tars.file(b"f/below", b"there"),
     )
 
 
-def test_files_in_folders_made_anew(tmp_path):
+def test_files_in_directories_made_anew(tmp_path):
     parts = []
     for number in range(200):
-        parts += [tars.file(b"d/e/f%d" % number, b"%d" % number), tars.file(b"d/e", b"no folder"), tars.folder(b"d/e")]
+        parts += [
+            tars.file(b"d/e/f%d" % number, b"%d" % number),
+            tars.file(b"d/e", b"no directory"),
+            tars.directory(b"d/e"),
+        ]
 
     assert_same_as_alone(tmp_path, *parts)
 
@@ -114,7 +118,7 @@ def test_files_in_folders_made_anew(tmp_path):
 def test_files_behind_symlinks(tmp_path):
     assert_same_as_alone(
         tmp_path,
-        tars.folder(b"usr/lib"),
+        tars.directory(b"usr/lib"),
         tars.symlink(b"lib", b"usr/lib"),
         tars.file(b"lib/a"),
         tars.file(b"./lib/b/c"),
@@ -125,7 +129,7 @@ def test_file_in_place_of_a_symlink_and_then_another_behind_one(tmp_path):
     """Found by fuzzing: whether any was followed before depended on when the helper was done."""
     assert_same_as_alone(
         tmp_path,
-        tars.folder(b"usr/lib"),
+        tars.directory(b"usr/lib"),
         tars.symlink(b"lib", b"usr/lib"),
         tars.symlink(b"s", b"elsewhere"),
         tars.file(b"s", b"no link"),
@@ -139,7 +143,7 @@ def test_file_in_place_of_a_symlink_that_was_followed(tmp_path):
     )
 
     for unpack in (unpack_layer, unpack_with_help):
-        with pytest.raises(LayerError, match="entry 3 's/x/g' has a parent 's' that is no folder"):
+        with pytest.raises(LayerError, match="entry 3 's/x/g' has a parent 's' that is no directory"):
             unpack(data, tmp_path)
 
 
@@ -176,11 +180,11 @@ def test_times_that_no_helper_takes(tmp_path):
 
 @pytest.mark.root
 def test_files_whose_every_number_and_name_is_as_long_as_can_be_fill_pieces(tmp_path):
-    folder = b"/".join([b"d" * 255] * 2)
+    directory = b"/".join([b"d" * 255] * 2)
     records = {b"mtime": b"9223372035.999999999", b"uid": b"4294967294", b"gid": b"4294967294"}
     parts = []
     for number in range(700):
-        path = folder + b"/%0255d" % number
+        path = directory + b"/%0255d" % number
         parts += [tars.pax(records | {b"path": path}), tars.file(b"f", b"x" * (number % 5 * 400))]
 
     helped = assert_same_as_alone(tmp_path, *parts)
@@ -189,12 +193,12 @@ def test_files_whose_every_number_and_name_is_as_long_as_can_be_fill_pieces(tmp_
 
 
 @pytest.mark.parametrize("deep", [60, 70, 250])
-def test_deep_folders(tmp_path, deep):
+def test_deep_directories(tmp_path, deep):
     assert_same_as_alone(tmp_path, tars.file(b"d/" * deep + b"a", b"1"), tars.file(b"d/" * deep + b"b", b"2"))
 
 
 def files_at_fault(*numbers):
-    """Return 1500 entries in folders of 50, of which those have an owner that the kernel does not know."""
+    """Return 1500 entries in directories of 50, of which those have an owner that the kernel does not know."""
     for number in range(1500):
         if number in numbers:
             yield tars.pax({b"uid": b"4294967295"})
@@ -250,7 +254,7 @@ def test_a_number_that_no_helper_takes_is_refused_by_the_leader(tmp_path, record
             unpack(data, tmp_path)
 
 
-def test_files_of_many_deep_folders_take_few_descriptors(tmp_path):
+def test_files_of_many_deep_directories_take_few_descriptors(tmp_path):
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     parts = [tars.file(b"%d/" % number + b"d/" * 30 + b"f", b"x") for number in range(300)]
 
@@ -278,10 +282,10 @@ def test_layer_with_another_diff_id_is_refused(tmp_path):
         )
 
 
-def test_what_an_ordinary_user_may_not_set_is_recorded(users_folder):
+def test_what_an_ordinary_user_may_not_set_is_recorded(users_directory):
     data = tars.tar(*(tars.file(b"f%d" % number, uid=1, mode=0o4755) for number in range(300)))
 
-    nodes, record = as_ordinary_user(unpack_with_help_and_look, data, str(users_folder))
+    nodes, record = as_ordinary_user(unpack_with_help_and_look, data, str(users_directory))
 
     unset = LayerRecord.FromString(record).unset
     assert sorted((one.path, one.what) for one in unset) == sorted(
@@ -289,11 +293,11 @@ def test_what_an_ordinary_user_may_not_set_is_recorded(users_folder):
     )
 
 
-def test_a_leader_in_a_folder_with_a_long_name(tmp_path):
-    folder = tmp_path / ("x" * 200)
-    folder.mkdir()
+def test_a_leader_in_a_directory_with_a_long_name(tmp_path):
+    directory = tmp_path / ("x" * 200)
+    directory.mkdir()
 
-    assert unpack_with_help(tars.tar(tars.file(b"f", b"1")), folder).nodes[b"f"].kind == "f"
+    assert unpack_with_help(tars.tar(tars.file(b"f", b"1")), directory).nodes[b"f"].kind == "f"
 
 
 def test_layer_is_unpacked_alone_where_there_can_be_no_socket(tmp_path):
@@ -306,7 +310,7 @@ def test_layer_is_unpacked_alone_where_there_can_be_no_socket(tmp_path):
 
 def test_help_that_comes_too_early_or_too_late_returns(tmp_path):
     help_unpack(HelpUnpack(str(tmp_path / "nobody")))
-    help_unpack(HelpUnpack(str(tmp_path / "no folder" / "nobody")))
+    help_unpack(HelpUnpack(str(tmp_path / "no directory" / "nobody")))
     with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as gone:
         gone.bind(str(tmp_path / "gone"))
     help_unpack(HelpUnpack(str(tmp_path / "gone")))
@@ -342,10 +346,10 @@ def test_leader_that_may_make_no_file_as_large_as_the_memory_goes_on_alone(tmp_p
 
 
 @contextmanager
-def waiting(folder):
+def waiting(directory):
     """Yield a leader, and the socket of a helper that has called at it."""
-    address = str(folder / "helpers")
-    root = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    address = str(directory / "helpers")
+    root = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
     try:
         with (
             Helpers(address, root, Outcome(), Replaced(None, Outcome())) as leader,
@@ -392,7 +396,7 @@ class RunsCode:
         return os.mkdir, (self.path,)
 
 
-def a_folder_aside(order, root):
+def a_directory_aside(order, root):
     os.mkdir(b".wh..wh." + b"61" * 8, dir_fd=root)
     return all_made(order, b"\4", b"a" * 8 * order.files)
 
@@ -407,7 +411,7 @@ def a_folder_aside(order, root):
         (lambda order, _: all_made(order, b"\x09"), "it sent an answer with bits that have no meaning, 9"),
         (lambda order, _: all_made(order, b"\4"), "it sent an answer that is cut off"),
         (lambda order, _: all_made(order, b"\4", b"a" * 8 * order.files), r"it put no file aside as \.wh\.\.wh\.6161"),
-        (a_folder_aside, r"it put no file aside as \.wh\.\.wh\.6161616161616161"),
+        (a_directory_aside, r"it put no file aside as \.wh\.\.wh\.6161616161616161"),
         (lambda order, _: struct.pack("=BHi", 1, order.files, 0) + bytes(order.files), "it sent an answer for"),
         (lambda order, _: struct.pack("=BHi", 9, 0, 0) + bytes(order.files), "it sent an answer with a failure"),
     ],
@@ -452,12 +456,12 @@ def test_error_of_the_disk_that_a_helper_met_is_the_layers(tmp_path):
 
 
 @contextmanager
-def leading(folder):
+def leading(directory):
     """Have a helper come to a leader that is yielded: its socket, the memory, and the future of the helper."""
-    address = str(folder / "helpers")
+    address = str(directory / "helpers")
     memory = os.memfd_create("test")
-    (folder / "rootfs").mkdir()
-    root = os.open(folder / "rootfs", os.O_RDONLY | os.O_DIRECTORY)
+    (directory / "rootfs").mkdir()
+    root = os.open(directory / "rootfs", os.O_RDONLY | os.O_DIRECTORY)
     try:
         with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listener, ThreadPoolExecutor(1) as thread:
             listener.bind(address)
@@ -485,11 +489,11 @@ def put_piece(memory, *files):
 @pytest.mark.parametrize(
     ("path", "match"),
     [
-        (b"../outside", "a file in a folder that cannot be, b'..'"),
-        (b"d/../../outside", "a file in a folder that cannot be"),
+        (b"../outside", "a file in a directory that cannot be, b'..'"),
+        (b"d/../../outside", "a file in a directory that cannot be"),
         (b"..", "a file that cannot be"),
         (b"d/", "a file that cannot be"),
-        (b"//outside", "a file in a folder that cannot be"),
+        (b"//outside", "a file in a directory that cannot be"),
         (b"n\0n", "3 paths for Order"),
     ],
 )
@@ -504,7 +508,7 @@ def test_helper_makes_nothing_at_a_path_that_is_none(tmp_path, path, match):
     assert os.listdir(tmp_path / "rootfs") == []
 
 
-def test_helper_follows_no_symlink_to_a_folder_outside(tmp_path):
+def test_helper_follows_no_symlink_to_a_directory_outside(tmp_path):
     (tmp_path / "outside").mkdir()
     with leading(tmp_path) as (leader, memory, helper):
         (tmp_path / "rootfs" / "s").symlink_to(tmp_path / "outside")

@@ -10,14 +10,14 @@ import pytest
 from support.privileges import ORDINARY_USER, as_ordinary_user, with_umask
 from support.trees import describe, names
 
-from pykka_imagestore.jobs import sandbox as sandbox_module
+from pykka_imagestore.jobs.unpack import sandbox as sandbox_module
 from pykka_imagestore.jobs.unpack.sandbox import MAX_LINE, Sandbox
 
 ANOTHER = 1000
 
 
-def say(folder: str | Path, *lines: str) -> None:
-    with Sandbox(str(folder)) as sandbox:
+def say(directory: str | Path, *lines: str) -> None:
+    with Sandbox(str(directory)) as sandbox:
         for line in lines:
             sandbox.say(line)
 
@@ -154,7 +154,7 @@ def plant_fifo(sandbox: Path) -> None:
     os.mkfifo(sandbox / "stdout")
 
 
-def plant_folder(sandbox: Path) -> None:
+def plant_directory(sandbox: Path) -> None:
     (sandbox / "stdout").mkdir()
 
 
@@ -172,7 +172,7 @@ def plant_device(sandbox: Path) -> None:
         plant_file_of_ours,
         plant_file_of_a_third,
         plant_fifo,
-        plant_folder,
+        plant_directory,
         plant_device,
     ],
 )
@@ -219,27 +219,27 @@ def test_sandbox_that_cannot_be_made_fails_nothing(tmp_path, path):
 
 
 @pytest.mark.root
-def test_sandbox_in_which_an_ordinary_user_may_not_write_fails_nothing(users_folder):
-    (users_folder / "roots").mkdir(mode=0o755)
-    os.chown(users_folder / "roots", 0, 0)
+def test_sandbox_in_which_an_ordinary_user_may_not_write_fails_nothing(users_directory):
+    (users_directory / "roots").mkdir(mode=0o755)
+    os.chown(users_directory / "roots", 0, 0)
 
-    as_ordinary_user(say, str(users_folder / "roots"), "line")
-    as_ordinary_user(say, str(users_folder / "roots/below"), "line")
+    as_ordinary_user(say, str(users_directory / "roots"), "line")
+    as_ordinary_user(say, str(users_directory / "roots/below"), "line")
 
-    assert names(users_folder) == [b"roots"]
+    assert names(users_directory) == [b"roots"]
 
 
 @pytest.mark.root
-def test_ordinary_users_file_in_anothers_sandbox_is_written_to_again(users_folder):
-    (users_folder / "shared").mkdir()
-    (users_folder / "shared").chmod(0o777)
-    os.chown(users_folder / "shared", ANOTHER, ANOTHER)
+def test_ordinary_users_file_in_anothers_sandbox_is_written_to_again(users_directory):
+    (users_directory / "shared").mkdir()
+    (users_directory / "shared").chmod(0o777)
+    os.chown(users_directory / "shared", ANOTHER, ANOTHER)
 
     for line in ("first", "second"):
-        as_ordinary_user(say, str(users_folder / "shared"), line)
+        as_ordinary_user(say, str(users_directory / "shared"), line)
 
-    assert (users_folder / "shared/stdout").read_text() == "first\nsecond\n"
-    assert (users_folder / "shared/stdout").stat().st_uid == ORDINARY_USER
+    assert (users_directory / "shared/stdout").read_text() == "first\nsecond\n"
+    assert (users_directory / "shared/stdout").stat().st_uid == ORDINARY_USER
 
 
 @pytest.mark.parametrize("umask", [0, 0o022, 0o077, 0o777])

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import argparse
 
-from pykka_imagestore.cli.arguments import store_folder
+from pykka_imagestore.cli.arguments import store_directory
 from pykka_imagestore.cli.output import image_document, print_json, print_table
 from pykka_imagestore.cli.stored import read_image
 
 
 def run(options: argparse.Namespace) -> None:
     """Print the image's config digest and the path of each layer, root layer first."""
-    image = read_image(store_folder(options.store), options.name)
+    image = read_image(store_directory(options.store), options.name)
     if options.json:
         print_json(image_document(image))
         return

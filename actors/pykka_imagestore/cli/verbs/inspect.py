@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from pykka_imagestore.cli.arguments import store_folder
+from pykka_imagestore.cli.arguments import store_directory
 from pykka_imagestore.cli.json_text import parse_json
 from pykka_imagestore.cli.output import print_json, print_pretty
 from pykka_imagestore.cli.stored import read_config, read_image
@@ -13,7 +13,7 @@ from pykka_imagestore.errors import StoreError
 
 def run(options: argparse.Namespace) -> None:
     """Print the config: indented, or as one compact document."""
-    store = store_folder(options.store)
+    store = store_directory(options.store)
     image = read_image(store, options.name)
     try:
         config = parse_json(read_config(store, image))

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import argparse
 
-from pykka_imagestore.cli.arguments import store_folder
+from pykka_imagestore.cli.arguments import store_directory
 from pykka_imagestore.cli.output import image_document, print_images, print_json
 from pykka_imagestore.cli.stored import read_images
 
 
 def run(options: argparse.Namespace) -> None:
     """Print a table, or a list, of the images by name."""
-    images = read_images(store_folder(options.store))
+    images = read_images(store_directory(options.store))
     if options.json:
         print_json([image_document(image) for image in images])
     else:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from pykka_imagestore.cli.arguments import store_folder
+from pykka_imagestore.cli.arguments import store_directory
 from pykka_imagestore.cli.log import show_warnings
 from pykka_imagestore.cli.output import done_anyway, print_json, print_line
 from pykka_imagestore.cli.stop_signals import StopSignals
@@ -17,7 +17,7 @@ from pykka_imagestore.local_store import LocalStore
 def run(options: argparse.Namespace) -> None:
     """Prune, wait until the disk is free of it, and print what was removed."""
     show_warnings()
-    directory = store_folder(options.store)
+    directory = store_directory(options.store)
     unused_for = None if options.unused_for is None else parse_duration(options.unused_for)
     budget_bytes = None if options.budget is None else parse_size(options.budget)
     require_store(directory)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from pykka_imagestore.cli.arguments import absolute, store_folder
+from pykka_imagestore.cli.arguments import absolute, store_directory
 from pykka_imagestore.cli.descriptors import readable_path
 from pykka_imagestore.cli.log import show_warnings
 from pykka_imagestore.cli.output import done_anyway, image_document, print_images, print_json
@@ -31,7 +31,7 @@ def run(options: argparse.Namespace) -> None:
 
 
 def _put(options: argparse.Namespace, archive: str, signals: StopSignals) -> tuple[ImageInfo, ...]:
-    directory = store_folder(options.store)
+    directory = store_directory(options.store)
     with LocalStore.start(directory, workers=options.workers, durable=not options.not_durable) as store:
         with progress_bar() as listener:
             put = _start(store, options, archive, listener)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from pykka_imagestore.cli.arguments import store_folder
+from pykka_imagestore.cli.arguments import store_directory
 from pykka_imagestore.cli.log import show_warnings
 from pykka_imagestore.cli.output import done_anyway, image_document, print_json, print_line
 from pykka_imagestore.cli.stop_signals import StopSignals
@@ -15,7 +15,7 @@ from pykka_imagestore.local_store import LocalStore
 def run(options: argparse.Namespace) -> None:
     """Remove the image, wait until the disk is free of it, and print what was removed."""
     show_warnings()
-    directory = store_folder(options.store)
+    directory = store_directory(options.store)
     require_store(directory)
     with StopSignals() as signals:
         with LocalStore.start(directory) as store:

@@ -16,7 +16,7 @@ from pykka_imagestore.errors import UnsupportedArchiveError, shown
 
 
 def read_archive(members: MemberReader, wanted: WantedPlatform) -> ArchiveIndex:
-    """Return the images of an archive or a folder, of any form.
+    """Return the images of an archive or a directory, of any form.
 
     Raises:
         ArchiveError: What it says is malformed, names what is not there, or contradicts itself.

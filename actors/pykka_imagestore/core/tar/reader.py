@@ -430,7 +430,8 @@ def _settle(entry: Entry, block: bytes, source: Source) -> None:
         msg = "has a negative size"
         raise TarError(msg)
     else:
-        # A folder, as before ustar, where it has no body, and as some tools still write; GNU tar and bsdtar then see no
+        # A directory, as before ustar, where it has no body, and as some tools still write; GNU tar and bsdtar then see
+        # no
         # body, Go sees one, and so do we.
         if block[156]:
             source.skip(entry.size + -entry.size % BLOCK)

@@ -1,6 +1,6 @@
-"""The members of an archive that is a folder, an OCI image layout: each opened component by component.
+"""The members of an archive that is a directory, an OCI image layout: each opened component by component.
 
-No symbolic link in the folder is followed, and only regular files are opened: so nothing outside is reached, and
+No symbolic link in the directory is followed, and only regular files are opened: so nothing outside is reached, and
 nothing is waited for.
 """
 
@@ -24,24 +24,24 @@ from pykka_imagestore.jobs.archive.estimates import Estimator
 from pykka_imagestore.jobs.archive.opening import open_for_reading, require_same, unchanged
 from pykka_imagestore.jobs.archive.tar_members import JsonReader
 
-_MAX_DEPTH = 256  # what a walk of more takes grows with the square; a layout has two folders in one another
+_MAX_DEPTH = 256  # what a walk of more takes grows with the square; a layout has two directories in one another
 _NOT_FOUND = frozenset({errno.ENOENT, errno.ENAMETOOLONG})
 _NO_FILE = frozenset({errno.ELOOP, errno.ENOTDIR})
 
 
-class FolderMembers:
-    """The files in a folder, by name.
+class DirectoryMembers:
+    """The files in a directory, by name.
 
     Args:
-        archive: Path of the folder; a symbolic link there, or above, is the caller's and is followed.
-        folder: The open folder.
+        archive: Path of the directory; a symbolic link there, or above, is the caller's and is followed.
+        directory: The open directory.
         totals: Counts what it asks for.
     """
 
-    def __init__(self, archive: str, folder: int, totals: Totals) -> None:
+    def __init__(self, archive: str, directory: int, totals: Totals) -> None:
         self.archive = archive
         self.totals = totals
-        self._folder = folder
+        self._directory = directory
         self._estimator = Estimator()
         self._json = JsonReader(archive, totals)
 
@@ -60,7 +60,7 @@ class FolderMembers:
         return True
 
     def extent(self, unsafe_name: str) -> Extent:
-        """Return a member as an extent of the folder.
+        """Return a member as an extent of the directory.
 
         Raises:
             ArchiveError: There is no such member, or it is no regular file, or lies behind a symbolic link.
@@ -111,7 +111,7 @@ class FolderMembers:
         return Extent(self.archive, 0, identity.size_bytes, unsafe_name, identity=identity)
 
     def _open(self, unsafe_name: str) -> int:
-        return _open_below(self._folder, self.archive, unsafe_name)
+        return _open_below(self._directory, self.archive, unsafe_name)
 
 
 @contextmanager
@@ -179,19 +179,19 @@ def _its_member(unsafe_name: str) -> str:
     return f"its member {shown(unsafe_name)}"
 
 
-def _open_below(folder: int, archive: str, unsafe_name: str) -> int:
-    """Open a regular file below a folder.
+def _open_below(directory: int, archive: str, unsafe_name: str) -> int:
+    """Open a regular file below a directory.
 
     Raises:
         FileNotFoundError: There is nothing of that name.
         ArchiveError: The name is none, or what it names is no regular file.
     """
     parent, _, base = _clean(archive, unsafe_name).rpartition(b"/")
-    walk = Walk(folder, follows=False)
+    walk = Walk(directory, follows=False)
     try:
         if parent.count(b"/") > _MAX_DEPTH:
             raise OSError(errno.ENAMETOOLONG, os.strerror(errno.ENAMETOOLONG))
-        return _open_file(walk.folder(parent).folder, archive, unsafe_name, base)
+        return _open_file(walk.directory(parent).directory, archive, unsafe_name, base)
     except OSError as error:
         if error.errno in _NOT_FOUND:
             raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), unsafe_name) from error
@@ -202,11 +202,11 @@ def _open_below(folder: int, archive: str, unsafe_name: str) -> int:
         walk.forget()
 
 
-def _open_file(folder: int, archive: str, unsafe_name: str, base: bytes) -> int:
+def _open_file(directory: int, archive: str, unsafe_name: str, base: bytes) -> int:
     # Looked at before: to open a device may be to use it.
-    if not stat.S_ISREG(os.stat(base, dir_fd=folder, follow_symlinks=False).st_mode):
+    if not stat.S_ISREG(os.stat(base, dir_fd=directory, follow_symlinks=False).st_mode):
         raise _no_file(archive, unsafe_name)
-    file = os.open(base, FILE_FLAGS, dir_fd=folder)
+    file = os.open(base, FILE_FLAGS, dir_fd=directory)
     if not stat.S_ISREG(os.fstat(file).st_mode):
         os.close(file)
         raise _no_file(archive, unsafe_name)
@@ -224,5 +224,5 @@ def _clean(archive: str, unsafe_name: str) -> bytes:
 
 
 def _no_file(archive: str, unsafe_name: str) -> ArchiveError:
-    reason = f"its member {shown(unsafe_name)} is no regular file; symbolic links in a folder are not followed"
+    reason = f"its member {shown(unsafe_name)} is no regular file; symbolic links in a directory are not followed"
     return ArchiveError(archive, reason)

@@ -176,5 +176,5 @@ class _Seeker:
 
 def _beside(name: bytes, link: bytes) -> bytes:
     """Return a symlink's target as a name in the archive."""
-    folder, _, _ = name.rpartition(b"/")
-    return link if link.startswith(b"/") else folder + b"/" + link
+    directory, _, _ = name.rpartition(b"/")
+    return link if link.startswith(b"/") else directory + b"/" + link

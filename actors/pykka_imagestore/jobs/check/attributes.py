@@ -82,7 +82,7 @@ class AttributeCheck:
             self._judge_mode(path, mode, entry.mode, made_at)
 
     def check_implicit(self, path: bytes, status: os.stat_result) -> None:
-        """Compare a folder that no entry names."""
+        """Compare a directory that no entry names."""
         if not path and not self._expected.is_exact:
             return
         if stat.S_IMODE(status.st_mode) != IMPLICIT_MODE:

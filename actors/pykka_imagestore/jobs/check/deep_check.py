@@ -39,7 +39,7 @@ from pykka_imagestore.fs.flags import FILE_FLAGS
 from pykka_imagestore.fs.holes import has_only_holes
 from pykka_imagestore.fs.whiteouts import OPAQUE_WHITEOUT, WHITEOUT_META_PREFIX, WHITEOUT_PREFIX, is_whiteout
 from pykka_imagestore.jobs.check.attributes import AttributeCheck, Expectations, pair
-from pykka_imagestore.jobs.check.directory_marks import FolderMarks
+from pykka_imagestore.jobs.check.directory_marks import DirectoryMarks
 from pykka_imagestore.jobs.check.findings import Findings
 from pykka_imagestore.jobs.check.inodes import Inodes
 from pykka_imagestore.jobs.check.layer_tree import LayerTree, Names
@@ -50,7 +50,7 @@ from pykka_imagestore.jobs.unpack.tar_split import TarSplitReader, checksum_of
 
 _TYPES = {
     FILE: (stat.S_IFREG, "file"),
-    DIRECTORY: (stat.S_IFDIR, "folder"),
+    DIRECTORY: (stat.S_IFDIR, "directory"),
     SYMLINK: (stat.S_IFLNK, "symlink"),
     CHARACTER_DEVICE: (stat.S_IFCHR, "character device"),
     BLOCK_DEVICE: (stat.S_IFBLK, "block device"),
@@ -77,11 +77,11 @@ class _Origin:
 class DeepCheck:
     """Checks one layer.
 
-    Throughout, ``folder`` is the descriptor of an entry's parent, and ``path`` a path without symlinks.
+    Throughout, ``directory`` is the descriptor of an entry's parent, and ``path`` a path without symlinks.
 
     Args:
         directory: The layer's.
-        root: Descriptor of its root folder.
+        root: Descriptor of its root directory.
         split: Descriptor of its tar-split.
         record: Its record.
         expected: What that says of the tree.
@@ -113,14 +113,14 @@ class DeepCheck:
         self._attributes = AttributeCheck(expected, findings)
         self._form = WhiteoutFormat(record.whiteouts)
         self._xattrs = XattrCheck(self._form, expected, findings)
-        self._marks = FolderMarks()
+        self._marks = DirectoryMarks()
         self._inodes = Inodes()
         self._whole = True  # all bodies were there to be hashed
         self._names, self._kept = Names(), Names()
         self._origins: dict[int, _Origin | os.stat_result] = {}
         self._origin_bytes = 0
-        self._undone_folders: set[int] = set()
-        self._unsure: set[bytes] = set()  # folders that may be opaque
+        self._undone_directories: set[int] = set()
+        self._unsure: set[bytes] = set()  # directories that may be opaque
         self._kept_is_sure = True
         self._root_is_named = False
 
@@ -129,16 +129,16 @@ class DeepCheck:
         try:
             undone = Undone(self._directory / REPLACED)
         except PermissionError as error:
-            self._findings.add_unchecked(f"has a folder {REPLACED} that this user cannot read: {error.strerror}")
+            self._findings.add_unchecked(f"has a directory {REPLACED} that this user cannot read: {error.strerror}")
             return
         except OSError as error:
-            self._findings.add_fault(f"has a folder {REPLACED} that cannot be read: {error.strerror}")
+            self._findings.add_fault(f"has a directory {REPLACED} that cannot be read: {error.strerror}")
             return
         with closing(self._tree), closing(undone):
             self._undone = undone
             if self._check_entries():
                 self._check_digest()
-                self._check_implicit_folders()
+                self._check_implicit_directories()
                 self._check_marks()
                 self._check_names()
                 self._check_sums()
@@ -203,7 +203,7 @@ class DeepCheck:
         number = self._undone.take(path)
         if number is None:
             try:
-                folder, real = self._tree.folder(parent)
+                directory, real = self._tree.directory(parent)
             except OSError as error:
                 self._findings.add_error(parent, error)
                 self._whole = self._whole and entry.kind != FILE
@@ -213,46 +213,52 @@ class DeepCheck:
         if self._undone and entry.kind != DIRECTORY:
             self._marks.drop(path)
         if number is None:
-            self._check_made(entry, folder, path, name)
+            self._check_made(entry, directory, path, name)
         else:
             self._check_undone(entry, path, number)
 
-    def _check_made(self, entry: Entry, folder: int, path: bytes, name: bytes) -> None:
+    def _check_made(self, entry: Entry, directory: int, path: bytes, name: bytes) -> None:
         """Compare what lies in the tree with the entry that made it."""
         try:
-            status = os.stat(name, dir_fd=folder, follow_symlinks=False) if path else os.fstat(self._root)
+            status = os.stat(name, dir_fd=directory, follow_symlinks=False) if path else os.fstat(self._root)
             if path:
                 self._names.add(path)
             else:
                 self._root_is_named = True
             if entry.kind == HARD_LINK:
-                self._check_hard_link(entry, folder, path, name, status)
+                self._check_hard_link(entry, directory, path, name, status)
             else:
                 if entry.kind != DIRECTORY:
                     self._inodes.add_file(status.st_nlink)
-                self._check_as(entry, folder, path, name, status)
+                self._check_as(entry, directory, path, name, status)
         except OSError as error:
             self._findings.add_error(path, error)
             self._whole = self._whole and entry.kind != FILE
 
     def _check_as(
-        self, entry: Entry, folder: int, path: bytes, name: bytes, status: os.stat_result, made_at: bytes | None = None
+        self,
+        entry: Entry,
+        directory: int,
+        path: bytes,
+        name: bytes,
+        status: os.stat_result,
+        made_at: bytes | None = None,
     ) -> None:
         """Compare something with the entry that made it, at ``made_at`` if that is not ``path``."""
         if not self._has_type(entry, path, status):
             self._whole = self._whole and entry.kind != FILE
             return
         if entry.kind == FILE:
-            self._check_file(entry, folder, path, name, status, made_at)
+            self._check_file(entry, directory, path, name, status, made_at)
         else:
-            self._check_content(entry, folder, path, name, status)
-            is_folder = entry.kind == DIRECTORY
+            self._check_content(entry, directory, path, name, status)
+            is_directory = entry.kind == DIRECTORY
             # A root whose attributes are set last has those of its last entry alone.
-            adds_up = is_folder and (path or not self._expected.is_exact)
+            adds_up = is_directory and (path or not self._expected.is_exact)
             xattrs = self._marks.xattrs(path, entry.xattrs) if adds_up else entry.xattrs
-            place = place_of(name, folder) if path else self._root
-            if not (is_folder and self._marks.forgot):
-                self._xattrs.check(path, place, xattrs, entry.mode, made_at=made_at, is_folder=is_folder)
+            place = place_of(name, directory) if path else self._root
+            if not (is_directory and self._marks.forgot):
+                self._xattrs.check(path, place, xattrs, entry.mode, made_at=made_at, is_directory=is_directory)
         self._attributes.check(entry, path, status, made_at)
 
     def _has_type(self, entry: Entry, path: bytes, status: os.stat_result) -> bool:
@@ -262,9 +268,9 @@ class DeepCheck:
             return False
         return True
 
-    def _check_content(self, entry: Entry, folder: int, path: bytes, name: bytes, status: os.stat_result) -> None:
+    def _check_content(self, entry: Entry, directory: int, path: bytes, name: bytes, status: os.stat_result) -> None:
         if entry.kind == SYMLINK:
-            target = os.readlink(name, dir_fd=folder)
+            target = os.readlink(name, dir_fd=directory)
             if target != entry.link:
                 self._findings.add_fault(f"has a symlink {shown(path)} to {shown(target)}, not to {shown(entry.link)}")
         elif entry.kind in (CHARACTER_DEVICE, BLOCK_DEVICE):
@@ -275,11 +281,11 @@ class DeepCheck:
     # -- files
 
     def _check_file(
-        self, entry: Entry, folder: int, path: bytes, name: bytes, status: os.stat_result, made_at: bytes | None
+        self, entry: Entry, directory: int, path: bytes, name: bytes, status: os.stat_result, made_at: bytes | None
     ) -> None:
         """Hash the body of a file, and compare what else can be told of an open one."""
         try:
-            file = os.open(name, FILE_FLAGS, dir_fd=folder)
+            file = os.open(name, FILE_FLAGS, dir_fd=directory)
         except OSError as error:
             self._findings.add_error(path, error)
             self._whole = False
@@ -322,7 +328,7 @@ class DeepCheck:
     def _check_undone(self, entry: Entry, path: bytes, number: int) -> None:
         """Compare what is left of an entry's work with the entry."""
         if entry.kind == DIRECTORY:
-            self._undone_folders.add(number)
+            self._undone_directories.add(number)
             self._marks.add_xattrs(path, entry.xattrs)
         elif entry.kind == HARD_LINK:
             self._check_undone_link(entry, number)
@@ -332,13 +338,13 @@ class DeepCheck:
             self._add_origin(number, entry, path)
 
     def _check_kept(self, entry: Entry, path: bytes, number: int) -> None:
-        name, folder = b"%d" % number, self._undone.folder
+        name, directory = b"%d" % number, self._undone.directory
         shown_as = f"{REPLACED}/{number}".encode()
         try:
-            status = os.stat(name, dir_fd=folder, follow_symlinks=False)
+            status = os.stat(name, dir_fd=directory, follow_symlinks=False)
             self._inodes.add_file(status.st_nlink)
             self._kept.add(name)
-            self._check_as(entry, folder, shown_as, name, status, path)
+            self._check_as(entry, directory, shown_as, name, status, path)
         except OSError as error:
             self._findings.add_error(shown_as, error)
             self._whole = False
@@ -363,7 +369,7 @@ class DeepCheck:
         self._inodes.add_name()
         path = f"{REPLACED}/{number}".encode()
         try:
-            status = os.stat(b"%d" % number, dir_fd=self._undone.folder, follow_symlinks=False)
+            status = os.stat(b"%d" % number, dir_fd=self._undone.directory, follow_symlinks=False)
         except OSError as error:
             self._findings.add_error(path, error)
             return
@@ -375,20 +381,20 @@ class DeepCheck:
         return self._real(path) == self._real(clean_path(entry.link))
 
     def _real(self, path: bytes) -> bytes:
-        """Return a path with the symlinks resolved that lead to its parent; as it is if there is no such folder."""
+        """Return a path with the symlinks resolved that lead to its parent; as it is if there is no such directory."""
         parent, _, name = path.rpartition(b"/")
         try:
-            return join(self._tree.folder(parent)[1], name)
+            return join(self._tree.directory(parent)[1], name)
         except OSError:
             return path
 
-    def _check_hard_link(self, entry: Entry, folder: int, path: bytes, name: bytes, status: os.stat_result) -> None:
+    def _check_hard_link(self, entry: Entry, directory: int, path: bytes, name: bytes, status: os.stat_result) -> None:
         target = self._find_target(clean_path(entry.link))
         if isinstance(target, _Origin):
             if target.status is None:
                 target.status = status
                 self._inodes.add_file(status.st_nlink)
-                self._check_as(target.entry, folder, path, name, status, target.path)
+                self._check_as(target.entry, directory, path, name, status, target.path)
                 return
             target = target.status
         self._inodes.add_name()
@@ -408,9 +414,9 @@ class DeepCheck:
             return self._origins[number]
         try:
             if number is not None:
-                return os.stat(b"%d" % number, dir_fd=self._undone.folder, follow_symlinks=False)
+                return os.stat(b"%d" % number, dir_fd=self._undone.directory, follow_symlinks=False)
             parent, _, name = link.rpartition(b"/")
-            return os.stat(name, dir_fd=self._tree.folder(parent)[0], follow_symlinks=False)
+            return os.stat(name, dir_fd=self._tree.directory(parent)[0], follow_symlinks=False)
         except OSError:
             return None  # if it should be there, its own entry says so
 
@@ -419,7 +425,7 @@ class DeepCheck:
     def _check_whiteout(self, parent: bytes, name: bytes) -> None:
         is_undone = not name.startswith(WHITEOUT_META_PREFIX) and self._undone.take(join(parent, name)) is not None
         try:
-            folder, real = self._tree.folder(parent)
+            directory, real = self._tree.directory(parent)
         except OSError as error:
             if not self._undone:  # else it may have been taken out again
                 self._findings.add_error(parent, error)
@@ -430,28 +436,28 @@ class DeepCheck:
         elif is_undone or (real != parent and self._undone.take(join(real, name)) is not None):
             self._note_undone_whiteout(join(real, name.removeprefix(WHITEOUT_PREFIX)), parent, real)
         else:
-            self._check_hidden(folder, real, name)
+            self._check_hidden(directory, real, name)
 
     def _note_undone_whiteout(self, path: bytes, parent: bytes, real: bytes) -> None:
-        """Note what a whiteout leaves that made nothing, or that something took the place of: an opaque folder."""
+        """Note what a whiteout leaves that made nothing, or that something took the place of: an opaque directory."""
         number = self._undone.find(path)
-        is_file_now = number is not None and number not in self._undone_folders
+        is_file_now = number is not None and number not in self._undone_directories
         if self._form != WhiteoutFormat.FILES and not is_file_now:
             self._make_opaque(path, parent, real)
 
     def _make_opaque(self, path: bytes, parent: bytes, real: bytes) -> None:
-        """Note that a folder is opaque, by an entry whose parent is, or was then, ``real``."""
+        """Note that a directory is opaque, by an entry whose parent is, or was then, ``real``."""
         if real != parent and self._undone.was_taken_out(parent):
-            self._unsure.add(path)  # a symlink may have come later to where a folder was
+            self._unsure.add(path)  # a symlink may have come later to where a directory was
         else:
             self._marks.make_opaque(path)
 
-    def _check_hidden(self, folder: int, parent: bytes, whiteout: bytes) -> None:
+    def _check_hidden(self, directory: int, parent: bytes, whiteout: bytes) -> None:
         is_file = self._form == WhiteoutFormat.FILES
         name = whiteout if is_file else whiteout.removeprefix(WHITEOUT_PREFIX)
         path, lack = join(parent, name), f"lacks the whiteout {shown(join(parent, whiteout))}"
         try:
-            status = os.stat(name, dir_fd=folder, follow_symlinks=False)
+            status = os.stat(name, dir_fd=directory, follow_symlinks=False)
         except FileNotFoundError:
             self._findings.add_fault(lack)
             return
@@ -461,11 +467,11 @@ class DeepCheck:
         self._names.add(path)
         self._inodes.add_file(status.st_nlink)
         if _is_mark(status) if is_file else is_whiteout(status):
-            self._check_ours(folder, path, name, status)
+            self._check_ours(directory, path, name, status)
         else:
             self._findings.add_fault(lack)
 
-    def _check_ours(self, folder: int, path: bytes, name: bytes, status: os.stat_result) -> None:
+    def _check_ours(self, directory: int, path: bytes, name: bytes, status: os.stat_result) -> None:
         """Compare what is no entry's own with how it is always made: a whiteout, or a file that is a mark."""
         if not self._expected.is_exact:
             return
@@ -473,17 +479,17 @@ class DeepCheck:
         mode = stat.S_IMODE(status.st_mode)
         if mode & ~(0o600 if stat.S_ISREG(status.st_mode) else 0):
             self._findings.add_fault(f"has a whiteout {shown(path)} with mode {mode:04o}")
-        self._xattrs.check(path, place_of(name, folder), {}, mode)
+        self._xattrs.check(path, place_of(name, directory), {}, mode)
 
     def _check_marks(self) -> None:
-        """Compare the folders that say that they are opaque with those that whiteouts made so."""
+        """Compare the directories that say that they are opaque with those that whiteouts made so."""
         if self._marks.forgot:
-            self._findings.add_unchecked("gives folders that it names again more attributes than can be remembered")
+            self._findings.add_unchecked("gives directories that it names again more attributes than can be remembered")
             return
         if self._form == WhiteoutFormat.OVERLAY_TRUSTED and not self._xattrs.sees_trusted:
-            self._findings.add_unchecked("has opaque folders, which are told with CAP_SYS_ADMIN only")
+            self._findings.add_unchecked("has opaque directories, which are told with CAP_SYS_ADMIN only")
             return
-        wanted = {path for path in self._marks.opaque() if path not in self._unsure and self._is_folder(path)}
+        wanted = {path for path in self._marks.opaque() if path not in self._unsure and self._is_directory(path)}
         for path in wanted:
             if self._form == WhiteoutFormat.FILES:
                 self._check_mark_file(path)
@@ -492,21 +498,21 @@ class DeepCheck:
         for path in self._xattrs.opaque - wanted - self._unsure:
             self._findings.add_fault(f"has {shown(path)} that is opaque, which no entry made it")
 
-    def _is_folder(self, path: bytes) -> bool:
+    def _is_directory(self, path: bytes) -> bool:
         try:
-            return self._tree.folder(path)[1] == path
+            return self._tree.directory(path)[1] == path
         except OSError:
             return False  # its own entry tells
 
     def _check_mark_file(self, path: bytes) -> None:
         mark = join(path, OPAQUE_WHITEOUT)
         try:
-            folder, _ = self._tree.folder(path)
-            status = os.stat(OPAQUE_WHITEOUT, dir_fd=folder, follow_symlinks=False)
+            directory, _ = self._tree.directory(path)
+            status = os.stat(OPAQUE_WHITEOUT, dir_fd=directory, follow_symlinks=False)
             self._names.add(mark)
             self._inodes.add_file(status.st_nlink)
             if _is_mark(status):
-                self._check_ours(folder, mark, OPAQUE_WHITEOUT, status)
+                self._check_ours(directory, mark, OPAQUE_WHITEOUT, status)
                 return
         except FileNotFoundError:
             pass
@@ -514,26 +520,28 @@ class DeepCheck:
 
     # -- what no entry made
 
-    def _check_implicit_folders(self) -> None:
+    def _check_implicit_directories(self) -> None:
         if not self._root_is_named:
             self._check_implicit(b"", os.fstat(self._root), self._root)
         for path in self._record.implicit_directories:
             parent, _, name = path.rpartition(b"/")
             try:
-                folder, _ = self._tree.folder(parent)
-                status = os.stat(name, dir_fd=folder, follow_symlinks=False)
+                directory, _ = self._tree.directory(parent)
+                status = os.stat(name, dir_fd=directory, follow_symlinks=False)
                 self._names.add(path)
-                self._check_implicit(path, status, place_of(name, folder))
+                self._check_implicit(path, status, place_of(name, directory))
             except OSError as error:
                 self._findings.add_error(path, error)
 
     def _check_implicit(self, path: bytes, status: os.stat_result, place: int | bytes) -> None:
         if not stat.S_ISDIR(status.st_mode):
-            self._findings.add_fault(f"has {shown(path)} that is no folder")
+            self._findings.add_fault(f"has {shown(path)} that is no directory")
             return
         self._attributes.check_implicit(path, status)
         if not self._marks.forgot:
-            self._xattrs.check(path, place, self._marks.xattrs(path, {}), stat.S_IMODE(status.st_mode), is_folder=True)
+            self._xattrs.check(
+                path, place, self._marks.xattrs(path, {}), stat.S_IMODE(status.st_mode), is_directory=True
+            )
 
     def _check_names(self) -> None:
         """Find what no entry made, and what entries made apart that is one file now."""
@@ -553,7 +561,7 @@ class DeepCheck:
             stranger = next((path for path in self._tree.walk() if found.is_without(path, self._names)), b"")
             self._findings.add_fault(f"has {shown(stranger)}, which no entry made")
         elif more > 1:
-            self._findings.add_fault(f"has {more} files or folders that no entry made")
+            self._findings.add_fault(f"has {more} files or directories that no entry made")
         elif joined > 0:
             self._findings.add_fault(f"has {joined} files that are hard links to others, which no entry made them")
 
@@ -565,14 +573,14 @@ class DeepCheck:
             self._findings.add_fault(f"has {found.count - self._kept.count} files in {REPLACED} that nothing replaced")
 
     def _look(self) -> Iterator[os.stat_result]:
-        """Yield what each name of a file, of all that is no folder, leads to."""
+        """Yield what each name of a file, of all that is no directory, leads to."""
         for path in self._tree.walk():
             parent, _, below = path.rpartition(b"/")
-            status = os.stat(below, dir_fd=self._tree.folder(parent)[0], follow_symlinks=False)
+            status = os.stat(below, dir_fd=self._tree.directory(parent)[0], follow_symlinks=False)
             if not stat.S_ISDIR(status.st_mode):
                 yield status
         for name in self._undone.names():
-            yield os.stat(name, dir_fd=self._undone.folder, follow_symlinks=False)
+            yield os.stat(name, dir_fd=self._undone.directory, follow_symlinks=False)
 
 
 def _size(entry: Entry) -> int:

@@ -20,7 +20,7 @@ class LayerCheck:
     Attributes:
         faults: What is wrong, each as the end of a sentence about the layer; 20 at most, and how many more there are.
         unchecked: What could not be checked, likewise. Nothing is known to be wrong with it.
-        identity: Which folder was looked at; None if there was none.
+        identity: Which directory was looked at; None if there was none.
     """
 
     faults: tuple[str, ...] = ()

@@ -10,7 +10,7 @@ from pykka_imagestore.fs.walk import Walk
 
 
 class LayerTree:
-    """Finds the folders below ``root``, a descriptor that it does not close.
+    """Finds the directories below ``root``, a descriptor that it does not close.
 
     A symlink on the way is resolved by hand, as if ``root`` were ``/``. Descriptors are good until the next call.
     """
@@ -19,11 +19,11 @@ class LayerTree:
         self._walk = Walk(root)
 
     def close(self) -> None:
-        """Close all folders but the root."""
+        """Close all directories but the root."""
         self._walk.forget()
 
-    def folder(self, path: bytes) -> tuple[int, bytes]:
-        """Return the descriptor of a folder, and its path without symlinks.
+    def directory(self, path: bytes) -> tuple[int, bytes]:
+        """Return the descriptor of a directory, and its path without symlinks.
 
         Raises:
             OSError: There is none, or it cannot be opened.
@@ -31,23 +31,23 @@ class LayerTree:
         found = self._walk.known(path)
         if found is None:
             self._walk.make_room()
-            found = self._walk.folder(path)
-        return found.folder, found.path
+            found = self._walk.directory(path)
+        return found.directory, found.path
 
     def walk(self) -> Iterator[bytes]:
         """Yield the path of everything below the root. Nobody else looks at this tree meanwhile.
 
         Raises:
-            OSError: A folder cannot be read.
+            OSError: A directory cannot be read.
         """
-        folders = [b""]
-        while folders:
-            path = folders.pop()
-            with os.scandir(self.folder(path)[0]) as entries:
+        directories = [b""]
+        while directories:
+            path = directories.pop()
+            with os.scandir(self.directory(path)[0]) as entries:
                 for entry in entries:
                     below = join(path, os.fsencode(entry.name))
                     if entry.is_dir(follow_symlinks=False):
-                        folders.append(below)
+                        directories.append(below)
                     yield below
 
 

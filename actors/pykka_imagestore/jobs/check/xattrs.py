@@ -27,16 +27,16 @@ _UNSUPPORTED = (errno.ENOTSUP, errno.EOPNOTSUPP)
 _NOT_SHOWN = (errno.EACCES, errno.EPERM, errno.EOVERFLOW)  # the last: capabilities of another user namespace
 
 
-def place_of(name: bytes, folder: int) -> bytes:
-    """Return a path for calls on extended attributes, of which none takes a folder's descriptor and a name."""
-    return b"/proc/self/fd/%d/%s" % (folder, name)
+def place_of(name: bytes, directory: int) -> bytes:
+    """Return a path for calls on extended attributes, of which none takes a directory's descriptor and a name."""
+    return b"/proc/self/fd/%d/%s" % (directory, name)
 
 
 class XattrCheck:
     """Compares extended attributes.
 
     Attributes:
-        opaque: The folders that have a mark that says so.
+        opaque: The directories that have a mark that says so.
     """
 
     def __init__(self, whiteouts: WhiteoutFormat, expected: Expectations, findings: Findings) -> None:
@@ -53,7 +53,7 @@ class XattrCheck:
         mode: int,
         *,
         made_at: bytes | None = None,
-        is_folder: bool = False,
+        is_directory: bool = False,
     ) -> None:
         """Compare those of one thing.
 
@@ -63,7 +63,7 @@ class XattrCheck:
             wanted: What entries gave.
             mode: What it has; ACLs show it too.
             made_at: Its path when it was put, if that was another.
-            is_folder: Whether it may have a mark.
+            is_directory: Whether it may have a mark.
 
         Raises:
             OSError: It is not there, or cannot be read.
@@ -77,7 +77,7 @@ class XattrCheck:
         if not (found or wanted):
             return
         for key in map(os.fsencode, found):
-            if key == self._mark and is_folder:
+            if key == self._mark and is_directory:
                 self._see_mark(path, place, key)
             elif key.startswith(OVERLAY_XATTRS) or (key not in wanted and key.startswith(_OURS)):
                 self._judge_one_more(path, key)
@@ -95,7 +95,7 @@ class XattrCheck:
         if key.startswith(_XFS_ACLS):
             return
         if key in ACLS and not self._expected.is_exact:
-            return  # older versions let what is made in a folder inherit its ACL
+            return  # older versions let what is made in a directory inherit its ACL
         self._findings.add_fault(f"has {shown(path)} with an extended attribute {shown(key)} that no entry gave it")
 
     def _compare(self, path: bytes, place: int | bytes, key: bytes, value: bytes, mode: int, made_at: bytes) -> None:

@@ -4,7 +4,7 @@ Each reads a hostile archive, so either may have fallen into somebody else's han
 takes about as much memory as there is to read, and ends in a value or a ``MalformedMessageError``.
 
     order    leader to helper, through the socket: a piece's number, how many files are in it, the bytes of their paths
-             and of their bodies, and how often folders were forgotten
+             and of their bodies, and how often directories were forgotten
     piece    leader to helper, in memory that both may write: for each file a record (mode, uid, gid, time, bytes of its
              body); the paths, with a NUL byte between two; the bodies
     ack      helper to leader, through the socket: what went wrong (nothing, an entry, or the disk), with which file,
@@ -29,7 +29,7 @@ from pykka_imagestore.fs.whiteouts import WHITEOUT_META_PREFIX
 PIECE_BYTES = 256 << 10
 PIECE_FILES = 128
 PIECES = 4  # of memory for each helper: one in work and some in wait
-LONGEST_PARENT = 512  # bytes, so at most half as many folders in one another
+LONGEST_PARENT = 512  # bytes, so at most half as many directories in one another
 LONGEST_NAME = 255  # bytes; no file system here takes more, and the leader says so
 
 _ORDER = struct.Struct("=IIIIQ")
@@ -48,7 +48,7 @@ ORDER_BYTES = _ORDER.size
 RECORD_BYTES = _RECORD.size
 ACK_BYTES = _ACK.size + PIECE_FILES * (1 + ASIDE_BYTES) + _LONGEST_REASON  # at most
 
-# Folder, name, mode, uid, gid, time, body.
+# Directory, name, mode, uid, gid, time, body.
 HandedFile = tuple[bytes, bytes, int, int, int, int, memoryview]
 
 
@@ -65,7 +65,7 @@ class Order:
         files: How many files are in it.
         paths_bytes: What their paths take.
         bodies_bytes: What their bodies take.
-        forgotten: How often the leader had folders opened anew.
+        forgotten: How often the leader had directories opened anew.
     """
 
     piece: int
@@ -151,12 +151,12 @@ def parse_piece(order: Order, data: bytes) -> list[HandedFile]:
 
 def _check_parent(parent: bytes) -> None:
     if len(parent) > LONGEST_PARENT or (parent and any(part in _NO_NAMES for part in parent.split(b"/"))):
-        msg = f"a file in a folder that cannot be, {parent[:LONGEST_NAME]!r}"
+        msg = f"a file in a directory that cannot be, {parent[:LONGEST_NAME]!r}"
         raise MalformedMessageError(msg)
 
 
 def name_aside(chance: bytes) -> bytes:
-    """Return a name in the root folder that no entry can have, from ``ASIDE_BYTES`` random bytes."""
+    """Return a name in the root directory that no entry can have, from ``ASIDE_BYTES`` random bytes."""
     return WHITEOUT_META_PREFIX + chance.hex().encode()
 
 
@@ -201,7 +201,7 @@ class Ack:
 
     Attributes:
         unset: Which of them, and what of it could not be set.
-        asides: Which of them were in the place of something, and the name that this has now in the root folder.
+        asides: Which of them were in the place of something, and the name that this has now in the root directory.
         made: How many it has made.
         failure: What was wrong with the next one, a TarError or an OSError, if something was.
     """

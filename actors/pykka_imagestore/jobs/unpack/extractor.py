@@ -1,10 +1,11 @@
-"""Writes a layer's entries below one folder, and nowhere else.
+"""Writes a layer's entries below one directory, and nowhere else.
 
 Works on directory descriptors, one path component a call, and follows no symlink: what a name, a link or a replaced
-folder says, no call can reach outside. A parent that is a symlink is resolved by hand, as if the folder were ``/``.
+directory says, no call can reach outside. A parent that is a symlink is resolved by hand, as if the directory were
+``/``.
 
 System calls an entry: a file is opened with its final mode, written, dated and closed; ownership is set only where
-it differs. Folders get their modes, times and owners last, when nothing more comes into them: until then they are
+it differs. Directories get their modes, times and owners last, when nothing more comes into them: until then they are
 ours, and whoever may give them away could perhaps not write into them any more.
 
 Spec:
@@ -48,9 +49,9 @@ from pykka_imagestore.fs.attributes import (
     entry_fault,
     join,
 )
-from pykka_imagestore.fs.flags import FOLDER_FLAGS
-from pykka_imagestore.fs.made import make_folder
-from pykka_imagestore.fs.remove_tree import remove_folder
+from pykka_imagestore.fs.flags import DIRECTORY_FLAGS
+from pykka_imagestore.fs.made import make_directory
+from pykka_imagestore.fs.remove_tree import remove_directory
 from pykka_imagestore.fs.walk import Found, Policy, SymlinkLoopError, Walk
 from pykka_imagestore.fs.whiteouts import (
     OPAQUE_WHITEOUT,
@@ -71,19 +72,19 @@ IMPLICIT_MODE = 0o755
 _FREE_LOOKUPS = 1_000_000
 _DISK_BLOCK = 4096
 _INODE_BYTES = 256  # of ext4, by default; it has no more of them for the disk's size than it was made with
-_NAME_BYTES = 12  # of a name in a folder of ext4, beside it: its head, and what it is rounded up by
+_NAME_BYTES = 12  # of a name in a directory of ext4, beside it: its head, and what it is rounded up by
 _XATTR_BYTES = 22  # of an attribute, beside name and value
 _INODE_XATTR_BYTES = 92  # of attributes, which ext4 has room for in an inode
 _EXTENTS_IN_INODE, _EXTENTS_IN_BLOCK = 4, 170  # of a file; a block is half full where a tree of them was split
 _LONGEST_INLINE_TARGET = 59  # bytes of a symlink's; ext4 has them in the inode
-_FOLDER_BYTES = 248  # of memory, beside the path
+_DIRECTORY_BYTES = 248  # of memory, beside the path
 _OWNER_BYTES = 120
 _NOWHERE = Found(-1, b"")
 
 
 @dataclass(slots=True)
-class _FolderTimes:
-    """What a folder gets last.
+class _DirectoryTimes:
+    """What a directory gets last.
 
     Attributes:
         mode: None if it was made with it.
@@ -100,12 +101,12 @@ class _FolderTimes:
 
 
 class Extractor:
-    """Unpacks entries below the folder ``root``, which is empty and belongs to nobody else.
+    """Unpacks entries below the directory ``root``, which is empty and belongs to nobody else.
 
     Args:
         keep_root: Leave owner, mode and extended attributes of ``root`` as they are, whatever an entry says of it.
 
-    Throughout, ``folder`` is the descriptor of an entry's parent, ``parent`` that parent's path without symlinks.
+    Throughout, ``directory`` is the descriptor of an entry's parent, ``parent`` that parent's path without symlinks.
     """
 
     def __init__(
@@ -126,11 +127,11 @@ class Extractor:
         self._pending: AbstractSet[bytes] = frozenset() if helpers is None else helpers.pending
         self._root = root
         self._limits = limits
-        self._blocks = self._inodes = 1  # of disk; the root folder's
+        self._blocks = self._inodes = 1  # of disk; the root directory's
         self._names_bytes = 0
         self._lookups = self._memory_bytes = self._hole_bytes = 0
-        self._walk = Walk(root, Policy(self._visit, self._note_symlink, self._make_implicit_folder, self._make_way))
-        self._times: dict[bytes, _FolderTimes] = {}
+        self._walk = Walk(root, Policy(self._visit, self._note_symlink, self._make_implicit_directory, self._make_way))
+        self._times: dict[bytes, _DirectoryTimes] = {}
         self._attributes = Attributes(self.outcome)
         self._make: dict[int, Callable[[Entry, int, bytes, bytes], None]] = {
             DIRECTORY: self._make_directory,
@@ -141,7 +142,7 @@ class Extractor:
             FIFO: self._make_node,
         }
         if not keep_root:
-            self._remember(b"", _FolderTimes(None, 0, implicit=True))
+            self._remember(b"", _DirectoryTimes(None, 0, implicit=True))
 
     def extract(self, entry: Entry, stream: LayerStream) -> None:
         """Unpack one entry, and take its body from ``stream``.
@@ -160,13 +161,13 @@ class Extractor:
         self.outcome.entries += 1
 
     def finish(self) -> Outcome:
-        """Give the folders their modes and times, deepest first; return what became of the layer."""
+        """Give the directories their modes and times, deepest first; return what became of the layer."""
         self._wait()
         self._walk.forget()
         for path in sorted(self._times, reverse=True):
-            self._finish_folder(path, self._times[path])
+            self._finish_directory(path, self._times[path])
         self.outcome.inodes = self._inodes
-        self.outcome.stored_bytes = self._blocks * _DISK_BLOCK + self._inodes * _INODE_BYTES + self._folder_bytes()
+        self.outcome.stored_bytes = self._blocks * _DISK_BLOCK + self._inodes * _INODE_BYTES + self._directory_bytes()
         self.outcome.implicit_directories = sorted(
             path for path, times in self._times.items() if times.implicit and path
         )
@@ -184,7 +185,7 @@ class Extractor:
                 return min(faults, key=lambda fault: fault.where or _LAST)
 
     def close(self) -> None:
-        """Close all folders but the root."""
+        """Close all directories but the root."""
         self._walk.forget()
 
     def _extract(self, entry: Entry, stream: LayerStream) -> None:
@@ -192,26 +193,26 @@ class Extractor:
         found = self._walk.known(above)
         if found is None or name in _NO_NAMES:
             found, name = self._find_parent(entry)
-        folder, parent, _ = found
+        directory, parent, _ = found
         if self._pending:
             self._settle(join(parent, name))
         self._names_bytes += len(name)
         if entry.xattrs:
             self._blocks += _xattr_blocks(entry.xattrs)
-        if folder < 0:
+        if directory < 0:
             stream.skip(entry.size)
         elif name[:4] == WHITEOUT_PREFIX:
             stream.skip(entry.size)
-            self._apply_whiteout(folder, parent, name)
+            self._apply_whiteout(directory, parent, name)
         elif entry.kind == FILE and name:
-            self._make_file(entry, folder, parent, name, stream)
+            self._make_file(entry, directory, parent, name, stream)
         elif name:
-            self._make[entry.kind](entry, folder, parent, name)
+            self._make[entry.kind](entry, directory, parent, name)
         elif entry.kind == DIRECTORY:
             self._take_root_entry(entry)
         else:
             # By a symlink, through which all that follows would go (umoci, CVE-2021-29136).
-            msg = "would replace the root folder"
+            msg = "would replace the root directory"
             raise TarError(msg)
 
     def _find_parent(self, entry: Entry) -> tuple[Found, bytes]:
@@ -220,7 +221,7 @@ class Extractor:
         parent, _, name = clean_path(entry.name).rpartition(b"/")
         if parent.startswith(WHITEOUT_META_PREFIX):
             return _NOWHERE, name
-        found = self._folder(parent)
+        found = self._directory(parent)
         above, _, last = entry.name.rpartition(b"/")
         if last not in _NO_NAMES:
             self._walk.remember(above, found)
@@ -228,7 +229,7 @@ class Extractor:
 
     # -- one method for each type
 
-    def _make_file(self, entry: Entry, folder: int, parent: bytes, name: bytes, stream: LayerStream) -> None:
+    def _make_file(self, entry: Entry, directory: int, parent: bytes, name: bytes, stream: LayerStream) -> None:
         self._inodes += 1
         self._blocks += -(-entry.size // _DISK_BLOCK) if entry.sparse is None else _sparse_blocks(entry.sparse)
         if self._helpers is not None and self._helpers.have_come:
@@ -236,10 +237,10 @@ class Extractor:
             if self._can_be_handed_on(entry, path) and self._helpers.take(entry, parent, name, path, stream):
                 return
         try:
-            file = self._attributes.create_file(entry, folder, name)
+            file = self._attributes.create_file(entry, directory, name)
         except FileExistsError:
-            folder = self._clear(folder, parent, name)
-            file = self._attributes.create_file(entry, folder, name)
+            directory = self._clear(directory, parent, name)
+            file = self._attributes.create_file(entry, directory, name)
         try:
             if entry.sparse is not None:
                 self._count_sparse(entry.sparse, entry.size, stream)
@@ -254,70 +255,70 @@ class Extractor:
         """Tell whether a helper, who knows no other entry, would make the same file."""
         return not (path in self._times or path in self._walk.followed or entry.xattrs or entry.sparse)
 
-    def _make_directory(self, entry: Entry, folder: int, parent: bytes, name: bytes) -> None:
+    def _make_directory(self, entry: Entry, directory: int, parent: bytes, name: bytes) -> None:
         existed = False
         try:
-            self._mkdir(name, _folder_mode(entry.mode), folder)
+            self._mkdir(name, _directory_mode(entry.mode), directory)
         except FileExistsError:
-            existed = stat.S_ISDIR(_lstat(name, folder).st_mode)
+            existed = stat.S_ISDIR(_lstat(name, directory).st_mode)
             if not existed:
-                self._replace_by_folder(folder, parent, name, _folder_mode(entry.mode))
+                self._replace_by_directory(directory, parent, name, _directory_mode(entry.mode))
         if not existed:
             self._blocks += 1
             self._inodes += 1
-        self._set_folder_metadata(entry, join(parent, name), existed=existed)
+        self._set_directory_metadata(entry, join(parent, name), existed=existed)
 
-    def _make_symlink(self, entry: Entry, folder: int, parent: bytes, name: bytes) -> None:
+    def _make_symlink(self, entry: Entry, directory: int, parent: bytes, name: bytes) -> None:
         try:
-            os.symlink(entry.link, name, dir_fd=folder)
+            os.symlink(entry.link, name, dir_fd=directory)
         except FileExistsError:
-            folder = self._clear(folder, parent, name)
-            os.symlink(entry.link, name, dir_fd=folder)
+            directory = self._clear(directory, parent, name)
+            os.symlink(entry.link, name, dir_fd=directory)
         self._inodes += 1
         if len(entry.link) > _LONGEST_INLINE_TARGET:
             self._blocks += 1
-        self._attributes.finish_node(entry, join(parent, name), name, folder)
+        self._attributes.finish_node(entry, join(parent, name), name, directory)
 
-    def _make_hard_link(self, entry: Entry, folder: int, parent: bytes, name: bytes) -> None:
+    def _make_hard_link(self, entry: Entry, directory: int, parent: bytes, name: bytes) -> None:
         target_parent, _, target = clean_path(entry.link).rpartition(b"/")
         path = join(parent, name)
         try:
-            target_folder, real_parent, _ = self._folder(target_parent, make=False)
+            target_directory, real_parent, _ = self._directory(target_parent, make=False)
             source = join(real_parent, target)
             self._settle(source)
-            if not target or _is_whiteout_or_folder(_lstat(target, target_folder)):
+            if not target or _is_whiteout_or_directory(_lstat(target, target_directory)):
                 raise FileNotFoundError
             if source == path:
                 return
-            if _exists(name, folder):
-                folder = self._clear(folder, parent, name)
-                target_folder = self._folder(target_parent, make=False).folder
-            self._attributes.link(target, target_folder, name, folder)
+            if _exists(name, directory):
+                directory = self._clear(directory, parent, name)
+                target_directory = self._directory(target_parent, make=False).directory
+            self._attributes.link(target, target_directory, name, directory)
         except (FileNotFoundError, NotADirectoryError) as error:
             msg = f"is a hard link to {entry.link.decode('utf-8', 'backslashreplace')!r}, no file of this layer"
             raise TarError(msg) from error
-        self._walk.make_room()  # links in one folder may lead to files in as many others
+        self._walk.make_room()  # links in one directory may lead to files in as many others
 
-    def _make_node(self, entry: Entry, folder: int, parent: bytes, name: bytes) -> None:
+    def _make_node(self, entry: Entry, directory: int, parent: bytes, name: bytes) -> None:
         if entry.kind == CHARACTER_DEVICE and entry.major == entry.minor == 0:
-            self._apply_whiteout(folder, parent, WHITEOUT_PREFIX + name)  # which is what overlayfs takes it for
+            self._apply_whiteout(directory, parent, WHITEOUT_PREFIX + name)  # which is what overlayfs takes it for
             return
-        if _exists(name, folder):
-            folder = self._clear(folder, parent, name)
+        if _exists(name, directory):
+            directory = self._clear(directory, parent, name)
         try:
             mode = NODE_TYPES[entry.kind] | entry.mode & ~SET_ID
-            os.mknod(name, mode, os.makedev(entry.major, entry.minor), dir_fd=folder)
+            os.mknod(name, mode, os.makedev(entry.major, entry.minor), dir_fd=directory)
         except PermissionError:
             self.outcome.leave_unset(join(parent, name), "device")
             self._replaced.note(join(parent, name))
             return
         self._inodes += 1
-        self._attributes.finish_node(entry, join(parent, name), name, folder)
+        self._attributes.finish_node(entry, join(parent, name), name, directory)
 
     # -- metadata
 
-    def _folder_bytes(self) -> int:
-        """Return what names take in folders, of which ext4 leaves up to a half empty."""
+    def _directory_bytes(self) -> int:
+        """Return what names take in directories, of which ext4 leaves up to a half empty."""
         return 2 * (self._names_bytes + self.outcome.entries * _NAME_BYTES)
 
     def _take_root_entry(self, entry: Entry) -> None:
@@ -327,10 +328,10 @@ class Extractor:
         owner = None if self._keep_root or (entry.uid, entry.gid) == self._attributes.owner else (entry.uid, entry.gid)
         acl = None if self._keep_root else entry.xattrs.get(DEFAULT_ACL)
         mode = None if self._keep_root else entry.mode
-        self._remember(b"", _FolderTimes(mode, entry.mtime_ns, owner, default_acl=acl))
+        self._remember(b"", _DirectoryTimes(mode, entry.mtime_ns, owner, default_acl=acl))
         self.outcome.root_mode, self._root_entry = entry.mode, entry
 
-    def _set_folder_metadata(self, entry: Entry, path: bytes, *, existed: bool) -> None:
+    def _set_directory_metadata(self, entry: Entry, path: bytes, *, existed: bool) -> None:
         if existed:
             self._note_if_explicit(path)
         owner = entry.uid, entry.gid
@@ -338,22 +339,22 @@ class Extractor:
         if not is_ours:
             check_owner(entry)
         if entry.xattrs:
-            self._attributes.set_xattrs(entry, path, self._folder(path).folder)
-        made_with = _folder_mode(entry.mode) & ~self._attributes.umask
+            self._attributes.set_xattrs(entry, path, self._directory(path).directory)
+        made_with = _directory_mode(entry.mode) & ~self._attributes.umask
         mode = entry.mode if existed or entry.mode != made_with or ACL in entry.xattrs else None
-        times = _FolderTimes(mode, entry.mtime_ns, None if is_ours else owner)
+        times = _DirectoryTimes(mode, entry.mtime_ns, None if is_ours else owner)
         if existed or entry.xattrs:
             before = self._times.get(path)
             times.default_acl = entry.xattrs.get(DEFAULT_ACL) or (before.default_acl if before is not None else None)
         self._remember(path, times)
 
-    def _remember(self, path: bytes, times: _FolderTimes) -> None:
-        self._forget_folder(path)
+    def _remember(self, path: bytes, times: _DirectoryTimes) -> None:
+        self._forget_directory(path)
         self._times[path] = times
         self._memory_bytes += _memory_of(path, times)
         if self._memory_bytes > self._limits.memory_bytes:
-            count = f"{len(self._times)} folders and their paths"
-            msg = f"is one folder too many: {count} take all of {self._limits.memory_bytes} bytes of memory"
+            count = f"{len(self._times)} directories and their paths"
+            msg = f"is one directory too many: {count} take all of {self._limits.memory_bytes} bytes of memory"
             raise OverLimitError(msg, "memory_bytes")
 
     def _count_sparse(self, sparse: SparseMap, body_bytes: int, stream: LayerStream) -> None:
@@ -363,17 +364,19 @@ class Extractor:
             msg = f"brings the layer to {total} bytes, holes included; {self._limits.layer_bytes} is the limit"
             raise OverLimitError(msg, "layer_bytes")
 
-    def _finish_folder(self, path: bytes, times: _FolderTimes) -> None:
+    def _finish_directory(self, path: bytes, times: _DirectoryTimes) -> None:
         self._walk.make_room()
         parent, _, name = path.rpartition(b"/")
         mode = times.mode
         if not path and self._root_entry is not None and not self._keep_root:
             self._attributes.set_xattrs(self._root_entry, b"", self._root)
         if times.default_acl is not None:
-            self._attributes.set_xattr(path, self._folder(path, make=False).folder, DEFAULT_ACL, times.default_acl)
+            self._attributes.set_xattr(
+                path, self._directory(path, make=False).directory, DEFAULT_ACL, times.default_acl
+            )
         if mode is not None:
-            os.fchmod(self._folder(path, make=False).folder, mode)
-        where = self._folder(parent, make=False).folder if path else None
+            os.fchmod(self._directory(path, make=False).directory, mode)
+        where = self._directory(parent, make=False).directory if path else None
         date = (times.mtime_ns, times.mtime_ns)
         if where is None:
             os.utime(self._root, ns=date)
@@ -382,20 +385,20 @@ class Extractor:
         if times.owner is None or self._attributes.chown(times.owner, path, name if path else self._root, where):
             return
         if mode is not None and mode & SET_ID:
-            os.fchmod(self._folder(path, make=False).folder, mode & ~SET_ID)
+            os.fchmod(self._directory(path, make=False).directory, mode & ~SET_ID)
             self.outcome.leave_unset(path, "mode")
 
     # -- whiteouts
 
-    def _apply_whiteout(self, folder: int, parent: bytes, name: bytes) -> None:
+    def _apply_whiteout(self, directory: int, parent: bytes, name: bytes) -> None:
         if self.outcome.whiteouts == WhiteoutFormat.NONE:
             self.outcome.whiteouts = choose_whiteout_format(self._root)
         if name == OPAQUE_WHITEOUT:
-            self._make_opaque(folder)
+            self._make_opaque(directory)
         elif not name.startswith(WHITEOUT_META_PREFIX):
-            self._hide(folder, parent, name.removeprefix(WHITEOUT_PREFIX))
+            self._hide(directory, parent, name.removeprefix(WHITEOUT_PREFIX))
 
-    def _hide(self, folder: int, parent: bytes, name: bytes) -> None:
+    def _hide(self, directory: int, parent: bytes, name: bytes) -> None:
         if name in (b"", b".", b".."):
             msg = "is a whiteout of nothing"
             raise TarError(msg)
@@ -403,22 +406,23 @@ class Extractor:
         self._inodes += 1
         try:
             if self.outcome.whiteouts == WhiteoutFormat.FILES:
-                _touch(WHITEOUT_PREFIX + name, folder)
+                _touch(WHITEOUT_PREFIX + name, directory)
             else:
-                os.mknod(name, stat.S_IFCHR, WHITEOUT_DEVICE, dir_fd=folder)
+                os.mknod(name, stat.S_IFCHR, WHITEOUT_DEVICE, dir_fd=directory)
         except FileExistsError:
             self._replaced.note(whiteout_of(join(parent, name)))
-            # A whiteout speaks of lower layers only. A file of this layer hides what was there; a folder must say so.
-            if self.outcome.whiteouts != WhiteoutFormat.FILES and stat.S_ISDIR(_lstat(name, folder).st_mode):
-                self._make_opaque(self._folder(join(parent, name)).folder)
+            # A whiteout speaks of lower layers only. A file of this layer hides what was there; a directory must say
+            # so.
+            if self.outcome.whiteouts != WhiteoutFormat.FILES and stat.S_ISDIR(_lstat(name, directory).st_mode):
+                self._make_opaque(self._directory(join(parent, name)).directory)
 
-    def _make_opaque(self, folder: int) -> None:
+    def _make_opaque(self, directory: int) -> None:
         if self.outcome.whiteouts == WhiteoutFormat.FILES:
             self._inodes += 1
             with suppress(FileExistsError):
-                _touch(OPAQUE_WHITEOUT, folder)
+                _touch(OPAQUE_WHITEOUT, directory)
         else:
-            os.setxattr(folder, OPAQUE_XATTRS[self.outcome.whiteouts], b"y")
+            os.setxattr(directory, OPAQUE_XATTRS[self.outcome.whiteouts], b"y")
 
     # -- what is there already
 
@@ -431,59 +435,59 @@ class Extractor:
         if self._helpers is not None:
             self._helpers.wait()
 
-    def _clear(self, folder: int, parent: bytes, name: bytes) -> int:
-        """Take out what an earlier entry put there, since the last one wins; return ``folder``, perhaps opened anew."""
-        kind = stat.S_IFMT(_lstat(name, folder).st_mode)
+    def _clear(self, directory: int, parent: bytes, name: bytes) -> int:
+        """Take out what an earlier entry put there, since the last wins; return ``directory``, perhaps opened anew."""
+        kind = stat.S_IFMT(_lstat(name, directory).st_mode)
         if kind in (stat.S_IFDIR, stat.S_IFLNK):
             self._wait()
-            self._walk.forget()  # some folders may lie below it, or be reached through it
-            folder = self._folder(parent).folder
+            self._walk.forget()  # some directories may lie below it, or be reached through it
+            directory = self._directory(parent).directory
             if self._helpers is not None:
-                self._helpers.forget_folders()
+                self._helpers.forget_directories()
         if kind == stat.S_IFDIR:
-            self._clear_folder(folder, parent, name)
+            self._clear_directory(directory, parent, name)
         else:
-            self._replaced.take_out(join(parent, name), name, folder)
-        return folder
+            self._replaced.take_out(join(parent, name), name, directory)
+        return directory
 
-    def _clear_folder(self, folder: int, parent: bytes, name: bytes) -> None:
+    def _clear_directory(self, directory: int, parent: bytes, name: bytes) -> None:
         def forget(below: bytes) -> None:
             self._note_if_explicit(join(parent, below))
-            self._forget_folder(join(parent, below))
+            self._forget_directory(join(parent, below))
 
-        def take_out(below: bytes, name: bytes, folder: int) -> None:
-            self._replaced.take_out(join(parent, below), name, folder)
+        def take_out(below: bytes, name: bytes, directory: int) -> None:
+            self._replaced.take_out(join(parent, below), name, directory)
 
-        self._replaced.note_folder(join(parent, name))
-        remove_folder(name, folder, forget, take_out)
+        self._replaced.note_directory(join(parent, name))
+        remove_directory(name, directory, forget, take_out)
 
     def _note_if_explicit(self, path: bytes) -> None:
-        """Note that a folder is not any more what the entry said that named it, if one did."""
+        """Note that a directory is not any more what the entry said that named it, if one did."""
         times = self._times.get(path)
         if times is not None and not times.implicit:
             self._replaced.note(path)
 
-    def _replace_by_folder(self, folder: int, parent: bytes, name: bytes, mode: int) -> None:
-        hidden = is_whiteout(_lstat(name, folder))
-        folder = self._clear(folder, parent, name)
-        self._mkdir(name, mode, folder)
+    def _replace_by_directory(self, directory: int, parent: bytes, name: bytes, mode: int) -> None:
+        hidden = is_whiteout(_lstat(name, directory))
+        directory = self._clear(directory, parent, name)
+        self._mkdir(name, mode, directory)
         if hidden:
-            self._make_opaque(self._folder(join(parent, name)).folder)
+            self._make_opaque(self._directory(join(parent, name)).directory)
 
-    # -- folders
+    # -- directories
 
-    def _folder(self, path: bytes, *, make: bool = True) -> Found:
-        """Return a folder, by default made if it is missing; its descriptor is good until the next entry."""
+    def _directory(self, path: bytes, *, make: bool = True) -> Found:
+        """Return a directory, by default made if it is missing; its descriptor is good until the next entry."""
         self._refuse_depth(path)
         try:
-            return self._walk.folder(path, make=make)
+            return self._walk.directory(path, make=make)
         except SymlinkLoopError as error:
             msg = f"has a parent behind {error.strerror}"
             raise TarError(msg) from error
 
     def _refuse_depth(self, path: bytes) -> None:
         if path.count(b"/") >= self._limits.depth:
-            msg = f"lies below {path.count(b'/') + 1} folders; {self._limits.depth} is the limit"
+            msg = f"lies below {path.count(b'/') + 1} directories; {self._limits.depth} is the limit"
             raise OverLimitError(msg, "depth")
 
     def _visit(self, path: bytes) -> None:
@@ -496,44 +500,44 @@ class Extractor:
             self._wait()  # what these replace was there before
             self._replaced.followed = True
 
-    def _make_way(self, folder: int, parent: bytes, name: bytes, there: os.stat_result) -> None:
-        """Make an implicit folder where a whiteout is; nothing else of this layer becomes one."""
+    def _make_way(self, directory: int, parent: bytes, name: bytes, there: os.stat_result) -> None:
+        """Make an implicit directory where a whiteout is; nothing else of this layer becomes one."""
         path = join(parent, name)
         _refuse_whiteout(name)
         if not is_whiteout(there):
-            msg = f"has a parent {path.decode('utf-8', 'backslashreplace')!r} that is no folder"
+            msg = f"has a parent {path.decode('utf-8', 'backslashreplace')!r} that is no directory"
             raise TarError(msg)
-        self._replaced.take_out(path, name, folder)
-        self._make_implicit_folder(folder, parent, name)
-        below = os.open(name, FOLDER_FLAGS, dir_fd=folder)
+        self._replaced.take_out(path, name, directory)
+        self._make_implicit_directory(directory, parent, name)
+        below = os.open(name, DIRECTORY_FLAGS, dir_fd=directory)
         try:
             self._make_opaque(below)
         finally:
             os.close(below)
 
-    def _make_implicit_folder(self, folder: int, parent: bytes, name: bytes) -> None:
+    def _make_implicit_directory(self, directory: int, parent: bytes, name: bytes) -> None:
         _refuse_whiteout(name)
         self._blocks += 1
         self._inodes += 1
         self._names_bytes += len(name) + _NAME_BYTES
-        self._mkdir(name, IMPLICIT_MODE, folder)
+        self._mkdir(name, IMPLICIT_MODE, directory)
         mode = IMPLICIT_MODE if IMPLICIT_MODE & self._attributes.umask else None
-        self._remember(join(parent, name), _FolderTimes(mode, 0, implicit=True))
+        self._remember(join(parent, name), _DirectoryTimes(mode, 0, implicit=True))
 
-    def _mkdir(self, name: bytes, mode: int, folder: int) -> None:
+    def _mkdir(self, name: bytes, mode: int, directory: int) -> None:
         if self._attributes.umask & stat.S_IRWXU:
-            make_folder(name, mode, folder)  # or we could not put anything into it
+            make_directory(name, mode, directory)  # or we could not put anything into it
         else:
-            os.mkdir(name, mode, dir_fd=folder)
+            os.mkdir(name, mode, dir_fd=directory)
 
     def _count_lookup(self) -> None:
         """Bound how long it takes to find parents: what is far apart, or behind symlinks, is found anew each time."""
         self._lookups += 1
         if self._lookups > _FREE_LOOKUPS + self._limits.lookups * self.outcome.entries:
-            msg = f"is one of {self.outcome.entries} entries whose parents took {self._lookups} folders to find"
+            msg = f"is one of {self.outcome.entries} entries whose parents took {self._lookups} directories to find"
             raise OverLimitError(f"{msg}; {self._limits.lookups} for each is the limit", "lookups")
 
-    def _forget_folder(self, path: bytes) -> None:
+    def _forget_directory(self, path: bytes) -> None:
         times = self._times.pop(path, None)
         if times is not None:
             self._memory_bytes -= _memory_of(path, times)
@@ -543,11 +547,11 @@ _NO_NAMES = (b"", b".", b"..")
 _LAST = (sys.maxsize, b"")  # where the entry at hand is, seen from those that were handed on
 
 
-def _memory_of(path: bytes, times: _FolderTimes) -> int:
-    # The path of an implicit folder goes into the layer's record too, as it is and serialized.
+def _memory_of(path: bytes, times: _DirectoryTimes) -> int:
+    # The path of an implicit directory goes into the layer's record too, as it is and serialized.
     owner = 0 if times.owner is None else _OWNER_BYTES
     acl = 0 if times.default_acl is None else len(times.default_acl)
-    return _FOLDER_BYTES + owner + acl + len(path) * (4 if times.implicit else 1)
+    return _DIRECTORY_BYTES + owner + acl + len(path) * (4 if times.implicit else 1)
 
 
 def _sparse_blocks(sparse: SparseMap) -> int:
@@ -572,33 +576,33 @@ def _write_sparse(sparse: SparseMap, file: int, stream: LayerStream) -> None:
     os.ftruncate(file, sparse.size_bytes)
 
 
-def _refuse_whiteout(folder: bytes) -> None:
-    if folder.startswith(WHITEOUT_PREFIX):
+def _refuse_whiteout(directory: bytes) -> None:
+    if directory.startswith(WHITEOUT_PREFIX):
         msg = "lies below a whiteout"
         raise TarError(msg)
 
 
-def _folder_mode(mode: int) -> int:
-    """Return what a folder is made with: passable until the end, and without set-group-ID, which its files inherit."""
+def _directory_mode(mode: int) -> int:
+    """Return what a directory is made with: passable until the end, without set-group-ID, which its files inherit."""
     return mode & 0o777 | stat.S_IRWXU
 
 
-def _lstat(name: bytes, folder: int) -> os.stat_result:
-    return os.stat(name, dir_fd=folder, follow_symlinks=False)
+def _lstat(name: bytes, directory: int) -> os.stat_result:
+    return os.stat(name, dir_fd=directory, follow_symlinks=False)
 
 
-def _is_whiteout_or_folder(status: os.stat_result) -> bool:
+def _is_whiteout_or_directory(status: os.stat_result) -> bool:
     return stat.S_ISDIR(status.st_mode) or is_whiteout(status)
 
 
-def _exists(name: bytes, folder: int) -> bool:
+def _exists(name: bytes, directory: int) -> bool:
     try:
-        _lstat(name, folder)
+        _lstat(name, directory)
     except FileNotFoundError:
         return False
     return True
 
 
-def _touch(name: bytes, folder: int) -> None:
+def _touch(name: bytes, directory: int) -> None:
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-    os.close(os.open(name, flags, 0o600, dir_fd=folder))
+    os.close(os.open(name, flags, 0o600, dir_fd=directory))

@@ -7,9 +7,10 @@ them. A large file it makes itself: to copy its body for somebody else takes abo
 was handed on and is not made yet is *pending*; before an entry touches one, the leader waits. So the layer becomes what
 it would have become in the hands of one.
 
-A helper has nothing but its memory and the descriptor of the root folder, both passed through a socket in the layer's
-staging folder. It ends when the leader closes the socket, or dies. If a helper dies, so does the attempt. Either may be
-taken over by what it reads, so neither believes the other: what they say, and what is refused of it, is in ``pieces``.
+A helper has nothing but its memory and the descriptor of the root directory, both passed through a socket in the
+layer's staging directory. It ends when the leader closes the socket, or dies. If a helper dies, so does the attempt.
+Either may be taken over by what it reads, so neither believes the other: what they say, and what is refused of it, is
+in ``pieces``.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from typing import Self
 
 from pykka_imagestore.core.tar.reader import FILE, Entry, TarError
 from pykka_imagestore.fs.attributes import Attributes, Outcome, entry_fault
-from pykka_imagestore.fs.flags import FOLDER_FLAGS
+from pykka_imagestore.fs.flags import DIRECTORY_FLAGS
 from pykka_imagestore.fs.walk import Walk
 from pykka_imagestore.jobs.unpack.batches import (
     ACK_BYTES,
@@ -96,15 +97,15 @@ def help_unpack(request: HelpUnpack) -> None:
 
 
 def wait_for_helpers(root: str) -> None:
-    """Return when nobody is at work in a layer's root folder any more who helped a leader that was killed."""
+    """Return when nobody is at work in a layer's root directory any more who helped a leader that was killed."""
     try:
-        folder = os.open(root, FOLDER_FLAGS)
+        directory = os.open(root, DIRECTORY_FLAGS)
     except (FileNotFoundError, PermissionError):
         return  # the root gets its mode and its owner when all helpers have done their work
     try:
-        fcntl.flock(folder, fcntl.LOCK_EX)
+        fcntl.flock(directory, fcntl.LOCK_EX)
     finally:
-        os.close(folder)
+        os.close(directory)
 
 
 @dataclass(slots=True)
@@ -150,7 +151,7 @@ class Helpers:
 
     Args:
         address: Where to wait for helpers, a path that is free.
-        root: The layer's root folder.
+        root: The layer's root directory.
         outcome: Where to record what helpers could not set.
         replaced: Takes what they found in the place of their files.
 
@@ -168,7 +169,7 @@ class Helpers:
         self._acks = select.poll()
         self._hand: _Hand | None = None  # whose piece is being filled
         self._piece = _Piece(0)
-        self._parent: bytes | None = None  # the folder of the last file
+        self._parent: bytes | None = None  # the directory of the last file
         self._maker: _Hand | None = None  # of its files; None for the leader
         self._forgotten = 0
         fcntl.flock(root, fcntl.LOCK_EX)  # until the last descriptor of it is closed, the helpers' too
@@ -215,7 +216,7 @@ class Helpers:
     def take(self, entry: Entry, parent: bytes, name: bytes, path: bytes, stream: LayerStream) -> bool:
         """Take a file, and its body from ``stream``; False if the leader should make it itself.
 
-        No folder or whiteout has its path.
+        No directory or whiteout has its path.
         """
         if parent != self._parent:
             self._parent = parent
@@ -252,17 +253,17 @@ class Helpers:
         while any(hand.sent for hand in self._hands.values()):
             self._collect(block=True)
 
-    def forget_folders(self) -> None:
-        """Have helpers open folders anew: one is about to be replaced. Nothing is pending."""
+    def forget_directories(self) -> None:
+        """Have helpers open directories anew: one is about to be replaced. Nothing is pending."""
         self._forgotten += 1
 
     # -- pieces
 
     def _choose_maker(self) -> _Hand | None:
-        """Return who is to make a folder's files: the helper with the least to do, or the leader if all have enough.
+        """Return who is to make a directory's files: the helper with the least to do, or the leader if all have enough.
 
-        A folder's files have one maker: two at once wait for each other, since the kernel locks the folder for each
-        file. But a folder of very many fills the helper's hands, and then to wait for that would take longer.
+        A directory's files have one maker: two at once wait for each other, since the kernel locks the directory for
+        each file. But a directory of very many fills the helper's hands, and then to wait for that would take longer.
         """
         self._collect(block=False)
         hand = min(self._hands.values(), key=lambda hand: len(hand.sent))
@@ -396,12 +397,12 @@ class _Helper:
     ) -> None:
         entry = Entry(0, FILE, name, b"", mode, uid, gid, len(body), mtime_ns, 0, 0, {})
         self._walk.make_room()
-        folder = self._walk.folder(parent).folder
+        directory = self._walk.directory(parent).directory
         try:
-            file = self._attributes.create_file(entry, folder, name)
-        except FileExistsError:  # an earlier entry's, that is no folder
-            self._put_aside(folder, name)
-            file = self._attributes.create_file(entry, folder, name)
+            file = self._attributes.create_file(entry, directory, name)
+        except FileExistsError:  # an earlier entry's, that is no directory
+            self._put_aside(directory, name)
+            file = self._attributes.create_file(entry, directory, name)
         try:
             if body:
                 write_all(file, body)
@@ -412,9 +413,9 @@ class _Helper:
             self._work.leave_unset(what)
         self._outcome.unset.clear()
 
-    def _put_aside(self, folder: int, name: bytes) -> None:
+    def _put_aside(self, directory: int, name: bytes) -> None:
         chance = os.urandom(ASIDE_BYTES)
-        os.rename(name, name_aside(chance), src_dir_fd=folder, dst_dir_fd=self._root)
+        os.rename(name, name_aside(chance), src_dir_fd=directory, dst_dir_fd=self._root)
         self._work.put_aside(chance)
 
 
@@ -453,8 +454,8 @@ def _unlink(address: str) -> None:
 @contextlib.contextmanager
 def _short_path(path: str) -> Iterator[str]:
     """Lend a short name for a path: a socket's has 107 bytes at most."""
-    folder = os.open(os.path.dirname(path), FOLDER_FLAGS | os.O_PATH)
+    directory = os.open(os.path.dirname(path), DIRECTORY_FLAGS | os.O_PATH)
     try:
-        yield f"/proc/self/fd/{folder}/{os.path.basename(path)}"
+        yield f"/proc/self/fd/{directory}/{os.path.basename(path)}"
     finally:
-        os.close(folder)
+        os.close(directory)

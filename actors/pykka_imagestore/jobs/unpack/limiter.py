@@ -15,16 +15,16 @@ _KEPT_FREE = 16 << 20  # for the store's own records, and whoever else writes he
 
 
 class Limiter:
-    """Bounds what one stream of bytes becomes, below the folder ``path`` if it is written at all.
+    """Bounds what one stream of bytes becomes, below the directory ``path`` if it is written at all.
 
     Args:
-        folder: The folder's descriptor; by default it is found by its path.
+        directory: The directory's descriptor; by default it is found by its path.
     """
 
-    def __init__(self, limits: Limits, path: str | None, folder: int | None = None) -> None:
+    def __init__(self, limits: Limits, path: str | None, directory: int | None = None) -> None:
         self._limits = limits
         self._path = path
-        self._folder = folder
+        self._directory = directory
         self._next_look = _LOOK_EVERY
 
     def check(self, bytes_read: int, size_bytes: int) -> None:
@@ -43,16 +43,16 @@ class Limiter:
             raise OverLimitError(msg, "inflate_ratio")
         if self._path is not None and size_bytes >= self._next_look:
             self._next_look = size_bytes + _LOOK_EVERY
-            require_space(self._path, _KEPT_FREE, self._folder)
+            require_space(self._path, _KEPT_FREE, self._directory)
 
 
-def require_space(path: str, needed_bytes: int, folder: int | None = None) -> None:
-    """See that the file system of ``path``, or of the open folder that it names, has room for so many bytes.
+def require_space(path: str, needed_bytes: int, directory: int | None = None) -> None:
+    """See that the file system of ``path``, or of the open directory that it names, has room for so many bytes.
 
     Raises:
         NoSpaceError: It has not.
     """
-    free = free_bytes(path if folder is None else folder)
+    free = free_bytes(path if directory is None else directory)
     if free is not None and free < needed_bytes:
         raise NoSpaceError(path, needed_bytes, free)
 

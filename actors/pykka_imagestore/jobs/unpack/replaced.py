@@ -3,11 +3,11 @@
     replaced/paths      a path below rootfs/ and a NUL byte for each such entry, those of one path in their order
     replaced/<number>   the file that was at the path of that position in ``paths``, from 0, if it was one and not empty
 
-An entry's work is undone when what it made is taken out, or its folder gets the attributes of a later entry; a whiteout
-that made nothing, or a device that could not be made, counts as undone at once. So as many entries of a path were
-undone as it has lines, the first ones, and what the one after those made lies in the tree. Implicit folders are no
-entry's. A whiteout's path is that of its entry, ``.wh.`` and all. The path of an opaque whiteout says that a folder was
-taken out, whatever marks it had.
+An entry's work is undone when what it made is taken out, or its directory gets the attributes of a later entry; a
+whiteout that made nothing, or a device that could not be made, counts as undone at once. So as many entries of a path
+were undone as it has lines, the first ones, and what the one after those made lies in the tree. Implicit directories
+are no entry's. A whiteout's path is that of its entry, ``.wh.`` and all. The path of an opaque whiteout says that a
+directory was taken out, whatever marks it had.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING
 
 from pykka_imagestore.core.paths import REPLACED_PATHS
 from pykka_imagestore.fs.attributes import Outcome, join
-from pykka_imagestore.fs.flags import FILE_FLAGS, FOLDER_FLAGS
-from pykka_imagestore.fs.made import make_folder
+from pykka_imagestore.fs.flags import DIRECTORY_FLAGS, FILE_FLAGS
+from pykka_imagestore.fs.made import make_directory
 from pykka_imagestore.fs.whiteouts import OPAQUE_WHITEOUT, is_whiteout, whiteout_of
 from pykka_imagestore.jobs.unpack.layer_stream import write_all
 
@@ -36,7 +36,7 @@ class Replaced:
     """Takes things out of a layer's tree, and keeps what they were.
 
     Args:
-        place: The folder to keep it in, made when it is needed; None to keep nothing.
+        place: The directory to keep it in, made when it is needed; None to keep nothing.
         outcome: Where to record that not all was kept.
 
     Attributes:
@@ -50,26 +50,26 @@ class Replaced:
         self.checksum = 0
         self._place = place
         self._outcome = outcome
-        self._folder = self._paths = -1
+        self._directory = self._paths = -1
         self._count = self._paths_bytes = 0
 
     def close(self) -> None:
         """Close the files."""
-        for descriptor in (self._folder, self._paths):
+        for descriptor in (self._directory, self._paths):
             if descriptor >= 0:
                 os.close(descriptor)
-        self._folder = self._paths = -1
+        self._directory = self._paths = -1
 
-    def take_out(self, path: bytes, name: bytes, folder: int) -> None:
-        """Take out what is no folder, and was made at ``path``; now it is called ``name`` in ``folder``."""
-        status = os.stat(name, dir_fd=folder, follow_symlinks=False)
+    def take_out(self, path: bytes, name: bytes, directory: int) -> None:
+        """Take out what is no directory, and was made at ``path``; now it is called ``name`` in ``directory``."""
+        status = os.stat(name, dir_fd=directory, follow_symlinks=False)
         if stat.S_ISLNK(status.st_mode):
             self._note_turn()
         number = self.note(whiteout_of(path) if is_whiteout(status) else path)
         if number is not None and stat.S_ISREG(status.st_mode) and status.st_size:
-            os.rename(name, b"%d" % number, src_dir_fd=folder, dst_dir_fd=self._folder)
+            os.rename(name, b"%d" % number, src_dir_fd=directory, dst_dir_fd=self._directory)
         else:
-            os.unlink(name, dir_fd=folder)
+            os.unlink(name, dir_fd=directory)
 
     def note(self, path: bytes) -> int | None:
         """Note that the work of an entry at ``path`` was undone; return its number, None if that is not kept."""
@@ -80,7 +80,7 @@ class Replaced:
             self._outcome.replaced_lost = True
         if self._outcome.replaced_lost:
             return None
-        if self._folder < 0:
+        if self._directory < 0:
             self._open(self._place)
         line = path + b"\0"
         write_all(self._paths, line)
@@ -88,8 +88,8 @@ class Replaced:
         self._count += 1
         return self._count - 1
 
-    def note_folder(self, path: bytes) -> None:
-        """Note that a folder is taken out, whoever made it."""
+    def note_directory(self, path: bytes) -> None:
+        """Note that a directory is taken out, whoever made it."""
         self.note(join(path, OPAQUE_WHITEOUT))
         self._note_turn()
 
@@ -99,10 +99,10 @@ class Replaced:
             self._outcome.replaced_lost = True
 
     def _open(self, place: str) -> None:
-        make_folder(place, 0o700)
-        self._folder = os.open(place, FOLDER_FLAGS)
+        make_directory(place, 0o700)
+        self._directory = os.open(place, DIRECTORY_FLAGS)
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-        self._paths = os.open(REPLACED_PATHS, flags, 0o600, dir_fd=self._folder)
+        self._paths = os.open(REPLACED_PATHS, flags, 0o600, dir_fd=self._directory)
         os.fchmod(self._paths, 0o600)
 
 
@@ -110,7 +110,7 @@ class Undone:
     """What a ``Replaced`` noted, for whoever goes through the layer's entries once more, in their order.
 
     Attributes:
-        folder: A descriptor of it; negative if there is none.
+        directory: A descriptor of it; negative if there is none.
         checksum: CRC-32 of the bytes of ``paths``.
 
     Raises:
@@ -120,10 +120,10 @@ class Undone:
     def __init__(self, place: Path) -> None:
         self._left: dict[bytes, list[int]] = {}
         self._latest: dict[bytes, int] = {}
-        self.folder = -1
+        self.directory = -1
         self.checksum = 0
         try:
-            self.folder = os.open(place, FOLDER_FLAGS)
+            self.directory = os.open(place, DIRECTORY_FLAGS)
         except FileNotFoundError:
             return
         try:
@@ -137,9 +137,9 @@ class Undone:
         return bool(self._left)
 
     def close(self) -> None:
-        """Close the folder."""
-        if self.folder >= 0:
-            os.close(self.folder)
+        """Close the directory."""
+        if self.directory >= 0:
+            os.close(self.directory)
 
     def take(self, path: bytes) -> int | None:
         """Return the number of what the entry at hand did at ``path``; None if that is what lies in the tree."""
@@ -156,11 +156,11 @@ class Undone:
 
     def names(self) -> list[bytes]:
         """Return the names of the files that are kept."""
-        folder = self.folder
-        return [os.fsencode(name) for name in os.listdir(folder) if name != REPLACED_PATHS] if folder >= 0 else []
+        directory = self.directory
+        return [os.fsencode(name) for name in os.listdir(directory) if name != REPLACED_PATHS] if directory >= 0 else []
 
     def was_taken_out(self, path: bytes) -> bool:
-        """Tell whether a folder was taken out at a path, or on the way there."""
+        """Tell whether a directory was taken out at a path, or on the way there."""
         while path:
             if join(path, OPAQUE_WHITEOUT) in self._left:
                 return True
@@ -168,7 +168,7 @@ class Undone:
         return False
 
     def _read(self) -> None:
-        descriptor = os.open(REPLACED_PATHS, FILE_FLAGS, dir_fd=self.folder)
+        descriptor = os.open(REPLACED_PATHS, FILE_FLAGS, dir_fd=self.directory)
         with os.fdopen(descriptor, "rb") as file:
             data = file.read(MAX_PATHS_BYTES)
         self.checksum = zlib.crc32(data)
