@@ -74,6 +74,8 @@ def test_nobody_else_may_write_to_what_a_store_makes_and_its_layers_have_their_m
     for made in ("made", "sandbox"):
         open_to_others = {path for path, mode in modes_of_the_store(tmp_path / made).items() if mode & 0o022}
         assert open_to_others == set()
+    above = ("made", "made/for it", "sandbox", "sandbox/of it")
+    assert {stat.S_IMODE((tmp_path / path).stat().st_mode) for path in above} == {0o755 & ~umask}
     store = modes_of_the_store(tmp_path / "made/for it/store")
     assert store[b""] == store[b"layers"] == store[b"staging"] == store[b"gc"] == store[b"leases"] == 0o700
     assert {stat.S_IMODE(path.stat().st_mode) for path in (tmp_path / "made").glob("for it/store/layers/*")} == {0o755}

@@ -44,7 +44,10 @@ ALLOWED = {
     ("fs/attributes.py", "os.stat(where)"): A_DESCRIPTOR_OR_PIN,
     ("fs/attributes.py", "os.chmod(where, entry.mode & ~SET_ID)"): A_DESCRIPTOR_OR_PIN,
     ("fs/attributes.py", "os.getxattr(path, CAPABILITY)"): A_PIN,
-    ("fs/made.py", "os.chmod(pin_path(directory), mode)"): A_PIN,
+    (
+        "fs/made.py",
+        "os.chmod(pin_path(directory), stat.S_IMODE(os.fstat(directory).st_mode) | mode & stat.S_IRWXU)",
+    ): A_PIN,
     ("fs/made.py", "os.open(path, flags | os.O_NOFOLLOW | os.O_CLOEXEC, FILE_MODE)"): "a file that we make",
     ("fs/made.py", "open('/proc/self/status', 'rb')"): KERNELS,
     ("fs/place.py", "os.stat('/')"): "the root",
@@ -218,7 +221,7 @@ THE_DIRECTORY = "the store's directory, or one above: where the caller says"
 ALLOWED_IN_A_STORE = {
     ("durable/disk.py", "os.open(path, flags | os.O_CLOEXEC | os.O_NONBLOCK)"): "to sync: what the store wrote",
     ("durable/disk.py", "os.open(path, os.O_RDONLY | os.O_CLOEXEC)"): "to sync: what the store wrote",
-    ("durable/files.py", "Path(f'/proc/self/fd/{descriptor}').chmod(mode)"): A_PIN,
+    ("durable/files.py", "Path(f'/proc/self/fd/{descriptor}').chmod(stat.S_IMODE(found) | mode & stat.S_IRWXU)"): A_PIN,
     ("durable/layout.py", "directory.exists()"): THE_DIRECTORY,
     ("durable/layout.py", "paths.journal.exists()"): "whether to sync once more",
     ("durable/layout.py", "root.exists()"): THE_DIRECTORY,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import time
 import traceback
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from support.images import diff_id, docker_save, layer, write_members
 from support.layers import unpack_layer
 from support.layouts import AMD64, Layout
 
+from pykka_imagestore.cli.output import print_table
 from pykka_imagestore.core.paths import StorePaths
 from pykka_imagestore.durable.leases import take_lease
 from pykka_imagestore.errors import LayerError
@@ -328,3 +330,13 @@ def test_layer_from_another_age_is_put_checked_and_removed(imagestore, tmp_path,
     for verb in (["put", archive], ["check", "--deep"], ["du"], ["remove", "a:1"]):
         done = imagestore(*verb)
         assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_one_long_cell_at_the_end_makes_no_other_line_take_longer(capsys):
+    rows = [("layer", "x" * 1_000_000), *(("layer", "x") for _ in range(20_000))]
+    before = time.process_time()
+
+    print_table(rows)
+
+    assert time.process_time() - before < 3
+    assert capsys.readouterr().out == "".join(f"layer  {cell}\n" for _, cell in rows)

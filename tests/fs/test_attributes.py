@@ -136,6 +136,23 @@ def test_attributes_of_a_file_stay_with_it_wherever_its_name_leads(directory, vi
     assert (stat.S_IMODE(status.st_mode), status.st_uid, status.st_gid) == (0o6755, *OTHER)
 
 
+def test_what_could_not_be_set_is_listed_up_to_a_length_and_counted():
+    outcome = Outcome()
+
+    for number in range(100):
+        outcome.leave_unset(b"%d" % number, "x" * 100_000)
+
+    assert (len(outcome.unset), outcome.unset_count) == (10, 100)
+
+
+def test_what_was_taken_leaves_room_for_more():
+    outcome = Outcome()
+
+    for _ in range(20):
+        outcome.leave_unset(b"f", "x" * 100_000)
+        assert outcome.take_unset() == [(b"f", "x" * 100_000)]
+
+
 @pytest.mark.parametrize("by", ["symlink", "hard link", "file"])
 def test_no_file_is_made_through_what_lies_in_its_place(directory, victim, by):
     os.mkfifo(NODE, dir_fd=directory)

@@ -186,7 +186,7 @@ def lookups(error):
 
 
 def test_parents_far_apart_end_soon(tmp_path, monkeypatch):
-    monkeypatch.setattr(extractor, "_FREE_LOOKUPS", 10_000)
+    monkeypatch.setattr(extractor, "FREE_LOOKUPS", 10_000)
     paths = [bytes([97 + number]) + b"/d" * 48 + b"/f" for number in range(10)]
 
     with pytest.raises(
@@ -198,7 +198,7 @@ def test_parents_far_apart_end_soon(tmp_path, monkeypatch):
 
 
 def test_links_in_a_row_that_are_followed_again_and_again_end_soon(tmp_path, monkeypatch):
-    monkeypatch.setattr(extractor, "_FREE_LOOKUPS", 10_000)
+    monkeypatch.setattr(extractor, "FREE_LOOKUPS", 10_000)
     links = [tars.symlink(b"s%d" % number, b"./" * 20 + b"s%d" % (number + 1)) for number in range(39)]
     again = [tars.file(b"s0/f") + tars.symlink(b"x", b"y") for _ in range(5000)]  # what replaces a link forgets all
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import fcntl
 import os
 import shutil
@@ -314,6 +315,12 @@ def set_flag(path: Path) -> None:
         fcntl.ioctl(file, 0x40086602, array("l", [flags[0] | 0x40]))
 
 
+def reserve(path: Path) -> None:
+    """Reserve space behind the end of a file, if the file system can."""
+    with open(path, "r+b") as file:
+        ctypes.CDLL(None).fallocate(file.fileno(), 1, ctypes.c_long(0), ctypes.c_long(1 << 20))  # FALLOC_FL_KEEP_SIZE
+
+
 def bind(path: Path) -> None:
     """Make a socket, by a path that may be long."""
     directory = os.open(path.parent, os.O_RDONLY)
@@ -485,6 +492,18 @@ _ALL = [
            "its content counts"),
     Change("mode and time of the layer's directory", "", lambda p: (p.chmod(0o700), date(p)),
            "a store may be opened to others, or not"),
+    Change("mode and time of replaced/", "replaced", lambda p: (p.chmod(0o755), date(p)), "what is in it counts"),
+    Change("the owner of replaced/", "replaced", chown(7, 7), "what is in it counts", ROOT),
+    Change("attributes of replaced/", "replaced", set_xattr("user.zz", b"1"), "what is in it counts"),
+    Change("mode and time of replaced/paths", "replaced/paths", lambda p: (p.chmod(0o644), date(p)),
+           "its content counts"),
+    Change("a second name of replaced/paths", "replaced/paths", lambda p: os.link(p, p.parents[2] / "outside"),
+           "copies that are made of hard links are sound"),
+    Change("the owner of tar-split.zst", "tar-split.zst", chown(7, 7), "its content counts", ROOT),
+    Change("attributes of layer.pb", "layer.pb", set_xattr("user.zz", b"1"), "its content counts"),
+    Change("attributes of tar-split.zst", "tar-split.zst", set_xattr("user.zz", b"1"), "its content counts"),
+    Change("attributes of the layer's directory", "", set_xattr("user.zz", b"1"), "nothing of the layer is in them"),
+    Change("space reserved for a file by fallocate(2)", "rootfs/d/f", keep_times(reserve), "the content is the same"),
     Change("a label of a security module", "rootfs/d/f", set_xattr("security.selinux", b"x\0"),
            "the system sets it by itself", ROOT),
     Change("layer.pb as an older version wrote it", "layer.pb", old_record,

@@ -69,6 +69,7 @@ def print_table(rows: Iterable[Sequence[str]]) -> None:
     """Print rows in columns that are aligned to the left; what is in them is escaped."""
     lines = [[escaped(cell) for cell in row] for row in rows]
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    widths[-1] = 0  # a cell of thousands of names there would widen each of thousands of lines
     padded = ["  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines]
     _print("\n".join(padded))
 

@@ -96,17 +96,19 @@ def create_file(path: Path, mode: int) -> int:
 
 
 def make_directory(path: Path, mode: int) -> None:
-    """Make a directory of that mode, whatever the umask.
+    """Make a directory of that mode without what the umask takes from others.
 
     Raises:
         FileExistsError: There is something of that name.
     """
     path.mkdir(mode)
-    if mode & ~path.lstat().st_mode:
-        # By a descriptor, since chmod would follow a symlink that is there by now.
+    if mode & stat.S_IRWXU & ~path.lstat().st_mode:
+        # By a descriptor, since chmod would follow a symlink that is there by now. And no more than the owner's bits:
+        # whoever may rename here can put another directory of ours there, which is closed to him.
         descriptor = os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
         try:
-            Path(f"/proc/self/fd/{descriptor}").chmod(mode)
+            found = os.fstat(descriptor).st_mode
+            Path(f"/proc/self/fd/{descriptor}").chmod(stat.S_IMODE(found) | mode & stat.S_IRWXU)
         finally:
             os.close(descriptor)
 

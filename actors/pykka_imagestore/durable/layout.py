@@ -83,7 +83,7 @@ def _make_root(root: Path) -> list[Path]:
     new = [directory for directory in root.parents if not directory.exists()]
     for directory in reversed(new):
         with contextlib.suppress(FileExistsError):
-            make_directory(directory, 0o755)  # whatever the umask: who may write there may replace the store
+            make_directory(directory, 0o755)  # even if the umask is 0: who may write there may replace the store
     with contextlib.suppress(FileExistsError):
         make_directory(root, 0o700)
     return new

@@ -27,6 +27,7 @@ NODE_TYPES = {CHARACTER_DEVICE: stat.S_IFCHR, BLOCK_DEVICE: stat.S_IFBLK, FIFO: 
 
 _CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _MAX_UNSET_LISTED = 1000
+_MAX_UNSET_LENGTH = 1 << 20  # of all paths and names: an attribute's name may be as long as a header
 _MAX_REFUSED_OWNERS = 1000
 OVERLAY_XATTRS = (b"trusted.overlay.", b"user.overlay.")
 _UNSETTABLE = frozenset(
@@ -60,7 +61,7 @@ class Outcome:
     Attributes:
         owner: User and group of what was not given away.
         times: Those that the file system keeps; None if nobody needs to know, or that cannot be told.
-        unset: Path and what of it could not be set; the first 1000.
+        unset: Path and what of it could not be set; the first 1000, or fewer if these are long.
         root_mode: The mode that the root's entry says; None if no entry is the root's.
     """
 
@@ -72,6 +73,7 @@ class Outcome:
     implicit_directories: list[bytes] = field(default_factory=list)
     unset: list[tuple[bytes, str]] = field(default_factory=list)
     unset_count: int = 0
+    unset_length: int = 0
     root_mode: int | None = None
     owner: tuple[int, int] = (0, 0)
     times: TimeRange | None = None
@@ -79,8 +81,14 @@ class Outcome:
     def leave_unset(self, path: bytes, what: str) -> None:
         """Record what of an entry could not be set."""
         self.unset_count += 1
-        if len(self.unset) < _MAX_UNSET_LISTED:
+        self.unset_length += len(path) + len(what)
+        if len(self.unset) < _MAX_UNSET_LISTED and self.unset_length <= _MAX_UNSET_LENGTH:
             self.unset.append((path, what))
+
+    def take_unset(self) -> list[tuple[bytes, str]]:
+        """Return what could not be set since the last time."""
+        taken, self.unset, self.unset_length = self.unset, [], 0
+        return taken
 
 
 class Attributes:
@@ -194,21 +202,28 @@ class Attributes:
                 if capability is not None:  # set-ID bits it never got, by the same lack of privilege
                     os.setxattr(place, CAPABILITY, capability)
 
-    def set_xattrs(self, entry: Entry, path: bytes, where: int | bytes, *, is_ours: bool = True) -> None:
+    def set_xattrs(
+        self, entry: Entry, path: bytes, where: int | bytes, *, is_ours: bool = True, is_directory: bool = False
+    ) -> None:
         """Set the extended attributes of an open or pinned file.
 
         All but what a directory gives to those that are made in it: that is for whoever makes no more of them.
 
         Args:
             is_ours: Whether it stays so; else ``give_away`` sets what would be lost.
+            is_directory: Whether it is one; nothing else can have a default ACL.
         """
         for key, value in entry.xattrs.items():
-            if key != DEFAULT_ACL and (is_ours or key != CAPABILITY):
+            if key == DEFAULT_ACL:
+                if not is_directory:
+                    self._outcome.leave_unset(path, unset_xattr(key))
+            elif is_ours or key != CAPABILITY:
                 self.set_xattr(path, where, key, value)
 
     def set_xattr(self, path: bytes, where: int | bytes, key: bytes, value: bytes) -> None:
         """Set one extended attribute, likewise."""
-        if not key.startswith(OVERLAY_XATTRS):
+        # An empty capability would be stored, and then neither be read nor let the file be run.
+        if not key.startswith(OVERLAY_XATTRS) and (value or key != CAPABILITY):
             try:
                 os.setxattr(where, key, value)
             except OSError as error:

@@ -1,8 +1,9 @@
-"""Making files and directories whose mode no umask changes: 0 would open them to others, and 0777 close them to us."""
+"""Making files and directories that no umask opens to others, as 0 would, or closes to us, as 0777 would."""
 
 from __future__ import annotations
 
 import os
+import stat
 
 from pykka_imagestore.fs.pins import PIN_FLAGS, pin_path
 
@@ -10,7 +11,7 @@ FILE_MODE = 0o644
 
 
 def make_directory(name: str | bytes, mode: int, above: int | None = None) -> None:
-    """Make a directory.
+    """Make a directory, of that mode without what the umask takes from others.
 
     Args:
         above: The directory that it is made in; by default ``name`` is a path.
@@ -19,11 +20,12 @@ def make_directory(name: str | bytes, mode: int, above: int | None = None) -> No
         FileExistsError: There is something of that name.
     """
     os.mkdir(name, mode, dir_fd=above)
-    if mode & ~os.stat(name, dir_fd=above, follow_symlinks=False).st_mode:
-        # By a descriptor, since chmod would follow a symlink that is there by now.
+    if mode & stat.S_IRWXU & ~os.stat(name, dir_fd=above, follow_symlinks=False).st_mode:
+        # By a descriptor, since chmod would follow a symlink that is there by now. And no more than the owner's bits:
+        # whoever may rename here can put another directory of ours there, which is closed to him.
         directory = os.open(name, PIN_FLAGS | os.O_DIRECTORY, dir_fd=above)
         try:
-            os.chmod(pin_path(directory), mode)
+            os.chmod(pin_path(directory), stat.S_IMODE(os.fstat(directory).st_mode) | mode & stat.S_IRWXU)
         finally:
             os.close(directory)
 

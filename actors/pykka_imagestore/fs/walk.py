@@ -22,6 +22,7 @@ from pykka_imagestore.fs.flags import DIRECTORY_FLAGS
 MAX_OPEN_DIRECTORIES = 128
 MAX_SYMLINKS = 40  # as the kernel has it
 MAX_PATHS_BYTES = 1 << 20
+FREE_LOOKUPS = 1_000_000  # of directories in one layer, whatever its entries are
 
 
 class Found(NamedTuple):

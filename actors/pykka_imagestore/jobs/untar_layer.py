@@ -229,6 +229,7 @@ def _helped(
 def _made_root(target: str, rootfs: str) -> Iterator[int]:
     """Make a layer's directory, and in it a root with its plain mode and owner; lend that, open."""
     make_directory(target, 0o755)
+    os.chmod(target, 0o755)  # noqa: S103 - whatever the umask is; nobody else may enter the directory above
     make_directory(rootfs, 0o700)
     root = os.open(rootfs, DIRECTORY_FLAGS)
     try:

@@ -24,6 +24,7 @@ from pykka_imagestore.fs.remove_tree import remove_tree
 from pykka_imagestore.jobs.check import deep_check, directory_marks
 from pykka_imagestore.jobs.check.findings import LayerCheck
 from pykka_imagestore.jobs.check_layer import CheckLayer, check_layer
+from pykka_imagestore.jobs.unpack import extractor
 
 SOUND = LayerCheck()
 OF_AN_OLDER_VERSION = (
@@ -113,6 +114,10 @@ WITH_ATTRIBUTES = {
         tars.directory(b"d", mode=0o700, **OWNER),
         tars.directory(b"d/e", mode=0o777, **OWNER),
     ),
+    "a default ACL that a directory which is named again loses": (
+        DEFAULT_ACL + tars.directory(b"d", **OWNER),
+        xattr(b"system.posix_acl_default", b"") + tars.directory(b"d", **OWNER),
+    ),
     "an ACL that says something else than the mode": (
         xattr(b"system.posix_acl_access", WIDE_ACL) + tars.file(b"f", b"x", mode=0o640, **OWNER),
         xattr(b"system.posix_acl_access", WIDE_ACL) + tars.directory(b"d", mode=0o755, **OWNER),
@@ -165,6 +170,40 @@ def test_more_links_to_what_was_replaced_than_a_check_remembers_are_not_checked(
     assert unpack_layer(tars.tar(*parts), tmp_path).check() == LayerCheck(
         (), ("has hard links to what it replaced itself, too much to be compared",)
     )
+
+
+LINKED = [b"l/h%d" % number for number in range(50)]
+AROUND = b"x/../" * 50
+LEADING_ROUND_AND_ROUND = (
+    tars.directory(b"x", **OWNER),
+    tars.file(b"l/f", b"x", **OWNER),
+    *(tars.hard_link(name, b"l/f") for name in LINKED),
+    *(tars.symlink(b"s%d" % number, AROUND + b"s%d" % (number + 1), **OWNER) for number in range(9)),
+    tars.symlink(b"l", AROUND + b"s0", **OWNER),
+)
+
+
+def test_layer_whose_directories_take_too_long_to_find_is_not_checked(tmp_path, monkeypatch):
+    monkeypatch.setattr(deep_check, "FREE_LOOKUPS", 1000, raising=False)
+    most = 1000 + 4 * 32 * (len(LINKED) + 12)
+
+    unpacked = unpack_layer(tars.tar(*LEADING_ROUND_AND_ROUND), tmp_path)
+
+    assert unpacked.check() == LayerCheck((), (f"has entries whose directories took more than {most} lookups to find",))
+
+
+def test_layer_whose_directories_take_as_long_to_find_as_a_layer_may_is_checked(tmp_path, monkeypatch):
+    monkeypatch.setattr(extractor, "FREE_LOOKUPS", 100, raising=False)
+    monkeypatch.setattr(deep_check, "FREE_LOOKUPS", 100, raising=False)
+    directories = [b"%d" % number + b"/d" * 18 for number in range(10)]
+    parts = (
+        tars.file(directory + b"/f%d" % round_, b"x", **OWNER)
+        + tars.hard_link(directories[number - 3] + b"/h%d" % round_, directory + b"/f%d" % round_)
+        for round_ in range(50)
+        for number, directory in enumerate(directories)
+    )
+
+    assert unpack_layer(tars.tar(*parts), tmp_path).check() == SOUND
 
 
 def test_what_is_made_in_a_directory_with_a_default_acl_inherits_nothing(tmp_path):
@@ -242,6 +281,38 @@ def test_opaque_directories_are_those_that_entries_made(tmp_path, case):
 
 
 # -- layers that older versions put
+
+NEVER_THERE = {
+    "a default ACL of a file": DEFAULT_ACL + tars.file(b"f", b"x", **OWNER),
+    "an empty capability": xattr(b"security.capability", b"") + tars.file(b"f", b"x", **OWNER),
+}
+
+
+def unpack_without_a_note(part, place):
+    """Unpack a layer whose record says nothing of what could not be set, as before that was known."""
+    unpacked = unpack_layer(tars.tar(part), place)
+    record = unpacked.record
+    record.ClearField("unset")
+    record.unset_count = 0
+    unpacked.write_record(record)
+    return unpacked
+
+
+@pytest.mark.parametrize("case", NEVER_THERE)
+def test_attribute_that_nothing_can_have_is_not_missed(tmp_path, case):
+    assert unpack_without_a_note(NEVER_THERE[case], tmp_path).check() == SOUND
+
+
+@root
+def test_empty_capability_that_an_older_version_set_is_no_fault_and_another_is(tmp_path):
+    unpacked = unpack_without_a_note(NEVER_THERE["an empty capability"], tmp_path)
+    os.setxattr(unpacked.rootfs / "f", "security.capability", b"")
+    found = unpacked.check()
+    os.setxattr(unpacked.rootfs / "f", "security.capability", CAPABILITY)
+
+    assert found == SOUND
+    assert unpacked.check() == LayerCheck(("has 'f' with another extended attribute 'security.capability'",))
+
 
 OLD = {
     **{case: tars.tar(*parts) for cases in (REPLACED, WHITEOUTS) for case, parts in cases.items()},

@@ -8,7 +8,8 @@ import zlib
 
 import pytest
 from support import tars
-from support.layers import NEWER_FIELDS, unpack_layer
+from support.changes import ACL
+from support.layers import NEWER_FIELDS, unpack_layer, unpack_with_help
 from support.privileges import with_umask
 
 from pykka_imagestore._proto.layer_pb2 import NONE, LayerRecord
@@ -227,6 +228,40 @@ def test_extended_attribute_that_the_kernel_does_not_take_is_recorded(unpack, ki
 
     if not unpacked.nodes[b"it"].xattrs:
         assert (b"it", f"xattr {key.decode('utf-8', 'backslashreplace')}") in unpacked.unset
+
+
+@pytest.mark.parametrize("unpack_it", [unpack_layer, unpack_with_help])
+def test_names_of_attributes_that_could_not_be_set_do_not_fill_the_record(tmp_path, unpack_it):
+    name = b"user." + b"\xff" * 50_000
+    files = (tars.pax({b"SCHILY.xattr." + name: b""}) + tars.file(b"f%d" % number) for number in range(40))
+
+    unpacked = unpack_it(tars.tar(*files), tmp_path)
+
+    unset = [(path, what) for path, what in unpacked.unset if what != "owner"]
+    assert set(unset) < {(b"f%d" % number, "xattr user." + "\\xff" * 50_000) for number in range(40)}
+    assert unpacked.record.unset_count >= 40
+    assert 0 < (unpacked.target / "layer.pb").stat().st_size < 2 << 20
+
+
+@pytest.mark.parametrize("kind", sorted(EVERY_TYPE.keys() - {"directory", "device"}))
+def test_default_acl_of_what_is_no_directory_is_recorded(unpack, kind):
+    key = b"system.posix_acl_default"
+
+    unpacked = unpack(tars.pax({b"SCHILY.xattr." + key: ACL}), EVERY_TYPE[kind](b"it"))
+
+    assert unpacked.nodes[b"it"].xattrs == ()
+    assert (b"it", f"xattr {key.decode()}") in unpacked.unset
+
+
+@pytest.mark.parametrize("owner", [0, 7])
+@pytest.mark.parametrize("kind", ["file", "directory"])
+def test_empty_capability_is_recorded_and_not_set(unpack, kind, owner):
+    key = b"security.capability"
+
+    unpacked = unpack(tars.pax({b"SCHILY.xattr." + key: b""}), EVERY_TYPE[kind](b"it", uid=owner, gid=owner))
+
+    assert os.listxattr(unpacked.rootfs / "it") == []
+    assert (b"it", f"xattr {key.decode()}") in unpacked.unset
 
 
 @pytest.mark.parametrize("kind", sorted(EVERY_TYPE.keys() - {"device"}))

@@ -54,7 +54,7 @@ class Expectations:
         )
 
     def may_lack(self, path: bytes, what: str) -> bool:
-        """Tell whether something of what was made at ``path`` could not be set; a record lists the first 1000 only."""
+        """Tell whether something of what was made at ``path`` could not be set; a record lists the first ones only."""
         return not self._unset_is_whole or (path, what) in self._unset
 
     def kept(self, time_ns: int) -> int | None:

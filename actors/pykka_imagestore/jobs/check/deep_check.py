@@ -37,12 +37,13 @@ from pykka_imagestore.errors import shown
 from pykka_imagestore.fs.attributes import join
 from pykka_imagestore.fs.flags import FILE_FLAGS
 from pykka_imagestore.fs.holes import has_only_holes
+from pykka_imagestore.fs.walk import FREE_LOOKUPS
 from pykka_imagestore.fs.whiteouts import OPAQUE_WHITEOUT, WHITEOUT_META_PREFIX, WHITEOUT_PREFIX, is_whiteout
 from pykka_imagestore.jobs.check.attributes import AttributeCheck, Expectations, pair
 from pykka_imagestore.jobs.check.directory_marks import DirectoryMarks
 from pykka_imagestore.jobs.check.findings import Findings
 from pykka_imagestore.jobs.check.inodes import Inodes
-from pykka_imagestore.jobs.check.layer_tree import LayerTree, Names
+from pykka_imagestore.jobs.check.layer_tree import LayerTree, Names, TooManyLookupsError
 from pykka_imagestore.jobs.check.xattrs import XattrCheck, place_of
 from pykka_imagestore.jobs.unpack.layer_stream import BLOCK_BYTES
 from pykka_imagestore.jobs.unpack.replaced import Undone
@@ -57,6 +58,8 @@ _TYPES = {
     FIFO: (stat.S_IFIFO, "fifo"),
 }
 _MAX_BYTES = 8 << 20  # of entries in memory
+# Times as many for each entry as the extractor makes: a link's paths are resolved twice, and names are counted after.
+_LOOKUPS = 4
 
 
 @dataclass(slots=True)
@@ -107,7 +110,7 @@ class DeepCheck:
         self._record = record
         self._limits = limits
         self._findings = findings
-        self._tree = LayerTree(root)
+        self._tree = LayerTree(root, FREE_LOOKUPS + _LOOKUPS * limits.lookups * record.entries)
         self._tar = TarSplitReader(split, lambda: tick(self._tar.size_bytes))
         self._expected = expected
         self._attributes = AttributeCheck(expected, findings)
@@ -136,12 +139,18 @@ class DeepCheck:
             return
         with closing(self._tree), closing(undone):
             self._undone = undone
-            if self._check_entries():
-                self._check_digest()
-                self._check_implicit_directories()
-                self._check_marks()
-                self._check_names()
-                self._check_sums()
+            try:
+                self._check_all()
+            except TooManyLookupsError as error:
+                self._findings.add_unchecked(f"has entries whose directories took more than {error} lookups to find")
+
+    def _check_all(self) -> None:
+        if self._check_entries():
+            self._check_digest()
+            self._check_implicit_directories()
+            self._check_marks()
+            self._check_names()
+            self._check_sums()
 
     def _check_entries(self) -> bool:
         entries, name = 0, b""

@@ -6,17 +6,28 @@ import os
 from collections.abc import Iterator
 
 from pykka_imagestore.fs.attributes import join
-from pykka_imagestore.fs.walk import Walk
+from pykka_imagestore.fs.walk import Policy, Walk
+
+
+class TooManyLookupsError(Exception):
+    """The way to the directories of a layer's entries takes too long; the argument tells how many may be looked up."""
 
 
 class LayerTree:
     """Finds the directories below ``root``, a descriptor that it does not close.
 
     A symlink on the way is resolved by hand, as if ``root`` were ``/``. Descriptors are good until the next call.
+
+    Args:
+        most_lookups: How many directories may be looked up in all. An entry whose parent was replaced is looked for in
+            the tree as it became, which the extractor did not do and did not bound: there it may lead through symlinks
+            of a thousand parts each.
     """
 
-    def __init__(self, root: int) -> None:
-        self._walk = Walk(root)
+    def __init__(self, root: int, most_lookups: int) -> None:
+        self._walk = Walk(root, Policy(self._count_lookup))
+        self._most_lookups = most_lookups
+        self._lookups = 0
 
     def close(self) -> None:
         """Close all directories but the root."""
@@ -27,12 +38,18 @@ class LayerTree:
 
         Raises:
             OSError: There is none, or it cannot be opened.
+            TooManyLookupsError: More were looked up than may be.
         """
         found = self._walk.known(path)
         if found is None:
             self._walk.make_room()
             found = self._walk.directory(path)
         return found.directory, found.path
+
+    def _count_lookup(self, _: bytes) -> None:
+        self._lookups += 1
+        if self._lookups > self._most_lookups:
+            raise TooManyLookupsError(self._most_lookups)
 
     def walk(self) -> Iterator[bytes]:
         """Yield the path of everything below the root. Nobody else looks at this tree meanwhile.

@@ -14,7 +14,15 @@ from functools import cached_property
 from pykka_imagestore.core.layer_record import WhiteoutFormat
 from pykka_imagestore.core.xattr_values import acl_with_mode, hides_somebody, parse_acl, parse_capability, without_ids
 from pykka_imagestore.errors import shown
-from pykka_imagestore.fs.attributes import ACL, ACLS, CAPABILITY, OVERLAY_XATTRS, sees_trusted_xattrs, unset_xattr
+from pykka_imagestore.fs.attributes import (
+    ACL,
+    ACLS,
+    CAPABILITY,
+    DEFAULT_ACL,
+    OVERLAY_XATTRS,
+    sees_trusted_xattrs,
+    unset_xattr,
+)
 from pykka_imagestore.fs.whiteouts import OPAQUE_XATTRS
 from pykka_imagestore.jobs.check.attributes import Expectations
 from pykka_imagestore.jobs.check.findings import Findings
@@ -63,7 +71,7 @@ class XattrCheck:
             wanted: What entries gave.
             mode: What it has; ACLs show it too.
             made_at: Its path when it was put, if that was another.
-            is_directory: Whether it may have a mark.
+            is_directory: Whether it may have a mark, and a default ACL.
 
         Raises:
             OSError: It is not there, or cannot be read.
@@ -82,7 +90,7 @@ class XattrCheck:
             elif key.startswith(OVERLAY_XATTRS) or (key not in wanted and key.startswith(_OURS)):
                 self._judge_one_more(path, key)
         for key, value in wanted.items():
-            if not key.startswith(OVERLAY_XATTRS):
+            if not key.startswith(OVERLAY_XATTRS) and (is_directory or key != DEFAULT_ACL):
                 self._compare(path, place, key, value, mode, path if made_at is None else made_at)
 
     def _see_mark(self, path: bytes, place: int | bytes, mark: bytes) -> None:
@@ -100,6 +108,7 @@ class XattrCheck:
 
     def _compare(self, path: bytes, place: int | bytes, key: bytes, value: bytes, mode: int, made_at: bytes) -> None:
         may_lack = self._expected.may_lack(made_at, unset_xattr(key))
+        may_lack = may_lack or (key == CAPABILITY and not value)  # older versions set it, and nobody can read it
         try:
             found = self._value(place, key)
         except OSError as error:

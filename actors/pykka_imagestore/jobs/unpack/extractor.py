@@ -52,7 +52,7 @@ from pykka_imagestore.fs.attributes import (
 from pykka_imagestore.fs.flags import DIRECTORY_FLAGS
 from pykka_imagestore.fs.made import make_directory
 from pykka_imagestore.fs.remove_tree import remove_directory
-from pykka_imagestore.fs.walk import Found, Policy, SymlinkLoopError, Walk
+from pykka_imagestore.fs.walk import FREE_LOOKUPS, Found, Policy, SymlinkLoopError, Walk
 from pykka_imagestore.fs.whiteouts import (
     OPAQUE_WHITEOUT,
     OPAQUE_XATTRS,
@@ -69,7 +69,6 @@ from pykka_imagestore.jobs.unpack.replaced import Replaced
 
 IMPLICIT_MODE = 0o755
 
-_FREE_LOOKUPS = 1_000_000
 _DISK_BLOCK = 4096
 _INODE_BYTES = 256  # of ext4, by default; it has no more of them for the disk's size than it was made with
 _NAME_BYTES = 12  # of a name in a directory of ext4, beside it: its head, and what it is rounded up by
@@ -339,13 +338,13 @@ class Extractor:
         if not is_ours:
             check_owner(entry)
         if entry.xattrs:
-            self._attributes.set_xattrs(entry, path, self._directory(path).directory)
+            self._attributes.set_xattrs(entry, path, self._directory(path).directory, is_directory=True)
         made_with = _directory_mode(entry.mode) & ~self._attributes.umask
         mode = entry.mode if existed or entry.mode != made_with or ACL in entry.xattrs else None
         times = _DirectoryTimes(mode, entry.mtime_ns, None if is_ours else owner)
         if existed or entry.xattrs:
             before = self._times.get(path)
-            times.default_acl = entry.xattrs.get(DEFAULT_ACL) or (before.default_acl if before is not None else None)
+            times.default_acl = entry.xattrs.get(DEFAULT_ACL, None if before is None else before.default_acl)
         self._remember(path, times)
 
     def _remember(self, path: bytes, times: _DirectoryTimes) -> None:
@@ -369,7 +368,7 @@ class Extractor:
         parent, _, name = path.rpartition(b"/")
         mode = times.mode
         if not path and self._root_entry is not None and not self._keep_root:
-            self._attributes.set_xattrs(self._root_entry, b"", self._root)
+            self._attributes.set_xattrs(self._root_entry, b"", self._root, is_directory=True)
         if times.default_acl is not None:
             self._attributes.set_xattr(
                 path, self._directory(path, make=False).directory, DEFAULT_ACL, times.default_acl
@@ -533,7 +532,7 @@ class Extractor:
     def _count_lookup(self) -> None:
         """Bound how long it takes to find parents: what is far apart, or behind symlinks, is found anew each time."""
         self._lookups += 1
-        if self._lookups > _FREE_LOOKUPS + self._limits.lookups * self.outcome.entries:
+        if self._lookups > FREE_LOOKUPS + self._limits.lookups * self.outcome.entries:
             msg = f"is one of {self.outcome.entries} entries whose parents took {self._lookups} directories to find"
             raise OverLimitError(f"{msg}; {self._limits.lookups} for each is the limit", "lookups")
 

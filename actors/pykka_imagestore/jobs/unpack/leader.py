@@ -409,9 +409,8 @@ class _Helper:
             self._attributes.finish_file(entry, parent, name, file)
         finally:
             os.close(file)
-        for _, what in self._outcome.unset:
+        for _, what in self._outcome.take_unset():
             self._work.leave_unset(what)
-        self._outcome.unset.clear()
 
     def _put_aside(self, directory: int, name: bytes) -> None:
         chance = os.urandom(ASIDE_BYTES)
