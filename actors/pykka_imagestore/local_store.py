@@ -19,7 +19,7 @@ import pykka
 
 from pykka_imagestore.checker import Checker, CheckListener
 from pykka_imagestore.collector import Collector
-from pykka_imagestore.core.archive import ArchiveIndex
+from pykka_imagestore.core.archive_index import ArchiveIndex
 from pykka_imagestore.core.check_report import CheckReport
 from pykka_imagestore.core.digest import DiffID, sha256
 from pykka_imagestore.core.formats.docker_archive import legacy_config
@@ -29,7 +29,8 @@ from pykka_imagestore.core.layer_blob import LayerBlob, Place
 from pykka_imagestore.core.limits import DEFAULT_LIMITS, Limits
 from pykka_imagestore.core.paths import StorePaths
 from pykka_imagestore.core.plan_prune import Budget, Pruned, PruneOptions, Size, Usage
-from pykka_imagestore.core.plan_put import PlannedImage, plan_put
+from pykka_imagestore.core.plan_put import plan_put
+from pykka_imagestore.core.planned_image import PlannedImage
 from pykka_imagestore.core.platform import Platform
 from pykka_imagestore.core.uncopyable import Uncopyable
 from pykka_imagestore.durable.disk import disk
@@ -789,12 +790,11 @@ class LocalStoreActor(Actor):
         hashed: dict[Place, DiffID],
     ) -> None:
         """Put an image's layers, then its config, then its names: the last is what makes it exist."""
-        image, config = planned.image, planned.image.config
-        diff_ids = image.diff_ids
+        config, diff_ids = planned.config, planned.diff_ids
         if diff_ids is None:
-            diff_ids = await self._hash_layers(image.layers, hashed)
-            config = await self._executor.run(partial(legacy_config, image.config), diff_ids)
-        layers = dict(zip(diff_ids, image.layers, strict=True))
+            diff_ids = await self._hash_layers(planned.layers, hashed)
+            config = await self._executor.run(partial(legacy_config, config), diff_ids)
+        layers = dict(zip(diff_ids, planned.layers, strict=True))
         feed.expect(planned.names, {diff_id: layer.size for diff_id, layer in layers.items()})
         config_digest = sha256(config)
         await self._executor.run(partial(lease.need, diff_ids, config_digest), f"put of {planned.names[0]}")

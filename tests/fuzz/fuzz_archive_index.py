@@ -15,7 +15,7 @@ from fuzz_extractor import inflated
 from mutations import mutate_archive
 from plain import cleaned, is_whole, plain_members
 
-from pykka_imagestore.core.archive import ArchivedImage, ArchiveIndex
+from pykka_imagestore.core.archive_index import ArchivedImage, ArchiveIndex
 from pykka_imagestore.core.digest import DiffID, is_sha256
 from pykka_imagestore.core.formats.docker_archive import legacy_config
 from pykka_imagestore.core.identity import FileIdentity

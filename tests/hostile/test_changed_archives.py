@@ -20,7 +20,7 @@ from support.layouts import Layout
 from support.processes import TIMEOUT
 
 from pykka_imagestore import ArchiveChangedError, ArchiveError, ImageInfo, LocalStore, StoreError
-from pykka_imagestore.core.archive import ArchivedImage
+from pykka_imagestore.core.archive_index import ArchivedImage
 from pykka_imagestore.jobs.archive.open_blob import open_blob
 from pykka_imagestore.jobs.find_archive import find_archive
 from pykka_imagestore.jobs.unpack_into import Target, layer_file, unpack_into

@@ -3,22 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
-from pykka_imagestore.core.archive import ArchivedImage, ArchiveIndex, RefusedImage
+from pykka_imagestore.core.archive_index import ArchivedImage, ArchiveIndex, RefusedImage
 from pykka_imagestore.core.digest import sha256
+from pykka_imagestore.core.format_error import about_archive
 from pykka_imagestore.core.image_name import ImageName
 from pykka_imagestore.core.limits import DEFAULT_LIMITS, Limits
+from pykka_imagestore.core.planned_image import PlannedImage
 from pykka_imagestore.core.totals import Totals
 from pykka_imagestore.errors import AmbiguousImageError, InvalidNameError, shown
-
-
-@dataclass(frozen=True, slots=True)
-class PlannedImage:
-    """An image to put, and the names to put it under, as they are stored."""
-
-    names: tuple[str, ...]
-    image: ArchivedImage
 
 
 def plan_put(
@@ -41,12 +34,13 @@ def plan_put(
         ArchiveError: What is meant cannot be put.
         LimitError: All of it is too much to be remembered.
     """
-    planned = _choose(index, name, select)
-    # Each name is remembered with its layers, whatever else has these.
-    references = sum(len(each.names) * max(1, len(each.image.layers)) for each in planned)
-    found = f"it names {references} layers, those of each image for each of its names"
-    Totals(index.path, limits).check("references", references, found)
-    return planned
+    with about_archive(index.path):
+        planned = _choose(index, name, select)
+        # Each name is remembered with its layers, whatever else has these.
+        references = sum(len(each.names) * max(1, len(each.layers)) for each in planned)
+        found = f"it names {references} layers, those of each image for each of its names"
+        Totals(limits).check("references", references, found)
+        return planned
 
 
 def _choose(index: ArchiveIndex, name: ImageName | None, select: str | None) -> tuple[PlannedImage, ...]:
@@ -55,12 +49,16 @@ def _choose(index: ArchiveIndex, name: ImageName | None, select: str | None) -> 
     if select is None and len(named) != 1:
         _refuse_what_is_meant_too(index)
     if name is None:
-        return tuple(PlannedImage(_own_names(index, image), image) for image in images)
+        return tuple(_planned(image, _own_names(index, image)) for image in images)
     images = named or images
     if len(images) > 1:
         reason = f"it is not clear which of its {len(images)} images {name.stored} is; select one"
         raise AmbiguousImageError(index.path, reason, _choices(index))
-    return (PlannedImage((name.stored,), images[0]),)
+    return (_planned(images[0], (name.stored,)),)
+
+
+def _planned(image: ArchivedImage, names: tuple[str, ...]) -> PlannedImage:
+    return PlannedImage(names, image.config, image.layers, image.diff_ids)
 
 
 def _refuse_what_is_meant_too(index: ArchiveIndex) -> None:

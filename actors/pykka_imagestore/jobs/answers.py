@@ -9,7 +9,13 @@ import builtins
 from types import ModuleType
 
 from pykka_imagestore import errors
-from pykka_imagestore.core.archive import ArchivedImage, ArchiveIndex, RefusedImage
+from pykka_imagestore.core.archive_index import ArchivedImage, ArchiveIndex, RefusedImage
+from pykka_imagestore.core.format_error import (
+    FormatError,
+    LimitExceededError,
+    UnsupportedFormatError,
+    WrongDigestError,
+)
 from pykka_imagestore.core.identity import FileIdentity
 from pykka_imagestore.core.layer_blob import Absent, DirectoryMember, Estimate, FileRange, LayerBlob
 from pykka_imagestore.jobs.check.findings import LayerCheck
@@ -33,6 +39,7 @@ ANSWERS = PlainAnswers(
         *(ArchivedImage, ArchiveIndex, RefusedImage, FileIdentity),
         *(LayerBlob, FileRange, DirectoryMember, Absent, Estimate),
         *(LayerCounts, Unpacked, CheckCounts, LayerCheck, ConfigsCheck),
+        *(FormatError, UnsupportedFormatError, LimitExceededError, WrongDigestError),
         *_errors_of(errors),
         *_errors_of(builtins),
         HelperLostError,

@@ -12,10 +12,11 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeAlias, TypeVar
 
-from pykka_imagestore.core.archive import ArchivedImage, MemberReader, RefusedImage, count_names, counted
+from pykka_imagestore.core.archive_index import ArchivedImage, RefusedImage, count_image, count_names
 from pykka_imagestore.core.digest import DiffID, Digest, digest_like
+from pykka_imagestore.core.format_error import FormatError, UnsupportedFormatError, WrongDigestError, inside
 from pykka_imagestore.core.formats.image_config import parse_diff_ids, parse_platform
-from pykka_imagestore.core.formats.json_fields import expect_object, expect_text, parse_json
+from pykka_imagestore.core.formats.json_fields import expect_object, get_text, parse_json
 from pykka_imagestore.core.formats.oci_documents import (
     CONTAINERD_NAME,
     REF_NAME,
@@ -25,16 +26,11 @@ from pykka_imagestore.core.formats.oci_documents import (
     parse_manifest,
 )
 from pykka_imagestore.core.image_name import ImageName
-from pykka_imagestore.core.layer_blob import Absent, LayerBlob
+from pykka_imagestore.core.layer_blob import LayerBlob
+from pykka_imagestore.core.member_reader import MemberReader
 from pykka_imagestore.core.platform import Platform, WantedPlatform
-from pykka_imagestore.errors import (
-    ArchiveError,
-    DigestMismatchError,
-    InvalidNameError,
-    UnsupportedArchiveError,
-    listed,
-    shown,
-)
+from pykka_imagestore.core.totals import Totals
+from pykka_imagestore.errors import InvalidNameError, listed, shown
 
 INDEX = "index.json"
 LAYOUT = "oci-layout"
@@ -42,11 +38,11 @@ MAX_INDEX_DEPTH = 8
 _KEPT_BYTES = 4 << 20
 
 T = TypeVar("T")
-_Parsed: TypeAlias = dict[Digest, T | ArchiveError]
+_Parsed: TypeAlias = dict[Digest, T | FormatError]
 
 
 def read_layout(
-    members: MemberReader, wanted: WantedPlatform
+    members: MemberReader, totals: Totals, wanted: WantedPlatform
 ) -> tuple[tuple[ArchivedImage, ...], tuple[RefusedImage, ...]]:
     """Return the images of a layout, and what in it cannot be put, in its order.
 
@@ -54,20 +50,18 @@ def read_layout(
     names is one image.
 
     Raises:
-        UnsupportedArchiveError: The layout is of a later version, or names nothing.
-        ArchiveError: Its ``oci-layout`` or ``index.json`` is malformed.
+        UnsupportedFormatError: The layout is of a later version, or names nothing.
+        FormatError: Its ``oci-layout`` or ``index.json`` is malformed.
     """
     _check_version(members)
-    top = parse_index(members.archive, members.read_json(INDEX), INDEX)
-    if not top:
-        raise UnsupportedArchiveError(members.archive, "holds no image: its index.json names none")
-    blobs = _Blobs(members)
+    top = _read_top(members)
+    blobs = _Blobs(members, totals)
     blobs.count(top)
     images: dict[Digest, _Image] = {}
     refused = []
     groups = _grouped(top)
     for group in groups:
-        count_names(members.totals, group.unsafe_names + group.unsafe_tags)
+        count_names(totals, group.unsafe_names + group.unsafe_tags)
     for group in groups:
         try:
             for candidate in _Chooser(blobs, wanted, group).choose():
@@ -76,10 +70,13 @@ def read_layout(
                     images[manifest] = _Image(_read_image(blobs, candidate))
                 images[manifest].call(group, candidate)
         except _NoImageError as error:
-            refused.append(_refused(group, UnsupportedArchiveError(members.archive, str(error)), is_artifact=True))
-        except ArchiveError as error:
+            refused.append(_refused(group, UnsupportedFormatError(str(error)), is_artifact=True))
+        except FormatError as error:
             refused.append(_refused(group, error, is_artifact=False))
-    return tuple(counted(members.totals, image.complete()) for image in images.values()), tuple(refused)
+    found = tuple(image.complete() for image in images.values())
+    for each in found:
+        count_image(totals, each)
+    return found, tuple(refused)
 
 
 class _NoImageError(Exception):
@@ -106,11 +103,22 @@ class _Group:
 def _check_version(members: MemberReader) -> None:
     if not members.has(LAYOUT):
         return
-    document = expect_object(members.archive, parse_json(members.archive, members.read_json(LAYOUT), LAYOUT), LAYOUT)
-    version = expect_text(members.archive, document.get("imageLayoutVersion"), f"{LAYOUT}, imageLayoutVersion")
+    data = members.read_json(LAYOUT)
+    with inside(shown(LAYOUT)):
+        version = get_text(expect_object(parse_json(data)), "imageLayoutVersion")
     if version.partition(".")[0] != "1":
-        reason = f"is an OCI image layout of version {shown(version)}; 1 is supported"
-        raise UnsupportedArchiveError(members.archive, reason)
+        msg = f"is an OCI image layout of version {shown(version)}; 1 is supported"
+        raise UnsupportedFormatError(msg)
+
+
+def _read_top(members: MemberReader) -> tuple[Descriptor, ...]:
+    data = members.read_json(INDEX)
+    with inside(shown(INDEX)):
+        top = parse_index(data)
+    if not top:
+        msg = "holds no image: its index.json names none"
+        raise UnsupportedFormatError(msg)
+    return top
 
 
 # -- names
@@ -144,11 +152,11 @@ def _is_name(unsafe_text: str) -> bool:
     return True
 
 
-def _refused(group: _Group, error: ArchiveError, *, is_artifact: bool) -> RefusedImage:
+def _refused(group: _Group, error: FormatError, *, is_artifact: bool) -> RefusedImage:
     return RefusedImage(group.unsafe_names, group.unsafe_tags, group.digests, _bare(error), is_artifact)
 
 
-def _bare(error: ArchiveError) -> ArchiveError:
+def _bare(error: FormatError) -> FormatError:
     """Return an error without what it holds: all that was at hand where it was raised, manifests and JSON."""
     error.__traceback__ = error.__cause__ = error.__context__ = None
     return error
@@ -179,10 +187,9 @@ class _Image:
 class _Blobs:
     """The blobs of a layout by descriptor, each read and verified once if they are not very many."""
 
-    def __init__(self, members: MemberReader) -> None:
-        self.archive = members.archive
-        self.totals = members.totals
+    def __init__(self, members: MemberReader, totals: Totals) -> None:
         self._members = members
+        self._totals = totals
         self._kept_bytes = 0
         self._bytes: dict[Digest, bytes] = {}
         self._indexes: _Parsed[tuple[Descriptor, ...]] = {}
@@ -192,7 +199,7 @@ class _Blobs:
 
     def count(self, descriptors: Sequence[Descriptor]) -> None:
         """Count what indexes point to, over all of them: an index may be named by many others."""
-        self.totals.add("images", len(descriptors), "manifests, counted each time that an index names them")
+        self._totals.add("images", len(descriptors), "manifests, counted each time that an index names them")
 
     def index(self, descriptor: Descriptor) -> tuple[Descriptor, ...]:
         descriptors = self._parse_once(self._indexes, descriptor, parse_index)
@@ -202,7 +209,7 @@ class _Blobs:
     def manifest(self, descriptor: Descriptor) -> Manifest:
         manifest = self._parse_once(self._manifests, descriptor, parse_manifest)
         count = len(manifest.layers)
-        self.totals.check("layers", count, f"its manifest {descriptor.digest} has {count} layers")
+        self._totals.check("layers", count, f"its manifest {descriptor.digest} has {count} layers")
         return manifest
 
     def platform(self, config: Descriptor) -> Platform | None:
@@ -211,16 +218,16 @@ class _Blobs:
     def diff_ids(self, config: Descriptor) -> tuple[DiffID, ...]:
         return self._parse_once(self._diff_ids, config, parse_diff_ids)
 
-    def _parse_once(self, parsed: _Parsed[T], descriptor: Descriptor, parse: Callable[[str, bytes, str], T]) -> T:
+    def _parse_once(self, parsed: _Parsed[T], descriptor: Descriptor, parse: Callable[[bytes], T]) -> T:
         """Parse a blob, or say again what is wrong with it: ten thousand descriptors may name one of four megabytes."""
         data = self.read(descriptor)
         if descriptor.digest not in parsed:
             try:
-                parsed[descriptor.digest] = parse(self.archive, data, descriptor.path)
-            except ArchiveError as error:
-                parsed[descriptor.digest] = _bare(error)
+                parsed[descriptor.digest] = parse(data)
+            except FormatError as error:
+                parsed[descriptor.digest] = error.inside(shown(descriptor.path))
         result = parsed[descriptor.digest]
-        if isinstance(result, ArchiveError):
+        if isinstance(result, FormatError):
             raise result.with_traceback(None)
         return result
 
@@ -231,7 +238,7 @@ class _Blobs:
             data = self._members.read_json(self.blob(descriptor).name)
             found = digest_like(digest, data)
             if found != digest:
-                raise DigestMismatchError(self.archive, f"blob {descriptor.path}", digest, found)
+                raise WrongDigestError(digest, found, (f"blob {descriptor.path}",))
             self._forget_if_much(len(data))
             self._bytes[digest] = data
         data = self._bytes[digest]
@@ -249,7 +256,8 @@ class _Blobs:
     def blob(self, descriptor: Descriptor) -> LayerBlob:
         """Return a blob, with the descriptor's digest."""
         if not self.has(descriptor):
-            raise ArchiveError(self.archive, f"its blob {descriptor.path} is missing")
+            msg = "is missing"
+            raise FormatError(msg, (f"its blob {descriptor.path}",))
         blob = self._members.blob(descriptor.path)
         self._check_size(descriptor, blob.size)
         return replace(blob, digest=descriptor.digest)
@@ -259,8 +267,15 @@ class _Blobs:
 
     def _check_size(self, descriptor: Descriptor, size: int) -> None:
         if size != descriptor.size:
-            reason = f"its blob {descriptor.path} has {size} bytes, but should have {descriptor.size}"
-            raise ArchiveError(self.archive, reason)
+            msg = f"has {size} bytes, but should have {descriptor.size}"
+            raise FormatError(msg, (f"its blob {descriptor.path}",))
+
+    def layer(self, descriptor: Descriptor) -> LayerBlob:
+        """Return a layer; one that is missing is no matter if the store has it."""
+        if self.has(descriptor):
+            return self.blob(descriptor)
+        reason = "is missing: it is a layer that is kept elsewhere" if descriptor.is_foreign else "is missing"
+        return LayerBlob(descriptor.path, descriptor.size, self._members.absent(reason), descriptor.digest)
 
 
 # -- choosing
@@ -294,8 +309,8 @@ class _Chooser:
         """Return what to put; several only where they have no names to tell which is meant.
 
         Raises:
-            UnsupportedArchiveError: No image there is for the platform.
-            ArchiveError: What must be read to choose is malformed or missing.
+            UnsupportedFormatError: No image there is for the platform.
+            FormatError: What must be read to choose is malformed or missing.
             _NoImageError: Nothing there is an image.
         """
         known: list[_Candidate] = []
@@ -313,7 +328,8 @@ class _Chooser:
         if not descriptor.is_index:
             return [self._candidate(descriptor, named_by)]
         if depth == MAX_INDEX_DEPTH:
-            raise ArchiveError(self._blobs.archive, f"its indexes are nested more than {MAX_INDEX_DEPTH} deep")
+            msg = f"its indexes are nested more than {MAX_INDEX_DEPTH} deep"
+            raise FormatError(msg)
         below = self._blobs.index(descriptor)
         return [candidate for each in below for candidate in self._candidates(each, named_by, depth + 1)]
 
@@ -341,8 +357,8 @@ class _Chooser:
         what = self._what()
         platforms = dict.fromkeys(str(candidate.platform) for candidate in candidates if candidate.fault is None)
         if platforms:
-            reason = f"{what} holds no image for {self._wanted.platform}, but for {listed([*platforms])}; ask for one"
-            return UnsupportedArchiveError(self._blobs.archive, reason)
+            msg = f"holds no image for {self._wanted.platform}, but for {listed([*platforms])}; ask for one"
+            return UnsupportedFormatError(msg, (what,))
         faults = [candidate.fault for candidate in candidates if candidate.fault is not None]
         if len(candidates) == len(self._group.descriptors) == 1:
             return _NoImageError(f"{what} {faults[0]}")
@@ -366,19 +382,6 @@ def _read_image(blobs: _Blobs, candidate: _Candidate) -> ArchivedImage:
         raise _NoImageError(f"its manifest {descriptor.digest} {fault}")
     diff_ids = blobs.diff_ids(manifest.config)
     if len(diff_ids) != len(manifest.layers):
-        reason = (
-            f"its manifest {descriptor.digest} has {len(manifest.layers)} layers, but its config "
-            f"{manifest.config.digest} lists {len(diff_ids)}"
-        )
-        raise ArchiveError(blobs.archive, reason)
-    layers = tuple(_layer(blobs, layer) for layer in manifest.layers)
-    return ArchivedImage((), blobs.read(manifest.config), layers, diff_ids)
-
-
-def _layer(blobs: _Blobs, descriptor: Descriptor) -> LayerBlob:
-    """Return a layer; one that is missing is no matter if the store has it."""
-    if blobs.has(descriptor):
-        return blobs.blob(descriptor)
-    reason = "is missing: it is a layer that is kept elsewhere" if descriptor.is_foreign else "is missing"
-    location = Absent(blobs.archive, reason)
-    return LayerBlob(descriptor.path, descriptor.size, location, descriptor.digest)
+        msg = f"has {len(manifest.layers)} layers, but its config {manifest.config.digest} lists {len(diff_ids)}"
+        raise FormatError(msg, (f"its manifest {descriptor.digest}",))
+    return ArchivedImage((), blobs.read(manifest.config), tuple(map(blobs.layer, manifest.layers)), diff_ids)

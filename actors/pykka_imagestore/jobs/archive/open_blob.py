@@ -13,6 +13,7 @@ from contextlib import closing, contextmanager
 from functools import partial
 
 from pykka_imagestore.core.byte_source import ByteSource
+from pykka_imagestore.core.format_error import FormatError
 from pykka_imagestore.core.layer_blob import Absent, DirectoryMember, FileRange, LayerBlob
 from pykka_imagestore.errors import ArchiveChangedError, ArchiveError, plain, shown
 from pykka_imagestore.jobs.archive.directory_members import open_below
@@ -54,14 +55,12 @@ def _open(blob: LayerBlob, location: FileRange | DirectoryMember) -> int:
             return open_for_reading(location.path, changed, stat.S_IFREG)
         directory = open_for_reading(location.directory, changed, stat.S_IFDIR)
         try:
-            return open_below(directory, location.directory, location.name)
+            return open_below(directory, location.name)
         finally:
             os.close(directory)
     except (FileNotFoundError, NotADirectoryError) as error:
         raise changed("gone") from error
-    except ArchiveChangedError:
-        raise
-    except ArchiveError as error:
+    except FormatError as error:
         raise changed("no regular file") from error
 
 
