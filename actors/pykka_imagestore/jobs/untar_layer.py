@@ -14,7 +14,8 @@ from pykka_imagestore.core.digest import DiffID
 from pykka_imagestore.core.layer_record import pack_layer_record
 from pykka_imagestore.core.limits import DEFAULT_LIMITS, Limits
 from pykka_imagestore.core.paths import RECORD, REPLACED, ROOTFS, TAR_SPLIT
-from pykka_imagestore.core.tar.reader import EscapeError, OverLimitError, TarError, read_entries
+from pykka_imagestore.core.tar.format import EscapeError, OverLimitError, TarError
+from pykka_imagestore.core.tar.reader import read_entries
 from pykka_imagestore.errors import (
     DigestMismatchError,
     EscapingEntryError,

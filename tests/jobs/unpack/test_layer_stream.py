@@ -14,7 +14,7 @@ from support.layers import extent_of, unpack_layer
 from support.tars import file, tar
 
 from pykka_imagestore.core.archive import Extent
-from pykka_imagestore.core.tar.reader import TarError
+from pykka_imagestore.core.tar.format import TarError
 from pykka_imagestore.jobs.unpack.layer_stream import BLOCK_BYTES, ExtentFile, LayerStream, is_compressed, write_all
 
 BODY = bytes(range(256)) * 3000  # three blocks, nearly

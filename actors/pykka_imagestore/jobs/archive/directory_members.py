@@ -15,7 +15,7 @@ from functools import partial
 
 from pykka_imagestore.core.archive import Extent
 from pykka_imagestore.core.identity import FileIdentity
-from pykka_imagestore.core.tar.reader import TarError, clean_path
+from pykka_imagestore.core.tar.format import TarError, clean_path
 from pykka_imagestore.core.totals import Totals
 from pykka_imagestore.errors import ArchiveChangedError, ArchiveError, shown
 from pykka_imagestore.fs.flags import FILE_FLAGS

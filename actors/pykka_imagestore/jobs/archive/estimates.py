@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from pykka_imagestore.core.archive import Extent, Place
-from pykka_imagestore.core.tar.reader import BLOCK, TarError
+from pykka_imagestore.core.tar.format import BLOCK, TarError
 from pykka_imagestore.jobs.archive.opening import read_at
 from pykka_imagestore.jobs.unpack.layer_stream import MAGIC_BYTES, ExtentFile, inflate, is_compressed, read_some
 

@@ -9,15 +9,8 @@ from dataclasses import dataclass, replace
 
 from pykka_imagestore.core.archive import Extent
 from pykka_imagestore.core.identity import FileIdentity
-from pykka_imagestore.core.tar.reader import (
-    FILE,
-    HARD_LINK,
-    SYMLINK,
-    OverLimitError,
-    TarError,
-    clean_path,
-    read_entries,
-)
+from pykka_imagestore.core.tar.format import FILE, HARD_LINK, SYMLINK, OverLimitError, TarError, clean_path
+from pykka_imagestore.core.tar.reader import read_entries
 from pykka_imagestore.core.totals import Totals
 from pykka_imagestore.errors import ArchiveError, LimitError, UnsupportedArchiveError, shown
 from pykka_imagestore.jobs.archive.estimates import Estimator

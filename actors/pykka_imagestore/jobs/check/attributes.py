@@ -9,7 +9,7 @@ import os
 import stat
 
 from pykka_imagestore._proto.layer_pb2 import LayerRecord
-from pykka_imagestore.core.tar.reader import SYMLINK, Entry
+from pykka_imagestore.core.tar.format import SYMLINK, Entry
 from pykka_imagestore.core.time_range import TimeRange
 from pykka_imagestore.errors import shown
 from pykka_imagestore.fs.attributes import SET_ID

@@ -19,7 +19,7 @@ from pykka_imagestore._proto import layer_pb2
 from pykka_imagestore.core.layer_record import WhiteoutFormat
 from pykka_imagestore.core.limits import Limits
 from pykka_imagestore.core.paths import REPLACED, REPLACED_PATHS, TAR_SPLIT
-from pykka_imagestore.core.tar.reader import (
+from pykka_imagestore.core.tar.format import (
     BLOCK_DEVICE,
     CHARACTER_DEVICE,
     DIRECTORY,
@@ -31,8 +31,8 @@ from pykka_imagestore.core.tar.reader import (
     OverLimitError,
     TarError,
     clean_path,
-    read_entries,
 )
+from pykka_imagestore.core.tar.reader import read_entries
 from pykka_imagestore.errors import shown
 from pykka_imagestore.fs.attributes import join
 from pykka_imagestore.fs.flags import FILE_FLAGS
