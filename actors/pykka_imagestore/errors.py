@@ -39,11 +39,15 @@ import os
 from collections.abc import Callable, Sequence
 from typing import Any, Self
 
+from pykka_imagestore.text import escaped, listed, plain, shown
+
+_MAX_SENTENCE = 10_000
+
 
 def _printable(tell: Callable[[Any], str]) -> Callable[[Any], str]:
     @functools.wraps(tell)
     def __str__(self: Any) -> str:  # noqa: N807 - so that it is called in a traceback
-        return escaped(tell(self), _LONGEST_SENTENCE)
+        return escaped(tell(self), _MAX_SENTENCE)
 
     return __str__
 
@@ -60,7 +64,7 @@ class StoreError(Exception):
             cls.__str__ = _printable(cls.__str__)  # type: ignore[method-assign]
 
     def __str__(self) -> str:
-        return escaped(super().__str__(), _LONGEST_SENTENCE)
+        return escaped(super().__str__(), _MAX_SENTENCE)
 
 
 class InvalidInputError(StoreError):
@@ -547,43 +551,3 @@ class NoSpaceError(StateError, OSError):
         if self.free_inodes == 0:
             found = f"{self.free_bytes} bytes are left, but no inodes: the file system holds no more files"
         return f"{self.strerror}: {self.path}: {found}. Nothing of it was stored; make room, or move the store"
-
-
-def shown(name: bytes | str) -> str:
-    """Return a name from an archive for a sentence: quoted, escaped, and not longer than a line."""
-    text = repr(name if isinstance(name, str) else name.decode("utf-8", "backslashreplace"))
-    return text if len(text) <= _LONGEST_NAME else f"{text[:_LONGEST_NAME]}…'"
-
-
-def plain(unsafe_name: str) -> str:
-    """Return a name for a sentence: as it is, if nothing in it could harm a terminal and it is not long; or shown."""
-    return unsafe_name if unsafe_name.isprintable() and len(unsafe_name) <= _LONGEST_NAME else shown(unsafe_name)
-
-
-def escaped(unsafe_text: str, most: int | None = None) -> str:
-    """Return a text in which each character that is not printable is escaped: control characters, line ends, bidi.
-
-    Escaped once more it is the same.
-
-    Args:
-        most: How many characters of the text are enough.
-    """
-    if most is not None and len(unsafe_text) > most:
-        return f"{escaped(unsafe_text[:most])}…"
-    if unsafe_text.isprintable():
-        return unsafe_text
-    return "".join(
-        character if character.isprintable() else character.encode("unicode_escape").decode("ascii")
-        for character in unsafe_text
-    )
-
-
-def listed(names: Sequence[str]) -> str:
-    """Return some names for a sentence, and not all of many."""
-    more = f" and {len(names) - _MAX_LISTED} more" if len(names) > _MAX_LISTED else ""
-    return ", ".join(map(plain, names[:_MAX_LISTED])) + more
-
-
-_MAX_LISTED = 20
-_LONGEST_NAME = 200
-_LONGEST_SENTENCE = 10_000

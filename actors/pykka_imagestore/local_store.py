@@ -47,7 +47,6 @@ from pykka_imagestore.errors import (
     OverBudgetError,
     StoreClosedError,
     StoreError,
-    plain,
 )
 from pykka_imagestore.fs.remove_tree import remove_tree
 from pykka_imagestore.jobs.answers import ANSWERS
@@ -81,6 +80,7 @@ from pykka_imagestore.runtime import (
     usable_memory,
 )
 from pykka_imagestore.runtime.forks import Origin
+from pykka_imagestore.text import plain
 
 logger = logger_of(__name__)
 

@@ -12,14 +12,15 @@ import pytest
 import pykka_imagestore
 
 ROOT = Path(pykka_imagestore.__path__[0])
-BOTTOM = {"errors", "_proto"}
+BOTTOM = {"errors", "text", "_proto"}
 CORE = {"core", "core.formats", "core.tar"} | BOTTOM
 DISK_ROOMS = {"durable", "fs"}
 REPORTS = {"runtime.worker"}  # how to report, and when to stop
 JOBS = {"jobs", "jobs.archive", "jobs.check", "jobs.unpack"}
 BELOW_PAIRS = CORE | DISK_ROOMS | JOBS | {"registry", "rootfs", "runtime"}
 MAY_IMPORT = {  # room: the rooms, and single modules of others, that it may import of this package
-    "errors": {"errors"},
+    "errors": {"errors", "text"},
+    "text": {"text"},
     "_proto": {"_proto"},
     "core": {"core"} | BOTTOM,
     "core.formats": {"core", "core.formats"} | BOTTOM,
@@ -204,6 +205,7 @@ def test_directories_are_read_only_where_somebody_has_thought_of_what_may_be_in_
         ("cli/verbs/a.py", "from pykka_imagestore.cli.verbs.put import run"),
         ("cli/verbs/a.py", "from pykka_imagestore.cli import verbs"),
         ("errors.py", "from pykka_imagestore.core import image_name"),
+        ("text.py", "from pykka_imagestore.errors import StoreError"),
         ("_proto/a.py", "from pykka_imagestore import errors"),
     ],
 )

@@ -23,7 +23,6 @@ from pykka_imagestore.errors import (
     LimitError,
     NoSpaceError,
     NotRemovedError,
-    plain,
 )
 from pykka_imagestore.fs.attributes import Outcome, remove_acls
 from pykka_imagestore.fs.flags import DIRECTORY_FLAGS
@@ -40,6 +39,7 @@ from pykka_imagestore.jobs.unpack.replaced import Replaced
 from pykka_imagestore.jobs.unpack.sandbox import Sandbox
 from pykka_imagestore.jobs.unpack.tar_split import TarSplitWriter
 from pykka_imagestore.runtime.worker import raise_if_discarded, report
+from pykka_imagestore.text import plain
 
 REPORT_INTERVAL = 0.1  # seconds
 _FIRST_REPORT = 0.02  # seconds: upon it, help is called for

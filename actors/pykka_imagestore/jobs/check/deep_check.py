@@ -33,7 +33,6 @@ from pykka_imagestore.core.tar.format import (
     clean_path,
 )
 from pykka_imagestore.core.tar.reader import read_entries
-from pykka_imagestore.errors import shown
 from pykka_imagestore.fs.attributes import join
 from pykka_imagestore.fs.flags import FILE_FLAGS
 from pykka_imagestore.fs.holes import has_only_holes
@@ -48,6 +47,7 @@ from pykka_imagestore.jobs.check.xattrs import XattrCheck, place_of
 from pykka_imagestore.jobs.unpack.layer_stream import BLOCK_BYTES
 from pykka_imagestore.jobs.unpack.replaced import Undone
 from pykka_imagestore.jobs.unpack.tar_split import TarSplitReader, checksum_of
+from pykka_imagestore.text import shown
 
 _TYPES = {
     FILE: (stat.S_IFREG, "file"),
