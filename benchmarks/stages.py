@@ -39,8 +39,9 @@ from pykka_imagestore.core.archive import Extent
 from pykka_imagestore.core.tar.reader import read_entries
 from pykka_imagestore.jobs.archive.directory_members import open_extent
 from pykka_imagestore.jobs.unpack.layer_stream import BLOCK_BYTES, MAGIC_BYTES, ExtentFile, inflate
+from pykka_imagestore.jobs.unpack.one_pass import unpack
 from pykka_imagestore.jobs.untar_image import UntarImage, untar_image
-from pykka_imagestore.jobs.untar_layer import UntarLayer, unpack, untar_layer
+from pykka_imagestore.jobs.untar_layer import UntarLayer, untar_layer
 
 COLUMNS = (
     *SECONDS,

@@ -31,13 +31,13 @@ from samples import FILES_PER_DIRECTORY, Shape, write_docker_archive, write_laye
 from surroundings import file_system, machine, versions
 
 from pykka_imagestore.core.archive import Extent
-from pykka_imagestore.jobs.untar_layer import unpack
+from pykka_imagestore.jobs.unpack.one_pass import unpack
 
 UNPACK = """
 import os, sys
 from pathlib import Path
 from pykka_imagestore.core.archive import Extent
-from pykka_imagestore.jobs.untar_layer import unpack
+from pykka_imagestore.jobs.unpack.one_pass import unpack
 layer = Path(sys.argv[1])
 root = os.open(sys.argv[2], os.O_RDONLY | os.O_DIRECTORY)
 unpack(Extent(str(layer), 0, layer.stat().st_size, layer.name), root, sys.argv[2], None)

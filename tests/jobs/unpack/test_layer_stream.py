@@ -25,7 +25,7 @@ def opened(tmp_path):
     """Return a function that opens bytes as a layer."""
     descriptors = []
 
-    def open_layer(data, on_block=lambda: None):
+    def open_layer(data, on_block=lambda _: None):
         extent = extent_of(data, tmp_path)
         descriptors.append(os.open(extent.path, os.O_RDONLY))
         return LayerStream(descriptors[-1], extent, on_block)
@@ -39,7 +39,7 @@ def opened(tmp_path):
 def test_pieces_of_any_size_are_the_whole(tmp_path_factory, data):
     extent = extent_of(BODY, tmp_path_factory.mktemp("layer"))
     descriptor = os.open(extent.path, os.O_RDONLY)
-    stream, position = LayerStream(descriptor, extent, lambda: None), 0
+    stream, position = LayerStream(descriptor, extent, lambda _: None), 0
     for size in data.draw(st.lists(st.integers(0, 2 * BLOCK_BYTES), max_size=6)):
         if data.draw(st.booleans()):
             assert stream.take(size) == BODY[position : position + size]
@@ -122,7 +122,7 @@ def test_extent_ends_where_it_says_whatever_follows(tmp_path):
     (tmp_path / "archive").write_bytes(b"before" + b"layer" + b"after" * 1000)
     descriptor = os.open(tmp_path / "archive", os.O_RDONLY)
 
-    stream = LayerStream(descriptor, Extent(str(tmp_path / "archive"), 6, 5, "layer"), lambda: None)
+    stream = LayerStream(descriptor, Extent(str(tmp_path / "archive"), 6, 5, "layer"), lambda _: None)
 
     assert stream.take(100) == b"layer"
     os.close(descriptor)
@@ -142,7 +142,7 @@ def test_extent_beyond_the_end_of_its_file_gives_what_there_is(tmp_path):
     (tmp_path / "archive").write_bytes(b"layer")
     descriptor = os.open(tmp_path / "archive", os.O_RDONLY)
 
-    stream = LayerStream(descriptor, Extent(str(tmp_path / "archive"), 2, 1000, "layer"), lambda: None)
+    stream = LayerStream(descriptor, Extent(str(tmp_path / "archive"), 2, 1000, "layer"), lambda _: None)
 
     assert stream.take(100) == b"yer"
     os.close(descriptor)
@@ -169,7 +169,7 @@ def test_tar_whose_first_name_looks_like_a_compression_is_a_tar(tmp_path, name):
 
 def test_each_block_is_told(opened):
     told = []
-    stream = opened(BODY, lambda: told.append(1))
+    stream = opened(BODY, lambda _: told.append(1))
 
     stream.drain()
 
@@ -179,7 +179,7 @@ def test_each_block_is_told(opened):
 def test_error_of_the_disk_is_no_fault_of_the_layer(tmp_path):
     extent = extent_of(gzip.compress(BODY), tmp_path)
     descriptor = os.open(extent.path, os.O_RDONLY)
-    stream = LayerStream(descriptor, extent, lambda: None)
+    stream = LayerStream(descriptor, extent, lambda _: None)
     os.close(descriptor)
 
     with pytest.raises(OSError, match="Bad file descriptor"):

@@ -146,7 +146,7 @@ class LayerStream:
     Args:
         descriptor: The open file of ``extent``.
         extent: Where the layer lies.
-        on_block: Called after each block that was read.
+        on_block: Called with the stream after each block that was read.
         limits: As for ``inflate``.
         keep: Called with the bytes that are no file's body, all that pass ``take``, ``skip`` and ``drain``, about a
             block at a time; with the last ones by ``drain``.
@@ -157,7 +157,7 @@ class LayerStream:
         self,
         descriptor: int,
         extent: Extent,
-        on_block: Callable[[], object],
+        on_block: Callable[[LayerStream], object],
         limits: Limits = DEFAULT_LIMITS,
         keep: Callable[[bytes], object] | None = None,
         behind: HashThread | None = None,
@@ -195,7 +195,7 @@ class LayerStream:
         if self._blob is None:
             return None
         while self._file.read(BLOCK_BYTES):
-            self._on_block()
+            self._on_block(self)
         self._behind.settle()
         return digest_of(self._blob)
 
@@ -278,5 +278,5 @@ class LayerStream:
         self._start, self._end = 0, len(self._block)
         self._behind.do(self._hash.update, self._block)
         self.size_bytes += self._end
-        self._on_block()
+        self._on_block(self)
         return self._end > 0
