@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from pykka_imagestore.core.archive import Extent
 from pykka_imagestore.core.digest import DiffID
+from pykka_imagestore.core.layer_blob import LayerBlob
 from pykka_imagestore.core.limits import DEFAULT_LIMITS, Limits
 from pykka_imagestore.core.tar.reader import TarError
-from pykka_imagestore.jobs.archive.directory_members import opened_extent
+from pykka_imagestore.jobs.archive.open_blob import open_blob
 from pykka_imagestore.jobs.unpack.layer_stream import LayerStream
 from pykka_imagestore.jobs.unpack.limiter import Limiter
 from pykka_imagestore.jobs.unpack.refusals import layer_refusal
 from pykka_imagestore.jobs.unpack.ticker import Ticker
 
 
-def hash_layer(layer: Extent, limits: Limits = DEFAULT_LIMITS) -> DiffID:
+def hash_layer(layer: LayerBlob, limits: Limits = DEFAULT_LIMITS) -> DiffID:
     """Return a layer's DiffID.
 
     Raises:
@@ -25,9 +25,9 @@ def hash_layer(layer: Extent, limits: Limits = DEFAULT_LIMITS) -> DiffID:
     def after_block(stream: LayerStream) -> None:
         ticker.tick(stream.bytes_read, 0, stream.size_bytes)
 
-    with opened_extent(layer, is_verified=False) as file:
+    with open_blob(layer, is_verified=False) as source:
         try:
-            stream = LayerStream(file, layer, after_block, limits)
+            stream = LayerStream(source, None, after_block, limits)
             stream.drain()
             return stream.diff_id()
         except TarError as error:

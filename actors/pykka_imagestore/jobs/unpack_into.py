@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 
-from pykka_imagestore.core.archive import Extent
 from pykka_imagestore.core.identity import FileIdentity
+from pykka_imagestore.core.layer_blob import LayerBlob
 from pykka_imagestore.errors import StateError
 from pykka_imagestore.fs.place import Place
 from pykka_imagestore.jobs.unpack.layer_counts import LayerCounts
@@ -25,7 +25,7 @@ class UnpackInto:
         is_new: Whether it was made for this, and so gets the owner, mode and attributes of the layer's root.
     """
 
-    layer: Extent
+    layer: LayerBlob
     directory: str
     identity: FileIdentity
     is_new: bool

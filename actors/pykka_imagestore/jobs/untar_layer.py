@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 
-from pykka_imagestore.core.archive import Extent
 from pykka_imagestore.core.digest import DiffID
+from pykka_imagestore.core.layer_blob import LayerBlob
 from pykka_imagestore.core.layer_record import pack_layer_record
 from pykka_imagestore.core.limits import DEFAULT_LIMITS, Limits
 from pykka_imagestore.core.paths import RECORD, REPLACED, ROOTFS, TAR_SPLIT
@@ -41,7 +41,7 @@ class UntarLayer:
         peers_at: Where to wait for ``help_unpack``, a path beside ``target``; None to unpack alone.
     """
 
-    layer: Extent
+    layer: LayerBlob
     target: str
     diff_id: DiffID | None = None
     sandbox: str | None = None

@@ -12,8 +12,8 @@ from support.privileges import with_capabilities, with_groups
 
 from pykka_imagestore.errors import LayerError
 from pykka_imagestore.fs.remove_tree import remove_tree
+from pykka_imagestore.jobs.archive.layer_file import layer_file
 from pykka_imagestore.jobs.check_layer import CheckLayer, check_layer
-from pykka_imagestore.jobs.unpack.layer_file import layer_file
 from pykka_imagestore.jobs.unpack.target import Target
 from pykka_imagestore.jobs.unpack_into import unpack_into
 

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 
 import pytest
 from support import tars
-from support.layers import extent_of, unpack_layer, unpack_with_peers, unpack_with_peers_and_look
+from support.layers import blob_of, unpack_layer, unpack_with_peers, unpack_with_peers_and_look
 from support.privileges import as_ordinary_user
 
 from pykka_imagestore._proto.layer_pb2 import LayerRecord
@@ -265,7 +265,7 @@ def test_layer_that_ends_in_the_middle_of_a_file_is_refused(tmp_path, size):
 
 
 def test_layer_with_another_diff_id_is_refused(tmp_path):
-    layer = extent_of(tars.tar(*a_tree(100, 100)), tmp_path)
+    layer = blob_of(tars.tar(*a_tree(100, 100)), tmp_path)
 
     with pytest.raises(DigestMismatchError):
         untar_layer(UntarLayer(layer, str(tmp_path / "layer"), "sha256:" + "0" * 64, peers_at=str(tmp_path / "peers")))
@@ -290,7 +290,7 @@ def test_a_leader_in_a_directory_with_a_long_name(tmp_path):
 
 
 def test_layer_is_unpacked_alone_where_there_can_be_no_socket(tmp_path):
-    layer = extent_of(tars.tar(*a_tree(100, 100)), tmp_path)
+    layer = blob_of(tars.tar(*a_tree(100, 100)), tmp_path)
 
     counts = untar_layer(UntarLayer(layer, str(tmp_path / "layer"), peers_at=str(tmp_path / ("x" * 255 + "x"))))
 

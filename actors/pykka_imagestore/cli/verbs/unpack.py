@@ -13,8 +13,8 @@ from pykka_imagestore.cli.stop_signals import StopSignals
 from pykka_imagestore.core.progress import LayerProgress, Progress
 from pykka_imagestore.errors import NotRemovedError
 from pykka_imagestore.jobs.answers.allowlist import ANSWERS
+from pykka_imagestore.jobs.archive.layer_file import layer_file
 from pykka_imagestore.jobs.unpack.layer_counts import LayerCounts
-from pykka_imagestore.jobs.unpack.layer_file import layer_file
 from pykka_imagestore.jobs.unpack.target import Target
 from pykka_imagestore.jobs.unpack_into import Unpacked, UnpackInto, unpack_into
 from pykka_imagestore.progress import Listener

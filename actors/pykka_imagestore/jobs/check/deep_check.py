@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pykka_imagestore._proto import layer_pb2
+from pykka_imagestore.core.byte_source import BLOCK_BYTES
 from pykka_imagestore.core.layer_record import WhiteoutFormat
 from pykka_imagestore.core.limits import Limits
 from pykka_imagestore.core.paths import REPLACED, REPLACED_PATHS, TAR_SPLIT
@@ -45,7 +46,6 @@ from pykka_imagestore.jobs.check.findings import Findings
 from pykka_imagestore.jobs.check.inodes import Inodes
 from pykka_imagestore.jobs.check.layer_tree import LayerTree, Names, TooManyLookupsError
 from pykka_imagestore.jobs.check.xattrs import XattrCheck, place_of
-from pykka_imagestore.jobs.unpack.layer_stream import BLOCK_BYTES
 from pykka_imagestore.jobs.unpack.replaced import Undone
 from pykka_imagestore.jobs.unpack.tar_split import TarSplitReader, checksum_of
 

@@ -6,12 +6,12 @@ from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass
 
-from pykka_imagestore.core.archive import Extent
 from pykka_imagestore.core.digest import DiffID
+from pykka_imagestore.core.layer_blob import LayerBlob
 from pykka_imagestore.core.limits import DEFAULT_LIMITS, Limits
 from pykka_imagestore.core.tar.reader import TarError, read_entries
 from pykka_imagestore.errors import DigestMismatchError, LayerError, plain
-from pykka_imagestore.jobs.archive.directory_members import opened_extent
+from pykka_imagestore.jobs.archive.open_blob import open_blob
 from pykka_imagestore.jobs.unpack.extractor import Extracted, Extractor
 from pykka_imagestore.jobs.unpack.hash_thread import HashThread
 from pykka_imagestore.jobs.unpack.layer_counts import LayerCounts
@@ -32,7 +32,7 @@ class UnpackedLayer:
 
 
 def unpack(
-    layer: Extent,
+    layer: LayerBlob,
     root: int,
     path: str,
     diff_id: DiffID | None,
@@ -59,7 +59,7 @@ def unpack(
     replaced = Replaced() if replaced is None else replaced
     is_verified = diff_id is not None or layer.digest is not None
     with (
-        opened_extent(layer, is_verified=is_verified) as file,
+        open_blob(layer, is_verified=is_verified) as source,
         HashThread() as hash_thread,
         Leader(peers_at, root, replaced) as leader,
         closing(Extractor(root, leader, replaced, limits, keep_root=keep_root)) as extractor,
@@ -71,7 +71,7 @@ def unpack(
             hash_thread.enable(is_enabled=leader.has_idle_peer())  # an idle peer leaves a CPU
             ticker.tick(stream.bytes_read, extractor.entries, stream.size_bytes)
 
-        stream = LayerStream(file, layer, after_block, limits, keep, hash_thread)
+        stream = LayerStream(source, layer.digest, after_block, limits, keep, hash_thread)
         try:
             extracted = _extract_all(layer, stream, extractor, limits)
         except LayerError:
@@ -81,11 +81,11 @@ def unpack(
         _check_blob(layer, stream)
         found = stream.diff_id()
         if diff_id is not None and found != diff_id:
-            raise DigestMismatchError(layer.path, f"layer {plain(layer.name)}", diff_id, found)
+            raise DigestMismatchError(layer.origin, f"layer {plain(layer.name)}", diff_id, found)
     return UnpackedLayer(LayerCounts(stream.bytes_read, extracted.entries, stream.size_bytes, found), extracted)
 
 
-def _extract_all(layer: Extent, stream: LayerStream, extractor: Extractor, limits: Limits) -> Extracted:
+def _extract_all(layer: LayerBlob, stream: LayerStream, extractor: Extractor, limits: Limits) -> Extracted:
     index, name = 0, b""  # of the entry at fault; one whose header is has no name yet
     try:
         for entry in read_entries(stream, limits):
@@ -100,7 +100,7 @@ def _extract_all(layer: Extent, stream: LayerStream, extractor: Extractor, limit
         raise layer_refusal(layer, index, name, error) from error
 
 
-def _check_blob(layer: Extent, stream: LayerStream) -> None:
+def _check_blob(layer: LayerBlob, stream: LayerStream) -> None:
     found = stream.blob_digest()
     if found is not None and layer.digest is not None and found != layer.digest:
-        raise DigestMismatchError(layer.path, f"blob {plain(layer.name)}", layer.digest, found)
+        raise DigestMismatchError(layer.origin, f"blob {plain(layer.name)}", layer.digest, found)

@@ -5,13 +5,13 @@ from __future__ import annotations
 import os
 import stat
 
-from pykka_imagestore.core.archive import Extent
 from pykka_imagestore.core.identity import FileIdentity
+from pykka_imagestore.core.layer_blob import FileRange, LayerBlob
 from pykka_imagestore.errors import InvalidInputError
 from pykka_imagestore.jobs.archive.opening import open_for_reading
 
 
-def layer_file(path: str) -> Extent:
+def layer_file(path: str) -> LayerBlob:
     """Return the layer in a file.
 
     Raises:
@@ -25,6 +25,6 @@ def layer_file(path: str) -> Extent:
     file = open_for_reading(path, refusal, stat.S_IFREG)
     try:
         identity = FileIdentity.of(os.fstat(file))
-        return Extent(path, 0, identity.size_bytes, os.path.basename(path), identity=identity)
+        return LayerBlob(os.path.basename(path), identity.size_bytes, FileRange(path, 0, identity))
     finally:
         os.close(file)
