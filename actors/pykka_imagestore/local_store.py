@@ -50,13 +50,16 @@ from pykka_imagestore.errors import (
     StoreError,
 )
 from pykka_imagestore.fs.remove_tree import remove_tree
-from pykka_imagestore.jobs.answers import ANSWERS
+from pykka_imagestore.jobs.answers.allowlist import ANSWERS
 from pykka_imagestore.jobs.find_archive import FoundArchive, find_archive
+from pykka_imagestore.jobs.hash_layer import hash_layer
+from pykka_imagestore.jobs.help_unpack import HelpUnpack, help_unpack
 from pykka_imagestore.jobs.move_layer import MoveLayer, move_layer
-from pykka_imagestore.jobs.unpack.leader import MAX_HELPERS, HelperLostError, HelpUnpack, help_unpack
+from pykka_imagestore.jobs.unpack.layer_counts import LayerCounts
+from pykka_imagestore.jobs.unpack.leader import MAX_PEERS, PeerLostError
 from pykka_imagestore.jobs.unpack.limiter import require_space
 from pykka_imagestore.jobs.untar_image import UntarImage, untar_image
-from pykka_imagestore.jobs.untar_layer import LayerCounts, UntarLayer, hash_layer, untar_layer
+from pykka_imagestore.jobs.untar_layer import UntarLayer, untar_layer
 from pykka_imagestore.leased_image import LeasedImage
 from pykka_imagestore.progress import Listener, ProgressFeed
 from pykka_imagestore.reference_store import ReferenceStore
@@ -88,7 +91,7 @@ logger = logger_of(__name__)
 P = ParamSpec("P")
 T = TypeVar("T")
 
-WORTH_HELP = 32 << 20  # bytes of cost, see LayerBlob: below it, a layer is done before help has come
+MIN_HELP_COST = 32 << 20  # bytes of cost, see LayerBlob: below it, a layer is done before help has come
 LAYERS_THAT_WAIT = 14  # for a worker, or for another process that unpacks the same
 WORKER_BYTES = 128 << 20  # no layer makes a worker take more
 
@@ -861,15 +864,15 @@ class LocalStoreActor(Actor):
 
     async def untar_layer(self, request: UntarLayer, diff_id: DiffID) -> LayerCounts:
         """Unpack a layer into staging, verified; a big one with the help of workers that have nothing else to do."""
-        if request.layer.cost < WORTH_HELP or self._pool.workers == 1:
+        if request.layer.cost < MIN_HELP_COST or self._pool.workers == 1:
             return await self._untar_layer(request, diff_id)
         call = _HelpCall(self._pool, f"{request.target}.helpers", self._options.layer_time_limit)
         self._calls[diff_id] = call
         try:
-            return await self._untar_layer(replace(request, helpers_at=call.address), diff_id)
+            return await self._untar_layer(replace(request, peers_at=call.address), diff_id)
         except Exception as error:
             await call.cancel()
-            if not isinstance(error, HelperLostError):
+            if not isinstance(error, PeerLostError):
                 raise
             logger.warning("%s; unpacking %s anew", error, diff_id)
         finally:
@@ -983,7 +986,7 @@ def _default_workers() -> int:
 
 
 def _most_helpers(pool: WorkerPool) -> int:
-    return min(pool.workers - 1, MAX_HELPERS)
+    return min(pool.workers - 1, MAX_PEERS)
 
 
 def _say_if_closed(answer: Future[T]) -> Future[T]:

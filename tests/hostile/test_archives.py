@@ -22,8 +22,8 @@ from pykka_imagestore.core.digest import sha256
 from pykka_imagestore.core.limits import DEFAULT_LIMITS, Limits
 from pykka_imagestore.errors import ArchiveError, StoreError, UnsupportedArchiveError
 from pykka_imagestore.jobs.archive.tar_members import MAX_JSON_BYTES
+from pykka_imagestore.jobs.hash_layer import hash_layer
 from pykka_imagestore.jobs.untar_image import UntarImage, untar_image
-from pykka_imagestore.jobs.untar_layer import hash_layer
 
 LAYER = layer({"etc/motd": b"hello"})
 CONFIG = json.dumps({"rootfs": {"type": "layers", "diff_ids": [diff_id(LAYER)]}}).encode()

@@ -14,7 +14,7 @@ import pytest
 from support import tars
 from support.compressions import COMPRESS
 from support.layer_samples import NEW, OLD, OWNER, PARTS, REPLACED
-from support.layers import unpack_and_check, unpack_change_mode_and_check, unpack_layer, unpack_with_help
+from support.layers import unpack_and_check, unpack_change_mode_and_check, unpack_layer, unpack_with_peers
 from support.privileges import as_ordinary_user, in_user_namespace, with_umask
 
 from pykka_imagestore._proto.layer_pb2 import LayerRecord
@@ -53,8 +53,8 @@ def test_compressed_layer_is_checked_by_its_uncompressed_bytes(tmp_path, compres
     assert unpack_layer(COMPRESS[compression](tars.tar(*PARTS)), tmp_path).check() == SOUND
 
 
-def test_layer_that_helpers_helped_with_is_sound(tmp_path):
-    assert unpack_with_help(tars.tar(*PARTS, tars.file(b"d/f", b"new", **OWNER)), tmp_path).check() == SOUND
+def test_layer_that_peers_helped_with_is_sound(tmp_path):
+    assert unpack_with_peers(tars.tar(*PARTS, tars.file(b"d/f", b"new", **OWNER)), tmp_path).check() == SOUND
 
 
 @pytest.mark.parametrize("data", [b"", bytes(512), bytes(10_000) + b"rest", tars.file(b"no end blocks", b"x")])
@@ -371,7 +371,7 @@ def test_layer_of_an_older_version_is_unchecked_and_not_bad(layer):
 # -- what later entries replaced
 
 
-@pytest.mark.parametrize("unpack", [unpack_layer, unpack_with_help])
+@pytest.mark.parametrize("unpack", [unpack_layer, unpack_with_peers])
 @pytest.mark.parametrize("case", REPLACED)
 def test_layer_that_replaces_its_own_files_is_checked_whole(tmp_path, case, unpack):
     unpacked = unpack(tars.tar(*REPLACED[case]), tmp_path)
@@ -379,7 +379,7 @@ def test_layer_that_replaces_its_own_files_is_checked_whole(tmp_path, case, unpa
     assert unpacked.check() == SOUND
 
 
-@pytest.mark.parametrize("unpack", [unpack_layer, unpack_with_help])
+@pytest.mark.parametrize("unpack", [unpack_layer, unpack_with_peers])
 def test_damage_to_what_was_replaced_is_found(tmp_path, unpack):
     unpacked = unpack(tars.tar(OLD, NEW), tmp_path)
     flip(unpacked.target / "replaced" / "0", 7)

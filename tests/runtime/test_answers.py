@@ -21,7 +21,7 @@ from support import worker_functions as work
 from support.processes import TIMEOUT
 
 from pykka_imagestore import errors
-from pykka_imagestore.jobs.answers import ANSWERS
+from pykka_imagestore.jobs.answers.allowlist import ANSWERS
 from pykka_imagestore.runtime import PlainAnswers, WorkerAnswerError, WorkerPool
 from pykka_imagestore.runtime.worker import (
     LARGE,

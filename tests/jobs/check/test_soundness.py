@@ -24,7 +24,7 @@ from pykka_imagestore.fs.remove_tree import remove_tree
 from pykka_imagestore.jobs.check import deep_check, directory_marks
 from pykka_imagestore.jobs.check.findings import LayerCheck
 from pykka_imagestore.jobs.check_layer import CheckLayer, check_layer
-from pykka_imagestore.jobs.unpack import extractor
+from pykka_imagestore.jobs.unpack import tree
 
 SOUND = LayerCheck()
 OF_AN_OLDER_VERSION = (
@@ -193,7 +193,7 @@ def test_layer_whose_directories_take_too_long_to_find_is_not_checked(tmp_path, 
 
 
 def test_layer_whose_directories_take_as_long_to_find_as_a_layer_may_is_checked(tmp_path, monkeypatch):
-    monkeypatch.setattr(extractor, "FREE_LOOKUPS", 100, raising=False)
+    monkeypatch.setattr(tree, "FREE_LOOKUPS", 100, raising=False)
     monkeypatch.setattr(deep_check, "FREE_LOOKUPS", 100, raising=False)
     directories = [b"%d" % number + b"/d" * 18 for number in range(10)]
     parts = (

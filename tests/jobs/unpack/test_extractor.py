@@ -9,7 +9,7 @@ import zlib
 import pytest
 from support import tars
 from support.changes import ACL
-from support.layers import NEWER_FIELDS, blob_at, unpack_layer, unpack_with_help
+from support.layers import NEWER_FIELDS, blob_at, unpack_layer, unpack_with_peers
 from support.privileges import with_umask
 
 from pykka_imagestore._proto.layer_pb2 import NONE, LayerRecord
@@ -229,7 +229,7 @@ def test_extended_attribute_that_the_kernel_does_not_take_is_recorded(unpack, ki
         assert (b"it", f"xattr {key.decode('utf-8', 'backslashreplace')}") in unpacked.unset
 
 
-@pytest.mark.parametrize("unpack_it", [unpack_layer, unpack_with_help])
+@pytest.mark.parametrize("unpack_it", [unpack_layer, unpack_with_peers])
 def test_names_of_attributes_that_could_not_be_set_do_not_fill_the_record(tmp_path, unpack_it):
     name = b"user." + b"\xff" * 50_000
     files = (tars.pax({b"SCHILY.xattr." + name: b""}) + tars.file(b"f%d" % number) for number in range(40))

@@ -13,7 +13,7 @@ from pykka_imagestore.core.tar.format import SYMLINK, Entry
 from pykka_imagestore.core.time_range import TimeRange
 from pykka_imagestore.fs.attributes import SET_ID
 from pykka_imagestore.jobs.check.findings import Findings
-from pykka_imagestore.jobs.unpack.extractor import IMPLICIT_MODE
+from pykka_imagestore.jobs.unpack.directories import IMPLICIT_MODE
 from pykka_imagestore.text import shown
 
 _SECOND = 1_000_000_000
