@@ -27,6 +27,7 @@ from pykka_imagestore import (
     LocalStore,
     NoSpaceError,
     OverBudgetError,
+    lease_desk,
     local_store,
 )
 from pykka_imagestore.durable import lease_watch
@@ -477,7 +478,7 @@ def test_a_leased_put_that_nobody_wants_any_more_leaves_no_lease(store: LocalSto
 def test_a_lease_that_cannot_be_given_fails_the_put_of_its_caller_alone(store: LocalStore, tmp_path: Path) -> None:
     pipe = Pipe(archive(tmp_path, 0))
     plain = store.put("app:0", pipe.path)
-    with patch.object(local_store, "lease_image", side_effect=OSError(errno.EMFILE, "injected")):
+    with patch.object(lease_desk, "lease_image", side_effect=OSError(errno.EMFILE, "injected")):
         wanted = store.put("app:0", pipe.path, lease=True)
         pipe.write()
         with pytest.raises(OSError, match="injected"):

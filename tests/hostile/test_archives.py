@@ -17,7 +17,7 @@ from support.compressions import COMPRESS
 from support.images import diff_id, docker_save, layer
 from support.processes import TIMEOUT
 
-from pykka_imagestore import LimitError, LocalStore, local_store
+from pykka_imagestore import LimitError, LocalStore, layer_store
 from pykka_imagestore.core.digest import sha256
 from pykka_imagestore.core.limits import DEFAULT_LIMITS, Limits
 from pykka_imagestore.errors import ArchiveError, StoreError, UnsupportedArchiveError
@@ -512,7 +512,7 @@ def test_legacy_layers_that_are_links_to_one_member_are_read_once_for_a_put(stor
     (tmp_path / "old.tar").write_bytes(tars.tar(tars.file(b"layer.tar", LAYER), *chain, names))
     hashed = []
     monkeypatch.setattr(
-        local_store, "hash_layer", lambda layer, limits: (hashed.append(layer), hash_layer(layer, limits))[1]
+        layer_store, "hash_layer", lambda layer, limits: (hashed.append(layer), hash_layer(layer, limits))[1]
     )
 
     images = store.load(tmp_path / "old.tar").get(timeout=TIMEOUT)
