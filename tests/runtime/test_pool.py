@@ -25,8 +25,8 @@ from pykka_imagestore.runtime import (
     WorkerStartError,
     WorkerTimeoutError,
     collect,
-    processes,
     select,
+    worker_handle,
 )
 from pykka_imagestore.runtime.cpus import usable_cpus
 
@@ -618,7 +618,7 @@ def test_tasks_may_be_submitted_and_discarded_by_the_garbage_collector(pool):
 
 
 def test_workers_end_when_idle_for_long_and_come_back(monkeypatch):
-    monkeypatch.setattr(processes, "IDLE_SECONDS", 0.01)
+    monkeypatch.setattr(worker_handle, "IDLE_SECONDS", 0.01)
     with WorkerPool(2) as pool:
         pid = pool.run(work.pid_of, None).get(timeout=TIMEOUT)
         while os.path.exists(f"/proc/{pid}"):
@@ -676,9 +676,9 @@ def test_close_that_the_collector_calls_in_the_thread_that_looks_after_workers_i
     pool = WorkerPool(1)
     pool.run(work.double, 1).get(timeout=TIMEOUT)
 
-    pool._engine._command(pool.close)  # as in the middle of anything there
+    pool._engine._loop.call(pool.close)  # as in the middle of anything there
 
-    assert pool._engine._ended.wait(TIMEOUT)
+    assert pool._engine._loop._ended.wait(TIMEOUT)
 
 
 def test_close_while_tasks_come_in_answers_every_one():
