@@ -23,13 +23,13 @@ import hashlib
 import mmap
 import os
 import resource
-import shutil
 import sys
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from places import Places, add_place_arguments, opened, read_into_cache, work_directory
 from rows import SECONDS, Column, Rows, add_output_arguments, print_table, write_json
@@ -84,7 +84,7 @@ def inflate_all(layers: list[Extent], _: Path) -> None:
                 pass
 
 
-def hash_block(size: int, _: Path) -> None:
+def hash_block(size: int, __: Path) -> None:
     block, computed = os.urandom(BLOCK_BYTES), hashlib.sha256()
     for _ in range(size // BLOCK_BYTES):
         computed.update(block)
@@ -140,7 +140,9 @@ def stages_of(archive: Path, work: Path, stack: ExitStack) -> tuple[dict[str, St
     for number, layer in enumerate(index.images[0].layers):
         plain = work / f"layer{number}"
         with Opened(layer) as reader, plain.open("wb") as target:
-            shutil.copyfileobj(inflate(reader, magic_of(layer)), target, BLOCK_BYTES)
+            inflated = inflate(reader, magic_of(layer))
+            while block := inflated.read(BLOCK_BYTES):
+                target.write(block)
         for compression, extents in stored.items():
             path = compress(plain, compression)
             extents.append(Extent(str(path), 0, path.stat().st_size, path.name))
@@ -202,7 +204,12 @@ def main() -> None:
         on = places.file_system
     group = f"{archive.name}: layers of {size / 1e6:.0f} MB, {entries} entries"
     print_table(f"{group}; {rounds} rounds", rows, COLUMNS, markdown=arguments.markdown)
-    facts = {"benchmark": "stages", "title": "Seconds of each stage, alone", "rounds": rounds, "file_system": on}
+    facts: dict[str, Any] = {
+        "benchmark": "stages",
+        "title": "Seconds of each stage, alone",
+        "rounds": rounds,
+        "file_system": on,
+    }
     write_json(arguments.json, {group: rows}, **facts, bytes=size, entries=entries)
 
 

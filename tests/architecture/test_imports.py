@@ -48,7 +48,7 @@ def layer_of(name: str) -> str:
     """Return the layer of a name in the package: a directory, a module or one of the public names."""
     if name in MAY_IMPORT:
         return name
-    return "public names" if name in ("__init__", *pykka_imagestore.__dict__.get("__all__", ())) else "pairs"
+    return "public names" if name in ("__init__", *pykka_imagestore.__all__) else "pairs"
 
 
 def imports(tree: ast.AST) -> Iterator[str]:

@@ -530,7 +530,7 @@ def test_image_that_many_name_has_its_layers_looked_up_once(layout):
         layout.name(manifest, f"app:{number}")
     members = Members(layout.all_members())
     extent = members.extent
-    members.extent = lambda name: (looked_up.append(name), extent(name))[1]
+    members.extent = lambda name: (looked_up.append(name), extent(name))[1]  # type: ignore[method-assign]
 
     (image,) = read_archive(members, THIS_MACHINE).images
 

@@ -17,7 +17,7 @@ from support.layers import extent_of, unpack_layer, unpack_with_help, unpack_wit
 from support.privileges import as_ordinary_user
 
 from pykka_imagestore._proto.layer_pb2 import LayerRecord
-from pykka_imagestore.core.digest import sha256
+from pykka_imagestore.core.digest import DiffID, sha256
 from pykka_imagestore.errors import DigestMismatchError, LayerError, NoSpaceError
 from pykka_imagestore.fs.attributes import Outcome
 from pykka_imagestore.jobs.unpack.batches import (
@@ -278,7 +278,9 @@ def test_layer_with_another_diff_id_is_refused(tmp_path):
 
     with pytest.raises(DigestMismatchError):
         untar_layer(
-            UntarLayer(layer, str(tmp_path / "layer"), "sha256:" + "0" * 64, helpers_at=str(tmp_path / "helpers"))
+            UntarLayer(
+                layer, str(tmp_path / "layer"), DiffID("sha256:" + "0" * 64), helpers_at=str(tmp_path / "helpers")
+            )
         )
 
 
@@ -480,7 +482,7 @@ def leading(directory):
 def put_piece(memory, *files):
     """Write a piece with files of a path and a body; return its order."""
     paths = pack_paths([path for path, _ in files])
-    records = [pack_record(0o644, os.geteuid(), os.getegid(), 1, len(body)) for _, body in files]
+    records = [pack_record(0o644, os.geteuid(), os.getegid(), 1, len(body)) or b"" for _, body in files]
     bodies = b"".join(body for _, body in files)
     os.pwrite(memory, b"".join((*records, paths, bodies)), 0)
     return Order(0, len(files), len(paths), len(bodies), 0)
