@@ -131,7 +131,7 @@ def import_graph(root: Path) -> dict[str, set[str]]:
 def imported_first(path: Path) -> set[str]:
     """Return what a module imports at its top: not for a type checker only, and not in a function."""
     top = [node for node in ast.parse(path.read_text()).body if isinstance(node, ast.Import | ast.ImportFrom)]
-    return set(imports(ast.Module(top, [])))
+    return set(imports(ast.Module([*top], [])))
 
 
 def test_every_directory_is_a_room_with_rules():

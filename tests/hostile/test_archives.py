@@ -9,6 +9,8 @@ import pickle
 import re
 import socket
 import time
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -366,7 +368,7 @@ def test_one_layer_under_many_spellings_is_looked_at_once(indexer):
 
 def bytes_read():
     """Return how much this process has read of files so far."""
-    return int(re.search(r"rchar: (\d+)", Path("/proc/self/io").read_text())[1])
+    return int(re.findall(r"rchar: (\d+)", Path("/proc/self/io").read_text())[0])
 
 
 def test_members_of_one_name_are_the_last_one(indexer):
@@ -474,7 +476,7 @@ def legacy_config_that_nests(depth):
     )
 
 
-HOSTILE = {
+HOSTILE: dict[str, Callable[[], bytes]] = {
     "layer outside": lambda: tars.tar(*SOUND[1:], manifest(layers=["../../secret"])),
     "other layer": other_layer,
     "escaping layer": escaping_layer,
@@ -482,7 +484,7 @@ HOSTILE = {
     "layer is no tar": lambda: tars.tar(*SOUND[:2], tars.file(b"layer.tar", b"?" * 1000)),
     "damaged gzip": lambda: gzip.compress(tars.tar(*SOUND))[:-100],
     "no archive": lambda: b"?" * 1000,
-    **{f"nested {depth}": lambda depth=depth: legacy_config_that_nests(depth) for depth in (101, 900, 940, 960, 980)},
+    **{f"nested {depth}": partial(legacy_config_that_nests, depth) for depth in (101, 900, 940, 960, 980)},
 }
 
 

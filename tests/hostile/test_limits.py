@@ -183,7 +183,7 @@ def alternating(paths, count):
 
 def lookups(error):
     """Return how many directories were opened before a layer was refused."""
-    return int(re.search(r"whose parents took (\d+) directories to find", str(error))[1])
+    return int(re.findall(r"whose parents took (\d+) directories to find", str(error))[0])
 
 
 def test_parents_far_apart_end_soon(tmp_path, monkeypatch):

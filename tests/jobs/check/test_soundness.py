@@ -6,7 +6,9 @@ import os
 import shutil
 import subprocess
 import tempfile
+from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -40,7 +42,7 @@ def as_oneself(function, *arguments):
     return function(*arguments)
 
 
-SOMEBODY = {
+SOMEBODY: dict[str, Callable[..., Any]] = {
     "root": as_oneself,
     **{
         f"root, {bounds}": partial(with_capabilities, bounds)

@@ -21,17 +21,10 @@ from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 
-from pykka_imagestore._proto import layer_pb2
-from pykka_imagestore.core.byte_source import BLOCK_BYTES
-from pykka_imagestore.core.layer_record import WhiteoutFormat
-from pykka_imagestore.core.limits import Limits
-from pykka_imagestore.core.paths import REPLACED, REPLACED_PATHS, TAR_SPLIT
-from pykka_imagestore.core.tar.format import (
-    BLOCK_DEVICE,
 from pykka_imagestore._proto.layer_pb2 import LayerRecord
 from pykka_imagestore.core.limits import Limits
 from pykka_imagestore.core.paths import RECORD, REPLACED, ROOTFS, TAR_SPLIT
-from pykka_imagestore.core.tar.reader import (
+from pykka_imagestore.core.tar.format import (
     CHARACTER_DEVICE,
     DIRECTORY,
     HARD_LINK,
@@ -49,12 +42,6 @@ from pykka_imagestore.jobs.check.checksums import check_checksums, check_digest
 from pykka_imagestore.jobs.check.directory_marks import DirectoryMarks
 from pykka_imagestore.jobs.check.expectations import Expectations, OpenedLayer
 from pykka_imagestore.jobs.check.findings import Findings
-from pykka_imagestore.jobs.check.inodes import Inodes
-from pykka_imagestore.jobs.check.layer_tree import LayerTree, Names, TooManyLookupsError
-from pykka_imagestore.jobs.check.xattrs import XattrCheck, place_of
-from pykka_imagestore.jobs.unpack.replaced import Undone
-from pykka_imagestore.jobs.unpack.tar_split import TarSplitReader, checksum_of
-from pykka_imagestore.text import shown
 from pykka_imagestore.jobs.check.hard_links import HardLinkCheck
 from pykka_imagestore.jobs.check.layer_tree import LayerTree, TooManyLookupsError, get_node
 from pykka_imagestore.jobs.check.names import NameCheck
@@ -64,6 +51,7 @@ from pykka_imagestore.jobs.check.replaced_files import ReplacedCheck
 from pykka_imagestore.jobs.check.whiteouts import WhiteoutCheck
 from pykka_imagestore.jobs.check.xattrs import XattrCheck
 from pykka_imagestore.jobs.unpack.replaced import Undone
+from pykka_imagestore.text import shown
 
 # Lookups that an entry may take, as a multiple of those that the extractor may make for one: both paths of a link are
 # resolved twice, and the names are counted afterwards.

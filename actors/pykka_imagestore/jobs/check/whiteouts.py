@@ -87,7 +87,7 @@ class WhiteoutCheck:
 
     def _make_opaque(self, path: bytes, parent: bytes, real: bytes) -> None:
         """Note that a directory is opaque, by an entry in ``parent``, which is now the directory ``real``."""
-        if real != parent and self._undone.was_taken_out(parent):
+        if real != parent and self._undone.was_removed(parent):
             self._unsure.add(path)  # a symlink may have come later to where a directory was
         else:
             self._marks.make_opaque(path)
