@@ -30,13 +30,13 @@ from rows import add_output_arguments
 from samples import FILES_PER_DIRECTORY, Shape, write_docker_archive, write_layer
 from surroundings import file_system, machine, versions
 
-from pykka_imagestore.jobs.unpack_into import layer_file
-from pykka_imagestore.jobs.untar_layer import unpack
+from pykka_imagestore.jobs.archive.layer_file import layer_file
+from pykka_imagestore.jobs.unpack.one_pass import unpack
 
 UNPACK = """
 import os, sys
-from pykka_imagestore.jobs.unpack_into import layer_file
-from pykka_imagestore.jobs.untar_layer import unpack
+from pykka_imagestore.jobs.archive.layer_file import layer_file
+from pykka_imagestore.jobs.unpack.one_pass import unpack
 root = os.open(sys.argv[2], os.O_RDONLY | os.O_DIRECTORY)
 unpack(layer_file(sys.argv[1]), root, sys.argv[2], None)
 """

@@ -13,7 +13,7 @@ from pykka_imagestore.core.format_error import (
     inside,
 )
 from pykka_imagestore.errors import ArchiveError, DigestMismatchError, LimitError, UnsupportedArchiveError
-from pykka_imagestore.jobs.answers import ANSWERS
+from pykka_imagestore.jobs.answers.allowlist import ANSWERS
 
 LIMIT = LimitExceededError("has 9 layers; 8 is the limit", "layers")
 DIGEST = WrongDigestError("sha256:a", "sha256:b", ("blob",))

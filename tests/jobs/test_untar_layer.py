@@ -14,7 +14,8 @@ from support.privileges import on_file_system
 
 from pykka_imagestore.core.digest import DiffID, Digest
 from pykka_imagestore.errors import DigestMismatchError, EscapingEntryError, LayerError
-from pykka_imagestore.jobs.untar_layer import UntarLayer, hash_layer, untar_layer
+from pykka_imagestore.jobs.hash_layer import hash_layer
+from pykka_imagestore.jobs.untar_layer import UntarLayer, untar_layer
 
 LAYER = tars.tar(tars.directory(b"d"), tars.file(b"d/f", b"x" * 5000))
 DIFF_ID = DiffID(f"sha256:{hashlib.sha256(LAYER).hexdigest()}")

@@ -56,7 +56,7 @@ class FormatError(Exception):
 class UnsupportedFormatError(FormatError):
     """Something is of a form that is not supported."""
 
-    def about(self, archive: str) -> ArchiveError:
+    def about(self, archive: str) -> UnsupportedArchiveError:
         """Return what is said of an archive."""
         return UnsupportedArchiveError(archive, str(self))
 
@@ -76,7 +76,7 @@ class LimitExceededError(FormatError):
         """The limit's name in ``Limits``."""
         return str(self.args[1])
 
-    def about(self, archive: str) -> ArchiveError:
+    def about(self, archive: str) -> LimitError:
         """Return what is said of an archive."""
         return LimitError.of_archive(archive, str(self), self.limit)
 
@@ -108,7 +108,7 @@ class WrongDigestError(FormatError):
         """What is wrong."""
         return f"should have digest {self.expected} but has {self.found}"
 
-    def about(self, archive: str) -> ArchiveError:
+    def about(self, archive: str) -> DigestMismatchError:
         """Return what is said of an archive."""
         return DigestMismatchError(archive, ", ".join(self.where), self.expected, self.found)
 

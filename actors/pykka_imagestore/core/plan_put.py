@@ -11,7 +11,8 @@ from pykka_imagestore.core.image_name import ImageName
 from pykka_imagestore.core.limits import DEFAULT_LIMITS, Limits
 from pykka_imagestore.core.planned_image import PlannedImage
 from pykka_imagestore.core.totals import Totals
-from pykka_imagestore.errors import AmbiguousImageError, InvalidNameError, shown
+from pykka_imagestore.errors import AmbiguousImageError, InvalidNameError
+from pykka_imagestore.text import shown
 
 
 def plan_put(

@@ -18,7 +18,7 @@ from pykka_imagestore.core.formats.archive_format import read_archive
 from pykka_imagestore.core.identity import FileIdentity
 from pykka_imagestore.core.limits import DEFAULT_LIMITS, Limits
 from pykka_imagestore.core.platform import Platform, WantedPlatform
-from pykka_imagestore.core.tar.reader import TarError
+from pykka_imagestore.core.tar.format import TarError
 from pykka_imagestore.core.totals import Totals
 from pykka_imagestore.fs.made import open_own
 from pykka_imagestore.jobs.archive.directory_members import DirectoryMembers

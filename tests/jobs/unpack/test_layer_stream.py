@@ -15,7 +15,7 @@ from support.layers import blob_of, unpack_layer
 from support.tars import file, tar
 
 from pykka_imagestore.core.byte_source import BLOCK_BYTES
-from pykka_imagestore.core.tar.reader import TarError
+from pykka_imagestore.core.tar.format import TarError
 from pykka_imagestore.jobs.archive.file_source import FileSource
 from pykka_imagestore.jobs.archive.open_blob import open_blob
 from pykka_imagestore.jobs.unpack.layer_stream import LayerStream, is_compressed, write_all
@@ -28,7 +28,7 @@ def opened(tmp_path):
     """Return a function that opens bytes as a layer."""
     with ExitStack() as stack:
 
-        def open_layer(data, on_block=lambda: None):
+        def open_layer(data, on_block=lambda _: None):
             source = stack.enter_context(open_blob(blob_of(data, tmp_path), is_verified=True))
             return LayerStream(source, None, on_block)
 
@@ -38,7 +38,7 @@ def opened(tmp_path):
 @given(st.data())
 def test_pieces_of_any_size_are_the_whole(tmp_path_factory, data):
     descriptor = os.open(blob_of(BODY, tmp_path_factory.mktemp("layer")).origin, os.O_RDONLY)
-    stream, position = LayerStream(FileSource(descriptor, "layer.tar", 0, len(BODY)), None, lambda: None), 0
+    stream, position = LayerStream(FileSource(descriptor, "layer.tar", 0, len(BODY)), None, lambda _: None), 0
     for size in data.draw(st.lists(st.integers(0, 2 * BLOCK_BYTES), max_size=6)):
         if data.draw(st.booleans()):
             assert stream.take(size) == BODY[position : position + size]
@@ -121,7 +121,7 @@ def test_range_ends_where_it_says_whatever_follows(tmp_path):
     (tmp_path / "archive").write_bytes(b"before" + b"layer" + b"after" * 1000)
     descriptor = os.open(tmp_path / "archive", os.O_RDONLY)
 
-    stream = LayerStream(FileSource(descriptor, "archive", 6, 5), None, lambda: None)
+    stream = LayerStream(FileSource(descriptor, "archive", 6, 5), None, lambda _: None)
 
     assert stream.take(100) == b"layer"
     os.close(descriptor)
@@ -141,7 +141,7 @@ def test_range_beyond_the_end_of_its_file_gives_what_there_is(tmp_path):
     (tmp_path / "archive").write_bytes(b"layer")
     descriptor = os.open(tmp_path / "archive", os.O_RDONLY)
 
-    stream = LayerStream(FileSource(descriptor, "archive", 2, 1000), None, lambda: None)
+    stream = LayerStream(FileSource(descriptor, "archive", 2, 1000), None, lambda _: None)
 
     assert stream.take(100) == b"yer"
     os.close(descriptor)
@@ -168,7 +168,7 @@ def test_tar_whose_first_name_looks_like_a_compression_is_a_tar(tmp_path, name):
 
 def test_each_block_is_told(opened):
     told = []
-    stream = opened(BODY, lambda: told.append(1))
+    stream = opened(BODY, lambda _: told.append(1))
 
     stream.drain()
 
@@ -178,7 +178,7 @@ def test_each_block_is_told(opened):
 def test_error_of_the_disk_is_no_fault_of_the_layer(tmp_path):
     blob = blob_of(gzip.compress(BODY), tmp_path)
     descriptor = os.open(blob.origin, os.O_RDONLY)
-    stream = LayerStream(FileSource(descriptor, blob.origin, 0, blob.size), None, lambda: None)
+    stream = LayerStream(FileSource(descriptor, blob.origin, 0, blob.size), None, lambda _: None)
     os.close(descriptor)
 
     with pytest.raises(OSError, match="Bad file descriptor"):

@@ -15,7 +15,7 @@ from pykka_imagestore.core.formats.oci_layout import INDEX, read_layout
 from pykka_imagestore.core.member_reader import MemberReader
 from pykka_imagestore.core.platform import WantedPlatform
 from pykka_imagestore.core.totals import Totals
-from pykka_imagestore.errors import shown
+from pykka_imagestore.text import shown
 
 
 def read_archive(

@@ -17,7 +17,7 @@ from pykka_imagestore.core.formats.image_config import parse_diff_ids
 from pykka_imagestore.core.formats.json_fields import describe, expect_object, get_text, get_texts, parse_json
 from pykka_imagestore.core.member_reader import MemberReader
 from pykka_imagestore.core.totals import Totals
-from pykka_imagestore.errors import shown
+from pykka_imagestore.text import shown
 
 MANIFEST = "manifest.json"
 REPOSITORIES = "repositories"

@@ -10,7 +10,7 @@ from pykka_imagestore.core.digest import DiffID, is_sha256
 from pykka_imagestore.core.format_error import FormatError, inside
 from pykka_imagestore.core.formats.json_fields import get_texts, parse_json
 from pykka_imagestore.core.platform import Platform
-from pykka_imagestore.errors import shown
+from pykka_imagestore.text import shown
 
 
 def parse_diff_ids(config: bytes) -> tuple[DiffID, ...]:

@@ -25,7 +25,7 @@ from pykka_imagestore.core.formats.json_fields import (
     parse_json,
 )
 from pykka_imagestore.core.platform import Platform
-from pykka_imagestore.errors import shown
+from pykka_imagestore.text import shown
 
 INDEX_TYPES = frozenset(
     {"application/vnd.oci.image.index.v1+json", "application/vnd.docker.distribution.manifest.list.v2+json"}

@@ -30,7 +30,8 @@ from pykka_imagestore.core.layer_blob import LayerBlob
 from pykka_imagestore.core.member_reader import MemberReader
 from pykka_imagestore.core.platform import Platform, WantedPlatform
 from pykka_imagestore.core.totals import Totals
-from pykka_imagestore.errors import InvalidNameError, listed, shown
+from pykka_imagestore.errors import InvalidNameError
+from pykka_imagestore.text import listed, shown
 
 INDEX = "index.json"
 LAYOUT = "oci-layout"

@@ -14,7 +14,6 @@ from pykka_imagestore.core.format_error import FormatError
 from pykka_imagestore.core.identity import FileIdentity
 from pykka_imagestore.core.layer_blob import Absent, DirectoryMember, LayerBlob
 from pykka_imagestore.core.totals import Totals
-from pykka_imagestore.errors import shown
 from pykka_imagestore.fs.flags import FILE_FLAGS
 from pykka_imagestore.fs.walk import Walk
 from pykka_imagestore.jobs.archive.estimates import Estimator
@@ -22,6 +21,7 @@ from pykka_imagestore.jobs.archive.file_source import FileSource
 from pykka_imagestore.jobs.archive.json_reader import JsonReader
 from pykka_imagestore.jobs.archive.member_names import no_member, parse_member_name
 from pykka_imagestore.jobs.archive.opening import require_same
+from pykka_imagestore.text import shown
 
 _MAX_DEPTH = 256  # what a walk of more takes grows with the square; a layout has two directories in one another
 _NOT_FOUND = frozenset({errno.ENOENT, errno.ENAMETOOLONG})

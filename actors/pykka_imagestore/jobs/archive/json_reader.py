@@ -9,7 +9,7 @@ from pykka_imagestore.core.byte_source import ByteSource
 from pykka_imagestore.core.format_error import FormatError
 from pykka_imagestore.core.layer_blob import LayerBlob
 from pykka_imagestore.core.totals import Totals
-from pykka_imagestore.errors import shown
+from pykka_imagestore.text import shown
 
 MAX_JSON_BYTES = 4 << 20
 _JSON_TOKEN = re.compile(rb'"(?:[^"\\]++|\\.)*+"?|([,:\[{])', re.DOTALL)  # a text, or what stands before a value

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from pykka_imagestore.core.format_error import FormatError, LimitExceededError
-from pykka_imagestore.core.tar.reader import EscapeError, OverLimitError, TarError, clean_path
-from pykka_imagestore.errors import shown
+from pykka_imagestore.core.tar.format import EscapeError, OverLimitError, TarError, clean_path
+from pykka_imagestore.text import shown
 
 
 def parse_member_name(unsafe_name: str) -> bytes:

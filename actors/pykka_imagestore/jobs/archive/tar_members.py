@@ -8,14 +8,15 @@ from dataclasses import dataclass, replace
 from pykka_imagestore.core.format_error import FormatError, UnsupportedFormatError
 from pykka_imagestore.core.identity import FileIdentity
 from pykka_imagestore.core.layer_blob import Absent, FileRange, LayerBlob
-from pykka_imagestore.core.tar.reader import BLOCK, FILE, HARD_LINK, SYMLINK, Entry, TarError, clean_path, read_entries
+from pykka_imagestore.core.tar.format import BLOCK, FILE, HARD_LINK, SYMLINK, Entry, TarError, clean_path
+from pykka_imagestore.core.tar.reader import read_entries
 from pykka_imagestore.core.totals import Totals
-from pykka_imagestore.errors import shown
 from pykka_imagestore.jobs.archive.estimates import Estimator
 from pykka_imagestore.jobs.archive.file_source import FileSource
 from pykka_imagestore.jobs.archive.json_reader import JsonReader
 from pykka_imagestore.jobs.archive.member_names import no_member, parse_member_name, tar_fault
 from pykka_imagestore.jobs.archive.opening import read_at
+from pykka_imagestore.text import shown
 
 _MAX_LINKS = 8
 _MAGIC = slice(257, 262)  # of a header; the oldest tars have none

@@ -19,7 +19,7 @@ from isal import igzip, igzip_lib
 from pykka_imagestore.core.byte_source import BLOCK_BYTES, ByteSource
 from pykka_imagestore.core.digest import DiffID, Digest, digest_of, hasher
 from pykka_imagestore.core.limits import DEFAULT_LIMITS, Limits
-from pykka_imagestore.core.tar.reader import TarError
+from pykka_imagestore.core.tar.format import TarError
 from pykka_imagestore.jobs.unpack.frames import FrameReader, Readable
 from pykka_imagestore.jobs.unpack.hash_thread import HashThread
 
@@ -102,12 +102,12 @@ def write_all(descriptor: int, data: bytes | memoryview, more: bytes | memoryvie
 
 
 class _HashedSource(io.RawIOBase):
-    """A ``ByteSource`` whose bytes are hashed where they are read; ``behind`` does it."""
+    """A ``ByteSource`` whose bytes are hashed where they are read; a ``HashThread`` does it."""
 
-    def __init__(self, source: ByteSource, computed: hashlib._Hash, behind: HashThread) -> None:
+    def __init__(self, source: ByteSource, computed: hashlib._Hash, hash_thread: HashThread) -> None:
         self._source = source
         self._update = computed.update
-        self._behind = behind
+        self._hash_thread = hash_thread
 
     @property
     def bytes_read(self) -> int:
@@ -121,7 +121,7 @@ class _HashedSource(io.RawIOBase):
 
     def read(self, size: int = -1, /) -> bytes:
         data = self._source.read(size)
-        self._behind.do(self._update, data)
+        self._hash_thread.do(self._update, data)
         return data
 
     def readinto(self, buffer: memoryview, /) -> int:  # type: ignore[override]
@@ -136,28 +136,28 @@ class LayerStream:
     Args:
         source: The layer as it is stored.
         digest: What that must be, for ``blob_digest``; None if nobody asks.
-        on_block: Called after each block that was read.
+        on_block: Called with the stream after each block that was read.
         limits: As for ``inflate``.
         keep: Called with the bytes that are no file's body, all that pass ``take``, ``skip`` and ``drain``, about a
             block at a time; with the last ones by ``drain``.
-        behind: Does the hashing, and calls ``keep``.
+        hash_thread: Does the hashing, and calls ``keep``.
     """
 
     def __init__(
         self,
         source: ByteSource,
         digest: Digest | None,
-        on_block: Callable[[], object],
+        on_block: Callable[[LayerStream], object],
         limits: Limits = DEFAULT_LIMITS,
         keep: Callable[[bytes], object] | None = None,
-        behind: HashThread | None = None,
+        hash_thread: HashThread | None = None,
     ) -> None:
-        self._behind = HashThread() if behind is None else behind
+        self._hash_thread = HashThread() if hash_thread is None else hash_thread
         magic = source.peek(MAGIC_BYTES)
         # What is not compressed is hashed once.
         self._is_plain_sha256 = not is_compressed(magic) and (digest or "").startswith("sha256:")
         self._blob = None if digest is None or self._is_plain_sha256 else hasher(digest)
-        self._stored = source if self._blob is None else _HashedSource(source, self._blob, self._behind)
+        self._stored = source if self._blob is None else _HashedSource(source, self._blob, self._hash_thread)
         self._source = inflate(self._stored, magic, limits)
         self._on_block = on_block
         self._hash = hashlib.sha256()
@@ -174,7 +174,7 @@ class LayerStream:
 
     def diff_id(self) -> DiffID:
         """Return the digest of what was read so far."""
-        self._behind.settle()
+        self._hash_thread.settle()
         return DiffID(f"sha256:{self._hash.hexdigest()}")
 
     def blob_digest(self) -> Digest | None:
@@ -185,8 +185,8 @@ class LayerStream:
         if self._blob is None:
             return None
         while self._stored.read(BLOCK_BYTES):
-            self._on_block()
-        self._behind.settle()
+            self._on_block(self)
+        self._hash_thread.settle()
         return digest_of(self._blob)
 
     def take(self, size: int) -> bytes:
@@ -257,12 +257,12 @@ class LayerStream:
 
     def _fill(self) -> bool:
         if self._keep is not None:
-            self._behind.do(self._keep, b"".join(self._kept))
+            self._hash_thread.do(self._keep, b"".join(self._kept))
         self._kept.clear()
         self._block = b""  # the next one takes its place in memory
         self._block = read_some(self._source, BLOCK_BYTES)
         self._start, self._end = 0, len(self._block)
-        self._behind.do(self._hash.update, self._block)
+        self._hash_thread.do(self._hash.update, self._block)
         self.size_bytes += self._end
-        self._on_block()
+        self._on_block(self)
         return self._end > 0
