@@ -1,4 +1,4 @@
-"""Decide what a put does: which of an archive's images, and under which names. Pure."""
+"""Plan what a put does: which of an archive's images are put, and under which names. Pure."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from pykka_imagestore.text import shown
 def plan_put(
     index: ArchiveIndex, name: ImageName | None, select: str | None = None, limits: Limits = DEFAULT_LIMITS
 ) -> tuple[PlannedImage, ...]:
-    """Choose images and names.
+    """Choose the images to put, and their names.
 
     Args:
         index: What the archive holds.
@@ -31,13 +31,13 @@ def plan_put(
         At least one image, each with at least one name.
 
     Raises:
-        AmbiguousImageError: No image, or more than one, can be meant; or one has no name to be put under.
-        ArchiveError: What is meant cannot be put.
-        LimitError: All of it is too much to be remembered.
+        AmbiguousImageError: No image, or more than one, may be meant; or an image has no name to be put under.
+        ArchiveError: The image that is meant cannot be put.
+        LimitError: The images have more names and layers than the store may record.
     """
     with about_archive(index.path):
         planned = _choose(index, name, select)
-        # Each name is remembered with its layers, whatever else has these.
+        # The journal records the layers of each name, also those that other names share.
         references = sum(len(each.names) * max(1, len(each.layers)) for each in planned)
         found = f"it names {references} layers, those of each image for each of its names"
         Totals(limits).check("references", references, found)
@@ -48,7 +48,7 @@ def _choose(index: ArchiveIndex, name: ImageName | None, select: str | None) -> 
     images = index.images if select is None else _select(index, select)
     named = tuple(image for image in images if name is not None and name.key in _keys(image.unsafe_names))
     if select is None and len(named) != 1:
-        _refuse_what_is_meant_too(index)
+        _require_none_refused(index)
     if name is None:
         return tuple(_planned(image, _own_names(index, image)) for image in images)
     images = named or images
@@ -62,8 +62,8 @@ def _planned(image: ArchivedImage, names: tuple[str, ...]) -> PlannedImage:
     return PlannedImage(names, image.config, image.layers, image.diff_ids)
 
 
-def _refuse_what_is_meant_too(index: ArchiveIndex) -> None:
-    """Refuse an archive where all is meant and not all can be put; artifacts beside images are passed over."""
+def _require_none_refused(index: ArchiveIndex) -> None:
+    """Fail for what cannot be put, where all of the archive is meant; artifacts beside images are skipped."""
     for refused in index.refused:
         if not refused.is_artifact or not index.images:
             raise refused.error

@@ -1,4 +1,4 @@
-"""Counts what an archive repeats, over all of it: what is small once may be large a hundred thousand times. Pure."""
+"""Counts what an archive asks for, over all of it: something small may be repeated a hundred thousand times. Pure."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ class Totals:
             LimitExceededError: All together they are too many.
         """
         total = self._counts[limit] = self._counts[limit] + count
-        if total > getattr(self.limits, limit):  # a sentence for each of 100,000 members would cost more than to count
+        if total > getattr(self.limits, limit):  # building a sentence for each of 100,000 members would cost more
             self.check(limit, total, f"it has {total} {what}")
 
     def check(self, limit: str, count: int, found: str) -> None:
-        """See that something by itself is within a limit.
+        """Require that a single thing is within a limit.
 
         Args:
             limit: The limit's name in ``Limits``.

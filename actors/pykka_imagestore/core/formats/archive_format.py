@@ -1,7 +1,7 @@
-"""Tell which form an archive is of, and find its images. Pure.
+"""Detect the form of an archive, and find its images. Pure.
 
-Where an archive is of two forms, as ``docker save`` writes them since version 25, ``manifest.json`` is believed: its
-OCI index may name images for other platforms whose blobs it does not hold.
+Where an archive is of two forms, as ``docker save`` writes them since version 25, ``manifest.json`` is used: the OCI
+index may name images for other platforms, whose blobs the archive does not hold.
 """
 
 from __future__ import annotations

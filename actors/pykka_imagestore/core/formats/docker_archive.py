@@ -1,4 +1,4 @@
-"""What the JSON of a ``docker save`` archive says, checked field by field. Pure: members come from a ``MemberReader``.
+"""Find the images of a ``docker save`` archive of any generation. Pure: members come from a ``MemberReader``.
 
 Spec:
     Docker image spec v1.2, "Combined Image JSON + Filesystem Changeset Format"; v1, "Image JSON Description".
@@ -27,7 +27,7 @@ _CONFIG_NAME = re.compile(r"(?:.*/|sha256:)?([a-f0-9]{64})(?:\.json)?")
 _LEGACY_JSON = re.compile(r"([a-f0-9]{64})/json")
 # Jib writes the fields of a manifest in lower case.
 _MANIFEST_FIELDS = {name.lower(): name for name in ("Config", "RepoTags", "Layers")}
-# What the old form says of a layer rather than of the image; the rest is the config.
+# The fields of the old form that describe a layer and not the image; the others are the config.
 _LEGACY_FIELDS = frozenset({"id", "parent", "layer_id", "parent_id", "Size", "throwaway"})
 
 
@@ -51,7 +51,7 @@ def read_images(members: MemberReader, totals: Totals) -> tuple[ArchivedImage, .
 
 
 def legacy_config(unsafe_json: bytes, diff_ids: Sequence[DiffID]) -> bytes:
-    """Return the image config of a legacy image: what its leaf says, and its layers' DiffIDs.
+    """Return the image config of a legacy image, made of the JSON of its leaf layer and its DiffIDs.
 
     Spec:
         moby, image/v1, "MakeConfigFromV1Config": the same fields are left out.
@@ -149,7 +149,7 @@ def _read_legacy_image(
 
 
 class _Parents:
-    """The parents of layers in the form before Docker 1.10: each one's JSON is parsed once, since images share it."""
+    """The parents of layers in the form before Docker 1.10. Images share layers, so the JSON of each is parsed once."""
 
     def __init__(self, members: MemberReader) -> None:
         self._members = members

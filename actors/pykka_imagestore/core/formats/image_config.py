@@ -1,4 +1,4 @@
-"""What an image's config claims: its layers' DiffIDs, and what it runs on. Pure.
+"""Parse what an image config claims: the DiffIDs of its layers, and its platform. Pure.
 
 Spec:
     OCI image-spec v1.1 config.md, "Properties"; Docker image spec v1.2, "Image JSON Field Descriptions".

@@ -1,6 +1,6 @@
-"""The documents of an OCI image layout: descriptors, manifests and indexes, their shape checked. Pure.
+"""Parse the documents of an OCI image layout: descriptors, manifests and indexes. Pure.
 
-A document that could be read as a manifest by one program and as an index by another is refused, whatever its digest.
+A document that one program could read as a manifest and another as an index is refused, whatever its digest.
 
 Spec:
     OCI image-spec v1.1: descriptor.md, manifest.md, image-index.md, media-types.md; the advice on CVE-2021-41190.
@@ -69,12 +69,12 @@ _ANNOTATIONS = (REF_NAME, CONTAINERD_NAME, _REFERENCE_TYPE)
 
 @dataclass(frozen=True, slots=True)
 class Descriptor:
-    """What points to a blob.
+    """A reference to a blob.
 
     Attributes:
         platform: None if it names none.
         artifact_type: Empty if it names none.
-        annotations: Those that mean something here.
+        annotations: Those that are used here.
     """
 
     media_type: str
@@ -97,7 +97,7 @@ class Descriptor:
 
     @property
     def is_foreign(self) -> bool:
-        """Whether it points to a layer that may not be given away, and so is often left out."""
+        """Whether it points to a layer that may not be redistributed, and so is often left out."""
         return ".nondistributable." in self.media_type or ".foreign." in self.media_type
 
     def annotation(self, key: str) -> str:
@@ -105,7 +105,7 @@ class Descriptor:
         return self.annotations.get(key, "")
 
     def fault(self) -> str | None:
-        """Return why it does not point to an image, as the rest of a sentence; None if it may do."""
+        """Return why it does not point to an image, as the rest of a sentence; None if it may."""
         if self.media_type in _SCHEMA_1_TYPES:
             return _SCHEMA_1
         if self.media_type not in MANIFEST_TYPES:

@@ -1,7 +1,7 @@
-"""The members of an archive that is a directory, an OCI image layout: each opened component by component.
+"""The members of an archive that is a directory, an OCI image layout; each is opened component by component.
 
-No symbolic link in the directory is followed, and only regular files are opened: so nothing outside is reached, and
-nothing is waited for.
+No symbolic link in the directory is followed, and only regular files are opened. So nothing outside the directory is
+reached, and no open or read blocks.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from pykka_imagestore.jobs.archive.member_names import no_member, parse_member_n
 from pykka_imagestore.jobs.archive.opening import require_same
 from pykka_imagestore.text import shown
 
-_MAX_DEPTH = 256  # what a walk of more takes grows with the square; a layout has two directories in one another
+_MAX_DEPTH = 256  # the cost of a walk grows with the square of its depth; a layout nests two directories
 _NOT_FOUND = frozenset({errno.ENOENT, errno.ENAMETOOLONG})
 _NO_FILE = frozenset({errno.ELOOP, errno.ENOTDIR})
 
@@ -32,9 +32,9 @@ class DirectoryMembers:
     """The files in a directory, by name.
 
     Args:
-        archive: Path of the directory; a symbolic link there, or above, is the caller's and is followed.
-        directory: The open directory.
-        totals: Counts what it asks for.
+        archive: Path of the directory. Symbolic links in the path itself are the caller's and are followed.
+        directory: The open directory. It is the caller's, and stays open as long as members are read.
+        totals: Counts what the archive asks for.
     """
 
     def __init__(self, archive: str, directory: int, totals: Totals) -> None:
@@ -44,11 +44,11 @@ class DirectoryMembers:
         self._json = JsonReader(totals)
 
     def names(self) -> list[str]:
-        """Return nothing: names tell only the form before Docker 1.10, which comes as a tar."""
+        """Return nothing: only the form before Docker 1.10 is recognised by its names, and that form is a tar."""
         return []
 
     def has(self, name: str) -> bool:
-        """Tell whether there is something of that name, whatever it is."""
+        """Tell whether something has that name, whatever kind of file it is."""
         try:
             os.close(self._open(name))
         except FileNotFoundError:
@@ -61,7 +61,7 @@ class DirectoryMembers:
         """Return a member as a blob.
 
         Raises:
-            FormatError: There is no such member, or it is no regular file, or lies behind a symbolic link.
+            FormatError: There is no such member, it is no regular file, or a symbolic link leads to it.
         """
         file = self._open_member(unsafe_name)
         try:
@@ -78,7 +78,7 @@ class DirectoryMembers:
 
         Raises:
             FormatError: As ``blob``; or it is larger than JSON here may be, by itself or with all before.
-            ArchiveChangedError: It was written to meanwhile.
+            ArchiveChangedError: It was written to while it was read.
         """
         file = self._open_member(unsafe_name)
         try:
@@ -94,11 +94,11 @@ class DirectoryMembers:
         """Return a layer with its estimate.
 
         Raises:
-            ArchiveChangedError: Another file lies there than when the blob was found.
+            ArchiveChangedError: The file was replaced or written to since the blob was found.
         """
         file = self._open_member(layer.name)
         try:
-            if isinstance(layer.location, DirectoryMember):  # as all that come from here
+            if isinstance(layer.location, DirectoryMember):  # every blob of this archive that is not absent
                 require_same(self._archive, file, layer.location.identity, what=_its_member(layer.name))
             return self._estimator.estimate(layer, FileSource(file, self._archive, 0, layer.size))
         finally:
@@ -125,8 +125,8 @@ def open_below(directory: int, unsafe_name: str) -> int:
     """Open a regular file below a directory.
 
     Raises:
-        FileNotFoundError: There is nothing of that name.
-        FormatError: The name is none, or what it names is no regular file.
+        FileNotFoundError: Nothing has that name.
+        FormatError: The name is malformed, or what it names is no regular file.
     """
     parent, _, base = _parse(unsafe_name).rpartition(b"/")
     walk = Walk(directory, follows=False)
@@ -145,7 +145,7 @@ def open_below(directory: int, unsafe_name: str) -> int:
 
 
 def _open_file(directory: int, unsafe_name: str, base: bytes) -> int:
-    # Looked at before: to open a device may be to use it.
+    # Its kind is checked before the open: opening a device may already use it.
     if not stat.S_ISREG(os.stat(base, dir_fd=directory, follow_symlinks=False).st_mode):
         raise _no_file(unsafe_name)
     file = os.open(base, FILE_FLAGS, dir_fd=directory)

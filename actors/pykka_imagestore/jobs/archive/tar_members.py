@@ -1,4 +1,4 @@
-"""The members of an archive that is a tar: found by its headers, no byte of a layer is read."""
+"""The members of an archive that is a tar, found by its headers: no byte of a layer is read."""
 
 from __future__ import annotations
 
@@ -125,23 +125,20 @@ def _read_headers(source: _Seeker, totals: Totals) -> dict[bytes, _Member]:
 
 
 def _parse_names(entry: Entry) -> tuple[bytes, bytes | None]:
-    """Return a member's name, and what it is a link to, as names in the archive."""
-    where = f"its {_member(entry)}"
-    name = _clean(entry.name, where)
+    """Return a member's name and, if it is a link, its target; both as names in the archive."""
+    try:
+        name = clean_path(entry.name)
+    except TarError as error:
+        raise tar_fault(error, f"its {_member(entry)}") from error
     if entry.sparse is not None:
         msg = "is sparse, so it has to be packed again, without holes"
-        raise FormatError(msg, (where,))
+        raise FormatError(msg, (f"its {_member(entry)}",))
     if entry.kind not in (HARD_LINK, SYMLINK):
         return name, None
-    link = entry.link if entry.kind == HARD_LINK else _beside(name, entry.link)
-    return name, _clean(link, where, f"a link to {shown(entry.link)}")
-
-
-def _clean(name: bytes, *where: str) -> bytes:
     try:
-        return clean_path(name)
+        return name, clean_path(entry.link if entry.kind == HARD_LINK else _beside(name, entry.link))
     except TarError as error:
-        raise tar_fault(error, *where) from error
+        raise tar_fault(error, f"its {_member(entry)}", f"a link to {shown(entry.link)}") from error
 
 
 def _beside(name: bytes, link: bytes) -> bytes:
@@ -163,7 +160,7 @@ def _member(entry: Entry) -> str:
 
 
 class _Seeker:
-    """A ``Source`` that passes over bytes without reading them."""
+    """A ``Source`` that skips bytes without reading them."""
 
     def __init__(self, path: str, file: int, size_bytes: int) -> None:
         self._path, self._file = path, file
@@ -171,7 +168,7 @@ class _Seeker:
         self.position = 0
 
     def begins_as_a_tar(self) -> bool:
-        """Tell whether the first bytes are those of a header, whatever comes behind them."""
+        """Tell whether the first bytes are a tar header, whatever follows them."""
         return read_at(self._path, self._file, BLOCK, 0)[_MAGIC] == b"ustar"
 
     def take(self, size: int) -> bytes:
@@ -181,5 +178,5 @@ class _Seeker:
         return data
 
     def skip(self, size: int) -> None:
-        """Pass over ``size`` bytes, no further than to the end: an offset has 63 bits, a size may have more."""
+        """Skip ``size`` bytes, but never past the end: an offset has 63 bits, a size may have more."""
         self.position = min(self.position + size, self.size_bytes)
