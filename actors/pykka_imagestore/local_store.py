@@ -19,12 +19,13 @@ import pykka
 
 from pykka_imagestore.checker import Checker, CheckListener
 from pykka_imagestore.collector import Collector
-from pykka_imagestore.core.archive import ArchiveIndex, Extent, Place
+from pykka_imagestore.core.archive import ArchiveIndex
 from pykka_imagestore.core.check_report import CheckReport
 from pykka_imagestore.core.digest import DiffID, sha256
 from pykka_imagestore.core.formats.docker_archive import legacy_config
 from pykka_imagestore.core.image import DockerImage, ImageInfo, Recovery
 from pykka_imagestore.core.image_name import ImageName
+from pykka_imagestore.core.layer_blob import LayerBlob, Place
 from pykka_imagestore.core.limits import DEFAULT_LIMITS, Limits
 from pykka_imagestore.core.paths import StorePaths
 from pykka_imagestore.core.plan_prune import Budget, Pruned, PruneOptions, Size, Usage
@@ -47,7 +48,6 @@ from pykka_imagestore.errors import (
     OverBudgetError,
     StoreClosedError,
     StoreError,
-    plain,
 )
 from pykka_imagestore.fs.remove_tree import remove_tree
 from pykka_imagestore.jobs.answers import ANSWERS
@@ -81,13 +81,14 @@ from pykka_imagestore.runtime import (
     usable_memory,
 )
 from pykka_imagestore.runtime.forks import Origin
+from pykka_imagestore.text import plain
 
 logger = logger_of(__name__)
 
 P = ParamSpec("P")
 T = TypeVar("T")
 
-WORTH_HELP = 32 << 20  # bytes of cost, see Extent: below it, a layer is done before help has come
+WORTH_HELP = 32 << 20  # bytes of cost, see LayerBlob: below it, a layer is done before help has come
 LAYERS_THAT_WAIT = 14  # for a worker, or for another process that unpacks the same
 WORKER_BYTES = 128 << 20  # no layer makes a worker take more
 
@@ -810,7 +811,7 @@ class LocalStoreActor(Actor):
         storing = self._references.put_all(planned.names, diff_ids, config_digest)
         await undiscardable(storing.then(stored.append))
 
-    async def _hash_layers(self, layers: Sequence[Extent], hashed: dict[Place, DiffID]) -> tuple[DiffID, ...]:
+    async def _hash_layers(self, layers: Sequence[LayerBlob], hashed: dict[Place, DiffID]) -> tuple[DiffID, ...]:
         """Return the layers' DiffIDs; what lies in one place is read once, whatever it is called and however often."""
         new = {layer.place: layer for layer in layers if layer.place not in hashed}
         hash_it = partial(hash_layer, limits=self._limits)
@@ -819,7 +820,7 @@ class LocalStoreActor(Actor):
         hashed.update(zip(new, found, strict=True))
         return tuple(hashed[layer.place] for layer in layers)
 
-    async def _require_room(self, layers: Mapping[DiffID, Extent]) -> bool:
+    async def _require_room(self, layers: Mapping[DiffID, LayerBlob]) -> bool:
         """See that the layers that are missing fit, before any is unpacked; tell whether there are any.
 
         No image is forgotten for the budget yet: what an archive says of itself, nobody has verified. One is only if
@@ -847,7 +848,7 @@ class LocalStoreActor(Actor):
         if self._options.budget:
             await self._collector.keep_to_budget()
 
-    async def put_layers(self, layers: Mapping[DiffID, Extent], sandbox: str | None) -> None:
+    async def put_layers(self, layers: Mapping[DiffID, LayerBlob], sandbox: str | None) -> None:
         """See to it that each layer is in the store; unpack those that are not, in parallel, the longest first."""
         missing = await self._executor.run(partial(find_missing, self._paths), tuple(layers))
         for diff_id in layers:
@@ -891,7 +892,7 @@ class LocalStoreActor(Actor):
         move = MoveLayer(staged, str(self._paths.layer(diff_id)), self._options.durable, opened)
         await self._publisher.run(move_layer, move)
 
-    async def _put_layer(self, diff_id: DiffID, layer: Extent, sandbox: str | None) -> None:
+    async def _put_layer(self, diff_id: DiffID, layer: LayerBlob, sandbox: str | None) -> None:
         """Join whatever is done with the layer now, until it is in the store; or put it there."""
         mine: list[Future[None]] = []
 
@@ -911,10 +912,10 @@ class LocalStoreActor(Actor):
             if not mine and not await self._executor.run(partial(find_missing, self._paths), (diff_id,)):
                 return
 
-    async def _unpack_layer(self, diff_id: DiffID, layer: Extent, sandbox: str | None) -> None:
+    async def _unpack_layer(self, diff_id: DiffID, layer: LayerBlob, sandbox: str | None) -> None:
         if layer.absence:
             reason = f"its blob {plain(layer.name)} {layer.absence}, and the store does not have it"
-            raise ArchiveError(layer.path, reason)
+            raise ArchiveError(layer.origin, reason)
         async with self._places.held():  # each takes open files, and other processes may unpack those that wait
             lock = await self._lock_layer(diff_id)
             try:

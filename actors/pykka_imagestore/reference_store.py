@@ -27,8 +27,9 @@ from pykka_imagestore.durable.disk import disk
 from pykka_imagestore.durable.layout import make_store
 from pykka_imagestore.durable.log import logger_of
 from pykka_imagestore.durable.references import Change, Put, References, Remove
-from pykka_imagestore.errors import ImageIncompleteError, InvalidInputError, NotFoundError, StoreError, shown
+from pykka_imagestore.errors import ImageIncompleteError, InvalidInputError, NotFoundError, StoreError
 from pykka_imagestore.runtime import Actor, Future, Promise, SerialExecutor, dispatch, undiscardable
+from pykka_imagestore.text import shown
 
 logger = logger_of(__name__)
 

@@ -8,7 +8,7 @@ import struct
 
 import pytest
 
-from pykka_imagestore.core.tar.reader import BLOCK_DEVICE, CHARACTER_DEVICE, FIFO, FILE, SYMLINK, Entry
+from pykka_imagestore.core.tar.format import BLOCK_DEVICE, CHARACTER_DEVICE, FIFO, FILE, SYMLINK, Entry
 from pykka_imagestore.fs.attributes import Attributes, Outcome
 
 NODE = b"node"

@@ -21,7 +21,7 @@ from support.processes import TIMEOUT
 
 from pykka_imagestore import ArchiveChangedError, ArchiveError, ImageInfo, LocalStore, StoreError
 from pykka_imagestore.core.archive import ArchivedImage
-from pykka_imagestore.jobs.archive.directory_members import opened_extent
+from pykka_imagestore.jobs.archive.open_blob import open_blob
 from pykka_imagestore.jobs.find_archive import find_archive
 from pykka_imagestore.jobs.unpack_into import Target, layer_file, unpack_into
 from pykka_imagestore.jobs.untar_image import UntarImage, untar_image
@@ -243,7 +243,7 @@ def test_bytes_that_no_digest_tells_must_not_change_while_they_are_read(tmp_path
     path = write_legacy(tmp_path / "app.tar", OLD)
     image = index(path, tmp_path)
 
-    with pytest.raises(ArchiveChangedError), opened_extent(image.layers[0], is_verified=False):
+    with pytest.raises(ArchiveChangedError), open_blob(image.layers[0], is_verified=False):
         Swap(kind)(path)
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from support import tars
-from support.layers import extent_of
+from support.layers import blob_of
 from support.privileges import ORDINARY_USER, as_ordinary_user, with_umask
 from support.processes import Program
 from support.trees import describe, names
@@ -38,7 +38,7 @@ LETS_USER_IN = tars.pax({b"SCHILY.xattr.system.posix_acl_access": ACL})
 
 def unpack(layer: bytes, directory: str | Path, beside: str | Path) -> None:
     """Unpack as the command does."""
-    stored = extent_of(layer, beside)
+    stored = blob_of(layer, beside)
     with Target(str(directory)) as target:
         try:
             target.finish(unpack_into(target.request(stored)))
@@ -269,7 +269,7 @@ def test_what_is_put_in_its_place_is_not_written_to_and_not_removed(tmp_path, la
     moved, victim = tmp_path / "moved", tmp_path / "victim"
     victim.mkdir()
     (victim / "secret").touch()
-    stored = extent_of(PLAIN, layers)
+    stored = blob_of(PLAIN, layers)
     with Target(str(directory)) as target:
         request = target.request(stored)
         directory.rename(moved)
@@ -298,7 +298,7 @@ def test_what_is_put_in_its_place_is_not_written_to_and_not_removed(tmp_path, la
 
 def test_what_a_killed_worker_left_is_taken_back_where_it_was_moved_to(tmp_path, layers, directory):
     directory.mkdir(mode=0o750)
-    stored = extent_of(PLAIN, layers)
+    stored = blob_of(PLAIN, layers)
     with Target(str(directory)) as target:
         unpack_into(target.request(stored))
         directory.rename(tmp_path / "moved")

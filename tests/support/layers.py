@@ -15,9 +15,10 @@ from support.processes import TIMEOUT
 from support.trees import Node, describe
 
 from pykka_imagestore._proto.layer_pb2 import LayerRecord
-from pykka_imagestore.core.archive import Extent
 from pykka_imagestore.core.checksum import with_checksum
 from pykka_imagestore.core.digest import DiffID, Digest
+from pykka_imagestore.core.identity import FileIdentity
+from pykka_imagestore.core.layer_blob import FileRange, LayerBlob
 from pykka_imagestore.core.limits import DEFAULT_LIMITS, Limits
 from pykka_imagestore.errors import StoreError
 from pykka_imagestore.jobs import untar_layer as untar_layer_module
@@ -77,11 +78,22 @@ class Unpacked:
         return [(unset.path, unset.what) for unset in self.record.unset]
 
 
-def extent_of(data: bytes, directory: str | Path) -> Extent:
+def blob_of(data: bytes, directory: str | Path) -> LayerBlob:
     """Return a layer that lies in a file ``layer.tar``."""
     stored = Path(directory, "layer.tar")
     stored.write_bytes(data)
-    return Extent(str(stored), 0, len(data), "layer.tar")
+    return blob_at(stored)
+
+
+def blob_at(path: str | Path, offset: int = 0, size: int | None = None, name: str = "layer.tar") -> LayerBlob:
+    """Return a layer that lies in a file as it is now; by default it is all of it."""
+    identity = FileIdentity.of(os.stat(path))
+    return LayerBlob(name, identity.size_bytes if size is None else size, FileRange(str(path), offset, identity))
+
+
+def nowhere_blob(name: str = "layer.tar", size: int = 0) -> LayerBlob:
+    """Return a layer for tests that read none of its bytes."""
+    return LayerBlob(name, size, FileRange("image.tar", 0, FileIdentity(1, 1)))
 
 
 def unpack_layer(
@@ -89,9 +101,7 @@ def unpack_layer(
 ) -> Unpacked:
     """Unpack a layer into ``directory/layer``; what was there is replaced."""
     target = Path(directory, "layer")
-    unpacked = Unpacked(
-        target, untar_layer(UntarLayer(extent_of(data, directory), str(target), diff_id, limits=limits))
-    )
+    unpacked = Unpacked(target, untar_layer(UntarLayer(blob_of(data, directory), str(target), diff_id, limits=limits)))
     assert unpacked.check(limits).faults == ()
     return unpacked
 
@@ -114,7 +124,7 @@ def unpack_with_help(
 ) -> Unpacked:
     """Unpack a layer with helpers in threads, who are there before the first entry is."""
     target, address = Path(directory, "layer"), str(Path(directory, "helpers"))
-    layer = replace(extent_of(data, directory), digest=digest)
+    layer = replace(blob_of(data, directory), digest=digest)
     request = UntarLayer(layer, str(target), helpers_at=address)
     with ThreadPoolExecutor(helpers) as threads:
 

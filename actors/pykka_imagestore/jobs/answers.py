@@ -9,8 +9,9 @@ import builtins
 from types import ModuleType
 
 from pykka_imagestore import errors
-from pykka_imagestore.core.archive import ArchivedImage, ArchiveIndex, Extent, RefusedImage
+from pykka_imagestore.core.archive import ArchivedImage, ArchiveIndex, RefusedImage
 from pykka_imagestore.core.identity import FileIdentity
+from pykka_imagestore.core.layer_blob import Absent, DirectoryMember, Estimate, FileRange, LayerBlob
 from pykka_imagestore.jobs.check.findings import LayerCheck
 from pykka_imagestore.jobs.check_configs import ConfigsCheck
 from pykka_imagestore.jobs.check_layer import CheckCounts
@@ -29,7 +30,8 @@ def _errors_of(module: ModuleType) -> list[type]:
 
 ANSWERS = PlainAnswers(
     [
-        *(ArchivedImage, ArchiveIndex, Extent, FileIdentity, RefusedImage),
+        *(ArchivedImage, ArchiveIndex, RefusedImage, FileIdentity),
+        *(LayerBlob, FileRange, DirectoryMember, Absent, Estimate),
         *(LayerCounts, Unpacked, CheckCounts, LayerCheck, ConfigsCheck),
         *_errors_of(errors),
         *_errors_of(builtins),

@@ -16,12 +16,13 @@ from pykka_imagestore.core.limits import DEFAULT_LIMITS, Limits
 from pykka_imagestore.core.paths import RECORD, REPLACED, ROOTFS, TAR_SPLIT
 from pykka_imagestore.durable.identity import identify
 from pykka_imagestore.durable.layer_record import read_record
-from pykka_imagestore.errors import RecordError, shown
+from pykka_imagestore.errors import RecordError
 from pykka_imagestore.fs.flags import DIRECTORY_FLAGS, FILE_FLAGS
 from pykka_imagestore.jobs.check.attributes import Expectations
 from pykka_imagestore.jobs.check.deep_check import DeepCheck
 from pykka_imagestore.jobs.check.findings import Findings, LayerCheck
 from pykka_imagestore.runtime.worker import raise_if_discarded, report
+from pykka_imagestore.text import shown
 
 _PARTS = {RECORD, ROOTFS, TAR_SPLIT, REPLACED}
 _REPORT_INTERVAL = 0.1  # seconds

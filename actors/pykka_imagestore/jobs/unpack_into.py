@@ -13,8 +13,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Self
 
-from pykka_imagestore.core.archive import Extent
 from pykka_imagestore.core.identity import FileIdentity
+from pykka_imagestore.core.layer_blob import FileRange, LayerBlob
 from pykka_imagestore.errors import InvalidInputError, NotRemovedError, StateError
 from pykka_imagestore.fs.attributes import ACLS, Outcome, remove_acls
 from pykka_imagestore.fs.made import umask
@@ -37,7 +37,7 @@ class UnpackInto:
         is_new: Whether it was made for this, and so gets the owner, mode and attributes of the layer's root.
     """
 
-    layer: Extent
+    layer: LayerBlob
     directory: str
     identity: FileIdentity
     is_new: bool
@@ -95,7 +95,7 @@ class Target:
         if self._directory >= 0:
             os.close(self._directory)
 
-    def request(self, layer: Extent) -> UnpackInto:
+    def request(self, layer: LayerBlob) -> UnpackInto:
         """Return what a worker is to do."""
         return UnpackInto(layer, self.path, FileIdentity.of(os.fstat(self._directory)), self._is_new)
 
@@ -212,7 +212,7 @@ def unpack_into(request: UnpackInto) -> Unpacked:
         os.close(directory)
 
 
-def layer_file(path: str) -> Extent:
+def layer_file(path: str) -> LayerBlob:
     """Return a layer that is a file of its own.
 
     Raises:
@@ -226,6 +226,6 @@ def layer_file(path: str) -> Extent:
     file = open_for_reading(path, refusal, stat.S_IFREG)
     try:
         identity = FileIdentity.of(os.fstat(file))
-        return Extent(path, 0, identity.size_bytes, os.path.basename(path), identity=identity)
+        return LayerBlob(os.path.basename(path), identity.size_bytes, FileRange(path, 0, identity))
     finally:
         os.close(file)

@@ -9,12 +9,13 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 
-from pykka_imagestore.core.archive import Extent
 from pykka_imagestore.core.digest import DiffID
+from pykka_imagestore.core.layer_blob import LayerBlob
 from pykka_imagestore.core.layer_record import pack_layer_record
 from pykka_imagestore.core.limits import DEFAULT_LIMITS, Limits
 from pykka_imagestore.core.paths import RECORD, REPLACED, ROOTFS, TAR_SPLIT
-from pykka_imagestore.core.tar.reader import EscapeError, OverLimitError, TarError, read_entries
+from pykka_imagestore.core.tar.format import EscapeError, OverLimitError, TarError
+from pykka_imagestore.core.tar.reader import read_entries
 from pykka_imagestore.errors import (
     DigestMismatchError,
     EscapingEntryError,
@@ -22,14 +23,13 @@ from pykka_imagestore.errors import (
     LimitError,
     NoSpaceError,
     NotRemovedError,
-    plain,
 )
 from pykka_imagestore.fs.attributes import Outcome, remove_acls
 from pykka_imagestore.fs.flags import DIRECTORY_FLAGS
 from pykka_imagestore.fs.made import make_directory, open_own
 from pykka_imagestore.fs.remove_tree import remove_tree
 from pykka_imagestore.fs.times import find_time_range
-from pykka_imagestore.jobs.archive.directory_members import opened_extent
+from pykka_imagestore.jobs.archive.open_blob import open_blob
 from pykka_imagestore.jobs.unpack.extractor import Extractor
 from pykka_imagestore.jobs.unpack.hash_thread import HashThread
 from pykka_imagestore.jobs.unpack.layer_stream import LayerStream
@@ -39,6 +39,7 @@ from pykka_imagestore.jobs.unpack.replaced import Replaced
 from pykka_imagestore.jobs.unpack.sandbox import Sandbox
 from pykka_imagestore.jobs.unpack.tar_split import TarSplitWriter
 from pykka_imagestore.runtime.worker import raise_if_discarded, report
+from pykka_imagestore.text import plain
 
 REPORT_INTERVAL = 0.1  # seconds
 _FIRST_REPORT = 0.02  # seconds: upon it, help is called for
@@ -57,7 +58,7 @@ class UntarLayer:
         helpers_at: Where to wait for ``help_unpack``, a path beside ``target``; None to do it alone.
     """
 
-    layer: Extent
+    layer: LayerBlob
     target: str
     diff_id: DiffID | None = None
     sandbox: str | None = None
@@ -130,7 +131,7 @@ def untar_layer(request: UntarLayer) -> LayerCounts:
 
 
 def unpack(
-    layer: Extent,
+    layer: LayerBlob,
     root: int,
     path: str,
     diff_id: DiffID | None,
@@ -154,7 +155,7 @@ def unpack(
     """
     outcome = Outcome() if outcome is None else outcome
     is_verified = diff_id is not None or layer.digest is not None
-    with opened_extent(layer, is_verified=is_verified) as file:
+    with open_blob(layer, is_verified=is_verified) as source:
         with (
             _space_for(layer, root, path),
             closing(Replaced(None if beside is None else os.path.join(beside, REPLACED), outcome)) as replaced,
@@ -166,7 +167,7 @@ def unpack(
             if split is not None:
                 keep, outcome.owner = split.write, (os.geteuid(), os.getegid())
                 outcome.times = find_time_range(root)
-            stream = ticker.stream = LayerStream(file, layer, ticker.tick, limits, keep, behind)
+            stream = ticker.stream = LayerStream(source, layer.digest, ticker.tick, limits, keep, behind)
             try:
                 with (
                     _helped(helpers_at, root, outcome, replaced, ticker) as helpers,
@@ -179,34 +180,34 @@ def unpack(
             _check_blob(layer, stream)
         found = stream.diff_id()
         if diff_id is not None and found != diff_id:
-            raise DigestMismatchError(layer.path, f"layer {plain(layer.name)}", diff_id, found)
+            raise DigestMismatchError(layer.origin, f"layer {plain(layer.name)}", diff_id, found)
     if beside is not None and split is not None:
         with open(os.path.join(beside, RECORD), "wb", opener=open_own) as record:
             record.write(_record(found, stream.size_bytes, outcome, split.sums, replaced.checksum))
     return LayerCounts(stream.bytes_read, outcome.entries, stream.size_bytes, found)
 
 
-def hash_layer(layer: Extent, limits: Limits = DEFAULT_LIMITS) -> DiffID:
+def hash_layer(layer: LayerBlob, limits: Limits = DEFAULT_LIMITS) -> DiffID:
     """Return a layer's DiffID without unpacking it.
 
     Raises:
         LayerError: It cannot be inflated, or to more than the limits allow.
         ArchiveChangedError: Its file is not the one that was indexed, or was written to meanwhile.
     """
-    with opened_extent(layer, is_verified=False) as file:
+    with open_blob(layer, is_verified=False) as source:
         ticker = _Ticker(Limiter(limits, None), Outcome(), HashThread())
         try:
-            stream = ticker.stream = LayerStream(file, layer, ticker.tick, limits)
+            stream = ticker.stream = LayerStream(source, None, ticker.tick, limits)
             stream.drain()
             return stream.diff_id()
         except TarError as error:
             raise _refusal(layer, None, b"", error) from error
 
 
-def _check_blob(layer: Extent, stream: LayerStream) -> None:
+def _check_blob(layer: LayerBlob, stream: LayerStream) -> None:
     found = stream.blob_digest()
     if found is not None and layer.digest is not None and found != layer.digest:
-        raise DigestMismatchError(layer.path, f"blob {plain(layer.name)}", layer.digest, found)
+        raise DigestMismatchError(layer.origin, f"blob {plain(layer.name)}", layer.digest, found)
 
 
 @contextmanager
@@ -247,7 +248,7 @@ def disown(root: int) -> None:
 
 
 @contextmanager
-def _space_for(layer: Extent, root: int, path: str) -> Iterator[None]:
+def _space_for(layer: LayerBlob, root: int, path: str) -> Iterator[None]:
     """See first that a layer may fit; say how much is missing if it does not."""
     needed = layer.least_bytes
     require_space(path, needed, root)
@@ -260,7 +261,7 @@ def _space_for(layer: Extent, root: int, path: str) -> Iterator[None]:
         raise NoSpaceError(path, needed, free, free_inodes(root)) from error
 
 
-def _extract_all(layer: Extent, stream: LayerStream, extractor: Extractor, limits: Limits) -> None:
+def _extract_all(layer: LayerBlob, stream: LayerStream, extractor: Extractor, limits: Limits) -> None:
     index, name = 0, b""  # of the entry at fault; one whose header is has no name yet
     try:
         for entry in read_entries(stream, limits):
@@ -275,8 +276,8 @@ def _extract_all(layer: Extent, stream: LayerStream, extractor: Extractor, limit
         raise _refusal(layer, index, name, error) from error
 
 
-def _refusal(layer: Extent, index: int | None, name: bytes, error: TarError) -> LayerError:
-    where = layer.path, layer.name, index, name, str(error)
+def _refusal(layer: LayerBlob, index: int | None, name: bytes, error: TarError) -> LayerError:
+    where = layer.origin, layer.name, index, name, str(error)
     if isinstance(error, OverLimitError):
         return LimitError(*where, error.limit)
     return EscapingEntryError(*where) if isinstance(error, EscapeError) else LayerError(*where)

@@ -9,11 +9,10 @@ import zlib
 import pytest
 from support import tars
 from support.changes import ACL
-from support.layers import NEWER_FIELDS, unpack_layer, unpack_with_help
+from support.layers import NEWER_FIELDS, blob_at, unpack_layer, unpack_with_help
 from support.privileges import with_umask
 
 from pykka_imagestore._proto.layer_pb2 import NONE, LayerRecord
-from pykka_imagestore.core.archive import Extent
 from pykka_imagestore.core.limits import Limits
 from pykka_imagestore.errors import DigestMismatchError, EscapingEntryError, LayerError
 from pykka_imagestore.fs.remove_tree import remove_tree
@@ -567,7 +566,7 @@ def test_paths_through_symlinks_are_not_all_kept_in_mind(tmp_path, name):
         else:
             entries = [tars.directory(path + name) for path in paths]
         (tmp_path / "layer.tar").write_bytes(tars.tar(ways, *entries))
-        layer = Extent(str(tmp_path / "layer.tar"), 0, (tmp_path / "layer.tar").stat().st_size, "layer.tar")
+        layer = blob_at(tmp_path / "layer.tar")
         del paths, entries
         tracemalloc.start()
         untar_layer(UntarLayer(layer, str(tmp_path / "layer")))

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 
 import pytest
 from support import tars
-from support.layers import extent_of, unpack_layer, unpack_with_help, unpack_with_help_and_look
+from support.layers import blob_of, unpack_layer, unpack_with_help, unpack_with_help_and_look
 from support.privileges import as_ordinary_user
 
 from pykka_imagestore._proto.layer_pb2 import LayerRecord
@@ -274,7 +274,7 @@ def test_layer_that_ends_in_the_middle_of_a_file_is_refused(tmp_path, size):
 
 
 def test_layer_with_another_diff_id_is_refused(tmp_path):
-    layer = extent_of(tars.tar(*a_tree(100, 100)), tmp_path)
+    layer = blob_of(tars.tar(*a_tree(100, 100)), tmp_path)
 
     with pytest.raises(DigestMismatchError):
         untar_layer(
@@ -301,7 +301,7 @@ def test_a_leader_in_a_directory_with_a_long_name(tmp_path):
 
 
 def test_layer_is_unpacked_alone_where_there_can_be_no_socket(tmp_path):
-    layer = extent_of(tars.tar(*a_tree(100, 100)), tmp_path)
+    layer = blob_of(tars.tar(*a_tree(100, 100)), tmp_path)
 
     counts = untar_layer(UntarLayer(layer, str(tmp_path / "layer"), helpers_at=str(tmp_path / ("x" * 255 + "x"))))
 

@@ -9,12 +9,12 @@ import os
 import stat
 
 from pykka_imagestore._proto.layer_pb2 import LayerRecord
-from pykka_imagestore.core.tar.reader import SYMLINK, Entry
+from pykka_imagestore.core.tar.format import SYMLINK, Entry
 from pykka_imagestore.core.time_range import TimeRange
-from pykka_imagestore.errors import shown
 from pykka_imagestore.fs.attributes import SET_ID
 from pykka_imagestore.jobs.check.findings import Findings
 from pykka_imagestore.jobs.unpack.extractor import IMPLICIT_MODE
+from pykka_imagestore.text import shown
 
 _SECOND = 1_000_000_000
 _OLD = "was put by a version that kept less of it: times and what no entry names cannot be checked, nor can its record"

@@ -16,10 +16,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pykka_imagestore._proto import layer_pb2
+from pykka_imagestore.core.byte_source import BLOCK_BYTES
 from pykka_imagestore.core.layer_record import WhiteoutFormat
 from pykka_imagestore.core.limits import Limits
 from pykka_imagestore.core.paths import REPLACED, REPLACED_PATHS, TAR_SPLIT
-from pykka_imagestore.core.tar.reader import (
+from pykka_imagestore.core.tar.format import (
     BLOCK_DEVICE,
     CHARACTER_DEVICE,
     DIRECTORY,
@@ -31,9 +32,8 @@ from pykka_imagestore.core.tar.reader import (
     OverLimitError,
     TarError,
     clean_path,
-    read_entries,
 )
-from pykka_imagestore.errors import shown
+from pykka_imagestore.core.tar.reader import read_entries
 from pykka_imagestore.fs.attributes import join
 from pykka_imagestore.fs.flags import FILE_FLAGS
 from pykka_imagestore.fs.holes import has_only_holes
@@ -45,9 +45,9 @@ from pykka_imagestore.jobs.check.findings import Findings
 from pykka_imagestore.jobs.check.inodes import Inodes
 from pykka_imagestore.jobs.check.layer_tree import LayerTree, Names, TooManyLookupsError
 from pykka_imagestore.jobs.check.xattrs import XattrCheck, place_of
-from pykka_imagestore.jobs.unpack.layer_stream import BLOCK_BYTES
 from pykka_imagestore.jobs.unpack.replaced import Undone
 from pykka_imagestore.jobs.unpack.tar_split import TarSplitReader, checksum_of
+from pykka_imagestore.text import shown
 
 _TYPES = {
     FILE: (stat.S_IFREG, "file"),

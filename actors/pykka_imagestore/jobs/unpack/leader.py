@@ -26,7 +26,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Self
 
-from pykka_imagestore.core.tar.reader import FILE, Entry, TarError
+from pykka_imagestore.core.tar.format import FILE, Entry, TarError
 from pykka_imagestore.fs.attributes import Attributes, Outcome, entry_fault
 from pykka_imagestore.fs.flags import DIRECTORY_FLAGS
 from pykka_imagestore.fs.walk import Walk

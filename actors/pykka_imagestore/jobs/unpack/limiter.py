@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 
 from pykka_imagestore.core.limits import Limits
-from pykka_imagestore.core.tar.reader import OverLimitError
+from pykka_imagestore.core.tar.format import OverLimitError
 from pykka_imagestore.errors import NoSpaceError
 
 RATIO_COUNTS_FROM = 1 << 30
