@@ -437,7 +437,8 @@ def test_compressed_archive_is_read_and_only_its_copy_holds_layers(indexer, tmp_
     index = indexer.index(COMPRESS[compression](tars.tar(*SOUND)))
 
     assert index.path == str(indexer.path)
-    assert index.images[0].layers[0].origin == str(tmp_path / "inflated.tar")
+    assert index.images[0].layers[0].location.path == str(tmp_path / "inflated.tar")
+    assert index.images[0].layers[0].origin == str(indexer.path)
     assert sha256(index.images[0].config) == sha256(CONFIG)
 
 
@@ -500,6 +501,7 @@ HOSTILE: dict[str, Callable[[], bytes]] = {
     "layer outside": lambda: tars.tar(*SOUND[1:], manifest(layers=["../../secret"])),
     "other layer": other_layer,
     "escaping layer": escaping_layer,
+    "escaping layer in a compressed archive": lambda: gzip.compress(escaping_layer()),
     "symlinks in a loop": lambda: tars.tar(*SOUND[:2], tars.symlink(b"layer.tar", b"layer.tar")),
     "layer is no tar": lambda: tars.tar(*SOUND[:2], tars.file(b"layer.tar", b"?" * 1000)),
     "damaged gzip": lambda: gzip.compress(tars.tar(*SOUND))[:-100],

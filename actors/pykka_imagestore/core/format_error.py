@@ -1,7 +1,7 @@
-"""What a parser finds wrong with bytes that somebody else wrote: bare facts. Pure.
+"""What a parser finds wrong with bytes from outside: bare facts. Pure.
 
-A parser knows neither which archive the bytes come from nor what to do about it. The code that knows the archive adds
-both, once: ``about_archive``.
+A parser knows neither which archive the bytes come from nor what to do about the fault. The code that knows the archive
+adds both, once, with ``about_archive``.
 """
 
 from __future__ import annotations
@@ -14,18 +14,18 @@ from pykka_imagestore.errors import ArchiveError, DigestMismatchError, LimitErro
 
 
 class FormatError(Exception):
-    """Something is not of the form that it should be.
+    """Something does not have the form that it should have.
 
     Args:
-        fault: What is wrong, as the rest of a sentence about ``where``; if that is empty, as a whole one.
-        where: What it is about, from the outside in: a member, a field in it. Texts of others are quoted.
+        fault: What is wrong, as the rest of a sentence about ``where``; as a whole sentence if that is empty.
+        where: What the fault is in, from the outside in: a member, a field. Text from outside is quoted.
     """
 
     def __init__(self, fault: str, where: tuple[str, ...] = ()) -> None:
         self._set(fault, where)
 
     def _set(self, *facts: Any) -> None:
-        # All facts go up, and are kept nowhere else: so the error survives pickling, and is small.
+        # All facts go up, so that the error survives pickling; none is kept twice, so that it stays small.
         super().__init__(*facts)
 
     @property
@@ -35,18 +35,18 @@ class FormatError(Exception):
 
     @property
     def where(self) -> tuple[str, ...]:
-        """What it is about, from the outside in."""
+        """What the fault is in, from the outside in."""
         where: tuple[str, ...] = self.args[-1]
         return where
 
     def inside(self, *outer: str) -> Self:
-        """Return the same about a part of something larger."""
+        """Return the same fault in something that is a part of ``outer``."""
         kind: Any = type(self)
         error: Self = kind(*self.args[:-1], (*outer, *self.where))
         return error
 
     def about(self, archive: str) -> ArchiveError:
-        """Return what is said of an archive."""
+        """Return the error to raise for an archive."""
         return ArchiveError(archive, str(self))
 
     def __str__(self) -> str:
@@ -54,10 +54,10 @@ class FormatError(Exception):
 
 
 class UnsupportedFormatError(FormatError):
-    """Something is of a form that is not supported."""
+    """Something has a form that is not supported."""
 
     def about(self, archive: str) -> UnsupportedArchiveError:
-        """Return what is said of an archive."""
+        """Return the error to raise for an archive."""
         return UnsupportedArchiveError(archive, str(self))
 
 
@@ -77,7 +77,7 @@ class LimitExceededError(FormatError):
         return str(self.args[1])
 
     def about(self, archive: str) -> LimitError:
-        """Return what is said of an archive."""
+        """Return the error to raise for an archive."""
         return LimitError.of_archive(archive, str(self), self.limit)
 
 
@@ -109,13 +109,13 @@ class WrongDigestError(FormatError):
         return f"should have digest {self.expected} but has {self.found}"
 
     def about(self, archive: str) -> DigestMismatchError:
-        """Return what is said of an archive."""
+        """Return the error to raise for an archive."""
         return DigestMismatchError(archive, ", ".join(self.where), self.expected, self.found)
 
 
 @contextmanager
 def inside(*outer: str) -> Iterator[None]:
-    """Name what a block parses in each fault that it finds."""
+    """Add what a block parses to each fault that it finds."""
     try:
         yield
     except FormatError as error:
@@ -124,10 +124,10 @@ def inside(*outer: str) -> Iterator[None]:
 
 @contextmanager
 def about_archive(archive: str) -> Iterator[None]:
-    """Name the archive in each fault that a block finds in it, and say what to do.
+    """Make each fault that a block finds an error that names the archive and says what to do.
 
     Raises:
-        ArchiveError: There was one.
+        ArchiveError: There was a fault.
     """
     try:
         yield

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from pykka_imagestore.core.format_error import FormatError, UnsupportedFormatError
 from pykka_imagestore.core.identity import FileIdentity
-from pykka_imagestore.core.layer_blob import Absent, FileRange, LayerBlob
+from pykka_imagestore.core.layer_blob import Absent, CopyRange, FileRange, LayerBlob
 from pykka_imagestore.core.tar.format import BLOCK, FILE, HARD_LINK, SYMLINK, Entry, TarError, clean_path
 from pykka_imagestore.core.tar.reader import read_entries
 from pykka_imagestore.core.totals import Totals
@@ -34,7 +34,7 @@ class TarMembers:
 
     Args:
         archive: Path of the archive.
-        path: Path of the tar: the archive itself, or its inflated copy.
+        path: Path of the tar: the archive itself, or a copy of it.
         file: The open tar. It is the caller's, and stays open as long as members are read.
         totals: Counts what the archive asks for.
 
@@ -65,7 +65,7 @@ class TarMembers:
             FormatError: There is no such member, or its links lead nowhere.
         """
         member = self._find(unsafe_name)
-        return LayerBlob(unsafe_name, member.size, FileRange(self._path, member.offset, self._identity))
+        return LayerBlob(unsafe_name, member.size, self._locate(member))
 
     def absent(self, reason: str) -> Absent:
         """Return the location of what the archive names and does not hold."""
@@ -82,6 +82,11 @@ class TarMembers:
     def with_estimate(self, layer: LayerBlob) -> LayerBlob:
         """Return a layer with its estimate."""
         return self._estimator.estimate(layer, self._source(layer.name))
+
+    def _locate(self, member: _Member) -> FileRange | CopyRange:
+        if self._path == self._archive:
+            return FileRange(self._path, member.offset, self._identity)
+        return CopyRange(self._archive, self._path, member.offset, self._identity)
 
     def _source(self, unsafe_name: str) -> FileSource:
         member = self._find(unsafe_name)
