@@ -163,7 +163,7 @@ class LayerBlob:
 
     @property
     def place(self) -> Place:
-        """The same for two blobs only if they are the same bytes, whatever their names."""
+        """Equal for two blobs of an archive only if they are the same bytes, even under two names."""
         return self.location, self.size, self.digest
 
     @property

@@ -1,4 +1,4 @@
-"""An image that is to be put: whatever names it, an archive or a registry, ends in one of these. Pure."""
+"""An image that is to be put: what every source of images, an archive or a registry, is turned into. Pure."""
 
 from __future__ import annotations
 

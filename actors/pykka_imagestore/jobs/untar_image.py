@@ -1,7 +1,7 @@
-"""Find out what an image archive holds, by its headers: no byte of a layer is copied. Runs in a worker process.
+"""Index an image archive by its headers: no byte of a layer is copied. Runs in a worker process.
 
-Reads what ``docker save`` writes, of every generation, and OCI image layouts, as a tar or as a directory. A file that
-is compressed as a whole is inflated first, once; what comes through a pipe is copied first, since it cannot be read
+Reads every form that ``docker save`` has written, and OCI image layouts, as a tar or as a directory. An archive that is
+compressed as a whole is first inflated, once; one that comes through a pipe is first copied, since it cannot be read
 twice.
 """
 
@@ -44,10 +44,10 @@ class UntarImage:
 
     Attributes:
         archive: A file, perhaps compressed as a whole, a directory, or a pipe.
-        inflated: Where to put the inflated archive, if it is compressed, or what comes through the pipe.
-        sandbox: Directory for what there is to say; None for nowhere.
-        platform: Which images to choose; None for those of this machine, or what there is.
-        limits: How much it may become, inflated.
+        inflated: Where to write the copy of an archive that is compressed or comes through a pipe.
+        sandbox: Directory for messages; None for nowhere.
+        platform: Which images to choose; None prefers those of this machine.
+        limits: How much the archive may ask for.
         identity: Which file, directory or pipe it must be; None for any.
     """
 
@@ -67,7 +67,7 @@ def untar_image(request: UntarImage) -> ArchiveIndex:
     Raises:
         UnsupportedArchiveError: It is no image archive, or of a form that is not supported.
         ArchiveError: It is malformed, or contradicts itself.
-        ArchiveChangedError: It is not the one that was asked for, or was written to meanwhile.
+        ArchiveChangedError: It is not the one that was asked for, or was written to while it was read.
         DigestMismatchError: A manifest or config is not what its name says.
         OSError: It cannot be read, or the disk failed.
     """
@@ -87,7 +87,10 @@ def _unsupported_kind(found: str) -> UnsupportedFormatError:
 
 
 def _index_unchanged(request: UntarImage, file: int) -> ArchiveIndex:
-    """Index the archive; tell if it was written to meanwhile, also if it was refused for what it was in between."""
+    """Index the archive, and require that it was not written to while it was read.
+
+    A fault that is found in an archive that changed is no fault of the archive; the change is the error then.
+    """
     status = os.fstat(file)
     before = FileIdentity.of(status)
     try:

@@ -22,7 +22,7 @@ _SHARE = 64  # of what is left of them, one sample takes this part at most: hund
 
 
 class Estimator:
-    """Estimates the layers of one archive, each once, whatever number of names it has."""
+    """Estimates the layers of one archive, each once, however many names it has."""
 
     def __init__(self) -> None:
         self._known: dict[Place, Estimate] = {}
@@ -34,9 +34,11 @@ class Estimator:
         Args:
             source: The layer as it is stored; seekable.
         """
-        if layer.place not in self._known:
-            self._known[layer.place] = self._sample(layer.size, source)
-        return replace(layer, estimate=self._known[layer.place])
+        place = layer.place
+        known = self._known.get(place)
+        if known is None:
+            known = self._known[place] = self._sample(layer.size, source)
+        return replace(layer, estimate=known)
 
     def _sample(self, size: int, source: ByteSource) -> Estimate:
         most = self._left // _SHARE

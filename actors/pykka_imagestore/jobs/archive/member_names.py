@@ -1,4 +1,4 @@
-"""Names of members as an archive has them, and what is said of those that are none."""
+"""Parse the names by which an archive refers to its members, and make the errors about them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ def parse_member_name(unsafe_name: str) -> bytes:
     """Return a name as a path below the archive's root; the root itself is empty.
 
     Raises:
-        FormatError: It is none, or leads out of the archive.
+        FormatError: It is malformed, or leads out of the archive.
     """
     try:
         return clean_path(unsafe_name.encode("utf-8", "surrogateescape"))
@@ -23,12 +23,12 @@ def parse_member_name(unsafe_name: str) -> bytes:
 
 
 def no_member(unsafe_name: str) -> FormatError:
-    """Return what is said of a name that no member has."""
+    """Return the error for a name that no member has."""
     return FormatError(f"it has no member {shown(unsafe_name)}")
 
 
 def tar_fault(error: TarError, *where: str) -> FormatError:
-    """Return what is wrong with an archive that is a tar, or with a name in it."""
+    """Return the error for a fault of the tar, or of a name, that ``where`` names."""
     if isinstance(error, OverLimitError):
         return LimitExceededError(str(error), error.limit, where)
     return FormatError("points outside the archive" if isinstance(error, EscapeError) else str(error), where)
