@@ -110,8 +110,8 @@ class CheckerActor(Actor):
     async def repair(self, deep: bool, listener: CheckListener | None) -> CheckReport:
         report, damaged = await self._check_all(deep, listener)
         configs = dict.fromkeys(Digest(fault.name) for fault in report.faults if fault.kind == "config")
-        taken = await self._collector.take_out(damaged, configs)
-        return replace(report, taken_out=taken.taken_out, put_anew=taken.put_anew)
+        done = await self._collector.evict(damaged, configs)
+        return replace(report, taken_out=done.evicted, put_anew=done.put_anew)
 
     def on_stop(self) -> None:
         self._executor.close()

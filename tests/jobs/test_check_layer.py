@@ -11,7 +11,12 @@ import pytest
 from support import tars
 from support.compressions import COMPRESS
 from support.layer_samples import OWNER, PARTS
-from support.layers import unpack_and_check, unpack_change_mode_and_check, unpack_layer, unpack_with_help
+from support.layers import (
+    unpack_and_check,
+    unpack_change_mode_and_check,
+    unpack_layer,
+    unpack_with_peers,
+)
 from support.privileges import as_ordinary_user, in_user_namespace, with_umask
 
 from pykka_imagestore._proto.layer_pb2 import LayerRecord
@@ -38,8 +43,8 @@ def test_compressed_layer_is_checked_by_its_uncompressed_bytes(tmp_path, compres
     assert unpack_layer(COMPRESS[compression](tars.tar(*PARTS)), tmp_path).check() == SOUND
 
 
-def test_layer_that_helpers_helped_with_is_sound(tmp_path):
-    assert unpack_with_help(tars.tar(*PARTS, tars.file(b"d/f", b"new", **OWNER)), tmp_path).check() == SOUND
+def test_layer_that_peers_helped_with_is_sound(tmp_path):
+    assert unpack_with_peers(tars.tar(*PARTS, tars.file(b"d/f", b"new", **OWNER)), tmp_path).check() == SOUND
 
 
 @pytest.mark.parametrize("data", [b"", bytes(512), bytes(10_000) + b"rest", tars.file(b"no end blocks", b"x")])

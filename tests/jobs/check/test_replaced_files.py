@@ -9,7 +9,7 @@ import pytest
 from support import tars
 from support.damage import faults, flip
 from support.layer_samples import NEW, OLD, OWNER, REPLACED
-from support.layers import unpack_layer, unpack_with_help
+from support.layers import unpack_layer, unpack_with_peers
 
 from pykka_imagestore.jobs.check.findings import LayerCheck
 from pykka_imagestore.jobs.unpack import replaced as replaced_module
@@ -18,7 +18,7 @@ root = pytest.mark.root
 SOUND = LayerCheck()
 
 
-@pytest.mark.parametrize("unpack", [unpack_layer, unpack_with_help])
+@pytest.mark.parametrize("unpack", [unpack_layer, unpack_with_peers])
 @pytest.mark.parametrize("case", REPLACED)
 def test_layer_that_replaces_its_own_files_is_checked_whole(tmp_path, case, unpack):
     unpacked = unpack(tars.tar(*REPLACED[case]), tmp_path)
@@ -26,7 +26,7 @@ def test_layer_that_replaces_its_own_files_is_checked_whole(tmp_path, case, unpa
     assert unpacked.check() == SOUND
 
 
-@pytest.mark.parametrize("unpack", [unpack_layer, unpack_with_help])
+@pytest.mark.parametrize("unpack", [unpack_layer, unpack_with_peers])
 def test_damage_to_what_was_replaced_is_found(tmp_path, unpack):
     unpacked = unpack(tars.tar(OLD, NEW), tmp_path)
     flip(unpacked.target / "replaced" / "0", 7)

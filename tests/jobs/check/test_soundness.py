@@ -6,7 +6,9 @@ import os
 import shutil
 import subprocess
 import tempfile
+from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -18,13 +20,13 @@ from support.layers import unpack_layer
 from support.privileges import as_ordinary_user, in_user_namespace, with_capabilities
 from support.processes import TIMEOUT
 
-from pykka_imagestore.core.tar.reader import TarError
+from pykka_imagestore.core.tar.format import TarError
 from pykka_imagestore.errors import LayerError
 from pykka_imagestore.fs.remove_tree import remove_tree
 from pykka_imagestore.jobs.check import deep_check, directory_marks, hard_links
 from pykka_imagestore.jobs.check.findings import LayerCheck
 from pykka_imagestore.jobs.check_layer import CheckLayer, check_layer
-from pykka_imagestore.jobs.unpack import extractor
+from pykka_imagestore.jobs.unpack import tree
 
 SOUND = LayerCheck()
 OF_AN_OLDER_VERSION = (
@@ -40,7 +42,7 @@ def as_oneself(function, *arguments):
     return function(*arguments)
 
 
-SOMEBODY = {
+SOMEBODY: dict[str, Callable[..., Any]] = {
     "root": as_oneself,
     **{
         f"root, {bounds}": partial(with_capabilities, bounds)
@@ -196,7 +198,7 @@ def test_layer_whose_directories_take_too_long_to_find_is_not_checked(tmp_path, 
 
 
 def test_layer_whose_directories_take_as_long_to_find_as_a_layer_may_is_checked(tmp_path, monkeypatch):
-    monkeypatch.setattr(extractor, "FREE_LOOKUPS", 100, raising=False)
+    monkeypatch.setattr(tree, "FREE_LOOKUPS", 100, raising=False)
     monkeypatch.setattr(deep_check, "FREE_LOOKUPS", 100, raising=False)
     directories = [b"%d" % number + b"/d" * 18 for number in range(10)]
     parts = (

@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import stat
 
-from pykka_imagestore.core.tar.reader import SYMLINK, Entry
-from pykka_imagestore.errors import shown
+from pykka_imagestore.core.tar.format import SYMLINK, Entry
 from pykka_imagestore.fs.attributes import SET_ID
 from pykka_imagestore.jobs.check.expectations import Expectations
 from pykka_imagestore.jobs.check.findings import Findings
 from pykka_imagestore.jobs.check.layer_tree import Node
-from pykka_imagestore.jobs.unpack.extractor import IMPLICIT_MODE
+from pykka_imagestore.jobs.unpack.directories import IMPLICIT_MODE
+from pykka_imagestore.text import shown
 
 _SECOND = 1_000_000_000
 

@@ -24,7 +24,7 @@ from pathlib import Path
 from pykka_imagestore._proto.layer_pb2 import LayerRecord
 from pykka_imagestore.core.limits import Limits
 from pykka_imagestore.core.paths import RECORD, REPLACED, ROOTFS, TAR_SPLIT
-from pykka_imagestore.core.tar.reader import (
+from pykka_imagestore.core.tar.format import (
     CHARACTER_DEVICE,
     DIRECTORY,
     HARD_LINK,
@@ -32,9 +32,8 @@ from pykka_imagestore.core.tar.reader import (
     OverLimitError,
     TarError,
     clean_path,
-    read_entries,
 )
-from pykka_imagestore.errors import shown
+from pykka_imagestore.core.tar.reader import read_entries
 from pykka_imagestore.fs.attributes import join
 from pykka_imagestore.fs.flags import DIRECTORY_FLAGS, FILE_FLAGS
 from pykka_imagestore.fs.walk import FREE_LOOKUPS
@@ -52,6 +51,7 @@ from pykka_imagestore.jobs.check.replaced_files import ReplacedCheck
 from pykka_imagestore.jobs.check.whiteouts import WhiteoutCheck
 from pykka_imagestore.jobs.check.xattrs import XattrCheck
 from pykka_imagestore.jobs.unpack.replaced import Undone
+from pykka_imagestore.text import shown
 
 # Lookups that an entry may take, as a multiple of those that the extractor may make for one: both paths of a link are
 # resolved twice, and the names are counted afterwards.

@@ -6,7 +6,7 @@ import errno
 from dataclasses import dataclass, field
 
 from pykka_imagestore.durable.identity import Identity
-from pykka_imagestore.errors import shown
+from pykka_imagestore.text import shown
 
 MAX_FAULTS = 20
 # Errors that say nothing of the layer, only of the process that checks it.

@@ -11,14 +11,14 @@ import stat
 from dataclasses import dataclass
 
 from pykka_imagestore.core.paths import REPLACED
-from pykka_imagestore.core.tar.reader import Entry, clean_path
-from pykka_imagestore.errors import shown
+from pykka_imagestore.core.tar.format import Entry, clean_path
 from pykka_imagestore.fs.attributes import join
 from pykka_imagestore.jobs.check.expectations import OpenedLayer
 from pykka_imagestore.jobs.check.findings import Findings
 from pykka_imagestore.jobs.check.layer_tree import Node
 from pykka_imagestore.jobs.check.names import NameCheck
 from pykka_imagestore.jobs.check.nodes import NodeCheck
+from pykka_imagestore.text import shown
 
 _MAX_BYTES = 8 << 20  # of entries in memory
 

@@ -10,10 +10,10 @@ import stat
 from collections.abc import Iterator
 
 from pykka_imagestore.core.paths import REPLACED
-from pykka_imagestore.errors import shown
 from pykka_imagestore.jobs.check.expectations import OpenedLayer
 from pykka_imagestore.jobs.check.findings import Findings
 from pykka_imagestore.jobs.check.inodes import Inodes
+from pykka_imagestore.text import shown
 
 
 class NameCheck:

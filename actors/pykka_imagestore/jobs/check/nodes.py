@@ -5,16 +5,7 @@ from __future__ import annotations
 import os
 import stat
 
-from pykka_imagestore.core.tar.reader import (
-    BLOCK_DEVICE,
-    CHARACTER_DEVICE,
-    DIRECTORY,
-    FIFO,
-    FILE,
-    SYMLINK,
-    Entry,
-)
-from pykka_imagestore.errors import shown
+from pykka_imagestore.core.tar.format import BLOCK_DEVICE, CHARACTER_DEVICE, DIRECTORY, FIFO, FILE, SYMLINK, Entry
 from pykka_imagestore.fs.flags import FILE_FLAGS
 from pykka_imagestore.jobs.check.attributes import AttributeCheck, pair
 from pykka_imagestore.jobs.check.directory_marks import DirectoryMarks
@@ -23,6 +14,7 @@ from pykka_imagestore.jobs.check.findings import Findings
 from pykka_imagestore.jobs.check.layer_tree import Node
 from pykka_imagestore.jobs.check.rebuilt_tar import RebuiltTar
 from pykka_imagestore.jobs.check.xattrs import XattrCheck
+from pykka_imagestore.text import shown
 
 _TYPES = {
     FILE: (stat.S_IFREG, "file"),

@@ -5,12 +5,12 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 
-from pykka_imagestore.core.tar.reader import FILE, Entry
-from pykka_imagestore.errors import shown
+from pykka_imagestore.core.byte_source import BLOCK_BYTES
+from pykka_imagestore.core.tar.format import FILE, Entry
 from pykka_imagestore.fs.holes import has_only_holes
 from pykka_imagestore.jobs.check.findings import Findings
-from pykka_imagestore.jobs.unpack.layer_stream import BLOCK_BYTES
 from pykka_imagestore.jobs.unpack.tar_split import TarSplitReader
+from pykka_imagestore.text import shown
 
 
 class RebuiltTar:

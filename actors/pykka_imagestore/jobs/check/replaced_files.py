@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pykka_imagestore.core.paths import REPLACED
-from pykka_imagestore.core.tar.reader import DIRECTORY, FILE, HARD_LINK, Entry
+from pykka_imagestore.core.tar.format import DIRECTORY, FILE, HARD_LINK, Entry
 from pykka_imagestore.jobs.check.directory_marks import DirectoryMarks
 from pykka_imagestore.jobs.check.expectations import OpenedLayer
 from pykka_imagestore.jobs.check.findings import Findings

@@ -10,9 +10,10 @@ from pykka_imagestore._proto.layer_pb2 import LayerRecord
 from pykka_imagestore.core.digest import DiffID
 from pykka_imagestore.core.paths import RECORD, REPLACED, ROOTFS, TAR_SPLIT
 from pykka_imagestore.durable.layer_record import read_record
-from pykka_imagestore.errors import RecordError, shown
+from pykka_imagestore.errors import RecordError
 from pykka_imagestore.fs.flags import DIRECTORY_FLAGS
 from pykka_imagestore.jobs.check.findings import Findings
+from pykka_imagestore.text import shown
 
 _PARTS = {RECORD, ROOTFS, TAR_SPLIT, REPLACED}
 

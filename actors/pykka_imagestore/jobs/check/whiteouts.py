@@ -6,7 +6,6 @@ import os
 import stat
 
 from pykka_imagestore.core.layer_record import WhiteoutFormat
-from pykka_imagestore.errors import shown
 from pykka_imagestore.fs.attributes import join
 from pykka_imagestore.fs.whiteouts import OPAQUE_WHITEOUT, WHITEOUT_META_PREFIX, WHITEOUT_PREFIX, is_whiteout
 from pykka_imagestore.jobs.check.directory_marks import DirectoryMarks
@@ -17,6 +16,7 @@ from pykka_imagestore.jobs.check.names import NameCheck
 from pykka_imagestore.jobs.check.nodes import NodeCheck
 from pykka_imagestore.jobs.check.replaced_files import ReplacedCheck
 from pykka_imagestore.jobs.check.xattrs import XattrCheck
+from pykka_imagestore.text import shown
 
 
 class WhiteoutCheck:
@@ -87,7 +87,7 @@ class WhiteoutCheck:
 
     def _make_opaque(self, path: bytes, parent: bytes, real: bytes) -> None:
         """Note that a directory is opaque, by an entry in ``parent``, which is now the directory ``real``."""
-        if real != parent and self._undone.was_taken_out(parent):
+        if real != parent and self._undone.was_removed(parent):
             self._unsure.add(path)  # a symlink may have come later to where a directory was
         else:
             self._marks.make_opaque(path)

@@ -14,7 +14,6 @@ from functools import cached_property
 
 from pykka_imagestore.core.layer_record import WhiteoutFormat
 from pykka_imagestore.core.xattr_values import acl_with_mode, hides_somebody, parse_acl, parse_capability, without_ids
-from pykka_imagestore.errors import shown
 from pykka_imagestore.fs.attributes import (
     ACL,
     ACLS,
@@ -28,6 +27,7 @@ from pykka_imagestore.fs.whiteouts import OPAQUE_XATTRS
 from pykka_imagestore.jobs.check.expectations import Expectations
 from pykka_imagestore.jobs.check.findings import Findings
 from pykka_imagestore.jobs.check.layer_tree import Node
+from pykka_imagestore.text import shown
 
 _GIVEN_BY_ENTRIES = (b"user.", b"trusted.", *ACLS, CAPABILITY)
 _TRUSTED = b"trusted."
