@@ -63,7 +63,7 @@ class Extensions:
             raise OverLimitError(msg, "extension_bytes")
         data = source.take(size)
         if len(data) < size:
-            msg = "the archive ends inside an extension header"
+            msg = "is cut off: the archive ends inside its extension header"
             raise TarError(msg)
         self.present = True
         if kind in _PAX_KINDS:
@@ -95,16 +95,14 @@ class Extensions:
             self._count_xattrs(entry.xattrs)
         if is_sparse:
             sparse = read_pax_map(entry, records, source)
-            self.count_segments(entry, sparse)
+            self.count_segments(sparse)
 
-    def count_segments(self, entry: Entry, sparse: SparseMap) -> None:
+    def count_segments(self, sparse: SparseMap) -> None:
         """Count the segments of a sparse file: one of a byte takes a block on disk, and as many calls as a long one."""
         self._segments += len(sparse.segments)
         if self._segments > self._limits.segments:
             msg = f"brings the layer to {self._segments} segments of sparse files; {self._limits.segments} is the limit"
-            error = OverLimitError(msg, "segments")
-            error.where = entry.index, entry.name
-            raise error
+            raise OverLimitError(msg, "segments")
 
     def _keep_for_all(self, records: dict[bytes, bytes]) -> None:
         """Keep what a global header says of entries: each that follows is changed by all of it."""
@@ -131,7 +129,7 @@ class Extensions:
     def see_that_none_is_left(self) -> None:
         """Refuse an archive that ends here, if an entry was announced."""
         if self._pax or self._gnu:
-            msg = "the archive ends after an extension header, before its entry"
+            msg = "is cut off: the archive ends after its extension header"
             raise TarError(msg)
 
 

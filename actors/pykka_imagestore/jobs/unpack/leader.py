@@ -316,7 +316,7 @@ class Helpers:
         if ack.failure is not None:
             self._lose(hand)
             if isinstance(ack.failure, TarError):
-                ack.failure.where = piece.entries[ack.made][1:]
+                raise ack.failure.at(*piece.entries[ack.made][1:])
             raise ack.failure
 
     def _receive_ack(self, hand: _Hand) -> tuple[_Piece, Ack]:
