@@ -29,15 +29,15 @@ class Finding:
 
 
 @dataclass(frozen=True, slots=True)
-class TakenOut:
-    """What a repair did with what a check found damaged.
+class Evicted:
+    """What an eviction did with what a check found damaged.
 
     Attributes:
-        taken_out: DiffIDs and digests of what it took out.
+        evicted: DiffIDs and digests of what is gone.
         put_anew: Of what is there, and is another than the check saw. It was left.
     """
 
-    taken_out: tuple[str, ...]
+    evicted: tuple[str, ...]
     put_anew: tuple[str, ...]
 
 
