@@ -66,20 +66,16 @@ class Level:
 
 
 class Trail:
-    """The directories from the first one down to the one at hand."""
+    """The directories from the first one down to the one at hand.
+
+    Attributes:
+        first: Where all ways begin; it stays open.
+        here: The directory at hand, which is open.
+    """
 
     def __init__(self, first: Level) -> None:
+        self.first = self.here = first
         self._levels = [first]
-
-    @property
-    def first(self) -> Level:
-        """Where all ways begin; it stays open."""
-        return self._levels[0]
-
-    @property
-    def here(self) -> Level:
-        """The directory at hand, which is open."""
-        return self._levels[-1]
 
     @property
     def is_at_first(self) -> bool:
@@ -93,11 +89,14 @@ class Trail:
     def go_down(self, level: Level) -> None:
         """Go on in a directory that lies in the one at hand."""
         self._levels.append(level)
+        self.here = level
         self._close_a_distant_one()
 
     def go_up(self) -> Level:
         """Leave the directory at hand, and return it; its descriptor is the caller's to close, after ``come_back``."""
-        return self._levels.pop()
+        left = self._levels.pop()
+        self.here = self._levels[-1]
+        return left
 
     def come_back(self, below: int) -> bytes | None:
         """Have the directory at hand open again, given the descriptor of the one that was left.
@@ -143,6 +142,7 @@ class Trail:
     def _end_at(self, depth: int, directory: int) -> None:
         """Forget the way below ``directory``, which is not there any more."""
         del self._levels[depth:]
+        self.here = self._levels[-1]
         if depth == 1:
             os.close(directory)
         else:
