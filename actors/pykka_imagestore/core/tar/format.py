@@ -70,12 +70,12 @@ class Source(Protocol):
         """Return the next ``size`` bytes; fewer only at the end."""
 
     def skip(self, size: int) -> None:
-        """Pass over ``size`` bytes; the end is noticed by the next ``take``."""
+        """Skip ``size`` bytes; only the next ``take`` notices the end."""
 
 
 @dataclass(frozen=True, slots=True)
 class SparseMap:
-    """Which parts of a file its body holds, one after the other; the rest of the file are holes.
+    """Which parts of a file its body holds, one after the other; the rest of the file is holes.
 
     Attributes:
         size_bytes: Of the file, holes included.
@@ -190,6 +190,6 @@ def _parse_base_256(field: bytes, what: str) -> int:
 
 
 def keep_bounded(memory: dict[bytes, Any]) -> None:
-    """Forget all that is remembered before it becomes much: a hostile tar may have no two headers alike."""
+    """Forget everything before it grows large: a hostile tar may have no two headers alike."""
     if len(memory) > _MAX_SEEN:
         memory.clear()

@@ -70,7 +70,7 @@ def read_entries(source: Source, limits: Limits = DEFAULT_LIMITS) -> Iterator[En
         padding = -entry.size % BLOCK
         yield entry
         index += 1
-    extensions.see_that_none_is_left()
+    extensions.require_none_left()
 
 
 def _complete(entry: Entry, block: bytes, extensions: Extensions, source: Source) -> None:
@@ -99,14 +99,14 @@ def _next_header(source: Source, padding: int) -> bytes | None:
     # The low half of Adler-32 is one more than the sum, modulo 65521, and far quicker than to sum here. ASCII does not
     # come to more than that.
     if zlib.adler32(block) & 0xFFFF != _SUMS_SEEN.get(block[148:156]) or not block.isascii():
-        _check_sum(block)
+        _check_checksum(block)
     return block
 
 
-def _check_sum(block: bytes) -> None:
-    """Compare the header's sum, in which its own field counts as blanks; some old tars summed signed characters.
+def _check_checksum(block: bytes) -> None:
+    """Compare the header's checksum, in which its own field counts as blanks; some old tars summed signed characters.
 
-    Remembers the low half of Adler-32 that goes with a sum that is right.
+    For a checksum that is right, remembers the low half of the Adler-32 that goes with it.
     """
     field = block[148:156]
     stated = parse_number(field, "checksum")
@@ -143,7 +143,7 @@ def _entry(index: int, kind: int, block: bytes) -> Entry:
 
 
 def _permissions(fields: bytes) -> tuple[int, int, int]:
-    """Return mode, uid and gid; few headers differ in them."""
+    """Return mode, uid and gid; remembered, since few headers differ in them."""
     known = _PERMISSIONS_SEEN.get(fields)
     if known is None:
         known = _PERMISSIONS_SEEN[fields] = (

@@ -62,7 +62,7 @@ def read_pax_map(entry: Entry, records: dict[bytes, bytes], source: Source) -> S
     """Return the map of GNU tar's pax formats: 0.0 and 0.1 have it in records, 1.0 at the beginning of the body."""
     version = records.get(b"GNU.sparse.major", b"0"), records.get(b"GNU.sparse.minor", b"")
     if entry.kind != FILE:
-        msg = "has the map of a sparse file, and is no file"
+        msg = "has the map of a sparse file, but is no file"
         raise TarError(msg)
     if version == (b"1", b"0"):
         numbers = _take_map(entry, source)
