@@ -15,12 +15,14 @@ from pathlib import Path
 
 import pykka
 
+from pykka_imagestore.core.budget import NO_BUDGET, Budget, Size
 from pykka_imagestore.core.check_report import Evicted
 from pykka_imagestore.core.digest import DiffID, Digest
 from pykka_imagestore.core.image import DockerImage
 from pykka_imagestore.core.image_name import ImageName
 from pykka_imagestore.core.paths import StorePaths
-from pykka_imagestore.core.plan_prune import NO_BUDGET, Budget, Pruned, PruneOptions, Size, Usage
+from pykka_imagestore.core.plan_prune import Pruned, PruneOptions
+from pykka_imagestore.core.usage import Usage
 from pykka_imagestore.durable.disk import disk
 from pykka_imagestore.durable.identity import Identity
 from pykka_imagestore.durable.layout import find_orphaned_work

@@ -16,13 +16,13 @@ from typing import Any, Literal, TypeVar, overload
 import pykka
 
 from pykka_imagestore.core.archive_index import ArchiveIndex
+from pykka_imagestore.core.budget import Budget, Size
 from pykka_imagestore.core.digest import DiffID, sha256
 from pykka_imagestore.core.formats.docker_archive import legacy_config
 from pykka_imagestore.core.image import DockerImage, ImageInfo, Recovery
 from pykka_imagestore.core.image_name import ImageName
 from pykka_imagestore.core.layer_blob import LayerBlob
 from pykka_imagestore.core.limits import DEFAULT_LIMITS, Limits
-from pykka_imagestore.core.plan_prune import Budget, Size
 from pykka_imagestore.core.plan_put import plan_put
 from pykka_imagestore.core.planned_image import PlannedImage
 from pykka_imagestore.core.platform import Platform

@@ -6,11 +6,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
+from pykka_imagestore.core.budget import Budget
 from pykka_imagestore.core.digest import DiffID
 from pykka_imagestore.core.image_name import ImageName
 from pykka_imagestore.core.layer_blob import LayerBlob, Place
 from pykka_imagestore.core.limits import Limits
-from pykka_imagestore.core.plan_prune import Budget
 from pykka_imagestore.core.platform import Platform
 from pykka_imagestore.jobs.find_archive import FoundArchive
 from pykka_imagestore.layer_store import LayerStore

@@ -7,11 +7,12 @@ from pathlib import Path
 import pytest
 from support.disks import RecordingDisk
 
+from pykka_imagestore.core.budget import Budget
 from pykka_imagestore.core.digest import DiffID, sha256
 from pykka_imagestore.core.image import DockerImage
 from pykka_imagestore.core.image_name import ImageName
 from pykka_imagestore.core.paths import StorePaths
-from pykka_imagestore.core.plan_prune import Budget, PruneOptions
+from pykka_imagestore.core.plan_prune import PruneOptions
 from pykka_imagestore.durable import remover
 from pykka_imagestore.durable.disk import Disk
 from pykka_imagestore.durable.identity import identify

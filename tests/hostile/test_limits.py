@@ -80,7 +80,7 @@ ATTACKS = {
         tars.pax({b"SCHILY.xattr.user.a": b"x" * 94}, tars.PAX_GLOBAL) + tars.file(b"f") + tars.file(b"g"),
         Limits(xattr_bytes=199),
         "xattr_bytes",
-        "entry 1 brings the layer to 200 bytes of extended attributes; 199 is the limit",
+        "entry 1 'g' brings the layer to 200 bytes of extended attributes; 199 is the limit",
     ),
     "directories": (DIRECTORIES, Limits(memory_bytes=50_000), "memory_bytes", "directory too many"),
     "missing parents": (DEEP, Limits(memory_bytes=50_000, depth=1000), "memory_bytes", "directory too many"),

@@ -8,10 +8,11 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from pykka_imagestore._proto.layer_pb2 import LayerRecord
+from pykka_imagestore.core.budget import NOTHING, Size
 from pykka_imagestore.core.digest import DiffID
 from pykka_imagestore.core.image import DockerImage
+from pykka_imagestore.core.inventory import Inventory
 from pykka_imagestore.core.paths import RECORD, REPLACED, REPLACED_PATHS, TAR_SPLIT, StorePaths
-from pykka_imagestore.core.plan_prune import NOTHING, Inventory, Size
 from pykka_imagestore.durable.files import touch
 from pykka_imagestore.durable.layer_record import read_record
 from pykka_imagestore.durable.layout import find_configs, find_layers

@@ -20,8 +20,9 @@ from pykka_imagestore.core.check_report import Evicted
 from pykka_imagestore.core.digest import DiffID, Digest, is_sha256, sha256
 from pykka_imagestore.core.image import DockerImage
 from pykka_imagestore.core.image_name import ImageName
+from pykka_imagestore.core.inventory import find_unneeded
 from pykka_imagestore.core.paths import StorePaths
-from pykka_imagestore.core.plan_prune import Pruned, PruneOptions, find_unneeded, plan_prune
+from pykka_imagestore.core.plan_prune import Pruned, PruneOptions, plan_prune
 from pykka_imagestore.durable.disk import Disk
 from pykka_imagestore.durable.files import read_file
 from pykka_imagestore.durable.identity import Identity, identify

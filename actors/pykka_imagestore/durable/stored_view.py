@@ -9,11 +9,13 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
+from pykka_imagestore.core.budget import Size
 from pykka_imagestore.core.digest import DiffID
 from pykka_imagestore.core.image import DockerImage
 from pykka_imagestore.core.image_name import ImageName
+from pykka_imagestore.core.inventory import Inventory
 from pykka_imagestore.core.paths import StorePaths
-from pykka_imagestore.core.plan_prune import Inventory, Size, Usage, measure
+from pykka_imagestore.core.usage import Usage, measure
 from pykka_imagestore.durable.disk import disk
 from pykka_imagestore.durable.files import read_file
 from pykka_imagestore.durable.inventory import InventoryTaker

@@ -291,7 +291,7 @@ class Leader:
         if ack.failure is not None:
             self._lose(link)
             if isinstance(ack.failure, TarError):
-                ack.failure.where = batch.entries[ack.made][1:]
+                raise ack.failure.at(*batch.entries[ack.made][1:])
             raise ack.failure
 
     def _receive_ack(self, link: _PeerLink) -> tuple[_Batch, Ack]:
