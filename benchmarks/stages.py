@@ -23,13 +23,13 @@ import hashlib
 import mmap
 import os
 import resource
-import shutil
 import sys
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from places import Places, add_place_arguments, opened, read_into_cache, work_directory
 from rows import SECONDS, Column, Rows, add_output_arguments, print_table, write_json
@@ -87,7 +87,7 @@ def inflate_all(layers: list[LayerBlob], _: Path) -> None:
                 pass
 
 
-def hash_block(size: int, _: Path) -> None:
+def hash_block(size: int, __: Path) -> None:
     block, computed = os.urandom(BLOCK_BYTES), hashlib.sha256()
     for _ in range(size // BLOCK_BYTES):
         computed.update(block)
@@ -127,7 +127,9 @@ def stages_of(archive: Path, work: Path, stack: ExitStack) -> tuple[dict[str, St
     for number, layer in enumerate(index.images[0].layers):
         plain = work / f"layer{number}"
         with open_blob(layer, is_verified=True) as reader, plain.open("wb") as target:
-            shutil.copyfileobj(inflate(reader, reader.peek(MAGIC_BYTES)), target, BLOCK_BYTES)
+            inflated = inflate(reader, reader.peek(MAGIC_BYTES))
+            while block := inflated.read(BLOCK_BYTES):
+                target.write(block)
         for compression, blobs in stored.items():
             path = compress(plain, compression)
             blobs.append(layer_file(str(path)))
@@ -189,7 +191,12 @@ def main() -> None:
         on = places.file_system
     group = f"{archive.name}: layers of {size / 1e6:.0f} MB, {entries} entries"
     print_table(f"{group}; {rounds} rounds", rows, COLUMNS, markdown=arguments.markdown)
-    facts = {"benchmark": "stages", "title": "Seconds of each stage, alone", "rounds": rounds, "file_system": on}
+    facts: dict[str, Any] = {
+        "benchmark": "stages",
+        "title": "Seconds of each stage, alone",
+        "rounds": rounds,
+        "file_system": on,
+    }
     write_json(arguments.json, {group: rows}, **facts, bytes=size, entries=entries)
 
 

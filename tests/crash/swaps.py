@@ -29,6 +29,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from support import tars
 from support.images import docker_save
@@ -265,7 +266,7 @@ def keep_open(work: Path, ended: threading.Event) -> None:
 
 def attacked_layer() -> bytes:
     """Return a layer with something of each kind, most of it given to the other user."""
-    his = {"uid": ORDINARY_USER, "gid": ORDINARY_USER}
+    his: dict[str, Any] = {"uid": ORDINARY_USER, "gid": ORDINARY_USER}
     parts = []
     for top in (b"a", b"b", b"c"):
         deep = b"/".join([top, *[b"d"] * 24])

@@ -5,17 +5,18 @@ from __future__ import annotations
 import os
 import stat
 import struct
+from typing import Any
 
 import pytest
 
-from pykka_imagestore.core.tar.reader import BLOCK_DEVICE, CHARACTER_DEVICE, FIFO, FILE, SYMLINK, Entry
+from pykka_imagestore.core.tar.format import BLOCK_DEVICE, CHARACTER_DEVICE, FIFO, FILE, SYMLINK, Entry
 from pykka_imagestore.fs.attributes import Attributes
 
 NODE = b"node"
 SET_USER_ID = 0o4666
 CAPABILITY = struct.pack("<IIIII", 0x02000001, 1 << 10, 0, 0, 0)  # cap_net_bind_service, effective
 OTHER = (4242, 4243)
-ATTRIBUTES = {
+ATTRIBUTES: dict[str, dict[str, Any]] = {
     "a mode": {"mode": 0o666},
     "set-user-ID": {"mode": SET_USER_ID},
     "an owner": {"uid": OTHER[0], "gid": OTHER[1]},

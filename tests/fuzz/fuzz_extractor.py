@@ -28,7 +28,7 @@ from support.layers import Unpacked, unpack_layer, unpack_with_peers
 from support.trees import Node, describe
 
 from pykka_imagestore._proto import layer_pb2
-from pykka_imagestore.core.tar.reader import TarError
+from pykka_imagestore.core.tar.format import TarError
 from pykka_imagestore.errors import LayerError
 from pykka_imagestore.fs.remove_tree import remove_tree
 from pykka_imagestore.jobs.unpack.layer_stream import inflate, read_some

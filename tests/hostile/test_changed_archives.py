@@ -22,6 +22,7 @@ from support.processes import TIMEOUT
 
 from pykka_imagestore import ArchiveChangedError, ArchiveError, ImageInfo, LocalStore, StoreError
 from pykka_imagestore.core.archive import ArchivedImage
+from pykka_imagestore.core.digest import DiffID
 from pykka_imagestore.jobs.archive.layer_file import layer_file
 from pykka_imagestore.jobs.archive.open_blob import open_blob
 from pykka_imagestore.jobs.find_archive import find_archive
@@ -135,6 +136,11 @@ def index(path: Path, tmp_path: Path) -> ArchivedImage:
     return image
 
 
+def first_diff_id(image: ArchivedImage) -> DiffID:
+    assert image.diff_ids
+    return image.diff_ids[0]
+
+
 # -- job by job
 
 
@@ -187,7 +193,7 @@ def test_a_member_of_a_directory_that_changes_between_index_and_layer(tmp_path, 
     with patient(path):
         Swap(kind)(path)
         with pytest.raises(ArchiveChangedError, match=r"the file with its member 'blobs/sha256/\w+' changed"):
-            untar_layer(UntarLayer(image.layers[0], str(tmp_path / "target"), image.diff_ids[0]))
+            untar_layer(UntarLayer(image.layers[0], str(tmp_path / "target"), first_diff_id(image)))
 
 
 @pytest.mark.parametrize("kind", REPLACING)
@@ -202,7 +208,7 @@ def test_a_directory_that_becomes_something_else_between_index_and_layer(tmp_pat
         else:
             Swap(kind)(directory)
         with pytest.raises(ArchiveChangedError):
-            untar_layer(UntarLayer(image.layers[0], str(tmp_path / "target"), image.diff_ids[0]))
+            untar_layer(UntarLayer(image.layers[0], str(tmp_path / "target"), first_diff_id(image)))
 
 
 @pytest.mark.combinations
@@ -216,7 +222,7 @@ def test_a_compressed_archive_is_needed_no_more_once_it_is_inflated(tmp_path, co
 
     Swap(kind)(path)
 
-    assert untar_layer(UntarLayer(image.layers[0], str(tmp_path / "target"), image.diff_ids[0])).entries == 1
+    assert untar_layer(UntarLayer(image.layers[0], str(tmp_path / "target"), first_diff_id(image))).entries == 1
 
 
 @pytest.mark.parametrize("change", [os.chmod, os.link])
@@ -227,7 +233,7 @@ def test_an_archive_whose_mode_or_links_change_is_the_same(tmp_path, write, chan
 
     change(path, 0o600 if change is os.chmod else tmp_path / "backup.tar")
 
-    assert untar_layer(UntarLayer(image.layers[0], str(tmp_path / "target"), image.diff_ids[0])).entries == 1
+    assert untar_layer(UntarLayer(image.layers[0], str(tmp_path / "target"), first_diff_id(image))).entries == 1
 
 
 def test_bytes_that_no_digest_tells_must_not_change_although_the_time_is_set_back(tmp_path):

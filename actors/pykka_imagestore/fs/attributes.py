@@ -14,7 +14,7 @@ import os
 import stat
 from contextlib import suppress
 
-from pykka_imagestore.core.tar.reader import BLOCK_DEVICE, CHARACTER_DEVICE, FIFO, SYMLINK, Entry, TarError
+from pykka_imagestore.core.tar.format import BLOCK_DEVICE, CHARACTER_DEVICE, FIFO, SYMLINK, Entry, TarError
 from pykka_imagestore.fs.made import umask
 from pykka_imagestore.fs.pins import pinned
 from pykka_imagestore.fs.unset import Unset, UnsetLog

@@ -17,7 +17,7 @@ from pykka_imagestore.core.formats.archive_format import read_archive
 from pykka_imagestore.core.identity import FileIdentity
 from pykka_imagestore.core.limits import DEFAULT_LIMITS, Limits
 from pykka_imagestore.core.platform import Platform, WantedPlatform
-from pykka_imagestore.core.tar.reader import OverLimitError, TarError
+from pykka_imagestore.core.tar.format import OverLimitError, TarError
 from pykka_imagestore.core.totals import Totals
 from pykka_imagestore.errors import ArchiveError, LimitError, UnsupportedArchiveError
 from pykka_imagestore.fs.made import open_own

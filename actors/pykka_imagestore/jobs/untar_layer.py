@@ -13,7 +13,9 @@ from pykka_imagestore.core.layer_record import pack_layer_record
 from pykka_imagestore.core.limits import DEFAULT_LIMITS, Limits
 from pykka_imagestore.core.paths import RECORD, REPLACED, ROOTFS, TAR_SPLIT
 from pykka_imagestore.core.time_range import TimeRange
-from pykka_imagestore.errors import NotRemovedError, plain
+from pykka_imagestore.errors import (
+    NotRemovedError,
+)
 from pykka_imagestore.fs.attributes import disown
 from pykka_imagestore.fs.flags import DIRECTORY_FLAGS
 from pykka_imagestore.fs.made import make_directory, open_own
@@ -26,6 +28,7 @@ from pykka_imagestore.jobs.unpack.one_pass import UnpackedLayer, unpack
 from pykka_imagestore.jobs.unpack.replaced import Replaced, ReplacedSummary
 from pykka_imagestore.jobs.unpack.sandbox import Sandbox
 from pykka_imagestore.jobs.unpack.tar_split import TarSplitWriter
+from pykka_imagestore.text import plain
 
 
 @dataclass(frozen=True, slots=True)

@@ -530,7 +530,7 @@ def test_image_that_many_name_has_its_layers_looked_up_once(layout):
         layout.name(manifest, f"app:{number}")
     members = Members(layout.all_members())
     blob = members.blob
-    members.blob = lambda name: (looked_up.append(name), blob(name))[1]
+    members.blob = lambda name: (looked_up.append(name), blob(name))[1]  # type: ignore[method-assign]
 
     (image,) = read_archive(members, THIS_MACHINE).images
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pykka_imagestore.core.tar.reader import TarError
+from pykka_imagestore.core.tar.format import TarError
 from pykka_imagestore.jobs.unpack.batches import (
     ASIDE_TOKEN_BYTES,
     BATCH_BYTES,
@@ -43,9 +43,15 @@ files = st.tuples(
 )
 
 
+def record(*numbers):
+    packed = pack_record(*numbers)
+    assert packed is not None
+    return packed
+
+
 def packed(handed, slot=0, generation=0):
     """Return the order and the batch for files, as the leader makes them."""
-    records = [pack_record(*numbers, len(body)) for _, _, *numbers, body in handed]
+    records = [record(*numbers, len(body)) for _, _, *numbers, body in handed]
     paths = pack_paths([parent + b"/" + name if parent else name for parent, name, *_ in handed])
     bodies = [body for *_, body in handed]
     data = b"".join([*records, paths, *bodies])
@@ -102,7 +108,8 @@ def test_the_largest_batch_travels():
     ],
 )
 def test_a_number_that_no_record_has_room_for_is_noticed(numbers):
-    assert pack_record(*numbers, 0) is None
+    mode, uid, gid, mtime_ns = numbers
+    assert pack_record(mode, uid, gid, mtime_ns, 0) is None
 
 
 @pytest.mark.parametrize(
@@ -170,7 +177,7 @@ def test_more_or_fewer_paths_than_files_are_refused(paths):
 @pytest.mark.parametrize(("size", "match"), [(3, "1 bytes behind its files"), (5, "of mode 644 and 5 bytes")])
 def test_bodies_of_another_size_than_the_records_say_are_refused(size, match):
     order, data = a_batch()
-    records = pack_record(0o600, 1, 2, 3, 0) + pack_record(0o644, 4, 5, 6, size)
+    records = record(0o600, 1, 2, 3, 0) + record(0o644, 4, 5, 6, size)
 
     with pytest.raises(MalformedMessageError, match=match):
         parse(order, records + data[len(records) :])
@@ -281,7 +288,9 @@ def test_an_error_of_the_disk_arrives_as_the_class_that_it_was(number):
 
 
 def test_an_error_of_the_disk_without_a_number_arrives():
-    assert parse_ack(work(made=0).pack(OSError("text")), 3).failure.errno == errno.EIO
+    failure = parse_ack(work(made=0).pack(OSError("text")), 3).failure
+    assert isinstance(failure, OSError)
+    assert failure.errno == errno.EIO
 
 
 def an_ack(what=0, made=3, number=0, bits=b"\0\0\0", rest=b""):

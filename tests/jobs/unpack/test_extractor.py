@@ -5,6 +5,7 @@ import resource
 import struct
 import tracemalloc
 import zlib
+from typing import Any
 
 import pytest
 from support import tars
@@ -99,9 +100,10 @@ def test_device_has_its_number_and_mode(unpack, kind, letter):
 @pytest.mark.parametrize("number", [-1, 2**20, 2**40])
 @pytest.mark.parametrize("field", ["major", "minor"])
 def test_device_number_that_no_device_has_is_refused(unpack, field, number):
+    fields: dict[str, Any] = {"minor": 1, field: tars.base_256(number, 8)}
     if (field, number) != ("minor", 2**20):  # minors have twenty bits, majors twelve
         with pytest.raises(LayerError, match=r"entry 0 'dev' cannot be made|'dev' has"):
-            unpack(tars.header(b"dev", tars.BLOCK_DEVICE, **{"minor": 1, field: tars.base_256(number, 8)}))
+            unpack(tars.header(b"dev", tars.BLOCK_DEVICE, **fields))
 
 
 def test_fifo_has_its_mode(unpack):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import tempfile
+from collections.abc import Callable
 
 import pytest
 from hypothesis import given, settings
@@ -94,7 +95,7 @@ class Layer:
             self.files[path] = next(self._numbers)
 
 
-WRITTEN = {
+WRITTEN: dict[str, Callable[[bytes, bytes], bytes]] = {
     "file": lambda path, _: tars.file(path, b"x"),
     "symlink": lambda path, _: tars.symlink(path, b"/nowhere"),
     "hard_link": tars.hard_link,
@@ -131,10 +132,11 @@ def test_layer_that_peers_help_with_is_what_its_entries_mean(sequence):
 
 def assert_is_what_its_entries_mean(sequence, unpack):
     data = tars.tar(*(WRITTEN[action](path, target) for action, path, target in sequence))
-    layer = Layer()
+    shown = Layer()
+    layer: Layer | None = shown
     try:
         for step in sequence:
-            layer.add(*step)
+            shown.add(*step)
     except RefusedError:
         layer = None
 

@@ -15,7 +15,7 @@ from support.layers import blob_of, unpack_layer
 from support.tars import file, tar
 
 from pykka_imagestore.core.byte_source import BLOCK_BYTES
-from pykka_imagestore.core.tar.reader import TarError
+from pykka_imagestore.core.tar.format import TarError
 from pykka_imagestore.jobs.archive.file_source import FileSource
 from pykka_imagestore.jobs.archive.open_blob import open_blob
 from pykka_imagestore.jobs.unpack.layer_stream import LayerStream, is_compressed, write_all

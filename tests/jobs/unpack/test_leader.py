@@ -16,7 +16,7 @@ from support.layers import blob_of, unpack_layer, unpack_with_peers, unpack_with
 from support.privileges import as_ordinary_user
 
 from pykka_imagestore._proto.layer_pb2 import LayerRecord
-from pykka_imagestore.core.digest import sha256
+from pykka_imagestore.core.digest import DiffID, sha256
 from pykka_imagestore.errors import DigestMismatchError, LayerError, NoSpaceError
 from pykka_imagestore.jobs.unpack.batches import (
     Order,
@@ -266,9 +266,10 @@ def test_layer_that_ends_in_the_middle_of_a_file_is_refused(tmp_path, size):
 
 def test_layer_with_another_diff_id_is_refused(tmp_path):
     layer = blob_of(tars.tar(*a_tree(100, 100)), tmp_path)
+    wrong, peers = DiffID("sha256:" + "0" * 64), str(tmp_path / "peers")
 
     with pytest.raises(DigestMismatchError):
-        untar_layer(UntarLayer(layer, str(tmp_path / "layer"), "sha256:" + "0" * 64, peers_at=str(tmp_path / "peers")))
+        untar_layer(UntarLayer(layer, str(tmp_path / "layer"), wrong, peers_at=peers))
 
 
 def test_what_an_ordinary_user_may_not_set_is_recorded(users_directory):

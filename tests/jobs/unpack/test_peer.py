@@ -64,7 +64,7 @@ class RunsCode:
 def put_batch(memory, *files):
     """Write a batch with files of a path and a body; return its order."""
     paths = pack_paths([path for path, _ in files])
-    records = [pack_record(0o644, os.geteuid(), os.getegid(), 1, len(body)) for _, body in files]
+    records = [pack_record(0o644, os.geteuid(), os.getegid(), 1, len(body)) or b"" for _, body in files]
     bodies = b"".join(body for _, body in files)
     os.pwrite(memory, b"".join((*records, paths, bodies)), 0)
     return Order(0, len(files), len(paths), len(bodies), 0)

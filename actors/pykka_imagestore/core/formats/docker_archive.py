@@ -15,7 +15,8 @@ from pykka_imagestore.core.archive import ArchivedImage, MemberReader, count_nam
 from pykka_imagestore.core.digest import DiffID, sha256
 from pykka_imagestore.core.formats.image_config import parse_diff_ids
 from pykka_imagestore.core.formats.json_fields import expect_object, expect_text, expect_texts, parse_json, shape
-from pykka_imagestore.errors import ArchiveError, DigestMismatchError, UnsupportedArchiveError, shown
+from pykka_imagestore.errors import ArchiveError, DigestMismatchError, UnsupportedArchiveError
+from pykka_imagestore.text import shown
 
 MANIFEST = "manifest.json"
 REPOSITORIES = "repositories"

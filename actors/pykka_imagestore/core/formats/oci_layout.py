@@ -27,14 +27,8 @@ from pykka_imagestore.core.formats.oci_documents import (
 from pykka_imagestore.core.image_name import ImageName
 from pykka_imagestore.core.layer_blob import Absent, LayerBlob
 from pykka_imagestore.core.platform import Platform, WantedPlatform
-from pykka_imagestore.errors import (
-    ArchiveError,
-    DigestMismatchError,
-    InvalidNameError,
-    UnsupportedArchiveError,
-    listed,
-    shown,
-)
+from pykka_imagestore.errors import ArchiveError, DigestMismatchError, InvalidNameError, UnsupportedArchiveError
+from pykka_imagestore.text import listed, shown
 
 INDEX = "index.json"
 LAYOUT = "oci-layout"

@@ -12,15 +12,16 @@ import stat
 
 from pykka_imagestore.core.identity import FileIdentity
 from pykka_imagestore.core.layer_blob import DirectoryMember, LayerBlob
-from pykka_imagestore.core.tar.reader import TarError, clean_path
+from pykka_imagestore.core.tar.format import TarError, clean_path
 from pykka_imagestore.core.totals import Totals
-from pykka_imagestore.errors import ArchiveError, shown
+from pykka_imagestore.errors import ArchiveError
 from pykka_imagestore.fs.flags import FILE_FLAGS
 from pykka_imagestore.fs.walk import Walk
 from pykka_imagestore.jobs.archive.estimates import Estimator
 from pykka_imagestore.jobs.archive.file_source import FileSource
 from pykka_imagestore.jobs.archive.opening import require_same
 from pykka_imagestore.jobs.archive.tar_members import JsonReader
+from pykka_imagestore.text import shown
 
 _MAX_DEPTH = 256  # what a walk of more takes grows with the square; a layout has two directories in one another
 _NOT_FOUND = frozenset({errno.ENOENT, errno.ENAMETOOLONG})

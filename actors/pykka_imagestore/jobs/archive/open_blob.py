@@ -14,10 +14,11 @@ from functools import partial
 
 from pykka_imagestore.core.byte_source import ByteSource
 from pykka_imagestore.core.layer_blob import Absent, DirectoryMember, FileRange, LayerBlob
-from pykka_imagestore.errors import ArchiveChangedError, ArchiveError, plain, shown
+from pykka_imagestore.errors import ArchiveChangedError, ArchiveError
 from pykka_imagestore.jobs.archive.directory_members import open_below
 from pykka_imagestore.jobs.archive.file_source import FileSource
 from pykka_imagestore.jobs.archive.opening import open_for_reading, unchanged
+from pykka_imagestore.text import plain, shown
 
 
 @contextmanager

@@ -10,20 +10,14 @@ from dataclasses import dataclass, replace
 from pykka_imagestore.core.byte_source import ByteSource
 from pykka_imagestore.core.identity import FileIdentity
 from pykka_imagestore.core.layer_blob import FileRange, LayerBlob
-from pykka_imagestore.core.tar.reader import (
-    FILE,
-    HARD_LINK,
-    SYMLINK,
-    OverLimitError,
-    TarError,
-    clean_path,
-    read_entries,
-)
+from pykka_imagestore.core.tar.format import FILE, HARD_LINK, SYMLINK, OverLimitError, TarError, clean_path
+from pykka_imagestore.core.tar.reader import read_entries
 from pykka_imagestore.core.totals import Totals
-from pykka_imagestore.errors import ArchiveError, LimitError, UnsupportedArchiveError, shown
+from pykka_imagestore.errors import ArchiveError, LimitError, UnsupportedArchiveError
 from pykka_imagestore.jobs.archive.estimates import Estimator
 from pykka_imagestore.jobs.archive.file_source import FileSource
 from pykka_imagestore.jobs.archive.opening import read_at
+from pykka_imagestore.text import shown
 
 MAX_JSON_BYTES = 4 << 20
 _MAX_LINKS = 8

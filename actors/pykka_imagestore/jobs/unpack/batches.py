@@ -23,7 +23,7 @@ import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from pykka_imagestore.core.tar.reader import TarError
+from pykka_imagestore.core.tar.format import TarError
 from pykka_imagestore.fs.whiteouts import WHITEOUT_META_PREFIX
 
 BATCH_BYTES = 256 << 10

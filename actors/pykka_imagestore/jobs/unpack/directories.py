@@ -11,7 +11,7 @@ import stat
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from pykka_imagestore.core.tar.reader import Entry, OverLimitError
+from pykka_imagestore.core.tar.format import Entry, OverLimitError
 from pykka_imagestore.fs.attributes import ACL, DEFAULT_ACL, SET_ID, Attributes, check_owner
 from pykka_imagestore.fs.made import make_directory
 

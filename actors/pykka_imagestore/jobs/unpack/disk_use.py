@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from pykka_imagestore.core.tar.reader import Entry, SparseMap
+from pykka_imagestore.core.tar.format import Entry, SparseMap
 
 _BLOCK_BYTES = 4096
 _INODE_BYTES = 256  # of ext4, by default; it has no more of them for the disk's size than it was made with

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 
 from pykka_imagestore.core.layer_record import WhiteoutFormat
 from pykka_imagestore.core.limits import DEFAULT_LIMITS, Limits
-from pykka_imagestore.core.tar.reader import (
+from pykka_imagestore.core.tar.format import (
     BLOCK_DEVICE,
     CHARACTER_DEVICE,
     DIRECTORY,

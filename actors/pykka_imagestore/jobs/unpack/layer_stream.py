@@ -19,7 +19,7 @@ from isal import igzip, igzip_lib
 from pykka_imagestore.core.byte_source import BLOCK_BYTES, ByteSource
 from pykka_imagestore.core.digest import DiffID, Digest, digest_of, hasher
 from pykka_imagestore.core.limits import DEFAULT_LIMITS, Limits
-from pykka_imagestore.core.tar.reader import TarError
+from pykka_imagestore.core.tar.format import TarError
 from pykka_imagestore.jobs.unpack.frames import FrameReader, Readable
 from pykka_imagestore.jobs.unpack.hash_thread import HashThread
 

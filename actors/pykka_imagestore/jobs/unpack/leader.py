@@ -27,7 +27,7 @@ from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from typing import Self
 
-from pykka_imagestore.core.tar.reader import Entry, TarError
+from pykka_imagestore.core.tar.format import Entry, TarError
 from pykka_imagestore.fs.flags import DIRECTORY_FLAGS
 from pykka_imagestore.fs.unset import Unset, UnsetLog
 from pykka_imagestore.jobs.unpack.batches import (

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from pykka_imagestore.core.limits import Limits
-from pykka_imagestore.core.tar.reader import OverLimitError
+from pykka_imagestore.core.tar.format import OverLimitError
 from pykka_imagestore.errors import NoSpaceError
 
 RATIO_COUNTS_FROM = 1 << 30

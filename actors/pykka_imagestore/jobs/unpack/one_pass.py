@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from pykka_imagestore.core.digest import DiffID
 from pykka_imagestore.core.layer_blob import LayerBlob
 from pykka_imagestore.core.limits import DEFAULT_LIMITS, Limits
-from pykka_imagestore.core.tar.reader import TarError, read_entries
-from pykka_imagestore.errors import DigestMismatchError, LayerError, plain
+from pykka_imagestore.core.tar.format import TarError
+from pykka_imagestore.core.tar.reader import read_entries
+from pykka_imagestore.errors import DigestMismatchError, LayerError
 from pykka_imagestore.jobs.archive.open_blob import open_blob
 from pykka_imagestore.jobs.unpack.extractor import Extracted, Extractor
 from pykka_imagestore.jobs.unpack.hash_thread import HashThread
@@ -21,6 +22,7 @@ from pykka_imagestore.jobs.unpack.limiter import Limiter
 from pykka_imagestore.jobs.unpack.refusals import layer_refusal
 from pykka_imagestore.jobs.unpack.replaced import Replaced
 from pykka_imagestore.jobs.unpack.ticker import Ticker
+from pykka_imagestore.text import plain
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,7 @@ import os
 import socket
 from typing import Self
 
-from pykka_imagestore.core.tar.reader import FILE, Entry, TarError
+from pykka_imagestore.core.tar.format import FILE, Entry, TarError
 from pykka_imagestore.fs.attributes import Attributes, entry_fault
 from pykka_imagestore.fs.walk import Walk
 from pykka_imagestore.jobs.unpack.batches import (

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pykka_imagestore.core.layer_blob import LayerBlob
-from pykka_imagestore.core.tar.reader import EscapeError, OverLimitError, TarError
+from pykka_imagestore.core.tar.format import EscapeError, OverLimitError, TarError
 from pykka_imagestore.errors import EscapingEntryError, LayerError, LimitError
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from pykka_imagestore.core.tar.reader import OverLimitError, SparseMap
+from pykka_imagestore.core.tar.format import OverLimitError, SparseMap
 from pykka_imagestore.jobs.unpack.layer_stream import LayerStream
 
 

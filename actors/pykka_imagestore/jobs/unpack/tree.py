@@ -11,7 +11,7 @@ import stat
 from collections.abc import Callable
 
 from pykka_imagestore.core.limits import Limits
-from pykka_imagestore.core.tar.reader import Entry, OverLimitError, TarError, clean_path
+from pykka_imagestore.core.tar.format import Entry, OverLimitError, TarError, clean_path
 from pykka_imagestore.fs.attributes import join
 from pykka_imagestore.fs.flags import DIRECTORY_FLAGS
 from pykka_imagestore.fs.remove_tree import remove_directory

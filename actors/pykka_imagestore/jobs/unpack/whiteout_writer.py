@@ -7,7 +7,7 @@ import stat
 from contextlib import suppress
 
 from pykka_imagestore.core.layer_record import WhiteoutFormat
-from pykka_imagestore.core.tar.reader import TarError
+from pykka_imagestore.core.tar.format import TarError
 from pykka_imagestore.fs.attributes import join
 from pykka_imagestore.fs.flags import DIRECTORY_FLAGS
 from pykka_imagestore.fs.whiteouts import (
