@@ -69,7 +69,7 @@ def inflate(file: ByteSource | BinaryIO, magic: bytes, limits: Limits = DEFAULT_
 
 
 def _in_blocks(source: BinaryIO) -> BinaryIO:
-    """Return a reader for those who read in small steps."""
+    """Return a reader for a decoder that reads in small steps."""
     return io.BufferedReader(cast(io.RawIOBase, source), BLOCK_BYTES)
 
 
@@ -88,12 +88,12 @@ def read_some(source: Readable, size: int) -> bytes:
     except OSError as error:
         if error.errno is not None:
             raise
-        msg = f"cannot be inflated: {error}"  # gzip and bzip2 call their own complaints OSError
+        msg = f"cannot be inflated: {error}"  # gzip and bzip2 raise OSError for damaged bytes too
         raise TarError(msg) from error
 
 
 def write_all(descriptor: int, data: bytes | memoryview, more: bytes | memoryview = b"") -> None:
-    """Write bytes, and those that come next, with one call if the disk takes all."""
+    """Write bytes, and then some more, in one call if the disk takes all of them."""
     written = os.writev(descriptor, (data, more)) if more else os.write(descriptor, data)
     if written < len(data) + len(more):
         rest = memoryview(b"".join((data, more)))[written:]
