@@ -107,8 +107,8 @@ def write(layers: list[LayerBlob], directory: Path) -> None:
     for number, layer in enumerate(layers):
         rootfs = directory / str(number)
         rootfs.mkdir()
-        with opened(rootfs) as root:
-            unpack(layer, root, str(rootfs), None)
+        with opened(rootfs) as root, open_blob(layer, is_verified=True) as source:
+            unpack(source, layer, root, str(rootfs), None)
 
 
 def untar(layers: list[LayerBlob], directory: Path) -> None:

@@ -136,7 +136,7 @@ class Attributes:
             self.set_xattr(path, where, CAPABILITY, capability)
 
     def chown(self, owner: tuple[int, int], path: bytes, where: int | bytes, directory: int | None = None) -> bool:
-        """Set the owner of an open or pinned file, or of what has that name in ``directory``; tell whether this process may."""
+        """Set the owner of an open or pinned file, or of a name in ``directory``; tell whether this process may."""
         if owner not in self._refused_owners:
             try:
                 if directory is None:
