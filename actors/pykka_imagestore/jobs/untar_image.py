@@ -26,7 +26,7 @@ from pykka_imagestore.jobs.archive.file_source import FileSource
 from pykka_imagestore.jobs.archive.opening import open_for_reading, require_same
 from pykka_imagestore.jobs.archive.pipe import PipeFile
 from pykka_imagestore.jobs.archive.tar_members import Members
-from pykka_imagestore.jobs.unpack.layer_stream import (
+from pykka_imagestore.jobs.unpack.inflate import (
     MAGIC_BYTES,
     inflate,
     is_compressed,

@@ -23,7 +23,7 @@ from pykka_imagestore.fs.attributes import join
 from pykka_imagestore.fs.flags import DIRECTORY_FLAGS, FILE_FLAGS
 from pykka_imagestore.fs.made import make_directory
 from pykka_imagestore.fs.whiteouts import OPAQUE_WHITEOUT, is_whiteout, whiteout_of
-from pykka_imagestore.jobs.unpack.layer_stream import write_all
+from pykka_imagestore.fs.write import write_all
 
 if TYPE_CHECKING:
     from pathlib import Path
