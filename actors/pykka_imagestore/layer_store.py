@@ -250,7 +250,7 @@ class LayerStoreActor(Actor):
         """Unpack a layer into staging, verified; an expensive one with the help of idle workers."""
         if layer.cost < MIN_HELPED_COST or self._pool.workers == 1:
             return await self._untar_layer(UntarLayer(layer, staged, diff_id, sandbox, self._limits), diff_id)
-        call = _HelpCall(self._pool, f"{staged}.peers", self._layer_time_limit)
+        call = _HelpCall(self._pool, f"{staged}.helpers", self._layer_time_limit)
         try:
             request = UntarLayer(layer, staged, diff_id, sandbox, self._limits, peers_at=call.address)
             return await self._untar_layer(request, diff_id, call)

@@ -127,7 +127,7 @@ def test_bomb_is_refused_by_its_ratio(tmp_path, monkeypatch):
     monkeypatch.setattr(limiter, "RATIO_COUNTS_FROM", 1 << 20)
     bomb = gzip.compress(tars.tar(tars.file(b"f", bytes(30 << 20))))
 
-    with pytest.raises(LimitError, match=r"entry 0 'f' brings it to \d+ bytes, inflated from \d+; 200 for each"):
+    with pytest.raises(LimitError, match=r"entry 0 'f' brings the total to \d+ bytes, inflated from \d+; 200 for each"):
         unpack_layer(bomb, tmp_path)
 
     assert not (tmp_path / "layer").exists()
@@ -150,7 +150,7 @@ def test_compressed_archive_that_is_a_bomb(tmp_path):
     (tmp_path / "app.tar.gz").write_bytes(gzip.compress(bytes(10 << 20)))
     request = UntarImage(str(tmp_path / "app.tar.gz"), str(tmp_path / "inflated"), limits=Limits(layer_bytes=5 << 20))
 
-    with pytest.raises(LimitError, match=r"app.tar.gz: it brings it to \d+ bytes; 5242880 is the limit"):
+    with pytest.raises(LimitError, match=r"app.tar.gz: it brings the total to \d+ bytes; 5242880 is the limit"):
         untar_image(request)
 
 

@@ -27,7 +27,7 @@ from pykka_imagestore.jobs.archive.member_names import tar_fault
 from pykka_imagestore.jobs.archive.opening import open_for_reading, require_same
 from pykka_imagestore.jobs.archive.pipe import PipeFile
 from pykka_imagestore.jobs.archive.tar_members import TarMembers
-from pykka_imagestore.jobs.unpack.layer_stream import (
+from pykka_imagestore.jobs.unpack.inflate import (
     MAGIC_BYTES,
     inflate,
     is_compressed,

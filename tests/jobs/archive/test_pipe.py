@@ -11,7 +11,7 @@ from support.images import docker_save, layer
 
 from pykka_imagestore.errors import ArchiveError, UnsupportedArchiveError
 from pykka_imagestore.jobs.archive.pipe import PipeFile
-from pykka_imagestore.jobs.unpack.layer_stream import read_some
+from pykka_imagestore.jobs.unpack.inflate import read_some
 from pykka_imagestore.jobs.untar_image import UntarImage, untar_image
 from pykka_imagestore.runtime import DiscardedError
 

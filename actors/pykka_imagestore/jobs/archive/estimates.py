@@ -11,7 +11,7 @@ from dataclasses import replace
 from pykka_imagestore.core.byte_source import ByteSource
 from pykka_imagestore.core.layer_blob import Estimate, LayerBlob, Place
 from pykka_imagestore.core.tar.format import BLOCK, TarError
-from pykka_imagestore.jobs.unpack.layer_stream import MAGIC_BYTES, inflate, is_compressed, read_some
+from pykka_imagestore.jobs.unpack.inflate import MAGIC_BYTES, inflate, is_compressed, read_some
 
 _MAGIC_OFFSET = 257  # of "ustar" in a header
 _SAMPLES, _SAMPLE_BYTES = 64, 16 << 10
