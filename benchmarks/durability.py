@@ -30,8 +30,9 @@ from rows import SECONDS, Rows, add_output_arguments, print_table, ratio_to, wri
 from samples import Shape, write_docker_archive, write_layer
 
 from pykka_imagestore.durable.disk import Disk
+from pykka_imagestore.jobs.unpack.layer_counts import LayerCounts
 from pykka_imagestore.jobs.untar_image import UntarImage, untar_image
-from pykka_imagestore.jobs.untar_layer import LayerCounts, UntarLayer
+from pykka_imagestore.jobs.untar_layer import UntarLayer
 from pykka_imagestore.runtime import Future, WorkerPool, collect
 
 NOTHING = "nothing synced"

@@ -176,7 +176,7 @@ def main() -> None:
         places = Places(work, arguments.fresh_fs, arguments.fs)
         groups = measure(contestants, files, places, rounds)
         # Afterwards: files are made slowly where many were deleted just before.
-        removals = [
+        removals: list[tuple[str, Contestant]] = [
             (f"{name}, removed", partial(removal, path, count)) for name, path in plain.items() for count in (0, 1, 2)
         ]
         groups |= measure(removals, files, places, rounds)

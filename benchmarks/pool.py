@@ -118,7 +118,7 @@ class Pebble:
 
 def contestants() -> dict[str, type]:
     """Return each kind of pool, by name."""
-    found = {"ours": Ours, "ProcessPoolExecutor": Executor, "multiprocessing.Pool": Multiprocessing}
+    found: dict[str, type] = {"ours": Ours, "ProcessPoolExecutor": Executor, "multiprocessing.Pool": Multiprocessing}
     return found | ({"Pebble": Pebble} if pebble else {})
 
 

@@ -40,8 +40,8 @@ from processes import ProgramFailedError, Run, run
 from rows import PEAK, SECONDS, Rows, add_output_arguments, print_table, ratio_to, write_json
 from samples import Shape, compress, write_docker_archive, write_layer, write_oci_archive
 
-from pykka_imagestore.jobs.archive.directory_members import open_extent
-from pykka_imagestore.jobs.unpack.layer_stream import BLOCK_BYTES, ExtentFile
+from pykka_imagestore.core.byte_source import BLOCK_BYTES
+from pykka_imagestore.jobs.archive.open_blob import open_blob
 from pykka_imagestore.jobs.untar_image import UntarImage, untar_image
 
 BASELINE = "GNU tar, bare layers, two at a time"
@@ -244,16 +244,13 @@ def prepare(archive: Path, directory: Path) -> Image:
     """Find out an archive's form, and take its layers out."""
     directory.mkdir()
     layers = untar_image(UntarImage(str(archive), str(directory / "inflated"))).images[0].layers
-    distinct = {(layer.offset, layer.name): layer for layer in layers}
+    distinct = {layer.place: layer for layer in layers}
     bare = []
     for number, layer in enumerate(distinct.values()):
         bare.append(directory / f"layer{number}")
-        file = open_extent(layer)
-        reader = ExtentFile(file, layer)
-        with bare[-1].open("wb") as target:
-            while block := reader.read(BLOCK_BYTES):
+        with open_blob(layer, is_verified=True) as source, bare[-1].open("wb") as target:
+            while block := source.read(BLOCK_BYTES):
                 target.write(block)
-        os.close(file)
     form = form_of(archive)
     bare.sort(key=lambda layer: layer.stat().st_size, reverse=True)
     names = [layer.name for layer in distinct.values()]

@@ -13,6 +13,7 @@ import os
 import statistics
 import struct
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from ours import TIMEOUT, seconds_of
@@ -45,7 +46,7 @@ def fill(store: Path, images: int) -> None:
 
 
 def one_by_one(change: Callable[[int], object], count: int) -> float:
-    return statistics.median([seconds_of(lambda number=number: change(number)) for number in range(count)])
+    return statistics.median([seconds_of(partial(change, number)) for number in range(count)])
 
 
 def measure(directory: Path, images: int, count: int, rows: Rows) -> None:

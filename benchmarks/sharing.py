@@ -14,6 +14,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 from ours import TIMEOUT, seconds_of
 from places import Places, add_place_arguments, read_into_cache, work_directory
@@ -41,16 +42,18 @@ def put_together(archive: Path, directory: Path, processes: int, durable: bool) 
     """Put an image in so many processes at once; return the seconds until all have it, and the layers unpacked."""
     sandbox = directory / f"sandbox{processes}{durable}"
     request = {"store": str(directory / "store"), "durable": durable, "archive": str(archive), "sandbox": str(sandbox)}
-    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
     agents = [subprocess.Popen([sys.executable, "-c", PROGRAM, json.dumps(request)], **pipes) for _ in range(processes)]
-    for agent in agents:
-        agent.stdout.readline()
+    inputs = [agent.stdin for agent in agents if agent.stdin]
+    outputs = [agent.stdout for agent in agents if agent.stdout]
+    for output in outputs:
+        output.readline()
     begin = time.perf_counter()
-    for agent in agents:
-        agent.stdin.write("go\n")
-        agent.stdin.flush()
-    for agent in agents:
-        agent.stdout.readline()
+    for each in inputs:
+        each.write("go\n")
+        each.flush()
+    for output in outputs:
+        output.readline()
     seconds = time.perf_counter() - begin
     for agent in agents:
         agent.communicate()

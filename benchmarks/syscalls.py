@@ -30,17 +30,15 @@ from rows import add_output_arguments
 from samples import FILES_PER_DIRECTORY, Shape, write_docker_archive, write_layer
 from surroundings import file_system, machine, versions
 
-from pykka_imagestore.core.archive import Extent
-from pykka_imagestore.jobs.untar_layer import unpack
+from pykka_imagestore.jobs.archive.layer_file import layer_file
+from pykka_imagestore.jobs.unpack.one_pass import unpack
 
 UNPACK = """
 import os, sys
-from pathlib import Path
-from pykka_imagestore.core.archive import Extent
-from pykka_imagestore.jobs.untar_layer import unpack
-layer = Path(sys.argv[1])
+from pykka_imagestore.jobs.archive.layer_file import layer_file
+from pykka_imagestore.jobs.unpack.one_pass import unpack
 root = os.open(sys.argv[2], os.O_RDONLY | os.O_DIRECTORY)
-unpack(Extent(str(layer), 0, layer.stat().st_size, layer.name), root, sys.argv[2], None)
+unpack(layer_file(sys.argv[1]), root, sys.argv[2], None)
 """
 TARFILE = "import sys, tarfile; tarfile.open(sys.argv[1]).extractall(sys.argv[2], filter='tar')"
 OURS = Path(__file__).with_name("ours.py")
@@ -105,7 +103,7 @@ def count_in_python(files: int, mean_bytes: int, work: Path) -> dict[str, float]
         rootfs = work / f"profiled{size}"
         rootfs.mkdir()
         with opened(rootfs) as root, cProfile.Profile() as profile:
-            unpack(Extent(str(layer), 0, layer.stat().st_size, layer.name), root, str(rootfs), None)
+            unpack(layer_file(str(layer)), root, str(rootfs), None)
         calls: Counter[str] = Counter()
         for (path, _, function), (_, count, *_) in pstats.Stats(profile).stats.items():  # type: ignore[attr-defined]
             calls[function if path == "~" else f"{Path(path).name}: {function}"] += count

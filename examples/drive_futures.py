@@ -8,7 +8,7 @@ from pykka_imagestore.runtime import Future, WorkerPool, await_all, collect, sel
 TIMEOUT = 60  # for a machine that is very busy
 
 
-def stop(late: Future[object]) -> Future[str]:
+def stop(late: Future[None]) -> Future[str | None]:
     late.discard()
     return late.recover(lambda _: "given up after 0.2 s, and stopped")
 

@@ -53,7 +53,7 @@ def demonstrate(archive: Path, directory: Path) -> None:
 if __name__ == "__main__":
     with TemporaryDirectory(prefix="imagestore-demo-") as directory:
         try:
-            given = [Path(argument) for argument in sys.argv[1:]]
-            demonstrate(*(given or [build_archive(Path(directory), "*.py", "[a-e]*/*.py")]), Path(directory, "store"))
+            given = Path(sys.argv[1]) if sys.argv[1:] else build_archive(Path(directory), "*.py", "[a-e]*/*.py")
+            demonstrate(given, Path(directory, "store"))
         except (StoreError, OSError) as error:
             sys.exit(f"quickstart: {error}")

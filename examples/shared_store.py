@@ -38,6 +38,7 @@ with TemporaryDirectory(prefix="imagestore-demo-") as directory, LocalStore.star
         store.put(f"{name}:1", docker_save(Path(directory), name)).get(timeout=600)
     command = [sys.executable, "-c", OTHER_PROGRAM, str(Path(directory, "store"))]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
+        assert other.stdout
         print(other.stdout.readline(), end="")
         pruned = store.prune(budget_bytes=0).get(timeout=600)
         print(f"A prune to nothing removed {[image.name for image in pruned.images]}: app:1 is leased.")

@@ -11,7 +11,7 @@ from support.images import docker_save, layer, worker_pids
 from support.processes import TIMEOUT, wait_for
 
 from pykka_imagestore import LocalStore
-from pykka_imagestore.runtime import crew, processes
+from pykka_imagestore.runtime import crew, worker_handle
 
 
 def wake_ups(threads: Iterable[threading.Thread]) -> int:
@@ -24,7 +24,7 @@ def wake_ups(threads: Iterable[threading.Thread]) -> int:
 
 
 def test_an_idle_store_has_few_threads_no_worker_and_never_wakes_up(tmp_path: Path, monkeypatch) -> None:
-    monkeypatch.setattr(processes, "IDLE_SECONDS", 0.01)
+    monkeypatch.setattr(worker_handle, "IDLE_SECONDS", 0.01)
     monkeypatch.setattr(crew, "IDLE_SECONDS", 0.01)
     before = set(threading.enumerate())
     with LocalStore.start(tmp_path / "store") as store:

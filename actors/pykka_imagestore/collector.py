@@ -32,7 +32,7 @@ from pykka_imagestore.durable.reserve import make_reserve
 from pykka_imagestore.durable.stored_view import StoredView
 from pykka_imagestore.errors import StoreError
 from pykka_imagestore.fs.remove_tree import remove_tree
-from pykka_imagestore.jobs.unpack.leader import MAX_HELPERS
+from pykka_imagestore.jobs.unpack.leader import MAX_PEERS
 from pykka_imagestore.reference_store import ReferenceStore
 from pykka_imagestore.runtime import (
     Actor,
@@ -293,7 +293,7 @@ class CollectorActor(Actor):
         deletion = self._pool.run(remove_tree, str(path), retry=True)
         # Nobody waits for these: they only make it faster.
         helpers = [
-            self._pool.run(remove_tree, str(path), idle=True) for _ in range(min(self._pool.workers - 1, MAX_HELPERS))
+            self._pool.run(remove_tree, str(path), idle=True) for _ in range(min(self._pool.workers - 1, MAX_PEERS))
         ]
         try:
             await deletion

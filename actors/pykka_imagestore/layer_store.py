@@ -15,18 +15,21 @@ from typing import Protocol
 
 import pykka
 
-from pykka_imagestore.core.archive import Extent
 from pykka_imagestore.core.digest import DiffID
+from pykka_imagestore.core.layer_blob import LayerBlob
 from pykka_imagestore.core.limits import DEFAULT_LIMITS, Limits
 from pykka_imagestore.core.paths import StorePaths
 from pykka_imagestore.durable.layout import find_missing
 from pykka_imagestore.durable.locks import FileLock, acquire, layer_byte
 from pykka_imagestore.durable.log import logger_of
-from pykka_imagestore.errors import ArchiveError, StoreClosedError, plain
+from pykka_imagestore.errors import ArchiveError, StoreClosedError
 from pykka_imagestore.handle import Handle
+from pykka_imagestore.jobs.hash_layer import hash_layer
+from pykka_imagestore.jobs.help_unpack import HelpUnpack, help_unpack
 from pykka_imagestore.jobs.move_layer import MoveLayer, move_layer
-from pykka_imagestore.jobs.unpack.leader import MAX_HELPERS, HelperLostError, HelpUnpack, help_unpack
-from pykka_imagestore.jobs.untar_layer import LayerCounts, UntarLayer, hash_layer, untar_layer
+from pykka_imagestore.jobs.unpack.layer_counts import LayerCounts
+from pykka_imagestore.jobs.unpack.leader import MAX_PEERS, PeerLostError
+from pykka_imagestore.jobs.untar_layer import UntarLayer, untar_layer
 from pykka_imagestore.runtime import (
     Actor,
     DiscardedError,
@@ -42,10 +45,11 @@ from pykka_imagestore.runtime import (
     run_blocking,
 )
 from pykka_imagestore.staging import Staging
+from pykka_imagestore.text import plain
 
 logger = logger_of(__name__)
 
-MIN_HELPED_COST = 32 << 20  # bytes, see Extent.cost: a cheaper layer is done before help has come
+MIN_HELPED_COST = 32 << 20  # bytes, see LayerBlob.cost: a cheaper layer is done before help has come
 MAX_WAITING_LAYERS = 14  # for a worker, or for another process that unpacks the same layer
 
 
@@ -98,7 +102,7 @@ class LayerStore(Handle):
         return dispatch(self._actor, LayerStoreActor.find_wanted, tuple(diff_ids))
 
     def put(
-        self, diff_id: DiffID, layer: Extent, sandbox: str | None = None, listener: LayerListener | None = None
+        self, diff_id: DiffID, layer: LayerBlob, sandbox: str | None = None, listener: LayerListener | None = None
     ) -> Future[None]:
         """Put a layer into the store, unless it is there.
 
@@ -125,7 +129,7 @@ class LayerStore(Handle):
         """
         return dispatch(self._actor, LayerStoreActor.put, diff_id, layer, sandbox, listener)
 
-    def hash_layer(self, layer: Extent) -> Future[DiffID]:
+    def hash_layer(self, layer: LayerBlob) -> Future[DiffID]:
         """Compute a layer's DiffID without unpacking it, where nothing claims one.
 
         Raises:
@@ -169,11 +173,11 @@ class LayerStoreActor(Actor):
         missing = await self._find_missing(diff_ids)
         return missing.union(diff_id for diff_id in diff_ids if diff_id in self._flights)
 
-    async def put(self, diff_id: DiffID, layer: Extent, sandbox: str | None, listener: LayerListener | None) -> None:
+    async def put(self, diff_id: DiffID, layer: LayerBlob, sandbox: str | None, listener: LayerListener | None) -> None:
         with self._listening(diff_id, listener):
             await self._join_or_unpack(diff_id, layer, sandbox)
 
-    def hash_layer(self, layer: Extent) -> Future[DiffID]:
+    def hash_layer(self, layer: LayerBlob) -> Future[DiffID]:
         hash_it = partial(hash_layer, limits=self._limits)
         return self._pool.run(hash_it, layer, retry=True, time_limit=self._layer_time_limit)
 
@@ -189,7 +193,7 @@ class LayerStoreActor(Actor):
 
     # -- a layer, step by step
 
-    async def _join_or_unpack(self, diff_id: DiffID, layer: Extent, sandbox: str | None) -> None:
+    async def _join_or_unpack(self, diff_id: DiffID, layer: LayerBlob, sandbox: str | None) -> None:
         """Join the work on a layer until the layer is in the store; begin the work if there is none."""
         mine: list[Future[None]] = []
 
@@ -214,10 +218,10 @@ class LayerStoreActor(Actor):
                 if mine or not await self._find_missing((diff_id,)):
                     return None
 
-    async def _unpack(self, diff_id: DiffID, layer: Extent, sandbox: str | None) -> None:
+    async def _unpack(self, diff_id: DiffID, layer: LayerBlob, sandbox: str | None) -> None:
         if layer.absence:
             reason = f"its blob {plain(layer.name)} {layer.absence}, and the store does not have it"
-            raise ArchiveError(layer.path, reason)
+            raise ArchiveError(layer.origin, reason)
         async with self._slots.held():  # each takes open files, and other processes may unpack those that wait
             lock = await self._lock_layer(diff_id)
             try:
@@ -234,7 +238,7 @@ class LayerStoreActor(Actor):
         except BlockingIOError:
             return await run_blocking(take, undo=FileLock.release)
 
-    async def _unpack_locked(self, diff_id: DiffID, layer: Extent, sandbox: str | None) -> int | None:
+    async def _unpack_locked(self, diff_id: DiffID, layer: LayerBlob, sandbox: str | None) -> int | None:
         """Unpack and publish; return how many entries the layer has, or None if another process has put it."""
         if not await self._find_missing((diff_id,)):
             return None
@@ -244,17 +248,17 @@ class LayerStoreActor(Actor):
             await self.move_layer(staged, diff_id, staging.opened)
         return counts.entries
 
-    async def untar_layer(self, diff_id: DiffID, layer: Extent, staged: str, sandbox: str | None) -> LayerCounts:
+    async def untar_layer(self, diff_id: DiffID, layer: LayerBlob, staged: str, sandbox: str | None) -> LayerCounts:
         """Unpack a layer into staging, verified; an expensive one with the help of idle workers."""
         if layer.cost < MIN_HELPED_COST or self._pool.workers == 1:
             return await self._untar_layer(UntarLayer(layer, staged, diff_id, sandbox, self._limits), diff_id)
-        call = _HelpCall(self._pool, f"{staged}.helpers", self._layer_time_limit)
+        call = _HelpCall(self._pool, f"{staged}.peers", self._layer_time_limit)
         try:
-            request = UntarLayer(layer, staged, diff_id, sandbox, self._limits, helpers_at=call.address)
+            request = UntarLayer(layer, staged, diff_id, sandbox, self._limits, peers_at=call.address)
             return await self._untar_layer(request, diff_id, call)
         except Exception as error:
             await call.cancel()
-            if not isinstance(error, HelperLostError):
+            if not isinstance(error, PeerLostError):
                 raise
             logger.warning("%s; unpacking %s anew", error, diff_id)
         finally:
@@ -320,14 +324,14 @@ class _HelpCall:
         self._pool = pool
         self._time_limit = time_limit
         self._is_open = True
-        self._helpers: list[Future[None]] = []
+        self._peers: list[Future[None]] = []
 
     def make(self) -> None:
         """Call, unless that has been done, or the layer is done."""
-        if self._is_open and not self._helpers:
-            self._helpers = [
+        if self._is_open and not self._peers:
+            self._peers = [
                 self._pool.run(help_unpack, HelpUnpack(self.address), idle=True, time_limit=self._time_limit)
-                for _ in range(min(self._pool.workers - 1, MAX_HELPERS))
+                for _ in range(min(self._pool.workers - 1, MAX_PEERS))
             ]
 
     def close(self) -> None:
@@ -337,4 +341,4 @@ class _HelpCall:
     async def cancel(self) -> None:
         """Stop the helpers; return when none is at work in the layer's directory any more."""
         self.close()
-        await discard_all(self._helpers)
+        await discard_all(self._peers)

@@ -15,11 +15,12 @@ from typing import Any, Literal, TypeVar, overload
 
 import pykka
 
-from pykka_imagestore.core.archive import ArchiveIndex, Extent
+from pykka_imagestore.core.archive import ArchiveIndex
 from pykka_imagestore.core.digest import DiffID, sha256
 from pykka_imagestore.core.formats.docker_archive import legacy_config
 from pykka_imagestore.core.image import DockerImage, ImageInfo, Recovery
 from pykka_imagestore.core.image_name import ImageName
+from pykka_imagestore.core.layer_blob import LayerBlob
 from pykka_imagestore.core.limits import DEFAULT_LIMITS, Limits
 from pykka_imagestore.core.plan_prune import Budget, Size
 from pykka_imagestore.core.plan_put import PlannedImage, plan_put
@@ -29,9 +30,13 @@ from pykka_imagestore.durable.layout import write_config
 from pykka_imagestore.durable.leases import PutLease
 from pykka_imagestore.durable.locked_directory import LockedDirectory
 from pykka_imagestore.durable.stored_view import read_config
-from pykka_imagestore.errors import NoSpaceError, OverBudgetError, StoreClosedError
+from pykka_imagestore.errors import (
+    NoSpaceError,
+    OverBudgetError,
+    StoreClosedError,
+)
 from pykka_imagestore.handle import ask, or_closed
-from pykka_imagestore.jobs.answers import ANSWERS
+from pykka_imagestore.jobs.answers.allowlist import ANSWERS
 from pykka_imagestore.jobs.find_archive import find_archive
 from pykka_imagestore.jobs.unpack.limiter import require_space
 from pykka_imagestore.jobs.untar_image import UntarImage, untar_image
@@ -495,7 +500,9 @@ class LocalStoreActor(Actor):
             await storing
         return storing.get(timeout=0)
 
-    async def put_layers(self, layers: Mapping[DiffID, Extent], wanted: Collection[DiffID], put: PutUnderWay) -> None:
+    async def put_layers(
+        self, layers: Mapping[DiffID, LayerBlob], wanted: Collection[DiffID], put: PutUnderWay
+    ) -> None:
         """Put those layers that are wanted, in parallel, the longest first; the others are in the store."""
         for diff_id in layers:
             if diff_id not in wanted:

@@ -6,9 +6,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
-from pykka_imagestore.core.archive import Extent, Place
 from pykka_imagestore.core.digest import DiffID
 from pykka_imagestore.core.image_name import ImageName
+from pykka_imagestore.core.layer_blob import LayerBlob, Place
 from pykka_imagestore.core.limits import Limits
 from pykka_imagestore.core.plan_prune import Budget
 from pykka_imagestore.core.platform import Platform
@@ -153,7 +153,7 @@ class LegacyDiffIDs:
         self._layers = layers
         self._known: dict[Place, DiffID] = {}
 
-    async def find(self, layers: Sequence[Extent]) -> tuple[DiffID, ...]:
+    async def find(self, layers: Sequence[LayerBlob]) -> tuple[DiffID, ...]:
         """Return the layers' DiffIDs; what lies in one place is read once, whatever it is called."""
         new = {layer.place: layer for layer in layers if layer.place not in self._known}
         found = await gather([self._layers.hash_layer(layer) for layer in new.values()])

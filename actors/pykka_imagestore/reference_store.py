@@ -26,9 +26,10 @@ from pykka_imagestore.durable.layout import make_store
 from pykka_imagestore.durable.log import logger_of
 from pykka_imagestore.durable.references import Change, Put, References, Remove
 from pykka_imagestore.durable.stored_view import StoredView
-from pykka_imagestore.errors import ImageIncompleteError, InvalidInputError, NotFoundError, StoreError, shown
+from pykka_imagestore.errors import ImageIncompleteError, InvalidInputError, NotFoundError, StoreError
 from pykka_imagestore.handle import Handle
 from pykka_imagestore.runtime import Actor, Future, Promise, SerialExecutor, dispatch, undiscardable
+from pykka_imagestore.text import shown
 
 logger = logger_of(__name__)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import threading
 from pathlib import Path
+from typing import Any
 from unittest.mock import patch
 
 from gallery import Gallery
@@ -51,7 +52,7 @@ def test_an_image_that_is_removed_while_it_is_looked_for_is_not_called_incomplet
     with opened(tmp_path / "store") as store, opened(tmp_path / "store") as other:
         store.put("app:1", gallery.archives["alpha"]).get(timeout=TIMEOUT)
 
-        def look_late(*args: object) -> frozenset[DiffID]:
+        def look_late(*args: Any) -> frozenset[DiffID]:
             with patch.object(references, "find_missing", find_missing):
                 other.put("app:1", gallery.archives["delta"]).get(timeout=TIMEOUT)
                 other.prune().get(timeout=TIMEOUT)

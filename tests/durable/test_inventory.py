@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import os
 import time
+from typing import Any
 
 import pytest
 
@@ -16,12 +17,12 @@ ONE, TWO, CONFIG = DiffID(sha256(b"one")), DiffID(sha256(b"two")), sha256(b"conf
 IMAGE = DockerImage("a:latest", (ONE,), CONFIG)
 
 
-def publish(paths: StorePaths, diff_id: DiffID, **fields: int) -> None:
+def publish(paths: StorePaths, diff_id: DiffID, **fields: Any) -> None:
     paths.layer(diff_id).mkdir()
     write_record(paths, diff_id, **fields)
 
 
-def write_record(paths: StorePaths, diff_id: DiffID, **fields: int) -> None:
+def write_record(paths: StorePaths, diff_id: DiffID, **fields: Any) -> None:
     (paths.layer(diff_id) / "layer.pb").write_bytes(LayerRecord(diff_id=diff_id, **fields).SerializeToString())
 
 

@@ -13,6 +13,7 @@ import queue
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -21,20 +22,19 @@ from support import worker_functions as work
 from support.processes import TIMEOUT
 
 from pykka_imagestore import errors
-from pykka_imagestore.jobs.answers import ANSWERS
+from pykka_imagestore.jobs.answers.allowlist import ANSWERS
 from pykka_imagestore.runtime import PlainAnswers, WorkerAnswerError, WorkerPool
-from pykka_imagestore.runtime.worker import (
+from pykka_imagestore.runtime.wire import (
     LARGE,
     PACKET_BYTES,
     REPORT,
     RESULT,
-    Assembly,
     MalformedError,
-    dump_error,
-    load_error,
+    Reassembler,
     message,
     packets,
 )
+from pykka_imagestore.runtime.worker import dump_error, load_error
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +83,7 @@ def test_odd_values_come_back_as_they_were(value):
 
 
 def test_an_error_comes_back_with_what_it_was_made_with_and_its_attributes():
-    error = FileNotFoundError(2, "not there", "/x")
+    error: Any = FileNotFoundError(2, "not there", "/x")
     error.more = (1, "two")
 
     copy = answers.load(answers.dump(error))
@@ -173,9 +173,9 @@ def test_an_error_that_may_not_be_sent_says_the_same():
 @given(st.integers(0, 3), st.integers(-2, 2))
 def test_messages_of_any_size_go_through_in_packets(times, more):
     sent = message(RESULT, 7, bytes(max(0, times * PACKET_BYTES + more - 9)))
-    assembly = Assembly(1 << 30)
+    reassembler = Reassembler(1 << 30)
 
-    *before, last = [assembly.add(bytes(packet)) for packet in packets(sent)]
+    *before, last = [reassembler.add(bytes(packet)) for packet in packets(sent)]
 
     assert before == [None] * len(before)
     assert last == sent

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from pykka_imagestore.core.digest import DiffID, Digest
 from pykka_imagestore.core.image import DockerImage
-from pykka_imagestore.errors import escaped
+from pykka_imagestore.text import escaped
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,8 @@ from typing import Final
 from pykka_imagestore.core.digest import DiffID, Digest
 from pykka_imagestore.core.image import DockerImage
 from pykka_imagestore.core.image_name import ImageName
-from pykka_imagestore.errors import InvalidInputError, shown
+from pykka_imagestore.errors import InvalidInputError
+from pykka_imagestore.text import shown
 
 _REFERENCE_BYTES = 75  # of a layer or config in a journal's frame or a snapshot: its digest, and what is around it
 
