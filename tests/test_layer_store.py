@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 from support.images import diff_id, layer
-from support.layers import extent_of
+from support.layers import blob_of
 from support.processes import TIMEOUT, wait_for
 
 from pykka_imagestore.core.digest import DiffID
@@ -98,7 +98,7 @@ def assert_nothing_is_left(paths: StorePaths) -> None:
 def test_puts_of_one_layer_share_the_work_and_each_is_told(
     layers: LayerStore, paths: StorePaths, threads: GatedThreads, tmp_path: Path
 ) -> None:
-    copy, first, second = extent_of(DATA, tmp_path), Told(), Told()
+    copy, first, second = blob_of(DATA, tmp_path), Told(), Told()
 
     puts = [layers.put(LAYER, copy, listener=first), layers.put(LAYER, copy, listener=second)]
     wait_until_asked(layers)
@@ -113,10 +113,10 @@ def test_puts_of_one_layer_share_the_work_and_each_is_told(
 
 def test_layer_that_is_there_is_not_unpacked_again(layers: LayerStore, threads: GatedThreads, tmp_path: Path) -> None:
     threads.gate.set()
-    layers.put(LAYER, extent_of(DATA, tmp_path)).get(timeout=TIMEOUT)
+    layers.put(LAYER, blob_of(DATA, tmp_path)).get(timeout=TIMEOUT)
     told = Told()
 
-    layers.put(LAYER, extent_of(DATA, tmp_path), listener=told).get(timeout=TIMEOUT)
+    layers.put(LAYER, blob_of(DATA, tmp_path), listener=told).get(timeout=TIMEOUT)
 
     assert threads.begun.qsize() == 1
     assert told.completed == [(LAYER, None)]
@@ -126,7 +126,7 @@ def test_put_that_joined_a_failing_one_tries_its_own_copy(
     layers: LayerStore, paths: StorePaths, threads: GatedThreads, tmp_path: Path
 ) -> None:
     (tmp_path / "bad").mkdir()
-    bad, good, told = extent_of(OTHER, tmp_path / "bad"), extent_of(DATA, tmp_path), Told()
+    bad, good, told = blob_of(OTHER, tmp_path / "bad"), blob_of(DATA, tmp_path), Told()
 
     failing = layers.put(LAYER, bad)
     joining = layers.put(LAYER, good, listener=told)
@@ -145,8 +145,8 @@ def test_put_that_joined_a_failing_one_takes_what_another_process_put_meanwhile(
     layers: LayerStore, paths: StorePaths, threads: GatedThreads, tmp_path: Path
 ) -> None:
     (tmp_path / "bad").mkdir()
-    failing, told = layers.put(LAYER, extent_of(OTHER, tmp_path / "bad")), Told()
-    joining = layers.put(LAYER, extent_of(DATA, tmp_path), listener=told)
+    failing, told = layers.put(LAYER, blob_of(OTHER, tmp_path / "bad")), Told()
+    joining = layers.put(LAYER, blob_of(DATA, tmp_path), listener=told)
     wait_until_asked(layers)
     threads.begun.get(timeout=TIMEOUT)
 
@@ -163,7 +163,7 @@ def test_put_that_joined_a_failing_one_takes_what_another_process_put_meanwhile(
 def test_discard_of_one_of_two_puts_leaves_the_other_alone(
     layers: LayerStore, threads: GatedThreads, tmp_path: Path
 ) -> None:
-    copy, told = extent_of(DATA, tmp_path), Told()
+    copy, told = blob_of(DATA, tmp_path), Told()
     dropped, kept = layers.put(LAYER, copy, listener=told), layers.put(LAYER, copy)
     wait_until_asked(layers)
 
@@ -180,7 +180,7 @@ def test_discard_of_one_of_two_puts_leaves_the_other_alone(
 def test_discard_of_the_last_put_is_final_once_its_worker_has_ended_and_nothing_is_left(
     layers: LayerStore, paths: StorePaths, threads: GatedThreads, tmp_path: Path
 ) -> None:
-    put = layers.put(LAYER, extent_of(DATA, tmp_path))
+    put = layers.put(LAYER, blob_of(DATA, tmp_path))
     threads.begun.get(timeout=TIMEOUT)
 
     put.discard()
@@ -193,14 +193,14 @@ def test_discard_of_the_last_put_is_final_once_its_worker_has_ended_and_nothing_
     assert was_pending
     assert find_layers(paths) == []
     assert_nothing_is_left(paths)
-    layers.put(LAYER, extent_of(DATA, tmp_path)).get(timeout=TIMEOUT)
+    layers.put(LAYER, blob_of(DATA, tmp_path)).get(timeout=TIMEOUT)
 
 
 def test_layer_that_another_process_puts_meanwhile_is_not_unpacked(
     layers: LayerStore, paths: StorePaths, threads: GatedThreads, tmp_path: Path
 ) -> None:
     lock, told = acquire(paths.layers_lock, layer_byte(LAYER)), Told()
-    put = layers.put(LAYER, extent_of(DATA, tmp_path), listener=told)
+    put = layers.put(LAYER, blob_of(DATA, tmp_path), listener=told)
     wait_for(lambda: any(thread.name == "blocking" for thread in threading.enumerate()))
 
     paths.rootfs(LAYER).mkdir(parents=True)
@@ -224,7 +224,7 @@ def test_layer_is_wanted_until_it_is_durable(
 
     monkeypatch.setattr(Disk, "sync_directory", sync_late)
     threads.gate.set()
-    put = layers.put(LAYER, extent_of(DATA, tmp_path))
+    put = layers.put(LAYER, blob_of(DATA, tmp_path))
 
     assert is_visible.wait(TIMEOUT)
     assert find_layers(paths) == [LAYER]
@@ -238,7 +238,7 @@ def test_layer_is_wanted_until_it_is_durable(
 def test_close_stops_a_put_and_leaves_nothing(
     layers: LayerStore, paths: StorePaths, threads: GatedThreads, tmp_path: Path
 ) -> None:
-    put = layers.put(LAYER, extent_of(DATA, tmp_path))
+    put = layers.put(LAYER, blob_of(DATA, tmp_path))
     threads.begun.get(timeout=TIMEOUT)
     with ThreadPoolExecutor(1) as closing:
         closed = closing.submit(layers.close)
@@ -256,5 +256,5 @@ def test_diff_id_of_a_layer_that_claims_none_is_computed(
 ) -> None:
     threads.gate.set()
 
-    assert layers.hash_layer(extent_of(DATA, tmp_path)).get(timeout=TIMEOUT) == LAYER
+    assert layers.hash_layer(blob_of(DATA, tmp_path)).get(timeout=TIMEOUT) == LAYER
     assert find_layers(paths) == []
