@@ -148,7 +148,7 @@ def test_images_with_missing_layers_are_logged_listed_and_not_served(
         assert [(image.name, image.missing) for image in images] == [("partial:latest", (gone,)), ("whole:latest", ())]
         with pytest.raises(ImageIncompleteError, match=gone):
             references.get("partial").get(timeout=TIMEOUT)
-    assert f"image partial:latest is incomplete: {gone}" in caplog.text
+    assert f"image partial:latest is incomplete: the store lacks {gone}" in caplog.text
 
 
 def test_a_checkpoint_that_mesos_wrote_is_read(directory: Path) -> None:

@@ -1,4 +1,4 @@
-"""Images on this machine: put from archives, unpacked layer by layer in worker processes, found by name.
+"""Images on this machine: put from archives, leased, found by name, kept within a budget.
 
 Handle: LocalStore. Actor: LocalStoreActor.
 
@@ -30,11 +30,7 @@ from pykka_imagestore.durable.layout import write_config
 from pykka_imagestore.durable.leases import PutLease
 from pykka_imagestore.durable.locked_directory import LockedDirectory
 from pykka_imagestore.durable.stored_view import read_config
-from pykka_imagestore.errors import (
-    NoSpaceError,
-    OverBudgetError,
-    StoreClosedError,
-)
+from pykka_imagestore.errors import NoSpaceError, OverBudgetError, StoreClosedError
 from pykka_imagestore.handle import ask, or_closed
 from pykka_imagestore.jobs.answers.allowlist import ANSWERS
 from pykka_imagestore.jobs.find_archive import find_archive
