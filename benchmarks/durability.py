@@ -2,8 +2,8 @@
 
     durability.py [ARCHIVE] [--on DIR] [--fresh-fs SIZE [--fs TYPE]] [--rounds N] [--workers N] [--json FILE] [--quick]
 
-The layers are unpacked by worker processes, as a put does. All take turns, each into a fresh directory, best with
---fresh-fs on the disk that is meant.
+The layers are unpacked by worker processes, as in a put. The ways take turns, each into a fresh directory. Use
+--fresh-fs on the disk in question.
 
 - nothing synced: what unpacking alone takes.
 - syncfs for each layer, in its worker: the worker waits, and unpacks nothing meanwhile.
@@ -41,7 +41,7 @@ EVERY_BYTES = 256 << 20
 
 @dataclass(frozen=True, slots=True)
 class Way:
-    """A way to do it: the worker's function, and what happens beside."""
+    """A way to do it: the worker's function, and what runs beside it."""
 
     job: Callable[[UntarLayer], LayerCounts]
     beside: bool = False
@@ -60,7 +60,7 @@ WAYS = {
 
 
 class Beside:
-    """Syncs in a thread; those who wait share the next sync."""
+    """Syncs in a thread; all that wait share the next sync."""
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory

@@ -1,4 +1,4 @@
-"""What ``durability.py`` runs in worker processes."""
+"""The functions that ``durability.py`` runs in worker processes."""
 
 from __future__ import annotations
 

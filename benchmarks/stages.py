@@ -2,18 +2,18 @@
 
     stages.py [ARCHIVE] [--on DIR] [--fresh-fs SIZE [--fs TYPE]] [--rounds N] [--json FILE] [--quick]
 
-By default an archive of docker save is made up. Its layers are inflated before, untimed, and compressed again with
-gzip 6 and zstd 3; each stage goes over all of them, one after the other. They take turns, round by round.
+By default a docker-archive is made up. Its layers are inflated before, untimed, and compressed again with gzip 6 and
+zstd 3. Each stage processes all of them, one after the other. The stages take turns, round by round.
 
 - index: untar_image of the archive.
 - read: the bytes of the plain layers, from the page cache, in blocks as untar_layer reads them.
-- inflate: of the compressed layers, reading included; MB are of what comes out.
+- inflate: the compressed layers, reading included; MB is of the output.
 - hash: SHA-256, over one block in the cache, as often as it takes.
-- parse: read_entries over the plain layers in memory; bodies are passed over.
-- write: unpack of the plain layers, into fresh directories; so it reads, hashes and parses too.
+- parse: read_entries over the plain layers in memory; bodies are skipped.
+- write: unpack of the plain layers into fresh directories, which includes reading, hashing and parsing.
 - untar_layer: the whole job, by how the layers are stored.
 
-User and system are the seconds of this process, outside and inside the kernel; µs an entry is both together.
+User and system are the seconds of this process outside and inside the kernel; µs per entry is their sum.
 """
 
 from __future__ import annotations
@@ -120,7 +120,7 @@ def untar(layers: list[LayerBlob], directory: Path) -> None:
 
 
 def stages_of(archive: Path, work: Path, stack: ExitStack) -> tuple[dict[str, Stage], int, int]:
-    """Return the stages by name; the bytes of all plain layers, and their entries."""
+    """Return the stages by name, the bytes of all plain layers, and their entries."""
     index = untar_image(UntarImage(str(archive), str(work / "inflated")))
     stored: dict[str, list[LayerBlob]] = {compression: [] for compression in MEDIA_TYPES}
     in_memory = []
@@ -176,7 +176,7 @@ def measure(stages: dict[str, Stage], size: int, entries: int, places: Places, r
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("archive", nargs="?", type=Path, help="of docker save, or an OCI archive or layout")
+    parser.add_argument("archive", nargs="?", type=Path, help="a docker-archive, an OCI archive or an OCI layout")
     add_place_arguments(parser)
     parser.add_argument("--rounds", type=int, default=5)
     add_output_arguments(parser)
