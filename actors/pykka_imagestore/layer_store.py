@@ -284,7 +284,7 @@ class LayerStoreActor(Actor):
     def _find_missing(self, diff_ids: Collection[DiffID]) -> Future[frozenset[DiffID]]:
         return self._executor.run(partial(find_missing, self._paths), diff_ids)
 
-    # -- who wants to know
+    # -- progress
 
     @contextmanager
     def _listening(self, diff_id: DiffID, listener: LayerListener | None) -> Iterator[None]:

@@ -22,8 +22,8 @@ Listener = Callable[[Progress], object]
 class ProgressFeed:
     """How far one put has come, and its listeners.
 
-    Thread-safe. A step only marks that there is news, and what there is to tell is put together when it is told: an
-    archive may have many layers, and each of them many steps.
+    Thread-safe. A step only marks that there is news; a Progress is built when it is delivered: an archive may have
+    many layers, and each of them many steps.
 
     Args:
         thread: Where the listeners are called.

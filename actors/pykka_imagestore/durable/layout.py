@@ -83,9 +83,8 @@ def _make_root(root: Path) -> list[Path]:
     new = [directory for directory in root.parents if not directory.exists()]
     for directory in reversed(new):
         with contextlib.suppress(FileExistsError):
-            make_directory(
-                directory, 0o755
-            )  # even if the umask is 0: a user who may write there could replace the store
+            # Even if the umask is 0: a user who may write there could replace the store.
+            make_directory(directory, 0o755)
     with contextlib.suppress(FileExistsError):
         make_directory(root, 0o700)
     return new
