@@ -15,7 +15,7 @@ from typing import Any, Literal, TypeVar, overload
 
 import pykka
 
-from pykka_imagestore.core.archive import ArchiveIndex
+from pykka_imagestore.core.archive_index import ArchiveIndex
 from pykka_imagestore.core.digest import DiffID, sha256
 from pykka_imagestore.core.formats.docker_archive import legacy_config
 from pykka_imagestore.core.image import DockerImage, ImageInfo, Recovery
@@ -23,7 +23,8 @@ from pykka_imagestore.core.image_name import ImageName
 from pykka_imagestore.core.layer_blob import LayerBlob
 from pykka_imagestore.core.limits import DEFAULT_LIMITS, Limits
 from pykka_imagestore.core.plan_prune import Budget, Size
-from pykka_imagestore.core.plan_put import PlannedImage, plan_put
+from pykka_imagestore.core.plan_put import plan_put
+from pykka_imagestore.core.planned_image import PlannedImage
 from pykka_imagestore.core.platform import Platform
 from pykka_imagestore.durable.disk import disk
 from pykka_imagestore.durable.layout import write_config
@@ -475,11 +476,11 @@ class LocalStoreActor(Actor):
         Returns:
             The image under each of its names. A discard that comes while the names are written comes too late.
         """
-        image, config, diff_ids = planned.image, planned.image.config, planned.image.diff_ids
+        config, diff_ids = planned.config, planned.diff_ids
         if diff_ids is None:
-            diff_ids = await legacy.find(image.layers)
-            config = await self._executor.run(partial(legacy_config, image.config), diff_ids)
-        layers, config_digest = dict(zip(diff_ids, image.layers, strict=True)), sha256(config)
+            diff_ids = await legacy.find(planned.layers)
+            config = await self._executor.run(partial(legacy_config, config), diff_ids)
+        layers, config_digest = dict(zip(diff_ids, planned.layers, strict=True)), sha256(config)
         put.feed.expect(planned.names, {diff_id: layer.size for diff_id, layer in layers.items()})
         await self._executor.run(partial(lease.need, diff_ids, config_digest), f"put of {planned.names[0]}")
         wanted = await self._layers.find_wanted(layers)
