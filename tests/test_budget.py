@@ -392,7 +392,7 @@ def test_a_store_that_cannot_watch_leases_says_so_and_the_next_put_prunes(
     put(store, tmp_path, 4)
 
     assert len(names(store)) == 3
-    assert "stays over its budget until the next put, whenever leases end: [Errno 24] injected" in caplog.text
+    assert "stays over its budget until the next put, even if leases end: [Errno 24] injected" in caplog.text
 
 
 def test_tasks_that_lease_images_under_a_budget_never_miss_one(tmp_path: Path) -> None:

@@ -93,7 +93,7 @@ def test_store_can_be_made_in_a_directory_that_cannot_be_listed(users_directory)
 
 @pytest.mark.parametrize("few", [0, 64], ids=["in a listing", "one by one"])
 def test_missing_layers_are_those_without_a_directory(paths, monkeypatch, few):
-    monkeypatch.setattr(layout, "_FEW_LAYERS", few)
+    monkeypatch.setattr(layout, "_MAX_LOOKUPS", few)
     paths.layer(ONE).mkdir()
 
     assert find_missing(paths, [ONE, TWO, ONE]) == {TWO}
@@ -102,7 +102,7 @@ def test_missing_layers_are_those_without_a_directory(paths, monkeypatch, few):
 
 @pytest.mark.parametrize("few", [0, 64], ids=["in a listing", "one by one"])
 def test_layer_that_is_no_directory_is_missing(paths, monkeypatch, few):
-    monkeypatch.setattr(layout, "_FEW_LAYERS", few)
+    monkeypatch.setattr(layout, "_MAX_LOOKUPS", few)
     (paths.root.parent / "outside").mkdir()
     paths.layer(ONE).symlink_to(paths.root.parent / "outside")
     paths.layer(TWO).touch()
@@ -113,7 +113,7 @@ def test_layer_that_is_no_directory_is_missing(paths, monkeypatch, few):
 @pytest.mark.parametrize("few", [0, 64], ids=["in a listing", "one by one"])
 @pytest.mark.parametrize("layer_id", ["", ".", "..", "../layers", "cf2616975b4a", "sha256:..", "a\0b", "x" * 5000])
 def test_layer_id_that_is_no_digest_is_always_missing(paths, monkeypatch, few, layer_id):
-    monkeypatch.setattr(layout, "_FEW_LAYERS", few)
+    monkeypatch.setattr(layout, "_MAX_LOOKUPS", few)
     (paths.layers / "cf2616975b4a").mkdir()
 
     assert find_missing(paths, [DiffID(layer_id)]) == {layer_id}

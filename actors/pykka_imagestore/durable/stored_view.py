@@ -1,7 +1,7 @@
 """What a store holds, as its files have it now: one view for its actors and for the command line.
 
-It only reads, needs no lock, and serves a store on a read-only file system, too. The one thing that it changes, where
-it may, is when an image was last used.
+It only reads, needs no lock, and works on a read-only file system. The one thing that it writes, where it may, is when
+an image was last used.
 """
 
 from __future__ import annotations
