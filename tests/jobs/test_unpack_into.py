@@ -10,7 +10,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from support import tars
+from support import seams, tars
 from support.layers import extent_of
 from support.privileges import ORDINARY_USER, as_ordinary_user, with_umask
 from support.processes import Program
@@ -110,7 +110,7 @@ def test_nobody_else_may_enter_before_all_is_there(layers, directory, monkeypatc
         real(self, entry, stream)
         modes.append((mode_of(directory), directory.stat().st_uid, os.listxattr(directory)))
 
-    monkeypatch.setattr(untar_layer.Extractor, "extract", extract)
+    monkeypatch.setattr(seams.EXTRACT, extract)
 
     unpack(tars.tar(LETS_USER_IN, root, tars.file(b"su", b"x", mode=0o4755)), directory, layers)
 

@@ -1,10 +1,12 @@
-"""Disks that lose power, or remember what was asked of them."""
+"""Disks that lose power, remember what was asked of them, fail, or have only so much room."""
 
 from __future__ import annotations
 
 import errno
 import os
+from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 from pykka_imagestore.durable.disk import Disk
 
@@ -56,6 +58,11 @@ class FailingDisk(Disk):
         if not attribute.startswith("_") and attribute != "failing" and attribute in self.failing:
             raise OSError(errno.EIO, os.strerror(errno.EIO), attribute)
         return super().__getattribute__(attribute)
+
+
+def statvfs_of(free: int) -> Callable[[object], SimpleNamespace]:
+    """Return an ``os.statvfs`` of a disk with so many free bytes."""
+    return lambda _: SimpleNamespace(f_bfree=free, f_bavail=free, f_blocks=free, f_frsize=1)
 
 
 def _name_of(file: Path | int) -> str:

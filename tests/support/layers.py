@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
+from support import seams
 from support.processes import TIMEOUT
 from support.trees import Node, describe
 
@@ -20,7 +21,6 @@ from pykka_imagestore.core.checksum import with_checksum
 from pykka_imagestore.core.digest import DiffID, Digest
 from pykka_imagestore.core.limits import DEFAULT_LIMITS, Limits
 from pykka_imagestore.errors import StoreError
-from pykka_imagestore.jobs import untar_layer as untar_layer_module
 from pykka_imagestore.jobs.check.findings import LayerCheck
 from pykka_imagestore.jobs.check_layer import CheckLayer, check_layer
 from pykka_imagestore.jobs.unpack.leader import Helpers, HelpUnpack, help_unpack
@@ -127,7 +127,7 @@ def unpack_with_help(
             return leader
 
         helping: list[Future[None]] = []
-        with patch.object(untar_layer_module, "Helpers", attended):
+        with patch(seams.HELPERS, attended):
             try:
                 unpacked = Unpacked(target, untar_layer(request))
             finally:

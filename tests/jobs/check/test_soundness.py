@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from support import tars
+from support import seams, tars
 from support.changes import ACL, CAPABILITY, acl, roots, xattr
 from support.layer_samples import OTHERS, OWNER, PARTS, REPLACED
 from support.layers import unpack_layer
@@ -23,10 +23,8 @@ from support.processes import TIMEOUT
 from pykka_imagestore.core.tar.reader import TarError
 from pykka_imagestore.errors import LayerError
 from pykka_imagestore.fs.remove_tree import remove_tree
-from pykka_imagestore.jobs.check import deep_check, directory_marks
 from pykka_imagestore.jobs.check.findings import LayerCheck
 from pykka_imagestore.jobs.check_layer import CheckLayer, check_layer
-from pykka_imagestore.jobs.unpack import extractor
 
 SOUND = LayerCheck()
 OF_AN_OLDER_VERSION = (
@@ -156,7 +154,7 @@ def test_layer_with_attributes_is_as_its_entries_say(tmp_path, case):
 
 
 def test_more_attributes_of_directories_than_a_check_remembers_are_not_checked(tmp_path, monkeypatch):
-    monkeypatch.setattr(directory_marks, "_MAX_BYTES", 10)
+    monkeypatch.setattr(seams.MARKS_BYTES, 10)
     again = [xattr(b"user.%d" % number, b"value") + tars.directory(b"d", **OWNER) for number in range(9)]
     unpacked = unpack_layer(tars.tar(*again, tars.opaque(b"d"), tars.file(b"d/f", b"x", **OWNER)), tmp_path)
 
@@ -166,7 +164,7 @@ def test_more_attributes_of_directories_than_a_check_remembers_are_not_checked(t
 
 
 def test_more_links_to_what_was_replaced_than_a_check_remembers_are_not_checked(tmp_path, monkeypatch):
-    monkeypatch.setattr(deep_check, "_MAX_BYTES", 0)
+    monkeypatch.setattr(seams.LINKS_TO_REPLACED_BYTES, 0)
     parts = (tars.file(b"e", **OWNER), tars.hard_link(b"eh", b"e"), tars.file(b"e", b"new", **OWNER))
 
     assert unpack_layer(tars.tar(*parts), tmp_path).check() == LayerCheck(
@@ -186,7 +184,7 @@ LEADING_ROUND_AND_ROUND = (
 
 
 def test_layer_whose_directories_take_too_long_to_find_is_not_checked(tmp_path, monkeypatch):
-    monkeypatch.setattr(deep_check, "FREE_LOOKUPS", 1000, raising=False)
+    monkeypatch.setattr(seams.FREE_LOOKUPS_OF_A_CHECK, 1000)
     most = 1000 + 4 * 32 * (len(LINKED) + 12)
 
     unpacked = unpack_layer(tars.tar(*LEADING_ROUND_AND_ROUND), tmp_path)
@@ -195,8 +193,8 @@ def test_layer_whose_directories_take_too_long_to_find_is_not_checked(tmp_path, 
 
 
 def test_layer_whose_directories_take_as_long_to_find_as_a_layer_may_is_checked(tmp_path, monkeypatch):
-    monkeypatch.setattr(extractor, "FREE_LOOKUPS", 100, raising=False)
-    monkeypatch.setattr(deep_check, "FREE_LOOKUPS", 100, raising=False)
+    monkeypatch.setattr(seams.FREE_LOOKUPS, 100)
+    monkeypatch.setattr(seams.FREE_LOOKUPS_OF_A_CHECK, 100)
     directories = [b"%d" % number + b"/d" * 18 for number in range(10)]
     parts = (
         tars.file(directory + b"/f%d" % round_, b"x", **OWNER)

@@ -9,13 +9,18 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from os import stat_result
 
-_AT_ONCE = 200_000  # inode numbers in memory
+_AT_ONCE = 200_000
 
 
 class Inodes:
-    """Counts names and files."""
+    """Counts names and files.
 
-    def __init__(self) -> None:
+    Args:
+        at_once: How many inode numbers may be in memory.
+    """
+
+    def __init__(self, at_once: int = _AT_ONCE) -> None:
+        self._at_once = at_once
         self._names = self._files = self._links = 0
 
     def add_file(self, links: int) -> None:
@@ -36,7 +41,7 @@ class Inodes:
         """
         if self._links == self._names:
             return 0
-        rounds = self._files // _AT_ONCE + 1
+        rounds = self._files // self._at_once + 1
         return self._files - sum(_count(look(), number, rounds) for number in range(rounds))
 
 
