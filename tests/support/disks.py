@@ -60,9 +60,16 @@ class FailingDisk(Disk):
         return super().__getattribute__(attribute)
 
 
-def statvfs_of(free: int) -> Callable[[object], SimpleNamespace]:
-    """Return an ``os.statvfs`` of a disk with so many free bytes."""
-    return lambda _: SimpleNamespace(f_bfree=free, f_bavail=free, f_blocks=free, f_frsize=1)
+def statvfs_of(free: int) -> Callable[[int | str], SimpleNamespace]:
+    """Return an ``os.statvfs`` that tells of so many free bytes, and else of what is there."""
+    real = os.statvfs
+
+    def statvfs(path: int | str) -> SimpleNamespace:
+        found = real(path)
+        fields = {name: getattr(found, name) for name in dir(found) if name.startswith("f_")}
+        return SimpleNamespace(**{**fields, "f_bfree": free, "f_bavail": free, "f_frsize": 1})
+
+    return statvfs
 
 
 def _name_of(file: Path | int) -> str:
