@@ -21,6 +21,7 @@ import pytest
 from support import seams
 from support.images import docker_save, layer, write_members
 from support.processes import TIMEOUT, Program
+from support.stores import opened
 
 from pykka_imagestore import (
     DigestMismatchError,
@@ -50,12 +51,7 @@ input()
 @pytest.fixture
 def store(tmp_path: Path) -> Iterator[LocalStore]:
     """Return a store that may hold three of the layers."""
-    with (
-        ThreadPoolExecutor(2) as threads,
-        LocalStore.start(
-            tmp_path / "store", durable=False, budget_bytes=BUDGET, pool=WorkerPool(executor=threads)
-        ) as store,
-    ):
+    with opened(tmp_path / "store", durable=False, budget_bytes=BUDGET) as store:
         yield store
 
 

@@ -15,11 +15,12 @@ import pytest
 from device import new_device, why_not
 from gallery import Gallery
 from history import History
-from invariants import check_running, check_stopped, opened
+from invariants import check_running, check_stopped
 from script import OPERATIONS, Script, begin
 from seam import Before, Failure, copy_tree, watched, watched_writes
 from support.disks import statvfs_of
 from support.processes import TIMEOUT
+from support.stores import opened
 
 from pykka_imagestore import LocalStore
 from pykka_imagestore.durable.disk import Disk

@@ -12,10 +12,11 @@ from unittest.mock import patch
 import pytest
 from gallery import Gallery
 from history import History
-from invariants import check_stopped, opened
+from invariants import check_stopped
 from script import OPERATIONS, Script, begin
 from seam import PowerCut, UnsyncedNames, copy_tree, watched
 from support import seams
+from support.stores import opened
 
 from pykka_imagestore.durable import references
 

@@ -10,10 +10,11 @@ from unittest.mock import patch
 
 from gallery import Gallery
 from history import History
-from invariants import TIMEOUT, check_stopped, opened
+from invariants import TIMEOUT, check_stopped
 from script import Script
 from seam import PowerCut, watched
 from support import seams
+from support.stores import opened
 
 from pykka_imagestore import local_store
 from pykka_imagestore.core.digest import DiffID

@@ -14,7 +14,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from support import seams, tars
-from support.changes import ACL, CAPABILITY, acl, roots, xattr
+from support.attributes import NOBODYS, acl
+from support.changes import ACL, CAPABILITY, roots, xattr
 from support.layer_samples import OTHERS, OWNER, PARTS, REPLACED
 from support.layers import unpack_layer
 from support.privileges import as_ordinary_user, in_user_namespace, with_capabilities
@@ -100,9 +101,8 @@ def check_hidden(directory, hidden, deep):
 # -- extended attributes that depend on one another, and on modes
 
 DEFAULT_ACL = xattr(b"system.posix_acl_default", ACL)
-ALL = (1 << 32) - 1
-WIDE_ACL = acl((1, 7, ALL), (2, 7, 7), (4, 7, ALL), (0x10, 7, ALL), (0x20, 7, ALL))
-PLAIN_ACL = acl((1, 6, ALL), (4, 4, ALL), (0x20, 4, ALL))
+WIDE_ACL = acl((1, 7, NOBODYS), (2, 7, 7), (4, 7, NOBODYS), (0x10, 7, NOBODYS), (0x20, 7, NOBODYS))
+PLAIN_ACL = acl((1, 6, NOBODYS), (4, 4, NOBODYS), (0x20, 4, NOBODYS))
 WITH_ATTRIBUTES = {
     "a default ACL": (DEFAULT_ACL + tars.directory(b"d", **OWNER), tars.file(b"d/f", b"x", mode=0o666, **OWNER)),
     "a default ACL of the root": (
