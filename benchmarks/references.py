@@ -1,8 +1,8 @@
-"""What does one more reference cost, at any number of images; and how soon does a store with many of them answer?
+"""What does one more reference cost, at any number of images, and how soon does a store with many images answer?
 
     references.py [--on DIR] [--fresh-fs SIZE [--fs TYPE]] [--rounds N] [--images 10,1000,100000] [--json F] [--quick]
 
-Each round has a fresh store. A put of a reference waits for the one before, so each has a sync of its own; the baseline
+Each round has a fresh store. A put of a reference waits for the one before, so each has a sync of its own. The baseline
 appends as many bytes to a file and syncs them with fdatasync, in turns, on the same file system.
 """
 
@@ -35,7 +35,7 @@ FRAME = bytes(450)  # what a change of an image with five layers takes
 
 
 def fill(store: Path, images: int) -> None:
-    """Write the checkpoint of a store that has so many images, and their layers."""
+    """Write the checkpoint of a store with a number of images, and their layers."""
     for layer in LAYERS:
         (store / "layers" / layer.replace(":", "-") / "rootfs").mkdir(parents=True)
     message = DockerProvisionerImages()

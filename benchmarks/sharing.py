@@ -1,9 +1,9 @@
-"""How long do several processes take that put the same image into one store; and how soon is an image pruned?
+"""How long do several processes take to put the same image into one store, and how soon is an image pruned?
 
     sharing.py [ARCHIVE] [--on DIR] [--fresh-fs SIZE [--fs TYPE]] [--rounds N] [--processes 1,8] [--json FILE] [--quick]
 
-Each process starts its own store and worker processes, and all begin to put at the same time; measured is the time from
-there until the last one has it. Then the image is pruned in one call; `rm -rf` gets a copy of the layers.
+Each process starts its own store and worker processes, and all begin to put at the same time. The time until the last
+one has the image is measured. Then the image is pruned in one call. `rm -rf` deletes a copy of the layers.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ with LocalStore.start(request["store"], durable=request["durable"]) as store:
 
 
 def put_together(archive: Path, directory: Path, processes: int, durable: bool) -> tuple[float, int]:
-    """Put an image in so many processes at once; return the seconds until all have it, and the layers unpacked."""
+    """Put an image in several processes at once; return the seconds until all have it, and the layers unpacked."""
     sandbox = directory / f"sandbox{processes}{durable}"
     request = {"store": str(directory / "store"), "durable": durable, "archive": str(archive), "sandbox": str(sandbox)}
     pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}

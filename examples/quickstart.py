@@ -1,4 +1,4 @@
-"""Put an image into a store, get it, open the store again. Usage: quickstart.py [ARCHIVE that docker save wrote]."""
+"""Put an image into a store, open the store again, get the image. Usage: quickstart.py [ARCHIVE of docker save]."""
 
 import hashlib
 import json

@@ -366,7 +366,7 @@ def test_an_image_that_lost_a_layer_is_listed_but_not_served_until_it_is_put_aga
     image.layers[1].path.parent.rename(tmp_path / "lost")
 
     (listed,) = store.list().get(timeout=TIMEOUT)
-    with pytest.raises(ImageIncompleteError, match=f"{diff_id(APP)} not in the store; put it again"):
+    with pytest.raises(ImageIncompleteError, match=f"the store lacks {diff_id(APP)}; put it again"):
         store.get("app").get(timeout=TIMEOUT)
 
     assert listed.missing == (diff_id(APP),)

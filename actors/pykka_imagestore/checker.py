@@ -107,8 +107,8 @@ class CheckerActor(Actor):
     async def repair(self, deep: bool, listener: CheckListener | None) -> CheckReport:
         report, bad = await self._look(deep, listener)
         configs = dict.fromkeys(Digest(fault.name) for fault in report.faults if fault.kind == "config")
-        taken = await self._collector.take_out(bad, configs)
-        return replace(report, taken_out=taken.taken_out, put_anew=taken.put_anew)
+        done = await self._collector.evict(bad, configs)
+        return replace(report, taken_out=done.evicted, put_anew=done.put_anew)
 
     async def _look(self, deep: bool, listener: CheckListener | None) -> tuple[CheckReport, dict[DiffID, Identity]]:
         """Return what was found, and the damaged layers with what they were when they were looked at."""

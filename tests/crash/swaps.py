@@ -33,7 +33,7 @@ from typing import Any
 
 from support import tars
 from support.images import docker_save
-from support.layers import extent_of
+from support.layers import blob_of
 from support.privileges import ORDINARY_USER
 from support.processes import TIMEOUT
 
@@ -297,7 +297,7 @@ class Operations:
         self._target = str(work / "target")
         self._store: LocalStore | None = None
         (work / "given").mkdir()
-        self._extent = extent_of(self._layer, work / "given")
+        self._blob = blob_of(self._layer, work / "given")
         self._archive = docker_save(work / "given" / "image.tar", {"it:1": [self._layer]})
         self.ends: Counter[str] = Counter()
 
@@ -313,7 +313,7 @@ class Operations:
             self.ends[f"{what}: done"] += 1
 
     def _unpack(self) -> None:
-        self._try("unpack", untar_layer, UntarLayer(self._extent, self._target))
+        self._try("unpack", untar_layer, UntarLayer(self._blob, self._target))
         self._try("removal", remove_tree, self._target)
 
     def _removal(self) -> None:

@@ -16,7 +16,7 @@ from seam import PowerCut, watched
 from support import seams
 from support.stores import opened
 
-from pykka_imagestore import local_store
+from pykka_imagestore import staging
 from pykka_imagestore.core.digest import DiffID
 from pykka_imagestore.durable.layout import find_missing
 
@@ -76,7 +76,7 @@ def test_a_put_that_was_asked_for_after_a_removal_is_not_undone_by_it(gallery: G
         goes_on.wait(TIMEOUT)
         return real(path)
 
-    real = local_store.remove_staging
+    real = staging.remove_staging
     with opened(tmp_path / "store") as store, opened(tmp_path / "store") as other:
         other.put("app:2", gallery.archives["alpha"]).get(timeout=TIMEOUT)
         with patch(seams.REMOVE_STAGING, remove_late):

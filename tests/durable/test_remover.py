@@ -118,9 +118,9 @@ def test_layer_that_was_put_anew_meanwhile_is_not_taken_out(paths):
     paths.layer(TWO).rmdir()
     make_anew(paths.layer(TWO), looked_at[TWO])
 
-    taken, waiting = Remover(paths, Disk()).take_out(looked_at, [])
+    done, waiting = Remover(paths, Disk()).evict(looked_at, [])
 
-    assert (taken.taken_out, taken.put_anew) == ((THREE,), (TWO,))
+    assert (done.evicted, done.put_anew) == ((THREE,), (TWO,))
     assert TWO in find_layers(paths)
     release(waiting)
 
@@ -145,18 +145,18 @@ def test_layer_whose_record_was_replaced_meanwhile_is_not_taken_out(paths):
     looked_at = {TWO: identity_of(paths, TWO)}
     (paths.layer(TWO) / "layer.pb").write_bytes(b"restored")
 
-    taken, waiting = Remover(paths, Disk()).take_out(looked_at, [])
+    done, waiting = Remover(paths, Disk()).evict(looked_at, [])
 
-    assert (taken.taken_out, taken.put_anew, waiting) == ((), (TWO,), None)
+    assert (done.evicted, done.put_anew, waiting) == ((), (TWO,), None)
 
 
 def test_config_that_was_put_anew_meanwhile_is_not_taken_out(paths):
     other, gone = sha256(b"other"), sha256(b"gone")
     paths.config(other).write_bytes(b"damaged")
 
-    taken, waiting = Remover(paths, Disk()).take_out({}, [CONFIG, other, gone])
+    done, waiting = Remover(paths, Disk()).evict({}, [CONFIG, other, gone])
 
-    assert (taken.taken_out, taken.put_anew) == ((other,), (CONFIG,))
+    assert (done.evicted, done.put_anew) == ((other,), (CONFIG,))
     assert find_configs(paths) == [CONFIG]
     release(waiting)
 
@@ -173,9 +173,9 @@ def test_what_is_no_file_in_a_configs_place_is_taken_out_and_not_read(paths, kin
     else:
         config.mkdir()
 
-    taken, waiting = Remover(paths, Disk()).take_out({}, [CONFIG])
+    done, waiting = Remover(paths, Disk()).evict({}, [CONFIG])
 
-    assert taken.taken_out == (CONFIG,)
+    assert done.evicted == (CONFIG,)
     release(waiting)
 
 

@@ -24,8 +24,8 @@ from pykka_imagestore.core.digest import sha256
 from pykka_imagestore.core.limits import DEFAULT_LIMITS, Limits
 from pykka_imagestore.errors import ArchiveError, StoreError, UnsupportedArchiveError
 from pykka_imagestore.jobs.archive.tar_members import MAX_JSON_BYTES
+from pykka_imagestore.jobs.hash_layer import hash_layer
 from pykka_imagestore.jobs.untar_image import UntarImage, untar_image
-from pykka_imagestore.jobs.untar_layer import hash_layer
 
 LAYER = layer({"etc/motd": b"hello"})
 CONFIG = json.dumps({"rootfs": {"type": "layers", "diff_ids": [diff_id(LAYER)]}}).encode()
@@ -362,7 +362,7 @@ def test_one_layer_under_many_spellings_is_looked_at_once(indexer):
         tars.tar(manifest(layers=spellings), tars.file(b"config.json", config), tars.file(b"layer.tar", big))
     )
 
-    assert {layer.offset for layer in index.images[0].layers} == {index.images[0].layers[0].offset}
+    assert len({layer.location for layer in index.images[0].layers}) == 1
     assert bytes_read() - before < 20 << 20  # 500 samples have hundreds of megabytes
 
 
@@ -417,7 +417,7 @@ def test_compressed_archive_is_read_and_only_its_copy_holds_layers(indexer, tmp_
     index = indexer.index(COMPRESS[compression](tars.tar(*SOUND)))
 
     assert index.path == str(indexer.path)
-    assert index.images[0].layers[0].path == str(tmp_path / "inflated.tar")
+    assert index.images[0].layers[0].origin == str(tmp_path / "inflated.tar")
     assert sha256(index.images[0].config) == sha256(CONFIG)
 
 

@@ -16,17 +16,21 @@ from typing import Any
 import pytest
 from support.compressions import COMPRESS
 from support.images import diff_id, docker_save, layer, write_members
+from support.layers import request_into
 from support.layouts import Layout
 from support.processes import TIMEOUT
 
 from pykka_imagestore import ArchiveChangedError, ArchiveError, ImageInfo, LocalStore, StoreError
 from pykka_imagestore.core.archive import ArchivedImage
 from pykka_imagestore.core.digest import DiffID
-from pykka_imagestore.jobs.archive.directory_members import opened_extent
+from pykka_imagestore.jobs.archive.layer_file import layer_file
+from pykka_imagestore.jobs.archive.open_blob import open_blob
 from pykka_imagestore.jobs.find_archive import find_archive
-from pykka_imagestore.jobs.unpack_into import Target, layer_file, unpack_into
+from pykka_imagestore.jobs.hash_layer import hash_layer
+from pykka_imagestore.jobs.unpack.target import Target
+from pykka_imagestore.jobs.unpack_into import unpack_into
 from pykka_imagestore.jobs.untar_image import UntarImage, untar_image
-from pykka_imagestore.jobs.untar_layer import UntarLayer, hash_layer, untar_layer
+from pykka_imagestore.jobs.untar_layer import UntarLayer, untar_layer
 from pykka_imagestore.runtime import WorkerPool
 
 OLD = layer({"version": b"old" * 1000})
@@ -249,7 +253,7 @@ def test_bytes_that_no_digest_tells_must_not_change_while_they_are_read(tmp_path
     path = write_legacy(tmp_path / "app.tar", OLD)
     image = index(path, tmp_path)
 
-    with pytest.raises(ArchiveChangedError), opened_extent(image.layers[0], is_verified=False):
+    with pytest.raises(ArchiveChangedError), open_blob(image.layers[0], is_verified=False):
         Swap(kind)(path)
 
 
@@ -261,7 +265,7 @@ def test_a_layer_file_that_changes_before_it_is_unpacked(tmp_path, kind):
     path = tmp_path / "layer.tar"
     path.write_bytes(OLD)
     with patient(path), Target(str(tmp_path / "target")) as target:
-        request = target.request(layer_file(str(path)))
+        request = request_into(target, layer_file(str(path)))
         Swap(kind)(path)
         with pytest.raises(ArchiveChangedError, match=r"layer.tar: it changed while it was read"):
             unpack_into(request)

@@ -17,14 +17,15 @@ from support import seams, tars
 from support.compressions import COMPRESS
 from support.disks import statvfs_of
 from support.images import docker_save, layer
-from support.layers import extent_of, refusal, unpack_layer
+from support.layers import blob_of, refusal, unpack_layer
 from support.privileges import as_ordinary_user, on_file_system
 from support.processes import TIMEOUT
 
 from pykka_imagestore import LimitError, Limits, LocalStore, NoSpaceError
+from pykka_imagestore.jobs.hash_layer import hash_layer
 from pykka_imagestore.jobs.unpack import limiter
 from pykka_imagestore.jobs.untar_image import UntarImage, untar_image
-from pykka_imagestore.jobs.untar_layer import UntarLayer, hash_layer, untar_layer
+from pykka_imagestore.jobs.untar_layer import UntarLayer, untar_layer
 
 EXBIBYTE = 1 << 60
 MANY = b"".join(tars.file(b"f%d" % number) for number in range(1000))
@@ -131,7 +132,7 @@ def test_bomb_is_refused_by_its_ratio(tmp_path, monkeypatch):
 
     assert not (tmp_path / "layer").exists()
     with pytest.raises(LimitError, match=r"200 for each"):
-        hash_layer(extent_of(bomb, tmp_path))
+        hash_layer(blob_of(bomb, tmp_path))
 
 
 def test_small_layer_may_inflate_as_it_likes(tmp_path):
@@ -241,7 +242,7 @@ def test_frames_of_nothing_end_soon(tmp_path, compression):
 
     assert caught.value.limit == "frames"
     with pytest.raises(LimitError, match=r"is one of 1009 frames"):
-        hash_layer(extent_of(frames, tmp_path), Limits(frames=1000))
+        hash_layer(blob_of(frames, tmp_path), Limits(frames=1000))
     assert unpack_layer(frames, tmp_path, limits=Limits(frames=2000)).kinds == {b"f": "f"}
 
 
@@ -307,7 +308,7 @@ def test_disk_that_fills_up_meanwhile_is_one_sentence(tmp_path):
     disk, archive = tmp_path / "disk", tmp_path / "archive"
     disk.mkdir()
     archive.mkdir()
-    stored = extent_of(gzip.compress(tars.tar(tars.file(b"f", bytes(4 << 20)))), archive)
+    stored = blob_of(gzip.compress(tars.tar(tars.file(b"f", bytes(4 << 20)))), archive)
 
     with pytest.raises(NoSpaceError, match=r"No space left on device: .*/target/rootfs: \d+ bytes are left") as caught:
         on_file_system("tmpfs", "size=1m", str(disk), untar_layer, UntarLayer(stored, str(disk / "target")))
@@ -320,7 +321,7 @@ def test_disk_without_inodes_is_called_so(tmp_path):
     disk, archive = tmp_path / "disk", tmp_path / "archive"
     disk.mkdir()
     archive.mkdir()
-    stored = extent_of(tars.tar(*(tars.file(b"f%d" % number) for number in range(40))), archive)
+    stored = blob_of(tars.tar(*(tars.file(b"f%d" % number) for number in range(40))), archive)
 
     with pytest.raises(
         NoSpaceError, match=r"/rootfs: \d+ bytes are left, but no inodes: the file system holds no"

@@ -22,20 +22,19 @@ from support import worker_functions as work
 from support.processes import TIMEOUT
 
 from pykka_imagestore import errors
-from pykka_imagestore.jobs.answers import ANSWERS
+from pykka_imagestore.jobs.answers.allowlist import ANSWERS
 from pykka_imagestore.runtime import PlainAnswers, WorkerAnswerError, WorkerPool
-from pykka_imagestore.runtime.worker import (
+from pykka_imagestore.runtime.wire import (
     LARGE,
     PACKET_BYTES,
     REPORT,
     RESULT,
-    Assembly,
     MalformedError,
-    dump_error,
-    load_error,
+    Reassembler,
     message,
     packets,
 )
+from pykka_imagestore.runtime.worker import dump_error, load_error
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,9 +173,9 @@ def test_an_error_that_may_not_be_sent_says_the_same():
 @given(st.integers(0, 3), st.integers(-2, 2))
 def test_messages_of_any_size_go_through_in_packets(times, more):
     sent = message(RESULT, 7, bytes(max(0, times * PACKET_BYTES + more - 9)))
-    assembly = Assembly(1 << 30)
+    reassembler = Reassembler(1 << 30)
 
-    *before, last = [assembly.add(bytes(packet)) for packet in packets(sent)]
+    *before, last = [reassembler.add(bytes(packet)) for packet in packets(sent)]
 
     assert before == [None] * len(before)
     assert last == sent

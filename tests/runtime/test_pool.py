@@ -685,9 +685,9 @@ def test_close_that_the_collector_calls_in_the_thread_that_looks_after_workers_i
     pool.run(work.double, 1).get(timeout=TIMEOUT)
 
     assert isinstance(pool._engine, ProcessEngine)
-    pool._engine._command(pool.close)  # as in the middle of anything there
+    pool._engine._loop.call(pool.close)  # as in the middle of anything there
 
-    assert pool._engine._ended.wait(TIMEOUT)
+    assert pool._engine._loop._ended.wait(TIMEOUT)
 
 
 def test_close_while_tasks_come_in_answers_every_one():

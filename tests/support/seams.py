@@ -14,17 +14,17 @@ _DURABLE, _JOBS, _RUNTIME = f"{_PACKAGE}.durable", f"{_PACKAGE}.jobs", f"{_PACKA
 SMALL_JOURNAL_BYTES = f"{_DURABLE}.references.SMALL_JOURNAL_BYTES"
 RATIO_COUNTS_FROM = f"{_JOBS}.unpack.limiter.RATIO_COUNTS_FROM"
 LOOK_EVERY = f"{_JOBS}.unpack.limiter._LOOK_EVERY"
-FREE_LOOKUPS = f"{_JOBS}.unpack.extractor.FREE_LOOKUPS"
+FREE_LOOKUPS = f"{_JOBS}.unpack.tree.FREE_LOOKUPS"
 FREE_LOOKUPS_OF_A_CHECK = f"{_JOBS}.check.deep_check.FREE_LOOKUPS"
-FREE_PAX_RECORDS = f"{_PACKAGE}.core.tar.reader._FREE_RECORDS"
+FREE_PAX_RECORDS = f"{_PACKAGE}.core.tar.pax._FREE_RECORDS"
 SAMPLES_BYTES = f"{_JOBS}.archive.estimates._ALL_BYTES"
 MARKS_BYTES = f"{_JOBS}.check.directory_marks._MAX_BYTES"
-LINKS_TO_REPLACED_BYTES = f"{_JOBS}.check.deep_check._MAX_BYTES"
+LINKS_TO_REPLACED_BYTES = f"{_JOBS}.check.hard_links._MAX_BYTES"
 REPLACED_FILES = f"{_JOBS}.unpack.replaced.MAX_REPLACED"
 REPLACED_PATHS_BYTES = f"{_JOBS}.unpack.replaced.MAX_PATHS_BYTES"
 REPORT_INTERVAL = f"{_JOBS}.check_layer._REPORT_INTERVAL"
 CREW_IDLE_SECONDS = f"{_RUNTIME}.crew.IDLE_SECONDS"
-WORKER_IDLE_SECONDS = f"{_RUNTIME}.processes.IDLE_SECONDS"
+WORKER_IDLE_SECONDS = f"{_RUNTIME}.worker_handle.IDLE_SECONDS"
 
 # -- moments at which something else happens
 
@@ -38,10 +38,14 @@ LOCK_LEASE = f"{_DURABLE}.leases.acquire"
 SEE_LEASE_LOCKED = f"{_DURABLE}.leases.is_locked"
 FIND_NEEDS = f"{_DURABLE}.remover.find_needs"
 OPEN_LOCK = f"{_DURABLE}.locks.open_file"
-REMOVE_STAGING = f"{_PACKAGE}.local_store.remove_staging"
-EXTRACT = f"{_JOBS}.untar_layer.Extractor.extract"
-HELPERS = f"{_JOBS}.untar_layer.Helpers"
-CHECK_STEPS = tuple(f"{_JOBS}.check_layer.{step}" for step in ("_check_record", "_check_part", "_check_deeply"))
+REMOVE_STAGING = f"{_PACKAGE}.staging.remove_staging"
+EXTRACT = f"{_JOBS}.unpack.extractor.Extractor.extract"
+LEADER = f"{_JOBS}.unpack.one_pass.Leader"
+CHECK_STEPS = (
+    f"{_JOBS}.check.shallow_check._check_record",
+    f"{_JOBS}.check.shallow_check._check_part",
+    f"{_JOBS}.check_layer.check_deeply",
+)
 
 # -- calls that fail
 
@@ -50,13 +54,13 @@ WRITE_LEASE = f"{_DURABLE}.locks.FileLock.write"
 READ_MARKER = f"{_DURABLE}.marker.read_file"
 SYNCFS = f"{_DURABLE}.disk._libc.syncfs"
 WATCH_LEASES = f"{_DURABLE}.lease_watch._watch"
-LEASE_IMAGE = f"{_PACKAGE}.local_store.lease_image"
+LEASE_IMAGE = f"{_PACKAGE}.lease_desk.lease_image"
 REQUIRE_SPACE = f"{_PACKAGE}.local_store.require_space"
 UID_MAP = f"{_JOBS}.unpack.limiter._UID_MAP"
 
 # -- work that is counted
 
-HASH_LAYER = f"{_PACKAGE}.local_store.hash_layer"
+HASH_LAYER = f"{_PACKAGE}.layer_store.hash_layer"
 HASHER = f"{_JOBS}.unpack.layer_stream.hasher"
 ESTIMATE_ENTRIES = f"{_JOBS}.archive.estimates._entries"
 READ_SAMPLE = f"{_JOBS}.archive.estimates.read_some"

@@ -8,7 +8,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NoReturn
 
-from pykka_imagestore.errors import InvalidInputError, escaped
+from pykka_imagestore.errors import InvalidInputError
+from pykka_imagestore.text import escaped
 
 DESCRIPTION = "Keep container images as directories: put archives and OCI layouts, get the paths of their layers."
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from pykka_imagestore.cli.json_text import to_json
 from pykka_imagestore.core.image import ImageInfo
-from pykka_imagestore.errors import escaped
+from pykka_imagestore.text import escaped
 
 MAX_SENTENCE_LENGTH = 2000  # an archive with thousands of names is not to fill the screen
 

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from pykka_imagestore.errors import escaped
+from pykka_imagestore.text import escaped
 
 if TYPE_CHECKING:
     from rich.progress import Progress as Bar

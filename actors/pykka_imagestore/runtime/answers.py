@@ -16,7 +16,7 @@ import pkgutil
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from pykka_imagestore.runtime.worker import MalformedError
+from pykka_imagestore.runtime.wire import MalformedError
 
 _MAX_ARRAYS = 1 << 19  # an empty set is written in 8 bytes, and takes 400
 _SIMPLE = (type(None), bool, int, float, str)
@@ -31,11 +31,11 @@ class PlainAnswers:
 
     Args:
         types: Whose objects may be sent. Of an error, what it was made with and its attributes are sent.
-        most_bytes: How large one answer may be.
+        max_bytes: How large one answer may be.
     """
 
-    def __init__(self, types: Iterable[type], most_bytes: int) -> None:
-        self.most_bytes = most_bytes
+    def __init__(self, types: Iterable[type], max_bytes: int) -> None:
+        self.max_bytes = max_bytes
         # By name, so that a worker need not import what it never sends.
         self._names = tuple(map(_name_of, types))
         self._numbers = {name: number for number, name in enumerate(self._names)}

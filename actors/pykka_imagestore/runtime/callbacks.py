@@ -30,8 +30,8 @@ Wait = Callable[[Callable[[float | None], object], Callable[[], object], float |
 
 logger = logging.getLogger(__name__)
 
-DEEPEST_NESTING = 16  # callbacks in callbacks, of some seven calls each
-DEEPEST_AT_ONCE = 100  # of those that are promised to run at once, and have fewer calls: Python allows 1000
+MAX_NESTING = 16  # callbacks in callbacks, of some seven calls each
+MAX_NESTING_AT_ONCE = 100  # of those that are promised to run at once, and have fewer calls: Python allows 1000
 
 
 class Runner:
@@ -70,10 +70,10 @@ def this_runner() -> Runner:
         return runner
 
 
-def run_callbacks(callbacks: Iterable[Callable[..., object]], args: tuple[Any, ...], deepest: int) -> None:
-    """Call each with ``args``; put them off if this thread is ``deepest`` callbacks deep already."""
+def run_callbacks(callbacks: Iterable[Callable[..., object]], args: tuple[Any, ...], max_nesting: int) -> None:
+    """Call each with ``args``; put them off if this thread is ``max_nesting`` callbacks deep already."""
     runner = this_runner()
-    if runner.depth >= deepest:
+    if runner.depth >= max_nesting:
         runner.put_off.extend((callback, args) for callback in callbacks)
         return
     interrupt = None  # raised when all have been told, or they would wait for ever
@@ -174,7 +174,7 @@ def _run_put_off(runner: Runner) -> None:
     callback, args = runner.put_off.popleft()
     runner.depth = 1  # not 0: the rest is for whoever called, who may have what it waits for by then
     try:
-        run_callbacks((callback,), args, DEEPEST_NESTING)
+        run_callbacks((callback,), args, MAX_NESTING)
     finally:
         runner.depth = 0
 

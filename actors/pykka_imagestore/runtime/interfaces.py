@@ -10,10 +10,10 @@ class Answers(Protocol):
     """How what a worker sends becomes bytes and values again.
 
     Attributes:
-        most_bytes: How large one answer may be.
+        max_bytes: How large one answer may be.
     """
 
-    most_bytes: int
+    max_bytes: int
 
     def dump(self, value: object) -> bytes:
         """Return a value as bytes; any error says what cannot be sent."""

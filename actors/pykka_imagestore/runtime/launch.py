@@ -22,7 +22,8 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, cast
 
-from pykka_imagestore.runtime.worker import FROZEN_MARK, PACKET_BYTES, main_frozen, wait_for
+from pykka_imagestore.runtime.wire import PACKET_BYTES
+from pykka_imagestore.runtime.worker import FROZEN_MARK, main_frozen, wait_for
 
 if TYPE_CHECKING:
     from multiprocessing.process import BaseProcess

@@ -25,7 +25,7 @@ class Relay(Generic[R]):
     """
 
     def __init__(self, future: Future[R]) -> None:
-        self.kept: Future[R] | None = None
+        self.kept: object = None
         me = weakref.ref(self)
 
         def withdraw(_: object) -> None:

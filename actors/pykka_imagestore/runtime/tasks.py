@@ -17,7 +17,7 @@ from pykka_imagestore.runtime.future import Promise
 
 logger = logging.getLogger(__name__)
 
-LARGEST_MESSAGE_BYTES = 60_000  # what a packet takes
+MAX_MESSAGE_BYTES = 60_000  # what a packet takes
 MAX_MESSAGES = 100
 MAX_REPORTS = 1000  # that wait for a slow listener
 
@@ -44,8 +44,8 @@ class Messages:
             ValueError: It is larger.
         """
         data = pickle.dumps(message)
-        if len(data) > LARGEST_MESSAGE_BYTES:
-            msg = f"a message to a task takes {LARGEST_MESSAGE_BYTES} bytes at most, not {len(data)}"
+        if len(data) > MAX_MESSAGE_BYTES:
+            msg = f"a message to a task takes {MAX_MESSAGE_BYTES} bytes at most, not {len(data)}"
             raise ValueError(msg)
         self._sent.append((next(self._numbers), data))
         listener = self._listener
@@ -87,6 +87,15 @@ class Task:
     def name(self) -> str:
         """The function's name."""
         return getattr(self.function, "__qualname__", repr(self.function))
+
+    def require_module(self) -> None:
+        """Raise ValueError if the function is defined in the program's script."""
+        if getattr(self.function, "__module__", None) == "__main__":
+            msg = (
+                f"{self.name} is defined in the program's script, which worker processes do not import; "
+                "move it to a module"
+            )
+            raise ValueError(msg)
 
     def take(self) -> bool:
         """Claim the task for a worker; False if it was discarded while it waited."""

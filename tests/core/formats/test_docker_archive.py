@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from support.layers import nowhere_blob
 
-from pykka_imagestore.core.archive import Extent
 from pykka_imagestore.core.digest import DiffID, sha256
 from pykka_imagestore.core.formats.docker_archive import legacy_config, read_images
 from pykka_imagestore.core.formats.json_fields import MAX_NESTING
@@ -38,13 +38,13 @@ class Members:
     def names(self):
         return list(self._members)
 
-    def extent(self, unsafe_name):
+    def blob(self, unsafe_name):
         if unsafe_name not in self._members:
             raise ArchiveError(self.archive, f"it has no member {unsafe_name!r}")
-        return Extent("image.tar", 0, len(self._members[unsafe_name]), unsafe_name)
+        return nowhere_blob(unsafe_name, len(self._members[unsafe_name]))
 
     def read_json(self, unsafe_name):
-        self.extent(unsafe_name)
+        self.blob(unsafe_name)
         return self._members[unsafe_name]
 
 

@@ -21,7 +21,7 @@ from support.layers import unpack_layer
 from support.privileges import as_ordinary_user, in_user_namespace, with_capabilities
 from support.processes import TIMEOUT
 
-from pykka_imagestore.core.tar.reader import TarError
+from pykka_imagestore.core.tar.format import TarError
 from pykka_imagestore.errors import LayerError
 from pykka_imagestore.fs.remove_tree import remove_tree
 from pykka_imagestore.jobs.check.findings import LayerCheck
@@ -29,7 +29,10 @@ from pykka_imagestore.jobs.check_layer import CheckLayer, check_layer
 
 SOUND = LayerCheck()
 OF_AN_OLDER_VERSION = (
-    "was put by a version that kept less of it: times and what no entry names cannot be checked, nor can its record",
+    (
+        "was put by an older version that recorded less, so its record, its times, and the attributes of what no "
+        "entry names cannot be checked"
+    ),
 )
 root = pytest.mark.root
 
@@ -383,7 +386,7 @@ def test_file_made_one_with_another_is_found_in_a_copy_made_of_hard_links_too(tm
     os.link(unpacked.rootfs / "a", unpacked.rootfs / "b")
     os.utime(unpacked.rootfs, (0, 0))
 
-    assert unpacked.check() == LayerCheck(("has 1 files that are hard links to others, which no entry made them",))
+    assert unpacked.check() == LayerCheck(("has 1 files that are hard links to others, though no entry links them",))
 
 
 # -- at random

@@ -10,11 +10,10 @@ import pytest
 from support import tars
 from support.attributes import MAY_BIND_LOW_PORTS, NOBODYS, acl
 from support.changes import ACL
-from support.layers import NEWER_FIELDS, unpack_layer, unpack_with_help
+from support.layers import NEWER_FIELDS, blob_at, unpack_layer, unpack_with_peers
 from support.privileges import with_umask
 
 from pykka_imagestore._proto.layer_pb2 import NONE, LayerRecord
-from pykka_imagestore.core.archive import Extent
 from pykka_imagestore.core.limits import Limits
 from pykka_imagestore.errors import DigestMismatchError, EscapingEntryError, LayerError
 from pykka_imagestore.fs.remove_tree import remove_tree
@@ -231,7 +230,7 @@ def test_extended_attribute_that_the_kernel_does_not_take_is_recorded(unpack, ki
         assert (b"it", f"xattr {key.decode('utf-8', 'backslashreplace')}") in unpacked.unset
 
 
-@pytest.mark.parametrize("unpack_it", [unpack_layer, unpack_with_help])
+@pytest.mark.parametrize("unpack_it", [unpack_layer, unpack_with_peers])
 def test_names_of_attributes_that_could_not_be_set_do_not_fill_the_record(tmp_path, unpack_it):
     name = b"user." + b"\xff" * 50_000
     files = (tars.pax({b"SCHILY.xattr." + name: b""}) + tars.file(b"f%d" % number) for number in range(40))
@@ -568,7 +567,7 @@ def test_paths_through_symlinks_are_not_all_kept_in_mind(tmp_path, name):
         else:
             entries = [tars.directory(path + name) for path in paths]
         (tmp_path / "layer.tar").write_bytes(tars.tar(ways, *entries))
-        layer = Extent(str(tmp_path / "layer.tar"), 0, (tmp_path / "layer.tar").stat().st_size, "layer.tar")
+        layer = blob_at(tmp_path / "layer.tar")
         del paths, entries
         tracemalloc.start()
         untar_layer(UntarLayer(layer, str(tmp_path / "layer")))

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from support import tars
-from support.layers import unpack_layer, unpack_with_help
+from support.layers import unpack_layer, unpack_with_peers
 
 from pykka_imagestore.errors import LayerError
 
@@ -126,8 +126,8 @@ def test_layer_is_what_its_entries_mean(sequence):
 
 @settings(max_examples=100)
 @given(st.lists(steps, min_size=1, max_size=10))
-def test_layer_that_helpers_help_with_is_what_its_entries_mean(sequence):
-    assert_is_what_its_entries_mean(sequence, unpack_with_help)
+def test_layer_that_peers_help_with_is_what_its_entries_mean(sequence):
+    assert_is_what_its_entries_mean(sequence, unpack_with_peers)
 
 
 def assert_is_what_its_entries_mean(sequence, unpack):

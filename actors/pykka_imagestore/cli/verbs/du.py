@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from pykka_imagestore.cli.arguments import store_directory
 from pykka_imagestore.cli.output import print_json, print_table
-from pykka_imagestore.cli.stored import read_usage
+from pykka_imagestore.cli.stored import view_store
 from pykka_imagestore.core.plan_prune import ImageUsage, LayerUsage, LeaseUsage
 from pykka_imagestore.core.sizes import format_size
 
@@ -18,7 +18,7 @@ _LAST = dt.datetime(9999, 12, 31, 23, 59, 59, tzinfo=dt.UTC).timestamp()
 
 def run(options: argparse.Namespace) -> None:
     """Print a table, or an object, of images and what they cost; and of layers."""
-    usage = read_usage(store_directory(options.store))
+    usage = view_store(store_directory(options.store)).usage()
     if options.json:
         print_json(
             {

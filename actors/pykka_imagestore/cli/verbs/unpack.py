@@ -12,9 +12,11 @@ from pykka_imagestore.cli.progress_bar import progress_bar
 from pykka_imagestore.cli.stop_signals import StopSignals
 from pykka_imagestore.core.progress import LayerProgress, Progress
 from pykka_imagestore.errors import NotRemovedError
-from pykka_imagestore.jobs.answers import ANSWERS
-from pykka_imagestore.jobs.unpack_into import Target, Unpacked, UnpackInto, layer_file, unpack_into
-from pykka_imagestore.jobs.untar_layer import LayerCounts
+from pykka_imagestore.jobs.answers.allowlist import ANSWERS
+from pykka_imagestore.jobs.archive.layer_file import layer_file
+from pykka_imagestore.jobs.unpack.layer_counts import LayerCounts
+from pykka_imagestore.jobs.unpack.target import Target
+from pykka_imagestore.jobs.unpack_into import Unpacked, UnpackInto, unpack_into
 from pykka_imagestore.progress import Listener
 from pykka_imagestore.runtime import Future, WorkerPool
 
@@ -26,8 +28,8 @@ def run(options: argparse.Namespace) -> None:
         layer = layer_file(path_for_others(options.layer))
         with Target(absolute(options.directory)) as target:
             try:
-                unpacked = _wait(target.request(layer), signals)
-                target.finish(unpacked)
+                unpacked = _wait(UnpackInto(layer, target.path, target.identity(), target.is_new), signals)
+                target.finish(unpacked.root_mode)
             except BaseException:
                 _undo(target)
                 raise
