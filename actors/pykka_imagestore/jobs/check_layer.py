@@ -99,7 +99,7 @@ def _check(stored: Path, request: CheckLayer, findings: Findings) -> None:
 def _note_missing_bytes(record: LayerRecord, findings: Findings) -> None:
     """Note what the put did not keep, so that the tar cannot be put together again."""
     if not keeps_tar_split(record):
-        findings.add_unchecked(f"was put by a version that kept no {TAR_SPLIT}, so its bytes cannot be checked")
+        findings.add_unchecked(f"was put by an older version that kept no {TAR_SPLIT}, so its bytes cannot be checked")
     if record.replaced_lost:
         findings.add_unchecked("replaces its own files in a way that was not kept, so its bytes cannot be checked")
 

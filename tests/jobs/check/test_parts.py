@@ -102,5 +102,5 @@ def test_layer_of_an_older_version_is_unchecked_and_not_bad(layer):
 
     assert quick == SOUND
     assert layer.check() == LayerCheck(
-        (), ("was put by a version that kept no tar-split.zst, so its bytes cannot be checked",)
+        (), ("was put by an older version that kept no tar-split.zst, so its bytes cannot be checked",)
     )

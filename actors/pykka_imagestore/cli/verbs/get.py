@@ -1,4 +1,4 @@
-"""``imagestore get NAME``: where an image's layers lie."""
+"""``imagestore get NAME``: where the layers of an image lie."""
 
 from __future__ import annotations
 

@@ -67,7 +67,7 @@ class WhiteoutCheck:
             self._findings.add_unchecked("gives directories that it names again more attributes than can be remembered")
             return
         if self._form == WhiteoutFormat.OVERLAY_TRUSTED and not self._xattrs.sees_trusted:
-            self._findings.add_unchecked("has opaque directories, which are told with CAP_SYS_ADMIN only")
+            self._findings.add_unchecked("has opaque directories, whose marks are shown with CAP_SYS_ADMIN only")
             return
         wanted = {path for path in self._marks.opaque() if path not in self._unsure and self._is_directory(path)}
         for path in wanted:
