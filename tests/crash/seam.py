@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
+from support import seams
 from support.processes import TIMEOUT
 
 from pykka_imagestore.durable import journal_file
@@ -94,8 +95,8 @@ def watched_writes(before: Before) -> Iterator[None]:
 
     with (
         patch.object(Path, "write_bytes", write),
-        patch.object(journal_file, "_write_at", append),
-        patch.object(FileLock, "write", lease),
+        patch(seams.APPEND_TO_JOURNAL, append),
+        patch(seams.WRITE_LEASE, lease),
         patch.object(Path, "mkdir", mkdir),
     ):
         yield

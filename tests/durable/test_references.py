@@ -6,11 +6,12 @@ import os
 import shutil
 import struct
 import threading
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import NoReturn
 
 import pytest
+from support import seams
 from support.disks import DyingDisk, FailingDisk, PowerCutError, RecordingDisk
 from support.processes import TIMEOUT, Program
 
@@ -21,7 +22,7 @@ from pykka_imagestore.core.image import DockerImage
 from pykka_imagestore.core.image_name import ImageName
 from pykka_imagestore.core.journal import HEADER_BYTES, Frame, pack_frame, pack_header, parse_frame
 from pykka_imagestore.core.paths import StorePaths
-from pykka_imagestore.durable import journal_file, journal_writer, replica
+from pykka_imagestore.durable import journal_file, replica
 from pykka_imagestore.durable import references as module
 from pykka_imagestore.durable.checkpoint import Checkpoint, read_checkpoint, write_checkpoint
 from pykka_imagestore.durable.disk import Disk, ForgetfulDisk
@@ -482,7 +483,7 @@ def test_damage_in_a_store_that_may_only_be_read_is_called_that(
 ) -> None:
     paths.journal.write_bytes(b"x")
     if not may_write:
-        monkeypatch.setattr(module, "acquire", read_only)
+        monkeypatch.setattr(os, "open", refuse_to_write)
 
     with pytest.raises(CheckpointError, match="it does not begin"):
         reopened(paths)
@@ -492,14 +493,13 @@ def read_only(path: Path) -> NoReturn:
     raise OSError(errno.EROFS, os.strerror(errno.EROFS), str(path))
 
 
+def refuse_to_write(path: Path, flags: int, mode: int = 0o777, *, real: Callable[..., int] = os.open) -> int:
+    return read_only(path) if flags & os.O_RDWR else real(path, flags, mode)
+
+
 def test_store_that_may_only_be_read_is_read(paths: StorePaths, monkeypatch: pytest.MonkeyPatch) -> None:
     References(paths, Disk()).commit([Put(A)])
-    real = os.open
-
-    def open_to_read(path: Path, flags: int, mode: int = 0o777) -> int:
-        return read_only(path) if flags & os.O_RDWR else real(path, flags, mode)
-
-    monkeypatch.setattr(os, "open", open_to_read)
+    monkeypatch.setattr(os, "open", refuse_to_write)
 
     assert reopened(paths) == (A,)
 
@@ -510,7 +510,7 @@ def test_reader_that_sees_bytes_which_are_being_replaced_looks_again_under_the_l
     References(paths, Disk()).commit([Put(A)])
     parsed = journal_file.parse_header
     answers = iter([None])
-    monkeypatch.setattr(journal_file, "parse_header", lambda data: next(answers, parsed(data)))
+    monkeypatch.setattr(seams.PARSE_JOURNAL_HEADER, lambda data: next(answers, parsed(data)))
 
     assert reopened(paths) == (A,)
 
@@ -528,7 +528,7 @@ def test_reader_that_sees_damage_while_another_thread_compacts_waits_for_it_and_
             raise CheckpointError("journal", "seen in the middle of a write")
         follow(self)
 
-    monkeypatch.setattr(replica.Replica, "follow", see_damage)
+    monkeypatch.setattr(seams.FOLLOW_JOURNAL, see_damage)
     reader = threading.Thread(target=lambda: found.append(references.list()), daemon=True)
 
     class MeetingDisk(Disk):
@@ -705,15 +705,15 @@ def test_reader_that_opens_the_files_while_another_compacts_needs_no_lock(
     other.commit([Put(A)])
 
     def read_beside_a_compaction(path: Path) -> Checkpoint:
-        monkeypatch.setattr(replica, "read_checkpoint", read_checkpoint)
+        monkeypatch.setattr(seams.READ_CHECKPOINT, read_checkpoint)
         if when == "before":
             other.compact(closing=True)
         found = read_checkpoint(path)
         other.compact(closing=True)
         return found
 
-    monkeypatch.setattr(replica, "read_checkpoint", read_beside_a_compaction)
-    monkeypatch.setattr(module, "acquire", read_only)
+    monkeypatch.setattr(seams.READ_CHECKPOINT, read_beside_a_compaction)
+    monkeypatch.setattr(seams.LOCK_JOURNAL, read_only)
 
     assert reopened(paths) == (A,)
 
@@ -727,7 +727,7 @@ def compact_with(paths: StorePaths, disk: Disk) -> None:
 def test_journal_is_compacted_when_it_is_larger_than_the_checkpoint_and_not_small(
     paths: StorePaths, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(journal_writer, "SMALL_JOURNAL_BYTES", 1000)
+    monkeypatch.setattr(seams.SMALL_JOURNAL_BYTES, 1000)
     references = References(paths, ForgetfulDisk())
     compacted_at = []
     for number in range(150):
@@ -744,7 +744,7 @@ def test_journal_is_compacted_when_it_is_larger_than_the_checkpoint_and_not_smal
 
 
 def test_close_does_not_write_a_large_checkpoint(paths: StorePaths, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(journal_writer, "SMALL_JOURNAL_BYTES", 1000)
+    monkeypatch.setattr(seams.SMALL_JOURNAL_BYTES, 1000)
     write_checkpoint(paths.stored_images, [DockerImage(f"i{n}:1", (LAYERS[0],)) for n in range(20)], 0, Disk())
     before = paths.stored_images.read_bytes()
     references = References(paths, Disk())
@@ -931,7 +931,7 @@ def test_image_that_is_removed_and_put_again_between_two_looks_is_whole(
         other.commit([Put(A)])
         return frozenset(layers)  # which were out when they were looked for
 
-    monkeypatch.setattr(module, "find_missing", removed_and_put_again)
+    monkeypatch.setattr(seams.FIND_MISSING, removed_and_put_again)
 
     assert References(paths, Disk()).find(name(A)) == A
 

@@ -14,12 +14,12 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-from support import tars
+from support import seams, tars
 from support.compressions import COMPRESS
 from support.images import diff_id, docker_save, layer
 from support.processes import TIMEOUT
 
-from pykka_imagestore import LimitError, LocalStore, layer_store
+from pykka_imagestore import LimitError, LocalStore
 from pykka_imagestore.core.digest import sha256
 from pykka_imagestore.core.limits import DEFAULT_LIMITS, Limits
 from pykka_imagestore.errors import ArchiveError, StoreError, UnsupportedArchiveError
@@ -535,9 +535,7 @@ def test_legacy_layers_that_are_links_to_one_member_are_read_once_for_a_put(stor
     names = tars.file(b"repositories", json.dumps({"a": {"1": ids[0]}, "b": {"1": ids[1]}}).encode())
     (tmp_path / "old.tar").write_bytes(tars.tar(tars.file(b"layer.tar", LAYER), *chain, names))
     hashed = []
-    monkeypatch.setattr(
-        layer_store, "hash_layer", lambda layer, limits: (hashed.append(layer), hash_layer(layer, limits))[1]
-    )
+    monkeypatch.setattr(seams.HASH_LAYER, lambda layer, limits: (hashed.append(layer), hash_layer(layer, limits))[1])
 
     images = store.load(tmp_path / "old.tar").get(timeout=TIMEOUT)
 

@@ -7,7 +7,7 @@ import random
 from dataclasses import replace
 
 import pytest
-from support import tars
+from support import seams, tars
 from support.compressions import COMPRESS
 from support.layers import blob_at, blob_of, unpack_layer
 from support.privileges import on_file_system
@@ -132,7 +132,7 @@ def test_damage_is_told_from_what_the_publisher_did(tmp_path, data):
 
 def test_plain_layer_is_hashed_once(tmp_path, monkeypatch):
     hashed = []
-    monkeypatch.setattr("pykka_imagestore.jobs.unpack.layer_stream.hasher", hashed.append)
+    monkeypatch.setattr(seams.HASHER, hashed.append)
 
     untar_layer(UntarLayer(digested(LAYER, tmp_path), str(tmp_path / "target"), DIFF_ID))
 

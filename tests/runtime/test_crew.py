@@ -5,14 +5,15 @@ import threading
 from functools import partial
 
 import pytest
+from support import seams
 
-from pykka_imagestore.runtime import SerialExecutor, WorkerPool, crew
+from pykka_imagestore.runtime import SerialExecutor, WorkerPool
 from pykka_imagestore.runtime.crew import Crew
 
 
 @pytest.fixture
 def _impatient(monkeypatch):
-    monkeypatch.setattr(crew, "IDLE_SECONDS", 0.001)
+    monkeypatch.setattr(seams.CREW_IDLE_SECONDS, 0.001)
 
 
 def names():

@@ -12,6 +12,7 @@ from functools import partial
 from typing import Any
 
 import pytest
+from support import seams
 from support import worker_functions as work
 from support.processes import TIMEOUT
 from support.worker_functions import Meetings
@@ -29,7 +30,6 @@ from pykka_imagestore.runtime import (
     WorkerTimeoutError,
     collect,
     select,
-    worker_handle,
 )
 from pykka_imagestore.runtime.cpus import usable_cpus
 from pykka_imagestore.runtime.processes import ProcessEngine
@@ -626,7 +626,7 @@ def test_tasks_may_be_submitted_and_discarded_by_the_garbage_collector(pool):
 
 
 def test_workers_end_when_idle_for_long_and_come_back(monkeypatch):
-    monkeypatch.setattr(worker_handle, "IDLE_SECONDS", 0.01)
+    monkeypatch.setattr(seams.WORKER_IDLE_SECONDS, 0.01)
     with WorkerPool(2) as pool:
         pid = pool.run(work.pid_of, None).get(timeout=TIMEOUT)
         while os.path.exists(f"/proc/{pid}"):

@@ -24,7 +24,6 @@ from support.layouts import (
 from pykka_imagestore.core.archive_index import ArchiveIndex
 from pykka_imagestore.core.digest import sha256
 from pykka_imagestore.core.format_error import FormatError, UnsupportedFormatError
-from pykka_imagestore.core.formats import oci_blobs
 from pykka_imagestore.core.formats.archive_format import read_archive
 from pykka_imagestore.core.layer_blob import Absent
 from pykka_imagestore.core.platform import Platform, WantedPlatform
@@ -556,9 +555,8 @@ def test_refused_images_do_not_keep_what_was_at_hand_when_they_were(layout):
         assert (error.__traceback__, error.__cause__, error.__context__) == (None, None, None)
 
 
-def test_blobs_of_more_bytes_than_are_kept_are_read_again(layout, monkeypatch):
-    monkeypatch.setattr(oci_blobs, "_KEPT_BYTES", 5000)
-    manifests = [layout.manifest(BASE, fields={"annotations": {"n": f"{n:01000}"}}) for n in range(10)]
+def test_blobs_of_more_bytes_than_are_kept_are_read_again(layout):
+    manifests = [layout.manifest(BASE, fields={"annotations": {"n": f"{n:01000000}"}}) for n in range(10)]
     for number, manifest in enumerate(manifests * 2):
         layout.name(manifest, f"app:{number}")
     members = Members(layout.all_members())

@@ -6,6 +6,7 @@ import socket
 from dataclasses import replace
 
 import pytest
+from support import seams
 from support.images import layer
 from support.layouts import Layout
 
@@ -68,7 +69,7 @@ def test_blob_that_is_a_layer_many_times_is_looked_at_once(tmp_path, monkeypatch
     manifest = layout.manifest(fields={"layers": [blob] * 200}, config=layout.config(*[big] * 200))
     layout.name(manifest, "app:1")
     looked_at = []
-    monkeypatch.setattr(estimates, "_entries", lambda size, samples: len(looked_at.append(size) or samples))
+    monkeypatch.setattr(seams.ESTIMATE_ENTRIES, lambda size, samples: len(looked_at.append(size) or samples))
 
     (image,) = untar_image(UntarImage(str(layout.write_directory(tmp_path / "layout")), "inflated")).images
 
@@ -81,8 +82,8 @@ def test_samples_of_very_many_layers_have_a_total(directory, monkeypatch):
     (path / "layer").write_bytes(gzip.compress(bytes(4 << 20)))
     layer = members.blob("layer")
     sampled, read_some = [], estimates.read_some
-    monkeypatch.setattr(estimates, "read_some", lambda *args: (sampled.append(args[1]), read_some(*args))[1])
-    monkeypatch.setattr(estimates, "_ALL_BYTES", 32 << 20)
+    monkeypatch.setattr(seams.READ_SAMPLE, lambda *args: (sampled.append(args[1]), read_some(*args))[1])
+    monkeypatch.setattr(seams.SAMPLES_BYTES, 32 << 20)
     estimator, file = estimates.Estimator(), os.open(path / "layer", os.O_RDONLY)
     others = [replace(layer, location=replace(layer.location, name=f"{number}")) for number in range(2000)]
 
