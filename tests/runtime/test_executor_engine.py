@@ -130,9 +130,9 @@ def test_looking_for_a_discard_outside_of_any_task_is_harmless():
 
 def test_reports_go_nowhere(thread):
     reports = []
-    with WorkerPool(executor=thread) as pool, work.Meetings() as meetings:
-        task = pool.run(work.report_all_then_wait, ([1], meetings.address), on_report=reports.append)
-        with meetings.next() as worker:
+    with WorkerPool(executor=thread) as pool, work.Rendezvous() as rendezvous:
+        task = pool.run(work.report_all_then_wait, ([1], rendezvous.address), on_report=reports.append)
+        with rendezvous.next() as worker:
             worker.answer("done")
 
         assert task.get(timeout=10) == "done"

@@ -398,7 +398,7 @@ def test_row_async_is_a_pool_with_threads_and_runs_functions_at_the_same_time():
 
 
 # Row "Mutex".
-def test_row_mutex_lets_one_in_at_a_time_and_lock_is_a_future():
+def test_row_mutex_is_a_semaphore_that_admits_one_at_a_time_and_acquire_is_a_future():
     semaphore = Semaphore()
 
     first, second, third = (semaphore.acquire() for _ in range(3))

@@ -18,8 +18,8 @@ from typing import Self
 from pykka_imagestore.runtime import DiscardedError, raise_if_discarded, receive, report
 
 
-class Meetings:
-    """Where workers that run ``wait_for(meetings.address)`` wait for an answer."""
+class Rendezvous:
+    """Where workers that run ``wait_for(rendezvous.address)`` wait for an answer."""
 
     def __init__(self) -> None:
         self.address = f"\0{uuid.uuid4()}"

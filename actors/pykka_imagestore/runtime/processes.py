@@ -212,7 +212,7 @@ class ProcessEngine:
             self._end_task(worker.task, worker.death(exit_code))
         elif not worker.is_ready:
             reason = worker.fault or f"it ended with exit code {exit_code} before it was ready; {why_it_ended()}"
-            # A frozen program that runs its own main as a worker does who knows what: that is not repeated.
+            # A frozen program that ran its own main as a worker may do anything, so it is not started again.
             self._fail_to_start(reason, is_final=bool(worker.fault) or is_frozen())
 
     def _dismiss(self, worker: WorkerHandle) -> None:
