@@ -438,6 +438,18 @@ def test_reports_arrive_in_order_while_the_task_runs(pool, rendezvous):
     assert task.get(timeout=TIMEOUT) == "enough"
 
 
+def test_reports_of_a_child_that_a_task_forks_are_dropped_and_it_receives_nothing():
+    reports = queue.SimpleQueue()
+    with WorkerPool(1) as pool:
+        task = pool.run(work.report_in_forked_children, None, on_report=reports.put)
+
+        assert task.get(timeout=TIMEOUT) == (0, "")
+        assert pool.run(work.double, 21).get(timeout=TIMEOUT) == 42
+
+    assert reports.get(timeout=TIMEOUT) == "from the task"
+    assert reports.empty()
+
+
 def test_a_report_that_is_too_big_is_dropped(pool, rendezvous):
     reports = queue.SimpleQueue()
     messages = ["x" * 5000, "small"]

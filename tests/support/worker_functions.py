@@ -204,6 +204,30 @@ def report_more_than_the_pipe_holds(_: object) -> int:
     return 1000
 
 
+def report_in_forked_children(_: object) -> tuple[int, object]:
+    """Report in a child and in a child of that; return the exit status of both, and what the child receives."""
+    ours, theirs = os.pipe()
+    child = os.fork()
+    if child == 0:
+        status = 1
+        try:
+            files = [os.open(os.devnull, os.O_RDONLY) for _ in range(20)]  # one gets the number of the worker's socket
+            grandchild = os.fork()
+            report("from a child")
+            with suppress(TimeoutError):
+                os.write(theirs, repr(receive(timeout=0)).encode())
+            for file in files:
+                os.close(file)
+            status = 0 if grandchild == 0 else os.waitpid(grandchild, 0)[1]
+        finally:
+            os._exit(status)
+    _, status = os.waitpid(child, 0)
+    os.close(theirs)
+    report("from the task")
+    with open(ours) as received:
+        return status, received.read()
+
+
 def allocate(size_bytes: int) -> int:
     return len(bytearray(size_bytes))
 

@@ -237,6 +237,7 @@ class _Worker:
 
     def _leave(self) -> None:
         """Close the socket in a child that a task has forked: it must not take or answer what is meant for this."""
+        _running.host = None
         descriptor, self._descriptor = self._descriptor, -1
         if descriptor >= 0:  # else this is a child's child
             os.close(descriptor)
