@@ -62,7 +62,7 @@ def nothing():
     return promise.future
 
 
-def test_lock_is_ready_at_once_when_nobody_has_it():
+def test_acquire_is_ready_at_once_when_there_is_a_place():
     semaphore = Semaphore()
 
     assert semaphore.acquire().is_ready()
