@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 from unittest.mock import patch
 
 import pytest
@@ -27,6 +28,7 @@ from pykka_imagestore import (
     LocalStore,
     NoSpaceError,
     OverBudgetError,
+    lease_desk,
     local_store,
 )
 from pykka_imagestore.durable import lease_watch
@@ -169,7 +171,7 @@ def test_compressed_image_over_the_budget_is_refused_once_it_is_known_and_nothin
 
 def read_members(path: Path) -> dict[str, bytes]:
     with tarfile.open(path) as archive:
-        return {member.name: archive.extractfile(member).read() for member in archive}
+        return {member.name: file.read() for member in archive if (file := archive.extractfile(member))}
 
 
 def test_budget_that_leases_put_out_of_reach_forgets_nothing(
@@ -194,8 +196,8 @@ def test_what_nobody_leases_outgrows_the_budget_no_more_than_once(store: LocalSt
 
     wait_until(lambda: len([name for name in names(store) if name.startswith("x:")]) <= 3)
     assert "x:7" in names(store)
-    for each in over_budget_leases:
-        each.release()
+    for leased in over_budget_leases:
+        leased.release()
 
 
 def test_prune_for_a_budget_that_leases_put_out_of_reach_forgets_nothing(tmp_path: Path) -> None:
@@ -319,7 +321,7 @@ def test_a_budget_holds_again_when_many_leases_end_at_once(store: LocalStore, tm
 def test_a_budget_holds_again_when_nobody_has_the_lease_any_more(store: LocalStore, tmp_path: Path) -> None:
     leased = over_budget(store, tmp_path)
 
-    cycle = [leased.pop()]
+    cycle: list[object] = [leased.pop()]
     cycle.append(cycle)
     del cycle
     gc.collect()
@@ -477,7 +479,7 @@ def test_a_leased_put_that_nobody_wants_any_more_leaves_no_lease(store: LocalSto
 def test_a_lease_that_cannot_be_given_fails_the_put_of_its_caller_alone(store: LocalStore, tmp_path: Path) -> None:
     pipe = Pipe(archive(tmp_path, 0))
     plain = store.put("app:0", pipe.path)
-    with patch.object(local_store, "lease_image", side_effect=OSError(errno.EMFILE, "injected")):
+    with patch.object(lease_desk, "lease_image", side_effect=OSError(errno.EMFILE, "injected")):
         wanted = store.put("app:0", pipe.path, lease=True)
         pipe.write()
         with pytest.raises(OSError, match="injected"):
@@ -488,7 +490,7 @@ def test_a_lease_that_cannot_be_given_fails_the_put_of_its_caller_alone(store: L
 
 
 @pytest.mark.parametrize("options", [{"keep": "app"}, {"budget_bytes": -1}, {"unused_for": -0.1}, {"keep": ["A B"]}])
-def test_a_prune_that_is_not_meant_so_is_refused(store: LocalStore, tmp_path: Path, options: dict[str, object]) -> None:
+def test_a_prune_that_is_not_meant_so_is_refused(store: LocalStore, tmp_path: Path, options: dict[str, Any]) -> None:
     put(store, tmp_path, 0)
 
     with pytest.raises(InvalidInputError):

@@ -39,7 +39,7 @@ def ext4(directory: Path) -> Iterator[Path]:
 def tmpfs(directory: Path) -> Iterator[Path]:
     mount = directory / "mounted"
     mount.mkdir()
-    command = ["mount", "-t", "tmpfs", "-o", "size=6m,nr_inodes=2000", "none", mount]
+    command = ["mount", "-t", "tmpfs", "-o", "size=6m,nr_inodes=2000", "none", str(mount)]
     mounted = subprocess.run(command, check=False, capture_output=True)
     if mounted.returncode != 0:
         pytest.skip(f"needs a tmpfs, which cannot be had here: {mounted.stderr.decode().strip()}")

@@ -30,8 +30,8 @@ def test_an_idle_store_has_few_threads_no_worker_and_never_wakes_up(tmp_path: Pa
     with LocalStore.start(tmp_path / "store") as store:
         store.put("app", docker_save(tmp_path / "app.tar", {"app": [layer({"file": b"1"})]})).get(timeout=TIMEOUT)
 
-        # What stays is a thread for each of four actors, and the one that looks after workers when there are some.
-        wait_for(lambda: not worker_pids() and len(set(threading.enumerate()) - before) <= 5)
+        # What stays is a thread for each of five actors, and the one that looks after workers when there are some.
+        wait_for(lambda: not worker_pids() and len(set(threading.enumerate()) - before) <= 6)
         its_own = set(threading.enumerate()) - before
         earlier = wake_ups(its_own)
         time.sleep(0.5)

@@ -97,8 +97,8 @@ def outside(tmp_path: Path) -> Path:
         "directory/references",
     ):
         (outside / path).write_bytes(b"as it was")
-    for path in outside.rglob("*"):
-        os.utime(path, (1, 1))
+    for below in outside.rglob("*"):
+        os.utime(below, (1, 1))
     return outside
 
 

@@ -97,7 +97,7 @@ def test_a_journal_that_has_grown_is_compacted_while_the_store_is_open(
         assert len(references.list().get(timeout=TIMEOUT)) == 30
         # The last compaction may be under way.
         assert len(read_checkpoint(directory / "storedImages").images) > 1
-        assert parse_header((directory / "storedImages.journal").read_bytes()) > 1
+        assert (parse_header((directory / "storedImages.journal").read_bytes()) or 0) > 1
 
 
 def test_puts_that_wait_together_share_a_frame_and_a_sync(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -124,6 +124,6 @@ def test_check_lists_what_is_nothing_of_the_stores(store: LocalStore, tmp_path: 
     for report in (store.check().get(timeout=TIMEOUT), store.repair().get(timeout=TIMEOUT)):
         assert (report.faults, report.taken_out) == ((), ())
         assert list(map(str, report.unchecked)) == [
-            "store leases/lost+found is nothing of the store's",
-            "store notes.txt is nothing of the store's",
+            "store leases/lost+found is not part of the store",
+            "store notes.txt is not part of the store",
         ]

@@ -15,24 +15,24 @@ from pathlib import Path
 
 import pykka
 
-from pykka_imagestore.core.check_report import TakenOut
+from pykka_imagestore.core.check_report import Evicted
 from pykka_imagestore.core.digest import DiffID, Digest
 from pykka_imagestore.core.image import DockerImage
 from pykka_imagestore.core.image_name import ImageName
 from pykka_imagestore.core.paths import StorePaths
-from pykka_imagestore.core.plan_prune import NO_BUDGET, Budget, Inventory, Pruned, PruneOptions, Size, Usage, measure
+from pykka_imagestore.core.plan_prune import NO_BUDGET, Budget, Pruned, PruneOptions, Size, Usage
 from pykka_imagestore.durable.disk import disk
 from pykka_imagestore.durable.identity import Identity
 from pykka_imagestore.durable.layout import find_orphaned_work
 from pykka_imagestore.durable.lease_watch import LeaseWatch
-from pykka_imagestore.durable.leases import find_leases
 from pykka_imagestore.durable.locked_directory import LockedDirectory
 from pykka_imagestore.durable.log import logger_of
 from pykka_imagestore.durable.remover import Remover
 from pykka_imagestore.durable.reserve import make_reserve
+from pykka_imagestore.durable.stored_view import StoredView
 from pykka_imagestore.errors import StoreError
 from pykka_imagestore.fs.remove_tree import remove_tree
-from pykka_imagestore.jobs.unpack.leader import MAX_HELPERS
+from pykka_imagestore.jobs.unpack.leader import MAX_PEERS
 from pykka_imagestore.reference_store import ReferenceStore
 from pykka_imagestore.runtime import (
     Actor,
@@ -94,9 +94,16 @@ class Collector:
         """
         return dispatch(self._actor, CollectorActor.keep_to_budget, more_bytes)
 
-    def take_out(self, layers: Mapping[DiffID, Identity], configs: Iterable[Digest]) -> Future[TakenOut]:
+    def make_room(self, more_bytes: int) -> Future[None]:
+        """Keep to the budget as ``keep_to_budget`` does, and return once all that was removed is deleted.
+
+        Also what dead processes left goes. Whether that made enough room, the caller sees.
+        """
+        return dispatch(self._actor, CollectorActor.make_room, more_bytes)
+
+    def evict(self, layers: Mapping[DiffID, Identity], configs: Iterable[Digest]) -> Future[Evicted]:
         """Take out layers, if they are still the same directories, and damaged configs; but no leased ones."""
-        return dispatch(self._actor, CollectorActor.take_out, dict(layers), tuple(configs))
+        return dispatch(self._actor, CollectorActor.evict, dict(layers), tuple(configs))
 
     def weigh(self, layers: Iterable[DiffID]) -> Future[Size]:
         """Return what some layers take on disk together."""
@@ -137,7 +144,6 @@ class CollectorActor(Actor):
         self._pool = pool
         self._disk = disk(durable=durable)
         self._remover = Remover(paths, self._disk)
-        self._stock = self._remover.stock
         self._removals, self._deletions = InFlight(), InFlight()
         self._closed = False
         self._executor, self._syncing = SerialExecutor("collector"), SerialExecutor("collector-sync")
@@ -156,18 +162,23 @@ class CollectorActor(Actor):
     def prune(self, options: PruneOptions) -> Future[Pruned]:
         return undiscardable(self._removals.add(self.spawn(self._prune(options))))
 
-    def take_out(self, layers: Mapping[DiffID, Identity], configs: tuple[Digest, ...]) -> Future[TakenOut]:
-        return undiscardable(self._removals.add(self.spawn(self._take_out(layers, configs))))
+    def evict(self, layers: Mapping[DiffID, Identity], configs: tuple[Digest, ...]) -> Future[Evicted]:
+        return undiscardable(self._removals.add(self.spawn(self._evict(layers, configs))))
 
     def keep_to_budget(self, more_bytes: int) -> Future[None]:
         return undiscardable(self._removals.add(self.spawn(self._keep_to_budget(more_bytes))))
 
+    async def make_room(self, more_bytes: int) -> None:
+        await self.keep_to_budget(more_bytes)
+        await self.sweep()
+        await self.swept()
+
     def weigh(self, layers: tuple[DiffID, ...]) -> Future[Size]:
-        return self._executor.run(self._stock.weigh, layers)
+        return self._executor.run(self._remover.view.weigh, layers)
 
     async def usage(self) -> Usage:
-        stock = await self._take_stock()
-        return measure(stock, await self._executor.run(find_leases, self._paths))
+        await self._references.ready()
+        return await self._executor.run(StoredView.usage, self._remover.view)
 
     def swept(self) -> Future[None]:
         return self._deletions.ended()
@@ -201,14 +212,11 @@ class CollectorActor(Actor):
         self._delete_taken(waiting)
         return pruned
 
-    async def _take_out(self, layers: Mapping[DiffID, Identity], configs: tuple[Digest, ...]) -> TakenOut:
+    async def _evict(self, layers: Mapping[DiffID, Identity], configs: tuple[Digest, ...]) -> Evicted:
         await self._references.ready()
-        taken, waiting = await self._executor.run(partial(self._remover.take_out, layers), configs)
+        taken, waiting = await self._executor.run(partial(self._remover.evict, layers), configs)
         self._delete_taken(waiting)
         return taken
-
-    async def _take_stock(self) -> Inventory:
-        return await self._executor.run(self._stock.take, await self._references.list())
 
     async def _keep_to_budget(self, more_bytes: int) -> None:
         if not self._budget:
@@ -228,7 +236,8 @@ class CollectorActor(Actor):
     async def _prune_to_budget(self, more_bytes: int) -> Pruned | None:
         """Prune, if the store is over its budget; return what is left if it still is."""
         room = self._budget + Size(-more_bytes)
-        if room.holds((await self._take_stock()).size()):
+        await self._references.ready()
+        if room.holds((await self._executor.run(StoredView.inventory, self._remover.view)).size()):
             return None
         pruned = await self._prune(PruneOptions(budget=room))
         if pruned.is_out_of_reach:
@@ -284,7 +293,7 @@ class CollectorActor(Actor):
         deletion = self._pool.run(remove_tree, str(path), retry=True)
         # Nobody waits for these: they only make it faster.
         helpers = [
-            self._pool.run(remove_tree, str(path), idle=True) for _ in range(min(self._pool.workers - 1, MAX_HELPERS))
+            self._pool.run(remove_tree, str(path), idle=True) for _ in range(min(self._pool.workers - 1, MAX_PEERS))
         ]
         try:
             await deletion

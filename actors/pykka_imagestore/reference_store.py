@@ -13,8 +13,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from types import TracebackType
-from typing import Self, TypeVar
+from typing import TypeVar
 
 import pykka
 
@@ -22,13 +21,15 @@ from pykka_imagestore.core.digest import DiffID, Digest, is_sha256
 from pykka_imagestore.core.image import DockerImage
 from pykka_imagestore.core.image_name import ImageName
 from pykka_imagestore.core.paths import StorePaths
-from pykka_imagestore.core.uncopyable import Uncopyable
 from pykka_imagestore.durable.disk import disk
 from pykka_imagestore.durable.layout import make_store
 from pykka_imagestore.durable.log import logger_of
 from pykka_imagestore.durable.references import Change, Put, References, Remove
-from pykka_imagestore.errors import ImageIncompleteError, InvalidInputError, NotFoundError, StoreError, shown
+from pykka_imagestore.durable.stored_view import StoredView
+from pykka_imagestore.errors import ImageIncompleteError, InvalidInputError, NotFoundError, StoreError
+from pykka_imagestore.handle import Handle
 from pykka_imagestore.runtime import Actor, Future, Promise, SerialExecutor, dispatch, undiscardable
+from pykka_imagestore.text import shown
 
 logger = logger_of(__name__)
 
@@ -37,15 +38,13 @@ T = TypeVar("T")
 _MAX_LOGGED = 20  # incomplete images, one by one
 
 
-class ReferenceStore(Uncopyable):
+class ReferenceStore(Handle):
     """Images by name. Knows of layers only whether they are there.
 
     Any number of processes may share the directory: each sees at once what the others put. Methods return at once;
     results, and errors, arrive through the future. Thread-safe. Names are taken in any spelling: ``ubuntu`` and
     ``docker.io/library/ubuntu:latest`` are one image. ``close()``, or leaving the ``with`` block, stops the actor.
     """
-
-    instead = "start one in each process, on the same directory"
 
     def __init__(self, actor: pykka.ActorRef[ReferenceStoreActor]) -> None:
         self._actor = actor
@@ -59,12 +58,6 @@ class ReferenceStore(Uncopyable):
             durable: Whether a change is synced before its future is ready. Without, a power loss may undo it.
         """
         return cls(ReferenceStoreActor.start(StorePaths(Path(directory).absolute()), durable=durable))
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: object, traceback: TracebackType | None) -> None:
-        self.close()
 
     def recover(self) -> Future[tuple[DockerImage, ...]]:
         """Read the images; done by itself before anything else, and again after it failed.
@@ -147,6 +140,7 @@ class ReferenceStoreActor(Actor):
         self._paths = paths
         self._disk = disk(durable=durable)
         self._references = References(paths, self._disk)
+        self._view = StoredView(paths, self._references)
         self._recovery: Future[None] | None = None
         # In threads of their own, since the worker processes may all be busy; who only reads waits for no sync.
         self._reader, self._writer = SerialExecutor("reference-reader"), SerialExecutor("reference-writer")
@@ -177,10 +171,10 @@ class ReferenceStoreActor(Actor):
 
     def get(self, name: str) -> Future[DockerImage]:
         parsed = ImageName.parse(name)
-        return self._when_ready(partial(self._reader.run, self._find, parsed))
+        return self._when_ready(partial(self._reader.run, self._view.get, parsed))
 
     def list(self) -> Future[tuple[DockerImage, ...]]:
-        return self._when_ready(partial(self._reader.run, References.list, self._references))
+        return self._when_ready(partial(self._reader.run, StoredView.list, self._view))
 
     def torn_bytes(self) -> Future[int]:
         return self._when_ready(partial(self._writer.run, References.torn_bytes, self._references))
@@ -211,20 +205,12 @@ class ReferenceStoreActor(Actor):
 
     async def _recover(self) -> None:
         await self._writer.run(partial(make_store, self._paths), self._disk)
-        images = await self._reader.run(References.list, self._references)
+        images = await self._reader.run(StoredView.list, self._view)
         incomplete = [image for image in images if image.missing]
         for image in incomplete[:_MAX_LOGGED]:
             logger.warning("%s", ImageIncompleteError(image.name, image.missing))
         if len(incomplete) > _MAX_LOGGED:
             logger.warning("%d more images are incomplete", len(incomplete) - _MAX_LOGGED)
-
-    def _find(self, name: ImageName) -> DockerImage:
-        image = self._references.use(name)
-        if image is None:
-            raise NotFoundError(name.stored)
-        if image.missing:
-            raise ImageIncompleteError(image.name, image.missing)
-        return image
 
     def _change(self, *changes: Change) -> Future[tuple[DockerImage | None, ...]]:
         return undiscardable(self._when_ready(partial(self._commits.change, changes)))

@@ -52,15 +52,10 @@ def test_put_of_a_layout_chooses_the_platform(imagestore, tmp_path, platform, fo
     assert put(imagestore, two_platforms(tmp_path), "--platform", platform) == [("app:1", diff_id(found))]
 
 
-@pytest.mark.parametrize(
-    ("platform", "words"),
-    [
-        ("linux/s390x", ["holds no image for linux/s390x, but for linux/amd64, linux/arm64; ask for one"]),
-        ("s390x", ["'s390x' is no platform: it should be os/architecture"]),
-    ],
-)
-def test_put_for_a_platform_that_is_not_there_or_is_none(imagestore, tmp_path, platform, words):
-    assert_refused(imagestore("put", two_platforms(tmp_path), "--platform", platform), *words)
+def test_put_for_a_platform_that_is_not_there(imagestore, tmp_path):
+    words = "holds no image for linux/s390x, but for linux/amd64, linux/arm64; ask for one"
+
+    assert_refused(imagestore("put", two_platforms(tmp_path), "--platform", "linux/s390x"), words)
 
 
 def test_put_of_a_layout_selected_by_a_tag(imagestore, tmp_path):

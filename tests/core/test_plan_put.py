@@ -3,8 +3,9 @@ from __future__ import annotations
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from support.layers import nowhere_blob
 
-from pykka_imagestore.core.archive import ArchivedImage, ArchiveIndex, Extent, RefusedImage
+from pykka_imagestore.core.archive import ArchivedImage, ArchiveIndex, RefusedImage
 from pykka_imagestore.core.digest import sha256
 from pykka_imagestore.core.image_name import ImageName
 from pykka_imagestore.core.limits import Limits
@@ -181,7 +182,7 @@ def test_artifacts_are_passed_over_unless_there_is_nothing_else():
 
 @given(st.lists(st.tuples(st.integers(1, 4), st.integers(0, 4)), min_size=1, max_size=4), st.integers(1, 40))
 def test_layers_are_counted_for_each_name_that_remembers_them(shapes, most):
-    layer = Extent("image.tar", 0, 0, "layer.tar")
+    layer = nowhere_blob()
     images = [
         ArchivedImage(tuple(f"i{number}:{n}" for n in range(names)), b"", (layer,) * layers, None)
         for number, (names, layers) in enumerate(shapes)
@@ -197,7 +198,7 @@ def test_layers_are_counted_for_each_name_that_remembers_them(shapes, most):
 
 
 def test_only_what_is_put_is_counted():
-    layer = Extent("image.tar", 0, 0, "layer.tar")
+    layer = nowhere_blob()
     many = index(*(ArchivedImage((f"i:{n}",), b"", (layer,) * 10, None) for n in range(10)))
 
     assert len(plan_put(many, ImageName.parse("i:3"), limits=Limits(references=10))) == 1

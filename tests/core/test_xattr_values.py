@@ -18,6 +18,12 @@ ANYBODY = (1 << 32) - 1
 OWNER, USER, GROUP, NAMED_GROUP, MASK, OTHERS = 1, 2, 4, 8, 0x10, 0x20
 
 
+def parsed(value):
+    acl = parse_acl(value)
+    assert acl is not None
+    return acl
+
+
 def packed(*entries):
     return struct.pack("<I", 2) + b"".join(struct.pack("<HHI", *entry) for entry in entries)
 
@@ -36,7 +42,7 @@ def test_what_is_no_acl_is_none(value):
 
 
 def test_mode_that_is_set_later_changes_an_acl():
-    acl = parse_acl(packed((OWNER, 0, 0), (USER, 6, 5), (GROUP, 7, 0), (MASK, 7, 0), (OTHERS, 7, 0)))
+    acl = parsed(packed((OWNER, 0, 0), (USER, 6, 5), (GROUP, 7, 0), (MASK, 7, 0), (OTHERS, 7, 0)))
 
     assert acl_with_mode(acl, 0o640) == parse_acl(
         packed((OWNER, 6, 0), (USER, 6, 5), (GROUP, 7, 0), (MASK, 4, 0), (OTHERS, 0, 0))
@@ -45,16 +51,16 @@ def test_mode_that_is_set_later_changes_an_acl():
 
 @given(st.integers(0, 0o777), st.integers(0, 0o777))
 def test_acl_that_says_what_a_mode_does_is_none(given_mode, mode):
-    acl = parse_acl(packed((OWNER, given_mode >> 6, 0), (GROUP, given_mode >> 3 & 7, 0), (OTHERS, given_mode & 7, 0)))
+    acl = parsed(packed((OWNER, given_mode >> 6, 0), (GROUP, given_mode >> 3 & 7, 0), (OTHERS, given_mode & 7, 0)))
 
     assert acl_with_mode(acl, mode) == []
 
 
 def test_users_without_a_number_are_told_and_left_out():
-    hidden = parse_acl(packed((OWNER, 7, 0), (USER, 6, ANYBODY), (NAMED_GROUP, 5, 4)))
+    hidden = parsed(packed((OWNER, 7, 0), (USER, 6, ANYBODY), (NAMED_GROUP, 5, 4)))
 
     assert hides_somebody(hidden)
-    assert not hides_somebody(parse_acl(packed((OWNER, 7, ANYBODY), (USER, 6, 7))))
+    assert not hides_somebody(parsed(packed((OWNER, 7, ANYBODY), (USER, 6, 7))))
     assert without_ids(hidden) == [(OWNER, 7), (USER, 6), (NAMED_GROUP, 5)]
 
 

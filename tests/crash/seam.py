@@ -131,6 +131,9 @@ class PowerCut:
             self.now(name)
         raise NoPowerError(errno.EIO, f"the power is gone at {self.at}")
 
+    def is_made(self) -> bool:
+        return self.at is not None
+
     def now(self, at: str = "") -> None:
         """Cut the power."""
         copy_tree(self._store, self._copy)
@@ -187,6 +190,6 @@ class Failure:
 
 def copy_tree(source: Path, target: Path) -> None:
     """Copy a directory as it is, with owners, times and attributes; what goes away meanwhile is left out."""
-    command = ["cp", "-a", "--reflink=auto", source, target]
+    command = ["cp", "-a", "--reflink=auto", str(source), str(target)]
     copied = subprocess.run(command, check=False, capture_output=True, text=True, timeout=TIMEOUT, env={"LC_ALL": "C"})
     assert all(line.endswith(": No such file or directory") for line in copied.stderr.splitlines()), copied.stderr

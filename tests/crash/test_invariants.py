@@ -79,7 +79,7 @@ DAMAGES: dict[str, Callable[[StorePaths], object]] = {
     "may show": lose_all_images,
     "lost": take_a_layer_out,
     "is no layer": lambda paths: (paths.layers / "other").mkdir(),
-    "is nothing of the store's": lambda paths: (paths.root / "other").touch(),
+    "is not part of the store": lambda paths: (paths.root / "other").touch(),
 }
 
 

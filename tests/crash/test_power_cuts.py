@@ -39,7 +39,7 @@ def test_a_power_cut_loses_nothing_that_was_acknowledged(
         smallest = patch.object(references, "SMALL_JOURNAL_BYTES", 0 if compacts else references.SMALL_JOURNAL_BYTES)
         with smallest, watched(cut), opened(where) as store:
             script = Script(store, gallery, past)
-            script.is_cut = lambda cut=cut: cut.at is not None
+            script.is_cut = cut.is_made
             OPERATIONS[operation](script)
         if cut.at is None:
             assert not script.errors
@@ -73,7 +73,7 @@ def test_a_power_cut_after_a_failed_sync_loses_nothing_that_was_acknowledged(
 
         with watched(fail_once), opened(where) as store:
             script = Script(store, gallery, past)
-            script.is_cut = lambda cut=cut: cut.at is not None
+            script.is_cut = cut.is_made
             script.put("app:1", "gamma")
         if cut.at is None:
             break

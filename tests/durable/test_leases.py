@@ -192,7 +192,7 @@ def test_lease_that_is_held_and_cannot_be_read_is_an_error(paths: StorePaths, da
     odd.write_bytes(data)
     lock = acquire(odd)
 
-    with pytest.raises(LeaseError, match=f"^{odd} cannot be read, and whoever holds it lives: "):
+    with pytest.raises(LeaseError, match=f"^{odd} cannot be read, and the process that holds it is alive. "):
         needs(paths)
 
     lock.release()

@@ -382,6 +382,7 @@ def test_lock_is_on_the_file_that_is_there_when_it_is_got(
 
     lock = acquire(path)
 
+    assert lock.descriptor is not None
     assert os.path.samestat(os.fstat(lock.descriptor), path.stat())
     assert not is_free(path)
     lock.release()

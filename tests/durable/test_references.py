@@ -8,6 +8,7 @@ import struct
 import threading
 from collections.abc import Iterable
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 from support.disks import DyingDisk, FailingDisk, PowerCutError, RecordingDisk
@@ -81,7 +82,15 @@ def test_changes_of_one_commit_are_made_in_their_order_in_one_frame(paths: Store
     other = DockerImage("a:latest", B.layer_ids)
     references = References(paths, Disk())
 
-    changes = [Put(A), Remove(name(A)), Remove(name(A)), Put(A), Put(other), Remove(name(A), only=A), Put(C)]
+    changes: list[Put | Remove] = [
+        Put(A),
+        Remove(name(A)),
+        Remove(name(A)),
+        Put(A),
+        Put(other),
+        Remove(name(A), only=A),
+        Put(C),
+    ]
     answers = references.commit(changes)
 
     assert answers == (A, A, None, A, other, None, C)
@@ -107,7 +116,7 @@ def test_missing_layers_are_looked_for_each_time(paths: StorePaths) -> None:
     missing = references.find(name(A)), references.list()[0]
     paths.layer(LAYERS[0]).mkdir()
 
-    assert [image.missing for image in missing] == [(LAYERS[0],)] * 2
+    assert [image and image.missing for image in missing] == [(LAYERS[0],)] * 2
     assert references.find(name(A)) == A
 
 
@@ -478,7 +487,7 @@ def test_damage_in_a_store_that_may_only_be_read_is_called_that(
         reopened(paths)
 
 
-def read_only(path: Path) -> None:
+def read_only(path: Path) -> NoReturn:
     raise OSError(errno.EROFS, os.strerror(errno.EROFS), str(path))
 
 

@@ -13,6 +13,7 @@ import queue
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -21,7 +22,7 @@ from support import worker_functions as work
 from support.processes import TIMEOUT
 
 from pykka_imagestore import errors
-from pykka_imagestore.jobs.answers import ANSWERS
+from pykka_imagestore.jobs.answers.allowlist import ANSWERS
 from pykka_imagestore.runtime import PlainAnswers, WorkerAnswerError, WorkerPool
 from pykka_imagestore.runtime.wire import (
     LARGE,
@@ -82,7 +83,7 @@ def test_odd_values_come_back_as_they_were(value):
 
 
 def test_an_error_comes_back_with_what_it_was_made_with_and_its_attributes():
-    error = FileNotFoundError(2, "not there", "/x")
+    error: Any = FileNotFoundError(2, "not there", "/x")
     error.more = (1, "two")
 
     copy = answers.load(answers.dump(error))

@@ -64,7 +64,7 @@ def test_stop_of_a_dead_actor_returns_in_a_deep_callback(depth):
 
 
 def test_get_in_a_deep_callback_runs_deferred_callbacks_only_until_its_future_is_final():
-    calls = []
+    calls: list[str] = []
 
     def wait():
         for name in ("first", "second"):

@@ -282,6 +282,7 @@ def test_workers_of_a_killed_program_end_though_a_child_of_it_holds_all_that_is_
         stdout=subprocess.PIPE,
         text=True,
     )  # fmt: skip
+    assert program.stdout
     worker, child = map(int, program.stdout.readline().split())
     pidfd = os.pidfd_open(worker)
 

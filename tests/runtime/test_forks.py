@@ -11,6 +11,7 @@ import threading
 import time
 import warnings
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import pykka
 import pytest
@@ -298,8 +299,8 @@ def test_pool_of_the_parents_is_not_the_childs_to_use_or_to_close(kind, tmp_path
         return raised_by(lambda: pool.run(len, "abc").get(timeout=TIMEOUT)), stop_file.exists()
 
     with ThreadPoolExecutor(1) as executor:
-        how = {"threads": {"threads": True}, "executor": {"executor": executor}}.get(kind, {})
-        with WorkerPool(1, **how) as pool:
+        ways: dict[str, Any] = {"threads": {"threads": True}, "executor": {"executor": executor}}
+        with WorkerPool(1, **ways.get(kind, {})) as pool:
             if kind == "processes":
                 running = pool.run(work.receive_soon, TIMEOUT, messages=messages)
                 started.set()
@@ -335,7 +336,8 @@ def test_semaphore_single_flight_and_in_flight_of_the_parent_do_not_make_the_chi
 
 
 def test_fork_in_a_callback_leaves_deferred_callbacks_to_the_parent():
-    told, answers = [], []
+    told: list[None] = []
+    answers = []
 
     def fork():
         ready(None).then(told.append)  # put off, as deep as this is

@@ -8,6 +8,8 @@ import queue
 import sys
 import threading
 import time
+from functools import partial
+from typing import Any
 
 import pytest
 from support import worker_functions as work
@@ -16,6 +18,7 @@ from support.worker_functions import Rendezvous
 
 from pykka_imagestore.runtime import (
     DiscardedError,
+    Future,
     Messages,
     PoolClosedError,
     Promise,
@@ -29,6 +32,7 @@ from pykka_imagestore.runtime import (
     worker_handle,
 )
 from pykka_imagestore.runtime.cpus import usable_cpus
+from pykka_imagestore.runtime.processes import ProcessEngine
 
 
 @pytest.fixture
@@ -232,7 +236,7 @@ def test_a_pool_whose_thread_fails_answers_all_who_wait_and_is_closed(caplog):
             return [number]  # no pair
 
     pool = WorkerPool(1)
-    tasks = [pool.run(work.receive_soon, 60, messages=Broken()), pool.run(work.double, 1)]
+    tasks: list[Future[Any]] = [pool.run(work.receive_soon, 60, messages=Broken()), pool.run(work.double, 1)]
 
     for task in tasks:
         with pytest.raises(PoolClosedError):
@@ -586,14 +590,18 @@ def test_a_callback_may_wait_for_another_task_of_the_pool():
 
 def test_close_may_be_called_by_several_callbacks():
     pool = WorkerPool(2)
-    closed = queue.SimpleQueue()
-    tasks = [pool.run(time.sleep, 600), pool.run(time.sleep, "not a number"), pool.run(work.double, 1)]
+    closed: queue.SimpleQueue[None] = queue.SimpleQueue()
+    tasks: list[Future[Any]] = [
+        pool.run(time.sleep, 600),
+        pool.run(int, "not a number"),
+        pool.run(work.double, 1),
+    ]
 
     for task in tasks:
         task.on_any(lambda _: closed.put(pool.close()))
 
     assert [closed.get(timeout=TIMEOUT) for _ in tasks] == [None] * 3
-    assert [type(task.error()) for task in tasks[:2]] == [PoolClosedError, TypeError]
+    assert [type(task.error()) for task in tasks[:2]] == [PoolClosedError, ValueError]
 
 
 def test_a_callback_that_is_interrupted_hurts_nobody(pool, rendezvous):
@@ -615,9 +623,9 @@ def test_tasks_may_be_submitted_and_discarded_by_the_garbage_collector(pool):
     gc.set_threshold(20)
     try:
         for number in range(300):
-            promise = Promise()
+            promise: Any = Promise()
             promise.cycle = promise
-            promise.future.on_any(lambda _, number=number: pool.run(work.double, number).on_any(done.put))
+            promise.future.on_any(partial(lambda number, _: pool.run(work.double, number).on_any(done.put), number))
             del promise
             pool.run(work.double, number).discard()
     finally:
@@ -688,6 +696,7 @@ def test_close_that_the_collector_calls_in_the_thread_that_looks_after_workers_i
     pool = WorkerPool(1)
     pool.run(work.double, 1).get(timeout=TIMEOUT)
 
+    assert isinstance(pool._engine, ProcessEngine)
     pool._engine._loop.call(pool.close)  # as in the middle of anything there
 
     assert pool._engine._loop._ended.wait(TIMEOUT)

@@ -9,6 +9,7 @@ import queue
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import pykka
 import pytest
@@ -67,7 +68,7 @@ class Notebook(Actor):
     def fail(self) -> None:
         raise OddError("in a method")
 
-    def exited(self, ref: pykka.ActorRef[object]) -> None:
+    def exited(self, ref: pykka.ActorRef[Any]) -> None:
         self.exits.put(ref)
 
     def exited_so_far(self) -> int:
@@ -130,10 +131,10 @@ def test_row_initialize_is_on_start_and_runs_before_what_is_queued():
     class Late(Notebook):
         def __init__(self, begin: threading.Event) -> None:
             super().__init__()
-            self._begin = begin
+            self._may_begin = begin
 
         def on_start(self) -> None:
-            assert self._begin.wait(10)
+            assert self._may_begin.wait(10)
             self.note(("on_start", threading.current_thread()))
 
     begin = threading.Event()

@@ -3,12 +3,14 @@ from __future__ import annotations
 import queue
 import threading
 import time
+from typing import Any
 
 import pytest
 from support import worker_functions as work
 from support.processes import TIMEOUT
 
 from pykka_imagestore.runtime import (
+    Future,
     Messages,
     PoolClosedError,
     WorkerPool,
@@ -53,7 +55,8 @@ def test_an_idle_task_runs_when_no_other_waits():
         first = pool.run(lambda _: go_on.wait(TIMEOUT), None)
         idle, second = pool.run(ran.append, "idle", idle=True), pool.run(ran.append, "second")
         go_on.set()
-        collect([first, idle, second]).get(timeout=TIMEOUT)
+        gathered: list[Future[Any]] = [first, idle, second]
+        collect(gathered).get(timeout=TIMEOUT)
 
     assert ran == ["second", "idle"]
 

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import queue
 import threading
+from functools import partial
 
 import pytest
 
@@ -23,7 +24,7 @@ def test_one_thread_calls_functions_in_their_order():
     one = ThreadPool(1, "pool-of-one")
 
     for number in range(100):
-        one.call(lambda number=number: called.put((number, threading.get_ident())))
+        one.call(partial(lambda number: called.put((number, threading.get_ident())), number))
 
     seen = [called.get(timeout=60) for _ in range(100)]
     assert [number for number, _ in seen] == list(range(100))
@@ -84,7 +85,7 @@ def test_a_thread_ends_when_idle_and_no_call_is_lost_however_close():
 
     for number in range(500):
         for each in range(1 + number % 3):
-            one.call(lambda each=each: called.put(each))
+            one.call(partial(called.put, each))
         for _ in range(1 + number % 3):
             called.get(timeout=60)
         if number % 5 == 0:

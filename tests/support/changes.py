@@ -15,6 +15,7 @@ from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from support import tars
 from support.compressions import zstd
@@ -45,7 +46,7 @@ def xattr(key: bytes, value: bytes) -> bytes:
 
 def plain() -> tuple[bytes, ...]:
     """Return a layer of all kinds that anybody can make."""
-    owner = {"uid": os.geteuid(), "gid": os.getegid()}
+    owner: dict[str, Any] = {"uid": os.geteuid(), "gid": os.getegid()}
     return (
         tars.directory(b"d", mode=0o755, mtime=5, **owner),
         tars.file(b"d/f", b"hello" * 3000, mtime=5, **owner),
@@ -81,7 +82,7 @@ def plain() -> tuple[bytes, ...]:
 
 def roots() -> tuple[bytes, ...]:
     """Return what root can make, too."""
-    owner = {"uid": os.geteuid(), "gid": os.getegid()}
+    owner: dict[str, Any] = {"uid": os.geteuid(), "gid": os.getegid()}
     return (
         *plain(),
         tars.header(b"dev", tars.CHARACTER_DEVICE, major=1, minor=3, mode=0o666, **owner),
@@ -255,7 +256,7 @@ def directory_by_symlink(path: Path) -> None:
     path.symlink_to("../../moved")
 
 
-def record(**fields: object) -> Do:
+def record(**fields: Any) -> Do:
     """Return what changes fields, and not the checksum."""
 
     def do(path: Path) -> None:

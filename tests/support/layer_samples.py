@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 import struct
+from typing import Any
 
 from support import tars
 
 SEGMENTS = [(0, 5), (100_000, 7)]
 # Something of each kind; owned by whoever runs the tests, so that there is nothing that he could not set.
-OWNER = {"uid": os.geteuid(), "gid": os.getegid()}
+OWNER: dict[str, Any] = {"uid": os.geteuid(), "gid": os.getegid()}
 PARTS = (
     tars.directory(b"./", **OWNER),
     tars.directory(b"d", mode=0o750, **OWNER),

@@ -11,9 +11,10 @@ import stat
 import sys
 import threading
 import uuid
+from collections.abc import Sequence
 from contextlib import suppress
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 from pykka_imagestore.runtime import DiscardedError, raise_if_discarded, receive, report
 
@@ -97,7 +98,7 @@ def search_path(_: object) -> list[str]:
     return sys.path
 
 
-def receive_until_end(address: str) -> list[object]:
+def receive_until_end(address: str) -> list[Any]:
     """Meet the test; return all messages up to ``end``."""
     wait_for(address)
     received = []
@@ -181,7 +182,8 @@ def die_the_first_time(path: str) -> str:
     if os.path.exists(path):
         return "second time"
     with open(path, "x"):
-        return kill_self(None)
+        kill_self(None)
+    raise AssertionError
 
 
 def fail_the_first_time(path: str) -> None:
@@ -191,7 +193,7 @@ def fail_the_first_time(path: str) -> None:
             raise LookupError("the first time")
 
 
-def report_all_then_wait(request: tuple[list[object], str]) -> str:
+def report_all_then_wait(request: tuple[Sequence[object], str]) -> str:
     messages, address = request
     for message in messages:
         report(message)

@@ -4,63 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol, TypeAlias
+from typing import Protocol
 
 from pykka_imagestore.core.digest import DiffID, Digest
-from pykka_imagestore.core.identity import FileIdentity
+from pykka_imagestore.core.layer_blob import LayerBlob
 from pykka_imagestore.core.totals import Totals
 from pykka_imagestore.errors import ArchiveError
 
-_EXTENT_BYTES = 250  # beside path and name
+_LAYER_BYTES = 300  # beside its name and what else has the length of a name or path
 _BRACKET_BYTES = 64  # more, since whoever is sent an index counts brackets, also those in texts
 _ESCAPE_BYTES = 5  # more, for what is no ASCII
 _PLAIN = bytes(range(0x20, 0x7F)) + b"\t\n\r"
-_HEADER_BYTES = 1024  # of an entry: its header, and half a block or so after its body
-_BYTES_PER_ENTRY = 12_000  # measured: 35 µs an entry, 3 ns a byte
-
-Place: TypeAlias = tuple[str, int | str, int]
-
-
-@dataclass(frozen=True, slots=True)
-class Extent:
-    """A run of bytes in a file: where a layer lies, perhaps compressed.
-
-    Attributes:
-        path: The file; or a directory, in which ``name`` is the file.
-        offset: Where in it the bytes begin.
-        size: How many there are.
-        name: What the archive calls it.
-        entries_estimate: How many entries there may be, from a sample.
-        digest: What the bytes must be, as they lie there; None if nobody says.
-        absence: Why the archive names it and does not hold it, as the rest of a sentence; empty if it does.
-        inflated_estimate: How many bytes it may become, from a sample; 0 if it is not compressed, or nobody knows.
-        identity: The file that was indexed: whoever opens it sees whether it is still there. None if any will do.
-    """
-
-    path: str
-    offset: int
-    size: int
-    name: str
-    entries_estimate: int = 0
-    digest: Digest | None = None
-    absence: str = ""
-    inflated_estimate: int = 0
-    identity: FileIdentity | None = None
-
-    @property
-    def place(self) -> Place:
-        """What tells the bytes from all others of the archive: an archive that is no directory begins with a header."""
-        return self.path, self.offset or self.name, self.size
-
-    @property
-    def cost(self) -> int:
-        """How long it takes to unpack, in bytes: making a file takes as long as writing that many."""
-        return self.size + self.inflated_estimate + _BYTES_PER_ENTRY * self.entries_estimate
-
-    @property
-    def least_bytes(self) -> int:
-        """What it takes unpacked, at least: what is plain takes this much or a little more, what is compressed more."""
-        return self.size if self.inflated_estimate else max(0, self.size - self.entries_estimate * _HEADER_BYTES)
 
 
 class MemberReader(Protocol):
@@ -80,8 +34,8 @@ class MemberReader(Protocol):
     def names(self) -> list[str]:
         """Return the names of all members."""
 
-    def extent(self, unsafe_name: str) -> Extent:
-        """Return where a member lies; ArchiveError if it is not there."""
+    def blob(self, unsafe_name: str) -> LayerBlob:
+        """Return a member as a blob; ArchiveError if it is not there."""
 
     def read_json(self, unsafe_name: str) -> bytes:
         """Return a member's bytes, bounded; ArchiveError if it is not there."""
@@ -102,7 +56,7 @@ class ArchivedImage:
 
     unsafe_names: tuple[str, ...]
     config: bytes
-    layers: tuple[Extent, ...]
+    layers: tuple[LayerBlob, ...]
     diff_ids: tuple[DiffID, ...] | None
     unsafe_tags: tuple[str, ...] = ()
     digests: tuple[Digest, ...] = ()
@@ -116,7 +70,7 @@ def counted(totals: Totals, image: ArchivedImage) -> ArchivedImage:
     """
     config = image.config
     texts = *image.digests, *(image.diff_ids or ())
-    layers = sum(_EXTENT_BYTES + _sent_bytes(layer.path) + _sent_bytes(layer.name) for layer in image.layers)
+    layers = sum(_LAYER_BYTES + sum(map(_sent_bytes, (layer.name, *layer.location.texts))) for layer in image.layers)
     escaped = config.count(b'"') + config.count(b"\\") + _ESCAPE_BYTES * len(config.translate(None, _PLAIN))
     total = len(config) + escaped + _BRACKET_BYTES * config.count(b"[") + layers + sum(map(_sent_bytes, texts))
     totals.add("index_bytes", total, "bytes of configs, names and layers")

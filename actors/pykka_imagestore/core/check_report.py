@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from pykka_imagestore.core.digest import DiffID, Digest
 from pykka_imagestore.core.image import DockerImage
-from pykka_imagestore.errors import escaped
+from pykka_imagestore.text import escaped
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,15 +29,15 @@ class Finding:
 
 
 @dataclass(frozen=True, slots=True)
-class TakenOut:
-    """What a repair did with what a check found damaged.
+class Evicted:
+    """What an eviction did with what a check found damaged.
 
     Attributes:
-        taken_out: DiffIDs and digests of what it took out.
+        evicted: DiffIDs and digests of what is gone.
         put_anew: Of what is there, and is another than the check saw. It was left.
     """
 
-    taken_out: tuple[str, ...]
+    evicted: tuple[str, ...]
     put_anew: tuple[str, ...]
 
 

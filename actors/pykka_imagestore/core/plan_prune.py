@@ -12,7 +12,8 @@ from typing import Final
 from pykka_imagestore.core.digest import DiffID, Digest
 from pykka_imagestore.core.image import DockerImage
 from pykka_imagestore.core.image_name import ImageName
-from pykka_imagestore.errors import InvalidInputError, shown
+from pykka_imagestore.errors import InvalidInputError
+from pykka_imagestore.text import shown
 
 _REFERENCE_BYTES = 75  # of a layer or config in a journal's frame or a snapshot: its digest, and what is around it
 
@@ -208,12 +209,12 @@ class Pruned:
         """What must stay."""
         return Size(self.least_bytes, self.least_inodes)
 
-    def without(self, stayed: AbstractSet[str], stock: Inventory) -> Pruned:
+    def without(self, stayed: AbstractSet[str], inventory: Inventory) -> Pruned:
         """Return it less the layers and configs that stayed after all."""
         layers = tuple(layer for layer in self.layers if layer not in stayed)
         configs = tuple(config for config in self.configs if config not in stayed)
-        freed = stock.size_of(self.images, layers, configs)
-        kept = stock.size() - freed
+        freed = inventory.size_of(self.images, layers, configs)
+        kept = inventory.size() - freed
         return replace(
             self,
             layers=layers,
@@ -225,7 +226,7 @@ class Pruned:
         )
 
 
-def plan_prune(stock: Inventory, needs: Needs, options: PruneOptions, now: float) -> Pruned:
+def plan_prune(inventory: Inventory, needs: Needs, options: PruneOptions, now: float) -> Pruned:
     """Choose images to forget, least recently used first; and all layers and configs that nothing needs then.
 
     For a budget that cannot be kept whatever is forgotten, no image is, unless it is 0, which asks for all that may go.
@@ -234,12 +235,12 @@ def plan_prune(stock: Inventory, needs: Needs, options: PruneOptions, now: float
     keep = {name.stored for name in options.keep}
     candidates = [
         image
-        for image in sorted(stock.images, key=lambda image: (stock.last_used(image), image.name))
+        for image in sorted(inventory.images, key=lambda image: (inventory.last_used(image), image.name))
         if not needs.cover(image) and image.name not in keep
     ]
-    kept = _Kept(stock, needs)
+    kept = _Kept(inventory, needs)
     for image in candidates:
-        if options.unused_for is not None and now - stock.last_used(image) > options.unused_for:
+        if options.unused_for is not None and now - inventory.last_used(image) > options.unused_for:
             kept.forget(image)
     used = kept.copy()
     _keep_to(options.budget, kept, candidates)
@@ -250,7 +251,7 @@ def plan_prune(stock: Inventory, needs: Needs, options: PruneOptions, now: float
     if is_out_of_reach:
         kept = used
     forgotten = tuple(image for image in candidates if image not in kept.images)
-    layers, configs = find_unneeded(kept.images, needs, stock.layers, stock.configs)
+    layers, configs = find_unneeded(kept.images, needs, inventory.layers, inventory.configs)
     pruned = Pruned(
         forgotten,
         layers,
@@ -259,7 +260,7 @@ def plan_prune(stock: Inventory, needs: Needs, options: PruneOptions, now: float
         least_bytes=least.size.bytes,
         least_inodes=least.size.inodes,
     )
-    return pruned.without(frozenset(), stock)
+    return pruned.without(frozenset(), inventory)
 
 
 def _keep_to(budget: Budget, kept: _Kept, candidates: Sequence[DockerImage]) -> None:
@@ -362,33 +363,34 @@ class Usage:
     inodes: int = 0
 
 
-def measure(stock: Inventory, leases: Iterable[LeaseUsage] = ()) -> Usage:
+def measure(inventory: Inventory, leases: Iterable[LeaseUsage] = ()) -> Usage:
     """Return what each image and layer costs, shared and alone, and who needs layers."""
-    images = sorted(stock.images, key=lambda image: image.name)
+    images = sorted(inventory.images, key=lambda image: image.name)
     names: dict[DiffID, list[str]] = {}
     for image in images:
         for layer in dict.fromkeys(image.layer_ids):
             names.setdefault(layer, []).append(image.name)
     layers = [
-        LayerUsage(layer, size.bytes, tuple(names.get(layer, ())), size.inodes) for layer, size in stock.layers.items()
+        LayerUsage(layer, size.bytes, tuple(names.get(layer, ())), size.inodes)
+        for layer, size in inventory.layers.items()
     ]
     layers.sort(key=lambda layer: (-layer.bytes, layer.diff_id))
     users = {layer: len(some) for layer, some in names.items()}
     configs = Counter(image.config_digest for image in images)
-    used = [_measure_image(stock, image, users, configs) for image in images]
-    unused = stock.size_of((), *find_unneeded(images, Needs(), stock.layers, stock.configs))
-    size = stock.size()
+    used = [_measure_image(inventory, image, users, configs) for image in images]
+    unused = inventory.size_of((), *find_unneeded(images, Needs(), inventory.layers, inventory.configs))
+    size = inventory.size()
     return Usage(tuple(used), tuple(layers), tuple(leases), size.bytes, unused.bytes, size.inodes)
 
 
 def _measure_image(
-    stock: Inventory, image: DockerImage, users: Mapping[DiffID, int], configs: Mapping[Digest | None, int]
+    inventory: Inventory, image: DockerImage, users: Mapping[DiffID, int], configs: Mapping[Digest | None, int]
 ) -> ImageUsage:
     own_layers = {layer for layer in image.layer_ids if users[layer] == 1}
     own_config = [] if image.config_digest is None or configs[image.config_digest] > 1 else [image.config_digest]
-    size = stock.size_of((image,), set(image.layer_ids), _config_of(image))
-    own = stock.size_of((image,), own_layers, own_config)
-    return ImageUsage(image.name, size.bytes, own.bytes, stock.last_used(image), size.inodes, own.inodes)
+    size = inventory.size_of((image,), set(image.layer_ids), _config_of(image))
+    own = inventory.size_of((image,), own_layers, own_config)
+    return ImageUsage(image.name, size.bytes, own.bytes, inventory.last_used(image), size.inodes, own.inodes)
 
 
 def _config_of(image: DockerImage) -> tuple[Digest, ...]:
@@ -403,16 +405,16 @@ class _Kept:
         size: Of all that is kept.
     """
 
-    def __init__(self, stock: Inventory, needs: Needs) -> None:
-        self._stock = stock
+    def __init__(self, inventory: Inventory, needs: Needs) -> None:
+        self._inventory = inventory
         self._layer_users, self._config_users = Counter(needs.layers), Counter(needs.configs)
-        for image in stock.images:
+        for image in inventory.images:
             self._layer_users.update(set(image.layer_ids))
             self._config_users.update(_config_of(image))
-        self.images = dict.fromkeys(stock.images)
-        layers = [layer for layer in stock.layers if self._layer_users[layer]]
-        self.size = stock.size_of(
-            stock.images, layers, [config for config in stock.configs if self._config_users[config]]
+        self.images = dict.fromkeys(inventory.images)
+        layers = [layer for layer in inventory.layers if self._layer_users[layer]]
+        self.size = inventory.size_of(
+            inventory.images, layers, [config for config in inventory.configs if self._config_users[config]]
         )
 
     def copy(self) -> _Kept:
@@ -442,7 +444,7 @@ class _Kept:
         """Return what an image takes that nobody uses, for now."""
         layers = [layer for layer in self._layers_of(image) if not self._layer_users[layer]]
         configs = [config for config in _config_of(image) if not self._config_users[config]]
-        return self._stock.size_of((image,), layers, configs)
+        return self._inventory.size_of((image,), layers, configs)
 
     def _layers_of(self, image: DockerImage) -> set[DiffID]:
-        return {layer for layer in image.layer_ids if layer in self._stock.layers}
+        return {layer for layer in image.layer_ids if layer in self._inventory.layers}

@@ -10,7 +10,8 @@ from pykka_imagestore.core.digest import sha256
 from pykka_imagestore.core.image_name import ImageName
 from pykka_imagestore.core.limits import DEFAULT_LIMITS, Limits
 from pykka_imagestore.core.totals import Totals
-from pykka_imagestore.errors import AmbiguousImageError, InvalidNameError, shown
+from pykka_imagestore.errors import AmbiguousImageError, InvalidNameError
+from pykka_imagestore.text import shown
 
 
 @dataclass(frozen=True, slots=True)

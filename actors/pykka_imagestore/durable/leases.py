@@ -41,8 +41,8 @@ from pykka_imagestore.errors import (
     LeaseError,
     MisplacedFileError,
     StateError,
-    shown,
 )
+from pykka_imagestore.text import shown
 
 _MAX_BYTES = 64 << 20  # of a record; what is larger is somebody's own file
 

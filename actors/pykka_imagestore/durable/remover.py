@@ -16,7 +16,7 @@ from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
-from pykka_imagestore.core.check_report import TakenOut
+from pykka_imagestore.core.check_report import Evicted
 from pykka_imagestore.core.digest import DiffID, Digest, is_sha256, sha256
 from pykka_imagestore.core.image import DockerImage
 from pykka_imagestore.core.image_name import ImageName
@@ -25,13 +25,13 @@ from pykka_imagestore.core.plan_prune import Pruned, PruneOptions, find_unneeded
 from pykka_imagestore.durable.disk import Disk
 from pykka_imagestore.durable.files import read_file
 from pykka_imagestore.durable.identity import Identity, identify
-from pykka_imagestore.durable.inventory import InventoryTaker
 from pykka_imagestore.durable.leases import find_needs
 from pykka_imagestore.durable.locked_directory import LockedDirectory
 from pykka_imagestore.durable.locks import locked
 from pykka_imagestore.durable.log import logger_of
 from pykka_imagestore.durable.references import References, Remove
 from pykka_imagestore.durable.reserve import in_reserve
+from pykka_imagestore.durable.stored_view import StoredView
 from pykka_imagestore.errors import NotFoundError, StateError
 
 logger = logger_of(__name__)
@@ -46,14 +46,14 @@ class Remover:
     """Used by one thread. What it takes out waits in directories that are the caller's to delete.
 
     Attributes:
-        stock: What it knows of the store's sizes, for the same thread.
+        view: What the store holds, for the same thread.
     """
 
     def __init__(self, paths: StorePaths, on: Disk) -> None:
         self._paths = paths
         self._disk = on
         self._references = References(paths, on)
-        self.stock = InventoryTaker(paths)
+        self.view = StoredView(paths, self._references)
 
     def remove(self, name: ImageName) -> tuple[DockerImage, LockedDirectory | None]:
         """Forget an image, durably; take out what only it needed.
@@ -71,28 +71,30 @@ class Remover:
             # Synced: or a power cut brings back an image that another process replaced, and not its layers.
             images = self._references.settle()
             layers, unneeded = find_unneeded(images, needs, dict.fromkeys(image.layer_ids), configs)
-            waiting, _ = self._take_out(layers, unneeded)
+            waiting, _ = self._move_to_gc(layers, unneeded)
             return image, waiting
 
     def prune(self, options: PruneOptions) -> tuple[Pruned, LockedDirectory | None]:
         """Forget the images that ``options`` say, durably; take out all that nobody needs. Or only tell what it is."""
-        self.stock.take(self._references.settle())  # what is read for the first time is read before others must wait
+        self.view.inventory(
+            self._references.settle()
+        )  # what is read for the first time is read before others must wait
         with locked(self._paths.leases_lock):
             # A put that goes on now took its lease before, so it is seen here: what it puts is needed.
             needs = find_needs(self._paths)
-            stock = self.stock.take(self._references.settle())
-            pruned = plan_prune(stock, needs, options, time.time())
+            inventory = self.view.inventory(self._references.settle())
+            pruned = plan_prune(inventory, needs, options, time.time())
             if options.dry_run:
                 return pruned, None
             names = [Remove(ImageName.parse(image.name), replace(image, missing=())) for image in pruned.images]
             if names:
                 self._references.commit(names)
-            waiting, stayed = self._take_out(pruned.layers, pruned.configs)
-            return (pruned.without(stayed, stock) if stayed else pruned), waiting
+            waiting, stayed = self._move_to_gc(pruned.layers, pruned.configs)
+            return (pruned.without(stayed, inventory) if stayed else pruned), waiting
 
-    def take_out(
+    def evict(
         self, layers: Mapping[DiffID, Identity], configs: Iterable[Digest]
-    ) -> tuple[TakenOut, LockedDirectory | None]:
+    ) -> tuple[Evicted, LockedDirectory | None]:
         """Take out what was found damaged, used by images or not: but nothing leased, and nothing that was put anew.
 
         Args:
@@ -105,13 +107,13 @@ class Remover:
             judged = {config: self._is_damaged(config) for config in configs}
             damaged = [config for config, is_damaged in judged.items() if is_damaged]
             unneeded = find_unneeded((), find_needs(self._paths), same, damaged)
-            waiting, stayed = self._take_out(*unneeded)
-            taken = (*_without(unneeded[0], stayed), *_without(unneeded[1], stayed))
+            waiting, stayed = self._move_to_gc(*unneeded)
+            evicted = (*_without(unneeded[0], stayed), *_without(unneeded[1], stayed))
             put_anew = (
                 *(layer for layer in layers if now[layer] not in (None, layers[layer])),
                 *(config for config, is_damaged in judged.items() if is_damaged is False),
             )
-            return TakenOut(taken, put_anew), waiting
+            return Evicted(evicted, put_anew), waiting
 
     def close(self) -> None:
         """Let go of the files."""
@@ -126,7 +128,7 @@ class Remover:
         except (OSError, StateError):
             return True
 
-    def _take_out(
+    def _move_to_gc(
         self, layers: Iterable[DiffID], configs: Iterable[Digest]
     ) -> tuple[LockedDirectory | None, frozenset[str]]:
         """Rename layers and configs into a directory; return it, and what stayed since the kernel did not let it go.

@@ -1,10 +1,10 @@
-"""What an entry has besides its content: mode, owner, extended attributes, time. And what became of those.
+"""Sets an entry's mode, owner, extended attributes and time, and reports what could not be set.
 
-What a process may not set is left out and recorded, so that the layer is as usable as it can be. What it may, the
-kernel's answers say, not its user: root may lack any privilege, and an ordinary user have some.
+What a process may not set is left out and reported, so that the layer is as usable as it can be. The kernel's answers
+decide what it may set, not the user id: root may lack any privilege, and an ordinary user may have some.
 
-Whoever may give a file away need not be able to do anything with it afterwards. So the owner comes last, and after it
-only what a change of owner takes away.
+A process that may give a file away need not be able to do anything with it afterwards. So the owner is set last, and
+after it only what a change of owner clears.
 """
 
 from __future__ import annotations
@@ -13,21 +13,17 @@ import errno
 import os
 import stat
 from contextlib import suppress
-from dataclasses import dataclass, field
 
-from pykka_imagestore.core.layer_record import WhiteoutFormat
-from pykka_imagestore.core.tar.reader import BLOCK_DEVICE, CHARACTER_DEVICE, FIFO, SYMLINK, Entry, TarError
-from pykka_imagestore.core.time_range import TimeRange
+from pykka_imagestore.core.tar.format import BLOCK_DEVICE, CHARACTER_DEVICE, FIFO, SYMLINK, Entry, TarError
 from pykka_imagestore.fs.made import umask
 from pykka_imagestore.fs.pins import pinned
+from pykka_imagestore.fs.unset import Unset, UnsetLog
 
 SET_ID = stat.S_ISUID | stat.S_ISGID
 MAX_ID = (1 << 32) - 2  # the one above means "leave it"
 NODE_TYPES = {CHARACTER_DEVICE: stat.S_IFCHR, BLOCK_DEVICE: stat.S_IFBLK, FIFO: stat.S_IFIFO, SYMLINK: stat.S_IFLNK}
 
 _CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-_MAX_UNSET_LISTED = 1000
-_MAX_UNSET_LENGTH = 1 << 20  # of all paths and names: an attribute's name may be as long as a header
 _MAX_REFUSED_OWNERS = 1000
 OVERLAY_XATTRS = (b"trusted.overlay.", b"user.overlay.")
 _UNSETTABLE = frozenset(
@@ -54,43 +50,6 @@ _ENTRY_FAULTS = frozenset(
 )
 
 
-@dataclass(slots=True)
-class Outcome:
-    """What became of the layer besides its files; see layer.proto.
-
-    Attributes:
-        owner: User and group of what was not given away.
-        times: Those that the file system keeps; None if nobody needs to know, or that cannot be told.
-        unset: Path and what of it could not be set; the first 1000, or fewer if these are long.
-        root_mode: The mode that the root's entry says; None if no entry is the root's.
-    """
-
-    entries: int = 0
-    stored_bytes: int = 0
-    inodes: int = 0
-    replaced_lost: bool = False
-    whiteouts: WhiteoutFormat = WhiteoutFormat.NONE
-    implicit_directories: list[bytes] = field(default_factory=list)
-    unset: list[tuple[bytes, str]] = field(default_factory=list)
-    unset_count: int = 0
-    unset_length: int = 0
-    root_mode: int | None = None
-    owner: tuple[int, int] = (0, 0)
-    times: TimeRange | None = None
-
-    def leave_unset(self, path: bytes, what: str) -> None:
-        """Record what of an entry could not be set."""
-        self.unset_count += 1
-        self.unset_length += len(path) + len(what)
-        if len(self.unset) < _MAX_UNSET_LISTED and self.unset_length <= _MAX_UNSET_LENGTH:
-            self.unset.append((path, what))
-
-    def take_unset(self) -> list[tuple[bytes, str]]:
-        """Return what could not be set since the last time."""
-        taken, self.unset, self.unset_length = self.unset, [], 0
-        return taken
-
-
 class Attributes:
     """Sets attributes as far as this process may, with no call that a default already gives.
 
@@ -100,12 +59,20 @@ class Attributes:
         late: Mode bits that nothing is made with: the umask's, and set-ID bits, which come after the owner.
     """
 
-    def __init__(self, outcome: Outcome) -> None:
-        self._outcome = outcome
+    def __init__(self) -> None:
+        self._unset = UnsetLog()
         self._refused_owners: set[tuple[int, int]] = set()
         self.owner = (os.geteuid(), os.getegid())
         self.umask = umask()
         self.late = self.umask | SET_ID
+
+    def leave_unset(self, path: bytes, what: str) -> None:
+        """Report that an attribute of an entry, or the entry itself, could not be made."""
+        self._unset.add(path, what)
+
+    def take_unset(self) -> Unset:
+        """Return what could not be set since the last call."""
+        return self._unset.take()
 
     def create_file(self, entry: Entry, directory: int, name: bytes) -> int:
         """Create a file, never through a symlink; return its descriptor.
@@ -160,7 +127,7 @@ class Attributes:
         check_owner(entry)
         if not self.chown((entry.uid, entry.gid), path, where):
             if entry.mode & SET_ID:
-                self._outcome.leave_unset(path, "mode")
+                self._unset.add(path, "mode")
         elif entry.mode & SET_ID and entry.kind != SYMLINK:
             self._set_id_bits(entry, path, where)
         capability = entry.xattrs.get(CAPABILITY)
@@ -182,7 +149,7 @@ class Attributes:
                     self._refused_owners.add(owner)  # it would be no other answer for the next file, which is ours too
             else:
                 return True
-        self._outcome.leave_unset(path, "owner")
+        self._unset.add(path, "owner")
         return False
 
     def link(self, target: bytes, target_directory: int, name: bytes, directory: int) -> None:
@@ -216,7 +183,7 @@ class Attributes:
         for key, value in entry.xattrs.items():
             if key == DEFAULT_ACL:
                 if not is_directory:
-                    self._outcome.leave_unset(path, unset_xattr(key))
+                    self._unset.add(path, unset_xattr(key))
             elif is_ours or key != CAPABILITY:
                 self.set_xattr(path, where, key, value)
 
@@ -231,7 +198,7 @@ class Attributes:
                     raise
             else:
                 return
-        self._outcome.leave_unset(path, unset_xattr(key))
+        self._unset.add(path, unset_xattr(key))
 
     def _set_id_bits(self, entry: Entry, path: bytes, where: int | bytes) -> None:
         try:
@@ -242,7 +209,7 @@ class Attributes:
             os.chmod(where, entry.mode & ~SET_ID)
         except PermissionError:
             pass  # it is another's now, and has no such bits
-        self._outcome.leave_unset(path, "mode")
+        self._unset.add(path, "mode")
 
     def _may_give_to(self, entry: Entry) -> bool:
         return (entry.uid, entry.gid) not in self._refused_owners
@@ -258,6 +225,12 @@ def remove_acls(directory: int) -> None:
     for acl in ACLS:
         with suppress(OSError):  # there is none, or this file system has no such thing
             os.removexattr(directory, acl)
+
+
+def disown(directory: int) -> None:
+    """Clear what a new directory inherits: a set-group-ID bit or an ACL of it would reach every file in it."""
+    os.fchown(directory, os.geteuid(), os.getegid())
+    remove_acls(directory)
 
 
 def check_owner(entry: Entry) -> None:

@@ -11,23 +11,23 @@ import os
 import stat
 from dataclasses import dataclass, replace
 
-from pykka_imagestore.core.archive import ArchivedImage, ArchiveIndex, Extent
+from pykka_imagestore.core.archive import ArchivedImage, ArchiveIndex
+from pykka_imagestore.core.byte_source import BLOCK_BYTES, ByteSource
 from pykka_imagestore.core.formats.archive_format import read_archive
 from pykka_imagestore.core.identity import FileIdentity
 from pykka_imagestore.core.limits import DEFAULT_LIMITS, Limits
 from pykka_imagestore.core.platform import Platform, WantedPlatform
-from pykka_imagestore.core.tar.reader import OverLimitError, TarError
+from pykka_imagestore.core.tar.format import OverLimitError, TarError
 from pykka_imagestore.core.totals import Totals
 from pykka_imagestore.errors import ArchiveError, LimitError, UnsupportedArchiveError
 from pykka_imagestore.fs.made import open_own
 from pykka_imagestore.jobs.archive.directory_members import DirectoryMembers
-from pykka_imagestore.jobs.archive.opening import open_for_reading, read_at, require_same
+from pykka_imagestore.jobs.archive.file_source import FileSource
+from pykka_imagestore.jobs.archive.opening import open_for_reading, require_same
 from pykka_imagestore.jobs.archive.pipe import PipeFile
 from pykka_imagestore.jobs.archive.tar_members import Members
 from pykka_imagestore.jobs.unpack.layer_stream import (
-    BLOCK_BYTES,
     MAGIC_BYTES,
-    ExtentFile,
     inflate,
     is_compressed,
     read_some,
@@ -106,10 +106,10 @@ def _index(request: UntarImage, file: int, mode: int) -> ArchiveIndex:
         return _read(request, DirectoryMembers(request.archive, file, _totals(request)))
     if stat.S_ISFIFO(mode):
         return _index_copy(request, *_piped(request.archive, file))
-    magic = read_at(request.archive, file, MAGIC_BYTES, 0)
+    whole = FileSource(file, request.archive, 0, os.fstat(file).st_size)
+    magic = whole.peek(MAGIC_BYTES)
     if is_compressed(magic):
-        whole = Extent(request.archive, 0, os.fstat(file).st_size, request.archive)
-        return _index_copy(request, ExtentFile(file, whole), magic)
+        return _index_copy(request, whole, magic)
     return _read(request, Members(request.archive, request.archive, file, _totals(request)))
 
 
@@ -121,7 +121,7 @@ def _piped(archive: str, file: int) -> tuple[PipeFile, bytes]:
     return pipe, magic
 
 
-def _index_copy(request: UntarImage, source: ExtentFile | PipeFile, magic: bytes) -> ArchiveIndex:
+def _index_copy(request: UntarImage, source: ByteSource, magic: bytes) -> ArchiveIndex:
     _inflate(request, source, magic)
     file = os.open(request.inflated, os.O_RDONLY | os.O_CLOEXEC)
     try:
@@ -130,7 +130,7 @@ def _index_copy(request: UntarImage, source: ExtentFile | PipeFile, magic: bytes
         os.close(file)
 
 
-def _inflate(request: UntarImage, source: ExtentFile | PipeFile, magic: bytes) -> None:
+def _inflate(request: UntarImage, source: ByteSource, magic: bytes) -> None:
     inflated = inflate(source, magic, request.limits)
     with open(request.inflated, "wb", opener=open_own) as target:
         guard = Limiter(request.limits, os.path.dirname(request.inflated))
@@ -138,7 +138,7 @@ def _inflate(request: UntarImage, source: ExtentFile | PipeFile, magic: bytes) -
             while block := read_some(inflated, BLOCK_BYTES):
                 raise_if_discarded()
                 target.write(block)
-                guard.check(source.position, target.tell())
+                guard.check(source.bytes_read, target.tell())
         except OverLimitError as error:
             raise LimitError.of_archive(request.archive, f"it {error}", error.limit) from error
         except TarError as error:

@@ -37,9 +37,10 @@ class Actor(pykka.ThreadingActor):
     """A Pykka actor with async methods and death notices.
 
     Calls through ``dispatch``, ``ask`` and a proxy answer with a runtime Future; a future that a method returns is
-    flattened. ``on_start`` and ``on_stop`` may be async too: other messages wait until they have ended. An actor that
-    was not stopped does not keep the interpreter from ending. It runs only in the process that started it: in a forked
-    child, requests to it fail with ForkedError.
+    flattened. ``on_start`` and ``on_stop`` may be async too: other messages wait until they have ended. Pykka's return
+    None, so a type checker wants a ``# type: ignore[override]`` at an async one. An actor that was not stopped does not
+    keep the interpreter from ending. It runs only in the process that started it: in a forked child, requests to it
+    fail with ForkedError.
     """
 
     use_daemon_thread = True

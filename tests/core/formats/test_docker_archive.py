@@ -1,20 +1,21 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from support.layers import nowhere_blob
 
-from pykka_imagestore.core.archive import Extent
-from pykka_imagestore.core.digest import sha256
+from pykka_imagestore.core.digest import DiffID, sha256
 from pykka_imagestore.core.formats.docker_archive import legacy_config, read_images
 from pykka_imagestore.core.formats.json_fields import MAX_NESTING
 from pykka_imagestore.core.totals import Totals
 from pykka_imagestore.errors import ArchiveError, DigestMismatchError, StoreError, UnsupportedArchiveError
 
 ONE, TWO, THREE = ("1" * 64, "2" * 64, "3" * 64)
-DIFF_IDS = [f"sha256:{digit * 64}" for digit in "ab"]
+DIFF_IDS = [DiffID(f"sha256:{digit * 64}") for digit in "ab"]
 CONFIG = json.dumps({"os": "linux", "rootfs": {"type": "layers", "diff_ids": DIFF_IDS}}).encode()
 LAYERS = {"a/layer.tar": b"a", "b/layer.tar": b"b"}
 ENTRY = {"Config": "config.json", "RepoTags": ["app:1"], "Layers": list(LAYERS)}
@@ -37,13 +38,13 @@ class Members:
     def names(self):
         return list(self._members)
 
-    def extent(self, unsafe_name):
+    def blob(self, unsafe_name):
         if unsafe_name not in self._members:
             raise ArchiveError(self.archive, f"it has no member {unsafe_name!r}")
-        return Extent("image.tar", 0, len(self._members[unsafe_name]), unsafe_name)
+        return nowhere_blob(unsafe_name, len(self._members[unsafe_name]))
 
     def read_json(self, unsafe_name):
-        self.extent(unsafe_name)
+        self.blob(unsafe_name)
         return self._members[unsafe_name]
 
 
@@ -336,7 +337,7 @@ def test_number_with_more_digits_than_python_reads_is_refused():
 
 @pytest.mark.parametrize("text", ["x" * 1_000_000, "\n\x1b[2J\r" * 100])
 def test_refusal_is_one_line_of_bounded_length_whatever_the_archive_says(text):
-    manifests = [
+    manifests: list[dict[str, Any]] = [
         {"repositories": {text: 5}},
         {"repositories": {text: {text: 5}}},
         {"manifest.json": [{**ENTRY, "Config": text}], text: b"?"},

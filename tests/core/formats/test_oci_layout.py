@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from support.images import layer
+from support.layers import nowhere_blob
 from support.layouts import (
     AMD64,
     ARM64,
@@ -20,7 +21,6 @@ from support.layouts import (
     Layout,
 )
 
-from pykka_imagestore.core.archive import Extent
 from pykka_imagestore.core.digest import sha256
 from pykka_imagestore.core.formats import oci_layout
 from pykka_imagestore.core.formats.archive_format import read_archive
@@ -49,8 +49,8 @@ class Members:
     def names(self):
         return list(self._members)
 
-    def extent(self, unsafe_name):
-        return Extent("layout", 0, len(self._members[unsafe_name]), unsafe_name)
+    def blob(self, unsafe_name):
+        return nowhere_blob(unsafe_name, len(self._members[unsafe_name]))
 
     def read_json(self, unsafe_name):
         self.read.append(unsafe_name)
@@ -529,8 +529,8 @@ def test_image_that_many_name_has_its_layers_looked_up_once(layout):
     for number in range(100):
         layout.name(manifest, f"app:{number}")
     members = Members(layout.all_members())
-    extent = members.extent
-    members.extent = lambda name: (looked_up.append(name), extent(name))[1]
+    blob = members.blob
+    members.blob = lambda name: (looked_up.append(name), blob(name))[1]  # type: ignore[method-assign]
 
     (image,) = read_archive(members, THIS_MACHINE).images
 

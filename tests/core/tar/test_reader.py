@@ -12,7 +12,7 @@ from support import tars
 from support.sources import Bytes
 
 from pykka_imagestore.core.limits import DEFAULT_LIMITS
-from pykka_imagestore.core.tar.reader import (
+from pykka_imagestore.core.tar.format import (
     BLOCK_DEVICE,
     CHARACTER_DEVICE,
     DIRECTORY,
@@ -23,10 +23,9 @@ from pykka_imagestore.core.tar.reader import (
     EscapeError,
     TarError,
     clean_path,
-    parse_pax,
-    parse_time,
-    read_entries,
 )
+from pykka_imagestore.core.tar.pax import parse_pax, parse_time
+from pykka_imagestore.core.tar.reader import read_entries
 
 FORMATS = [tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT]
 TYPES = {

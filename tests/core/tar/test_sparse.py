@@ -6,7 +6,9 @@ from hypothesis import strategies as st
 from support import tars
 from support.sources import Bytes
 
-from pykka_imagestore.core.tar.reader import FILE, MAX_SEGMENTS, SparseMap, TarError, read_entries
+from pykka_imagestore.core.tar.format import FILE, SparseMap, TarError
+from pykka_imagestore.core.tar.reader import read_entries
+from pykka_imagestore.core.tar.sparse import MAX_SEGMENTS
 
 
 def read(*parts):

@@ -9,13 +9,16 @@ import pytest
 from support.images import layer
 from support.layouts import Layout
 
-from pykka_imagestore.core.archive import Extent
 from pykka_imagestore.core.digest import sha256
+from pykka_imagestore.core.identity import FileIdentity
+from pykka_imagestore.core.layer_blob import DirectoryMember, LayerBlob
 from pykka_imagestore.core.limits import DEFAULT_LIMITS
 from pykka_imagestore.core.totals import Totals
-from pykka_imagestore.errors import ArchiveError
+from pykka_imagestore.errors import ArchiveChangedError, ArchiveError
 from pykka_imagestore.jobs.archive import estimates
-from pykka_imagestore.jobs.archive.directory_members import DirectoryMembers, open_extent
+from pykka_imagestore.jobs.archive.directory_members import DirectoryMembers
+from pykka_imagestore.jobs.archive.file_source import FileSource
+from pykka_imagestore.jobs.archive.open_blob import open_blob
 from pykka_imagestore.jobs.archive.tar_members import MAX_JSON_BYTES
 from pykka_imagestore.jobs.untar_image import UntarImage, untar_image
 
@@ -41,9 +44,8 @@ def test_layers_of_a_directory_are_found_where_they_lie(tmp_path):
 
     (image,) = untar_image(UntarImage(str(path), str(tmp_path / "inflated.tar"))).images
 
-    file = open_extent(image.layers[0])
-    assert sha256(os.read(file, 10_000)) == image.layers[0].digest
-    os.close(file)
+    with open_blob(image.layers[0], is_verified=True) as source:
+        assert sha256(source.read()) == image.layers[0].digest
     assert not (tmp_path / "inflated.tar").exists()
 
 
@@ -55,7 +57,7 @@ def test_entries_of_a_layer_in_a_directory_are_estimated(tmp_path):
 
     (image,) = untar_image(UntarImage(str(layout.write_directory(tmp_path / "layout")), "inflated")).images
 
-    assert 400 < image.layers[0].entries_estimate < 600
+    assert 400 < image.layers[0].estimate.entries < 600
 
 
 def test_blob_that_is_a_layer_many_times_is_looked_at_once(tmp_path, monkeypatch):
@@ -76,15 +78,16 @@ def test_blob_that_is_a_layer_many_times_is_looked_at_once(tmp_path, monkeypatch
 def test_samples_of_very_many_layers_have_a_total(directory, monkeypatch):
     path, members = directory
     (path / "layer").write_bytes(gzip.compress(bytes(4 << 20)))
-    layer = members.extent("layer")
+    layer = members.blob("layer")
     sampled, read_some = [], estimates.read_some
     monkeypatch.setattr(estimates, "read_some", lambda *args: (sampled.append(args[1]), read_some(*args))[1])
     monkeypatch.setattr(estimates, "_ALL_BYTES", 32 << 20)
     estimator, file = estimates.Estimator(), os.open(path / "layer", os.O_RDONLY)
+    others = [replace(layer, location=replace(layer.location, name=f"{number}")) for number in range(2000)]
 
-    found = [estimator.estimate(replace(layer, name=f"{number}"), file) for number in range(2000)]
+    found = [estimator.estimate(each, FileSource(file, "layer", 0, layer.size)) for each in others]
 
-    assert found[0].inflated_estimate == 1 << 19
+    assert found[0].estimate.inflated_bytes == 1 << 19
     assert sum(sampled) < 80 << 20  # whole samples would be four gigabytes
     os.close(file)
 
@@ -112,7 +115,7 @@ def test_member_that_is_not_there(directory, name):
 
     assert not members.has(name)
     with pytest.raises(ArchiveError, match=r"it has no member '"):
-        members.extent(name)
+        members.blob(name)
 
 
 @pytest.mark.parametrize("name", ["..", "../secret", "blobs/../../secret", "", ".", "\0", "\ud800", "a/" * 5000])
@@ -129,13 +132,14 @@ def test_member_that_is_a_symbolic_link(directory, target):
     (path / "link").symlink_to(target)
 
     assert members.has("link")
-    for read in (members.extent, members.read_json):
+    for read in (members.blob, members.read_json):
         with pytest.raises(
             ArchiveError, match=r"'link' is no regular file; symbolic links in a directory are not followed"
         ):
             read("link")
-    with pytest.raises(ArchiveError, match=r"is no regular file"):
-        open_extent(Extent(str(path), 0, 5, "link"))
+    linked = LayerBlob("link", 5, DirectoryMember(str(path), "link", FileIdentity(1, 1)))
+    with pytest.raises(ArchiveChangedError, match=r"is no regular file"), open_blob(linked, is_verified=True):
+        pass
 
 
 @pytest.mark.parametrize("target", ["..", "blobs", "/etc"])
@@ -170,7 +174,7 @@ def test_member_that_is_a_device_is_not_even_opened(directory):
     os.mknod(path / "odd", 0o20600, os.makedev(10, 130))  # opening the watchdog starts it
 
     with pytest.raises(ArchiveError, match=r"'odd' is no regular file"):
-        members.extent("odd")
+        members.blob("odd")
 
 
 def test_json_is_bounded_by_itself_and_all_together(directory):
@@ -195,6 +199,6 @@ def test_no_descriptor_is_left_open(directory):
     members.has("gone/x")
     for name in ("link/one", "blobs", "blobs/gone"):
         with pytest.raises(ArchiveError):
-            members.extent(name)
+            members.blob(name)
 
     assert os.listdir("/proc/self/fd") == before

@@ -54,7 +54,7 @@ def test_archive_through_a_pipe_is_copied_and_read_there(tmp_path, archive, comp
         (image,) = index(path, tmp_path).images
 
     assert image.unsafe_names == ("app:1",)
-    assert image.layers[0].path == str(tmp_path / "copy.tar")
+    assert image.layers[0].origin == str(tmp_path / "copy.tar")
     assert (tmp_path / "copy.tar").read_bytes() == archive
 
 

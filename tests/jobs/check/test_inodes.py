@@ -34,7 +34,7 @@ def test_files_with_the_names_that_there_are_need_not_be_looked_at(files):
 
 @pytest.mark.parametrize("at_once", [200_000, 2])
 def test_files_that_were_made_one_are_counted_however_many_there_are(files, monkeypatch, at_once):
-    monkeypatch.setattr(inodes_module, "_AT_ONCE", at_once)
+    monkeypatch.setattr(inodes_module, "_MAX_NUMBERS", at_once)
     for file in files[1:4]:
         file.unlink()
         os.link(files[0], file)
@@ -44,7 +44,7 @@ def test_files_that_were_made_one_are_counted_however_many_there_are(files, monk
 
 @pytest.mark.parametrize("at_once", [200_000, 2])
 def test_names_elsewhere_are_none_of_ours(files, tmp_path, monkeypatch, at_once):
-    monkeypatch.setattr(inodes_module, "_AT_ONCE", at_once)
+    monkeypatch.setattr(inodes_module, "_MAX_NUMBERS", at_once)
     for file in files:
         os.link(file, tmp_path / f"outside-{file.name}")
 

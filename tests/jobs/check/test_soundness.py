@@ -6,7 +6,9 @@ import os
 import shutil
 import subprocess
 import tempfile
+from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -18,17 +20,20 @@ from support.layers import unpack_layer
 from support.privileges import as_ordinary_user, in_user_namespace, with_capabilities
 from support.processes import TIMEOUT
 
-from pykka_imagestore.core.tar.reader import TarError
+from pykka_imagestore.core.tar.format import TarError
 from pykka_imagestore.errors import LayerError
 from pykka_imagestore.fs.remove_tree import remove_tree
-from pykka_imagestore.jobs.check import deep_check, directory_marks
+from pykka_imagestore.jobs.check import deep_check, directory_marks, hard_links
 from pykka_imagestore.jobs.check.findings import LayerCheck
 from pykka_imagestore.jobs.check_layer import CheckLayer, check_layer
-from pykka_imagestore.jobs.unpack import extractor
+from pykka_imagestore.jobs.unpack import tree
 
 SOUND = LayerCheck()
 OF_AN_OLDER_VERSION = (
-    "was put by a version that kept less of it: times and what no entry names cannot be checked, nor can its record",
+    (
+        "was put by an older version that recorded less, so its record, its times, and the attributes of what no "
+        "entry names cannot be checked"
+    ),
 )
 root = pytest.mark.root
 
@@ -37,7 +42,7 @@ def as_oneself(function, *arguments):
     return function(*arguments)
 
 
-SOMEBODY = {
+SOMEBODY: dict[str, Callable[..., Any]] = {
     "root": as_oneself,
     **{
         f"root, {bounds}": partial(with_capabilities, bounds)
@@ -164,7 +169,7 @@ def test_more_attributes_of_directories_than_a_check_remembers_are_not_checked(t
 
 
 def test_more_links_to_what_was_replaced_than_a_check_remembers_are_not_checked(tmp_path, monkeypatch):
-    monkeypatch.setattr(deep_check, "_MAX_BYTES", 0)
+    monkeypatch.setattr(hard_links, "_MAX_BYTES", 0)
     parts = (tars.file(b"e", **OWNER), tars.hard_link(b"eh", b"e"), tars.file(b"e", b"new", **OWNER))
 
     assert unpack_layer(tars.tar(*parts), tmp_path).check() == LayerCheck(
@@ -193,7 +198,7 @@ def test_layer_whose_directories_take_too_long_to_find_is_not_checked(tmp_path, 
 
 
 def test_layer_whose_directories_take_as_long_to_find_as_a_layer_may_is_checked(tmp_path, monkeypatch):
-    monkeypatch.setattr(extractor, "FREE_LOOKUPS", 100, raising=False)
+    monkeypatch.setattr(tree, "FREE_LOOKUPS", 100, raising=False)
     monkeypatch.setattr(deep_check, "FREE_LOOKUPS", 100, raising=False)
     directories = [b"%d" % number + b"/d" * 18 for number in range(10)]
     parts = (
@@ -383,7 +388,7 @@ def test_file_made_one_with_another_is_found_in_a_copy_made_of_hard_links_too(tm
     os.link(unpacked.rootfs / "a", unpacked.rootfs / "b")
     os.utime(unpacked.rootfs, (0, 0))
 
-    assert unpacked.check() == LayerCheck(("has 1 files that are hard links to others, which no entry made them",))
+    assert unpacked.check() == LayerCheck(("has 1 files that are hard links to others, though no entry links them",))
 
 
 # -- at random

@@ -5,15 +5,15 @@ import resource
 import struct
 import tracemalloc
 import zlib
+from typing import Any
 
 import pytest
 from support import tars
 from support.changes import ACL
-from support.layers import NEWER_FIELDS, unpack_layer, unpack_with_help
+from support.layers import NEWER_FIELDS, blob_at, unpack_layer, unpack_with_peers
 from support.privileges import with_umask
 
 from pykka_imagestore._proto.layer_pb2 import NONE, LayerRecord
-from pykka_imagestore.core.archive import Extent
 from pykka_imagestore.core.limits import Limits
 from pykka_imagestore.errors import DigestMismatchError, EscapingEntryError, LayerError
 from pykka_imagestore.fs.remove_tree import remove_tree
@@ -100,9 +100,10 @@ def test_device_has_its_number_and_mode(unpack, kind, letter):
 @pytest.mark.parametrize("number", [-1, 2**20, 2**40])
 @pytest.mark.parametrize("field", ["major", "minor"])
 def test_device_number_that_no_device_has_is_refused(unpack, field, number):
+    fields: dict[str, Any] = {"minor": 1, field: tars.base_256(number, 8)}
     if (field, number) != ("minor", 2**20):  # minors have twenty bits, majors twelve
         with pytest.raises(LayerError, match=r"entry 0 'dev' cannot be made|'dev' has"):
-            unpack(tars.header(b"dev", tars.BLOCK_DEVICE, **{"minor": 1, field: tars.base_256(number, 8)}))
+            unpack(tars.header(b"dev", tars.BLOCK_DEVICE, **fields))
 
 
 def test_fifo_has_its_mode(unpack):
@@ -230,7 +231,7 @@ def test_extended_attribute_that_the_kernel_does_not_take_is_recorded(unpack, ki
         assert (b"it", f"xattr {key.decode('utf-8', 'backslashreplace')}") in unpacked.unset
 
 
-@pytest.mark.parametrize("unpack_it", [unpack_layer, unpack_with_help])
+@pytest.mark.parametrize("unpack_it", [unpack_layer, unpack_with_peers])
 def test_names_of_attributes_that_could_not_be_set_do_not_fill_the_record(tmp_path, unpack_it):
     name = b"user." + b"\xff" * 50_000
     files = (tars.pax({b"SCHILY.xattr." + name: b""}) + tars.file(b"f%d" % number) for number in range(40))
@@ -567,7 +568,7 @@ def test_paths_through_symlinks_are_not_all_kept_in_mind(tmp_path, name):
         else:
             entries = [tars.directory(path + name) for path in paths]
         (tmp_path / "layer.tar").write_bytes(tars.tar(ways, *entries))
-        layer = Extent(str(tmp_path / "layer.tar"), 0, (tmp_path / "layer.tar").stat().st_size, "layer.tar")
+        layer = blob_at(tmp_path / "layer.tar")
         del paths, entries
         tracemalloc.start()
         untar_layer(UntarLayer(layer, str(tmp_path / "layer")))

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from support.compressions import COMPRESS
 
 from pykka_imagestore.core.limits import Limits
-from pykka_imagestore.core.tar.reader import OverLimitError
+from pykka_imagestore.core.tar.format import OverLimitError
 from pykka_imagestore.jobs.unpack.frames import FrameReader
 from pykka_imagestore.jobs.unpack.layer_stream import inflate
 

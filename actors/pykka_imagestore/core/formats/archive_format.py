@@ -12,7 +12,8 @@ from pykka_imagestore.core.formats.docker_archive import MANIFEST, read_images
 from pykka_imagestore.core.formats.image_config import parse_platform
 from pykka_imagestore.core.formats.oci_layout import INDEX, read_layout
 from pykka_imagestore.core.platform import WantedPlatform
-from pykka_imagestore.errors import UnsupportedArchiveError, shown
+from pykka_imagestore.errors import UnsupportedArchiveError
+from pykka_imagestore.text import shown
 
 
 def read_archive(members: MemberReader, wanted: WantedPlatform) -> ArchiveIndex:

@@ -15,7 +15,8 @@ from pykka_imagestore.core.archive import ArchivedImage, MemberReader, count_nam
 from pykka_imagestore.core.digest import DiffID, sha256
 from pykka_imagestore.core.formats.image_config import parse_diff_ids
 from pykka_imagestore.core.formats.json_fields import expect_object, expect_text, expect_texts, parse_json, shape
-from pykka_imagestore.errors import ArchiveError, DigestMismatchError, UnsupportedArchiveError, shown
+from pykka_imagestore.errors import ArchiveError, DigestMismatchError, UnsupportedArchiveError
+from pykka_imagestore.text import shown
 
 MANIFEST = "manifest.json"
 REPOSITORIES = "repositories"
@@ -83,7 +84,7 @@ def _read_image(members: MemberReader, entry: object, where: str) -> ArchivedIma
     if len(diff_ids) != len(layer_names):
         reason = f"{where} has {len(layer_names)} layers, but its config {shown(config_name)} lists {len(diff_ids)}"
         raise ArchiveError(members.archive, reason)
-    layers = tuple(members.extent(name) for name in layer_names)
+    layers = tuple(members.blob(name) for name in layer_names)
     return counted(members.totals, ArchivedImage(names, config, layers, diff_ids))
 
 
@@ -131,7 +132,7 @@ def _legacy_image(members: MemberReader, documents: _Documents, leaf: str, names
         chain[layer] = None
         members.totals.check("layers", len(chain), f"layer {leaf} has {len(chain)} layers with its ancestors")
         layer = documents.parent(layer)
-    layers = tuple(members.extent(f"{layer}/layer.tar") for layer in reversed(chain))
+    layers = tuple(members.blob(f"{layer}/layer.tar") for layer in reversed(chain))
     config = members.read_json(f"{leaf}/json")
     return counted(members.totals, ArchivedImage(tuple(names), config, layers, None))
 

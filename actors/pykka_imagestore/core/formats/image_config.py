@@ -9,7 +9,8 @@ from __future__ import annotations
 from pykka_imagestore.core.digest import DiffID, is_sha256
 from pykka_imagestore.core.formats.json_fields import expect_texts, parse_json
 from pykka_imagestore.core.platform import Platform
-from pykka_imagestore.errors import ArchiveError, shown
+from pykka_imagestore.errors import ArchiveError
+from pykka_imagestore.text import shown
 
 
 def parse_diff_ids(archive: str, config: bytes, name: str) -> tuple[DiffID, ...]:

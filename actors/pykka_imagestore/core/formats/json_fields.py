@@ -7,7 +7,8 @@ import math
 from collections.abc import Iterable
 from typing import Any
 
-from pykka_imagestore.errors import ArchiveError, shown
+from pykka_imagestore.errors import ArchiveError
+from pykka_imagestore.text import shown
 
 MAX_NESTING = 100
 

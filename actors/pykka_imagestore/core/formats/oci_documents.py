@@ -17,7 +17,8 @@ from typing import Any
 from pykka_imagestore.core.digest import Digest, is_blob_digest
 from pykka_imagestore.core.formats.json_fields import expect_list, expect_object, expect_text, parse_json, shape
 from pykka_imagestore.core.platform import Platform
-from pykka_imagestore.errors import ArchiveError, UnsupportedArchiveError, shown
+from pykka_imagestore.errors import ArchiveError, UnsupportedArchiveError
+from pykka_imagestore.text import shown
 
 INDEX_TYPES = frozenset(
     {"application/vnd.oci.image.index.v1+json", "application/vnd.docker.distribution.manifest.list.v2+json"}

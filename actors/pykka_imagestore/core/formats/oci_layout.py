@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeAlias, TypeVar
 
-from pykka_imagestore.core.archive import ArchivedImage, Extent, MemberReader, RefusedImage, count_names, counted
+from pykka_imagestore.core.archive import ArchivedImage, MemberReader, RefusedImage, count_names, counted
 from pykka_imagestore.core.digest import DiffID, Digest, digest_like
 from pykka_imagestore.core.formats.image_config import parse_diff_ids, parse_platform
 from pykka_imagestore.core.formats.json_fields import expect_object, expect_text, parse_json
@@ -25,15 +25,10 @@ from pykka_imagestore.core.formats.oci_documents import (
     parse_manifest,
 )
 from pykka_imagestore.core.image_name import ImageName
+from pykka_imagestore.core.layer_blob import Absent, LayerBlob
 from pykka_imagestore.core.platform import Platform, WantedPlatform
-from pykka_imagestore.errors import (
-    ArchiveError,
-    DigestMismatchError,
-    InvalidNameError,
-    UnsupportedArchiveError,
-    listed,
-    shown,
-)
+from pykka_imagestore.errors import ArchiveError, DigestMismatchError, InvalidNameError, UnsupportedArchiveError
+from pykka_imagestore.text import listed, shown
 
 INDEX = "index.json"
 LAYOUT = "oci-layout"
@@ -227,7 +222,7 @@ class _Blobs:
         """Return a blob that holds JSON."""
         digest = descriptor.digest
         if digest not in self._bytes:
-            data = self._members.read_json(self.extent(descriptor).name)
+            data = self._members.read_json(self.blob(descriptor).name)
             found = digest_like(digest, data)
             if found != digest:
                 raise DigestMismatchError(self.archive, f"blob {descriptor.path}", digest, found)
@@ -245,13 +240,13 @@ class _Blobs:
             for kept in (self._bytes, self._indexes, self._manifests, self._platforms, self._diff_ids):
                 kept.clear()
 
-    def extent(self, descriptor: Descriptor) -> Extent:
-        """Return where a blob lies."""
+    def blob(self, descriptor: Descriptor) -> LayerBlob:
+        """Return a blob, with the descriptor's digest."""
         if not self.has(descriptor):
             raise ArchiveError(self.archive, f"its blob {descriptor.path} is missing")
-        extent = self._members.extent(descriptor.path)
-        self._check_size(descriptor, extent.size)
-        return extent
+        blob = self._members.blob(descriptor.path)
+        self._check_size(descriptor, blob.size)
+        return replace(blob, digest=descriptor.digest)
 
     def has(self, descriptor: Descriptor) -> bool:
         return self._members.has(descriptor.path)
@@ -374,9 +369,10 @@ def _read_image(blobs: _Blobs, candidate: _Candidate) -> ArchivedImage:
     return ArchivedImage((), blobs.read(manifest.config), layers, diff_ids)
 
 
-def _layer(blobs: _Blobs, descriptor: Descriptor) -> Extent:
-    """Return where a layer lies; one that is missing is no matter if the store has it."""
+def _layer(blobs: _Blobs, descriptor: Descriptor) -> LayerBlob:
+    """Return a layer; one that is missing is no matter if the store has it."""
     if blobs.has(descriptor):
-        return replace(blobs.extent(descriptor), digest=descriptor.digest)
-    absence = "is missing: it is a layer that is kept elsewhere" if descriptor.is_foreign else "is missing"
-    return Extent(blobs.archive, 0, descriptor.size, descriptor.path, digest=descriptor.digest, absence=absence)
+        return blobs.blob(descriptor)
+    reason = "is missing: it is a layer that is kept elsewhere" if descriptor.is_foreign else "is missing"
+    location = Absent(blobs.archive, reason)
+    return LayerBlob(descriptor.path, descriptor.size, location, descriptor.digest)

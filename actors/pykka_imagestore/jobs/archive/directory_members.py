@@ -9,20 +9,19 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from collections.abc import Iterator
-from contextlib import contextmanager
-from functools import partial
 
-from pykka_imagestore.core.archive import Extent
 from pykka_imagestore.core.identity import FileIdentity
-from pykka_imagestore.core.tar.reader import TarError, clean_path
+from pykka_imagestore.core.layer_blob import DirectoryMember, LayerBlob
+from pykka_imagestore.core.tar.format import TarError, clean_path
 from pykka_imagestore.core.totals import Totals
-from pykka_imagestore.errors import ArchiveChangedError, ArchiveError, shown
+from pykka_imagestore.errors import ArchiveError
 from pykka_imagestore.fs.flags import FILE_FLAGS
 from pykka_imagestore.fs.walk import Walk
 from pykka_imagestore.jobs.archive.estimates import Estimator
-from pykka_imagestore.jobs.archive.opening import open_for_reading, require_same, unchanged
+from pykka_imagestore.jobs.archive.file_source import FileSource
+from pykka_imagestore.jobs.archive.opening import require_same
 from pykka_imagestore.jobs.archive.tar_members import JsonReader
+from pykka_imagestore.text import shown
 
 _MAX_DEPTH = 256  # what a walk of more takes grows with the square; a layout has two directories in one another
 _NOT_FOUND = frozenset({errno.ENOENT, errno.ENAMETOOLONG})
@@ -59,15 +58,15 @@ class DirectoryMembers:
             return True
         return True
 
-    def extent(self, unsafe_name: str) -> Extent:
-        """Return a member as an extent of the directory.
+    def blob(self, unsafe_name: str) -> LayerBlob:
+        """Return a member as a blob.
 
         Raises:
             ArchiveError: There is no such member, or it is no regular file, or lies behind a symbolic link.
         """
         file = self._open_member(unsafe_name)
         try:
-            return self._whole(unsafe_name, file)
+            return self._blob(unsafe_name, FileIdentity.of(os.fstat(file)))
         finally:
             os.close(file)
 
@@ -75,28 +74,30 @@ class DirectoryMembers:
         """Return the bytes of a member that holds JSON, bounded.
 
         Raises:
-            ArchiveError: As ``extent``; or it is larger than JSON here may be, by itself or with all before.
+            ArchiveError: As ``blob``; or it is larger than JSON here may be, by itself or with all before.
             ArchiveChangedError: It was written to meanwhile.
         """
         file = self._open_member(unsafe_name)
         try:
-            extent = self._whole(unsafe_name, file)
-            data = self._json.read(extent, file)
-            require_same(self.archive, file, extent.identity, what=_its_member(unsafe_name))
+            identity = FileIdentity.of(os.fstat(file))
+            data = self._json.read(self._blob(unsafe_name, identity), self._source(file, identity))
+            require_same(self.archive, file, identity, what=_its_member(unsafe_name))
             return data
         finally:
             os.close(file)
 
-    def estimated(self, layer: Extent) -> Extent:
-        """Return a layer with its estimates.
+    def estimated(self, layer: LayerBlob) -> LayerBlob:
+        """Return a layer with its estimate.
 
         Raises:
-            ArchiveChangedError: Another file lies there than when its extent was found.
+            ArchiveChangedError: Another file lies there than when the blob was found.
         """
         file = self._open_member(layer.name)
         try:
-            require_same(self.archive, file, layer.identity, what=_its_member(layer.name))
-            return self._estimator.estimate(layer, file)
+            identity = FileIdentity.of(os.fstat(file))
+            if isinstance(layer.location, DirectoryMember):
+                require_same(self.archive, file, layer.location.identity, what=_its_member(layer.name))
+            return self._estimator.estimate(layer, self._source(file, identity))
         finally:
             os.close(file)
 
@@ -106,80 +107,21 @@ class DirectoryMembers:
         except FileNotFoundError:
             raise ArchiveError(self.archive, f"it has no member {shown(unsafe_name)}") from None
 
-    def _whole(self, unsafe_name: str, file: int) -> Extent:
-        identity = FileIdentity.of(os.fstat(file))
-        return Extent(self.archive, 0, identity.size_bytes, unsafe_name, identity=identity)
+    def _blob(self, unsafe_name: str, identity: FileIdentity) -> LayerBlob:
+        return LayerBlob(unsafe_name, identity.size_bytes, DirectoryMember(self.archive, unsafe_name, identity))
+
+    def _source(self, file: int, identity: FileIdentity) -> FileSource:
+        return FileSource(file, self.archive, 0, identity.size_bytes)
 
     def _open(self, unsafe_name: str) -> int:
-        return _open_below(self._directory, self.archive, unsafe_name)
-
-
-@contextmanager
-def opened_extent(extent: Extent, *, is_verified: bool) -> Iterator[int]:
-    """Lend the file that an extent lies in, open for reading, if it is the one that was indexed.
-
-    Args:
-        is_verified: Whether the block ends well only if a digest tells that the bytes are the right ones; else the
-            file must not have changed in the end either.
-
-    Raises:
-        ArchiveChangedError: It is another file, or none, or was written to.
-        OSError: It cannot be opened.
-    """
-    file = open_extent(extent)
-    try:
-        with unchanged(extent.path, file, extent.identity, what=_what(extent), is_verified=is_verified):
-            yield file
-    finally:
-        os.close(file)
-
-
-def open_extent(extent: Extent) -> int:
-    """Open the file that an extent lies in, for reading; nothing is waited for.
-
-    Raises:
-        ArchiveChangedError: There is no file any more where one was indexed.
-        ArchiveError: There is none, and nobody says that there was.
-        OSError: It cannot be opened.
-    """
-    try:
-        return _open_extent(extent)
-    except (FileNotFoundError, NotADirectoryError) as error:
-        if extent.identity is None:
-            raise
-        raise _refusal(extent, "gone") from error
-
-
-def _open_extent(extent: Extent) -> int:
-    file = open_for_reading(extent.path, partial(_refusal, extent), stat.S_IFREG, stat.S_IFDIR)
-    if not stat.S_ISDIR(os.fstat(file).st_mode):
-        return file
-    try:
-        return _open_below(file, extent.path, extent.name)
-    except ArchiveError as error:
-        if extent.identity is None:
-            raise
-        raise _refusal(extent, "no regular file") from error
-    finally:
-        os.close(file)
-
-
-def _refusal(extent: Extent, found: str) -> ArchiveError:
-    if extent.identity is None:
-        return ArchiveError(extent.path, f"is {found}, where a file should be")
-    return ArchiveChangedError(extent.path, _what(extent), str(extent.identity), found)
-
-
-def _what(extent: Extent) -> str:
-    is_whole = os.path.basename(extent.path) == extent.name  # no archive, but a layer by itself
-    return "it" if is_whole else f"the file with its member {shown(extent.name)}"
+        return open_below(self._directory, self.archive, unsafe_name)
 
 
 def _its_member(unsafe_name: str) -> str:
     return f"its member {shown(unsafe_name)}"
 
 
-def _open_below(directory: int, archive: str, unsafe_name: str) -> int:
+def open_below(directory: int, archive: str, unsafe_name: str) -> int:
     """Open a regular file below a directory.
 
     Raises:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import io
 from dataclasses import replace
 
-from pykka_imagestore.core.archive import Extent, Place
-from pykka_imagestore.core.tar.reader import BLOCK, TarError
-from pykka_imagestore.jobs.archive.opening import read_at
-from pykka_imagestore.jobs.unpack.layer_stream import MAGIC_BYTES, ExtentFile, inflate, is_compressed, read_some
+from pykka_imagestore.core.byte_source import ByteSource
+from pykka_imagestore.core.layer_blob import Estimate, LayerBlob, Place
+from pykka_imagestore.core.tar.format import BLOCK, TarError
+from pykka_imagestore.jobs.unpack.layer_stream import MAGIC_BYTES, inflate, is_compressed, read_some
 
 _MAGIC_OFFSET = 257  # of "ustar" in a header
 _SAMPLES, _SAMPLE_BYTES = 64, 16 << 10
@@ -21,33 +22,33 @@ class Estimator:
     """Estimates the layers of one archive; one that has many names is looked at once."""
 
     def __init__(self) -> None:
-        self._known: dict[Place, tuple[int, int]] = {}
+        self._known: dict[Place, Estimate] = {}
         self._left = _ALL_BYTES
 
-    def estimate(self, layer: Extent, file: int) -> Extent:
-        """Return a layer with its estimates; ``file`` holds it."""
+    def estimate(self, layer: LayerBlob, source: ByteSource) -> LayerBlob:
+        """Return a layer with its estimate; ``source`` is seekable, and gives its bytes."""
         if layer.place not in self._known:
-            self._known[layer.place] = self._look(layer, file)
-        entries, inflated = self._known[layer.place]
-        return replace(layer, entries_estimate=entries, inflated_estimate=inflated)
+            self._known[layer.place] = self._look(layer.size, source)
+        return replace(layer, estimate=self._known[layer.place])
 
-    def _look(self, layer: Extent, file: int) -> tuple[int, int]:
-        """Return how many entries there may be, and how many bytes what is compressed may become."""
+    def _look(self, size: int, source: ByteSource) -> Estimate:
         most = self._left // _SHARE
-        magic = read_at(layer.path, file, min(MAGIC_BYTES, layer.size), layer.offset)
+        magic = source.peek(MAGIC_BYTES)
         if is_compressed(magic):
-            taken, sample = _inflate_some(layer, file, magic, min(_MAX_INFLATED_BYTES, most))
+            taken, sample = _inflate_some(source, magic, min(_MAX_INFLATED_BYTES, most))
             self._left -= len(sample)
-            size = layer.size * len(sample) // max(1, taken)
-            return _entries(size, [sample]), size
+            inflated_bytes = size * len(sample) // max(1, taken)
+            return Estimate(_entries(inflated_bytes, [sample]), inflated_bytes)
         count = max(1, min(_SAMPLES, most // _SAMPLE_BYTES))
-        step = max(_SAMPLE_BYTES, layer.size // count // BLOCK * BLOCK)
-        samples = [
-            read_at(layer.path, file, min(_SAMPLE_BYTES, layer.size - offset), layer.offset + offset)
-            for offset in range(0, layer.size, step)
-        ]
+        step = max(_SAMPLE_BYTES, size // count // BLOCK * BLOCK)
+        samples = [_sample(source, offset) for offset in range(0, size, step)]
         self._left -= sum(map(len, samples))
-        return _entries(layer.size, samples), 0
+        return Estimate(_entries(size, samples))
+
+
+def _sample(source: ByteSource, offset: int) -> bytes:
+    source.seek(offset)
+    return source.read(_SAMPLE_BYTES)
 
 
 def _entries(size: int, samples: list[bytes]) -> int:
@@ -56,9 +57,9 @@ def _entries(size: int, samples: list[bytes]) -> int:
     return size // BLOCK * magics.count(b"ustar") // max(1, len(magics))
 
 
-def _inflate_some(layer: Extent, file: int, magic: bytes, most: int) -> tuple[int, bytes]:
+def _inflate_some(source: ByteSource, magic: bytes, most: int) -> tuple[int, bytes]:
     """Inflate a layer's beginning; return how many bytes that took, and what they became."""
-    beginning = ExtentFile(file, replace(layer, size=min(layer.size, _COMPRESSED_BYTES)))
+    beginning = io.BytesIO(source.read(_COMPRESSED_BYTES))
     inflated = inflate(beginning, magic)
     sample = bytearray()
     try:
@@ -66,4 +67,4 @@ def _inflate_some(layer: Extent, file: int, magic: bytes, most: int) -> tuple[in
             sample += more
     except TarError:
         pass  # it is cut off here; and if it is damaged, the unpacking will tell
-    return beginning.position, bytes(sample)
+    return beginning.tell(), bytes(sample)

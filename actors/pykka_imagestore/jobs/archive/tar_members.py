@@ -7,21 +7,17 @@ import os
 import re
 from dataclasses import dataclass, replace
 
-from pykka_imagestore.core.archive import Extent
+from pykka_imagestore.core.byte_source import ByteSource
 from pykka_imagestore.core.identity import FileIdentity
-from pykka_imagestore.core.tar.reader import (
-    FILE,
-    HARD_LINK,
-    SYMLINK,
-    OverLimitError,
-    TarError,
-    clean_path,
-    read_entries,
-)
+from pykka_imagestore.core.layer_blob import FileRange, LayerBlob
+from pykka_imagestore.core.tar.format import FILE, HARD_LINK, SYMLINK, OverLimitError, TarError, clean_path
+from pykka_imagestore.core.tar.reader import read_entries
 from pykka_imagestore.core.totals import Totals
-from pykka_imagestore.errors import ArchiveError, LimitError, UnsupportedArchiveError, shown
+from pykka_imagestore.errors import ArchiveError, LimitError, UnsupportedArchiveError
 from pykka_imagestore.jobs.archive.estimates import Estimator
+from pykka_imagestore.jobs.archive.file_source import FileSource
 from pykka_imagestore.jobs.archive.opening import read_at
+from pykka_imagestore.text import shown
 
 MAX_JSON_BYTES = 4 << 20
 _MAX_LINKS = 8
@@ -39,26 +35,26 @@ class JsonReader:
         self._archive = archive
         self._totals = totals
 
-    def read(self, extent: Extent, file: int) -> bytes:
+    def read(self, blob: LayerBlob, source: ByteSource) -> bytes:
         """Return the bytes of a member.
 
         Args:
-            file: Where they lie.
+            source: What they are read from.
 
         Raises:
             ArchiveError: It is larger than JSON here may be.
             LimitError: All JSON together is, or there are too many values in it.
         """
-        if extent.size > MAX_JSON_BYTES:
-            reason = f"its member {shown(extent.name)} has {extent.size} bytes; {MAX_JSON_BYTES} is the limit for JSON"
+        if blob.size > MAX_JSON_BYTES:
+            reason = f"its member {shown(blob.name)} has {blob.size} bytes; {MAX_JSON_BYTES} is the limit for JSON"
             raise ArchiveError(self._archive, reason)
-        self._totals.add("json_bytes", extent.size, "bytes of JSON")
-        data = read_at(extent.path, file, extent.size, extent.offset)
+        self._totals.add("json_bytes", blob.size, "bytes of JSON")
+        data = source.read(blob.size)
         most = self._totals.limits.json_values
         if sum(map(data.count, (b",", b":", b"[", b"{"))) > most:  # perhaps in texts
             values = itertools.islice((token for token in _JSON_TOKEN.finditer(data) if token[1]), most + 1)
             count = sum(1 for _ in values)
-            self._totals.check("json_values", count, f"its member {shown(extent.name)} has more values of JSON")
+            self._totals.check("json_values", count, f"its member {shown(blob.name)} has more values of JSON")
         return data
 
 
@@ -99,18 +95,38 @@ class Members:
         """Tell whether there is a member of that name."""
         return os.fsencode(name) in self._members
 
-    def extent(self, unsafe_name: str) -> Extent:
-        """Return where a member's bytes lie.
+    def blob(self, unsafe_name: str) -> LayerBlob:
+        """Return a member as a blob.
 
         Raises:
             ArchiveError: There is no such member, or its links lead nowhere.
         """
+        member = self._find(unsafe_name)
+        return LayerBlob(unsafe_name, member.size, FileRange(self._path, member.offset, self._identity))
+
+    def read_json(self, unsafe_name: str) -> bytes:
+        """Return the bytes of a member that holds JSON, bounded.
+
+        Raises:
+            ArchiveError: There is no such member, or it is larger than JSON here may be, by itself or with all before.
+        """
+        return self._json.read(self.blob(unsafe_name), self._source(unsafe_name))
+
+    def estimated(self, layer: LayerBlob) -> LayerBlob:
+        """Return a layer with its estimate."""
+        return self._estimator.estimate(layer, self._source(layer.name))
+
+    def _source(self, unsafe_name: str) -> FileSource:
+        member = self._find(unsafe_name)
+        return FileSource(self._file, self._path, member.offset, member.size)
+
+    def _find(self, unsafe_name: str) -> _Member:
         try:
             name = clean_path(unsafe_name.encode("utf-8", "surrogateescape"))
             for _ in range(_MAX_LINKS):
                 member = self._members[name]
                 if member.link is None:
-                    return Extent(self._path, member.offset, member.size, unsafe_name, identity=self._identity)
+                    return member
                 name = member.link
         except KeyError:
             raise ArchiveError(self.archive, f"it has no member {shown(unsafe_name)}") from None
@@ -119,18 +135,6 @@ class Members:
         except UnicodeEncodeError as error:
             raise ArchiveError(self.archive, f"it names a member {shown(unsafe_name)} that is no text") from error
         raise ArchiveError(self.archive, f"its member {shown(unsafe_name)} is a link that leads nowhere")
-
-    def read_json(self, unsafe_name: str) -> bytes:
-        """Return the bytes of a member that holds JSON, bounded.
-
-        Raises:
-            ArchiveError: There is no such member, or it is larger than JSON here may be, by itself or with all before.
-        """
-        return self._json.read(self.extent(unsafe_name), self._file)
-
-    def estimated(self, layer: Extent) -> Extent:
-        """Return a layer with its estimates."""
-        return self._estimator.estimate(layer, self._file)
 
     def _read_headers(self, source: _Seeker) -> None:
         limits = self.totals.limits

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import Protocol
 
 from pykka_imagestore.core.limits import Limits
-from pykka_imagestore.core.tar.reader import OverLimitError
+from pykka_imagestore.core.tar.format import OverLimitError
 
 _BLOCK_BYTES = 256 * 1024
 _FIRST_BYTES = 1024

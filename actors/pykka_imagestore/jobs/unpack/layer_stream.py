@@ -1,4 +1,4 @@
-"""The bytes of a layer: from an extent of a file, inflated, hashed, a block at a time.
+"""The bytes of a layer: from a ``ByteSource``, inflated, hashed, a block at a time.
 
 What is read at once is bounded, so a worker's memory does not grow with the layer.
 """
@@ -16,11 +16,10 @@ from typing import BinaryIO, cast
 
 from isal import igzip, igzip_lib
 
-from pykka_imagestore.core.archive import Extent
+from pykka_imagestore.core.byte_source import BLOCK_BYTES, ByteSource
 from pykka_imagestore.core.digest import DiffID, Digest, digest_of, hasher
 from pykka_imagestore.core.limits import DEFAULT_LIMITS, Limits
-from pykka_imagestore.core.tar.reader import TarError
-from pykka_imagestore.jobs.archive.opening import read_at
+from pykka_imagestore.core.tar.format import TarError
 from pykka_imagestore.jobs.unpack.frames import FrameReader, Readable
 from pykka_imagestore.jobs.unpack.hash_thread import HashThread
 
@@ -29,7 +28,6 @@ if sys.version_info >= (3, 14):
 else:
     from backports import zstd
 
-BLOCK_BYTES = 256 * 1024
 MAX_ZSTD_WINDOW_LOG = 25  # the decoder keeps 32 MiB
 
 _GZIP, _XZ = b"\x1f\x8b", b"\xfd7zXZ\0"
@@ -42,49 +40,12 @@ _GZIP_ERROR = cast(type[Exception], igzip_lib.IsalError)  # its stub says that i
 _CUT_OFF = "is cut off: the layer ends inside its body"
 
 
-class ExtentFile(io.RawIOBase):
-    """An extent of a file as a file of its own. ``position`` counts the bytes read.
-
-    Args:
-        descriptor: The open file.
-        extent: Which part of it.
-        on_read: Called with what is read.
-    """
-
-    def __init__(self, descriptor: int, extent: Extent, on_read: Callable[[bytes], object] | None = None) -> None:
-        self._descriptor = descriptor
-        self._path, self._offset, self._size = extent.path, extent.offset, extent.size
-        self._on_read = on_read
-        self.position = 0
-
-    def readable(self) -> bool:
-        """Always true."""
-        return True
-
-    def read(self, size: int = -1) -> bytes:
-        """Read the next ``size`` bytes of the extent, fewer at its end; by default all."""
-        if size < 0:
-            return self.readall()
-        size = min(size, self._size - self.position)
-        data = read_at(self._path, self._descriptor, size, self._offset + self.position)
-        self.position += len(data)
-        if self._on_read is not None:
-            self._on_read(data)
-        return data
-
-    def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
-        """Read the next bytes of the extent, as the inflaters like to."""
-        data = self.read(min(len(buffer), BLOCK_BYTES))  # of the gzip reader's buffer, half is then never touched
-        buffer[: len(data)] = data
-        return len(data)
-
-
 def is_compressed(magic: bytes) -> bool:
     """Tell from a file's first bytes whether it is of a compression that we read."""
     return magic.startswith((_GZIP, _XZ)) or bool(_ZSTD.match(magic) or _BZIP2.match(magic))
 
 
-def inflate(file: BinaryIO | io.RawIOBase, magic: bytes, limits: Limits = DEFAULT_LIMITS) -> Readable:
+def inflate(file: ByteSource | BinaryIO, magic: bytes, limits: Limits = DEFAULT_LIMITS) -> Readable:
     """Return a reader of the uncompressed bytes, by what the first bytes say the compression is, if any.
 
     Args:
@@ -140,35 +101,64 @@ def write_all(descriptor: int, data: bytes | memoryview, more: bytes | memoryvie
             rest = rest[os.write(descriptor, rest) :]
 
 
+class _HashedSource(io.RawIOBase):
+    """A ``ByteSource`` whose bytes are hashed where they are read; a ``HashThread`` does it."""
+
+    def __init__(self, source: ByteSource, computed: hashlib._Hash, hash_thread: HashThread) -> None:
+        self._source = source
+        self._update = computed.update
+        self._hash_thread = hash_thread
+
+    @property
+    def bytes_read(self) -> int:
+        return self._source.bytes_read
+
+    def readable(self) -> bool:
+        return True
+
+    def peek(self, size: int, /) -> bytes:
+        return self._source.peek(size)
+
+    def read(self, size: int = -1, /) -> bytes:
+        data = self._source.read(size)
+        self._hash_thread.do(self._update, data)
+        return data
+
+    def readinto(self, buffer: memoryview, /) -> int:  # type: ignore[override]
+        data = self.read(min(len(buffer), BLOCK_BYTES))
+        buffer[: len(data)] = data
+        return len(data)
+
+
 class LayerStream:
     """A layer's uncompressed bytes: a ``Source`` for the tar reader that hashes all that passes.
 
     Args:
-        descriptor: The open file of ``extent``.
-        extent: Where the layer lies.
-        on_block: Called after each block that was read.
+        source: The layer as it is stored.
+        digest: What that must be, for ``blob_digest``; None if nobody asks.
+        on_block: Called with the stream after each block that was read.
         limits: As for ``inflate``.
         keep: Called with the bytes that are no file's body, all that pass ``take``, ``skip`` and ``drain``, about a
             block at a time; with the last ones by ``drain``.
-        behind: Does the hashing, and calls ``keep``.
+        hash_thread: Does the hashing, and calls ``keep``.
     """
 
     def __init__(
         self,
-        descriptor: int,
-        extent: Extent,
-        on_block: Callable[[], object],
+        source: ByteSource,
+        digest: Digest | None,
+        on_block: Callable[[LayerStream], object],
         limits: Limits = DEFAULT_LIMITS,
         keep: Callable[[bytes], object] | None = None,
-        behind: HashThread | None = None,
+        hash_thread: HashThread | None = None,
     ) -> None:
-        self._behind = HashThread() if behind is None else behind
-        magic = read_at(extent.path, descriptor, min(MAGIC_BYTES, extent.size), extent.offset)
+        self._hash_thread = HashThread() if hash_thread is None else hash_thread
+        magic = source.peek(MAGIC_BYTES)
         # What is not compressed is hashed once.
-        self._is_plain_sha256 = not is_compressed(magic) and (extent.digest or "").startswith("sha256:")
-        self._blob = None if extent.digest is None or self._is_plain_sha256 else hasher(extent.digest)
-        self._file = ExtentFile(descriptor, extent, None if self._blob is None else self._hash_stored)
-        self._source = inflate(self._file, magic, limits)
+        self._is_plain_sha256 = not is_compressed(magic) and (digest or "").startswith("sha256:")
+        self._blob = None if digest is None or self._is_plain_sha256 else hasher(digest)
+        self._stored = source if self._blob is None else _HashedSource(source, self._blob, self._hash_thread)
+        self._source = inflate(self._stored, magic, limits)
         self._on_block = on_block
         self._hash = hashlib.sha256()
         self._block = b""
@@ -180,11 +170,11 @@ class LayerStream:
     @property
     def bytes_read(self) -> int:
         """Bytes read of the layer as it is stored."""
-        return self._file.position
+        return self._stored.bytes_read
 
     def diff_id(self) -> DiffID:
         """Return the digest of what was read so far."""
-        self._behind.settle()
+        self._hash_thread.settle()
         return DiffID(f"sha256:{self._hash.hexdigest()}")
 
     def blob_digest(self) -> Digest | None:
@@ -194,9 +184,9 @@ class LayerStream:
             return Digest(self.diff_id())
         if self._blob is None:
             return None
-        while self._file.read(BLOCK_BYTES):
-            self._on_block()
-        self._behind.settle()
+        while self._stored.read(BLOCK_BYTES):
+            self._on_block(self)
+        self._hash_thread.settle()
         return digest_of(self._blob)
 
     def take(self, size: int) -> bytes:
@@ -265,18 +255,14 @@ class LayerStream:
             size -= len(part)
         return b"".join(parts)
 
-    def _hash_stored(self, data: bytes) -> None:
-        if self._blob is not None:
-            self._behind.do(self._blob.update, data)
-
     def _fill(self) -> bool:
         if self._keep is not None:
-            self._behind.do(self._keep, b"".join(self._kept))
+            self._hash_thread.do(self._keep, b"".join(self._kept))
         self._kept.clear()
         self._block = b""  # the next one takes its place in memory
         self._block = read_some(self._source, BLOCK_BYTES)
         self._start, self._end = 0, len(self._block)
-        self._behind.do(self._hash.update, self._block)
+        self._hash_thread.do(self._hash.update, self._block)
         self.size_bytes += self._end
-        self._on_block()
+        self._on_block(self)
         return self._end > 0

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from pykka_imagestore.core.limits import Limits
-from pykka_imagestore.core.tar.reader import OverLimitError
+from pykka_imagestore.core.tar.format import OverLimitError
 from pykka_imagestore.errors import NoSpaceError
 
 RATIO_COUNTS_FROM = 1 << 30
@@ -55,6 +58,23 @@ def require_space(path: str, needed_bytes: int, directory: int | None = None) ->
     free = free_bytes(path if directory is None else directory)
     if free is not None and free < needed_bytes:
         raise NoSpaceError(path, needed_bytes, free)
+
+
+@contextmanager
+def space_for(needed_bytes: int, directory: int, path: str) -> Iterator[None]:
+    """Check first that a layer may fit into an open directory; if the disk turns out full, say how much is missing.
+
+    Raises:
+        NoSpaceError: The disk is full, or would be.
+    """
+    require_space(path, needed_bytes, directory)
+    try:
+        yield
+    except OSError as error:
+        free = free_bytes(directory) if error.errno in (errno.ENOSPC, errno.EDQUOT) else None
+        if free is None or isinstance(error, NoSpaceError):
+            raise
+        raise NoSpaceError(path, needed_bytes, free, free_inodes(directory)) from error
 
 
 def free_bytes(path: str | int) -> int | None:

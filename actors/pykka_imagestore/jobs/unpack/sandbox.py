@@ -12,9 +12,10 @@ import stat
 from contextlib import suppress
 from typing import Self
 
-from pykka_imagestore.errors import InvalidInputError, escaped
+from pykka_imagestore.errors import InvalidInputError
 from pykka_imagestore.fs.made import FILE_MODE
 from pykka_imagestore.fs.place import Place
+from pykka_imagestore.text import escaped
 
 MAX_LINE = 4000  # characters; an archive's names are not to fill a task's disk
 

@@ -15,9 +15,10 @@ import zlib
 from collections.abc import Callable
 from typing import Self
 
+from pykka_imagestore.core.byte_source import BLOCK_BYTES
 from pykka_imagestore.core.digest import DiffID
 from pykka_imagestore.fs.made import open_own
-from pykka_imagestore.jobs.unpack.layer_stream import BLOCK_BYTES, MAX_ZSTD_WINDOW_LOG, read_some
+from pykka_imagestore.jobs.unpack.layer_stream import MAX_ZSTD_WINDOW_LOG, read_some
 
 if sys.version_info >= (3, 14):
     from compression import zstd

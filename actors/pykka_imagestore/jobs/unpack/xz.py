@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import lzma
 
-from pykka_imagestore.core.tar.reader import OverLimitError, TarError
+from pykka_imagestore.core.tar.format import OverLimitError, TarError
 
 
 class XzDecoder:

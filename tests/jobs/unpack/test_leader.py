@@ -8,29 +8,20 @@ import random
 import resource
 import socket
 import struct
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 
 import pytest
 from support import tars
-from support.layers import extent_of, unpack_layer, unpack_with_help, unpack_with_help_and_look
+from support.layers import blob_of, unpack_layer, unpack_with_peers, unpack_with_peers_and_look
 from support.privileges import as_ordinary_user
 
 from pykka_imagestore._proto.layer_pb2 import LayerRecord
-from pykka_imagestore.core.digest import sha256
+from pykka_imagestore.core.digest import DiffID, sha256
 from pykka_imagestore.errors import DigestMismatchError, LayerError, NoSpaceError
-from pykka_imagestore.fs.attributes import Outcome
 from pykka_imagestore.jobs.unpack.batches import (
-    ACK_BYTES,
-    ORDER_BYTES,
-    RECORD_BYTES,
-    MalformedMessageError,
     Order,
-    pack_paths,
-    pack_record,
-    parse_ack,
 )
-from pykka_imagestore.jobs.unpack.leader import HelperLostError, Helpers, HelpUnpack, help_unpack
+from pykka_imagestore.jobs.unpack.leader import Leader, PeerLostError
 from pykka_imagestore.jobs.unpack.replaced import Replaced
 from pykka_imagestore.jobs.untar_layer import UntarLayer, untar_layer
 
@@ -41,7 +32,7 @@ def assert_same_as_alone(tmp_path, *parts):
     for name in ("alone", "helped"):
         (tmp_path / name).mkdir()
 
-    alone, helped = unpack_layer(data, tmp_path / "alone"), unpack_with_help(data, tmp_path / "helped")
+    alone, helped = unpack_layer(data, tmp_path / "alone"), unpack_with_peers(data, tmp_path / "helped")
 
     assert helped.nodes == alone.nodes
     assert helped.counts == alone.counts
@@ -83,7 +74,7 @@ def test_files_larger_than_the_memory_that_is_shared(tmp_path):
 
 
 @pytest.mark.parametrize("size", [262_000, 262_144, 262_145, 300_000, 524_288, 524_289])
-def test_files_about_as_large_as_a_piece_of_it(tmp_path, size):
+def test_files_about_as_large_as_a_batch_of_it(tmp_path, size):
     assert_same_as_alone(tmp_path, *(tars.file(b"f%d" % number, b"x" * size) for number in range(9)))
 
 
@@ -126,7 +117,7 @@ def test_files_behind_symlinks(tmp_path):
 
 
 def test_file_in_place_of_a_symlink_and_then_another_behind_one(tmp_path):
-    """Found by fuzzing: whether any was followed before depended on when the helper was done."""
+    """Found by fuzzing: whether any was followed before depended on when the peer was done."""
     assert_same_as_alone(
         tmp_path,
         tars.directory(b"usr/lib"),
@@ -142,7 +133,7 @@ def test_file_in_place_of_a_symlink_that_was_followed(tmp_path):
         tars.symlink(b"s", b"d"), tars.file(b"s/x/f", b"1"), tars.file(b"s", b"no link"), tars.file(b"s/x/g", b"2")
     )
 
-    for unpack in (unpack_layer, unpack_with_help):
+    for unpack in (unpack_layer, unpack_with_peers):
         with pytest.raises(LayerError, match="entry 3 's/x/g' has a parent 's' that is no directory"):
             unpack(data, tmp_path)
 
@@ -171,7 +162,7 @@ def test_long_names_and_pax_headers_travel(tmp_path):
     )
 
 
-def test_times_that_no_helper_takes(tmp_path):
+def test_times_that_no_peer_takes(tmp_path):
     records = [{b"mtime": time} for time in (b"9223372037", b"-9223372037", b"99999999999999.5")]
     parts = [part for number, record in enumerate(records) for part in (tars.pax(record), tars.file(b"%d" % number))]
 
@@ -179,7 +170,7 @@ def test_times_that_no_helper_takes(tmp_path):
 
 
 @pytest.mark.root
-def test_files_whose_every_number_and_name_is_as_long_as_can_be_fill_pieces(tmp_path):
+def test_files_whose_every_number_and_name_is_as_long_as_can_be_fill_batchs(tmp_path):
     directory = b"/".join([b"d" * 255] * 2)
     records = {b"mtime": b"9223372035.999999999", b"uid": b"4294967294", b"gid": b"4294967294"}
     parts = []
@@ -206,11 +197,11 @@ def files_at_fault(*numbers):
 
 
 @pytest.mark.parametrize("others", [[], [350, 700, 1450]], ids=["alone", "first of several"])
-def test_an_entry_that_a_helper_finds_at_fault_is_named(tmp_path, others):
+def test_an_entry_that_a_peer_finds_at_fault_is_named(tmp_path, others):
     data = tars.tar(*files_at_fault(300, *others))
 
     with pytest.raises(LayerError, match=r"entry 300 'd6/f300' has an owner out of range, 4294967295:0"):
-        unpack_with_help(data, tmp_path)
+        unpack_with_peers(data, tmp_path)
 
     assert not (tmp_path / "layer").exists()
 
@@ -219,22 +210,22 @@ def test_an_entry_in_other_hands_goes_before_one_that_cannot_be_read(tmp_path):
     data = tars.tar(*files_at_fault(300, 1450), b"no header".ljust(512))
 
     with pytest.raises(LayerError, match=r"entry 300 'd6/f300' has an owner out of range"):
-        unpack_with_help(data, tmp_path)
+        unpack_with_peers(data, tmp_path)
 
 
-def test_bytes_that_are_not_the_publishers_go_before_what_helpers_find(tmp_path):
+def test_bytes_that_are_not_the_publishers_go_before_what_peers_find(tmp_path):
     data = gzip.compress(tars.tar(*files_at_fault(300, 350, 1450), b"no header".ljust(512), bytes(4 << 20)))
 
     with pytest.raises(DigestMismatchError, match="blob layer"):
-        unpack_with_help(data, tmp_path, digest=sha256(b"others"))
+        unpack_with_peers(data, tmp_path, digest=sha256(b"others"))
 
 
-def test_a_name_that_no_helper_takes_is_refused_by_the_leader(tmp_path):
+def test_a_name_that_no_peer_takes_is_refused_by_the_leader(tmp_path):
     good = [tars.file(b"g%d" % number, b"x") for number in range(300)]
     data = tars.tar(*good, tars.file(b"n" * 256, b"x"), *good)
 
     with pytest.raises(LayerError, match=r"entry 300 'nnn.* cannot be made: File name too long"):
-        unpack_with_help(data, tmp_path)
+        unpack_with_peers(data, tmp_path)
 
     assert not (tmp_path / "layer").exists()
 
@@ -246,10 +237,10 @@ def test_a_name_that_no_helper_takes_is_refused_by_the_leader(tmp_path):
         ({b"gid": b"9999999999999999999"}, "has an owner out of range, 0:9999999999999999999"),
     ],
 )
-def test_a_number_that_no_helper_takes_is_refused_by_the_leader(tmp_path, record, match):
+def test_a_number_that_no_peer_takes_is_refused_by_the_leader(tmp_path, record, match):
     data = tars.tar(*a_tree(300, 100), tars.pax(record), tars.file(b"f", b"x"), *a_tree(300, 100))
 
-    for unpack in (unpack_layer, unpack_with_help):
+    for unpack in (unpack_layer, unpack_with_peers):
         with pytest.raises(LayerError, match=f"entry 307 'f' {match}"):
             unpack(data, tmp_path)
 
@@ -260,32 +251,31 @@ def test_files_of_many_deep_directories_take_few_descriptors(tmp_path):
 
     resource.setrlimit(resource.RLIMIT_NOFILE, (900, hard))
     try:
-        unpack_with_help(tars.tar(*parts), tmp_path)
+        unpack_with_peers(tars.tar(*parts), tmp_path)
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
-@pytest.mark.parametrize("size", [1_000, 1_000_000])  # of a file that a helper makes, and one that the leader does
+@pytest.mark.parametrize("size", [1_000, 1_000_000])  # of a file that a peer makes, and one that the leader does
 def test_layer_that_ends_in_the_middle_of_a_file_is_refused(tmp_path, size):
     data = tars.file(b"f", b"x" * size)[: 512 + size // 2]
 
     with pytest.raises(LayerError, match="entry 0 'f' is cut off"):
-        unpack_with_help(data, tmp_path)
+        unpack_with_peers(data, tmp_path)
 
 
 def test_layer_with_another_diff_id_is_refused(tmp_path):
-    layer = extent_of(tars.tar(*a_tree(100, 100)), tmp_path)
+    layer = blob_of(tars.tar(*a_tree(100, 100)), tmp_path)
+    wrong, peers = DiffID("sha256:" + "0" * 64), str(tmp_path / "peers")
 
     with pytest.raises(DigestMismatchError):
-        untar_layer(
-            UntarLayer(layer, str(tmp_path / "layer"), "sha256:" + "0" * 64, helpers_at=str(tmp_path / "helpers"))
-        )
+        untar_layer(UntarLayer(layer, str(tmp_path / "layer"), wrong, peers_at=peers))
 
 
 def test_what_an_ordinary_user_may_not_set_is_recorded(users_directory):
     data = tars.tar(*(tars.file(b"f%d" % number, uid=1, mode=0o4755) for number in range(300)))
 
-    nodes, record = as_ordinary_user(unpack_with_help_and_look, data, str(users_directory))
+    nodes, record = as_ordinary_user(unpack_with_peers_and_look, data, str(users_directory))
 
     unset = LayerRecord.FromString(record).unset
     assert sorted((one.path, one.what) for one in unset) == sorted(
@@ -297,31 +287,23 @@ def test_a_leader_in_a_directory_with_a_long_name(tmp_path):
     directory = tmp_path / ("x" * 200)
     directory.mkdir()
 
-    assert unpack_with_help(tars.tar(tars.file(b"f", b"1")), directory).nodes[b"f"].kind == "f"
+    assert unpack_with_peers(tars.tar(tars.file(b"f", b"1")), directory).nodes[b"f"].kind == "f"
 
 
 def test_layer_is_unpacked_alone_where_there_can_be_no_socket(tmp_path):
-    layer = extent_of(tars.tar(*a_tree(100, 100)), tmp_path)
+    layer = blob_of(tars.tar(*a_tree(100, 100)), tmp_path)
 
-    counts = untar_layer(UntarLayer(layer, str(tmp_path / "layer"), helpers_at=str(tmp_path / ("x" * 255 + "x"))))
+    counts = untar_layer(UntarLayer(layer, str(tmp_path / "layer"), peers_at=str(tmp_path / ("x" * 255 + "x"))))
 
     assert counts.entries == 103
 
 
-def test_help_that_comes_too_early_or_too_late_returns(tmp_path):
-    help_unpack(HelpUnpack(str(tmp_path / "nobody")))
-    help_unpack(HelpUnpack(str(tmp_path / "no directory" / "nobody")))
-    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as gone:
-        gone.bind(str(tmp_path / "gone"))
-    help_unpack(HelpUnpack(str(tmp_path / "gone")))
-
-
-def test_leader_whose_helper_is_lost_says_so(tmp_path):
-    with pytest.raises(HelperLostError):
-        unpack_with_help(tars.tar(*a_tree(1000, 100)), tmp_path, helpers=1, help_=come_and_go)
+def test_leader_whose_peer_is_lost_says_so(tmp_path):
+    with pytest.raises(PeerLostError):
+        unpack_with_peers(tars.tar(*a_tree(1000, 100)), tmp_path, peers=1, help_=come_and_go)
 
     assert not (tmp_path / "layer").exists()
-    assert not (tmp_path / "helpers").exists()
+    assert not (tmp_path / "peers").exists()
 
 
 def come_and_go(request):
@@ -334,39 +316,39 @@ def come_and_go(request):
 
 def test_leader_that_may_make_no_file_as_large_as_the_memory_goes_on_alone(tmp_path):
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    with waiting(tmp_path) as (leader, helper):
+    with waiting(tmp_path) as (leader, peer):
         resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, hard))
         try:
             leader.welcome()
         finally:
             resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
-        assert not leader.have_come
-        assert helper.recv(1) == b""
+        assert not leader.peers
+        assert peer.recv(1) == b""
 
 
 @contextmanager
 def waiting(directory):
-    """Yield a leader, and the socket of a helper that has called at it."""
-    address = str(directory / "helpers")
+    """Yield a leader, and the socket of a peer that has called at it."""
+    address = str(directory / "peers")
     root = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
     try:
         with (
-            Helpers(address, root, Outcome(), Replaced(None, Outcome())) as leader,
-            socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as helper,
+            Leader(address, root, Replaced()) as leader,
+            socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as peer,
         ):
-            helper.settimeout(20)
-            helper.connect(address)
-            yield leader, helper
+            peer.settimeout(20)
+            peer.connect(address)
+            yield leader, peer
     finally:
         os.close(root)
 
 
-# -- a helper that was taken over
+# -- a peer that was taken over
 
 
 def answering(answer):
-    """Return a helper that says ``answer``, given the order, to each; ``answer`` may also do something in the root."""
+    """Return a peer that says ``answer``, given the order, to each; ``answer`` may also do something in the root."""
 
     def help_(request):
         with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as connection:
@@ -410,178 +392,53 @@ def a_directory_aside(order, root):
         (lambda order, _: all_made(order, b"\0", b"more"), "it sent an answer with a failure that cannot be"),
         (lambda order, _: all_made(order, b"\x09"), "it sent an answer with bits that have no meaning, 9"),
         (lambda order, _: all_made(order, b"\4"), "it sent an answer that is cut off"),
-        (lambda order, _: all_made(order, b"\4", b"a" * 8 * order.files), r"it put no file aside as \.wh\.\.wh\.6161"),
-        (a_directory_aside, r"it put no file aside as \.wh\.\.wh\.6161616161616161"),
+        (lambda order, _: all_made(order, b"\4", b"a" * 8 * order.files), r"it set no file aside as \.wh\.\.wh\.6161"),
+        (a_directory_aside, r"it set no file aside as \.wh\.\.wh\.6161616161616161"),
         (lambda order, _: struct.pack("=BHi", 1, order.files, 0) + bytes(order.files), "it sent an answer for"),
         (lambda order, _: struct.pack("=BHi", 9, 0, 0) + bytes(order.files), "it sent an answer with a failure"),
     ],
 )
-def test_leader_believes_no_helper_that_says_what_none_does(tmp_path, answer, match):
+def test_leader_believes_no_peer_that_says_what_none_does(tmp_path, answer, match):
     (tmp_path / "outside").write_text("untouched")
 
-    with pytest.raises(HelperLostError, match=f"a worker that helped with the layer is not to be trusted: {match}"):
-        unpack_with_help(tars.tar(*a_tree(100, 100)), tmp_path, helpers=1, help_=answering(answer))
+    with pytest.raises(PeerLostError, match=f"a worker that helped with the layer is not to be trusted: {match}"):
+        unpack_with_peers(tars.tar(*a_tree(100, 100)), tmp_path, peers=1, help_=answering(answer))
 
     assert sorted(os.listdir(tmp_path)) == ["layer.tar", "outside"]
     assert (tmp_path / "outside").read_text() == "untouched"
 
 
-def test_leader_runs_nothing_that_a_helper_sends(tmp_path):
+def test_leader_runs_nothing_that_a_peer_sends(tmp_path):
     data = pickle.dumps(RunsCode(str(tmp_path / "ran")))
 
-    with pytest.raises(HelperLostError):
-        unpack_with_help(tars.tar(*a_tree(100, 100)), tmp_path, helpers=1, help_=answering(lambda *_: data))
+    with pytest.raises(PeerLostError):
+        unpack_with_peers(tars.tar(*a_tree(100, 100)), tmp_path, peers=1, help_=answering(lambda *_: data))
 
     assert not (tmp_path / "ran").exists()
 
 
-def test_leader_believes_no_helper_that_answers_before_it_is_asked(tmp_path):
-    with waiting(tmp_path) as (leader, helper):
+def test_leader_believes_no_peer_that_answers_before_it_is_asked(tmp_path):
+    with waiting(tmp_path) as (leader, peer):
         leader.welcome()
-        helper.send(struct.pack("=BHi", 0, 0, 0))
+        peer.send(struct.pack("=BHi", 0, 0, 0))
 
-        with pytest.raises(HelperLostError, match="it answers what nobody asked"):
-            leader.are_idle()
+        with pytest.raises(PeerLostError, match="it answered what nobody asked"):
+            leader.has_idle_peer()
 
 
-def test_error_of_the_disk_that_a_helper_met_is_the_layers(tmp_path):
+def test_error_of_the_disk_that_a_peer_met_is_the_layers(tmp_path):
     def full(order, _):
         return struct.pack("=BHi", 2, 0, errno.EDQUOT) + bytes(order.files)
 
     with pytest.raises(NoSpaceError):
-        unpack_with_help(tars.tar(*a_tree(100, 100)), tmp_path, helpers=1, help_=answering(full))
-
-
-# -- a leader that was taken over
-
-
-@contextmanager
-def leading(directory):
-    """Have a helper come to a leader that is yielded: its socket, the memory, and the future of the helper."""
-    address = str(directory / "helpers")
-    memory = os.memfd_create("test")
-    (directory / "rootfs").mkdir()
-    root = os.open(directory / "rootfs", os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listener, ThreadPoolExecutor(1) as thread:
-            listener.bind(address)
-            listener.listen()
-            helper = thread.submit(help_unpack, HelpUnpack(address))
-            leader, _ = listener.accept()
-            with leader:
-                leader.settimeout(20)
-                socket.send_fds(leader, [b"\0"], [memory, root])
-                yield leader, memory, helper
-    finally:
-        os.close(memory)
-        os.close(root)
-
-
-def put_piece(memory, *files):
-    """Write a piece with files of a path and a body; return its order."""
-    paths = pack_paths([path for path, _ in files])
-    records = [pack_record(0o644, os.geteuid(), os.getegid(), 1, len(body)) for _, body in files]
-    bodies = b"".join(body for _, body in files)
-    os.pwrite(memory, b"".join((*records, paths, bodies)), 0)
-    return Order(0, len(files), len(paths), len(bodies), 0)
-
-
-@pytest.mark.parametrize(
-    ("path", "match"),
-    [
-        (b"../outside", "a file in a directory that cannot be, b'..'"),
-        (b"d/../../outside", "a file in a directory that cannot be"),
-        (b"..", "a file that cannot be"),
-        (b"d/", "a file that cannot be"),
-        (b"//outside", "a file in a directory that cannot be"),
-        (b"n\0n", "3 paths for Order"),
-    ],
-)
-def test_helper_makes_nothing_at_a_path_that_is_none(tmp_path, path, match):
-    with leading(tmp_path) as (leader, memory, helper):
-        leader.send(put_piece(memory, (b"sound", b"1"), (path, b"2")).pack())
-
-        with pytest.raises(MalformedMessageError, match=match):
-            helper.result(timeout=20)
-
-    assert sorted(os.listdir(tmp_path)) == ["helpers", "rootfs"]
-    assert os.listdir(tmp_path / "rootfs") == []
-
-
-def test_helper_follows_no_symlink_to_a_directory_outside(tmp_path):
-    (tmp_path / "outside").mkdir()
-    with leading(tmp_path) as (leader, memory, helper):
-        (tmp_path / "rootfs" / "s").symlink_to(tmp_path / "outside")
-        leader.send(put_piece(memory, (b"s/f", b"1")).pack())
-        ack = parse_ack(leader.recv(ACK_BYTES), 1)
-        leader.close()
-        helper.result(timeout=20)
-
-    assert "cannot be made" in str(ack.failure)
-    assert os.listdir(tmp_path / "outside") == []
-
-
-@pytest.mark.parametrize(
-    ("message", "match"),
-    [
-        (b"\x80", "an order of 1 bytes"),
-        (bytes(ORDER_BYTES + 1), f"an order of {ORDER_BYTES + 1} bytes"),
-        (bytes(1000), f"an order of {ORDER_BYTES + 1} bytes"),  # no more of it is read
-        (bytes(ORDER_BYTES), "an order that cannot be"),
-        (b"\xff" * ORDER_BYTES, "an order that cannot be"),
-        (Order(4, 1, 1, 0, 0).pack(), "an order that cannot be"),
-        (Order(0, 1, 1, 262_144, 0).pack(), "an order that cannot be"),
-        (Order(3, 1, 1, 0, 0).pack(), "a piece of 0 bytes"),  # which is not in the memory
-    ],
-)
-def test_helper_takes_no_order_that_is_none(tmp_path, message, match):
-    with leading(tmp_path) as (leader, memory, helper):
-        put_piece(memory, (b"f", b"1"))
-        leader.send(message)
-
-        with pytest.raises(MalformedMessageError, match=match):
-            helper.result(timeout=20)
-
-    assert os.listdir(tmp_path / "rootfs") == []
-
-
-def test_helper_runs_nothing_that_is_in_the_memory(tmp_path):
-    data = pickle.dumps(RunsCode(str(tmp_path / "ran")))
-    with leading(tmp_path) as (leader, memory, helper):
-        os.pwrite(memory, data, 0)
-        leader.send(Order(0, 1, 10, len(data) - 10 - RECORD_BYTES, 0).pack())
-
-        with pytest.raises(MalformedMessageError):
-            helper.result(timeout=20)
-
-    assert not (tmp_path / "ran").exists()
-
-
-@pytest.mark.parametrize("count", [0, 1, 3])
-def test_helper_keeps_no_descriptor_however_many_it_gets(tmp_path, count):
-    address = str(tmp_path / "helpers")
-    with (
-        socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listener,
-        ThreadPoolExecutor(1) as thread,
-        open(os.devnull) as file,
-    ):
-        listener.bind(address)
-        listener.listen()
-        before = sorted(os.listdir("/proc/self/fd"))
-        helper = thread.submit(help_unpack, HelpUnpack(address))
-        leader, _ = listener.accept()
-        with leader:
-            socket.send_fds(leader, [b"\0"], [file.fileno()] * count)
-        helper.result(timeout=20)
-
-        assert sorted(os.listdir("/proc/self/fd")) == before
+        unpack_with_peers(tars.tar(*a_tree(100, 100)), tmp_path, peers=1, help_=answering(full))
 
 
 def test_nothing_stays_open(tmp_path):
     data = tars.tar(*a_tree(200, 1000))
-    unpack_with_help(data, tmp_path)
+    unpack_with_peers(data, tmp_path)
     before = sorted(os.listdir("/proc/self/fd"))
 
-    unpack_with_help(data, tmp_path)
+    unpack_with_peers(data, tmp_path)
 
     assert sorted(os.listdir("/proc/self/fd")) == before

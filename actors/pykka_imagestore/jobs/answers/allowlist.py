@@ -1,6 +1,6 @@
-"""What a worker process of a store may send back: plain values, what the jobs return, and errors.
+"""The types that a worker process of a store may answer with, beside plain values: results of the jobs, and errors.
 
-It parses hostile archives, so it may have been taken over.
+A worker parses hostile archives, so it may have been taken over. Nothing else that it sends is read.
 """
 
 from __future__ import annotations
@@ -9,15 +9,16 @@ import builtins
 from types import ModuleType
 
 from pykka_imagestore import errors
-from pykka_imagestore.core.archive import ArchivedImage, ArchiveIndex, Extent, RefusedImage
+from pykka_imagestore.core.archive import ArchivedImage, ArchiveIndex, RefusedImage
 from pykka_imagestore.core.identity import FileIdentity
+from pykka_imagestore.core.layer_blob import Absent, DirectoryMember, Estimate, FileRange, LayerBlob
 from pykka_imagestore.jobs.check.findings import LayerCheck
 from pykka_imagestore.jobs.check_configs import ConfigsCheck
 from pykka_imagestore.jobs.check_layer import CheckCounts
 from pykka_imagestore.jobs.unpack.batches import MalformedMessageError
-from pykka_imagestore.jobs.unpack.leader import HelperLostError
+from pykka_imagestore.jobs.unpack.layer_counts import LayerCounts
+from pykka_imagestore.jobs.unpack.leader import PeerLostError
 from pykka_imagestore.jobs.unpack_into import Unpacked
-from pykka_imagestore.jobs.untar_layer import LayerCounts
 from pykka_imagestore.runtime.answers import PlainAnswers
 
 _MAX_BYTES = 32 << 20  # of an index, that is 100,000 layers
@@ -29,11 +30,12 @@ def _errors_of(module: ModuleType) -> list[type]:
 
 ANSWERS = PlainAnswers(
     [
-        *(ArchivedImage, ArchiveIndex, Extent, FileIdentity, RefusedImage),
+        *(ArchivedImage, ArchiveIndex, RefusedImage, FileIdentity),
+        *(LayerBlob, FileRange, DirectoryMember, Absent, Estimate),
         *(LayerCounts, Unpacked, CheckCounts, LayerCheck, ConfigsCheck),
         *_errors_of(errors),
         *_errors_of(builtins),
-        HelperLostError,
+        PeerLostError,
         MalformedMessageError,
     ],
     _MAX_BYTES,
