@@ -14,7 +14,7 @@ DEPTHS = (15, 16, 17, 31, 32, 33, 64)
 
 
 def at_depth(depth, function):
-    """Call ``function`` so deep that links are put off, in callbacks that run at once."""
+    """Call ``function`` so deep in callbacks that those of links are deferred."""
     results = []
 
     def down(left):

@@ -340,7 +340,7 @@ def test_fork_in_a_callback_leaves_deferred_callbacks_to_the_parent():
     answers = []
 
     def fork():
-        ready(None).then(told.append)  # put off, as deep as this is
+        ready(None).then(told.append)  # deferred, as deep as this is
 
         def wait():
             mine = Promise()

@@ -251,7 +251,7 @@ def test_where_no_thread_can_be_started_reports_wait_and_tasks_go_on(pool, no_th
     assert pool.run(work.double, 1).get(timeout=TIMEOUT) == 2
     reports = queue.SimpleQueue()
     with no_threads():
-        task = pool.run(work.report_more_than_the_pipe_holds, None, on_report=reports.put)
+        task = pool.run(work.report_more_than_the_socket_holds, None, on_report=reports.put)
         assert task.get(timeout=TIMEOUT) == 1000
         assert reports.empty()
         assert pool.run(work.double, 21).get(timeout=TIMEOUT) == 42
@@ -484,7 +484,7 @@ def test_a_report_that_cannot_be_read_is_logged_and_dropped(pool, caplog):
 
 def test_a_listener_that_is_slow_does_not_hold_up_the_task(pool):
     go_on = threading.Event()
-    task = pool.run(work.report_more_than_the_pipe_holds, None, on_report=lambda _: go_on.wait(20))
+    task = pool.run(work.report_more_than_the_socket_holds, None, on_report=lambda _: go_on.wait(20))
 
     result = task.recover(lambda _: None).get(timeout=TIMEOUT)
     go_on.set()
@@ -558,7 +558,7 @@ def test_messages_to_a_task_whose_worker_dies_cost_nothing_else(pool):
             task.get(timeout=TIMEOUT)
 
 
-def test_a_message_that_a_task_has_not_taken_is_none_of_the_next_ones(pool):
+def test_a_message_that_a_task_has_not_taken_does_not_reach_the_next_task(pool):
     messages = Messages()
     task = pool.run(work.double, 1, messages=messages)
     for _ in range(20):
@@ -604,7 +604,7 @@ def test_close_may_be_called_by_several_callbacks():
     assert [type(task.error()) for task in tasks[:2]] == [PoolClosedError, ValueError]
 
 
-def test_a_callback_that_is_interrupted_hurts_nobody(pool, rendezvous):
+def test_a_callback_that_is_interrupted_affects_no_other(pool, rendezvous):
     def interrupt(_):
         raise KeyboardInterrupt
 

@@ -61,7 +61,7 @@ def test_a_function_that_fails_is_logged_and_the_next_is_called_all_the_same(cap
 @pytest.mark.parametrize(
     "make", [lambda: SerialExecutor("starved"), lambda: WorkerPool(1, threads=True)], ids=["one", "pool"]
 )
-def test_what_no_thread_could_be_started_for_fails_and_is_not_called_later(make, monkeypatch):
+def test_a_call_for_which_no_thread_could_be_started_fails_and_is_not_made_later(make, monkeypatch):
     called, starved = [], make()
     with monkeypatch.context() as patch:
         patch.setattr(threading.Thread, "start", refuse)

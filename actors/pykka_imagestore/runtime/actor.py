@@ -181,7 +181,7 @@ class Actor(pykka.ThreadingActor):
             awaited = advance(coroutine)
         except StopIteration as stop:
             return stop.value
-        except BaseException as error:  # noqa: BLE001 - it travels to the caller; the actor lives on
+        except BaseException as error:  # noqa: BLE001 - the caller gets it; the actor lives on
             return failed(without_frames(error, 2))
         task = CoroutineTask(self, coroutine)
         task.wait_for(awaited)

@@ -25,7 +25,7 @@ def run_blocking(function: Callable[[], T], undo: Callable[[T], object]) -> Futu
     def call() -> None:
         try:
             result = function()
-        except BaseException as error:  # noqa: BLE001 - it travels to whoever gets the future
+        except BaseException as error:  # noqa: BLE001 - the future fails with it
             promise.fail(error)
             return
         if not promise.set(result):

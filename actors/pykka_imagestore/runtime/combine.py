@@ -78,7 +78,7 @@ async def gather(futures: Iterable[Future[T]]) -> list[T]:
 
 
 def discard_all(futures: Iterable[Future[Any]]) -> Future[None]:
-    """Discard all; the result is ready when all are final. A discard of the result gives up the result alone."""
+    """Discard all; the result is ready when all are final. A discard of the result gives up only the result."""
     inputs = list(futures)
     for future in inputs:
         future.discard()

@@ -94,7 +94,7 @@ class Completable(pykka.ThreadingFuture[T]):
     def get(self, *, timeout: float | None = None) -> T:
         """Block this thread until the future is final, and return its value.
 
-        Called in a callback, it first runs the callbacks that this thread has put off.
+        Called in a callback, it first runs the deferred callbacks of this thread.
 
         Args:
             timeout: Seconds to wait; None waits for ever.

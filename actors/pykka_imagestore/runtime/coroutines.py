@@ -46,7 +46,7 @@ class CoroutineTask:
             self._finish()
             if not (self.promise.future.has_discard() and self.promise.discard()):
                 self.promise.fail(without_frames(error, 2))
-        except BaseException as error:  # noqa: BLE001 - it travels to the caller; the actor lives on
+        except BaseException as error:  # noqa: BLE001 - the caller gets it; the actor lives on
             self._finish()
             self.promise.fail(without_frames(error, 2))
         else:

@@ -32,5 +32,5 @@ class InFlight:
             future.discard()
 
     def ended(self) -> Future[None]:
-        """Return a future that is ready when all of these are final; a discard gives up that future alone."""
+        """Return a future that is ready when all of these are final; a discard gives up only that future."""
         return await_all([undiscardable(future) for future in self]).then(lambda _: None)

@@ -129,7 +129,7 @@ class ProcessEngine:
     def _give(self, task: Task, worker: WorkerHandle) -> None:
         try:
             payload = dump_task(task)
-        except BaseException as error:  # noqa: BLE001 - it travels to whoever gets the future
+        except BaseException as error:  # noqa: BLE001 - the future fails with it
             self._workers.set_idle(worker)
             self._settle(task.promise.fail, error)
         else:

@@ -47,7 +47,7 @@ class SingleFlight(Generic[K, T]):
     def join(self, key: K, start: Callable[[], Future[T]]) -> Future[T]:
         """Return a new handle on the flight under ``key``, starting it if there is none.
 
-        Discarding a handle gives up that handle alone, and at once. Discarding the last one discards the work, and
+        Discarding a handle gives up only that handle, and at once. Discarding the last one discards the work, and
         that handle becomes discarded when the work has ended. If ``start`` raises, the work fails with that error.
         """
         self._origin.require("this table of work in flight")

@@ -124,7 +124,7 @@ class _Run:
             if self._is_late:
                 return promise.fail, WorkerTimeoutError(self.task.name, cast(float, self.task.time_limit))
             return promise.fail, PoolClosedError() if self.stopped.is_set() else error
-        except BaseException as error:  # noqa: BLE001 - it travels to whoever gets the future
+        except BaseException as error:  # noqa: BLE001 - the future fails with it
             return promise.fail, without_frames(error, 1)
 
     # -- what a task is offered
