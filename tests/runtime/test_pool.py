@@ -9,6 +9,8 @@ import sys
 import threading
 import time
 from functools import partial
+from itertools import chain
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -33,6 +35,7 @@ from pykka_imagestore.runtime import (
 )
 from pykka_imagestore.runtime.cpus import usable_cpus
 from pykka_imagestore.runtime.processes import ProcessEngine
+from pykka_imagestore.runtime.worker import PickledAnswers
 
 
 @pytest.fixture
@@ -162,6 +165,27 @@ def test_a_process_that_cannot_start_fails_the_task_with_a_sentence():
         pytest.raises(WorkerStartError, match="no worker process could be started for double"),
     ):
         pool.run(work.double, 1).get(timeout=TIMEOUT)
+
+
+def open_and_started():
+    """Return this process's descriptors and children."""
+    children = chain.from_iterable(path.read_text().split() for path in Path("/proc/self/task").glob("*/children"))
+    return {*os.listdir("/proc/self/fd"), *(f"child {pid}" for pid in children)}
+
+
+def test_answers_that_cannot_be_sent_to_a_worker_are_refused_before_any_process_starts():
+    class HoldsALock(PickledAnswers):
+        def __init__(self):
+            self.lock = threading.Lock()
+
+    before = open_and_started()
+    with (
+        pytest.raises(pickle.PicklingError, match="answers, HoldsALock, cannot be sent to a worker process"),
+        WorkerPool(1, answers=HoldsALock()) as pool,
+    ):
+        pool.run(work.double, 1).get(timeout=TIMEOUT)
+
+    assert open_and_started() <= before
 
 
 @pytest.mark.parametrize("odd", [7, b"/bytes", "/surro\ud800gate", "/with\0nothing"])
