@@ -140,6 +140,18 @@ def test_a_machine_that_lacks_directories_has_workers(before):
     assert run("print(use())", before=before) == "42\n"
 
 
+def test_a_program_whose_sockets_have_a_timeout_by_default_has_workers_and_large_results():
+    printed = run("""
+        import socket
+        socket.setdefaulttimeout(60)
+        sys.path.extend(f"/{number}/{'x' * 100}" for number in range(5000))  # more than a socket holds
+        with WorkerPool(1) as pool:
+            print(len(pool.run(bytes, 10_000_000).get(timeout=60)))
+    """)
+
+    assert printed == "10000000\n"
+
+
 def test_an_embedded_python_is_run_by_the_one_beside_it():
     assert run("sys.executable = '/usr/bin/uwsgi'; print(use())") == "42\n"
 

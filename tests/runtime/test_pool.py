@@ -5,6 +5,7 @@ import gc
 import os
 import pickle
 import queue
+import socket
 import sys
 import threading
 import time
@@ -35,6 +36,7 @@ from pykka_imagestore.runtime import (
 )
 from pykka_imagestore.runtime.cpus import usable_cpus
 from pykka_imagestore.runtime.processes import ProcessEngine
+from pykka_imagestore.runtime.wire import REPORT, message
 from pykka_imagestore.runtime.worker import PickledAnswers
 
 
@@ -514,6 +516,31 @@ def test_a_listener_that_is_slow_does_not_hold_up_the_task(pool):
     go_on.set()
 
     assert result == 1000
+
+
+def test_reports_are_dropped_only_when_the_socket_is_full(rendezvous):
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    holds = 0
+    with ours, theirs, contextlib.suppress(BlockingIOError):
+        while True:
+            ours.send(message(REPORT, 1, pickle.dumps(holds)), socket.MSG_DONTWAIT)
+            holds += 1
+    reports, held, go_on = queue.SimpleQueue(), threading.Event(), threading.Event()
+    with WorkerPool(1) as pool:
+        task = pool.run(work.report_between_two_meetings, (1000, rendezvous.address), on_report=reports.put)
+        with rendezvous.next() as worker:
+            assert isinstance(pool._engine, ProcessEngine)
+            pool._engine._loop.call(lambda: held.set() or go_on.wait(TIMEOUT))  # so it hears nothing
+            assert held.wait(TIMEOUT)
+            worker.answer("")
+        with rendezvous.next() as worker:
+            go_on.set()
+            worker.answer("")
+        task.get(timeout=TIMEOUT)
+
+        arrived = [reports.get(timeout=TIMEOUT) for _ in range(holds)]
+
+    assert arrived == list(range(holds))
 
 
 # -- messages
