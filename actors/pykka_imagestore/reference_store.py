@@ -161,7 +161,7 @@ class ReferenceStoreActor(Actor):
     def put_all(
         self, names: tuple[str, ...], layers: tuple[DiffID, ...], config_digest: Digest | None
     ) -> Future[tuple[DockerImage, ...]]:
-        images = tuple(DockerImage(ImageName.parse(name).stored, layers, config_digest) for name in names)
+        images = tuple(DockerImage(ImageName.parse(name).labelled, layers, config_digest) for name in names)
         for digest in (*layers, *([] if config_digest is None else [config_digest])):
             if not is_sha256(digest):
                 raise InvalidInputError(f"{shown(str(digest))} is no sha256 digest, and so no layer or config")

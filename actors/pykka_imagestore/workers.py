@@ -5,7 +5,7 @@ from __future__ import annotations
 from pykka_imagestore.jobs.answers.allowlist import ANSWERS
 from pykka_imagestore.runtime import WorkerPool, usable_cpus, usable_memory
 
-MAX_WORKER_BYTES = 128 << 20  # no layer makes a worker take more
+MAX_WORKER_BYTES = 208 << 20  # no layer makes a worker take more
 
 
 def default_workers() -> int:

@@ -75,6 +75,9 @@ def store_directory(option: str | None, environment: Mapping[str, str] = os.envi
         option: The value of ``--store``; None if it was not given.
         environment: The environment. An empty variable counts as unset.
 
+    Raises:
+        InvalidInputError: None is named, and this user has no home directory.
+
     Spec:
         XDG Base Directory Specification: a relative $XDG_DATA_HOME is to be ignored.
     """
@@ -82,7 +85,11 @@ def store_directory(option: str | None, environment: Mapping[str, str] = os.envi
     if named:
         return Path(absolute(named))
     data = Path(environment.get("XDG_DATA_HOME", ""))
-    return (data if data.is_absolute() else Path("~/.local/share").expanduser()) / "imagestore"
+    try:
+        return (data if data.is_absolute() else Path("~/.local/share").expanduser()) / "imagestore"
+    except RuntimeError:
+        reason = f"user {os.getuid()} has no home directory, and HOME is not set, so no store is found there"
+        raise InvalidInputError(f"{reason}; name one with --store, or in IMAGESTORE_DIR") from None
 
 
 def absolute(path: str) -> str:

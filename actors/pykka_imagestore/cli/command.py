@@ -11,6 +11,7 @@ from pykka_imagestore.cli.arguments import parse_arguments
 from pykka_imagestore.cli.descriptors import shown_descriptor
 from pykka_imagestore.cli.log import show_warnings
 from pykka_imagestore.cli.output import OutputError, complain, flush_output, give_up_output
+from pykka_imagestore.cli.process_limit import explain_if_at_limit
 from pykka_imagestore.cli.stop_signals import StoppedError
 from pykka_imagestore.errors import AmbiguousImageError, StoreError
 
@@ -54,6 +55,8 @@ def _stopped(signal_number: Signals) -> int:
 def _sentence(error: Exception) -> str:
     if isinstance(error, AmbiguousImageError):
         return f"{error}; see --name and --select"
+    if not isinstance(error, StoreError | OSError) and (explained := explain_if_at_limit(error)) is not None:
+        return explained
     if isinstance(error, StoreError | ImportError) or type(error).__module__ == _RUNTIME_ERRORS:
         return str(error)
     if isinstance(error, OSError) and error.strerror:

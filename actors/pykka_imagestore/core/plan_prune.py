@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from pykka_imagestore.core.budget import NO_BUDGET, Budget, Size
 from pykka_imagestore.core.digest import DiffID, Digest
 from pykka_imagestore.core.image import DockerImage
-from pykka_imagestore.core.image_name import ImageName
+from pykka_imagestore.core.image_name import ImageName, without_label
 from pykka_imagestore.core.inventory import Inventory, Needs, config_of, find_unneeded
 from pykka_imagestore.errors import InvalidInputError
 from pykka_imagestore.text import shown
@@ -122,7 +122,7 @@ def plan_prune(inventory: Inventory, needs: Needs, options: PruneOptions, now: f
     candidates = [
         image
         for image in sorted(inventory.images, key=lambda image: (inventory.last_used(image), image.name))
-        if not needs.cover(image) and image.name not in keep
+        if not needs.cover(image) and without_label(image.name) not in keep
     ]
     kept = _Kept(inventory, needs)
     for image in candidates:
