@@ -4,6 +4,7 @@ from __future__ import annotations
 
 TYPE_CHECKING = False  # typing's takes longer to import than a worker process to start
 if TYPE_CHECKING:
+    __version__: str
     from pykka_imagestore.core.check_report import CheckProgress, CheckReport, Finding
     from pykka_imagestore.core.digest import DiffID, Digest
     from pykka_imagestore.core.image import DockerImage, ImageInfo, Layer, Recovery
@@ -157,6 +158,8 @@ _HOMES = {
 
 def __getattr__(name: str) -> object:
     """Import a public name's module when the name is first used: the command line, and each worker, need few."""
+    if name == "__version__":
+        return _installed_version()
     if name not in _HOMES:
         msg = f"module {__name__!r} has no attribute {name!r}"
         raise AttributeError(msg)
@@ -166,5 +169,15 @@ def __getattr__(name: str) -> object:
     return value
 
 
+def _installed_version() -> str:
+    from importlib.metadata import PackageNotFoundError, version  # noqa: PLC0415 - takes longer than all else here
+
+    try:
+        return version("pykka-imagestore")
+    except PackageNotFoundError as error:
+        msg = "pykka_imagestore is not installed, only found on the path, and so has no version"
+        raise AttributeError(msg) from error
+
+
 def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+    return sorted({*globals(), *__all__, "__version__"})

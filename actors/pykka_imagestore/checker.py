@@ -25,12 +25,12 @@ from pykka_imagestore.core.paths import StorePaths
 from pykka_imagestore.durable.identity import Identity
 from pykka_imagestore.durable.layout import find_configs, find_layers
 from pykka_imagestore.durable.marker import find_strangers
+from pykka_imagestore.handle import StoreActor
 from pykka_imagestore.jobs.check.findings import LayerCheck
 from pykka_imagestore.jobs.check_configs import CheckConfigs, ConfigsCheck, Stack, check_configs
 from pykka_imagestore.jobs.check_layer import CheckCounts, CheckLayer, check_layer
 from pykka_imagestore.reference_store import ReferenceStore
 from pykka_imagestore.runtime import (
-    Actor,
     Future,
     SerialExecutor,
     WorkerPool,
@@ -82,7 +82,7 @@ class Checker:
         self._actor.stop(timeout=60)
 
 
-class CheckerActor(Actor):
+class CheckerActor(StoreActor):
     """Runs checks; keeps no state between them."""
 
     def __init__(
@@ -101,7 +101,7 @@ class CheckerActor(Actor):
         self._collector = collector
         self._pool = pool
         self._limits = limits
-        self._executor = SerialExecutor("checker")
+        self._executor = SerialExecutor("imagestore-checker")
 
     async def check(self, deep: bool, listener: CheckListener | None) -> CheckReport:
         report, _ = await self._check_all(deep, listener)

@@ -34,10 +34,10 @@ from pykka_imagestore.durable.reserve import make_reserve
 from pykka_imagestore.durable.stored_view import StoredView
 from pykka_imagestore.errors import StoreError
 from pykka_imagestore.fs.remove_tree import remove_tree
+from pykka_imagestore.handle import StoreActor
 from pykka_imagestore.jobs.unpack.leader import MAX_PEERS
 from pykka_imagestore.reference_store import ReferenceStore
 from pykka_imagestore.runtime import (
-    Actor,
     Future,
     InFlight,
     SerialExecutor,
@@ -124,7 +124,7 @@ class Collector:
         self._actor.stop(timeout=60)
 
 
-class CollectorActor(Actor):
+class CollectorActor(StoreActor):
     """Owns the deletions under way, and the watch for leases that keep the store above its budget."""
 
     def __init__(
@@ -147,7 +147,8 @@ class CollectorActor(Actor):
         self._remover = Remover(paths, self._disk)
         self._removals, self._deletions = InFlight(), InFlight()
         self._closed = False
-        self._executor, self._syncing = SerialExecutor("collector"), SerialExecutor("collector-sync")
+        self._executor = SerialExecutor("imagestore-collector")
+        self._syncing = SerialExecutor("imagestore-collector-sync")
 
     async def sweep(self) -> int:
         orphans = await self._executor.run(find_orphaned_work, self._paths)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import threading
 from abc import abstractmethod
 from collections.abc import Callable, Coroutine
 from types import TracebackType
@@ -19,7 +21,7 @@ T = TypeVar("T")
 
 
 class Handle(Uncopyable):
-    """A base for handles on what lives in a store's directory; one is closed at the end of its ``with`` block."""
+    """A base for handles on what lives in a store's directory; closed at the end of ``with`` and ``async with``."""
 
     instead = "start one in each process, on the same directory"
 
@@ -29,9 +31,24 @@ class Handle(Uncopyable):
     def __exit__(self, kind: type[BaseException] | None, error: object, traceback: TracebackType | None) -> None:
         self.close()
 
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, kind: type[BaseException] | None, error: object, traceback: TracebackType | None) -> None:
+        # In a thread, since it waits. One whose task is cancelled meanwhile goes on closing there.
+        await asyncio.to_thread(self.close)
+
     @abstractmethod
     def close(self) -> None:
         """Stop all work and wait for it. Idempotent."""
+
+
+class StoreActor(Actor):
+    """A base for a store's actors: the names of their threads tell whose they are."""
+
+    def on_start(self) -> None:
+        thread = threading.current_thread()
+        thread.name = f"imagestore-{thread.name}"
 
 
 def ask(

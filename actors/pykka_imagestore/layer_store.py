@@ -23,7 +23,7 @@ from pykka_imagestore.durable.layout import find_missing
 from pykka_imagestore.durable.locks import FileLock, acquire, layer_byte
 from pykka_imagestore.durable.log import logger_of
 from pykka_imagestore.errors import ArchiveError, StoreClosedError
-from pykka_imagestore.handle import Handle
+from pykka_imagestore.handle import Handle, StoreActor
 from pykka_imagestore.jobs.hash_layer import hash_layer
 from pykka_imagestore.jobs.help_unpack import HelpUnpack, help_unpack
 from pykka_imagestore.jobs.move_layer import MoveLayer, move_layer
@@ -31,7 +31,6 @@ from pykka_imagestore.jobs.unpack.layer_counts import LayerCounts
 from pykka_imagestore.jobs.unpack.leader import MAX_PEERS, PeerLostError
 from pykka_imagestore.jobs.untar_layer import UntarLayer, untar_layer
 from pykka_imagestore.runtime import (
-    Actor,
     DiscardedError,
     Future,
     InFlight,
@@ -144,7 +143,7 @@ class LayerStore(Handle):
         self._actor.stop(timeout=60)
 
 
-class LayerStoreActor(Actor):
+class LayerStoreActor(StoreActor):
     """Owns the table of layers under way. Only its own thread touches it."""
 
     def __init__(
@@ -162,7 +161,7 @@ class LayerStoreActor(Actor):
         self._slots = Semaphore(pool.workers + MAX_WAITING_LAYERS)
         self._work = InFlight()  # layers whose work has not ended, discarded ones too
         # Short file operations only, in a thread: the worker processes may all be busy.
-        self._executor = SerialExecutor("layer-store")
+        self._executor = SerialExecutor("imagestore-layer-store")
         # Waits for the disk, which takes no CPU, while the worker processes go on with other layers.
         self._publisher = WorkerPool(1, threads=True, name="imagestore-publisher")
         self._staging = Staging(self, paths, self._executor, pool)

@@ -23,6 +23,7 @@ from pykka_imagestore.core.image import DockerImage, ImageInfo, Recovery
 from pykka_imagestore.core.image_name import ImageName
 from pykka_imagestore.core.layer_blob import LayerBlob
 from pykka_imagestore.core.limits import DEFAULT_LIMITS, Limits
+from pykka_imagestore.core.parameters import parse_path, require_count, require_flag, require_function, require_type
 from pykka_imagestore.core.plan_put import plan_put
 from pykka_imagestore.core.planned_image import PlannedImage
 from pykka_imagestore.core.platform import Platform
@@ -31,8 +32,8 @@ from pykka_imagestore.durable.layout import write_config
 from pykka_imagestore.durable.leases import PutLease
 from pykka_imagestore.durable.locked_directory import LockedDirectory
 from pykka_imagestore.durable.stored_view import read_config
-from pykka_imagestore.errors import NoSpaceError, OverBudgetError, StoreClosedError
-from pykka_imagestore.handle import ask, or_closed
+from pykka_imagestore.errors import InvalidInputError, NoSpaceError, OverBudgetError, StoreClosedError
+from pykka_imagestore.handle import StoreActor, ask, or_closed
 from pykka_imagestore.jobs.answers.allowlist import ANSWERS
 from pykka_imagestore.jobs.find_archive import find_archive
 from pykka_imagestore.jobs.unpack.limiter import require_space
@@ -42,13 +43,13 @@ from pykka_imagestore.leased_image import LeasedImage
 from pykka_imagestore.progress import Listener
 from pykka_imagestore.puts import LegacyDiffIDs, PutArguments, PutOptions, PutRequest, Puts, PutUnderWay
 from pykka_imagestore.runtime import (
-    Actor,
     DiscardedError,
     Future,
     InFlight,
     SerialExecutor,
     WorkerPool,
     defer,
+    failed,
     gather,
     undiscardable,
     usable_cpus,
@@ -72,7 +73,7 @@ class LocalStore(Upkeep):
 
     Methods return at once; results, and errors, arrive through the future. Thread-safe. Names are taken in any
     spelling: ``ubuntu`` and ``docker.io/library/ubuntu:latest`` are one image. ``close()``, or leaving the ``with``
-    block, stops all work and the worker processes.
+    block, stops all work and the worker processes; ``async with`` does so without blocking the event loop.
     """
 
     def __init__(self, actor: pykka.ActorRef[LocalStoreActor], parts: StoreParts, own_pool: WorkerPool | None) -> None:
@@ -115,13 +116,20 @@ class LocalStore(Upkeep):
             limits: How much an archive may ask for.
             pool: Runs the work instead of processes of the store's own; stores may share one. The caller closes it,
                 after the store. The pool's own ``answers`` says what its workers may send back.
+
+        Raises:
+            InvalidInputError: A parameter is of another type, or a number is too small. Nothing was started.
         """
+        root = parse_path("directory", directory).absolute()
+        budget = Budget.of(budget_bytes, budget_inodes)
+        options = PutOptions.of(archive_dir, budget, layer_time_limit, durable=durable, limits=limits)
+        require_count("workers", workers, 1, "processes")
+        require_count("worker_memory_bytes", worker_memory_bytes, 1, "bytes")
         own_pool = None
         if pool is None:
             own_pool = pool = _start_pool(workers, worker_memory_bytes)
-        budget = Budget(budget_bytes, budget_inodes)
-        options = PutOptions(_absolute(archive_dir), budget, layer_time_limit, durable, limits)
-        parts = StoreParts.start(Path(directory).absolute(), pool, options)
+        require_type("pool", pool, WorkerPool, "a WorkerPool, or None")
+        parts = StoreParts.start(root, pool, options)
         return cls(LocalStoreActor.start(parts, pool, options), parts, own_pool)
 
     def recover(self) -> Future[Recovery]:
@@ -220,7 +228,12 @@ class LocalStore(Upkeep):
             OSError: It cannot be read, or the disk failed.
             WorkerDiedError: A worker process was killed, twice.
         """
-        how = PutArguments(_absolute(archive), _absolute(sandbox), select, platform)
+        try:
+            how = PutArguments.of(archive, sandbox, select, platform)
+            require_function("progress", progress)
+            require_flag("lease", lease)
+        except InvalidInputError as error:
+            return failed(error)
         if lease:
             return ask(self._actor, LocalStoreActor.put_leased, name, how, progress)
         return ask(self._actor, LocalStoreActor.put, name, how, progress)
@@ -242,7 +255,11 @@ class LocalStore(Upkeep):
         Raises:
             AmbiguousImageError: An image has no name, or none that is valid. Nothing is put then.
         """
-        how = PutArguments(_absolute(archive), _absolute(sandbox), select, platform)
+        try:
+            how = PutArguments.of(parse_path("archive", archive), sandbox, select, platform)
+            require_function("progress", progress)
+        except InvalidInputError as error:
+            return failed(error)
         return ask(self._actor, LocalStoreActor.load, how, progress)
 
     @overload
@@ -263,6 +280,10 @@ class LocalStore(Upkeep):
             InvalidNameError: ``name`` is no image name.
             NotFoundError: It is not there; ImageIncompleteError if some of its layers are not.
         """
+        try:
+            require_flag("lease", lease)
+        except InvalidInputError as error:
+            return failed(error)
         if lease:
             return ask(self._actor, LocalStoreActor.lease, name)
         return or_closed(self._parts.references.get(name).then(self._parts.paths.locate))
@@ -282,6 +303,10 @@ class LocalStore(Upkeep):
             InvalidInputError: ``token`` is no token of a lease.
             LeaseEndedError: That lease is not held any more.
         """
+        try:
+            require_type("token", token, str, "the token of a LeasedImage, a str")
+        except InvalidInputError as error:
+            return failed(error)
         return ask(self._actor, LocalStoreActor.take_over, token)
 
     def list(self) -> Future[tuple[ImageInfo, ...]]:
@@ -310,7 +335,7 @@ class LocalStore(Upkeep):
             self._parts.references.close()
 
 
-class LocalStoreActor(Actor):
+class LocalStoreActor(StoreActor):
     """Owns the table of puts under way. Only its own thread touches it."""
 
     def __init__(self, parts: StoreParts, pool: WorkerPool, options: PutOptions) -> None:
@@ -326,8 +351,8 @@ class LocalStoreActor(Actor):
         self._recovery: Future[Recovery] | None = None
         self._work = InFlight()  # puts that have not ended, discarded ones too
         # Short file operations only, in a thread: the worker processes may all be busy.
-        self._executor = SerialExecutor("local-store")
-        self._listener_thread = SerialExecutor("progress")
+        self._executor = SerialExecutor("imagestore-local-store")
+        self._listener_thread = SerialExecutor("imagestore-progress")
         self._puts = Puts(self._listener_thread)
         self._staging = Staging(self, parts.paths, self._executor, pool)
         self._desk = LeaseDesk(parts.paths, parts.references, self._executor)
@@ -545,7 +570,3 @@ class LocalStoreActor(Actor):
 def _start_pool(workers: int | None, memory_limit_bytes: int | None) -> WorkerPool:
     workers = workers or max(1, min(usable_cpus(), usable_memory() // MAX_WORKER_BYTES))
     return WorkerPool(workers, name="imagestore", memory_limit_bytes=memory_limit_bytes, answers=ANSWERS)
-
-
-def _absolute(path: str | Path | None) -> str | None:
-    return None if path is None else str(Path(path).absolute())

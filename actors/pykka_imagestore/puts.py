@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from pathlib import Path
+from typing import Any, Self, TypeVar
 
 from pykka_imagestore.core.budget import Budget
 from pykka_imagestore.core.digest import DiffID
 from pykka_imagestore.core.image_name import ImageName
 from pykka_imagestore.core.layer_blob import LayerBlob, Place
 from pykka_imagestore.core.limits import Limits
+from pykka_imagestore.core.parameters import parse_path, require_flag, require_seconds, require_text, require_type
 from pykka_imagestore.core.platform import Platform
 from pykka_imagestore.jobs.find_archive import FoundArchive
 from pykka_imagestore.layer_store import LayerStore
@@ -36,6 +38,19 @@ class PutArguments:
     sandbox: str | None
     select: str | None
     platform: str | None
+
+    @classmethod
+    def of(
+        cls, archive: str | Path | None, sandbox: str | Path | None, select: str | None, platform: str | None
+    ) -> Self:
+        """Make them of what a caller says.
+
+        Raises:
+            InvalidInputError: A path is none, or a text is none.
+        """
+        require_text("select", select)
+        require_text("platform", platform)
+        return cls(_absolute("archive", archive), _absolute("sandbox", sandbox), select, platform)
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +93,26 @@ class PutOptions:
     layer_time_limit: float | None
     durable: bool
     limits: Limits
+
+    @classmethod
+    def of(
+        cls,
+        archive_dir: str | Path | None,
+        budget: Budget,
+        layer_time_limit: float | None,
+        *,
+        durable: bool,
+        limits: Limits,
+    ) -> Self:
+        """Make them of what a caller says.
+
+        Raises:
+            InvalidInputError: One is of another type, or a time limit is not above 0.
+        """
+        require_seconds("layer_time_limit", layer_time_limit, above_zero=True)
+        require_flag("durable", durable)
+        require_type("limits", limits, Limits, "a Limits")
+        return cls(_absolute("archive_dir", archive_dir), budget, layer_time_limit, durable, limits)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -159,3 +194,7 @@ class LegacyDiffIDs:
         found = await gather([self._layers.hash_layer(layer) for layer in new.values()])
         self._known.update(zip(new, found, strict=True))
         return tuple(self._known[layer.place] for layer in layers)
+
+
+def _absolute(what: str, path: str | Path | None) -> str | None:
+    return None if path is None else str(parse_path(what, path).absolute())

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from pykka_imagestore.checker import CheckListener
 from pykka_imagestore.core.check_report import CheckReport
 from pykka_imagestore.core.image import ImageInfo
+from pykka_imagestore.core.parameters import require_flag, require_function
 from pykka_imagestore.core.plan_prune import Pruned, PruneOptions
 from pykka_imagestore.core.usage import Usage
 from pykka_imagestore.errors import InvalidInputError
@@ -82,15 +83,27 @@ class Upkeep(Handle):
                 only the configs are read, and each layer's parts looked for.
             progress: Told how far it has come, in a thread of the store; it must not block.
         """
-        return or_closed(self._parts.checker.check(deep=deep, listener=progress))
+        fault = _find_fault(deep, progress)
+        return fault or or_closed(self._parts.checker.check(deep=deep, listener=progress))
 
     def repair(self, *, deep: bool = False, progress: CheckListener | None = None) -> Future[CheckReport]:
         """Check, and take out the layers and configs that are damaged; the next put of their images brings them back.
 
         Damaged ones that are leased stay, and are not in the report's ``taken_out``. Arguments are those of ``check``.
         """
-        return or_closed(self._parts.checker.repair(deep=deep, listener=progress))
+        fault = _find_fault(deep, progress)
+        return fault or or_closed(self._parts.checker.repair(deep=deep, listener=progress))
 
     def swept(self) -> Future[None]:
         """Return once the files of everything that this store removed are deleted."""
         return or_closed(self._parts.collector.swept())
+
+
+def _find_fault(deep: object, progress: object) -> Future[CheckReport] | None:
+    """Return the failure of a check whose parameters are wrong, or None."""
+    try:
+        require_flag("deep", deep)
+        require_function("progress", progress)
+    except InvalidInputError as error:
+        return failed(error)
+    return None
