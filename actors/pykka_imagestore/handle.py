@@ -6,18 +6,20 @@ import asyncio
 import threading
 from abc import abstractmethod
 from collections.abc import Callable, Coroutine
+from functools import wraps
 from types import TracebackType
 from typing import Any, Concatenate, ParamSpec, Self, TypeVar, cast
 
 import pykka
 
 from pykka_imagestore.core.uncopyable import Uncopyable
-from pykka_imagestore.errors import StoreClosedError
-from pykka_imagestore.runtime import Actor, Future, dispatch
+from pykka_imagestore.errors import InvalidInputError, StoreClosedError
+from pykka_imagestore.runtime import Actor, Future, dispatch, failed
 
 A = TypeVar("A", bound=Actor)
 P = ParamSpec("P")
 T = TypeVar("T")
+F = TypeVar("F", bound=Future[Any])
 
 
 class Handle(Uncopyable):
@@ -59,6 +61,19 @@ def ask(
 ) -> Future[T]:
     """Dispatch a method to a store's actor; StoreClosedError where the actor has ended."""
     return or_closed(cast("Future[T]", dispatch(actor, method, *args, **kwargs)))
+
+
+def in_future(method: Callable[P, F]) -> Callable[P, F]:
+    """Have a handle's method fail its future, instead of raising, where it refuses what the caller gave."""
+
+    @wraps(method)
+    def call(*args: P.args, **kwargs: P.kwargs) -> F:
+        try:
+            return method(*args, **kwargs)
+        except InvalidInputError as error:
+            return cast("F", failed(error))
+
+    return call
 
 
 def or_closed(answer: Future[T]) -> Future[T]:

@@ -8,6 +8,7 @@ Source: Apache Mesos, src/slave/containerizer/mesos/provisioner/docker/{local_pu
 
 from __future__ import annotations
 
+import time
 from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -16,6 +17,7 @@ from typing import Protocol
 import pykka
 
 from pykka_imagestore.core.digest import DiffID
+from pykka_imagestore.core.events import LayerUnpacked
 from pykka_imagestore.core.layer_blob import LayerBlob
 from pykka_imagestore.core.limits import DEFAULT_LIMITS, Limits
 from pykka_imagestore.core.paths import StorePaths
@@ -30,6 +32,7 @@ from pykka_imagestore.jobs.move_layer import MoveLayer, move_layer
 from pykka_imagestore.jobs.unpack.layer_counts import LayerCounts
 from pykka_imagestore.jobs.unpack.leader import MAX_PEERS, PeerLostError
 from pykka_imagestore.jobs.untar_layer import UntarLayer, untar_layer
+from pykka_imagestore.monitor import Monitor
 from pykka_imagestore.runtime import (
     DiscardedError,
     Future,
@@ -80,6 +83,7 @@ class LayerStore(Handle):
         durable: bool = True,
         limits: Limits = DEFAULT_LIMITS,
         layer_time_limit: float | None = None,
+        monitor: Monitor | None = None,
     ) -> LayerStore:
         """Start a layer store. No disk is read until the first call.
 
@@ -89,9 +93,14 @@ class LayerStore(Handle):
             durable: Whether a layer is synced before its future is ready.
             limits: How much a layer may ask for.
             layer_time_limit: Seconds that it may take to unpack or hash a layer; None for any number.
+            monitor: Told of each layer that was unpacked.
         """
-        actor = LayerStoreActor.start(paths, pool, durable=durable, limits=limits, layer_time_limit=layer_time_limit)
-        return cls(actor)
+        monitor = monitor or Monitor()
+        return cls(
+            LayerStoreActor.start(
+                paths, pool, durable=durable, limits=limits, layer_time_limit=layer_time_limit, monitor=monitor
+            )
+        )
 
     def find_wanted(self, diff_ids: Iterable[DiffID]) -> Future[frozenset[DiffID]]:
         """Return those layers that ``put`` must be asked for: all others are in the store, whole.
@@ -147,9 +156,17 @@ class LayerStoreActor(StoreActor):
     """Owns the table of layers under way. Only its own thread touches it."""
 
     def __init__(
-        self, paths: StorePaths, pool: WorkerPool, *, durable: bool, limits: Limits, layer_time_limit: float | None
+        self,
+        paths: StorePaths,
+        pool: WorkerPool,
+        *,
+        durable: bool,
+        limits: Limits,
+        layer_time_limit: float | None,
+        monitor: Monitor,
     ) -> None:
         super().__init__()
+        self._monitor = monitor
         self._paths = paths
         self._pool = pool
         self._durable = durable
@@ -243,8 +260,12 @@ class LayerStoreActor(StoreActor):
             return None
         async with self._staging.lend() as staging:
             staged = str(staging.path / "layer")
+            begun = time.monotonic()
             counts = await self.untar_layer(diff_id, layer, staged, sandbox)
+            unpacked = time.monotonic()
             await self.move_layer(staged, diff_id, staging.opened)
+        seconds = unpacked - begun, time.monotonic() - unpacked
+        self._monitor.note(LayerUnpacked(diff_id, counts.bytes_read, counts.size_bytes, *seconds))
         return counts.entries
 
     async def untar_layer(self, diff_id: DiffID, layer: LayerBlob, staged: str, sandbox: str | None) -> LayerCounts:

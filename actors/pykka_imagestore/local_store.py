@@ -7,6 +7,7 @@ Source: Apache Mesos, src/slave/containerizer/mesos/provisioner/docker/{store,lo
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Collection, Coroutine, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from functools import partial
@@ -18,6 +19,7 @@ import pykka
 from pykka_imagestore.core.archive_index import ArchiveIndex
 from pykka_imagestore.core.budget import Budget, Size
 from pykka_imagestore.core.digest import DiffID, sha256
+from pykka_imagestore.core.events import ArchiveIndexed, ImagePut, PutFailed, PutJoined
 from pykka_imagestore.core.formats.docker_archive import legacy_config
 from pykka_imagestore.core.image import DockerImage, ImageInfo, Recovery
 from pykka_imagestore.core.image_name import ImageName
@@ -32,14 +34,15 @@ from pykka_imagestore.durable.layout import write_config
 from pykka_imagestore.durable.leases import PutLease
 from pykka_imagestore.durable.locked_directory import LockedDirectory
 from pykka_imagestore.durable.stored_view import read_config
-from pykka_imagestore.errors import InvalidInputError, NoSpaceError, OverBudgetError, StoreClosedError
-from pykka_imagestore.handle import StoreActor, ask, or_closed
+from pykka_imagestore.errors import NoSpaceError, OverBudgetError, StoreClosedError
+from pykka_imagestore.handle import StoreActor, ask, in_future, or_closed
 from pykka_imagestore.jobs.answers.allowlist import ANSWERS
 from pykka_imagestore.jobs.find_archive import find_archive
 from pykka_imagestore.jobs.unpack.limiter import require_space
 from pykka_imagestore.jobs.untar_image import UntarImage, untar_image
 from pykka_imagestore.lease_desk import LeaseDesk
 from pykka_imagestore.leased_image import LeasedImage
+from pykka_imagestore.monitor import EventListener, Monitor
 from pykka_imagestore.progress import Listener
 from pykka_imagestore.puts import LegacyDiffIDs, PutArguments, PutOptions, PutRequest, Puts, PutUnderWay
 from pykka_imagestore.runtime import (
@@ -49,7 +52,6 @@ from pykka_imagestore.runtime import (
     SerialExecutor,
     WorkerPool,
     defer,
-    failed,
     gather,
     undiscardable,
     usable_cpus,
@@ -96,6 +98,7 @@ class LocalStore(Upkeep):
         durable: bool = True,
         limits: Limits = DEFAULT_LIMITS,
         pool: WorkerPool | None = None,
+        on_event: EventListener | None = None,
     ) -> LocalStore:
         """Start a store. No disk is read until it is first needed; worker processes start with the first put.
 
@@ -116,6 +119,8 @@ class LocalStore(Upkeep):
             limits: How much an archive may ask for.
             pool: Runs the work instead of processes of the store's own; stores may share one. The caller closes it,
                 after the store. The pool's own ``answers`` says what its workers may send back.
+            on_event: Told of each ``Event``, one after the other, in a thread of the store; those of the last moment
+                perhaps after ``close``. Slow ones hold nothing up, but events beyond the 10,000 that wait are dropped.
 
         Raises:
             InvalidInputError: A parameter is of another type, or a number is too small. Nothing was started.
@@ -123,13 +128,14 @@ class LocalStore(Upkeep):
         root = parse_path("directory", directory).absolute()
         budget = Budget.of(budget_bytes, budget_inodes)
         options = PutOptions.of(archive_dir, budget, layer_time_limit, durable=durable, limits=limits)
+        require_function("on_event", on_event)
         require_count("workers", workers, 1, "processes")
         require_count("worker_memory_bytes", worker_memory_bytes, 1, "bytes")
         own_pool = None
         if pool is None:
             own_pool = pool = _start_pool(workers, worker_memory_bytes)
         require_type("pool", pool, WorkerPool, "a WorkerPool, or None")
-        parts = StoreParts.start(root, pool, options)
+        parts = StoreParts.start(root, pool, options, Monitor(on_event))
         return cls(LocalStoreActor.start(parts, pool, options), parts, own_pool)
 
     def recover(self) -> Future[Recovery]:
@@ -182,6 +188,7 @@ class LocalStore(Upkeep):
         progress: Listener | None = None,
         lease: bool,
     ) -> Future[ImageInfo] | Future[LeasedImage]: ...
+    @in_future
     def put(
         self,
         name: str,
@@ -228,16 +235,14 @@ class LocalStore(Upkeep):
             OSError: It cannot be read, or the disk failed.
             WorkerDiedError: A worker process was killed, twice.
         """
-        try:
-            how = PutArguments.of(archive, sandbox, select, platform)
-            require_function("progress", progress)
-            require_flag("lease", lease)
-        except InvalidInputError as error:
-            return failed(error)
+        how = PutArguments.of(archive, sandbox, select, platform)
+        require_function("progress", progress)
+        require_flag("lease", lease)
         if lease:
             return ask(self._actor, LocalStoreActor.put_leased, name, how, progress)
         return ask(self._actor, LocalStoreActor.put, name, how, progress)
 
+    @in_future
     def load(
         self,
         archive: str | Path,
@@ -255,11 +260,8 @@ class LocalStore(Upkeep):
         Raises:
             AmbiguousImageError: An image has no name, or none that is valid. Nothing is put then.
         """
-        try:
-            how = PutArguments.of(parse_path("archive", archive), sandbox, select, platform)
-            require_function("progress", progress)
-        except InvalidInputError as error:
-            return failed(error)
+        how = PutArguments.of(parse_path("archive", archive), sandbox, select, platform)
+        require_function("progress", progress)
         return ask(self._actor, LocalStoreActor.load, how, progress)
 
     @overload
@@ -268,6 +270,7 @@ class LocalStore(Upkeep):
     def get(self, name: str, *, lease: Literal[True]) -> Future[LeasedImage]: ...
     @overload
     def get(self, name: str, *, lease: bool) -> Future[ImageInfo] | Future[LeasedImage]: ...
+    @in_future
     def get(self, name: str, *, lease: bool = False) -> Future[ImageInfo] | Future[LeasedImage]:
         """Return an image that is in the store; it counts as used now.
 
@@ -280,14 +283,12 @@ class LocalStore(Upkeep):
             InvalidNameError: ``name`` is no image name.
             NotFoundError: It is not there; ImageIncompleteError if some of its layers are not.
         """
-        try:
-            require_flag("lease", lease)
-        except InvalidInputError as error:
-            return failed(error)
+        require_flag("lease", lease)
         if lease:
             return ask(self._actor, LocalStoreActor.lease, name)
         return or_closed(self._parts.references.get(name).then(self._parts.paths.locate))
 
+    @in_future
     def take_over(self, token: str) -> Future[LeasedImage]:
         """Take a lease of this process' own on an image that this process or another one has leased.
 
@@ -303,10 +304,7 @@ class LocalStore(Upkeep):
             InvalidInputError: ``token`` is no token of a lease.
             LeaseEndedError: That lease is not held any more.
         """
-        try:
-            require_type("token", token, str, "the token of a LeasedImage, a str")
-        except InvalidInputError as error:
-            return failed(error)
+        require_type("token", token, str, "the token of a LeasedImage, a str")
         return ask(self._actor, LocalStoreActor.take_over, token)
 
     def list(self) -> Future[tuple[ImageInfo, ...]]:
@@ -333,6 +331,7 @@ class LocalStore(Upkeep):
                 self._own_pool.close()
             self._actor.stop(timeout=60)
             self._parts.references.close()
+            self._parts.monitor.close()
 
 
 class LocalStoreActor(StoreActor):
@@ -345,6 +344,7 @@ class LocalStoreActor(StoreActor):
         self._references = parts.references
         self._layers = parts.layers
         self._collector = parts.collector
+        self._monitor = parts.monitor
         self._pool = pool
         self._disk = disk(durable=options.durable)
         self._closed = False
@@ -418,7 +418,9 @@ class LocalStoreActor(StoreActor):
         if self._closed:
             raise StoreClosedError
         platform = None if how.platform is None else Platform.parse(how.platform)
+        begun = time.monotonic()
         found = self._executor.run(partial(find_archive, self._options.archive_dir, how.archive), name)
+        found.on_failed(lambda error: self._note_failure(None if name is None else name.stored, error, begun))
         return self._work.add(found.then(lambda found: PutRequest(name, found, how.sandbox, how.select, platform)))
 
     def _start(
@@ -439,12 +441,32 @@ class LocalStoreActor(StoreActor):
     ) -> Future[T]:
         if self._closed:
             raise StoreClosedError
-        return self._puts.join(request, listener, lambda put: self._work.add(self.spawn(run(put))))
+        begun: list[PutUnderWay] = []
+
+        def begin(put: PutUnderWay) -> Future[T]:
+            begun.append(put)
+            return self._work.add(self.spawn(run(put)))
+
+        handle = self._puts.join(request, listener, begin)
+        if not begun:
+            self._monitor.note(PutJoined(request.shown_name))
+        return handle
 
     async def _put_one(self, put: PutUnderWay) -> ImageInfo:
         return (await self._put(put))[0]
 
     async def _put(self, put: PutUnderWay) -> tuple[ImageInfo, ...]:
+        try:
+            return await self._put_planned(put)
+        except Exception as error:
+            self._note_failure(put.request.shown_name, error, put.begun)
+            raise
+
+    def _note_failure(self, name: str | None, error: BaseException, begun: float) -> None:
+        is_discarded = isinstance(error, DiscardedError)
+        self._monitor.note(PutFailed(name, str(error), is_discarded, time.monotonic() - begun))
+
+    async def _put_planned(self, put: PutUnderWay) -> tuple[ImageInfo, ...]:
         """Put each planned image. A discard that comes once all of them are stored comes too late."""
         request, limits = put.request, self._options.limits
         planned: tuple[PlannedImage, ...] = ()
@@ -486,7 +508,10 @@ class LocalStoreActor(StoreActor):
         job = UntarImage(archive.path, copy, request.sandbox, request.platform, self._options.limits, archive.identity)
         # What came through a pipe cannot be read again.
         limit, retry = self._options.layer_time_limit, not archive.is_pipe
-        return await self._pool.run(untar_image, job, retry=retry, time_limit=limit, stop_file=f"{copy}.stop")
+        begun = time.monotonic()
+        index = await self._pool.run(untar_image, job, retry=retry, time_limit=limit, stop_file=f"{copy}.stop")
+        self._monitor.note(ArchiveIndexed(archive.path, time.monotonic() - begun))
+        return index
 
     async def put_image(
         self,
@@ -513,6 +538,7 @@ class LocalStoreActor(StoreActor):
         await self.put_layers(layers, wanted, put)
         if wanted and self._options.budget:
             self._refuse_over_budget(await self._collector.weigh(diff_ids))
+        layers_put = time.monotonic()
         await self._write_config(config, staging)
         # A put that starts from here on must not join this one: a removal may already have undone it.
         self._puts.forget(put)
@@ -520,7 +546,10 @@ class LocalStoreActor(StoreActor):
         storing = undiscardable(self._references.put_all(planned.names, diff_ids, config_digest))
         with suppress(DiscardedError):
             await storing
-        return storing.get(timeout=0)
+        images, now = storing.get(timeout=0), time.monotonic()
+        found, size_bytes = len(layers) - len(wanted), sum(layers[diff_id].size for diff_id in wanted)
+        self._monitor.note(ImagePut(planned.names, len(layers), found, size_bytes, now - put.begun, now - layers_put))
+        return images
 
     async def put_layers(
         self, layers: Mapping[DiffID, LayerBlob], wanted: Collection[DiffID], put: PutUnderWay

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -70,6 +71,11 @@ class PutRequest:
     platform: Platform | None
 
     @property
+    def shown_name(self) -> str | None:
+        """The name as the store shows it."""
+        return None if self.name is None else self.name.stored
+
+    @property
     def key(self) -> tuple[object, ...]:
         """What two puts have in common that can share the work."""
         name = None if self.name is None else self.name.key
@@ -123,11 +129,13 @@ class PutUnderWay:
         request: What it was asked for.
         feed: Tells listeners how far it has come.
         wishes: Callers who want a lease of the image.
+        begun: When it began, on the monotonic clock.
     """
 
     request: PutRequest
     feed: ProgressFeed
     wishes: list[Promise[LeasedImage]] = field(default_factory=list)
+    begun: float = field(default_factory=time.monotonic)
 
 
 class Puts:
