@@ -5,16 +5,19 @@ import json
 import tarfile
 from collections.abc import Iterator
 from dataclasses import asdict
+from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from pykka_imagestore import Event, ImagePut, LocalStore
 
-try:
+HAS_PROMETHEUS = find_spec("prometheus_client") is not None
+if HAS_PROMETHEUS:
     from prometheus_client import CollectorRegistry, Histogram, generate_latest
     from prometheus_client.core import CounterMetricFamily
-except ImportError:
-    CollectorRegistry = None
+
+    registry = CollectorRegistry()
+    put_seconds = Histogram("imagestore_put_seconds", "how long puts take", registry=registry)
 
 
 def docker_save(directory: Path) -> Path:
@@ -41,19 +44,15 @@ class StoreCollector:
             yield CounterMetricFamily(f"imagestore_{name}", name.replace("_", " "), value=count)
 
 
-registry = CollectorRegistry and CollectorRegistry()
-put_seconds = registry and Histogram("imagestore_put_seconds", "how long puts take", registry=registry)
-
-
 def note(event: Event) -> None:  # called in a thread of the store, which waits for nothing here
     print(event)
-    if put_seconds and isinstance(event, ImagePut):
+    if HAS_PROMETHEUS and isinstance(event, ImagePut):
         put_seconds.observe(event.seconds)
 
 
 with TemporaryDirectory(prefix="imagestore-demo-") as work:
     with LocalStore.start(Path(work, "store"), on_event=note) as store:
-        if registry:
+        if HAS_PROMETHEUS:
             registry.register(StoreCollector(store))
         store.put("app:1", docker_save(Path(work))).get(timeout=600)
-    print(generate_latest(registry).decode() if registry else store.stats())  # start_http_server(9000) serves it
+    print(generate_latest(registry).decode() if HAS_PROMETHEUS else store.stats())  # start_http_server(9000) serves it
