@@ -25,7 +25,7 @@ def wake_ups(threads: Iterable[threading.Thread]) -> int:
 
 def test_an_idle_store_has_few_threads_no_worker_and_never_wakes_up(tmp_path: Path, monkeypatch) -> None:
     monkeypatch.setattr(seams.WORKER_IDLE_SECONDS, 0.01)
-    monkeypatch.setattr(seams.CREW_IDLE_SECONDS, 0.01)
+    monkeypatch.setattr(seams.THREAD_IDLE_SECONDS, 0.01)
     before = set(threading.enumerate())
     with LocalStore.start(tmp_path / "store") as store:
         store.put("app", docker_save(tmp_path / "app.tar", {"app": [layer({"file": b"1"})]})).get(timeout=TIMEOUT)

@@ -36,7 +36,6 @@ from pykka_imagestore.durable.locked_directory import LockedDirectory
 from pykka_imagestore.durable.stored_view import read_config
 from pykka_imagestore.errors import NoSpaceError, OverBudgetError, StoreClosedError
 from pykka_imagestore.handle import StoreActor, ask, in_future, or_closed
-from pykka_imagestore.jobs.answers.allowlist import ANSWERS
 from pykka_imagestore.jobs.find_archive import find_archive
 from pykka_imagestore.jobs.unpack.limiter import require_space
 from pykka_imagestore.jobs.untar_image import UntarImage, untar_image
@@ -54,17 +53,14 @@ from pykka_imagestore.runtime import (
     defer,
     gather,
     undiscardable,
-    usable_cpus,
-    usable_memory,
 )
 from pykka_imagestore.runtime.forks import Origin
 from pykka_imagestore.staging import Staging
 from pykka_imagestore.store_parts import StoreParts
 from pykka_imagestore.upkeep import Upkeep
+from pykka_imagestore.workers import start_workers
 
 T = TypeVar("T")
-
-MAX_WORKER_BYTES = 128 << 20  # no layer makes a worker take more
 
 
 class LocalStore(Upkeep):
@@ -133,7 +129,7 @@ class LocalStore(Upkeep):
         require_count("worker_memory_bytes", worker_memory_bytes, 1, "bytes")
         own_pool = None
         if pool is None:
-            own_pool = pool = _start_pool(workers, worker_memory_bytes)
+            own_pool = pool = start_workers(workers, worker_memory_bytes)
         require_type("pool", pool, WorkerPool, "a WorkerPool, or None")
         parts = StoreParts.start(root, pool, options, Monitor(on_event))
         return cls(LocalStoreActor.start(parts, pool, options), parts, own_pool)
@@ -594,8 +590,3 @@ class LocalStoreActor(StoreActor):
     async def _keep_to_budget(self) -> None:
         if self._options.budget:
             await self._collector.keep_to_budget()
-
-
-def _start_pool(workers: int | None, memory_limit_bytes: int | None) -> WorkerPool:
-    workers = workers or max(1, min(usable_cpus(), usable_memory() // MAX_WORKER_BYTES))
-    return WorkerPool(workers, name="imagestore", memory_limit_bytes=memory_limit_bytes, answers=ANSWERS)

@@ -239,9 +239,9 @@ def test_a_message_that_a_forked_child_sends_goes_nowhere_and_into_no_file_of_it
 @pytest.mark.parametrize("how", ["sys.exit()", "os._exit(0)", "os.kill(os.getpid(), signal.SIGKILL)"])
 def test_a_forked_child_that_ends_leaves_the_parents_tasks_alone(how):
     printed = run(f"""
-        with WorkerPool(1) as pool, work.Meetings() as meetings:
-            task = pool.run(work.wait_for, meetings.address)
-            with meetings.next() as worker:
+        with WorkerPool(1) as pool, work.Rendezvous() as rendezvous:
+            task = pool.run(work.wait_for, rendezvous.address)
+            with rendezvous.next() as worker:
                 if os.fork() == 0:
                     {how}
                 os.wait()

@@ -23,7 +23,7 @@ LINKS_TO_REPLACED_BYTES = f"{_JOBS}.check.hard_links._MAX_BYTES"
 REPLACED_FILES = f"{_JOBS}.unpack.replaced.MAX_REPLACED"
 REPLACED_PATHS_BYTES = f"{_JOBS}.unpack.replaced.MAX_PATHS_BYTES"
 REPORT_INTERVAL = f"{_JOBS}.check_layer._REPORT_INTERVAL"
-CREW_IDLE_SECONDS = f"{_RUNTIME}.crew.IDLE_SECONDS"
+THREAD_IDLE_SECONDS = f"{_RUNTIME}.thread_pool.IDLE_SECONDS"
 WORKER_IDLE_SECONDS = f"{_RUNTIME}.worker_handle.IDLE_SECONDS"
 
 # -- moments at which something else happens
