@@ -37,7 +37,7 @@ from pykka_imagestore.durable.stored_view import StoredView
 from pykka_imagestore.errors import StoreError
 from pykka_imagestore.fs.remove_tree import remove_tree
 from pykka_imagestore.handle import StoreActor
-from pykka_imagestore.jobs.unpack.leader import MAX_PEERS
+from pykka_imagestore.jobs import tasks
 from pykka_imagestore.monitor import Monitor
 from pykka_imagestore.reference_store import ReferenceStore
 from pykka_imagestore.runtime import (
@@ -338,7 +338,8 @@ class CollectorActor(StoreActor):
         deletion = self._pool.run(remove_tree, str(path), retry=True)
         # Nobody waits for these: they only make it faster.
         helpers = [
-            self._pool.run(remove_tree, str(path), idle=True) for _ in range(min(self._pool.workers - 1, MAX_PEERS))
+            self._pool.run(remove_tree, str(path), idle=True)
+            for _ in range(min(self._pool.workers - 1, tasks.MAX_PEERS))
         ]
         try:
             await deletion

@@ -12,13 +12,12 @@ import time
 from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
 from functools import partial
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import pykka
 
 from pykka_imagestore.core.digest import DiffID
 from pykka_imagestore.core.events import LayerUnpacked
-from pykka_imagestore.core.layer_blob import LayerBlob
 from pykka_imagestore.core.limits import DEFAULT_LIMITS, Limits
 from pykka_imagestore.core.paths import StorePaths
 from pykka_imagestore.durable.layout import find_missing
@@ -26,12 +25,7 @@ from pykka_imagestore.durable.locks import FileLock, acquire, layer_byte
 from pykka_imagestore.durable.log import logger_of
 from pykka_imagestore.errors import ArchiveError, StoreClosedError
 from pykka_imagestore.handle import Handle, StoreActor
-from pykka_imagestore.jobs.hash_layer import hash_layer
-from pykka_imagestore.jobs.help_unpack import HelpUnpack, help_unpack
-from pykka_imagestore.jobs.move_layer import MoveLayer, move_layer
-from pykka_imagestore.jobs.unpack.layer_counts import LayerCounts
-from pykka_imagestore.jobs.unpack.leader import MAX_PEERS, PeerLostError
-from pykka_imagestore.jobs.untar_layer import UntarLayer, untar_layer
+from pykka_imagestore.jobs import tasks
 from pykka_imagestore.monitor import Monitor
 from pykka_imagestore.runtime import (
     DiscardedError,
@@ -48,6 +42,11 @@ from pykka_imagestore.runtime import (
 )
 from pykka_imagestore.staging import Staging
 from pykka_imagestore.text import plain
+
+if TYPE_CHECKING:
+    from pykka_imagestore.core.layer_blob import LayerBlob
+    from pykka_imagestore.jobs.unpack.layer_counts import LayerCounts
+
 
 logger = logger_of(__name__)
 
@@ -194,7 +193,7 @@ class LayerStoreActor(StoreActor):
             await self._join_or_unpack(diff_id, layer, sandbox)
 
     def hash_layer(self, layer: LayerBlob) -> Future[DiffID]:
-        hash_it = partial(hash_layer, limits=self._limits)
+        hash_it = partial(tasks.hash_layer, limits=self._limits)
         return self._pool.run(hash_it, layer, retry=True, time_limit=self._layer_time_limit)
 
     async def close(self) -> None:
@@ -271,24 +270,26 @@ class LayerStoreActor(StoreActor):
     async def untar_layer(self, diff_id: DiffID, layer: LayerBlob, staged: str, sandbox: str | None) -> LayerCounts:
         """Unpack a layer into staging, verified; an expensive one with the help of idle workers."""
         if layer.cost < MIN_HELPED_COST or self._pool.workers == 1:
-            return await self._untar_layer(UntarLayer(layer, staged, diff_id, sandbox, self._limits), diff_id)
+            return await self._untar_layer(tasks.UntarLayer(layer, staged, diff_id, sandbox, self._limits), diff_id)
         call = _HelpCall(self._pool, f"{staged}.helpers", self._layer_time_limit)
         try:
-            request = UntarLayer(layer, staged, diff_id, sandbox, self._limits, peers_at=call.address)
+            request = tasks.UntarLayer(layer, staged, diff_id, sandbox, self._limits, peers_at=call.address)
             return await self._untar_layer(request, diff_id, call)
         except Exception as error:
             await call.cancel()
-            if not isinstance(error, PeerLostError):
+            if not isinstance(error, tasks.PeerLostError):
                 raise
             logger.warning("%s; unpacking %s anew", error, diff_id)
         finally:
             call.close()
-        return await self._untar_layer(UntarLayer(layer, staged, diff_id, sandbox, self._limits), diff_id)
+        return await self._untar_layer(tasks.UntarLayer(layer, staged, diff_id, sandbox, self._limits), diff_id)
 
-    def _untar_layer(self, request: UntarLayer, diff_id: DiffID, call: _HelpCall | None = None) -> Future[LayerCounts]:
+    def _untar_layer(
+        self, request: tasks.UntarLayer, diff_id: DiffID, call: _HelpCall | None = None
+    ) -> Future[LayerCounts]:
         tell = defer(self.actor_ref, LayerStoreActor._tell_counts)
         return self._pool.run(
-            untar_layer,
+            tasks.untar_layer,
             request,
             retry=True,
             time_limit=self._layer_time_limit,
@@ -298,8 +299,8 @@ class LayerStoreActor(StoreActor):
 
     async def move_layer(self, staged: str, diff_id: DiffID, opened: int | None) -> None:
         """Make a staged layer durable and visible."""
-        move = MoveLayer(staged, str(self._paths.layer(diff_id)), self._durable, opened)
-        await self._publisher.run(move_layer, move)
+        move = tasks.MoveLayer(staged, str(self._paths.layer(diff_id)), self._durable, opened)
+        await self._publisher.run(tasks.move_layer, move)
 
     def _find_missing(self, diff_ids: Collection[DiffID]) -> Future[frozenset[DiffID]]:
         return self._executor.run(partial(find_missing, self._paths), diff_ids)
@@ -350,8 +351,10 @@ class _HelpCall:
         """Call, unless that has been done, or the layer is done."""
         if self._is_open and not self._peers:
             self._peers = [
-                self._pool.run(help_unpack, HelpUnpack(self.address), idle=True, time_limit=self._time_limit)
-                for _ in range(min(self._pool.workers - 1, MAX_PEERS))
+                self._pool.run(
+                    tasks.help_unpack, tasks.HelpUnpack(self.address), idle=True, time_limit=self._time_limit
+                )
+                for _ in range(min(self._pool.workers - 1, tasks.MAX_PEERS))
             ]
 
     def close(self) -> None:

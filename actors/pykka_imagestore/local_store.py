@@ -12,22 +12,17 @@ from collections.abc import Callable, Collection, Coroutine, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
 
 import pykka
 
-from pykka_imagestore.core.archive_index import ArchiveIndex
 from pykka_imagestore.core.budget import Budget, Size
 from pykka_imagestore.core.digest import DiffID, sha256
 from pykka_imagestore.core.events import ArchiveIndexed, ImagePut, PutFailed, PutJoined
-from pykka_imagestore.core.formats.docker_archive import legacy_config
 from pykka_imagestore.core.image import DockerImage, ImageInfo, Recovery
 from pykka_imagestore.core.image_name import ImageName
-from pykka_imagestore.core.layer_blob import LayerBlob
 from pykka_imagestore.core.limits import DEFAULT_LIMITS, Limits
 from pykka_imagestore.core.parameters import parse_path, require_count, require_flag, require_function, require_type
-from pykka_imagestore.core.plan_put import plan_put
-from pykka_imagestore.core.planned_image import PlannedImage
 from pykka_imagestore.core.platform import Platform
 from pykka_imagestore.durable.disk import disk
 from pykka_imagestore.durable.layout import write_config
@@ -36,9 +31,7 @@ from pykka_imagestore.durable.locked_directory import LockedDirectory
 from pykka_imagestore.durable.stored_view import read_config
 from pykka_imagestore.errors import NoSpaceError, OverBudgetError, StoreClosedError
 from pykka_imagestore.handle import StoreActor, ask, in_future, or_closed
-from pykka_imagestore.jobs.find_archive import find_archive
-from pykka_imagestore.jobs.unpack.limiter import require_space
-from pykka_imagestore.jobs.untar_image import UntarImage, untar_image
+from pykka_imagestore.jobs import tasks
 from pykka_imagestore.lease_desk import LeaseDesk
 from pykka_imagestore.leased_image import LeasedImage
 from pykka_imagestore.monitor import EventListener, Monitor
@@ -59,6 +52,11 @@ from pykka_imagestore.staging import Staging
 from pykka_imagestore.store_parts import StoreParts
 from pykka_imagestore.upkeep import Upkeep
 from pykka_imagestore.workers import start_workers
+
+if TYPE_CHECKING:
+    from pykka_imagestore.core.archive_index import ArchiveIndex
+    from pykka_imagestore.core.layer_blob import LayerBlob
+    from pykka_imagestore.core.planned_image import PlannedImage
 
 T = TypeVar("T")
 
@@ -415,7 +413,7 @@ class LocalStoreActor(StoreActor):
             raise StoreClosedError
         platform = None if how.platform is None else Platform.parse(how.platform)
         begun = time.monotonic()
-        found = self._executor.run(partial(find_archive, self._options.archive_dir, how.archive), name)
+        found = self._executor.run(partial(tasks.find_archive, self._options.archive_dir, how.archive), name)
         found.on_failed(lambda error: self._note_failure(None if name is None else name.stored, error, begun))
         return self._work.add(found.then(lambda found: PutRequest(name, found, how.sandbox, how.select, platform)))
 
@@ -471,7 +469,7 @@ class LocalStoreActor(StoreActor):
             await self.recover()
             async with self._staging.lend() as staging:
                 index = await self.untar_image(request, staging)
-                planned = plan_put(index, request.name, request.select, limits)
+                planned = tasks.plan_put(index, request.name, request.select, limits)
                 legacy = LegacyDiffIDs(self._layers)
                 with self._leased_to_the_end() as lease:
                     for each in planned:  # one after the other, so that images with layers in common read them once
@@ -501,11 +499,13 @@ class LocalStoreActor(StoreActor):
     async def untar_image(self, request: PutRequest, staging: LockedDirectory) -> ArchiveIndex:
         """Find out what the archive holds."""
         archive, copy = request.archive, str(staging.path / "archive.tar")
-        job = UntarImage(archive.path, copy, request.sandbox, request.platform, self._options.limits, archive.identity)
+        job = tasks.UntarImage(
+            archive.path, copy, request.sandbox, request.platform, self._options.limits, archive.identity
+        )
         # What came through a pipe cannot be read again.
         limit, retry = self._options.layer_time_limit, not archive.is_pipe
         begun = time.monotonic()
-        index = await self._pool.run(untar_image, job, retry=retry, time_limit=limit, stop_file=f"{copy}.stop")
+        index = await self._pool.run(tasks.untar_image, job, retry=retry, time_limit=limit, stop_file=f"{copy}.stop")
         self._monitor.note(ArchiveIndexed(archive.path, time.monotonic() - begun))
         return index
 
@@ -525,7 +525,7 @@ class LocalStoreActor(StoreActor):
         config, diff_ids = planned.config, planned.diff_ids
         if diff_ids is None:
             diff_ids = await legacy.find(planned.layers)
-            config = await self._executor.run(partial(legacy_config, config), diff_ids)
+            config = await self._executor.run(partial(tasks.legacy_config, config), diff_ids)
         layers, config_digest = dict(zip(diff_ids, planned.layers, strict=True)), sha256(config)
         put.feed.expect(planned.names, {diff_id: layer.size for diff_id, layer in layers.items()})
         await self._executor.run(partial(lease.need, diff_ids, config_digest), f"put of {planned.names[0]}")
@@ -575,7 +575,7 @@ class LocalStoreActor(StoreActor):
         only if the disk has no room for both.
         """
         self._refuse_over_budget(Size(needed_bytes))
-        require = partial(require_space, str(self._paths.root))
+        require = partial(tasks.require_space, str(self._paths.root))
         try:
             await self._executor.run(require, needed_bytes)
         except NoSpaceError:

@@ -6,20 +6,22 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from pykka_imagestore.core.budget import Budget
 from pykka_imagestore.core.digest import DiffID
 from pykka_imagestore.core.image_name import ImageName
-from pykka_imagestore.core.layer_blob import LayerBlob, Place
 from pykka_imagestore.core.limits import Limits
 from pykka_imagestore.core.parameters import parse_path, require_flag, require_seconds, require_text, require_type
 from pykka_imagestore.core.platform import Platform
-from pykka_imagestore.jobs.find_archive import FoundArchive
 from pykka_imagestore.layer_store import LayerStore
 from pykka_imagestore.leased_image import LeasedImage
 from pykka_imagestore.progress import Listener, ProgressFeed
 from pykka_imagestore.runtime import Future, Promise, SerialExecutor, SingleFlight, gather
+
+if TYPE_CHECKING:
+    from pykka_imagestore.core.layer_blob import LayerBlob, Place
+    from pykka_imagestore.jobs.find_archive import FoundArchive
 
 T = TypeVar("T")
 
