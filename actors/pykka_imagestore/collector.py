@@ -241,7 +241,7 @@ class CollectorActor(StoreActor):
             return 0, 0
         try:
             layers, size = await self._executor.run(self._remover.view.weigh_moved, waiting.path)
-        except OSError:
+        except (StoreError, OSError):
             return 0, 0  # the removal is done all the same
         return layers, size.bytes
 
