@@ -57,12 +57,12 @@ READ_MARKER = f"{_DURABLE}.marker.read_file"
 SYNCFS = f"{_DURABLE}.disk._libc.syncfs"
 WATCH_LEASES = f"{_DURABLE}.lease_watch._watch"
 LEASE_IMAGE = f"{_PACKAGE}.lease_desk.lease_image"
-REQUIRE_SPACE = f"{_PACKAGE}.local_store.require_space"
+REQUIRE_SPACE = f"{_JOBS}.tasks.require_space"
 UID_MAP = f"{_JOBS}.unpack.limiter._UID_MAP"
 
 # -- work that is counted
 
-HASH_LAYER = f"{_PACKAGE}.layer_store.hash_layer"
+HASH_LAYER = f"{_JOBS}.tasks.hash_layer"
 HASHER = f"{_JOBS}.unpack.layer_stream.hasher"
 ESTIMATE_ENTRIES = f"{_JOBS}.archive.estimates._entries"
 READ_SAMPLE = f"{_JOBS}.archive.estimates.read_some"

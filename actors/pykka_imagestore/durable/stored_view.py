@@ -93,6 +93,10 @@ class StoredView:
         """Return what some layers take together; those that are not there count nothing."""
         return self._inventories.weigh(layers)
 
+    def weigh_moved(self, waiting: Path) -> tuple[int, Size]:
+        """Return how many layers a directory below gc/ has, and what they and the configs there take."""
+        return self._inventories.weigh_moved(waiting)
+
     def usage(self) -> Usage:
         """Return what each image and layer costs, and who has leases.
 
