@@ -48,8 +48,11 @@ lint: $(TEST)/installed
 	$(TEST)/bin/ruff check --quiet
 	$(TEST)/bin/ruff format --check --quiet
 
+# Two files are named conftest, and a run of mypy takes one module of a name.
 types: $(TEST)/installed
 	$(TEST)/bin/mypy
+	$(TEST)/bin/mypy --config-file tests/mypy.ini
+	$(TEST)/bin/mypy --config-file tests/mypy.ini tests/crash/conftest.py
 
 pytest: $(TEST)/installed
 	$(TEST)/bin/pytest --numprocesses=auto --quiet $(PYTEST_FLAGS)

@@ -3,9 +3,9 @@
     budget.py [--on DIR] [--fresh-fs SIZE [--fs TYPE]] [--rounds N] [--images N] [--tasks N] [--threads N] [--room N]
               [--json FILE] [--quick]
 
-A task puts one of the images with a lease, looks whether all its layers are there, and releases it. Images have one
-layer in common, and one each of their own; the budget has room for a few of them. Exit status 1 if a task failed, or
-the store was over its budget half a minute after the last lease had ended.
+A task puts one of the images with a lease, checks that all its layers are there, and releases the lease. The images
+have one layer in common, and each has one of its own. The budget has room for a few of them. The exit status is 1 if a
+task failed, or if the store was over its budget half a minute after the last lease had ended.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ def work(store: LocalStore, archives: list[Path], seed: int) -> Exception | None
 
 
 def wait_until_it_holds(store: LocalStore, budget_bytes: int) -> int:
-    """Return what the layers take once that is no more than the budget, or when patience is at an end."""
+    """Return what the layers take, as soon as that is within the budget or patience runs out."""
     deadline = time.monotonic() + PATIENCE
     while (taken := store.usage().get(timeout=TIMEOUT).bytes) > budget_bytes and time.monotonic() < deadline:
         time.sleep(0.005)
@@ -79,7 +79,7 @@ def measure(directory: Path, archives: list[Path], budget_bytes: int, options: a
 
 
 def room_for(archives: list[Path], directory: Path, images: int) -> int:
-    """Return what the layers of so many images take in a store."""
+    """Return what the layers of a number of images take in a store."""
     with LocalStore.start(directory / "measured", durable=False) as store:
         for number in range(images):
             store.put(f"app:{number}", archives[number]).get(timeout=TIMEOUT)

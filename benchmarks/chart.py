@@ -1,9 +1,9 @@
-"""Draws the seconds of a result as bars, into an SVG file.
+"""Draw the seconds of a result as bars, into an SVG file.
 
     chart.py RESULT.json CHART.svg [--only REGEX] [--group REGEX] [--title TEXT]
 
-A panel for each group; each bar is a median, the line across its end goes from the least to the most. The colours
-follow the reader's choice of light or dark.
+There is a panel for each group. Each bar is a median, and the line across its end goes from the least to the most. The
+colours follow the reader's choice of light or dark.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ class Bar:
 
 
 def bars_of(rows: Mapping[str, Mapping[str, object]], only: str) -> list[Bar]:
-    """Return the rows that have seconds and are asked for, the shortest first."""
+    """Return the selected rows that have seconds, the shortest first."""
     bars = []
     for name, row in rows.items():
         seconds = row.get("seconds")
@@ -101,8 +101,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("result", type=Path)
     parser.add_argument("chart", type=Path)
-    parser.add_argument("--only", default="", metavar="REGEX", help="rows whose name this is found in")
-    parser.add_argument("--group", default="", metavar="REGEX", help="groups whose name this is found in")
+    parser.add_argument("--only", default="", metavar="REGEX", help="only rows whose name matches")
+    parser.add_argument("--group", default="", metavar="REGEX", help="only groups whose name matches")
     parser.add_argument("--title", help="default: the result's")
     arguments = parser.parse_args()
     result = json.loads(arguments.result.read_text())

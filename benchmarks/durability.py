@@ -2,8 +2,8 @@
 
     durability.py [ARCHIVE] [--on DIR] [--fresh-fs SIZE [--fs TYPE]] [--rounds N] [--workers N] [--json FILE] [--quick]
 
-The layers are unpacked by worker processes, as a put does. All take turns, each into a fresh directory, best with
---fresh-fs on the disk that is meant.
+The layers are unpacked by worker processes, as in a put. The ways take turns, each into a fresh directory. Use
+--fresh-fs on the disk in question.
 
 - nothing synced: what unpacking alone takes.
 - syncfs for each layer, in its worker: the worker waits, and unpacks nothing meanwhile.
@@ -30,8 +30,9 @@ from rows import SECONDS, Rows, add_output_arguments, print_table, ratio_to, wri
 from samples import Shape, write_docker_archive, write_layer
 
 from pykka_imagestore.durable.disk import Disk
+from pykka_imagestore.jobs.unpack.layer_counts import LayerCounts
 from pykka_imagestore.jobs.untar_image import UntarImage, untar_image
-from pykka_imagestore.jobs.untar_layer import LayerCounts, UntarLayer
+from pykka_imagestore.jobs.untar_layer import UntarLayer
 from pykka_imagestore.runtime import Future, WorkerPool, collect
 
 NOTHING = "nothing synced"
@@ -40,7 +41,7 @@ EVERY_BYTES = 256 << 20
 
 @dataclass(frozen=True, slots=True)
 class Way:
-    """A way to do it: the worker's function, and what happens beside."""
+    """A way to do it: the worker's function, and what runs beside it."""
 
     job: Callable[[UntarLayer], LayerCounts]
     beside: bool = False
@@ -59,7 +60,7 @@ WAYS = {
 
 
 class Beside:
-    """Syncs in a thread; those who wait share the next sync."""
+    """Syncs in a thread; all that wait share the next sync."""
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory

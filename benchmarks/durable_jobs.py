@@ -1,4 +1,4 @@
-"""What ``durability.py`` runs in worker processes."""
+"""The functions that ``durability.py`` runs in worker processes."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ import os
 from pathlib import Path
 
 from pykka_imagestore.durable.disk import Disk
-from pykka_imagestore.jobs.untar_layer import LayerCounts, UntarLayer, untar_layer
+from pykka_imagestore.jobs.unpack.layer_counts import LayerCounts
+from pykka_imagestore.jobs.untar_layer import UntarLayer, untar_layer
 
 
 def unpack(request: UntarLayer) -> LayerCounts:

@@ -1,9 +1,9 @@
-"""What do archives that repeat something cost: CPU, memory and disk, for n of it, twice and four times as many?
+"""What do archives that repeat one thing cost in CPU, memory and disk: for n of it, 2n and 4n?
 
     hostile.py [ATTACK ...] [--on DIR] [--fresh-fs SIZE [--fs TYPE]] [--time-limit SECONDS] [--json FILE] [--quick]
 
-An ATTACK is a part of a row's name in hostile_archives.py; by default all. Each archive is put into a new store, in a
-process of its own. A row says how that ended: "stored", or the error that refused the archive.
+An ATTACK is a part of a row's name in hostile_archives.py; by default all rows are measured. Each archive is put into a
+new store, in a process of its own. A row says how the put ended: "stored", or the error that refused the archive.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ COLUMNS = [
 
 
 def measure_attack(archive: str, store: str, loads: bool, time_limit: float) -> tuple[str, dict[str, float]]:
-    """Put an archive into a new store; return how it ended, and what it took."""
+    """Put an archive into a new store; return how that ended and what it cost."""
     with LocalStore.start(store, workers=2, durable=False) as ours:
         with suppress(NotFoundError):
             ours.get("none", lease=True).get(timeout=TIMEOUT)  # opens the store
@@ -70,7 +70,7 @@ def measure_attack(archive: str, store: str, loads: bool, time_limit: float) -> 
 
 
 def disk_bytes(directory: Path) -> int:
-    """Return what a directory takes on disk, as ``du`` tells."""
+    """Return what a directory takes on disk, as ``du`` does."""
     done = subprocess.run(["du", "-s", "--block-size=1", directory], check=True, capture_output=True, text=True)
     return int(done.stdout.split()[0])
 
@@ -95,9 +95,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("attacks", nargs="*", metavar="ATTACK", default=[""])
     add_place_arguments(parser)
-    parser.add_argument(
-        "--time-limit", type=float, default=300, metavar="SECONDS", help="after which a put is given up"
-    )
+    parser.add_argument("--time-limit", type=float, default=300, metavar="SECONDS", help="give up a put after so long")
     add_output_arguments(parser)
     options = parser.parse_args()
     groups: dict[str, Rows] = {}

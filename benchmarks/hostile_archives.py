@@ -1,7 +1,7 @@
-"""Archives that repeat one thing very often: each a way to ask for more time, memory or disk than the bytes are worth.
+"""Archives that repeat one thing very often: each asks for more time, memory or disk than its bytes are worth.
 
 A row of ``ATTACKS`` is a name, a function that writes such an archive with ``n`` of the thing, and the least ``n`` that
-is measured. The archive need not be one that is taken: a refusal, if it comes soon, is a good answer.
+is measured. An archive may also be refused: an early refusal is a good answer.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ class Attack:
     """What an archive repeats.
 
     Attributes:
-        write: Writes an archive to a path, with so many of them.
-        least: How many there are in the smallest archive that is measured; two and four times as many in the others.
+        write: Writes an archive with a number of these things to a path.
+        least: How many of them the smallest archive has; the others have two and four times as many.
         quick: The same for a smoke test; 0 for what is no part of one.
         loads: Whether every image is put, and not one under a name that the archive lacks.
     """
@@ -59,7 +59,7 @@ def _write_image(path: Path, layers: Sequence[bytes]) -> None:
 
 
 def _write_images(path: Path, names: Sequence[Sequence[str]]) -> None:
-    """Write images without layers, that have one config, each under some names."""
+    """Write images without layers that share one config, each under several names."""
     manifest = [{"Config": "c.json", "RepoTags": list(some), "Layers": []} for some in names]
     encoded = json.dumps(manifest, separators=(",", ":")).encode()
     _write_archive(path, {"c.json": _config([]), "manifest.json": encoded})
@@ -79,7 +79,7 @@ def _names_of_images(path: Path, n: int) -> None:
 
 
 def _names_of_many_layers(path: Path, n: int) -> None:
-    layers = [bytes(1024 + 512 * number) for number in range(300)]  # all empty, and no two alike
+    layers = [bytes(1024 + 512 * number) for number in range(300)]  # all empty, no two alike
     paths = [f"{number}/layer.tar" for number in range(len(layers))]
     manifest = [{"Config": "c.json", "RepoTags": [f"a:{number}" for number in range(n)], "Layers": paths}]
     members = {"c.json": _config(layers), "manifest.json": json.dumps(manifest).encode()}
@@ -87,7 +87,7 @@ def _names_of_many_layers(path: Path, n: int) -> None:
 
 
 def _images_of_links(path: Path, n: int) -> None:
-    """Write images that each have one layer two hundred times."""
+    """Write images, each with one layer two hundred times."""
     layers = [bytes(1024)] * 200
     manifest = [{"Config": "c.json", "RepoTags": [f"a:{m}"], "Layers": ["l.tar"] * len(layers)} for m in range(n)]
     members = {"l.tar": layers[0], "c.json": _config(layers), "manifest.json": json.dumps(manifest).encode()}
@@ -95,7 +95,7 @@ def _images_of_links(path: Path, n: int) -> None:
 
 
 def _one_layer(members: Callable[[int], _Members]) -> Callable[[Path, int], None]:
-    """Return what writes an image of one layer that has ``n`` of what ``members`` yields: fields and a body."""
+    """Return a writer of an image with one layer, which has ``n`` of the yielded members: fields and a body."""
 
     def write(path: Path, n: int) -> None:
         layer = io.BytesIO()

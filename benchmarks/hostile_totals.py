@@ -1,4 +1,4 @@
-"""Archives and layers that repeat what has a total: written byte by byte, as no tool would."""
+"""Archives and layers that repeat things with a total limit. They are written byte by byte, as no tool would."""
 
 from __future__ import annotations
 
@@ -79,13 +79,13 @@ def _config(diff_ids: list[str], **fields: object) -> dict[str, object]:
 
 
 def _write_image(path: Path, stored: bytes, tar: bytes) -> None:
-    """Write an image of one layer: as it is stored, and as it is once inflated."""
+    """Write an image of one layer, given as it is stored and as it is inflated."""
     manifest = [{"Config": "c", "RepoTags": ["hostile:1"], "Layers": ["l"]}]
     _write_members(path, {"l": stored, "c": _json(_config([_digest(tar)])), "manifest.json": _json(manifest)})
 
 
 def _layer(parts: Callable[[int], Iterable[bytes]]) -> Write:
-    """Return what writes an image whose one layer has the entries of ``parts(n)``; gzipped, since all are alike."""
+    """Return a writer of an image whose one layer has the entries of ``parts(n)``; gzipped, because all are alike."""
 
     def write(path: Path, n: int) -> None:
         tar = b"".join(parts(n)) + _END
@@ -95,7 +95,7 @@ def _layer(parts: Callable[[int], Iterable[bytes]]) -> Write:
 
 
 def _frames(first: Callable[[bytes], bytes], frame: bytes) -> Write:
-    """Return what writes an image whose layer is followed by ``n`` compressed frames that hold nothing."""
+    """Return a writer of an image whose layer is followed by ``n`` empty compressed frames."""
 
     def write(path: Path, n: int) -> None:
         tar = _entry(b"f", body=b"x") + _END
@@ -152,7 +152,7 @@ def _links_into_many_directories(n: int) -> Iterable[bytes]:
 
 
 def _paths_through_links(n: int) -> Iterable[bytes]:
-    """Yield entries in one directory, each by a path of its own through two links to it."""
+    """Yield entries of one directory, each named by another path through two links to it."""
     yield b"".join(_entry(b"s" * 60 + name, b"2", link=b".") for name in (b"0", b"1")) + _entry(b"f")
     for number in range(n):
         path = b"/".join(b"s" * 60 + b"%d" % (number >> bit & 1) for bit in range(30))
@@ -222,7 +222,7 @@ def _linked_layers(path: Path, n: int) -> None:
 
 
 def _images_of_one_chain(path: Path, n: int) -> None:
-    """Write images of the form before Docker 1.10, each of which is the next one's parent."""
+    """Write images of the form before Docker 1.10, each the parent of the next."""
     ids = [f"{number:064x}" for number in range(n)]
     parts = [_entry(b"L", body=_END)]
     for number, layer_id in enumerate(ids):
@@ -237,7 +237,7 @@ def _images_of_one_chain(path: Path, n: int) -> None:
 
 
 def _values(text: bytes) -> Write:
-    """Return what writes an image whose config has ``n`` of a value."""
+    """Return a writer of an image whose config has a value ``n`` times."""
 
     def write(path: Path, n: int) -> None:
         values = b",".join([text] * n)
@@ -253,7 +253,7 @@ def _brackets(path: Path, n: int) -> None:
 
 
 def _layer_references(path: Path, n: int) -> None:
-    """Write images of one layer, each of which has it fifty times."""
+    """Write images that all have the same layer, fifty times each."""
     tar = _entry(b"f") + _END
     manifest = [{"Config": "c", "RepoTags": [f"a:{m}"], "Layers": ["l"] * 50} for m in range(n // 50)]
     config = _json(_config([_digest(tar)] * 50))
@@ -261,7 +261,7 @@ def _layer_references(path: Path, n: int) -> None:
 
 
 def _large_configs(path: Path, n: int) -> None:
-    """Write images with a config of 500 KB each, in which no character is ASCII."""
+    """Write images with configs of 500 KB that contain no ASCII character."""
     members = {f"c{m}": json.dumps(_config([], n=m, t="é" * 250_000), ensure_ascii=False).encode() for m in range(n)}
     manifest = [{"Config": f"c{m}", "RepoTags": [f"a:{m}"], "Layers": []} for m in range(n)]
     _write_members(path, {**members, "manifest.json": _json(manifest)})
@@ -279,14 +279,14 @@ def _brackets_in_names(path: Path, n: int) -> None:
 
 
 def _one_config(path: Path, n: int) -> None:
-    """Write images that have one config of a megabyte."""
+    """Write images that share one config of a megabyte."""
     manifest = [{"Config": "c", "RepoTags": [f"a:{m}"], "Layers": []} for m in range(n)]
     config = _json(_config([], history=[{"created_by": "x" * 100}] * 8000))
     _write_members(path, {"c": config, "manifest.json": _json(manifest)})
 
 
 def _estimated_layers(path: Path, n: int) -> None:
-    """Write an image whose layers lie in as many places, each 2 KB that would become two megabytes."""
+    """Write an image of ``n`` layers, each 2 KB that would inflate to two megabytes."""
     layer = gzip.compress(bytes(2 << 20))
     layers = {f"l{number}": layer[:4] + number.to_bytes(4) + layer[8:] for number in range(n)}  # the time
     diff_ids = [_digest(b"%d" % number) for number in range(n)]
@@ -342,7 +342,7 @@ def _indexes_of_one_index(path: Path, n: int) -> None:
 
 
 def _nested_indexes(path: Path, n: int) -> None:
-    """Write an index of ``n`` times an index of ``n`` times a manifest."""
+    """Write an index with ``n`` times an index, which has ``n`` times a manifest."""
     layout = _Layout()
     descriptor = layout.index([layout.index([layout.manifest()] * n)] * n)
     layout.write(path, [_named(descriptor, 0)])
@@ -355,7 +355,7 @@ def _annotations(path: Path, n: int) -> None:
 
 
 def _large_manifests(path: Path, n: int) -> None:
-    """Write indexes with manifests of 900 layers each, which are for another machine."""
+    """Write indexes with manifests for another machine, of 900 layers each."""
     layout = _Layout()
     layer = layout.blob("layer.v1.tar", _END)
     for number in range(n):

@@ -1,8 +1,8 @@
-"""How soon does a store answer: put again, get, and get while it puts another image?
+"""How soon does a store answer: a second put, a get, and a get while it puts another image?
 
     latency.py [ARCHIVE] [--on DIR] [--fresh-fs SIZE [--fs TYPE]] [--rounds N] [--workers N] [--json FILE] [--quick]
 
-Each round has a fresh store in this process. By default an archive of docker save is made up.
+Each round has a fresh store in this process. By default a docker-archive is made up.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def measure(store: LocalStore, archive: Path, tiny: Path, rows: Rows) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("archive", nargs="?", type=Path, help="that of an image with one name")
+    parser.add_argument("archive", nargs="?", type=Path, help="of an image with one name")
     add_place_arguments(parser)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--workers", type=int, help="default: the CPUs that this process may use")

@@ -1,18 +1,19 @@
-"""How long does one layer take, by its shape and its compression: does it use every core? And to remove it again?
+"""How long does one layer take, by shape and compression, and does it use every core? How long does its removal take?
 
     layers.py [--layer FILE ...] [--on DIR] [--fresh-fs SIZE [--fs TYPE]] [--rounds N] [--workers 1,2] [--json F]
 
 By default two layers are made up, the same each time: many small files, and few large ones. Each is unpacked plain,
-with gzip and with zstd; a layer of --layer is a plain tar. All take turns, round by round, each into a fresh directory.
+with gzip and with zstd. A file for --layer is a plain tar. The contestants take turns, round by round, each into a
+fresh directory.
 
-- GNU tar -x of the file; of a compressed one, at the end of a pipe from zcat or zstd.
+- GNU tar -x of the file; a compressed one comes through a pipe from zcat or zstd.
 - ours: an OCI archive of that one layer is put into a store without final sync, after another one, so that the worker
-  processes are there. The time of the put includes its index, the layer's rename, and the image's record.
+  processes already run. The time of the put includes its index, the layer's rename, and the image's record.
 - cp -r: of the tree that GNU tar made before, untimed, with its files still in the page cache.
-- removed, when all else is done: what GNU tar had unpacked, by rm -rf, and by remove_tree in one worker process and in
-  two at once.
+- removed, at the end: what GNU tar had unpacked, by rm -rf, and by remove_tree in one worker process and in two at
+  once.
 
-Cores: seconds that processors were at work for it, for each second that it took.
+Cores are processor seconds per second.
 """
 
 from __future__ import annotations
@@ -72,7 +73,7 @@ def ours(layer: Layer, workers: int, warm_up: Path, directory: Path, rows: Rows)
 
 
 def copy(layer: Path, directory: Path, rows: Rows) -> None:
-    """Copy what the layer unpacks to, which nobody times."""
+    """Copy what the layer unpacks to; the unpacking is not timed."""
     tree = unpack_tree(layer, directory)
     begin = resource.getrusage(resource.RUSAGE_CHILDREN)
     done = run("cp", "-r", tree, directory / "copy")
@@ -115,7 +116,7 @@ def cpu_between(begin: resource.struct_rusage, end: resource.struct_rusage) -> f
 def choose_contestants(
     plain: Mapping[str, Path], compressions: Iterable[str], workers: list[int], work: Path
 ) -> tuple[list[tuple[str, Contestant]], list[Path]]:
-    """Return what takes turns, each with the group that its row is in; and the files that it reads."""
+    """Return the contestants, each with the group of its row, and the files that they read."""
     tiny = [write_layer(work / f"tiny{n}", Shape("", 10, 1000), seed=n) for n in range(max(workers))]
     warm_up = write_oci_archive(work / "tiny.tar", [(layer, "plain", layer) for layer in tiny])
     contestants: list[tuple[str, Contestant]] = []
@@ -152,11 +153,11 @@ def measure(
 
 def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--layer", type=Path, action="append", help="a plain tar, in place of those made up")
+    parser.add_argument("--layer", type=Path, action="append", help="a plain tar, instead of the made-up layers")
     add_place_arguments(parser)
     parser.add_argument("--rounds", type=int, default=5)
     add_workers_argument(parser)
-    parser.add_argument("--seed", type=int, default=0, help="of the layers made up")
+    parser.add_argument("--seed", type=int, default=0, help="of the made-up layers")
     add_output_arguments(parser)
     return parser.parse_args()
 
@@ -176,7 +177,7 @@ def main() -> None:
         places = Places(work, arguments.fresh_fs, arguments.fs)
         groups = measure(contestants, files, places, rounds)
         # Afterwards: files are made slowly where many were deleted just before.
-        removals = [
+        removals: list[tuple[str, Contestant]] = [
             (f"{name}, removed", partial(removal, path, count)) for name, path in plain.items() for count in (0, 1, 2)
         ]
         groups |= measure(removals, files, places, rounds)

@@ -1,6 +1,6 @@
-"""Puts an archive into a store of ours, in a fresh process each time, for the other scripts.
+"""Put an archive into one of our stores, in a fresh process each time, for the other scripts.
 
-ours.py REQUEST     what to put, as JSON; says what it took, as JSON
+ours.py REQUEST     the request is JSON, and so is the result
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ def put_in_new_process(
     """Put an archive into a new store.
 
     Args:
-        warm_up: An archive to put before, so that the worker processes are there.
+        warm_up: An archive to put before, so that the worker processes already run.
 
     Returns:
-        What the whole process took; and the put alone, from the call until the future was ready: ``seconds``,
+        What the whole process took, and what the put alone took from the call until the future was ready: ``seconds``,
         ``cpu_seconds`` of all our processes, and ``peak_bytes`` of the largest worker.
     """
     request = {
@@ -56,7 +56,7 @@ def measure_put(archive: str, store: str, workers: int | None, durable: bool, wa
 
 
 def cpu_seconds() -> float:
-    """Return the time that this process and all below it have been at work."""
+    """Return the CPU time of this process and all its descendants."""
     fields = [Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split() for pid in tree(os.getpid())]
     return sum(int(field[11]) + int(field[12]) for field in fields) / _TICKS
 

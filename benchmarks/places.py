@@ -1,4 +1,4 @@
-"""Fresh directories to write to: ext4 makes files slowly after a mass deletion, so nothing is deleted in between."""
+"""Fresh directories to write to; nothing is deleted in between, for ext4 makes files slowly after a mass deletion."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from surroundings import file_system
 
 
 class Places:
-    """Lends one directory after the other, all on the same file system, or each on a new one.
+    """Lends one directory after another, all on the same file system, or each on a new one.
 
     Args:
-        work: Where they are made.
-        fresh_fs: Size of a new file system for each, as ``truncate`` takes it; needs root.
-        kind: What that is: ext4, on a loop file, or tmpfs.
+        work: Where the directories are made.
+        fresh_fs: Size of a new file system for each directory, as ``truncate`` takes it; needs root.
+        kind: Its type: ext4 on a loop file, or tmpfs.
     """
 
     def __init__(self, work: Path, fresh_fs: str | None = None, kind: str = "ext4") -> None:
@@ -30,12 +30,12 @@ class Places:
 
     @property
     def file_system(self) -> dict[str, str]:
-        """What directories are on, for the JSON."""
+        """The directories' file system, for the JSON."""
         return {"type": f"{self._kind}, a fresh one for each run"} if self._fresh_fs else file_system(self._work)
 
     @contextmanager
     def fresh(self) -> Iterator[Path]:
-        """Lend an empty directory; nothing is left to be written when it is handed out."""
+        """Lend an empty directory, after everything written before has been synced."""
         self._count += 1
         directory = self._work / f"place{self._count}"
         directory.mkdir()
@@ -81,7 +81,7 @@ def loop_file(directory: Path) -> Path:
 
 @contextmanager
 def work_directory(on: Path | None) -> Iterator[Path]:
-    """Lend a directory for a whole run, and delete it in the end."""
+    """Lend a directory for a whole run, and delete it at the end."""
     work = Path(tempfile.mkdtemp(prefix="bench-", dir=on)).resolve()
     try:
         yield work
@@ -105,6 +105,6 @@ def read_into_cache(path: Path) -> None:
 
 
 def add_place_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--on", type=Path, metavar="DIR", help="where all is written (default: for temporary files)")
+    parser.add_argument("--on", type=Path, metavar="DIR", help="where to write (default: for temporary files)")
     parser.add_argument("--fresh-fs", metavar="SIZE", help="a new file system of so much (8G) for each run; needs root")
-    parser.add_argument("--fs", choices=("ext4", "tmpfs"), default="ext4", help="what that is (default: ext4)")
+    parser.add_argument("--fs", choices=("ext4", "tmpfs"), default="ext4", help="its type (default: ext4)")

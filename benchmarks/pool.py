@@ -1,10 +1,10 @@
-"""What does a worker pool cost: a tiny task, the first result, the next one after a kill, a worker's memory?
+"""What does a worker pool cost: a tiny task, the first result, the next result after a kill, a worker's memory?
 
     pool.py [--rounds N] [--workers N] [--json FILE] [--quick]
 
-Ours against concurrent.futures.ProcessPoolExecutor, multiprocessing.Pool and, if it is installed, Pebble, which can
-kill a running task as ours can. All are given the same functions and take turns, round by round, in one process, in a
-different order each time. Theirs start their workers with a fork server, as is sound beside threads.
+Our pool runs against concurrent.futures.ProcessPoolExecutor, multiprocessing.Pool and, if it is installed, Pebble,
+which can kill a running task as ours can. All run the same functions and take turns, round by round, in one process, in
+a different order each time. The others start their workers with a fork server, which is safe beside threads.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ from pykka_imagestore.runtime import WorkerPool
 try:
     import pebble
 except ImportError:
-    pebble = None  # it is no dependency
+    pebble = None  # it is not a dependency
 
 TIMEOUT = 60
-# No module of ours is imported for it.
+# It imports no module of ours.
 DESCRIBE = """(
     [int(line.split()[1]) * 1024 / 1e6 for line in open("/proc/self/status") if line.startswith("VmRSS:")][0],
     len(__import__("sys").modules),
@@ -47,12 +47,12 @@ class Ours:
         self._pool = WorkerPool(workers)
 
     def start(self, function: Callable[[Any], Any], argument: object) -> Callable[[], object]:
-        """Submit a task; return what waits for it."""
+        """Submit a task; return a function that waits for it."""
         future = self._pool.run(function, argument)
         return lambda: future.get(timeout=TIMEOUT)
 
     def kill_one(self) -> None:
-        """Have a running task killed."""
+        """Kill a running task."""
         future = self._pool.run(time.sleep, TIMEOUT)
         time.sleep(0.2)
         future.discard()
@@ -118,7 +118,7 @@ class Pebble:
 
 def contestants() -> dict[str, type]:
     """Return each kind of pool, by name."""
-    found = {"ours": Ours, "ProcessPoolExecutor": Executor, "multiprocessing.Pool": Multiprocessing}
+    found: dict[str, type] = {"ours": Ours, "ProcessPoolExecutor": Executor, "multiprocessing.Pool": Multiprocessing}
     return found | ({"Pebble": Pebble} if pebble else {})
 
 
@@ -130,7 +130,7 @@ def measure_once(kind: type, workers: int, tasks: int) -> dict[str, float]:
         pool.start(operator.neg, 1)()
         figures = {"first result, ms": 1000 * (time.perf_counter() - begin)}
         for result in [pool.start(time.sleep, 0.05) for _ in range(workers)]:
-            result()  # all workers have started
+            result()  # now all workers have started
         begin = time.perf_counter()
         for number in range(tasks):
             pool.start(operator.neg, number)()
@@ -150,12 +150,12 @@ def measure_once(kind: type, workers: int, tasks: int) -> dict[str, float]:
 
 
 def measure(workers: int, rounds: int, tasks: int) -> dict[str, dict[str, list[float]]]:
-    """Return for each kind of pool all figures of all rounds."""
+    """Return all figures of all rounds for each kind of pool."""
     rows: dict[str, dict[str, list[float]]] = {name: {} for name in contestants()}
     for _ in range(rounds):
         for name, kind in random.sample(list(contestants().items()), len(rows)):
             figures = measure_once(kind, workers, tasks)
-            # A kill is felt most where there is one worker.
+            # A kill matters most with one worker.
             figures |= {key: value for key, value in measure_once(kind, 1, 1).items() if "kill" in key}
             for key, value in figures.items():
                 rows[name].setdefault(key, []).append(value)
@@ -163,7 +163,7 @@ def measure(workers: int, rounds: int, tasks: int) -> dict[str, dict[str, list[f
 
 
 def describe_workers() -> dict[str, tuple[float, int]]:
-    """Return the memory, in MB of RSS, and the number of modules of a worker that has done nothing but tell."""
+    """Return a worker's RSS in MB and its number of modules, when it has done nothing but report them."""
     described = {}
     for name, kind in contestants().items():
         pool = kind(1)
@@ -177,7 +177,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=11)
     parser.add_argument("--workers", type=int, default=len(os.sched_getaffinity(0)))
     parser.add_argument("--tasks", type=int, default=2000, help="a round, one by one; three times as many in a batch")
-    parser.add_argument("--json", type=Path, help="write all that was measured to this file")
+    parser.add_argument("--json", type=Path, help="write everything that was measured to this file")
     parser.add_argument("--quick", action="store_true", help="a tiny run, to see that it works")
     arguments = parser.parse_args()
     rounds, tasks = (1, 20) if arguments.quick else (arguments.rounds, arguments.tasks)

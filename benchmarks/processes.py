@@ -1,4 +1,4 @@
-"""Runs a program, and says how long it took and how much memory the largest process of its tree had."""
+"""Run a program; measure its time, and the memory of the largest process of its tree."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class Run:
     """What a program did.
 
     Attributes:
-        peak_bytes: The most resident memory that one process of its tree had at a time.
+        peak_bytes: The most resident memory that one process of its tree had at any time.
     """
 
     seconds: float
@@ -26,7 +26,7 @@ class Run:
 
 
 class ProgramFailedError(Exception):
-    """A program ended with another status than 0; the text is the last line that it said."""
+    """A program ended with a status other than 0; the text is the last line that it wrote."""
 
 
 def run(*command: object, env: Mapping[str, str] | None = None) -> Run:
@@ -49,7 +49,7 @@ def run(*command: object, env: Mapping[str, str] | None = None) -> Run:
 
 
 class MemoryWatch:
-    """Samples the memory of a process and of all below it, in a thread, until it is stopped."""
+    """Samples the memory of a process and its descendants in a thread, until it is stopped."""
 
     def __init__(self, pid: int) -> None:
         self._pid = pid
@@ -72,7 +72,7 @@ class MemoryWatch:
 
 
 def tree(pid: int) -> Iterator[int]:
-    """Yield a process and all below it; those that have ended meanwhile may be missing."""
+    """Yield a process and its descendants; those that have ended meanwhile may be missing."""
     yield pid
     for children in Path(f"/proc/{pid}/task").glob("*/children"):
         try:

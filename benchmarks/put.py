@@ -1,22 +1,22 @@
-"""How long does it take until an image archive lies unpacked on disk: ours, GNU tar, and the tools that people have?
+"""How long does it take to unpack an image archive onto disk: with ours, GNU tar, and common image tools?
 
     put.py [ARCHIVE ...] [--on DIR] [--fresh-fs SIZE [--fs TYPE]] [--rounds N] [--workers 1,2,4] [--durable] [--json F]
 
-An archive is what docker save wrote, an OCI archive, or an OCI layout; by default, one of each of the first two is made
-up. All take turns, round by round, each into a fresh directory; what a run wrote is synced after it, untimed. Nothing
-is deleted before the end, since ext4 makes files slowly right after a mass deletion: with --fresh-fs each run has a
-file system of its own, which takes less room. What an archive holds is in the page cache. Nobody syncs what it
-unpacked, save ours in the rows of --durable; only ours and the image tools verify anything.
+An archive is a docker-archive, an OCI archive, or an OCI layout. By default, one of each of the first two is made up.
+The contestants take turns, round by round, each into a fresh directory. What a run wrote is synced after it, untimed.
+Nothing is deleted before the end, because ext4 makes files slowly right after a mass deletion. With --fresh-fs each run
+has a file system of its own, which takes less room. The archive's content is in the page cache. Only ours syncs what it
+unpacked, in the rows of --durable; only ours and the image tools verify anything.
 
-- GNU tar, bare layers: taken out of the archive before, untimed, as they are stored; two at a time.
+- GNU tar, bare layers: the layers were taken out of the archive before, untimed, as they are stored; two at a time.
 - GNU tar, Mesos' way: the archive, then all its layers at once, each into a directory, which is then moved.
-- ours: a fresh Python process each time. `put` is from the call until the future is ready, with the start of the worker
-  processes, or without, in an agent that has put something `before`; `process` is all of it, with Python's start and
-  end. Memory: of our largest process.
+- ours: a fresh Python process each time. `put` is the time from the call until the future is ready: with the start of
+  the worker processes or, `before`, without it, in an agent that has already put something. `process` is the whole
+  process, with Python's start and end. The memory is that of our largest process.
 - podman load, skopeo copy: into a store of their own. They keep layers apart, as ours does.
 - umoci unpack: all layers into one tree, from an OCI layout that skopeo made before, untimed.
-- docker load, ctr images import: where a daemon answers, docker's only if it has no images. It writes to its own
-  directory, wherever that is; what it loaded is removed again, untimed, and the memory is the client's.
+- docker load, ctr images import: if a daemon answers; docker's only if it has no images. The daemon writes to its own
+  directory, wherever that is. What it loaded is removed again, untimed, and the memory is the client's.
 """
 
 from __future__ import annotations
@@ -40,8 +40,8 @@ from processes import ProgramFailedError, Run, run
 from rows import PEAK, SECONDS, Rows, add_output_arguments, print_table, ratio_to, write_json
 from samples import Shape, compress, write_docker_archive, write_layer, write_oci_archive
 
-from pykka_imagestore.jobs.archive.directory_members import open_extent
-from pykka_imagestore.jobs.unpack.layer_stream import BLOCK_BYTES, ExtentFile
+from pykka_imagestore.core.byte_source import BLOCK_BYTES
+from pykka_imagestore.jobs.archive.open_blob import open_blob
 from pykka_imagestore.jobs.untar_image import UntarImage, untar_image
 
 BASELINE = "GNU tar, bare layers, two at a time"
@@ -52,13 +52,13 @@ TOOLS = ("tar", "podman", "skopeo", "umoci", "docker", "ctr")
 
 @dataclass(frozen=True, slots=True)
 class Image:
-    """What the contestants get.
+    """What the contestants unpack.
 
     Attributes:
-        form: As skopeo spells it: docker-archive, oci-archive, or oci.
-        bare: Its distinct layers, each as a file of its own, the largest first.
-        names: What the archive calls them.
-        layout: As an OCI layout, for umoci; None if skopeo is not there.
+        form: The form as skopeo spells it: docker-archive, oci-archive, or oci.
+        bare: The image's distinct layers, each as a file of its own, the largest first.
+        names: The layers' names in the archive.
+        layout: The image as an OCI layout, for umoci; None without skopeo.
     """
 
     form: str
@@ -99,7 +99,7 @@ def mesos_way(image: Image, directory: Path, rows: Rows) -> None:
 
 
 def untar_all(processes: int, archives: Sequence[tuple[Path, Path]]) -> int:
-    """Unpack with GNU tar, so many at a time; return the memory of the largest process."""
+    """Unpack with GNU tar, a number at a time; return the memory of the largest process."""
 
     def untar(archive: Path, directory: Path) -> int:
         directory.mkdir(parents=True)
@@ -124,7 +124,7 @@ def ours_running(workers: int, tiny: Image, image: Image, directory: Path, rows:
     rows.add(f"ours, put, {counted(workers)}, another put before", **put)
 
 
-# -- the tools; a class' instance was tried before on a small image
+# -- the tools; each instance was tried on a small image when it was made
 
 
 class Podman:
@@ -174,7 +174,7 @@ class Umoci:
 class Docker:
     def __init__(self, tiny: Image, directory: Path) -> None:
         require_answer("docker", "info")
-        if run("docker", "images", "--all", "--quiet").output.strip():  # it may have the layers, and they may be missed
+        if run("docker", "images", "--all", "--quiet").output.strip():  # they may share layers, and be needed
             raise ProgramFailedError("its daemon has images; only one without any is measured")
         self(tiny, directory, Rows())
 
@@ -209,7 +209,7 @@ PEERS: dict[str, Callable[[Image, Path], Contestant]] = {
 
 
 def first_that_works(attempt: Callable[[str], object]) -> str:
-    """Return the first storage driver that an attempt works with."""
+    """Return the first storage driver with which an attempt succeeds."""
     failure: ProgramFailedError | None = None
     for driver in DRIVERS:
         try:
@@ -233,27 +233,24 @@ def require_answer(*command: str) -> None:
 
 def skopeo_copy(form: str, path: Path, target: str, temporary: Path) -> Run:
     which = ":@0" if form == "docker-archive" else ""
-    insecure = "--insecure-policy"  # a machine without a policy.json would refuse everything
+    insecure = "--insecure-policy"  # without a policy.json everything would be refused
     return run("skopeo", insecure, "--tmpdir", temporary, "copy", f"{form}:{path}{which}", target)
 
 
-# -- what they get
+# -- what they unpack
 
 
 def prepare(archive: Path, directory: Path) -> Image:
     """Find out an archive's form, and take its layers out."""
     directory.mkdir()
     layers = untar_image(UntarImage(str(archive), str(directory / "inflated"))).images[0].layers
-    distinct = {(layer.offset, layer.name): layer for layer in layers}
+    distinct = {layer.place: layer for layer in layers}
     bare = []
     for number, layer in enumerate(distinct.values()):
         bare.append(directory / f"layer{number}")
-        file = open_extent(layer)
-        reader = ExtentFile(file, layer)
-        with bare[-1].open("wb") as target:
-            while block := reader.read(BLOCK_BYTES):
+        with open_blob(layer, is_verified=True) as source, bare[-1].open("wb") as target:
+            while block := source.read(BLOCK_BYTES):
                 target.write(block)
-        os.close(file)
     form = form_of(archive)
     bare.sort(key=lambda layer: layer.stat().st_size, reverse=True)
     names = [layer.name for layer in distinct.values()]
@@ -268,7 +265,7 @@ def form_of(archive: Path) -> str:
 
 
 def layout_of(form: str, archive: Path, directory: Path) -> Path | None:
-    """Return the image as a layout in which its name is bench; None if that cannot be."""
+    """Return the image as a layout in which its name is bench; None if that is not possible."""
     if shutil.which("skopeo") is None:
         return None
     layout = directory / "layout"
@@ -282,7 +279,7 @@ def make_up(work: Path, name: str, layers: int, files: int) -> list[Path]:
     directory.mkdir()
     plain = [
         write_layer(directory / f"{n}.tar", Shape("", files // (n + 1), 8000), seed=n) for n in range(layers)
-    ]  # layers differ in size, as an image's do
+    ]  # of different sizes, as in real images
     packed = [(compress(layer, "gzip"), "gzip", layer) for layer in plain]
     docker = write_docker_archive(directory / "docker.tar", plain)
     return [docker, write_oci_archive(directory / "oci.tar", packed)]
@@ -337,11 +334,11 @@ def measure(
 
 def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("archives", nargs="*", type=Path, help="of docker save, OCI archives, or OCI layouts")
+    parser.add_argument("archives", nargs="*", type=Path, help="docker-archives, OCI archives, or OCI layouts")
     add_place_arguments(parser)
     parser.add_argument("--rounds", type=int, default=5)
     add_workers_argument(parser)
-    parser.add_argument("--durable", action="store_true", help="also ours with all synced")
+    parser.add_argument("--durable", action="store_true", help="also measure ours with everything synced")
     add_output_arguments(parser)
     return parser.parse_args()
 
@@ -353,7 +350,7 @@ def main() -> None:
     failed: dict[str, str] = {}
     with work_directory(arguments.on) as work:
         places = Places(work, arguments.fresh_fs, arguments.fs)
-        # As many layers as workers: who has put it has all its processes.
+        # As many layers as workers, so that afterwards all worker processes run.
         tiny_archives = make_up(work, "tiny", max(workers_of(arguments)), 10)
         tiny = [prepare(path, work / f"tiny{n}") for n, path in enumerate(tiny_archives)]
         archives = arguments.archives or make_up(work, "made-up", 3, 50 if arguments.quick else 20_000)

@@ -1,8 +1,8 @@
-"""What does one more reference cost, at any number of images; and how soon does a store with many of them answer?
+"""What does one more reference cost, at any number of images, and how soon does a store with many images answer?
 
     references.py [--on DIR] [--fresh-fs SIZE [--fs TYPE]] [--rounds N] [--images 10,1000,100000] [--json F] [--quick]
 
-Each round has a fresh store. A put of a reference waits for the one before, so each has a sync of its own; the baseline
+Each round has a fresh store. A put of a reference waits for the one before, so each has a sync of its own. The baseline
 appends as many bytes to a file and syncs them with fdatasync, in turns, on the same file system.
 """
 
@@ -13,6 +13,7 @@ import os
 import statistics
 import struct
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from ours import TIMEOUT, seconds_of
@@ -34,7 +35,7 @@ FRAME = bytes(450)  # what a change of an image with five layers takes
 
 
 def fill(store: Path, images: int) -> None:
-    """Write the checkpoint of a store that has so many images, and their layers."""
+    """Write the checkpoint of a store with a number of images, and their layers."""
     for layer in LAYERS:
         (store / "layers" / layer.replace(":", "-") / "rootfs").mkdir(parents=True)
     message = DockerProvisionerImages()
@@ -45,7 +46,7 @@ def fill(store: Path, images: int) -> None:
 
 
 def one_by_one(change: Callable[[int], object], count: int) -> float:
-    return statistics.median([seconds_of(lambda number=number: change(number)) for number in range(count)])
+    return statistics.median([seconds_of(partial(change, number)) for number in range(count)])
 
 
 def measure(directory: Path, images: int, count: int, rows: Rows) -> None:

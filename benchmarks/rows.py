@@ -1,4 +1,4 @@
-"""What was measured: a row for each thing, a group for each input; as a table and as JSON."""
+"""Measured rows, in a group for each input, as a table and as JSON."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from surroundings import machine, versions
 
 @dataclass
 class Row:
-    """What was measured of one thing, round by round: seconds, and whatever else, by name."""
+    """What was measured of one thing, round by round: seconds, and other figures by name."""
 
     values: dict[str, list[float]] = field(default_factory=dict)
 
@@ -30,7 +30,7 @@ class Row:
 
 
 class Rows(dict[str, Row]):
-    """By name, in the order in which they were first measured."""
+    """Rows by name, in the order in which they were first measured."""
 
     def add(self, name: str, **values: float) -> None:
         row = self.setdefault(name, Row())
@@ -40,7 +40,7 @@ class Rows(dict[str, Row]):
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """A column of a table; what ``show`` raises KeyError for stays empty."""
+    """A column of a table; where ``show`` raises KeyError, the cell stays empty."""
 
     title: str
     show: Callable[[Row], str]
@@ -80,13 +80,13 @@ def print_table(title: str, rows: Mapping[str, Row], columns: Sequence[Column], 
 
 
 def add_output_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--json", type=Path, help="write all that was measured to this file")
+    parser.add_argument("--json", type=Path, help="write everything that was measured to this file")
     parser.add_argument("--markdown", action="store_true", help="print the tables for a page of docs/")
-    parser.add_argument("--quick", action="store_true", help="tiny, and once: does it run at all?")
+    parser.add_argument("--quick", action="store_true", help="a tiny run, to see that it works")
 
 
 def write_json(path: Path | None, groups: Mapping[str, Rows], tools: Sequence[str] = (), **facts: object) -> None:
-    """Write what was measured, and with what, if there is a file to write it to."""
+    """Write what was measured, and with what, if a file is given."""
     if path is None:
         return
     results = {group: {name: row.as_json() for name, row in rows.items()} for group, rows in groups.items()}

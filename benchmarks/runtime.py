@@ -2,8 +2,8 @@
 
     runtime.py [--rounds N] [--calls N] [--json FILE] [--quick]
 
-One caller makes one call after the other and waits for each answer. All take turns, round by round, in one process, in
-a different order each time. Each pool has one worker process, which is started before.
+One caller makes one call after another and waits for each answer. The contestants take turns, round by round, in one
+process, in a different order each time. Each pool has one worker process, which is started before.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ class Ours(Actor):
 
 
 def start_contestants(stack: ExitStack) -> dict[str, Callable[[], object]]:
-    """Return a call of each kind, by name; the stack stops what they need."""
+    """Return one call of each kind, by name; the stack stops what they use."""
     stack.callback(pykka.ActorRegistry.stop_all, timeout=TIMEOUT)
     plain, ours, other = Plain.start(), Ours.start(), Ours.start()
     pool = stack.enter_context(WorkerPool(1))
@@ -72,10 +72,10 @@ def start_contestants(stack: ExitStack) -> dict[str, Callable[[], object]]:
 
 
 def measure(contestants: dict[str, Callable[[], object]], rounds: int, calls: int) -> dict[str, list[float]]:
-    """Return for each contestant the calls a second of each round."""
+    """Return the calls per second of each round for each contestant."""
     rates: dict[str, list[float]] = {name: [] for name in contestants}
     for call in contestants.values():
-        call()  # whatever must be started is, now
+        call()  # starts whatever must be started
     for _ in range(rounds):
         for name in random.sample(list(contestants), len(contestants)):
             call, times = contestants[name], max(1, calls // (CALLS_PER_TASK if "task" in name else 1))
@@ -108,7 +108,7 @@ def report(rates: dict[str, list[float]], rounds: int, calls: int) -> dict[str, 
 
 
 def cost(name: str, medians: dict[str, float]) -> float:
-    """Return how many times the cost of the plain one a call is."""
+    """Return the cost of a call as a multiple of the plain call's."""
     return medians[TASK if "task" in name else ASK] / medians[name]
 
 
@@ -124,7 +124,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=21)
     parser.add_argument("--calls", type=int, default=2000, help="calls a round")
-    parser.add_argument("--json", type=Path, help="write all that was measured to this file")
+    parser.add_argument("--json", type=Path, help="write everything that was measured to this file")
     parser.add_argument("--quick", action="store_true", help="a tiny run, to see that it works")
     arguments = parser.parse_args()
     rounds, calls = (2, 50) if arguments.quick else (arguments.rounds, arguments.calls)

@@ -1,4 +1,4 @@
-"""Made-up layers, the same for the same seed, and image archives of layers."""
+"""Made-up layers, the same for the same seed, and image archives of them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from pykka_imagestore.jobs.unpack.layer_stream import zstd
+from pykka_imagestore.jobs.unpack.inflate import zstd
 
 FILES_PER_DIRECTORY = 20
 MEDIA_TYPES = {"plain": "tar", "gzip": "tar+gzip", "zstd": "tar+zstd"}
@@ -23,7 +23,7 @@ _POOL_BYTES = 4 << 20
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """What a made-up layer looks like: so many files, of so many bytes on average."""
+    """Shape of a made-up layer: a number of files, and their bytes on average."""
 
     name: str
     files: int
@@ -31,7 +31,7 @@ class Shape:
 
 
 def write_layer(path: Path, shape: Shape, seed: int = 0) -> Path:
-    """Write a plain layer: a directory for every few files, with bodies that compress to about a half."""
+    """Write a plain layer: a directory for every few files, and bodies that compress to about a half."""
     chance = random.Random(seed)
     pool = chance.randbytes(_POOL_BYTES // 2).hex().encode()
     with tarfile.open(path, "w") as tar:
@@ -69,7 +69,7 @@ def write_docker_archive(path: Path, layers: Sequence[Path]) -> Path:
 
 
 def write_oci_archive(path: Path, layers: Sequence[tuple[Path, str, Path]]) -> Path:
-    """Write layers into an OCI archive; each as it is stored, its compression, and its plain form."""
+    """Write layers into an OCI archive; each is given as it is stored, with its compression and its plain form."""
     config = _config([_digest(plain) for _, _, plain in layers])
     files: dict[str, Path] = {}
     described = []

@@ -1,9 +1,9 @@
-"""How long do several processes take that put the same image into one store; and how soon is an image pruned?
+"""How long do several processes take to put the same image into one store, and how soon is an image pruned?
 
     sharing.py [ARCHIVE] [--on DIR] [--fresh-fs SIZE [--fs TYPE]] [--rounds N] [--processes 1,8] [--json FILE] [--quick]
 
-Each process starts its own store and worker processes, and all begin to put at the same time; measured is the time from
-there until the last one has it. Then the image is pruned in one call; `rm -rf` gets a copy of the layers.
+Each process starts its own store and worker processes, and all begin to put at the same time. The time until the last
+one has the image is measured. Then the image is pruned in one call. `rm -rf` deletes a copy of the layers.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 from ours import TIMEOUT, seconds_of
 from places import Places, add_place_arguments, read_into_cache, work_directory
@@ -38,19 +39,21 @@ with LocalStore.start(request["store"], durable=request["durable"]) as store:
 
 
 def put_together(archive: Path, directory: Path, processes: int, durable: bool) -> tuple[float, int]:
-    """Put an image in so many processes at once; return the seconds until all have it, and the layers unpacked."""
+    """Put an image in several processes at once; return the seconds until all have it, and the layers unpacked."""
     sandbox = directory / f"sandbox{processes}{durable}"
     request = {"store": str(directory / "store"), "durable": durable, "archive": str(archive), "sandbox": str(sandbox)}
-    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
     agents = [subprocess.Popen([sys.executable, "-c", PROGRAM, json.dumps(request)], **pipes) for _ in range(processes)]
-    for agent in agents:
-        agent.stdout.readline()
+    inputs = [agent.stdin for agent in agents if agent.stdin]
+    outputs = [agent.stdout for agent in agents if agent.stdout]
+    for output in outputs:
+        output.readline()
     begin = time.perf_counter()
-    for agent in agents:
-        agent.stdin.write("go\n")
-        agent.stdin.flush()
-    for agent in agents:
-        agent.stdout.readline()
+    for each in inputs:
+        each.write("go\n")
+        each.flush()
+    for output in outputs:
+        output.readline()
     seconds = time.perf_counter() - begin
     for agent in agents:
         agent.communicate()

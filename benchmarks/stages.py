@@ -2,18 +2,18 @@
 
     stages.py [ARCHIVE] [--on DIR] [--fresh-fs SIZE [--fs TYPE]] [--rounds N] [--json FILE] [--quick]
 
-By default an archive of docker save is made up. Its layers are inflated before, untimed, and compressed again with
-gzip 6 and zstd 3; each stage goes over all of them, one after the other. They take turns, round by round.
+By default a docker-archive is made up. Its layers are inflated before, untimed, and compressed again with gzip 6 and
+zstd 3. Each stage processes all of them, one after the other. The stages take turns, round by round.
 
 - index: untar_image of the archive.
 - read: the bytes of the plain layers, from the page cache, in blocks as untar_layer reads them.
-- inflate: of the compressed layers, reading included; MB are of what comes out.
+- inflate: the compressed layers, reading included; MB is of the output.
 - hash: SHA-256, over one block in the cache, as often as it takes.
-- parse: read_entries over the plain layers in memory; bodies are passed over.
-- write: unpack of the plain layers, into fresh directories; so it reads, hashes and parses too.
+- parse: read_entries over the plain layers in memory; bodies are skipped.
+- write: unpack of the plain layers into fresh directories, which includes reading, hashing and parsing.
 - untar_layer: the whole job, by how the layers are stored.
 
-User and system are the seconds of this process, outside and inside the kernel; µs an entry is both together.
+User and system are the seconds of this process outside and inside the kernel; µs per entry is their sum.
 """
 
 from __future__ import annotations
@@ -23,24 +23,27 @@ import hashlib
 import mmap
 import os
 import resource
-import shutil
 import sys
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from places import Places, add_place_arguments, opened, read_into_cache, work_directory
 from rows import SECONDS, Column, Rows, add_output_arguments, print_table, write_json
 from samples import MEDIA_TYPES, Shape, compress, write_docker_archive, write_layer
 
-from pykka_imagestore.core.archive import Extent
+from pykka_imagestore.core.byte_source import BLOCK_BYTES
+from pykka_imagestore.core.layer_blob import LayerBlob
 from pykka_imagestore.core.tar.reader import read_entries
-from pykka_imagestore.jobs.archive.directory_members import open_extent
-from pykka_imagestore.jobs.unpack.layer_stream import BLOCK_BYTES, MAGIC_BYTES, ExtentFile, inflate
+from pykka_imagestore.jobs.archive.layer_file import layer_file
+from pykka_imagestore.jobs.archive.open_blob import open_blob
+from pykka_imagestore.jobs.unpack.inflate import MAGIC_BYTES, inflate
+from pykka_imagestore.jobs.unpack.one_pass import unpack
 from pykka_imagestore.jobs.untar_image import UntarImage, untar_image
-from pykka_imagestore.jobs.untar_layer import UntarLayer, unpack, untar_layer
+from pykka_imagestore.jobs.untar_layer import UntarLayer, untar_layer
 
 COLUMNS = (
     *SECONDS,
@@ -69,22 +72,22 @@ class Bytes:
         self._position += size
 
 
-def read(layers: list[Extent], _: Path) -> None:
+def read(layers: list[LayerBlob], _: Path) -> None:
     for layer in layers:
-        with Opened(layer) as reader:
+        with open_blob(layer, is_verified=True) as reader:
             while reader.read(BLOCK_BYTES):
                 pass
 
 
-def inflate_all(layers: list[Extent], _: Path) -> None:
+def inflate_all(layers: list[LayerBlob], _: Path) -> None:
     for layer in layers:
-        with Opened(layer) as reader:
-            inflated = inflate(reader, magic_of(layer))
+        with open_blob(layer, is_verified=True) as reader:
+            inflated = inflate(reader, reader.peek(MAGIC_BYTES))
             while inflated.read(BLOCK_BYTES):
                 pass
 
 
-def hash_block(size: int, _: Path) -> None:
+def hash_block(size: int, __: Path) -> None:
     block, computed = os.urandom(BLOCK_BYTES), hashlib.sha256()
     for _ in range(size // BLOCK_BYTES):
         computed.update(block)
@@ -100,50 +103,36 @@ def parse(layers: list[mmap.mmap], _: Path) -> int:
     return entries
 
 
-def write(layers: list[Extent], directory: Path) -> None:
+def write(layers: list[LayerBlob], directory: Path) -> None:
     for number, layer in enumerate(layers):
         rootfs = directory / str(number)
         rootfs.mkdir()
-        with opened(rootfs) as root:
-            unpack(layer, root, str(rootfs), None)
+        with opened(rootfs) as root, open_blob(layer, is_verified=True) as source:
+            unpack(source, layer, root, str(rootfs), None)
 
 
-def untar(layers: list[Extent], directory: Path) -> None:
+def untar(layers: list[LayerBlob], directory: Path) -> None:
     for number, layer in enumerate(layers):
         untar_layer(UntarLayer(layer, str(directory / str(number))))
-
-
-class Opened(ExtentFile):
-    """An extent that is open for the length of a ``with`` block."""
-
-    def __init__(self, layer: Extent) -> None:
-        self._file = open_extent(layer)
-        super().__init__(self._file, layer)
-
-    def __exit__(self, *error: object) -> None:
-        os.close(self._file)
-
-
-def magic_of(layer: Extent) -> bytes:
-    with Opened(layer) as reader:
-        return reader.read(MAGIC_BYTES)
 
 
 # -- the run
 
 
 def stages_of(archive: Path, work: Path, stack: ExitStack) -> tuple[dict[str, Stage], int, int]:
-    """Return the stages by name; the bytes of all plain layers, and their entries."""
+    """Return the stages by name, the bytes of all plain layers, and their entries."""
     index = untar_image(UntarImage(str(archive), str(work / "inflated")))
-    stored: dict[str, list[Extent]] = {compression: [] for compression in MEDIA_TYPES}
+    stored: dict[str, list[LayerBlob]] = {compression: [] for compression in MEDIA_TYPES}
     in_memory = []
     for number, layer in enumerate(index.images[0].layers):
         plain = work / f"layer{number}"
-        with Opened(layer) as reader, plain.open("wb") as target:
-            shutil.copyfileobj(inflate(reader, magic_of(layer)), target, BLOCK_BYTES)
-        for compression, extents in stored.items():
+        with open_blob(layer, is_verified=True) as reader, plain.open("wb") as target:
+            inflated = inflate(reader, reader.peek(MAGIC_BYTES))
+            while block := inflated.read(BLOCK_BYTES):
+                target.write(block)
+        for compression, blobs in stored.items():
             path = compress(plain, compression)
-            extents.append(Extent(str(path), 0, path.stat().st_size, path.name))
+            blobs.append(layer_file(str(path)))
             read_into_cache(path)
         file = stack.enter_context(plain.open("rb"))
         in_memory.append(stack.enter_context(mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ)))
@@ -157,7 +146,7 @@ def stages_of(archive: Path, work: Path, stack: ExitStack) -> tuple[dict[str, St
         "hash": partial(hash_block, total),
         "parse": partial(parse, in_memory),
         "write": partial(write, stored["plain"]),
-        **{f"untar_layer, {compression}": partial(untar, extents) for compression, extents in stored.items()},
+        **{f"untar_layer, {compression}": partial(untar, blobs) for compression, blobs in stored.items()},
     }
     return stages, total, parse(in_memory, work)
 
@@ -187,7 +176,7 @@ def measure(stages: dict[str, Stage], size: int, entries: int, places: Places, r
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("archive", nargs="?", type=Path, help="of docker save, or an OCI archive or layout")
+    parser.add_argument("archive", nargs="?", type=Path, help="a docker-archive, an OCI archive or an OCI layout")
     add_place_arguments(parser)
     parser.add_argument("--rounds", type=int, default=5)
     add_output_arguments(parser)
@@ -202,7 +191,12 @@ def main() -> None:
         on = places.file_system
     group = f"{archive.name}: layers of {size / 1e6:.0f} MB, {entries} entries"
     print_table(f"{group}; {rounds} rounds", rows, COLUMNS, markdown=arguments.markdown)
-    facts = {"benchmark": "stages", "title": "Seconds of each stage, alone", "rounds": rounds, "file_system": on}
+    facts: dict[str, Any] = {
+        "benchmark": "stages",
+        "title": "Seconds of each stage, alone",
+        "rounds": rounds,
+        "file_system": on,
+    }
     write_json(arguments.json, {group: rows}, **facts, bytes=size, entries=entries)
 
 

@@ -1,4 +1,4 @@
-"""What a measurement depends on, for its JSON: the machine, the file system, the versions of what takes part."""
+"""What a measurement depends on, for its JSON: the machine, the file system, and versions."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ PACKAGES = ("pykka-imagestore", "pykka", "protobuf", "isal", "backports.zstd")
 
 
 def machine() -> dict[str, object]:
-    """Return what the machine is."""
+    """Describe the machine."""
     models = [line.partition(":")[2].strip() for line in _lines("/proc/cpuinfo") if line.startswith("model name")]
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     return {
@@ -34,7 +34,7 @@ def file_system(path: Path) -> dict[str, str]:
 
 
 def versions(*tools: str) -> dict[str, str]:
-    """Return the versions of Python, our packages, this source, and those tools that are installed."""
+    """Return the versions of Python, our packages, this source, and the installed tools."""
     found = {"python": platform.python_version()}
     for package in PACKAGES:
         try:
@@ -51,7 +51,7 @@ def versions(*tools: str) -> dict[str, str]:
 
 
 def _said(*command: str) -> str:
-    """Return the first line that a program says; nothing if there is no such program."""
+    """Return the first line that a program prints; nothing if there is no such program."""
     if shutil.which(command[0]) is None:
         return ""
     done = subprocess.run(command, capture_output=True, text=True, check=False)

@@ -1,14 +1,15 @@
-"""How many system calls does an entry of a layer cost: ours, GNU tar, cp -r, Python's tarfile? And calls in Python?
+"""How many system calls does an entry of a layer cost: ours, GNU tar, cp -r, Python's tarfile? How many Python calls?
 
     syscalls.py [--files N] [--bytes N] [--on DIR] [--json FILE] [--markdown] [--quick]
 
-strace counts the calls for a made-up layer of N files, one directory for every 20, and for one of twice as many; an
-entry is charged with the difference, so that no program's start or end counts. Counts do not depend on the machine's
-load, save where several processes wait for each other: the last row, which is a whole put by a store with two workers.
+strace counts the calls for a made-up layer of N files, one directory for every 20, and for one of twice as many. The
+difference, divided by the additional entries, is the cost of an entry, so no program's start or end counts. The counts
+do not depend on the machine's load, except where several processes wait for each other: in the last row, a whole put by
+a store with two workers.
 
-Calls of functions, ours in Python and built-in ones, are counted by cProfile in the same way, of ours in one process.
+cProfile counts calls of functions, ours in Python and built-in ones, in the same way, for ours in one process.
 
-The files' owner is root, as in most layers: another user who runs this sees calls that fail.
+The files' owner is root, as in most layers. If another user runs this, some calls fail.
 """
 
 from __future__ import annotations
@@ -30,17 +31,19 @@ from rows import add_output_arguments
 from samples import FILES_PER_DIRECTORY, Shape, write_docker_archive, write_layer
 from surroundings import file_system, machine, versions
 
-from pykka_imagestore.core.archive import Extent
-from pykka_imagestore.jobs.untar_layer import unpack
+from pykka_imagestore.jobs.archive.layer_file import layer_file
+from pykka_imagestore.jobs.archive.open_blob import open_blob
+from pykka_imagestore.jobs.unpack.one_pass import unpack
 
 UNPACK = """
 import os, sys
-from pathlib import Path
-from pykka_imagestore.core.archive import Extent
-from pykka_imagestore.jobs.untar_layer import unpack
-layer = Path(sys.argv[1])
+from pykka_imagestore.jobs.archive.layer_file import layer_file
+from pykka_imagestore.jobs.archive.open_blob import open_blob
+from pykka_imagestore.jobs.unpack.one_pass import unpack
 root = os.open(sys.argv[2], os.O_RDONLY | os.O_DIRECTORY)
-unpack(Extent(str(layer), 0, layer.stat().st_size, layer.name), root, sys.argv[2], None)
+layer = layer_file(sys.argv[1])
+with open_blob(layer, is_verified=True) as source:
+    unpack(source, layer, root, sys.argv[2], None)
 """
 TARFILE = "import sys, tarfile; tarfile.open(sys.argv[1]).extractall(sys.argv[2], filter='tar')"
 OURS = Path(__file__).with_name("ours.py")
@@ -48,7 +51,7 @@ LEAST_SHOWN = 0.01  # calls an entry
 
 
 def commands(layer: Path, directory: Path, *, quick: bool) -> dict[str, list[object]]:
-    """Return what is traced, by name; what each works on is made first, untraced."""
+    """Return the traced commands by name; their inputs are made first, untraced."""
     tree = directory / "tree"
     targets = {name: directory / name for name in ("ours", "tar", "copy", "tarfile")}
     for path in (tree, *targets.values()):
@@ -83,7 +86,7 @@ def count(command: list[object], summary: Path) -> Counter[str]:
 
 
 def measure(files: int, mean_bytes: int, work: Path, *, quick: bool) -> dict[str, dict[str, float]]:
-    """Return each one's calls an entry."""
+    """Return the calls per entry of each."""
     counted: list[dict[str, Counter[str]]] = []
     for number, size in enumerate((files, 2 * files)):
         layer = write_layer(work / f"{number}.tar", Shape("", size, mean_bytes))
@@ -98,14 +101,16 @@ def measure(files: int, mean_bytes: int, work: Path, *, quick: bool) -> dict[str
 
 
 def count_in_python(files: int, mean_bytes: int, work: Path) -> dict[str, float]:
-    """Return how often an entry calls each function of ours, and each built-in one."""
+    """Return how often each function of ours, and each built-in one, is called per entry."""
     counted: list[Counter[str]] = []
     for size in (files, 2 * files):
         layer = write_layer(work / "profiled.tar", Shape("", size, mean_bytes))
         rootfs = work / f"profiled{size}"
         rootfs.mkdir()
         with opened(rootfs) as root, cProfile.Profile() as profile:
-            unpack(Extent(str(layer), 0, layer.stat().st_size, layer.name), root, str(rootfs), None)
+            blob = layer_file(str(layer))
+            with open_blob(blob, is_verified=True) as source:
+                unpack(source, blob, root, str(rootfs), None)
         calls: Counter[str] = Counter()
         for (path, _, function), (_, count, *_) in pstats.Stats(profile).stats.items():  # type: ignore[attr-defined]
             calls[function if path == "~" else f"{Path(path).name}: {function}"] += count
@@ -127,7 +132,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--files", type=int, default=10_000, help="a multiple of 20")
     parser.add_argument("--bytes", type=int, default=3000, help="of a file, on average")
-    parser.add_argument("--on", type=Path, metavar="DIR", help="where all is written (default: for temporary files)")
+    parser.add_argument("--on", type=Path, metavar="DIR", help="where to write (default: for temporary files)")
     add_output_arguments(parser)
     arguments = parser.parse_args()
     files = 200 if arguments.quick else arguments.files

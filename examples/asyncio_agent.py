@@ -1,4 +1,4 @@
-"""An asyncio program awaits an actor: its loop goes on meanwhile, and a cancelled task stops the work behind it."""
+"""An asyncio program awaits an actor. Its loop is not blocked, and cancelling a task stops the work behind it."""
 
 import asyncio
 import time
@@ -7,7 +7,7 @@ from pykka_imagestore.runtime import Actor, WorkerPool, dispatch
 
 
 class Agent(Actor):
-    """Answers what it knows at once, and has worker processes find out the rest."""
+    """Answers at once what it knows, and asks worker processes for the rest."""
 
     def __init__(self, pool: WorkerPool) -> None:
         super().__init__()
@@ -24,7 +24,7 @@ class Agent(Actor):
 
 
 class Clock:
-    """Counts how often the loop comes round."""
+    """Counts the iterations of the loop."""
 
     def __init__(self) -> None:
         self.ticks = 0
@@ -41,7 +41,7 @@ async def main(pool: WorkerPool) -> None:
 
     numbers = (4_000_000, 10, 8_000_000)
     sums = await asyncio.gather(*(dispatch(agent, Agent.sum_up_to, number) for number in numbers))
-    print(f"The sums up to {numbers} are {sums}; while workers added, the loop came round {clock.ticks} times.")
+    print(f"The sums up to {numbers} are {sums}; meanwhile the loop ran {clock.ticks} times.")
 
     begin = time.perf_counter()
     await dispatch(agent, Agent.sum_up_to, 8_000_000)
@@ -50,7 +50,7 @@ async def main(pool: WorkerPool) -> None:
     try:
         await asyncio.wait_for(dispatch(agent, Agent.nap, 600), timeout=0.2)
     except TimeoutError:
-        print("A nap of ten minutes was cancelled after 0.2 s; that discards its future, and so kills its worker.")
+        print("A nap of ten minutes was cancelled after 0.2 s. That discards its future and kills its worker.")
     ticking.cancel()
 
 

@@ -1,4 +1,4 @@
-"""Futures that tell when they are done: then, recover, collect, select, discard, timeouts; over worker processes."""
+"""Futures with callbacks, over worker processes: then, recover, collect, select, discard, timeouts."""
 
 import math
 import time
@@ -8,13 +8,13 @@ from pykka_imagestore.runtime import Future, WorkerPool, await_all, collect, sel
 TIMEOUT = 60  # for a machine that is very busy
 
 
-def stop(late: Future[object]) -> Future[str]:
+def stop(late: Future[None]) -> Future[str | None]:
     late.discard()
     return late.recover(lambda _: "given up after 0.2 s, and stopped")
 
 
 with WorkerPool(2) as pool:
-    print("then: the next step runs by itself when the value is there, in no thread of its own.")
+    print("then: the next step runs when the value is there, and needs no thread of its own.")
     bits = pool.run(math.factorial, 1000).then(int.bit_length)
     print(f"   1000! has {bits.get(timeout=TIMEOUT)} bits.")
 
@@ -22,7 +22,7 @@ with WorkerPool(2) as pool:
     root = pool.run(math.sqrt, -1).recover(lambda failed: f"none ({failed.error()})")
     print(f"   The square root of -1: {root.get(timeout=TIMEOUT)}.")
 
-    print("collect: all values, in the order asked for.")
+    print("collect: all values, in the order of the requests.")
     roots = collect(pool.run(math.isqrt, number) for number in (10**20, 10**10, 10**30))
     print(f"   Square roots: {roots.get(timeout=TIMEOUT)}.")
 
@@ -31,13 +31,13 @@ with WorkerPool(2) as pool:
     tortoise = pool.run(time.sleep, 600).then(lambda _: "the tortoise")
     print(f"   It is {select([tortoise, hare]).get(timeout=TIMEOUT)}.")
 
-    print("discard: a request; the answer comes when the work has stopped, here when its process is gone.")
+    print("discard: a request to stop. The future is discarded when the work has stopped and its process is gone.")
     begin = time.monotonic()
     tortoise.discard()
     await_all([tortoise]).get(timeout=TIMEOUT)
     print(f"   {tortoise!r}, after {time.monotonic() - begin:.2f} s. Both workers are free again.")
 
-    print("after: something else, if it takes too long.")
+    print("after: another result, if the first takes too long.")
     print(f"   A nap of ten minutes: {pool.run(time.sleep, 600).after(0.2, stop).get(timeout=TIMEOUT)}.")
 
     print("time_limit: the pool itself stops a task that takes too long.")

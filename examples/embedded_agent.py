@@ -1,4 +1,4 @@
-"""An agent actor goes on answering messages while ten puts run. It awaits each put; worker processes do the work."""
+"""An agent actor answers messages while ten puts run. It awaits each put; worker processes do the work."""
 
 import hashlib
 import io

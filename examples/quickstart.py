@@ -1,4 +1,4 @@
-"""Put an image into a store, get it, open the store again. Usage: quickstart.py [ARCHIVE that docker save wrote]."""
+"""Put an image into a store, open the store again, get the image. Usage: quickstart.py [ARCHIVE of docker save]."""
 
 import hashlib
 import json
@@ -53,7 +53,7 @@ def demonstrate(archive: Path, directory: Path) -> None:
 if __name__ == "__main__":
     with TemporaryDirectory(prefix="imagestore-demo-") as directory:
         try:
-            given = [Path(argument) for argument in sys.argv[1:]]
-            demonstrate(*(given or [build_archive(Path(directory), "*.py", "[a-e]*/*.py")]), Path(directory, "store"))
+            given = Path(sys.argv[1]) if sys.argv[1:] else build_archive(Path(directory), "*.py", "[a-e]*/*.py")
+            demonstrate(given, Path(directory, "store"))
         except (StoreError, OSError) as error:
             sys.exit(f"quickstart: {error}")

@@ -1,4 +1,4 @@
-"""Two programs share a store: one puts, the other gets with a lease, and a prune leaves alone what is leased."""
+"""Two programs share a store: one puts, the other gets with a lease. A prune leaves leased images alone."""
 
 import hashlib
 import json
@@ -16,7 +16,7 @@ from pykka_imagestore import LocalStore
 with LocalStore.start(sys.argv[1]) as store:
     leased = store.get("app:1", lease=True).get(timeout=600)
     print(f"The other program has {leased.image.name} with {len(leased.image.layers)} layer.", flush=True)
-    sys.stdin.readline()  # it works with the layers' files; the lease lasts until it ends, however it ends
+    sys.stdin.readline()  # it works with the layers' files; the lease lasts as long as this process
 """
 
 
@@ -38,9 +38,10 @@ with TemporaryDirectory(prefix="imagestore-demo-") as directory, LocalStore.star
         store.put(f"{name}:1", docker_save(Path(directory), name)).get(timeout=600)
     command = [sys.executable, "-c", OTHER_PROGRAM, str(Path(directory, "store"))]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
+        assert other.stdout
         print(other.stdout.readline(), end="")
         pruned = store.prune(budget_bytes=0).get(timeout=600)
-        print(f"A prune to nothing removed {[image.name for image in pruned.images]}: app:1 is leased.")
+        print(f"A prune with a budget of 0 removed {[image.name for image in pruned.images]}; app:1 is leased.")
         other.kill()
 
     pruned = store.prune(budget_bytes=0).get(timeout=600)

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import xml.etree.ElementTree as ET
 from pathlib import Path
+from typing import Any
 
 import pytest
 from support.processes import TIMEOUT
@@ -87,11 +88,11 @@ def test_chart_is_xml_and_has_each_name_and_number(tmp_path):
     texts = [text.text for text in chart.iter(f"{SVG}text")]
     assert texts == ["Seconds of <this>", "one & all", "others", "12.5 ms", "ours <&>", "1.25 s"]
     assert chart.findtext(f"{SVG}title") == "Seconds of <this>"
-    widths = [float(bar.get("width")) for bar in chart.iter(f"{SVG}rect")]
+    widths = [float(bar.attrib["width"]) for bar in chart.iter(f"{SVG}rect")]
     assert widths[1] == pytest.approx(100 * widths[0], rel=0.05)
 
 
-def _run(directory: Path, name: str) -> dict[str, object]:
+def _run(directory: Path, name: str) -> dict[str, Any]:
     done = subprocess.run(
         [sys.executable, BENCHMARKS / f"{name}.py", "--quick", "--json", directory / "result.json"],
         capture_output=True,

@@ -14,11 +14,14 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 from unittest.mock import patch
 
 import pytest
+from support import seams
 from support.images import docker_save, layer, write_members
 from support.processes import TIMEOUT, Program
+from support.stores import opened
 
 from pykka_imagestore import (
     DigestMismatchError,
@@ -27,9 +30,7 @@ from pykka_imagestore import (
     LocalStore,
     NoSpaceError,
     OverBudgetError,
-    local_store,
 )
-from pykka_imagestore.durable import lease_watch
 from pykka_imagestore.runtime import WorkerPool
 
 SMALL = [layer({f"{n}/file": str(n).encode() * 20_000}) for n in range(6)]  # each image takes 45 KiB on disk
@@ -50,12 +51,7 @@ input()
 @pytest.fixture
 def store(tmp_path: Path) -> Iterator[LocalStore]:
     """Return a store that may hold three of the layers."""
-    with (
-        ThreadPoolExecutor(2) as threads,
-        LocalStore.start(
-            tmp_path / "store", durable=False, budget_bytes=BUDGET, pool=WorkerPool(executor=threads)
-        ) as store,
-    ):
+    with opened(tmp_path / "store", durable=False, budget_bytes=BUDGET) as store:
         yield store
 
 
@@ -139,7 +135,7 @@ def test_room_is_made_before_only_where_the_disk_has_none_for_both(store: LocalS
         if len(asked) == 1:
             raise NoSpaceError(path, needed, 0)
 
-    with patch.object(local_store, "require_space", require):
+    with patch(seams.REQUIRE_SPACE, require):
         put(store, tmp_path, 3)
 
     assert asked == [3, 2]
@@ -169,7 +165,7 @@ def test_compressed_image_over_the_budget_is_refused_once_it_is_known_and_nothin
 
 def read_members(path: Path) -> dict[str, bytes]:
     with tarfile.open(path) as archive:
-        return {member.name: archive.extractfile(member).read() for member in archive}
+        return {member.name: file.read() for member in archive if (file := archive.extractfile(member))}
 
 
 def test_budget_that_leases_put_out_of_reach_forgets_nothing(
@@ -194,8 +190,8 @@ def test_what_nobody_leases_outgrows_the_budget_no_more_than_once(store: LocalSt
 
     wait_until(lambda: len([name for name in names(store) if name.startswith("x:")]) <= 3)
     assert "x:7" in names(store)
-    for each in over_budget_leases:
-        each.release()
+    for leased in over_budget_leases:
+        leased.release()
 
 
 def test_prune_for_a_budget_that_leases_put_out_of_reach_forgets_nothing(tmp_path: Path) -> None:
@@ -319,7 +315,7 @@ def test_a_budget_holds_again_when_many_leases_end_at_once(store: LocalStore, tm
 def test_a_budget_holds_again_when_nobody_has_the_lease_any_more(store: LocalStore, tmp_path: Path) -> None:
     leased = over_budget(store, tmp_path)
 
-    cycle = [leased.pop()]
+    cycle: list[object] = [leased.pop()]
     cycle.append(cycle)
     del cycle
     gc.collect()
@@ -381,7 +377,7 @@ def test_nothing_is_watched_while_a_budget_holds(store: LocalStore, tmp_path: Pa
 def test_a_store_that_cannot_watch_leases_says_so_and_the_next_put_prunes(
     store: LocalStore, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    with patch.object(lease_watch, "_watch", side_effect=OSError(errno.EMFILE, "injected")):
+    with patch(seams.WATCH_LEASES, side_effect=OSError(errno.EMFILE, "injected")):
         leased = over_budget(store, tmp_path)
     for each in leased:
         each.release()
@@ -390,7 +386,7 @@ def test_a_store_that_cannot_watch_leases_says_so_and_the_next_put_prunes(
     put(store, tmp_path, 4)
 
     assert len(names(store)) == 3
-    assert "stays over its budget until the next put, whenever leases end: [Errno 24] injected" in caplog.text
+    assert "stays over its budget until the next put, even if leases end: [Errno 24] injected" in caplog.text
 
 
 def test_tasks_that_lease_images_under_a_budget_never_miss_one(tmp_path: Path) -> None:
@@ -477,7 +473,7 @@ def test_a_leased_put_that_nobody_wants_any_more_leaves_no_lease(store: LocalSto
 def test_a_lease_that_cannot_be_given_fails_the_put_of_its_caller_alone(store: LocalStore, tmp_path: Path) -> None:
     pipe = Pipe(archive(tmp_path, 0))
     plain = store.put("app:0", pipe.path)
-    with patch.object(local_store, "lease_image", side_effect=OSError(errno.EMFILE, "injected")):
+    with patch(seams.LEASE_IMAGE, side_effect=OSError(errno.EMFILE, "injected")):
         wanted = store.put("app:0", pipe.path, lease=True)
         pipe.write()
         with pytest.raises(OSError, match="injected"):
@@ -488,7 +484,7 @@ def test_a_lease_that_cannot_be_given_fails_the_put_of_its_caller_alone(store: L
 
 
 @pytest.mark.parametrize("options", [{"keep": "app"}, {"budget_bytes": -1}, {"unused_for": -0.1}, {"keep": ["A B"]}])
-def test_a_prune_that_is_not_meant_so_is_refused(store: LocalStore, tmp_path: Path, options: dict[str, object]) -> None:
+def test_a_prune_that_is_not_meant_so_is_refused(store: LocalStore, tmp_path: Path, options: dict[str, Any]) -> None:
     put(store, tmp_path, 0)
 
     with pytest.raises(InvalidInputError):

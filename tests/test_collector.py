@@ -8,6 +8,7 @@ import random
 import threading
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 from support.images import diff_id, docker_save, layer
@@ -17,7 +18,7 @@ from support.processes import TIMEOUT, Program
 from pykka_imagestore import ImageInfo, InvalidNameError, LocalStore, NotFoundError, ReferenceStore, StoreClosedError
 from pykka_imagestore.core.image import Recovery
 from pykka_imagestore.core.paths import StorePaths
-from pykka_imagestore.runtime import await_all, collect
+from pykka_imagestore.runtime import Future, await_all, collect
 
 BASE = layer({"etc/os-release": b"ID=test\n"})
 OWN = {name: layer({f"app/{name}": name.encode() * 10_000}) for name in "abc"}
@@ -151,7 +152,13 @@ def test_name_to_keep_that_is_none_fails_the_prune_and_nothing_is_taken_out(stor
 
 @pytest.mark.usefixtures("images")
 def test_prunes_and_removals_at_once_do_not_wait_for_each_other_for_ever(store: LocalStore, paths: StorePaths) -> None:
-    work = [store.prune(budget_bytes=0), store.remove("a"), store.prune(), store.usage(), store.remove("b")]
+    work: list[Future[Any]] = [
+        store.prune(budget_bytes=0),
+        store.remove("a"),
+        store.prune(),
+        store.usage(),
+        store.remove("b"),
+    ]
 
     await_all(work).get(timeout=TIMEOUT)
 

@@ -4,11 +4,9 @@ import inspect
 import pickle
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from pykka_imagestore import errors
-from pykka_imagestore.errors import StoreError, shown
+from pykka_imagestore.errors import StoreError
 
 ARGUMENTS = {
     errors.InvalidInputError: ("it is wrong",),
@@ -94,15 +92,6 @@ def test_attributes_of_an_error_are_as_they_were_found():
     assert errors.ArchiveError("a\x1b", "b\n").reason == "b\n"
 
 
-@given(st.text())
-def test_escaped_text_is_printable_and_escaped_again_the_same(text):
-    once = errors.escaped(text)
-
-    assert once.isprintable()
-    assert errors.escaped(once) == once
-    assert not text.isprintable() or once == text
-
-
 def test_classes_are_as_the_drawing_says():
     drawn = {}
     above = []
@@ -113,22 +102,3 @@ def test_classes_are_as_the_drawing_says():
             drawn[name] = above[depth - 1] if depth else "Exception"
 
     assert drawn == {error.__name__: error.__bases__[0].__name__ for error in CLASSES}
-
-
-@pytest.mark.parametrize(
-    ("name", "sentence"),
-    [
-        (b"etc/motd", "'etc/motd'"),
-        ("größe".encode(), "'größe'"),
-        (b"\xff\n", r"'\\xff\n'"),
-        ("\x1b[2J", r"'\x1b[2J'"),
-        ("\ud800", r"'\ud800'"),
-    ],
-)
-def test_name_is_shown_so_that_it_harms_no_terminal(name, sentence):
-    assert shown(name) == sentence
-
-
-@pytest.mark.parametrize("name", ["x" * 1_000_000, "\n" * 1_000_000])
-def test_long_name_is_shown_in_part(name):
-    assert len(shown(name)) < 210

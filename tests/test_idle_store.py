@@ -7,11 +7,11 @@ import time
 from collections.abc import Iterable
 from pathlib import Path
 
+from support import seams
 from support.images import docker_save, layer, worker_pids
 from support.processes import TIMEOUT, wait_for
 
 from pykka_imagestore import LocalStore
-from pykka_imagestore.runtime import crew, processes
 
 
 def wake_ups(threads: Iterable[threading.Thread]) -> int:
@@ -24,14 +24,14 @@ def wake_ups(threads: Iterable[threading.Thread]) -> int:
 
 
 def test_an_idle_store_has_few_threads_no_worker_and_never_wakes_up(tmp_path: Path, monkeypatch) -> None:
-    monkeypatch.setattr(processes, "IDLE_SECONDS", 0.01)
-    monkeypatch.setattr(crew, "IDLE_SECONDS", 0.01)
+    monkeypatch.setattr(seams.WORKER_IDLE_SECONDS, 0.01)
+    monkeypatch.setattr(seams.THREAD_IDLE_SECONDS, 0.01)
     before = set(threading.enumerate())
     with LocalStore.start(tmp_path / "store") as store:
         store.put("app", docker_save(tmp_path / "app.tar", {"app": [layer({"file": b"1"})]})).get(timeout=TIMEOUT)
 
-        # What stays is a thread for each of four actors, and the one that looks after workers when there are some.
-        wait_for(lambda: not worker_pids() and len(set(threading.enumerate()) - before) <= 5)
+        # What stays is a thread for each of five actors, and the one that looks after workers when there are some.
+        wait_for(lambda: not worker_pids() and len(set(threading.enumerate()) - before) <= 6)
         its_own = set(threading.enumerate()) - before
         earlier = wake_ups(its_own)
         time.sleep(0.5)

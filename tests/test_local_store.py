@@ -10,14 +10,15 @@ import textwrap
 import threading
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pykka
 import pytest
 from support.images import diff_id, docker_save, layer, long_layer, worker_pids, write_members
 from support.layouts import AMD64, ARM64, Layout
 from support.processes import TIMEOUT
+from support.stores import opened
 
 from pykka_imagestore import (
     AmbiguousImageError,
@@ -39,7 +40,6 @@ from pykka_imagestore.runtime import (
     DiscardedError,
     Future,
     WorkerDiedError,
-    WorkerPool,
     await_all,
     collect,
     defer,
@@ -231,7 +231,7 @@ def test_discard_that_comes_when_the_image_is_stored_is_too_late(
 
     monkeypatch.setattr(Disk, "sync_data", sync_and_wait)
     archive = docker_save(tmp_path / "app.tar", {"app:1": [BASE]})
-    with ThreadPoolExecutor(2) as threads, LocalStore.start(tmp_path / "s", pool=WorkerPool(executor=threads)) as store:
+    with opened(tmp_path / "s") as store:
         put = store.put("app:1", archive)
         synced.get(timeout=TIMEOUT)
         put.discard()
@@ -366,7 +366,7 @@ def test_an_image_that_lost_a_layer_is_listed_but_not_served_until_it_is_put_aga
     image.layers[1].path.parent.rename(tmp_path / "lost")
 
     (listed,) = store.list().get(timeout=TIMEOUT)
-    with pytest.raises(ImageIncompleteError, match=f"{diff_id(APP)} not in the store; put it again"):
+    with pytest.raises(ImageIncompleteError, match=f"the store lacks {diff_id(APP)}; put it again"):
         store.get("app").get(timeout=TIMEOUT)
 
     assert listed.missing == (diff_id(APP),)
@@ -468,7 +468,11 @@ def test_close_right_after_a_put_stops_it_and_leaves_nothing(tmp_path: Path) -> 
 
     for number in range(20):
         store = LocalStore.start(tmp_path / "store", workers=1)
-        puts = [store.put("app", archive), store.put("app", archive, lease=True), store.load(archive)]
+        puts: list[Future[Any]] = [
+            store.put("app", archive),
+            store.put("app", archive, lease=True),
+            store.load(archive),
+        ]
         store.close()
 
         assert all(isinstance(put.error(), (DiscardedError, StoreClosedError)) for put in puts), number
@@ -518,7 +522,7 @@ def test_an_unreadable_checkpoint_stops_the_store_and_stays(tmp_path: Path) -> N
     assert checkpoint.read_bytes() == b"\xff\xff\xff\xff garbage"
 
 
-def _get(operation: Callable[[], Future[object]]) -> object:
+def _get(operation: Callable[[], Future[Any]]) -> object:
     return operation().get(timeout=TIMEOUT)
 
 

@@ -14,7 +14,7 @@ from support.images import docker_save, layer, long_layer, write_members
 from support.processes import TIMEOUT
 
 from pykka_imagestore import LocalStore
-from pykka_imagestore.jobs.answers import ANSWERS
+from pykka_imagestore.jobs.answers.allowlist import ANSWERS
 from pykka_imagestore.runtime import Future, WorkerPool, WorkerTimeoutError
 
 LIMIT = 1234.5  # seconds

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from support import tars
 from support.images import docker_save
-from support.layers import extent_of
+from support.layers import blob_of
 from support.privileges import as_ordinary_user, with_umask
 from support.processes import TIMEOUT
 from support.trees import describe
@@ -103,7 +103,7 @@ def use_a_store(umask: int, directory: str) -> None:
         stored.unlink(missing_ok=True)
         stored.touch()
         stored.chmod(0o600)
-        layer, target = extent_of(LAYER, directory), str(staging.path / "layer")
+        layer, target = blob_of(LAYER, directory), str(staging.path / "layer")
         diff_id = untar_layer(UntarLayer(layer, target, None, str(Path(directory, "sandbox", "of it")))).diff_id
         move_layer(MoveLayer(target, str(paths.layer(diff_id)), durable=False))
         write_config(paths, b"{}", on, aside=staging.path / "config")

@@ -1,11 +1,11 @@
-"""Checks that what is stored is what it must be, and takes out what is not.
+"""Checks that what is stored is what was put, and takes out what is damaged.
 
 Handle: Checker. Actor: CheckerActor.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import replace
 
 import pykka
@@ -44,7 +44,7 @@ CheckListener = Callable[[CheckProgress], object]
 
 
 class Checker:
-    """Looks for damage. Methods return at once; a discard stops the work. Thread-safe."""
+    """Finds damage. Methods return at once; discarding their future stops the work. Thread-safe."""
 
     def __init__(self, actor: pykka.ActorRef[CheckerActor]) -> None:
         self._actor = actor
@@ -59,19 +59,22 @@ class Checker:
         limits: Limits,
         layer_time_limit: float | None = None,
     ) -> Checker:
-        """Start a checker whose work ``pool`` runs. Nothing is looked at yet.
+        """Start a checker. Nothing is read until a check begins.
 
         Args:
-            layer_time_limit: Seconds that a layer may take; one that needs more is not checked.
+            pool: Runs the work.
+            limits: The limits on a layer's entries, as for a put.
+            layer_time_limit: Seconds that the check of a layer may take. A layer that needs more is reported as not
+                checked.
         """
         return cls(CheckerActor.start(paths, references, collector, pool, limits, layer_time_limit))
 
     def check(self, *, deep: bool, listener: CheckListener | None = None) -> Future[CheckReport]:
-        """Look at everything, and change nothing."""
+        """Check everything, and change nothing."""
         return dispatch(self._actor, CheckerActor.check, deep, listener)
 
     def repair(self, *, deep: bool, listener: CheckListener | None = None) -> Future[CheckReport]:
-        """Look at everything, and take out layers and configs that are damaged, save leased ones."""
+        """Check everything, and take out damaged layers and configs, except leased ones."""
         return dispatch(self._actor, CheckerActor.repair, deep, listener)
 
     def close(self) -> None:
@@ -80,7 +83,7 @@ class Checker:
 
 
 class CheckerActor(Actor):
-    """Keeps nothing between two checks."""
+    """Runs checks; keeps no state between them."""
 
     def __init__(
         self,
@@ -101,57 +104,65 @@ class CheckerActor(Actor):
         self._executor = SerialExecutor("checker")
 
     async def check(self, deep: bool, listener: CheckListener | None) -> CheckReport:
-        report, _ = await self._look(deep, listener)
+        report, _ = await self._check_all(deep, listener)
         return report
 
     async def repair(self, deep: bool, listener: CheckListener | None) -> CheckReport:
-        report, bad = await self._look(deep, listener)
+        report, damaged = await self._check_all(deep, listener)
         configs = dict.fromkeys(Digest(fault.name) for fault in report.faults if fault.kind == "config")
-        taken = await self._collector.take_out(bad, configs)
-        return replace(report, taken_out=taken.taken_out, put_anew=taken.put_anew)
+        done = await self._collector.evict(damaged, configs)
+        return replace(report, taken_out=done.evicted, put_anew=done.put_anew)
 
-    async def _look(self, deep: bool, listener: CheckListener | None) -> tuple[CheckReport, dict[DiffID, Identity]]:
-        """Return what was found, and the damaged layers with what they were when they were looked at."""
+    def on_stop(self) -> None:
+        self._executor.close()
+
+    async def _check_all(
+        self, deep: bool, listener: CheckListener | None
+    ) -> tuple[CheckReport, dict[DiffID, Identity]]:
+        """Return what was found, and the damaged layers with the identities that they had when they were checked."""
         await self._references.ready()
         layers = await self._executor.run(find_layers, self._paths)
         configs = await self._executor.run(find_configs, self._paths)
-        progress = _Progress(len(layers), listener)
-        configs_check, others = await self._check_configs(configs)
-        checked = await gather([self.spawn(self._check_layer(layer, deep, progress)) for layer in layers])
+        config_check, others = await self._check_configs(configs)
+        layer_checks = await self._check_layers(layers, deep, listener)
         # What was removed meanwhile is no fault, and what was put meanwhile is not looked at.
         images = await self._references.list()
         left = set(await self._executor.run(find_layers, self._paths))
-        found = {layer: check for layer, check in zip(layers, checked, strict=True) if layer in left}
-        bad = {layer: check.identity for layer, check in found.items() if check.faults and check.identity}
-        there = frozenset(await self._executor.run(find_configs, self._paths))
+        layer_checks = {layer: check for layer, check in layer_checks.items() if layer in left}
+        damaged = {layer: check.identity for layer, check in layer_checks.items() if check.faults and check.identity}
+        configs_left = frozenset(await self._executor.run(find_configs, self._paths))
         faults = [
-            *(Finding("layer", layer, fault) for layer, check in found.items() for fault in check.faults),
-            *(Finding("config", config, fault) for config, fault in configs_check.faults.items() if config in there),
-            *find_image_faults(images, there, bad, others),
+            *_layer_findings({layer: check.faults for layer, check in layer_checks.items()}),
+            *_config_findings(config_check.faults, configs_left),
+            *find_image_faults(images, configs_left, damaged, others),
         ]
         unchecked = [
-            *(Finding("layer", layer, what) for layer, check in found.items() for what in check.unchecked),
-            *(Finding("config", config, what) for config, what in configs_check.unchecked.items() if config in there),
+            *_layer_findings({layer: check.unchecked for layer, check in layer_checks.items()}),
+            *_config_findings(config_check.unchecked, configs_left),
             *find_torn_journal(await self._references.torn_bytes()),
-            *(Finding("store", path, "is nothing of the store's") for path in await self._find_strangers()),
+            *(Finding("store", path, "is not part of the store") for path in await self._find_strangers()),
         ]
-        return CheckReport(len(images), len(layers), len(configs), tuple(faults), tuple(unchecked)), bad
+        return CheckReport(len(images), len(layers), len(configs), tuple(faults), tuple(unchecked)), damaged
 
     async def _find_strangers(self) -> list[str]:
         try:
             return await self._executor.run(find_strangers, self._paths)
         except PermissionError:
-            return []  # a directory that one may pass through and not list
-
-    def on_stop(self) -> None:
-        self._executor.close()
+            return []  # this user may enter a directory but not list it
 
     async def _check_configs(self, configs: list[Digest]) -> tuple[ConfigsCheck, set[tuple[Digest, Stack]]]:
-        """Check configs; return what was found, and those that images have with layers that they do not list."""
+        """Return what was found, and the stacks of layers that images have and their config does not list."""
         stacks = dict.fromkeys(configs, ()) | stacks_by_config(await self._references.list())
-        # No time limit: configs are hashed, and nothing in them says how much more there is to do.
+        # No time limit: the configs are only hashed, so nothing in them can make the work longer.
         check = await self._pool.run(check_configs, CheckConfigs(str(self._paths.configs), stacks), retry=True)
         return check, {(config, stacks[config][number]) for config, each in check.others.items() for number in each}
+
+    async def _check_layers(
+        self, layers: list[DiffID], deep: bool, listener: CheckListener | None
+    ) -> dict[DiffID, LayerCheck]:
+        progress = _Progress(len(layers), listener)
+        checks = await gather([self.spawn(self._check_layer(layer, deep, progress)) for layer in layers])
+        return dict(zip(layers, checks, strict=True))
 
     async def _check_layer(self, layer: DiffID, deep: bool, progress: _Progress) -> LayerCheck:
         request = CheckLayer(str(self._paths.layer(layer)), layer, deep, self._limits)
@@ -166,7 +177,7 @@ class CheckerActor(Actor):
 
 
 class _Progress:
-    """How far a check has come, and who wants to know; the listener must not block."""
+    """Counts what was checked, and tells a listener, which must not block."""
 
     def __init__(self, layers: int, listener: CheckListener | None) -> None:
         self._layers = layers
@@ -185,3 +196,11 @@ class _Progress:
     def _tell(self) -> None:
         if self._listener is not None:
             self._listener(CheckProgress(self._done, self._layers, sum(self._bytes.values())))
+
+
+def _layer_findings(reasons: Mapping[DiffID, Iterable[str]]) -> Iterator[Finding]:
+    return (Finding("layer", layer, reason) for layer, found in reasons.items() for reason in found)
+
+
+def _config_findings(reasons: Mapping[Digest, str], left: Collection[Digest]) -> Iterator[Finding]:
+    return (Finding("config", config, reason) for config, reason in reasons.items() if config in left)

@@ -16,13 +16,13 @@ StoreError
         NoArchiveError          no archive of that name is in the archive directory: save it there, or say which archive
     StateError                  the store cannot do this now
         CheckpointError         what the store wrote cannot be read: restore it
-        RecordError             what it wrote of one layer cannot be read: repair it, and put its images again
-        LeaseError              a lease that is held cannot be read: restart whoever holds it
-        LeaseEndedError         a lease that was handed on was let go of before: get the image by name
+        RecordError             what it wrote of one layer cannot be read: repair it, then put the layer's images again
+        LeaseError              a lease that is held cannot be read: restart the process that holds it
+        LeaseEndedError         a lease ended before it was taken over: get the image by name
         StoreClosedError        it was closed: start another on the same directory
-        ForeignStoreError       it is another user's: work as that one, or with a store of your own
-        UnsafeStoreError        everybody may write into it: take that from them
-        NotAStoreError          the directory has other files in it: name another one
+        ForeignStoreError       it is another user's: work as that user, or with a store of your own
+        UnsafeStoreError        anybody may write into it: remove that permission
+        NotAStoreError          the directory holds other files: name another one
         StoreFormatError        a later release made it: use that
         MisplacedFileError      something else is where the store has a file: move it away
         LocksUnsupportedError   its file system has no locks: move the store
@@ -39,11 +39,15 @@ import os
 from collections.abc import Callable, Sequence
 from typing import Any, Self
 
+from pykka_imagestore.text import escaped, listed, plain, shown
+
+_MAX_SENTENCE = 10_000
+
 
 def _printable(tell: Callable[[Any], str]) -> Callable[[Any], str]:
     @functools.wraps(tell)
     def __str__(self: Any) -> str:  # noqa: N807 - so that it is called in a traceback
-        return escaped(tell(self), _LONGEST_SENTENCE)
+        return escaped(tell(self), _MAX_SENTENCE)
 
     return __str__
 
@@ -51,8 +55,8 @@ def _printable(tell: Callable[[Any], str]) -> Callable[[Any], str]:
 class StoreError(Exception):
     """Base of every error this package raises on purpose.
 
-    Its text is one printable line: whatever names, paths and reasons in it would do to a terminal or a log is escaped,
-    here, for all classes. The attributes are as they were found.
+    Its text is one printable line: characters in names, paths and reasons that could harm a terminal or a log are
+    escaped here, for all classes. The attributes keep them as they were found.
     """
 
     def __init_subclass__(cls) -> None:
@@ -60,7 +64,7 @@ class StoreError(Exception):
             cls.__str__ = _printable(cls.__str__)  # type: ignore[method-assign]
 
     def __str__(self) -> str:
-        return escaped(super().__str__(), _LONGEST_SENTENCE)
+        return escaped(super().__str__(), _MAX_SENTENCE)
 
 
 class InvalidInputError(StoreError):
@@ -85,7 +89,7 @@ class InvalidNameError(InvalidInputError):
 
 
 class AmbiguousImageError(InvalidInputError):
-    """It cannot be told which image of an archive is meant, or under which name to put it.
+    """An archive does not say which of its images is meant, or under which name to put it.
 
     Attributes:
         archive: Path of the archive.
@@ -125,7 +129,7 @@ class UnsupportedArchiveError(ArchiveError):
 
 
 class ArchiveChangedError(ArchiveError):
-    """A file is not the one any more that it was when the work with it began.
+    """A file was replaced or written to after the work with it began.
 
     Attributes:
         what: Which file: the archive, or a member of it that is a directory.
@@ -140,13 +144,13 @@ class ArchiveChangedError(ArchiveError):
 
     def __str__(self) -> str:
         return (
-            f"{self.archive}: {self.reason}. What was read of it was not kept; try again, and let nobody change it "
+            f"{self.archive}: {self.reason}. Nothing of it was stored; try again, and leave the archive unchanged "
             "until that has ended"
         )
 
 
 class DigestMismatchError(ArchiveError):
-    """Bytes are not the ones that their digest says.
+    """Bytes do not have the digest that they should have.
 
     Attributes:
         what: Which bytes: a config, a layer.
@@ -166,7 +170,7 @@ class LayerError(ArchiveError):
     Attributes:
         archive: Path of the archive.
         layer: Where in it the layer is.
-        index: The entry's position in the layer, from 0; None if it is the layer as a whole.
+        index: The entry's position in the layer, from 0; None if the error is about the layer as a whole.
         name: The entry's name, exactly as the layer has it.
         reason: What is wrong with the entry, as the rest of a sentence.
     """
@@ -192,7 +196,7 @@ class LimitError(LayerError):
     """An archive asks for more than a limit allows.
 
     Attributes:
-        layer: Empty if it is the archive as a whole.
+        layer: Empty if the error is about the archive as a whole.
         limit: The limit's name in ``Limits``.
     """
 
@@ -202,7 +206,7 @@ class LimitError(LayerError):
 
     @classmethod
     def of_archive(cls, archive: str, reason: str, limit: str) -> Self:
-        """Return what is said of an archive as a whole."""
+        """Return the error of an archive as a whole."""
         return cls(archive, "", None, b"", reason, limit)
 
     def __str__(self) -> str:
@@ -242,7 +246,7 @@ class ImageIncompleteError(NotFoundError):
         self.name, self.missing = name, missing
 
     def __str__(self) -> str:
-        return f"image {self.name} is incomplete: {listed(self.missing)} not in the store; put it again"
+        return f"image {self.name} is incomplete: the store lacks {listed(self.missing)}; put it again"
 
 
 class NoArchiveError(NotFoundError):
@@ -257,7 +261,10 @@ class NoArchiveError(NotFoundError):
         self.name, self.path = name, path
 
     def __str__(self) -> str:
-        return f"no archive was given for {self.name}, and there is no {self.path}"
+        return (
+            f"no archive was given for {self.name}, and there is no {self.path}. Nothing was stored; save the archive "
+            "there, or say where it is"
+        )
 
 
 class StateError(StoreError):
@@ -278,13 +285,13 @@ class CheckpointError(StateError):
 
     def __str__(self) -> str:
         return (
-            f"{self.path}: {self.reason}. It was left as it is, and the store does nothing; restore storedImages and "
+            f"{self.path}: {self.reason}. It was left as it is, and the store cannot be used; restore storedImages and "
             "storedImages.journal from one backup, or move both away to begin with no images (layers are kept)"
         )
 
 
 class LeaseError(StateError):
-    """A lease that somebody holds cannot be read, so it is not known which layers are needed.
+    """A lease that a process holds cannot be read, so nobody knows which layers it needs.
 
     Attributes:
         path: The lease.
@@ -295,11 +302,14 @@ class LeaseError(StateError):
         self.path = path
 
     def __str__(self) -> str:
-        return f"{self.path} cannot be read, and whoever holds it lives: nothing is removed until that process ends"
+        return (
+            f"{self.path} cannot be read, and the process that holds it is alive. Nothing is removed from the store "
+            "until that process ends; restart it"
+        )
 
 
 class LeaseEndedError(StateError):
-    """A lease that was to be taken over is not held any more, so its layers may be gone.
+    """A lease ended before it was taken over, so its layers may be gone.
 
     Attributes:
         token: The lease's.
@@ -313,8 +323,8 @@ class LeaseEndedError(StateError):
     def __str__(self) -> str:
         return (
             f"nobody holds the lease {self.token} in {self.path}: it was released, or its process has ended, and its "
-            "layers may be gone. Nothing was leased; get the image by its name, and let whoever hands a lease on hold "
-            "it until the other has taken it over"
+            "layers may be gone. Nothing was leased; get the image by its name, and hold a lease that is handed on "
+            "until the other process has taken it over"
         )
 
 
@@ -332,8 +342,8 @@ class RecordError(StateError):
 
     def __str__(self) -> str:
         return (
-            f"{self.path}: {self.reason}. It was left as it is; repair the store, and put the images again that have "
-            "this layer"
+            f"{self.path}: {self.reason}. It was left as it is; repair the store, then put the images that have this "
+            "layer again"
         )
 
 
@@ -350,9 +360,9 @@ class ForeignStoreError(StateError):
     Attributes:
         path: The store.
         file: What may not be used.
-        owner: Number of the user whose that is.
+        owner: Number of the user it belongs to.
         user: Number of this process' user.
-        whole: Whether all of the store is that user's, and not only what is in it.
+        whole: Whether the store itself belongs to that user, not only some of what is in it.
     """
 
     def __init__(self, path: str, file: str, owner: int, user: int, whole: bool = True) -> None:
@@ -370,7 +380,7 @@ class ForeignStoreError(StateError):
 
 
 class UnsafeStoreError(StateError):
-    """Everybody may write into a store's directory, and so could put files in the place of the store's.
+    """Anybody may write into a store's directory, and so could replace the store's files.
 
     Attributes:
         path: The directory, or one of its directories.
@@ -383,17 +393,17 @@ class UnsafeStoreError(StateError):
 
     def __str__(self) -> str:
         return (
-            f"everybody may write into {self.path}, whose mode is {self.mode:03o}, and so replace what is stored. "
-            "Nothing was changed; take that from them (chmod o-w), or name another directory"
+            f"anybody may write into {self.path}, whose mode is {self.mode:03o}, and so replace what is stored. "
+            "Nothing was changed; remove that permission (chmod o-w), or name another directory"
         )
 
 
 class NotAStoreError(StateError):
-    """A directory has files in it that no store made.
+    """A directory that is no store holds other files.
 
     Attributes:
         path: The directory.
-        found: What in it is no store's, as paths in it.
+        found: Those files, as paths relative to it.
     """
 
     def __init__(self, path: str, found: Sequence[str]) -> None:
@@ -402,18 +412,18 @@ class NotAStoreError(StateError):
 
     def __str__(self) -> str:
         return (
-            f"{self.path} is no image store, and not empty: it has {listed(self.found)}. Nothing was changed; name a "
-            "directory that is empty or not there yet"
+            f"{self.path} is no image store, and not empty: it has {listed(self.found)}. Nothing was changed; name an "
+            "empty directory, or one that does not exist yet"
         )
 
 
 class StoreFormatError(StateError):
-    """A later release made a store, in a format that this one does not know.
+    """A store has a format that this release does not know, since a later one made it.
 
     Attributes:
         path: The store.
         found: The version of its format.
-        known: The latest one that is known.
+        known: The latest version that this release knows.
     """
 
     def __init__(self, path: str, found: int, known: int) -> None:
@@ -428,7 +438,7 @@ class StoreFormatError(StateError):
 
 
 class MisplacedFileError(StateError):
-    """Something else is where a store has a file or a directory of its own; it was neither followed nor read.
+    """Something else lies where a store has a file or a directory of its own; it was neither followed nor read.
 
     Attributes:
         path: Where.
@@ -448,10 +458,10 @@ class MisplacedFileError(StateError):
 
 
 class LocksUnsupportedError(StateError):
-    """The file system has no locks that hold between processes, as some network file systems.
+    """The file system has no locks that hold between processes, as is so with some network file systems.
 
     Attributes:
-        path: The file to be locked.
+        path: The file that should be locked.
     """
 
     def __init__(self, path: str) -> None:
@@ -466,12 +476,12 @@ class LocksUnsupportedError(StateError):
 
 
 class NotRemovedError(StateError):
-    """Some of what was to be removed is still there; all else of it is gone.
+    """Something could not be removed; all else that was to be removed is gone.
 
     Attributes:
-        path: What is left, the first of it; a directory with what is in it.
+        path: The first thing that is left.
         reason: What is in the way.
-        count: How many such things there are.
+        count: How many things are left.
     """
 
     def __init__(self, path: str, reason: str, count: int = 1) -> None:
@@ -479,7 +489,7 @@ class NotRemovedError(StateError):
         self.path, self.reason, self.count = path, reason, count
 
     def below(self, directory: str) -> NotRemovedError:
-        """Return the same of a path in ``directory``."""
+        """Return the same error, with the path taken to be relative to ``directory``."""
         return NotRemovedError(os.path.join(directory, self.path), self.reason, self.count)  # noqa: PTH118
 
     def __str__(self) -> str:
@@ -488,7 +498,7 @@ class NotRemovedError(StateError):
 
 
 class OverBudgetError(StateError):
-    """An image takes more than all of the store may take.
+    """An image takes more room than the whole store may take.
 
     Attributes:
         path: The store.
@@ -529,9 +539,9 @@ class NoSpaceError(StateError, OSError):
 
     Attributes:
         path: What was to be written.
-        needed_bytes: How much room it takes, at least.
+        needed_bytes: How much room that takes, at least.
         free_bytes: How much there is.
-        free_inodes: How many more files there is room for; None if that was not the question.
+        free_inodes: How many more files the file system can hold; None if that was not asked.
     """
 
     def __init__(self, path: str, needed_bytes: int, free_bytes: int, free_inodes: int | None = None) -> None:
@@ -547,43 +557,3 @@ class NoSpaceError(StateError, OSError):
         if self.free_inodes == 0:
             found = f"{self.free_bytes} bytes are left, but no inodes: the file system holds no more files"
         return f"{self.strerror}: {self.path}: {found}. Nothing of it was stored; make room, or move the store"
-
-
-def shown(name: bytes | str) -> str:
-    """Return a name from an archive for a sentence: quoted, escaped, and not longer than a line."""
-    text = repr(name if isinstance(name, str) else name.decode("utf-8", "backslashreplace"))
-    return text if len(text) <= _LONGEST_NAME else f"{text[:_LONGEST_NAME]}…'"
-
-
-def plain(unsafe_name: str) -> str:
-    """Return a name for a sentence: as it is, if nothing in it could harm a terminal and it is not long; or shown."""
-    return unsafe_name if unsafe_name.isprintable() and len(unsafe_name) <= _LONGEST_NAME else shown(unsafe_name)
-
-
-def escaped(unsafe_text: str, most: int | None = None) -> str:
-    """Return a text in which each character that is not printable is escaped: control characters, line ends, bidi.
-
-    Escaped once more it is the same.
-
-    Args:
-        most: How many characters of the text are enough.
-    """
-    if most is not None and len(unsafe_text) > most:
-        return f"{escaped(unsafe_text[:most])}…"
-    if unsafe_text.isprintable():
-        return unsafe_text
-    return "".join(
-        character if character.isprintable() else character.encode("unicode_escape").decode("ascii")
-        for character in unsafe_text
-    )
-
-
-def listed(names: Sequence[str]) -> str:
-    """Return some names for a sentence, and not all of many."""
-    more = f" and {len(names) - _MAX_LISTED} more" if len(names) > _MAX_LISTED else ""
-    return ", ".join(map(plain, names[:_MAX_LISTED])) + more
-
-
-_MAX_LISTED = 20
-_LONGEST_NAME = 200
-_LONGEST_SENTENCE = 10_000

@@ -1,6 +1,6 @@
 """Tells listeners how far a put has come, without waiting for them.
 
-Callbacks run in one thread, one at a time; one that is slow misses what came meanwhile, and gets the latest next.
+Listeners are called in one thread, one at a time; a slow one misses the news in between and gets the latest next.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ Listener = Callable[[Progress], object]
 
 
 class ProgressFeed:
-    """How far one put has come, and who wants to know.
+    """How far one put has come, and its listeners.
 
-    One thread says how far, and only marks that there is news: what there is to tell is put together when it is told.
-    An archive may have many layers, and each of them many steps.
+    Thread-safe. A step only marks that there is news; a Progress is built when it is delivered: an archive may have
+    many layers, and each of them many steps.
 
     Args:
         thread: Where the listeners are called.
@@ -34,14 +34,15 @@ class ProgressFeed:
         self._lock = threading.RLock()
         self._names: list[str] = []
         self._layers: dict[DiffID, LayerProgress] = {}
-        self._listeners: list[_Mailbox] = []
+        self._mailboxes: tuple[_Mailbox, ...] = ()
 
     def listen(self, listener: Listener) -> None:
         """Tell ``listener`` from now on."""
-        self._listeners.append(_Mailbox(listener, self))
+        with self._lock:
+            self._mailboxes = (*self._mailboxes, _Mailbox(listener, self))
 
     def expect(self, names: Iterable[str], layers: Mapping[DiffID, int]) -> None:
-        """Set what there is to do: names, and for each layer the bytes to read."""
+        """Add what there is to do: names, and for each layer the bytes to read."""
         with self._lock:
             self._names += names
             for diff_id, size in layers.items():
@@ -49,37 +50,34 @@ class ProgressFeed:
         self._tell()
 
     def advance(self, diff_id: DiffID, bytes_done: int, entries_done: int) -> None:
-        """Note how far a layer has come; ignored if this put does not want that layer."""
-        layer = self._layers.get(diff_id)
-        if layer is not None and not layer.done:
-            self._set(replace(layer, bytes_done=bytes_done, entries_done=entries_done))
+        """Note how far a layer has come; ignored if this put does not want that layer, or the layer is done."""
+        self._change(diff_id, lambda layer: replace(layer, bytes_done=bytes_done, entries_done=entries_done))
 
     def complete(self, diff_id: DiffID, entries: int | None) -> None:
         """Note that a layer is in the store; ``entries`` is None if it was before."""
-        layer = self._layers.get(diff_id)
-        if layer is not None and not layer.done:
-            self._set(
-                replace(
-                    layer,
-                    bytes_done=layer.bytes_expected,
-                    entries_done=entries or 0,
-                    entries_expected=entries or 0,
-                    done=True,
-                )
-            )
+        count = entries or 0
+        self._change(
+            diff_id,
+            lambda layer: replace(
+                layer, bytes_done=layer.bytes_expected, entries_done=count, entries_expected=count, done=True
+            ),
+        )
 
     def latest(self) -> Progress:
         """Return how far it has come by now."""
         with self._lock:
             return Progress(tuple(self._names), tuple(self._layers.values()))
 
-    def _set(self, layer: LayerProgress) -> None:
+    def _change(self, diff_id: DiffID, change: Callable[[LayerProgress], LayerProgress]) -> None:
         with self._lock:
-            self._layers[layer.diff_id] = layer
+            layer = self._layers.get(diff_id)
+            if layer is None or layer.done:
+                return
+            self._layers[diff_id] = change(layer)
         self._tell()
 
     def _tell(self) -> None:
-        for mailbox in self._listeners:
+        for mailbox in self._mailboxes:
             if mailbox.mark():
                 self._thread.run(_Mailbox.deliver, mailbox)
 
@@ -94,7 +92,7 @@ class _Mailbox:
         self._has_news = False
 
     def mark(self) -> bool:
-        """Note that there is news; tell whether a delivery must be arranged."""
+        """Note that there is news; return whether a delivery must be arranged."""
         with self._lock:
             had_news, self._has_news = self._has_news, True
             return not had_news

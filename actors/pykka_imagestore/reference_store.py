@@ -13,8 +13,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from types import TracebackType
-from typing import Self, TypeVar
+from typing import TypeVar
 
 import pykka
 
@@ -22,13 +21,15 @@ from pykka_imagestore.core.digest import DiffID, Digest, is_sha256
 from pykka_imagestore.core.image import DockerImage
 from pykka_imagestore.core.image_name import ImageName
 from pykka_imagestore.core.paths import StorePaths
-from pykka_imagestore.core.uncopyable import Uncopyable
 from pykka_imagestore.durable.disk import disk
 from pykka_imagestore.durable.layout import make_store
 from pykka_imagestore.durable.log import logger_of
 from pykka_imagestore.durable.references import Change, Put, References, Remove
-from pykka_imagestore.errors import ImageIncompleteError, InvalidInputError, NotFoundError, StoreError, shown
+from pykka_imagestore.durable.stored_view import StoredView
+from pykka_imagestore.errors import ImageIncompleteError, InvalidInputError, NotFoundError, StoreError
+from pykka_imagestore.handle import Handle
 from pykka_imagestore.runtime import Actor, Future, Promise, SerialExecutor, dispatch, undiscardable
+from pykka_imagestore.text import shown
 
 logger = logger_of(__name__)
 
@@ -37,15 +38,13 @@ T = TypeVar("T")
 _MAX_LOGGED = 20  # incomplete images, one by one
 
 
-class ReferenceStore(Uncopyable):
-    """Images by name. Knows of layers only whether they are there.
+class ReferenceStore(Handle):
+    """Images by name. Of layers it knows only whether they are there.
 
     Any number of processes may share the directory: each sees at once what the others put. Methods return at once;
     results, and errors, arrive through the future. Thread-safe. Names are taken in any spelling: ``ubuntu`` and
     ``docker.io/library/ubuntu:latest`` are one image. ``close()``, or leaving the ``with`` block, stops the actor.
     """
-
-    instead = "start one in each process, on the same directory"
 
     def __init__(self, actor: pykka.ActorRef[ReferenceStoreActor]) -> None:
         self._actor = actor
@@ -60,26 +59,20 @@ class ReferenceStore(Uncopyable):
         """
         return cls(ReferenceStoreActor.start(StorePaths(Path(directory).absolute()), durable=durable))
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: object, traceback: TracebackType | None) -> None:
-        self.close()
-
     def recover(self) -> Future[tuple[DockerImage, ...]]:
-        """Read the images; done by itself before anything else, and again after it failed.
+        """Read the images. Every other method does so first, and again if it failed.
 
         Returns:
             All images; those whose layers are missing are logged.
 
         Raises:
             CheckpointError: They cannot be read. The files are left as they are, and nothing else works.
-            LocksUnsupportedError: The directory's file system has no locks; nothing else works.
+            LocksUnsupportedError: The directory's file system has no locks, and nothing else works.
         """
         return dispatch(self._actor, ReferenceStoreActor.recover)
 
     def ready(self) -> Future[None]:
-        """Do what ``recover`` does, and spare the list of images if it is done."""
+        """Do what ``recover`` does, but list no images if that has been done."""
         return dispatch(self._actor, ReferenceStoreActor.ready)
 
     def put(self, name: str, layers: Sequence[DiffID], config_digest: Digest | None = None) -> Future[DockerImage]:
@@ -87,7 +80,7 @@ class ReferenceStore(Uncopyable):
 
         Args:
             name: The image's name.
-            layers: DiffIDs, root layer first; they should be in the store.
+            layers: DiffIDs, root layer first; the layers should be in the store.
             config_digest: Digest of the image config.
 
         Returns:
@@ -96,7 +89,7 @@ class ReferenceStore(Uncopyable):
         Raises:
             InvalidNameError: ``name`` is no image name.
             InvalidInputError: A layer or the config is no sha256 digest.
-            OSError: The change could not be written, and is not made; or not synced, and may be made or not.
+            OSError: The change could not be written, and is not made; or it could not be synced, and may be made.
         """
         return dispatch(self._actor, ReferenceStoreActor.put, name, tuple(layers), config_digest)
 
@@ -121,7 +114,7 @@ class ReferenceStore(Uncopyable):
         return dispatch(self._actor, ReferenceStoreActor.list)
 
     def torn_bytes(self) -> Future[int]:
-        """Return how many bytes at the end of the journal are no whole change: what a crash cut off, or damage."""
+        """Return how many bytes at the end of the journal are no complete change: a crash or damage left them."""
         return dispatch(self._actor, ReferenceStoreActor.torn_bytes)
 
     def remove(self, name: str) -> Future[DockerImage]:
@@ -134,21 +127,22 @@ class ReferenceStore(Uncopyable):
         return dispatch(self._actor, ReferenceStoreActor.remove, name)
 
     def close(self) -> None:
-        """Stop; changes asked for before are made. Idempotent."""
+        """Make the changes that were asked for, and stop. Idempotent."""
         dispatch(self._actor, ReferenceStoreActor.close).recover(lambda _: None).get(timeout=60)
         self._actor.stop(timeout=60)
 
 
 class ReferenceStoreActor(Actor):
-    """Looks and writes in threads of its own. What images there are, the files say."""
+    """Reads and writes in threads of its own. It keeps no table of images: the files are the truth."""
 
     def __init__(self, paths: StorePaths, *, durable: bool) -> None:
         super().__init__()
         self._paths = paths
         self._disk = disk(durable=durable)
         self._references = References(paths, self._disk)
+        self._view = StoredView(paths, self._references)
         self._recovery: Future[None] | None = None
-        # In threads of their own, since the worker processes may all be busy; who only reads waits for no sync.
+        # In threads of their own, since the worker processes may all be busy. Two, so that a read waits for no sync.
         self._reader, self._writer = SerialExecutor("reference-reader"), SerialExecutor("reference-writer")
         self._commits = _Commits(self._references, self._writer)
 
@@ -173,14 +167,14 @@ class ReferenceStoreActor(Actor):
                 raise InvalidInputError(f"{shown(str(digest))} is no sha256 digest, and so no layer or config")
         return undiscardable(self._change(*map(Put, images)).then(lambda _: images))
 
-    # What is read is handed on as it comes, without a turn of this actor more: a get should answer at once.
+    # The reader's future is returned as it is, without another message to this actor: a get should answer at once.
 
     def get(self, name: str) -> Future[DockerImage]:
         parsed = ImageName.parse(name)
-        return self._when_ready(partial(self._reader.run, self._find, parsed))
+        return self._when_ready(partial(self._reader.run, self._view.get, parsed))
 
     def list(self) -> Future[tuple[DockerImage, ...]]:
-        return self._when_ready(partial(self._reader.run, References.list, self._references))
+        return self._when_ready(partial(self._reader.run, StoredView.list, self._view))
 
     def torn_bytes(self) -> Future[int]:
         return self._when_ready(partial(self._writer.run, References.torn_bytes, self._references))
@@ -193,14 +187,14 @@ class ReferenceStoreActor(Actor):
         return removed
 
     async def close(self) -> None:
-        # Those who asked for a change before are woken before this method is.
+        # Callers that asked for a change earlier are woken before this method is.
         if self._recovery is None:
             return
         with contextlib.suppress(StoreError, OSError):
             await self.ready()
         if self._commits.have_begun:
             with contextlib.suppress(StoreError, OSError):
-                await self._writer.run(self._references.compact, True)  # after all that was asked for before
+                await self._writer.run(self._references.compact, True)  # after all changes that were asked for earlier
 
     def on_stop(self) -> None:
         self._reader.close()
@@ -211,20 +205,12 @@ class ReferenceStoreActor(Actor):
 
     async def _recover(self) -> None:
         await self._writer.run(partial(make_store, self._paths), self._disk)
-        images = await self._reader.run(References.list, self._references)
+        images = await self._reader.run(StoredView.list, self._view)
         incomplete = [image for image in images if image.missing]
         for image in incomplete[:_MAX_LOGGED]:
             logger.warning("%s", ImageIncompleteError(image.name, image.missing))
         if len(incomplete) > _MAX_LOGGED:
             logger.warning("%d more images are incomplete", len(incomplete) - _MAX_LOGGED)
-
-    def _find(self, name: ImageName) -> DockerImage:
-        image = self._references.use(name)
-        if image is None:
-            raise NotFoundError(name.stored)
-        if image.missing:
-            raise ImageIncompleteError(image.name, image.missing)
-        return image
 
     def _change(self, *changes: Change) -> Future[tuple[DockerImage | None, ...]]:
         return undiscardable(self._when_ready(partial(self._commits.change, changes)))
@@ -239,13 +225,13 @@ _Waiting = tuple[tuple[Change, ...], Promise[tuple[DockerImage | None, ...]]]
 
 
 class _Commits:
-    """Gathers changes while others are written: all that came during one commit go together into the next.
+    """Groups changes: all that arrive during one commit go together into the next.
 
     Args:
-        executor: Where they are written.
+        executor: Writes them.
 
     Attributes:
-        have_begun: Whether there was any.
+        have_begun: Whether any change was asked for.
     """
 
     def __init__(self, references: References, executor: SerialExecutor) -> None:
@@ -255,7 +241,7 @@ class _Commits:
         self._waiting: queue.SimpleQueue[_Waiting] = queue.SimpleQueue()
 
     def change(self, changes: tuple[Change, ...]) -> Future[tuple[DockerImage | None, ...]]:
-        """Make changes; what it returns is durable."""
+        """Make changes; they are durable once the future is ready."""
         self.have_begun = True
         promise: Promise[tuple[DockerImage | None, ...]] = Promise()
         self._waiting.put((changes, promise))
@@ -271,7 +257,7 @@ class _Commits:
             return
         try:
             answers = iter(self._references.commit([change for changes, _ in waiting for change in changes]))
-        except Exception as error:  # noqa: BLE001 - it travels to each who asked for a change
+        except Exception as error:  # noqa: BLE001 - it travels to every caller that asked for a change
             for _, promise in waiting:
                 promise.fail(error)
             return

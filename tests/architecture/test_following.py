@@ -1,8 +1,8 @@
 """The code that opens names from outside follows no symlink there, and waits for nothing: each call says so.
 
 Python's calls follow symlinks unless they are told not to. A call is right here if it names ``follow_symlinks=False``,
-or opens with O_NOFOLLOW, and then without waiting; or if it is listed with the reason why what it is given is no such
-name.
+or opens with O_NOFOLLOW, and then without waiting; or if what it is given is a number, by its annotation or by the call
+that it comes from, and so a descriptor; or if it is listed with the reason why what it is given is no such name.
 """
 
 from __future__ import annotations
@@ -10,22 +10,17 @@ from __future__ import annotations
 import ast
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TypeVar
 
 import pytest
 
 import pykka_imagestore
 
+T = TypeVar("T", bound=ast.AST)
+
 ROOT = Path(pykka_imagestore.__path__[0])
 ROOMS = ("fs", "jobs")
-DESCRIPTORS = {
-    "descriptor",
-    "file",
-    "directory",
-    "root",
-    "self._directory",
-    "self._root",
-    "level.directory",
-}  # what these names stand for, throughout
+OPENING = {"os.dup", "os.memfd_create", "os.open"}  # what these return is a descriptor
 A_PIN = "a link in /proc to what is open"
 A_DESCRIPTOR_OR_PIN = "a descriptor, or a link in /proc to what is open"
 A_DESCRIPTOR_OR_NAME = "followed is a descriptor only"
@@ -104,15 +99,95 @@ def flags_in(expression: ast.expr, known: dict[str, ast.expr]) -> set[str]:
     return set()
 
 
-def fault_of(call: ast.Call, known: dict[str, ast.expr]) -> str | None:
+class Module:
+    """What a module says of its names: which of them are numbers, so that no call can take them for a path.
+
+    One binding tells: mypy holds all others of the name to the same type.
+    """
+
+    def __init__(self, tree: ast.Module) -> None:
+        self.tree = tree
+        self._parents = {child: node for node in ast.walk(tree) for child in ast.iter_child_nodes(node)}
+        self._classes = {node.name: node for node in ast.walk(tree) if isinstance(node, ast.ClassDef)}
+
+    def is_number(self, expression: ast.expr) -> bool:
+        """Tell whether an expression is a number, where it stands."""
+        if isinstance(expression, ast.UnaryOp):
+            return self.is_number(expression.operand)
+        if isinstance(expression, ast.Constant):
+            return type(expression.value) is int
+        if isinstance(expression, ast.Call):
+            return ast.unparse(expression.func) in OPENING
+        if isinstance(expression, ast.Attribute):
+            class_ = self._class_of(expression.value)
+            return class_ is not None and self._is_bound_to_number(class_, f"self.{expression.attr}")
+        if isinstance(expression, ast.Name):
+            functions = (scope for scope in self._around(expression, ast.FunctionDef) if binds(scope, expression.id))
+            function = next(functions, None)
+            return function is not None and self._is_bound_to_number(function, expression.id)
+        return False
+
+    def _around(self, node: ast.AST, kind: type[T]) -> Iterator[T]:
+        while node in self._parents:
+            node = self._parents[node]
+            if isinstance(node, kind):
+                yield node
+
+    def _class_of(self, value: ast.expr) -> ast.ClassDef | None:
+        """Return the class, in this module, of ``self`` or of an annotated parameter."""
+        name = ast.unparse(value)
+        if name == "self":
+            return next(self._around(value, ast.ClassDef), None)
+        annotations = [
+            parameter.annotation
+            for function in self._around(value, ast.FunctionDef)
+            for parameter in parameters(function)
+            if parameter.arg == name and parameter.annotation is not None
+        ]
+        return self._classes.get(ast.unparse(annotations[0])) if annotations else None
+
+    def _is_bound_to_number(self, scope: ast.FunctionDef | ast.ClassDef, name: str) -> bool:
+        if isinstance(scope, ast.FunctionDef):
+            declared = [parameter.arg for parameter in parameters(scope) if is_int(parameter)]
+        else:
+            declared = [
+                f"self.{ast.unparse(node.target)}"
+                for node in scope.body
+                if isinstance(node, ast.AnnAssign) and is_int(node)
+            ]
+        annotated = [
+            ast.unparse(node.target) for node in ast.walk(scope) if isinstance(node, ast.AnnAssign) and is_int(node)
+        ]
+        return name in (*declared, *annotated) or any(
+            self.is_number(node.value)
+            for node in ast.walk(scope)
+            if isinstance(node, ast.Assign) and name in map(ast.unparse, node.targets)
+        )
+
+
+def binds(function: ast.FunctionDef, name: str) -> bool:
+    """Tell whether a function gives a name its meaning."""
+    names = [node for node in ast.walk(function) if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)]
+    return name in (*(one.arg for one in parameters(function)), *(one.id for one in names))
+
+
+def is_int(node: ast.AnnAssign | ast.arg) -> bool:
+    return node.annotation is not None and ast.unparse(node.annotation) == "int"
+
+
+def parameters(function: ast.FunctionDef) -> list[ast.arg]:
+    return [*function.args.posonlyargs, *function.args.args, *function.args.kwonlyargs]
+
+
+def fault_of(call: ast.Call, module: Module, known: dict[str, ast.expr]) -> str | None:
     """Return what is wrong with a call, if anything."""
     name = ast.unparse(call.func)
-    module, _, function = name.rpartition(".")
+    library, _, function = name.rpartition(".")
     if name == "open":
         return "follows symlinks and waits for a fifo"
-    if module == "os.path" and function in OF_PATHS:
+    if library == "os.path" and function in OF_PATHS:
         return "follows symlinks"
-    if module != "os" or (call.args and ast.unparse(call.args[0]) in DESCRIPTORS and not has(call, "dir_fd")):
+    if library != "os" or (call.args and module.is_number(call.args[0]) and not has(call, "dir_fd")):
         return None
     if function == "open":
         return fault_of_flags(flags_in(call.args[1], known))
@@ -141,10 +216,10 @@ def following_calls(root: Path, rooms: tuple[str, ...] = ROOMS) -> Iterator[tupl
     paths = {path: ast.parse(path.read_text()) for room in rooms for path in sorted((root / room).rglob("*.py"))}
     shared = {name: value for name, value in constants([*paths.values()]).items() if name.isupper() and name[0] != "_"}
     for path, tree in paths.items():
-        known = shared | constants([tree])
+        module, known = Module(tree), shared | constants([tree])
         for node in ast.walk(tree):
             if isinstance(node, ast.Call):
-                fault = fault_of(node, known)
+                fault = fault_of(node, module, known)
                 if fault is not None:
                     yield str(path.relative_to(root)), ast.unparse(node), fault
 
@@ -172,6 +247,19 @@ def test_names_from_outside_are_not_followed():
         ("os.listdir(path)", "follows symlinks"),
         ("os.scandir(path)", "follows symlinks"),
         ("os.path.exists(path)", "follows symlinks"),
+        ("os.utime(file, ns=(0, 0))", "follows symlinks"),
+        ("def look(directory):\n    os.scandir(directory)", "follows symlinks"),
+        ("def look(directory: Path):\n    os.scandir(directory)", "follows symlinks"),
+        ("def look(directory: int | str):\n    os.scandir(directory)", "follows symlinks"),
+        ("def look():\n    directory = find(0)\n    os.scandir(directory)", "follows symlinks"),
+        ("def one(directory: int): ...\ndef other(directory):\n    os.scandir(directory)", "follows symlinks"),
+        ("def one(file: int):\n    def other(file):\n        os.scandir(file)", "follows symlinks"),
+        ("def look(level):\n    os.scandir(level.directory)\nclass Level:\n    directory: int", "follows symlinks"),
+        (
+            "def look(level: Level):\n    os.scandir(level.directory)\nclass Level:\n    directory: str",
+            "follows symlinks",
+        ),
+        ("class Walk:\n    def look(self, root: int):\n        os.scandir(self.root)", "follows symlinks"),
         ("open(path)", "follows symlinks and waits for a fifo"),
         ("os.open(name, os.O_RDONLY | os.O_NONBLOCK, dir_fd=directory)", "opens without O_NOFOLLOW"),
         ("os.open(name, DIRECTORY & ~os.O_NOFOLLOW, dir_fd=directory)", "opens without O_NOFOLLOW"),
@@ -192,7 +280,11 @@ def test_a_call_that_follows_or_waits_is_found(tmp_path, line, fault):
     [
         "os.chmod(name, 0o600, dir_fd=directory, follow_symlinks=False)",
         "os.fchmod(file, 0o600)",
-        "os.utime(file, ns=(0, 0))",
+        "def settle(file: int):\n    os.utime(file, ns=(0, 0))",
+        "def look():\n    directory = os.open(name, DIRECTORY)\n    os.scandir(directory)",
+        "def look(level: Level):\n    os.scandir(level.directory)\nclass Level:\n    directory: int",
+        "class Walk:\n    def look(self, root: int):\n        self.root = root\n        os.scandir(self.root)",
+        "class Walk:\n    def start(self, root):\n        self.root: int = find(root)\n        os.scandir(self.root)",
         "os.open(name, DIRECTORY, dir_fd=directory)",
         "os.open(name, DIRECTORY | os.O_PATH, dir_fd=directory)",
         "os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=directory)",
@@ -216,6 +308,7 @@ def write_room(root: Path, line: str) -> None:
 
 # -- a store's own files: below its directory no symlink is followed, whoever planted it
 
+NAMES = "the names in one of the store's directories, of which none is opened"
 A_LOOK = "a look at a directory that was just found to be one of the store's"
 THE_DIRECTORY = "the store's directory, or one above: where the caller says"
 ALLOWED_IN_A_STORE = {
@@ -223,12 +316,16 @@ ALLOWED_IN_A_STORE = {
     ("durable/disk.py", "os.open(path, os.O_RDONLY | os.O_CLOEXEC)"): "to sync: what the store wrote",
     ("durable/files.py", "Path(f'/proc/self/fd/{descriptor}').chmod(stat.S_IMODE(found) | mode & stat.S_IRWXU)"): A_PIN,
     ("durable/layout.py", "directory.exists()"): THE_DIRECTORY,
+    ("durable/layout.py", "os.listdir(directory)"): NAMES,
+    ("durable/layout.py", "os.scandir(directory)"): NAMES,
     ("durable/layout.py", "paths.journal.exists()"): "whether to sync once more",
     ("durable/layout.py", "root.exists()"): THE_DIRECTORY,
+    ("durable/marker.py", "os.listdir(directory)"): NAMES,
     ("durable/marker.py", "os.listdir(paths.root)"): THE_DIRECTORY,
     ("durable/locked_directory.py", "os.listdir(path)"): A_LOOK,
     ("durable/owner.py", "store.stat()"): THE_DIRECTORY,
     ("durable/references.py", "self._paths.references_lock.exists()"): "whether to try to lock it",
+    ("durable/standing.py", "os.access(root, os.W_OK)"): THE_DIRECTORY,
     ("durable/standing.py", "root.stat()"): THE_DIRECTORY,
 }
 OF_PATH = {
@@ -243,7 +340,7 @@ def calls_of_paths(root: Path) -> Iterator[tuple[str, str]]:
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr in OF_PATH:
                 call = ast.unparse(node)
-                if not call.startswith(("os.", "entry.", "_Journal.")):
+                if not call.startswith(("os.", "entry.", "JournalFile.")):
                     yield str(path.relative_to(root)), call
 
 

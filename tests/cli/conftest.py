@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from support.images import docker_save, layer, long_layer
@@ -23,11 +24,11 @@ class CommandLine:
         self.environment = {**os.environ, "IMAGESTORE_DIR": str(store), "PYTHONWARNINGS": "error"}
         self.environment.pop("PYTHONUNBUFFERED", None)  # as users have it
 
-    def __call__(self, *arguments: object, **options: object) -> subprocess.CompletedProcess[str]:
+    def __call__(self, *arguments: object, **options: Any) -> subprocess.CompletedProcess[str]:
         defaults = {"capture_output": True, "text": True, "timeout": TIMEOUT, "env": self.environment}
         return subprocess.run([*self.command, *map(str, arguments)], check=False, **{**defaults, **options})
 
-    def start(self, *arguments: object, **options: object) -> subprocess.Popen[bytes]:
+    def start(self, *arguments: object, **options: Any) -> subprocess.Popen[bytes]:
         """Start a run as the leader of a session of its own, so that its process group can be signalled."""
         return subprocess.Popen(
             [*self.command, *map(str, arguments)],

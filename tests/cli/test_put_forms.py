@@ -14,6 +14,7 @@ import time
 from pathlib import Path
 
 import pytest
+from support.commands import assert_refused
 from support.images import diff_id, docker_save, layer
 from support.layouts import AMD64, ARM64, Layout
 from support.processes import TIMEOUT
@@ -25,14 +26,6 @@ def put(imagestore, *arguments, **options):
     done = imagestore("put", "--json", "--not-durable", *arguments, **options)
     assert (done.returncode, done.stderr) == (0, "")
     return [(image["name"], image["layers"][0]["diff_id"]) for image in json.loads(done.stdout)]
-
-
-def assert_refused(done, *words):
-    assert (done.returncode, done.stdout) == (1, "")
-    assert done.stderr.startswith("imagestore: ")
-    assert done.stderr.count("\n") == 1
-    for word in words:
-        assert word in done.stderr
 
 
 def names(directory: Path) -> list[str]:
@@ -52,15 +45,10 @@ def test_put_of_a_layout_chooses_the_platform(imagestore, tmp_path, platform, fo
     assert put(imagestore, two_platforms(tmp_path), "--platform", platform) == [("app:1", diff_id(found))]
 
 
-@pytest.mark.parametrize(
-    ("platform", "words"),
-    [
-        ("linux/s390x", ["holds no image for linux/s390x, but for linux/amd64, linux/arm64; ask for one"]),
-        ("s390x", ["'s390x' is no platform: it should be os/architecture"]),
-    ],
-)
-def test_put_for_a_platform_that_is_not_there_or_is_none(imagestore, tmp_path, platform, words):
-    assert_refused(imagestore("put", two_platforms(tmp_path), "--platform", platform), *words)
+def test_put_for_a_platform_that_is_not_there(imagestore, tmp_path):
+    words = "holds no image for linux/s390x, but for linux/amd64, linux/arm64; ask for one"
+
+    assert_refused(imagestore("put", two_platforms(tmp_path), "--platform", "linux/s390x"), words)
 
 
 def test_put_of_a_layout_selected_by_a_tag(imagestore, tmp_path):

@@ -1,52 +1,17 @@
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import replace
 
 from hypothesis import given
 from hypothesis import strategies as st
+from support.inventories import CONFIGS, LAYERS, NOW, inventories, needed, size_with
 
-from pykka_imagestore.core.digest import DiffID, sha256
+from pykka_imagestore.core.budget import Budget, Size
 from pykka_imagestore.core.image import DockerImage
 from pykka_imagestore.core.image_name import ImageName
-from pykka_imagestore.core.plan_prune import (
-    Budget,
-    ImageUsage,
-    Inventory,
-    Needs,
-    Pruned,
-    PruneOptions,
-    Size,
-    find_unneeded,
-    measure,
-    plan_prune,
-    size_of_reference,
-)
+from pykka_imagestore.core.inventory import Inventory, Needs, size_of_reference
+from pykka_imagestore.core.plan_prune import Pruned, PruneOptions, plan_prune
 
-NOW = 1000.0
-LAYERS = [DiffID(sha256(b"layer %d" % number)) for number in range(6)]
-CONFIGS = [sha256(b"config %d" % number) for number in range(4)]
-NAMES = [f"{letter}:latest" for letter in "abcde"]
-
-layer_ids = st.lists(st.sampled_from(LAYERS), max_size=4).map(tuple)
-images = st.lists(
-    st.builds(DockerImage, st.sampled_from(NAMES), layer_ids, st.none() | st.sampled_from(CONFIGS)),
-    unique_by=lambda image: image.name,
-    max_size=5,
-).map(tuple)
-sizes = st.builds(Size, st.integers(0, 1000), st.integers(0, 9))
-stocks = st.builds(
-    lambda images, layers, configs: Inventory(
-        images,
-        layers,
-        {config: used for config, (used, _) in configs.items()},
-        {config: size for config, (_, size) in configs.items()},
-    ),
-    images,
-    st.dictionaries(st.sampled_from(LAYERS), sizes),
-    st.dictionaries(st.sampled_from(CONFIGS), st.tuples(st.sampled_from([0.0, 100.0, 500.0, NOW, NOW + 10]), sizes)),
-)
-needed = st.builds(Needs, st.frozensets(st.sampled_from(LAYERS)), st.frozensets(st.sampled_from(CONFIGS)))
 options = st.builds(
     PruneOptions,
     st.lists(st.sampled_from(["a", "docker.io/library/b:latest", "library/c"]), max_size=2).map(
@@ -57,28 +22,14 @@ options = st.builds(
 )
 
 
-def rest(stock: Inventory, removal: Pruned) -> Inventory:
+def rest(inventory: Inventory, removal: Pruned) -> Inventory:
     """Return what is left when a plan was carried out."""
     return Inventory(
-        tuple(image for image in stock.images if image not in removal.images),
-        {layer: size for layer, size in stock.layers.items() if layer not in removal.layers},
-        {config: used for config, used in stock.configs.items() if config not in removal.configs},
-        {config: size for config, size in stock.config_sizes.items() if config not in removal.configs},
+        tuple(image for image in inventory.images if image not in removal.images),
+        {layer: size for layer, size in inventory.layers.items() if layer not in removal.layers},
+        {config: used for config, used in inventory.configs.items() if config not in removal.configs},
+        {config: size for config, size in inventory.config_sizes.items() if config not in removal.configs},
     )
-
-
-def size_with(stock: Inventory, needs: Needs, images: Iterable[DockerImage]) -> Size:
-    """Return what would be kept with some images, and with what is needed, counted naively."""
-    layers = {layer for image in images for layer in image.layer_ids} | needs.layers
-    configs = {image.config_digest for image in images} | needs.configs
-    total = Size()
-    for layer, size in stock.layers.items():
-        total += size if layer in layers else Size()
-    for config, size in stock.config_sizes.items():
-        total += size if config in configs else Size()
-    for image in images:
-        total += size_of_reference(image)
-    return total
 
 
 def is_kept(image: DockerImage, needs: Needs, options: PruneOptions) -> bool:
@@ -87,64 +38,64 @@ def is_kept(image: DockerImage, needs: Needs, options: PruneOptions) -> bool:
     return named or (set(image.layer_ids) <= needs.layers and has_config)
 
 
-@given(stocks, needed, options)
-def test_kept_and_needed_images_are_never_forgotten(stock, needs, options):
-    removal = plan_prune(stock, needs, options, NOW)
+@given(inventories, needed, options)
+def test_kept_and_needed_images_are_never_forgotten(inventory, needs, options):
+    removal = plan_prune(inventory, needs, options, NOW)
 
     assert not any(is_kept(image, needs, options) for image in removal.images)
-    assert set(removal.images) <= set(stock.images)
+    assert set(removal.images) <= set(inventory.images)
 
 
-@given(stocks, needed, options)
-def test_what_goes_is_exactly_what_neither_an_image_that_stays_has_nor_somebody_needs(stock, needs, options):
-    removal = plan_prune(stock, needs, options, NOW)
+@given(inventories, needed, options)
+def test_what_goes_is_exactly_what_neither_an_image_that_stays_has_nor_somebody_needs(inventory, needs, options):
+    removal = plan_prune(inventory, needs, options, NOW)
 
-    stay = [image for image in stock.images if image not in removal.images]
+    stay = [image for image in inventory.images if image not in removal.images]
     layers = {layer for image in stay for layer in image.layer_ids} | needs.layers
     configs = {image.config_digest for image in stay} | needs.configs
-    assert removal.layers == tuple(layer for layer in stock.layers if layer not in layers)
-    assert removal.configs == tuple(config for config in stock.configs if config not in configs)
+    assert removal.layers == tuple(layer for layer in inventory.layers if layer not in layers)
+    assert removal.configs == tuple(config for config in inventory.configs if config not in configs)
 
 
-@given(stocks, needed, options)
-def test_kept_and_freed_are_the_sizes_of_what_stays_and_of_what_goes(stock, needs, options):
-    removal = plan_prune(stock, needs, options, NOW)
+@given(inventories, needed, options)
+def test_kept_and_freed_are_the_sizes_of_what_stays_and_of_what_goes(inventory, needs, options):
+    removal = plan_prune(inventory, needs, options, NOW)
 
-    assert removal.kept == rest(stock, removal).size()
-    assert removal.kept + Size(removal.freed_bytes, removal.freed_inodes) == stock.size()
+    assert removal.kept == rest(inventory, removal).size()
+    assert removal.kept + Size(removal.freed_bytes, removal.freed_inodes) == inventory.size()
 
 
-@given(stocks, needed, options)
-def test_pruning_twice_changes_nothing(stock, needs, options):
-    removal = plan_prune(stock, needs, options, NOW)
+@given(inventories, needed, options)
+def test_pruning_twice_changes_nothing(inventory, needs, options):
+    removal = plan_prune(inventory, needs, options, NOW)
 
-    again = plan_prune(rest(stock, removal), needs, options, NOW)
+    again = plan_prune(rest(inventory, removal), needs, options, NOW)
 
     assert (again.images, again.layers, again.configs) == ((), (), ())
     assert (again.kept, again.freed_bytes, again.least) == (removal.kept, 0, removal.least)
 
 
-@given(stocks, needed, options)
-def test_images_go_least_recently_used_first_save_those_that_cost_no_layer(stock, needs, options):
-    removal = plan_prune(stock, needs, options, NOW)
+@given(inventories, needed, options)
+def test_images_go_least_recently_used_first_save_those_that_cost_no_layer(inventory, needs, options):
+    removal = plan_prune(inventory, needs, options, NOW)
 
-    ages = [stock.last_used(image) for image in removal.images]
-    left = rest(stock, removal)
+    ages = [inventory.last_used(image) for image in removal.images]
+    left = rest(inventory, removal)
     assert ages == sorted(ages)
     for image in left.images:
-        if stock.last_used(image) < max(ages, default=0) and not is_kept(image, needs, options):
-            others = size_with(stock, needs, [other for other in left.images if other is not image])
-            assert size_with(stock, needs, left.images) - others in (
+        if inventory.last_used(image) < max(ages, default=0) and not is_kept(image, needs, options):
+            others = size_with(inventory, needs, [other for other in left.images if other is not image])
+            assert size_with(inventory, needs, left.images) - others in (
                 size_of_reference(image),
-                size_of_reference(image) + stock.config_sizes.get(image.config_digest, Size()),
+                size_of_reference(image) + inventory.config_sizes.get(image.config_digest, Size()),
             )
 
 
-@given(stocks, needed, options)
-def test_budget_is_kept_if_it_can_be(stock, needs, options):
-    removal = plan_prune(stock, needs, options, NOW)
+@given(inventories, needed, options)
+def test_budget_is_kept_if_it_can_be(inventory, needs, options):
+    removal = plan_prune(inventory, needs, options, NOW)
 
-    least = size_with(stock, needs, [image for image in stock.images if is_kept(image, needs, options)])
+    least = size_with(inventory, needs, [image for image in inventory.images if is_kept(image, needs, options)])
     assert removal.least == least
     if 0 in (options.budget.bytes, options.budget.inodes):
         assert not removal.is_out_of_reach
@@ -154,61 +105,61 @@ def test_budget_is_kept_if_it_can_be(stock, needs, options):
         assert removal.is_out_of_reach != options.budget.holds(removal.kept)
 
 
-@given(stocks, needed, options)
-def test_budget_that_cannot_be_kept_forgets_nothing(stock, needs, options):
-    removal = plan_prune(stock, needs, options, NOW)
+@given(inventories, needed, options)
+def test_budget_that_cannot_be_kept_forgets_nothing(inventory, needs, options):
+    removal = plan_prune(inventory, needs, options, NOW)
 
     if removal.is_out_of_reach:
-        without = plan_prune(stock, needs, replace(options, budget=Budget()), NOW)
+        without = plan_prune(inventory, needs, replace(options, budget=Budget()), NOW)
         assert (removal.images, removal.layers, removal.configs) == (without.images, without.layers, without.configs)
 
 
-@given(stocks, needed, options)
-def test_no_image_more_is_forgotten_than_a_budget_takes(stock, needs, options):
-    removal = plan_prune(stock, needs, options, NOW)
-    old = plan_prune(stock, needs, replace(options, budget=Budget()), NOW).images
-    left = rest(stock, removal).images
+@given(inventories, needed, options)
+def test_no_image_more_is_forgotten_than_a_budget_takes(inventory, needs, options):
+    removal = plan_prune(inventory, needs, options, NOW)
+    old = plan_prune(inventory, needs, replace(options, budget=Budget()), NOW).images
+    left = rest(inventory, removal).images
 
     for image in removal.images:
         if image not in old:
-            kept = size_with(stock, needs, [*left, image])
-            costs = kept - size_with(stock, needs, left)
+            kept = size_with(inventory, needs, [*left, image])
+            costs = kept - size_with(inventory, needs, left)
             layers = {layer for other in left for layer in other.layer_ids} | needs.layers
-            is_free = all(layer in layers for layer in image.layer_ids if layer in stock.layers)
+            is_free = all(layer in layers for layer in image.layer_ids if layer in inventory.layers)
             assert not (is_free and options.budget.holds(kept)), costs
     if removal.images and removal.images[-1] not in old:
-        without_the_last = [image for image in stock.images if image not in removal.images[:-1]]
-        assert not options.budget.holds(size_with(stock, needs, without_the_last))
+        without_the_last = [image for image in inventory.images if image not in removal.images[:-1]]
+        assert not options.budget.holds(size_with(inventory, needs, without_the_last))
 
 
-@given(stocks, needed, options)
-def test_images_that_nobody_used_for_so_long_go_all(stock, needs, options):
-    removal = plan_prune(stock, needs, options, NOW)
+@given(inventories, needed, options)
+def test_images_that_nobody_used_for_so_long_go_all(inventory, needs, options):
+    removal = plan_prune(inventory, needs, options, NOW)
 
-    for image in stock.images:
-        if options.unused_for is not None and NOW - stock.last_used(image) > options.unused_for:
+    for image in inventory.images:
+        if options.unused_for is not None and NOW - inventory.last_used(image) > options.unused_for:
             assert image in removal.images or is_kept(image, needs, options)
 
 
-@given(stocks, needed)
-def test_without_options_no_image_is_forgotten(stock, needs):
-    assert plan_prune(stock, needs, PruneOptions(), NOW).images == ()
+@given(inventories, needed)
+def test_without_options_no_image_is_forgotten(inventory, needs):
+    assert plan_prune(inventory, needs, PruneOptions(), NOW).images == ()
 
 
 def test_image_used_exactly_so_long_ago_stays():
     image = DockerImage("a:latest", (), CONFIGS[0])
-    stock = Inventory((image,), {}, {CONFIGS[0]: NOW - 100})
+    inventory = Inventory((image,), {}, {CONFIGS[0]: NOW - 100})
 
-    assert plan_prune(stock, Needs(), PruneOptions(unused_for=100), NOW).images == ()
-    assert plan_prune(stock, Needs(), PruneOptions(unused_for=99.9), NOW).images == (image,)
+    assert plan_prune(inventory, Needs(), PruneOptions(unused_for=100), NOW).images == ()
+    assert plan_prune(inventory, Needs(), PruneOptions(unused_for=99.9), NOW).images == (image,)
 
 
 def test_image_of_which_nothing_tells_its_use_goes_first():
     known = DockerImage("a:latest", (LAYERS[0],), CONFIGS[0])
     unknown = DockerImage("b:latest", (LAYERS[1],), None)
-    stock = Inventory((known, unknown), {LAYERS[0]: Size(10_000), LAYERS[1]: Size(10_000)}, {CONFIGS[0]: 1.0})
+    inventory = Inventory((known, unknown), {LAYERS[0]: Size(10_000), LAYERS[1]: Size(10_000)}, {CONFIGS[0]: 1.0})
 
-    assert plan_prune(stock, Needs(), PruneOptions(budget=Budget(11_000)), NOW).images == (unknown,)
+    assert plan_prune(inventory, Needs(), PruneOptions(budget=Budget(11_000)), NOW).images == (unknown,)
 
 
 def test_leased_image_over_the_budget_costs_no_other_image_its_place():
@@ -217,10 +168,10 @@ def test_leased_image_over_the_budget_costs_no_other_image_its_place():
         DockerImage("alias:latest", (LAYERS[0],), CONFIGS[1]),
         DockerImage("small:latest", (LAYERS[1],), CONFIGS[2]),
     )
-    stock = Inventory((large, alias, small), {LAYERS[0]: Size(8 << 20), LAYERS[1]: Size(4096)}, {})
+    inventory = Inventory((large, alias, small), {LAYERS[0]: Size(8 << 20), LAYERS[1]: Size(4096)}, {})
     needs = Needs(frozenset({LAYERS[0]}), frozenset({CONFIGS[0]}))
 
-    removal = plan_prune(stock, needs, PruneOptions(budget=Budget(4 << 20)), NOW)
+    removal = plan_prune(inventory, needs, PruneOptions(budget=Budget(4 << 20)), NOW)
 
     assert (removal.images, removal.is_out_of_reach) == ((), True)
     assert 8 << 20 <= removal.least_bytes < removal.kept_bytes
@@ -233,93 +184,16 @@ def test_image_whose_layers_stay_anyway_is_not_forgotten_in_vain():
         DockerImage("young:latest", (LAYERS[0],), CONFIGS[2]),
     )
     layers = {LAYERS[0]: Size(10_000), LAYERS[1]: Size(10_000)}
-    stock = Inventory((alias, other, young), layers, {CONFIGS[0]: 1.0, CONFIGS[1]: 2.0, CONFIGS[2]: 3.0})
+    inventory = Inventory((alias, other, young), layers, {CONFIGS[0]: 1.0, CONFIGS[1]: 2.0, CONFIGS[2]: 3.0})
 
-    assert plan_prune(stock, Needs(), PruneOptions(budget=Budget(15_000)), NOW).images == (other,)
+    assert plan_prune(inventory, Needs(), PruneOptions(budget=Budget(15_000)), NOW).images == (other,)
 
 
 def test_inodes_have_a_budget_of_their_own():
     many, few = DockerImage("many:latest", (LAYERS[0],), CONFIGS[0]), DockerImage("few:latest", (LAYERS[1],), None)
-    stock = Inventory((many, few), {LAYERS[0]: Size(10, 90_000), LAYERS[1]: Size(10, 9)}, {CONFIGS[0]: 1.0})
+    inventory = Inventory((many, few), {LAYERS[0]: Size(10, 90_000), LAYERS[1]: Size(10, 9)}, {CONFIGS[0]: 1.0})
 
-    removal = plan_prune(stock, Needs(), PruneOptions(budget=Budget(inodes=90_005)), NOW)
+    removal = plan_prune(inventory, Needs(), PruneOptions(budget=Budget(inodes=90_005)), NOW)
 
     assert removal.images == (few,)
     assert (removal.freed_inodes, removal.kept_inodes) == (9, 90_000)
-
-
-@given(images, needed, st.lists(st.sampled_from(LAYERS), unique=True), st.lists(st.sampled_from(CONFIGS), unique=True))
-def test_unneeded_is_what_nobody_has(images, needs, layers, configs):
-    unneeded_layers, unneeded_configs = find_unneeded(images, needs, layers, configs)
-
-    for layer in layers:
-        is_used = layer in needs.layers or any(layer in image.layer_ids for image in images)
-        assert (layer in unneeded_layers) != is_used
-    for config in configs:
-        is_used = config in needs.configs or any(config == image.config_digest for image in images)
-        assert (config in unneeded_configs) != is_used
-
-
-@given(needed, needed)
-def test_needs_add_up(one, other):
-    assert (one | other) == (other | one) == Needs(one.layers | other.layers, one.configs | other.configs)
-    assert (one | Needs()) == one
-
-
-# -- usage
-
-
-@given(stocks)
-def test_usage_of_an_image_is_what_a_naive_count_says(stock):
-    usage = measure(stock)
-
-    assert [image.name for image in usage.images] == sorted(image.name for image in stock.images)
-    for found in usage.images:
-        (image,) = (image for image in stock.images if image.name == found.name)
-        others = [other for other in stock.images if other is not image]
-        size, own = (
-            size_with(stock, Needs(), [image]),
-            size_with(stock, Needs(), stock.images) - size_with(stock, Needs(), others),
-        )
-        used = stock.configs.get(image.config_digest, 0.0)
-        assert found == ImageUsage(image.name, size.bytes, own.bytes, used, size.inodes, own.inodes)
-
-
-@given(stocks)
-def test_usage_of_layers_is_all_that_there_are_the_largest_first(stock):
-    usage = measure(stock)
-
-    assert {layer.diff_id: Size(layer.bytes, layer.inodes) for layer in usage.layers} == stock.layers
-    assert all(one.bytes >= other.bytes for one, other in zip(usage.layers, usage.layers[1:], strict=False))
-    for layer in usage.layers:
-        assert list(layer.images) == sorted(image.name for image in stock.images if layer.diff_id in image.layer_ids)
-
-
-@given(stocks)
-def test_usage_is_all_that_there_is_and_what_a_prune_leaves_is_used(stock):
-    usage = measure(stock)
-
-    used = size_with(stock, Needs(), stock.images)
-    assert Size(usage.bytes, usage.inodes) == stock.size()
-    assert usage.unused_bytes == usage.bytes - used.bytes
-    assert plan_prune(stock, Needs(), PruneOptions(), NOW).kept == used
-
-
-@given(stocks)
-def test_removal_of_an_image_frees_its_own_bytes(stock):
-    for image, found in zip(sorted(stock.images, key=lambda image: image.name), measure(stock).images, strict=True):
-        others = tuple(other for other in stock.images if other is not image)
-        before, after = measure(stock), measure(replace(stock, images=others))
-        reference = size_of_reference(image).bytes
-        assert after.unused_bytes - before.unused_bytes + reference == found.own_bytes
-
-
-def test_layer_that_an_image_has_twice_counts_once():
-    image = DockerImage("a:latest", (LAYERS[0], LAYERS[1], LAYERS[0]))
-    stock = Inventory((image,), {LAYERS[0]: Size(5, 2), LAYERS[1]: Size(1, 1)}, {})
-
-    (found,) = measure(stock).images
-
-    size = Size(6, 3) + size_of_reference(image)
-    assert (Size(found.bytes, found.inodes), Size(found.own_bytes, found.own_inodes)) == (size, size)
-    assert plan_prune(stock, Needs(), PruneOptions(budget=Budget(5)), NOW).kept_bytes == 0

@@ -88,7 +88,7 @@ def begin(script: Script) -> None:
     script.put_all(("app:1", "alpha"), ("app:2", "beta"))
 
 
-OPERATIONS: dict[str, Callable[[Script], None]] = {
+OPERATIONS: dict[str, Callable[[Script], object]] = {
     "put": lambda script: script.put("app:3", "gamma"),
     "put of what is there": lambda script: script.put("app:1", "alpha"),
     "put under another name": lambda script: script.put("app:3", "alpha"),

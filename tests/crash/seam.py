@@ -15,9 +15,10 @@ from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
+from support import seams
 from support.processes import TIMEOUT
 
-from pykka_imagestore.durable import references
+from pykka_imagestore.durable import journal_file
 from pykka_imagestore.durable.disk import Disk
 from pykka_imagestore.durable.locks import FileLock
 
@@ -61,7 +62,7 @@ def watched_writes(before: Before) -> Iterator[None]:
 
     What it raises, the write raises, once half of it is done.
     """
-    real_write, real_append, real_mkdir = Path.write_bytes, references._write_at, Path.mkdir
+    real_write, real_append, real_mkdir = Path.write_bytes, journal_file._write_at, Path.mkdir
     real_lease = FileLock.write
 
     def write(path: Path, data: bytes) -> int:
@@ -94,8 +95,8 @@ def watched_writes(before: Before) -> Iterator[None]:
 
     with (
         patch.object(Path, "write_bytes", write),
-        patch.object(references, "_write_at", append),
-        patch.object(FileLock, "write", lease),
+        patch(seams.APPEND_TO_JOURNAL, append),
+        patch(seams.WRITE_LEASE, lease),
         patch.object(Path, "mkdir", mkdir),
     ):
         yield
@@ -130,6 +131,9 @@ class PowerCut:
                 return
             self.now(name)
         raise NoPowerError(errno.EIO, f"the power is gone at {self.at}")
+
+    def is_made(self) -> bool:
+        return self.at is not None
 
     def now(self, at: str = "") -> None:
         """Cut the power."""
@@ -187,6 +191,6 @@ class Failure:
 
 def copy_tree(source: Path, target: Path) -> None:
     """Copy a directory as it is, with owners, times and attributes; what goes away meanwhile is left out."""
-    command = ["cp", "-a", "--reflink=auto", source, target]
+    command = ["cp", "-a", "--reflink=auto", str(source), str(target)]
     copied = subprocess.run(command, check=False, capture_output=True, text=True, timeout=TIMEOUT, env={"LC_ALL": "C"})
     assert all(line.endswith(": No such file or directory") for line in copied.stderr.splitlines()), copied.stderr

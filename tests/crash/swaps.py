@@ -29,10 +29,11 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from support import tars
 from support.images import docker_save
-from support.layers import extent_of
+from support.layers import blob_of
 from support.privileges import ORDINARY_USER
 from support.processes import TIMEOUT
 
@@ -265,7 +266,7 @@ def keep_open(work: Path, ended: threading.Event) -> None:
 
 def attacked_layer() -> bytes:
     """Return a layer with something of each kind, most of it given to the other user."""
-    his = {"uid": ORDINARY_USER, "gid": ORDINARY_USER}
+    his: dict[str, Any] = {"uid": ORDINARY_USER, "gid": ORDINARY_USER}
     parts = []
     for top in (b"a", b"b", b"c"):
         deep = b"/".join([top, *[b"d"] * 24])
@@ -296,7 +297,7 @@ class Operations:
         self._target = str(work / "target")
         self._store: LocalStore | None = None
         (work / "given").mkdir()
-        self._extent = extent_of(self._layer, work / "given")
+        self._blob = blob_of(self._layer, work / "given")
         self._archive = docker_save(work / "given" / "image.tar", {"it:1": [self._layer]})
         self.ends: Counter[str] = Counter()
 
@@ -312,7 +313,7 @@ class Operations:
             self.ends[f"{what}: done"] += 1
 
     def _unpack(self) -> None:
-        self._try("unpack", untar_layer, UntarLayer(self._extent, self._target))
+        self._try("unpack", untar_layer, UntarLayer(self._blob, self._target))
         self._try("removal", remove_tree, self._target)
 
     def _removal(self) -> None:

@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 from gallery import Gallery
 from history import History
-from invariants import Violation, check_stopped, opened
+from invariants import Violation, check_stopped
 from script import Script, begin
 from support.processes import TIMEOUT
+from support.stores import opened
 
 from pykka_imagestore.core.paths import StorePaths
 from pykka_imagestore.durable.locks import acquire
@@ -79,7 +80,7 @@ DAMAGES: dict[str, Callable[[StorePaths], object]] = {
     "may show": lose_all_images,
     "lost": take_a_layer_out,
     "is no layer": lambda paths: (paths.layers / "other").mkdir(),
-    "is nothing of the store's": lambda paths: (paths.root / "other").touch(),
+    "is not part of the store": lambda paths: (paths.root / "other").touch(),
 }
 
 

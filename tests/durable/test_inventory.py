@@ -2,44 +2,45 @@ from __future__ import annotations
 
 import os
 import time
+from typing import Any
 
 import pytest
 
 from pykka_imagestore._proto.layer_pb2 import LayerRecord
+from pykka_imagestore.core.budget import Size
 from pykka_imagestore.core.digest import DiffID, sha256
 from pykka_imagestore.core.image import DockerImage
 from pykka_imagestore.core.paths import StorePaths
-from pykka_imagestore.core.plan_prune import Size
 from pykka_imagestore.durable.inventory import InventoryTaker, note_use
 
 ONE, TWO, CONFIG = DiffID(sha256(b"one")), DiffID(sha256(b"two")), sha256(b"config")
 IMAGE = DockerImage("a:latest", (ONE,), CONFIG)
 
 
-def publish(paths: StorePaths, diff_id: DiffID, **fields: int) -> None:
+def publish(paths: StorePaths, diff_id: DiffID, **fields: Any) -> None:
     paths.layer(diff_id).mkdir()
     write_record(paths, diff_id, **fields)
 
 
-def write_record(paths: StorePaths, diff_id: DiffID, **fields: int) -> None:
+def write_record(paths: StorePaths, diff_id: DiffID, **fields: Any) -> None:
     (paths.layer(diff_id) / "layer.pb").write_bytes(LayerRecord(diff_id=diff_id, **fields).SerializeToString())
 
 
 BESIDE = Size(2 * 4096, 2)  # a layer's directory, and its record
 
 
-def test_stock_is_what_is_there_with_its_sizes_and_times(paths: StorePaths) -> None:
+def test_inventory_is_what_is_there_with_its_sizes_and_times(paths: StorePaths) -> None:
     publish(paths, ONE, size_bytes=100, stored_bytes=40960, inodes=7)
     paths.config(CONFIG).write_bytes(b"x" * 4097)
     os.utime(paths.config(CONFIG), (1, 12.5))
 
-    stock = InventoryTaker(paths).take([IMAGE])
+    inventory = InventoryTaker(paths).take([IMAGE])
 
-    assert stock.images == (IMAGE,)
-    assert stock.layers == {ONE: Size(40960, 7) + BESIDE}
-    assert stock.configs == {CONFIG: 12.5}
-    assert stock.config_sizes == {CONFIG: Size(8192, 1)}
-    assert stock.last_used(IMAGE) == 12.5
+    assert inventory.images == (IMAGE,)
+    assert inventory.layers == {ONE: Size(40960, 7) + BESIDE}
+    assert inventory.configs == {CONFIG: 12.5}
+    assert inventory.config_sizes == {CONFIG: Size(8192, 1)}
+    assert inventory.last_used(IMAGE) == 12.5
 
 
 def test_what_a_layer_has_beside_its_files_counts(paths: StorePaths) -> None:
@@ -62,7 +63,7 @@ def test_layer_of_an_older_version_is_estimated(paths: StorePaths, fields: dict[
     assert counted + 100 * 256 <= size.bytes - BESIDE.bytes <= counted + 100 * 512
 
 
-def test_stock_is_looked_at_anew_each_time_but_no_layer_is_measured_twice(paths: StorePaths) -> None:
+def test_inventory_is_looked_at_anew_each_time_but_no_layer_is_measured_twice(paths: StorePaths) -> None:
     taker = InventoryTaker(paths)
     publish(paths, ONE, stored_bytes=1, inodes=1)
     first = taker.take([]).layers

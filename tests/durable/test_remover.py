@@ -5,13 +5,15 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
+from support import seams
 from support.disks import RecordingDisk
 
+from pykka_imagestore.core.budget import Budget
 from pykka_imagestore.core.digest import DiffID, sha256
 from pykka_imagestore.core.image import DockerImage
 from pykka_imagestore.core.image_name import ImageName
 from pykka_imagestore.core.paths import StorePaths
-from pykka_imagestore.core.plan_prune import Budget, PruneOptions
+from pykka_imagestore.core.plan_prune import PruneOptions
 from pykka_imagestore.durable import remover
 from pykka_imagestore.durable.disk import Disk
 from pykka_imagestore.durable.identity import identify
@@ -38,15 +40,27 @@ def paths(tmp_path: Path) -> StorePaths:
     return paths
 
 
+def identity_of(paths, layer):
+    identity = identify(paths.layer(layer))
+    assert identity is not None
+    return identity
+
+
+def release(waiting):
+    assert waiting is not None
+    waiting.release()
+
+
 def test_removal_takes_out_what_only_that_image_needed(paths):
     image, waiting = Remover(paths, Disk()).remove(ImageName.parse("app"))
 
     assert image == APP
     assert set(find_layers(paths)) == {ONE, THREE}
     assert find_configs(paths) == []
+    assert waiting is not None
     assert sorted(os.listdir(waiting.path)) == sorted(["lock", paths.layer(TWO).name, paths.config(CONFIG).name])
     assert find_orphaned_work(paths) == []
-    waiting.release()
+    release(waiting)
     assert find_orphaned_work(paths) == [waiting.path]
 
 
@@ -89,11 +103,11 @@ def test_prune_commits_once_then_renames(paths):
     assert [call[0] for call in recorder.calls[:first]].count("sync_data") == 2  # what others wrote, and the removals
     assert len(renames) == 4
     assert References(paths, Disk()).list() == ()
-    waiting.release()
+    release(waiting)
 
 
 def test_prune_that_has_nothing_to_do_makes_nothing(paths):
-    Remover(paths, Disk()).prune(PruneOptions())[1].release()
+    release(Remover(paths, Disk()).prune(PruneOptions())[1])
 
     pruned, waiting = Remover(paths, Disk()).prune(PruneOptions())
 
@@ -101,15 +115,15 @@ def test_prune_that_has_nothing_to_do_makes_nothing(paths):
 
 
 def test_layer_that_was_put_anew_meanwhile_is_not_taken_out(paths):
-    looked_at = {layer: identify(paths.layer(layer)) for layer in (TWO, THREE)}
+    looked_at = {layer: identity_of(paths, layer) for layer in (TWO, THREE)}
     paths.layer(TWO).rmdir()
     make_anew(paths.layer(TWO), looked_at[TWO])
 
-    taken, waiting = Remover(paths, Disk()).take_out(looked_at, [])
+    done, waiting = Remover(paths, Disk()).evict(looked_at, [])
 
-    assert (taken.taken_out, taken.put_anew) == ((THREE,), (TWO,))
+    assert (done.evicted, done.put_anew) == ((THREE,), (TWO,))
     assert TWO in find_layers(paths)
-    waiting.release()
+    release(waiting)
 
 
 def make_anew(directory: Path, old: tuple[int, ...]) -> None:
@@ -129,23 +143,23 @@ def make_anew(directory: Path, old: tuple[int, ...]) -> None:
 
 def test_layer_whose_record_was_replaced_meanwhile_is_not_taken_out(paths):
     (paths.layer(TWO) / "layer.pb").write_bytes(b"damaged")
-    looked_at = {TWO: identify(paths.layer(TWO))}
+    looked_at = {TWO: identity_of(paths, TWO)}
     (paths.layer(TWO) / "layer.pb").write_bytes(b"restored")
 
-    taken, waiting = Remover(paths, Disk()).take_out(looked_at, [])
+    done, waiting = Remover(paths, Disk()).evict(looked_at, [])
 
-    assert (taken.taken_out, taken.put_anew, waiting) == ((), (TWO,), None)
+    assert (done.evicted, done.put_anew, waiting) == ((), (TWO,), None)
 
 
 def test_config_that_was_put_anew_meanwhile_is_not_taken_out(paths):
     other, gone = sha256(b"other"), sha256(b"gone")
     paths.config(other).write_bytes(b"damaged")
 
-    taken, waiting = Remover(paths, Disk()).take_out({}, [CONFIG, other, gone])
+    done, waiting = Remover(paths, Disk()).evict({}, [CONFIG, other, gone])
 
-    assert (taken.taken_out, taken.put_anew) == ((other,), (CONFIG,))
+    assert (done.evicted, done.put_anew) == ((other,), (CONFIG,))
     assert find_configs(paths) == [CONFIG]
-    waiting.release()
+    release(waiting)
 
 
 @pytest.mark.parametrize("kind", ["fifo", "symlink", "directory"])
@@ -160,10 +174,10 @@ def test_what_is_no_file_in_a_configs_place_is_taken_out_and_not_read(paths, kin
     else:
         config.mkdir()
 
-    taken, waiting = Remover(paths, Disk()).take_out({}, [CONFIG])
+    done, waiting = Remover(paths, Disk()).evict({}, [CONFIG])
 
-    assert taken.taken_out == (CONFIG,)
-    waiting.release()
+    assert done.evicted == (CONFIG,)
+    release(waiting)
 
 
 def test_failed_rename_lets_go_of_what_was_taken_out(paths):
@@ -189,7 +203,7 @@ def test_put_that_lets_go_of_its_lease_meanwhile_keeps_its_layers(paths, monkeyp
         lease.release()
         return needs
 
-    monkeypatch.setattr(remover, "find_needs", let_go_then_look)
+    monkeypatch.setattr(seams.FIND_NEEDS, let_go_then_look)
 
     Remover(paths, Disk()).remove(ImageName.parse("app"))
 
@@ -198,9 +212,11 @@ def test_put_that_lets_go_of_its_lease_meanwhile_keeps_its_layers(paths, monkeyp
 
 def test_needs_are_read_before_images(paths, monkeypatch):
     order = []
-    for name, owner in (("find_needs", remover), ("settle", References)):
-        real = getattr(owner, name)
-        monkeypatch.setattr(owner, name, lambda *args, n=name, real=real: order.append(n) or real(*args))
+    for name, seam, real in (
+        ("find_needs", seams.FIND_NEEDS, remover.find_needs),
+        ("settle", seams.SETTLE_REFERENCES, References.settle),
+    ):
+        monkeypatch.setattr(seam, lambda *args, n=name, real=real: order.append(n) or real(*args))
 
     Remover(paths, Disk()).remove(ImageName.parse("app"))
     Remover(paths, Disk()).prune(PruneOptions())

@@ -4,24 +4,24 @@ from __future__ import annotations
 
 import os
 import stat
-import struct
+from typing import Any
 
 import pytest
+from support.attributes import MAY_BIND_LOW_PORTS
 
-from pykka_imagestore.core.tar.reader import BLOCK_DEVICE, CHARACTER_DEVICE, FIFO, FILE, SYMLINK, Entry
-from pykka_imagestore.fs.attributes import Attributes, Outcome
+from pykka_imagestore.core.tar.format import BLOCK_DEVICE, CHARACTER_DEVICE, FIFO, FILE, SYMLINK, Entry
+from pykka_imagestore.fs.attributes import Attributes
 
 NODE = b"node"
 SET_USER_ID = 0o4666
-CAPABILITY = struct.pack("<IIIII", 0x02000001, 1 << 10, 0, 0, 0)  # cap_net_bind_service, effective
 OTHER = (4242, 4243)
-ATTRIBUTES = {
+ATTRIBUTES: dict[str, dict[str, Any]] = {
     "a mode": {"mode": 0o666},
     "set-user-ID": {"mode": SET_USER_ID},
     "an owner": {"uid": OTHER[0], "gid": OTHER[1]},
     "an owner and set-user-ID": {"mode": SET_USER_ID, "uid": OTHER[0], "gid": OTHER[1]},
-    "a capability": {"xattrs": {b"security.capability": CAPABILITY}},
-    "an owner and a capability": {"uid": 7, "gid": 7, "xattrs": {b"security.capability": CAPABILITY}},
+    "a capability": {"xattrs": {b"security.capability": MAY_BIND_LOW_PORTS}},
+    "an owner and a capability": {"uid": 7, "gid": 7, "xattrs": {b"security.capability": MAY_BIND_LOW_PORTS}},
     "an attribute": {"xattrs": {b"trusted.of": b"the layer"}},
 }
 
@@ -82,7 +82,7 @@ def test_attributes_of_a_node_reach_nothing_that_was_put_in_its_place(
     before = state_of(there) if by != "nothing" else None
 
     with pytest.raises(OSError, match=r"somebody else changes what is in the directory|No such file"):
-        Attributes(Outcome()).finish_node(entry_of(kind, **attributes), NODE, NODE, directory)
+        Attributes().finish_node(entry_of(kind, **attributes), NODE, NODE, directory)
 
     assert (state_of(there) if by != "nothing" else None) == before
 
@@ -95,7 +95,7 @@ def test_attributes_of_a_symlink_reach_no_file_that_was_put_in_its_place(directo
     swap(by, victim, directory)
 
     try:
-        Attributes(Outcome()).finish_node(entry_of(SYMLINK, **ATTRIBUTES[attributes]), NODE, NODE, directory)
+        Attributes().finish_node(entry_of(SYMLINK, **ATTRIBUTES[attributes]), NODE, NODE, directory)
     except OSError as error:
         assert by != "symlink"
         assert "somebody else changes" in str(error)  # noqa: PT017 - another symlink is as good
@@ -114,7 +114,7 @@ def test_a_node_gets_its_attributes(tmp_path, directory, kind, attributes):
     else:
         os.mknod(NODE, types[kind] | entry.mode & 0o777, os.makedev(entry.major, entry.minor), dir_fd=directory)
 
-    Attributes(Outcome()).finish_node(entry, NODE, NODE, directory)
+    Attributes().finish_node(entry, NODE, NODE, directory)
 
     mode, uid, gid, mtime_ns, xattrs = state_of(tmp_path / "tree" / "node")
     assert kind == SYMLINK or mode == entry.mode
@@ -124,8 +124,8 @@ def test_a_node_gets_its_attributes(tmp_path, directory, kind, attributes):
 
 @pytest.mark.root
 def test_attributes_of_a_file_stay_with_it_wherever_its_name_leads(directory, victim):
-    attributes = Attributes(Outcome())
-    entry = entry_of(FILE, mode=0o6755, uid=OTHER[0], gid=OTHER[1], xattrs={b"security.capability": CAPABILITY})
+    attributes = Attributes()
+    entry = entry_of(FILE, mode=0o6755, uid=OTHER[0], gid=OTHER[1], xattrs={b"security.capability": MAY_BIND_LOW_PORTS})
     file = attributes.create_file(entry, directory, NODE)
     swap("symlink", victim, directory)
 
@@ -136,27 +136,10 @@ def test_attributes_of_a_file_stay_with_it_wherever_its_name_leads(directory, vi
     assert (stat.S_IMODE(status.st_mode), status.st_uid, status.st_gid) == (0o6755, *OTHER)
 
 
-def test_what_could_not_be_set_is_listed_up_to_a_length_and_counted():
-    outcome = Outcome()
-
-    for number in range(100):
-        outcome.leave_unset(b"%d" % number, "x" * 100_000)
-
-    assert (len(outcome.unset), outcome.unset_count) == (10, 100)
-
-
-def test_what_was_taken_leaves_room_for_more():
-    outcome = Outcome()
-
-    for _ in range(20):
-        outcome.leave_unset(b"f", "x" * 100_000)
-        assert outcome.take_unset() == [(b"f", "x" * 100_000)]
-
-
 @pytest.mark.parametrize("by", ["symlink", "hard link", "file"])
 def test_no_file_is_made_through_what_lies_in_its_place(directory, victim, by):
     os.mkfifo(NODE, dir_fd=directory)
     swap(by, victim, directory)
 
     with pytest.raises(FileExistsError):
-        Attributes(Outcome()).create_file(entry_of(FILE), directory, NODE)
+        Attributes().create_file(entry_of(FILE), directory, NODE)

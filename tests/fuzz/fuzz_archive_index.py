@@ -15,9 +15,11 @@ from fuzz_extractor import inflated
 from mutations import mutate_archive
 from plain import cleaned, is_whole, plain_members
 
-from pykka_imagestore.core.archive import ArchivedImage, ArchiveIndex
+from pykka_imagestore.core.archive_index import ArchivedImage, ArchiveIndex
 from pykka_imagestore.core.digest import DiffID, is_sha256
 from pykka_imagestore.core.formats.docker_archive import legacy_config
+from pykka_imagestore.core.identity import FileIdentity
+from pykka_imagestore.core.layer_blob import CopyRange, FileRange, LayerBlob
 from pykka_imagestore.core.limits import DEFAULT_LIMITS
 from pykka_imagestore.core.plan_put import plan_put
 from pykka_imagestore.errors import AmbiguousImageError, ArchiveError, StoreError
@@ -62,10 +64,13 @@ def whichever_copy(found: ArchiveIndex | str) -> ArchiveIndex | str:
     """Return an index without what tells one inflated copy of the archive from the next."""
     if isinstance(found, str):
         return found
-    images = (
-        replace(image, layers=tuple(replace(layer, identity=None) for layer in image.layers)) for image in found.images
-    )
+    images = (replace(image, layers=tuple(map(without_identity, image.layers))) for image in found.images)
     return replace(found, images=tuple(images))
+
+
+def without_identity(layer: LayerBlob) -> LayerBlob:
+    assert isinstance(layer.location, FileRange | CopyRange)
+    return replace(layer, location=replace(layer.location, identity=FileIdentity(0, 0)))
 
 
 def see_that_it_can_be_shown(error: StoreError) -> None:
@@ -76,11 +81,13 @@ def see_that_it_can_be_shown(error: StoreError) -> None:
 
 def see_that_it_is_sound(image: ArchivedImage, place: Path) -> None:
     for layer in image.layers:
-        assert layer.path in (str(place / "image.tar"), str(place / "inflated.tar"))
-        assert layer.offset >= 0
+        assert isinstance(layer.location, FileRange | CopyRange)
+        assert layer.origin == str(place / "image.tar")
+        assert layer.location.path in (layer.origin, str(place / "inflated.tar"))
+        assert layer.location.offset >= 0
         assert layer.size >= 0
-        assert layer.offset + layer.size <= os.path.getsize(layer.path)
-        assert 0 <= layer.entries_estimate <= max(layer.size, layer.inflated_estimate) // 512
+        assert layer.location.offset + layer.size <= os.path.getsize(layer.location.path)
+        assert 0 <= layer.estimate.entries <= max(layer.size, layer.estimate.inflated_bytes) // 512
         assert layer.cost >= layer.size
     config = json.loads(image.config)
     if image.diff_ids is None:
@@ -112,7 +119,8 @@ def see_that_tarfile_agrees(found: ArchiveIndex, tar: bytes) -> None:
     for image in found.images:
         for layer in image.layers:
             member = places[cleaned(layer.name.encode("utf-8", "surrogateescape"))]
-            assert (layer.offset, layer.size) == (member.start, len(member.body or b""))
+            assert isinstance(layer.location, FileRange | CopyRange)
+            assert (layer.location.offset, layer.size) == (member.start, len(member.body or b""))
 
 
 @cache

@@ -24,18 +24,18 @@ from pathlib import Path
 
 from mutations import mutate_tar
 from plain import cleaned, plain_members
-from support.layers import Unpacked, unpack_layer, unpack_with_help
+from support.layers import Unpacked, unpack_layer, unpack_with_peers
 from support.trees import Node, describe
 
 from pykka_imagestore._proto import layer_pb2
-from pykka_imagestore.core.tar.reader import TarError
+from pykka_imagestore.core.tar.format import TarError
 from pykka_imagestore.errors import LayerError
 from pykka_imagestore.fs.remove_tree import remove_tree
-from pykka_imagestore.jobs.unpack.layer_stream import inflate, read_some
+from pykka_imagestore.jobs.unpack.inflate import inflate, read_some
 
 mutate = mutate_tar
 MAX_INFLATED_BYTES = 64 << 10  # some bytes of bzip2 hold a gigabyte
-MAX_FILE_BYTES = 4 << 20  # as much as a layer's helpers share
+MAX_FILE_BYTES = 4 << 20  # as much as a layer's peers share
 PAGE_BYTES = 4096
 OVERLAY = ("trusted.overlay.", "user.overlay.")
 
@@ -48,7 +48,7 @@ def check(data: bytes) -> None:
     place = playground()
     before, open_before = describe(place / "outside"), set(os.listdir("/proc/self/fd"))
 
-    alone, helped = outcome(data, tar, place, unpack_layer), outcome(data, tar, place, unpack_with_help)
+    alone, helped = outcome(data, tar, place, unpack_layer), outcome(data, tar, place, unpack_with_peers)
 
     assert helped == alone
     assert describe(place / "outside") == before
@@ -156,7 +156,7 @@ def see_that_plain_files_are_there(unpacked: Unpacked, nodes: dict[bytes, Node],
 
 
 def whoever_replaced(record: layer_pb2.LayerRecord) -> bytes:
-    """Return a record without the sum of what was replaced: helpers do that in another order."""
+    """Return a record without the sum of what was replaced: peers do that in another order."""
     for field in ("replaced_checksum", "checksum"):
         record.ClearField(field)
     return record.SerializeToString()
@@ -203,7 +203,7 @@ def watched(place: Path):
 
 _ONE_PATH = frozenset({"open", "os.mkdir", "os.remove", "os.rmdir", "os.chmod", "os.chown", "os.utime", "os.truncate"})
 _XATTRS = frozenset({"os.setxattr", "os.removexattr", "os.getxattr", "os.listxattr"})
-_OWN_NAMES = ("", "/layer.tar", "/layer", "/helpers")
+_OWN_NAMES = ("", "/layer.tar", "/layer", "/peers")
 _NO_DIR_FD = -1
 
 

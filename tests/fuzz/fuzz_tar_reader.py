@@ -6,13 +6,14 @@ from mutations import mutate_tar
 from plain import is_whole, plain_members
 
 from pykka_imagestore.core.limits import DEFAULT_LIMITS
+from pykka_imagestore.core.tar import format as tar_format
 from pykka_imagestore.core.tar import reader
-from pykka_imagestore.core.tar.reader import BLOCK, MAX_PATH_BYTES, Entry, TarError
+from pykka_imagestore.core.tar.format import BLOCK, DIRECTORY, FILE, MAX_PATH_BYTES, Entry, TarError, clean_path
 
 mutate = mutate_tar
 MAX_EXTENSION_BYTES = DEFAULT_LIMITS.extension_bytes
 KINDS = frozenset(b"0123456")
-CACHES = (reader._REMEMBERED, reader._SUMS, reader._PERMISSIONS)
+CACHES = (tar_format._NUMBERS_SEEN, reader._SUMS_SEEN, reader._PERMISSIONS_SEEN)
 
 
 class Bytes:
@@ -47,7 +48,7 @@ def check(data: bytes) -> None:
         assert (error, len(entries)) == ("", len(members))
     for entry, place, member in zip(entries, places, members, strict=False):
         name = entry.name.rstrip(b"/")
-        size = None if entry.kind == reader.DIRECTORY else entry.size
+        size = None if entry.kind == DIRECTORY else entry.size
         assert (name, place, size) == (member.name, member.start, None if member.body is None else len(member.body))
 
 
@@ -75,7 +76,7 @@ def read(data: bytes) -> tuple[list[Entry], list[int], str]:
 def see_that_it_is_sound(entry: Entry) -> None:
     assert entry.kind in KINDS
     assert 0 <= entry.size < 10**19
-    assert entry.kind == reader.FILE or entry.size == 0
+    assert entry.kind == FILE or entry.size == 0
     assert 0 <= entry.mode <= 0o7777
     assert max(abs(number) for number in (entry.uid, entry.gid, entry.major, entry.minor)) < 10**19
     assert abs(entry.mtime_ns) < 2**63 * 10**9
@@ -90,9 +91,9 @@ def see_that_it_is_sound(entry: Entry) -> None:
 
 def see_that_it_is_clean(name: bytes) -> None:
     try:
-        path = reader.clean_path(name)
+        path = clean_path(name)
     except TarError:
         return
     assert len(path) <= MAX_PATH_BYTES
     assert not path or not {b"", b".", b".."} & set(path.split(b"/"))
-    assert reader.clean_path(path) == path
+    assert clean_path(path) == path

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
@@ -83,7 +84,7 @@ def config(*layers: bytes) -> bytes:
     return json.dumps({"os": "linux", "rootfs": {"type": "layers", "diff_ids": list(map(diff_id, layers))}}).encode()
 
 
-def manifest(*images: dict[str, object]) -> bytes:
+def manifest(*images: Mapping[str, object]) -> bytes:
     return tars.file(b"manifest.json", json.dumps(images).encode())
 
 

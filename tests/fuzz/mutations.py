@@ -235,7 +235,7 @@ def _changed_json(document: Any, names: list[bytes], random: Random, mutate_byte
             del document[key]
         elif change == 1 and isinstance(document, list):
             document.append(document[key])
-        elif change == 1:
+        elif change == 1 and isinstance(document, dict):
             document[random.choice(_KEYS)] = document[key]
         else:
             document[key] = _changed_json(document[key], names, random, mutate_bytes)

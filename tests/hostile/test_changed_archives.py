@@ -16,16 +16,21 @@ from typing import Any
 import pytest
 from support.compressions import COMPRESS
 from support.images import diff_id, docker_save, layer, write_members
+from support.layers import request_into
 from support.layouts import Layout
 from support.processes import TIMEOUT
 
 from pykka_imagestore import ArchiveChangedError, ArchiveError, ImageInfo, LocalStore, StoreError
-from pykka_imagestore.core.archive import ArchivedImage
-from pykka_imagestore.jobs.archive.directory_members import opened_extent
+from pykka_imagestore.core.archive_index import ArchivedImage
+from pykka_imagestore.core.digest import DiffID
+from pykka_imagestore.jobs.archive.layer_file import layer_file
+from pykka_imagestore.jobs.archive.open_blob import open_blob
 from pykka_imagestore.jobs.find_archive import find_archive
-from pykka_imagestore.jobs.unpack_into import Target, layer_file, unpack_into
+from pykka_imagestore.jobs.hash_layer import hash_layer
+from pykka_imagestore.jobs.unpack.target import Target
+from pykka_imagestore.jobs.unpack_into import unpack_into
 from pykka_imagestore.jobs.untar_image import UntarImage, untar_image
-from pykka_imagestore.jobs.untar_layer import UntarLayer, hash_layer, untar_layer
+from pykka_imagestore.jobs.untar_layer import UntarLayer, untar_layer
 from pykka_imagestore.runtime import WorkerPool
 
 OLD = layer({"version": b"old" * 1000})
@@ -131,6 +136,11 @@ def index(path: Path, tmp_path: Path) -> ArchivedImage:
     return image
 
 
+def first_diff_id(image: ArchivedImage) -> DiffID:
+    assert image.diff_ids
+    return image.diff_ids[0]
+
+
 # -- job by job
 
 
@@ -183,7 +193,7 @@ def test_a_member_of_a_directory_that_changes_between_index_and_layer(tmp_path, 
     with patient(path):
         Swap(kind)(path)
         with pytest.raises(ArchiveChangedError, match=r"the file with its member 'blobs/sha256/\w+' changed"):
-            untar_layer(UntarLayer(image.layers[0], str(tmp_path / "target"), image.diff_ids[0]))
+            untar_layer(UntarLayer(image.layers[0], str(tmp_path / "target"), first_diff_id(image)))
 
 
 @pytest.mark.parametrize("kind", REPLACING)
@@ -198,7 +208,7 @@ def test_a_directory_that_becomes_something_else_between_index_and_layer(tmp_pat
         else:
             Swap(kind)(directory)
         with pytest.raises(ArchiveChangedError):
-            untar_layer(UntarLayer(image.layers[0], str(tmp_path / "target"), image.diff_ids[0]))
+            untar_layer(UntarLayer(image.layers[0], str(tmp_path / "target"), first_diff_id(image)))
 
 
 @pytest.mark.combinations
@@ -212,7 +222,7 @@ def test_a_compressed_archive_is_needed_no_more_once_it_is_inflated(tmp_path, co
 
     Swap(kind)(path)
 
-    assert untar_layer(UntarLayer(image.layers[0], str(tmp_path / "target"), image.diff_ids[0])).entries == 1
+    assert untar_layer(UntarLayer(image.layers[0], str(tmp_path / "target"), first_diff_id(image))).entries == 1
 
 
 @pytest.mark.parametrize("change", [os.chmod, os.link])
@@ -223,7 +233,7 @@ def test_an_archive_whose_mode_or_links_change_is_the_same(tmp_path, write, chan
 
     change(path, 0o600 if change is os.chmod else tmp_path / "backup.tar")
 
-    assert untar_layer(UntarLayer(image.layers[0], str(tmp_path / "target"), image.diff_ids[0])).entries == 1
+    assert untar_layer(UntarLayer(image.layers[0], str(tmp_path / "target"), first_diff_id(image))).entries == 1
 
 
 def test_bytes_that_no_digest_tells_must_not_change_although_the_time_is_set_back(tmp_path):
@@ -243,7 +253,7 @@ def test_bytes_that_no_digest_tells_must_not_change_while_they_are_read(tmp_path
     path = write_legacy(tmp_path / "app.tar", OLD)
     image = index(path, tmp_path)
 
-    with pytest.raises(ArchiveChangedError), opened_extent(image.layers[0], is_verified=False):
+    with pytest.raises(ArchiveChangedError), open_blob(image.layers[0], is_verified=False):
         Swap(kind)(path)
 
 
@@ -255,7 +265,7 @@ def test_a_layer_file_that_changes_before_it_is_unpacked(tmp_path, kind):
     path = tmp_path / "layer.tar"
     path.write_bytes(OLD)
     with patient(path), Target(str(tmp_path / "target")) as target:
-        request = target.request(layer_file(str(path)))
+        request = request_into(target, layer_file(str(path)))
         Swap(kind)(path)
         with pytest.raises(ArchiveChangedError, match=r"layer.tar: it changed while it was read"):
             unpack_into(request)

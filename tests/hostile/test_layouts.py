@@ -6,6 +6,7 @@ import gzip
 import json
 import os
 import pickle
+from typing import Any
 
 import pytest
 from support import tars
@@ -173,7 +174,7 @@ def test_digest_that_leads_out(refuse, encoded):
     layout = Layout()
     layout.name({"mediaType": MANIFEST_TYPE, "digest": f"sha256:{encoded}", "size": len(LAYER)}, "app:1")
 
-    refuse(layout, r"'index.json', manifest 0, digest: '.*' is no sha256 or sha512 digest")
+    refuse(layout, r"'index.json', manifest 0, digest should be a sha256 or sha512 digest, but is '")
 
 
 @pytest.mark.parametrize("algorithm", ["..", "../..", "md5", "SHA256", "", "sha256+b64u", "blake3"])
@@ -182,7 +183,7 @@ def test_algorithm_that_is_none(refuse, algorithm):
     layer = {"mediaType": LAYER_TYPE, "digest": f"{algorithm}:{'a' * 64}", "size": len(LAYER)}
     layout.name(layout.manifest(LAYER, fields={"layers": [layer]}), "app:1")
 
-    refuse(layout, r"layer 0, digest: '.*' is no sha256 or sha512 digest")
+    refuse(layout, r"layer 0, digest should be a sha256 or sha512 digest, but is '")
 
 
 @pytest.mark.parametrize("target", ["../../../../secret", "inside", "/etc/passwd"])
@@ -223,7 +224,7 @@ def test_blob_in_a_directory_that_is_a_fifo(store, tmp_path):
 @pytest.mark.parametrize("kind", [MANIFEST_TYPE, INDEX_TYPE])
 def test_document_that_is_manifest_and_index(refuse, kind):
     layout = Layout()
-    both = {"manifests": [layout.manifest(OTHER)], "config": layout.config(LAYER)}
+    both: dict[str, object] = {"manifests": [layout.manifest(OTHER)], "config": layout.config(LAYER)}
     both |= {"schemaVersion": 2, "layers": [layout.blob(LAYER, LAYER_TYPE)]}
     layout.name(layout.blob(both, kind), "app:1")
 
@@ -261,7 +262,7 @@ def test_manifest_that_is_named_as_an_index(refuse):
 
 def test_index_that_names_itself(refuse):
     layout = Layout()
-    itself = {"mediaType": INDEX_TYPE, "digest": "sha256:" + "a" * 64, "size": 300}
+    itself: dict[str, Any] = {"mediaType": INDEX_TYPE, "digest": "sha256:" + "a" * 64, "size": 300}
     data = json.dumps({"schemaVersion": 2, "manifests": [itself]}).encode().ljust(300)
     layout.members[path_of(itself["digest"])] = data
     layout.name(itself, "app:1")
@@ -396,6 +397,7 @@ def test_layer_that_changes_between_its_indexing_and_its_unpacking_is_refused(tm
     (image,) = untar_image(UntarImage(str(directory), "")).images
     (found,) = image.layers
     path = directory / found.name
+    assert image.diff_ids
     request = UntarLayer(found, str(tmp_path / "target"), image.diff_ids[0])
 
     path.write_bytes(gzip.compress(OTHER))

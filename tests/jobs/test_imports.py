@@ -29,10 +29,12 @@ JOBS = {
     "fs.remove_tree": OF_EVERY_PUT,
     "jobs.check_configs": NEVER | SELDOM | PROTOBUF,
     "jobs.check_layer": NEVER | SELDOM,
-    "jobs.unpack.leader": OF_EVERY_PUT,
+    "jobs.hash_layer": OF_EVERY_PUT,
+    "jobs.help_unpack": OF_EVERY_PUT,
     "jobs.unpack_into": NEVER | SELDOM | PROTOBUF,
     "jobs.untar_image": OF_EVERY_PUT,
     "jobs.untar_layer": OF_EVERY_PUT,
+    "runtime.worker": OF_EVERY_PUT | {"selectors", "socket", "typing"},
 }
 IMPORT = "import importlib, sys; importlib.import_module(sys.argv[1]); print(*sys.modules)"
 

@@ -5,43 +5,35 @@ from __future__ import annotations
 import os
 import signal
 import stat
-import struct
 import subprocess
 from pathlib import Path
 
 import pytest
-from support import tars
-from support.layers import extent_of
+from support import seams, tars
+from support.attributes import NOBODYS, acl
+from support.layers import blob_of, request_into
 from support.privileges import ORDINARY_USER, as_ordinary_user, with_umask
 from support.processes import Program
 from support.trees import describe, names
 
 from pykka_imagestore.errors import InvalidInputError, LayerError, NotRemovedError, StateError
-from pykka_imagestore.jobs import untar_layer
-from pykka_imagestore.jobs.unpack_into import Target, unpack_into
+from pykka_imagestore.jobs.unpack import extractor
+from pykka_imagestore.jobs.unpack.target import Target
+from pykka_imagestore.jobs.unpack_into import unpack_into
 
 PLAIN = tars.tar(tars.file(b"etc/passwd", b"x"))
 HOSTILE = tars.tar(tars.file(b"etc/passwd", b"x"), tars.file(b"../outside", b"x"))
 # user::rwx, user 1000:rwx, group::---, mask::rwx, other::---
-ACL = struct.pack("<I", 2) + b"".join(
-    struct.pack("<HHI", tag, permissions, user)
-    for tag, permissions, user in (
-        (1, 7, 2**32 - 1),
-        (2, 7, 1000),
-        (4, 0, 2**32 - 1),
-        (16, 7, 2**32 - 1),
-        (32, 0, 2**32 - 1),
-    )
-)
+ACL = acl((1, 7, NOBODYS), (2, 7, 1000), (4, 0, NOBODYS), (16, 7, NOBODYS), (32, 0, NOBODYS))
 LETS_USER_IN = tars.pax({b"SCHILY.xattr.system.posix_acl_access": ACL})
 
 
 def unpack(layer: bytes, directory: str | Path, beside: str | Path) -> None:
     """Unpack as the command does."""
-    stored = extent_of(layer, beside)
+    stored = blob_of(layer, beside)
     with Target(str(directory)) as target:
         try:
-            target.finish(unpack_into(target.request(stored)))
+            target.finish(unpack_into(request_into(target, stored)).root_mode)
         except BaseException:
             target.undo()
             raise
@@ -104,13 +96,13 @@ def test_nobody_else_may_enter_before_all_is_there(layers, directory, monkeypatc
         directory.chmod(0o777)
     root = tars.directory(b"./", mode=0o777, uid=1000, gid=1000)
     modes = []
-    real = untar_layer.Extractor.extract
+    real = extractor.Extractor.extract
 
     def extract(self, entry, stream):
         real(self, entry, stream)
         modes.append((mode_of(directory), directory.stat().st_uid, os.listxattr(directory)))
 
-    monkeypatch.setattr(untar_layer.Extractor, "extract", extract)
+    monkeypatch.setattr(seams.EXTRACT, extract)
 
     unpack(tars.tar(LETS_USER_IN, root, tars.file(b"su", b"x", mode=0o4755)), directory, layers)
 
@@ -174,8 +166,8 @@ def test_refusal_leaves_the_directory_as_it_was(layers, directory, mode):
 
 def test_access_control_lists_are_there_again_afterwards_and_no_file_has_them(layers, directory):
     directory.mkdir()
-    for acl in ("system.posix_acl_default", "system.posix_acl_access"):
-        os.setxattr(directory, acl, ACL)
+    for key in ("system.posix_acl_default", "system.posix_acl_access"):
+        os.setxattr(directory, key, ACL)
 
     unpack(tars.tar(tars.directory(b"bin"), tars.file(b"bin/su", b"x")), directory, layers)
 
@@ -269,9 +261,9 @@ def test_what_is_put_in_its_place_is_not_written_to_and_not_removed(tmp_path, la
     moved, victim = tmp_path / "moved", tmp_path / "victim"
     victim.mkdir()
     (victim / "secret").touch()
-    stored = extent_of(PLAIN, layers)
+    stored = blob_of(PLAIN, layers)
     with Target(str(directory)) as target:
-        request = target.request(stored)
+        request = request_into(target, stored)
         directory.rename(moved)
         if other == "directory":
             (directory / "secret").mkdir(parents=True)
@@ -298,9 +290,9 @@ def test_what_is_put_in_its_place_is_not_written_to_and_not_removed(tmp_path, la
 
 def test_what_a_killed_worker_left_is_taken_back_where_it_was_moved_to(tmp_path, layers, directory):
     directory.mkdir(mode=0o750)
-    stored = extent_of(PLAIN, layers)
+    stored = blob_of(PLAIN, layers)
     with Target(str(directory)) as target:
-        unpack_into(target.request(stored))
+        unpack_into(request_into(target, stored))
         directory.rename(tmp_path / "moved")
         (directory / "of another").mkdir(parents=True)
 

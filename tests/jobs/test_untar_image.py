@@ -5,13 +5,14 @@ import hashlib
 import json
 import lzma
 import random
-from pathlib import Path
 
 import pytest
 from support import tars
 from support.images import diff_id, docker_save, layer
 
+from pykka_imagestore.core.layer_blob import Estimate
 from pykka_imagestore.errors import UnsupportedArchiveError
+from pykka_imagestore.jobs.archive.open_blob import open_blob
 from pykka_imagestore.jobs.untar_image import UntarImage, untar_image
 
 BASE, APP = layer({"etc/motd": b"hello"}), layer({"app/main": b"x" * 5000})
@@ -35,10 +36,9 @@ def index(tmp_path):
     return index
 
 
-def read(extent):
-    with Path(extent.path).open("rb") as file:
-        file.seek(extent.offset)
-        return file.read(extent.size)
+def read(blob):
+    with open_blob(blob, is_verified=False) as source:
+        return source.read()
 
 
 def test_layers_are_found_where_they_lie(tmp_path):
@@ -47,7 +47,7 @@ def test_layers_are_found_where_they_lie(tmp_path):
     (image,) = untar_image(UntarImage(str(archive), str(tmp_path / "inflated.tar"))).images
 
     assert [read(layer) for layer in image.layers] == [BASE, APP]
-    assert [layer.path for layer in image.layers] == [str(archive)] * 2
+    assert [layer.origin for layer in image.layers] == [str(archive)] * 2
     assert image.diff_ids == (diff_id(BASE), diff_id(APP))
     assert image.unsafe_names == ("app:1",)
     assert not (tmp_path / "inflated.tar").exists()
@@ -167,8 +167,8 @@ def test_entries_of_a_layer_are_estimated(index):
     )
 
     small, one = found.images[0].layers
-    assert 1500 < small.entries_estimate < 2500
-    assert one.entries_estimate < 100
+    assert 1500 < small.estimate.entries < 2500
+    assert one.estimate.entries < 100
     assert small.cost > one.cost
 
 
@@ -177,16 +177,16 @@ def test_empty_layer_has_no_entries(index):
 
     found = index(manifest("e.tar"), tars.file(b"config.json", config), tars.file(b"e.tar"))
 
-    assert (found.images[0].layers[0].size, found.images[0].layers[0].entries_estimate) == (0, 0)
+    assert (found.images[0].layers[0].size, found.images[0].layers[0].estimate) == (0, Estimate())
 
 
-def test_layer_extents_name_what_the_archive_calls_them(index):
+def test_layers_are_named_as_the_archive_calls_them(index):
     config = json.dumps({"rootfs": {"diff_ids": [diff_id(BASE)]}}).encode()
 
     found = index(manifest("./a.tar"), tars.file(b"config.json", config), tars.file(b"a.tar", BASE))
 
-    extent = found.images[0].layers[0]
-    assert (extent.name, extent.size) == ("./a.tar", len(BASE))
+    blob = found.images[0].layers[0]
+    assert (blob.name, blob.size) == ("./a.tar", len(BASE))
 
 
 def test_sandbox_is_told_what_was_found_or_what_was_wrong(tmp_path):
@@ -215,8 +215,8 @@ def test_compressed_layers_are_estimated_from_their_beginning(index, compress):
     found = index(manifest("s.tar"), tars.file(b"config.json", config), tars.file(b"s.tar", compress(small_files)))
 
     (small,) = found.images[0].layers
-    assert 1500 < small.entries_estimate < 2500
-    assert 0.8 < small.inflated_estimate / len(small_files) < 1.2
+    assert 1500 < small.estimate.entries < 2500
+    assert 0.8 < small.estimate.inflated_bytes / len(small_files) < 1.2
 
 
 def test_damaged_layer_is_estimated_and_refused_later(index):

@@ -6,6 +6,7 @@ import queue
 import threading
 import weakref
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import pykka
 import pytest
@@ -39,7 +40,7 @@ class Waiter(Actor):
         self.seen: queue.SimpleQueue[object] = queue.SimpleQueue()
         self.label = "a label"
 
-    async def wait(self, future: Future[object]) -> object:
+    async def wait(self, future: Future[Any]) -> object:
         try:
             return await future
         except BaseException as error:
@@ -64,7 +65,7 @@ class Waiter(Actor):
         await after(0.001)
         return number
 
-    def spawn_two(self) -> tuple[list[str], Future[list[object]]]:
+    def spawn_two(self) -> tuple[list[str], Future[list[str]]]:
         order: list[str] = []
 
         async def note(name: str) -> str:
@@ -351,7 +352,12 @@ def test_spawn_in_an_actor_that_is_ending_fails_at_once(ref):
 
 def test_a_stop_that_waits_is_answered_true_although_the_actor_is_terminated(ref):
     holding, go_on = threading.Event(), threading.Event()
-    dispatch(ref, lambda _: holding.set() or go_on.wait(10))
+
+    def hold(_):
+        holding.set()
+        go_on.wait(10)
+
+    dispatch(ref, hold)
     assert holding.wait(10)
     stopped = ref.stop(block=False)
 
@@ -440,7 +446,7 @@ def test_dispatch_to_a_plain_actor_is_refused_with_a_sentence():
         pass
 
     with pytest.raises(TypeError, match=r"derive Plain from pykka_imagestore\.runtime\.Actor"):
-        dispatch(Plain.start(), str)
+        dispatch(Plain.start(), str)  # type: ignore[call-overload]
 
 
 def test_an_async_method_can_have_a_thread_wait_for_a_plain_pykka_future(ref):
@@ -452,7 +458,7 @@ def test_an_async_method_can_have_a_thread_wait_for_a_plain_pykka_future(ref):
     with ThreadPoolExecutor(1) as threads, WorkerPool(executor=threads) as pool:
 
         async def ask(_):
-            return await pool.run(pykka.ThreadingFuture.get, plain.ask(21, block=False))
+            return await pool.run(pykka.ThreadingFuture.get, plain.ask(21, block=False))  # type: ignore[arg-type]
 
         assert dispatch(ref, ask).get(timeout=10) == 42
 

@@ -13,6 +13,7 @@ import queue
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -21,20 +22,19 @@ from support import worker_functions as work
 from support.processes import TIMEOUT
 
 from pykka_imagestore import errors
-from pykka_imagestore.jobs.answers import ANSWERS
+from pykka_imagestore.jobs.answers.allowlist import ANSWERS
 from pykka_imagestore.runtime import PlainAnswers, WorkerAnswerError, WorkerPool
-from pykka_imagestore.runtime.worker import (
+from pykka_imagestore.runtime.wire import (
     LARGE,
     PACKET_BYTES,
     REPORT,
     RESULT,
-    Assembly,
     MalformedError,
-    dump_error,
-    load_error,
+    Reassembler,
     message,
     packets,
 )
+from pykka_imagestore.runtime.worker import dump_error, load_error
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +83,7 @@ def test_odd_values_come_back_as_they_were(value):
 
 
 def test_an_error_comes_back_with_what_it_was_made_with_and_its_attributes():
-    error = FileNotFoundError(2, "not there", "/x")
+    error: Any = FileNotFoundError(2, "not there", "/x")
     error.more = (1, "two")
 
     copy = answers.load(answers.dump(error))
@@ -173,9 +173,9 @@ def test_an_error_that_may_not_be_sent_says_the_same():
 @given(st.integers(0, 3), st.integers(-2, 2))
 def test_messages_of_any_size_go_through_in_packets(times, more):
     sent = message(RESULT, 7, bytes(max(0, times * PACKET_BYTES + more - 9)))
-    assembly = Assembly(1 << 30)
+    reassembler = Reassembler(1 << 30)
 
-    *before, last = [assembly.add(bytes(packet)) for packet in packets(sent)]
+    *before, last = [reassembler.add(bytes(packet)) for packet in packets(sent)]
 
     assert before == [None] * len(before)
     assert last == sent
@@ -192,9 +192,9 @@ def distrustful():
 
 def test_a_distrustful_pool_runs_tasks_and_passes_reports_on(distrustful):
     reports = queue.SimpleQueue()
-    with work.Meetings() as meetings:
-        task = distrustful.run(work.report_all_then_wait, ([1, "b"], meetings.address), on_report=reports.put)
-        with meetings.next() as worker:
+    with work.Rendezvous() as rendezvous:
+        task = distrustful.run(work.report_all_then_wait, ([1, "b"], rendezvous.address), on_report=reports.put)
+        with rendezvous.next() as worker:
             assert [reports.get(timeout=TIMEOUT), reports.get(timeout=TIMEOUT)] == [1, "b"]
             worker.answer("done")
         assert task.get(timeout=TIMEOUT) == "done"
@@ -225,10 +225,10 @@ def test_a_pickle_is_never_loaded(distrustful, tmp_path):
 )  # fmt: skip
 def test_a_worker_that_sends_what_none_sends_is_killed_and_costs_nobody_else(distrustful, packets):
     reports = queue.SimpleQueue()
-    with work.Meetings() as meetings:
-        other = distrustful.run(work.report_all_then_wait, ([1], meetings.address), on_report=reports.put)
-        with meetings.next() as worker:
-            with pytest.raises(WorkerAnswerError, match="distrust what it was working on"):
+    with work.Rendezvous() as rendezvous:
+        other = distrustful.run(work.report_all_then_wait, ([1], rendezvous.address), on_report=reports.put)
+        with rendezvous.next() as worker:
+            with pytest.raises(WorkerAnswerError, match="distrust its input"):
                 distrustful.run(work.send_packets, packets).get(timeout=TIMEOUT)
             assert reports.get(timeout=TIMEOUT) == 1
             worker.answer("unharmed")

@@ -35,20 +35,20 @@ def call():
 def test_result_is_that_of_the_function_in_a_thread_of_its_own():
     here = threading.current_thread()
 
-    threads = [run_blocking(threading.current_thread, undo=None).get(timeout=TIMEOUT) for _ in range(2)]
+    threads = [run_blocking(threading.current_thread, undo=print).get(timeout=TIMEOUT) for _ in range(2)]
 
     assert len({here, *threads}) == 3
 
 
 def test_error_is_that_of_the_function():
     with pytest.raises(ValueError, match="invalid literal"):
-        run_blocking(lambda: int("x"), undo=None).get(timeout=TIMEOUT)
+        run_blocking(lambda: int("x"), undo=print).get(timeout=TIMEOUT)
 
 
 def test_calls_do_not_wait_for_each_other(call):
     blocked = run_blocking(call, undo=call.undo)
 
-    assert run_blocking(lambda: 5, undo=None).get(timeout=TIMEOUT) == 5
+    assert run_blocking(lambda: 5, undo=print).get(timeout=TIMEOUT) == 5
 
     call.go_on.set()
     assert blocked.get(timeout=TIMEOUT) is call

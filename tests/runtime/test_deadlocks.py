@@ -8,6 +8,8 @@ import sys
 import threading
 import time
 from contextlib import contextmanager
+from functools import partial
+from typing import Any
 
 import pytest
 from support import worker_functions as work
@@ -49,7 +51,7 @@ def frequent_collections(threshold=5):
 
 def abandon_later(callback):
     """Make a future that the garbage collector abandons, some time, in whatever thread it runs."""
-    promise = Promise()
+    promise: Any = Promise()
     promise.future.on_any(lambda _: callback())
     promise.cycle = promise
 
@@ -77,7 +79,7 @@ def within(seconds, function):
     assert not thread.is_alive(), "hangs"
 
 
-def test_mutex_that_the_collector_unlocks_while_it_is_being_locked():
+def test_semaphore_that_the_collector_releases_while_it_is_being_acquired():
     semaphore = Semaphore()
 
     def lock_often():
@@ -112,7 +114,7 @@ def test_timers_that_the_collector_sets_while_others_are_set_all_fire():
     assert len(due) == 6000
 
 
-def test_lane_that_the_collector_begins_runs_one_function_at_a_time():
+def test_serial_executor_that_the_collector_begins_runs_one_function_at_a_time():
     running, most = [0], [0]
 
     def work(_):
@@ -138,7 +140,7 @@ def test_futures_that_the_collector_completes_while_they_are_observed_tell_every
 
     def observe_often():
         for _ in range(5000):
-            promise = Promise()
+            promise: Any = Promise()
             future = promise.future
             promise.cycle = promise
             del promise
@@ -174,7 +176,7 @@ def test_future_that_expires_and_completes_at_the_same_time_has_one_outcome_and_
     for _ in range(200):
         promise = Promise()
         outcome = promise.future.after(seconds, lambda _: "late")
-        after(seconds).on_any(lambda _, promise=promise: promise.set("in time"))
+        after(seconds).on_any(partial(lambda promise, _: promise.set("in time"), promise))
 
         assert outcome.get(timeout=TIMEOUT) in ("late", "in time")
         promise.future.get(timeout=TIMEOUT)

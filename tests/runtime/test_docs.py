@@ -12,7 +12,7 @@ from support.processes import TIMEOUT
 
 HERE = Path(__file__).parent
 PAGE = (HERE.parents[1] / "docs" / "runtime.md").read_text()
-NAMED = dict(re.findall(r"^\| ([^|]+) \| [^|]+ \| `(test_\w+)` \|$", PAGE, re.MULTILINE))
+NAMED = dict(re.findall(r"^- \*\*(.+?)\*\*: [^*]+\n  Test: `(test_\w+)`\.$", PAGE, re.MULTILINE))
 
 
 def rows_of_tests():
@@ -39,7 +39,7 @@ def test_no_row_is_missing():
 
 
 def test_the_pages_example_runs(tmp_path):
-    (tmp_path / "example.py").write_text(re.search(r"```python\n(.*?)```", PAGE, re.DOTALL)[1])
+    (tmp_path / "example.py").write_text(re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)[0])
 
     done = subprocess.run(
         [sys.executable, "-W", "error", "example.py"],

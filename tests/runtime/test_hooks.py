@@ -20,13 +20,13 @@ class Slow(Actor):
         self._start, self._stopping = start or ready(None), stop or ready(None)
         self.seen = []
 
-    async def on_start(self):
+    async def on_start(self):  # type: ignore[override]
         self.seen.append("begins")
         await self._start
         await self.spawn(self._help("help"))
         self.seen.append("began")
 
-    async def on_stop(self):
+    async def on_stop(self):  # type: ignore[override]
         self.seen.append("stops")
         try:
             await self._stopping
@@ -113,7 +113,7 @@ def test_async_on_stop_is_awaited_before_the_actor_has_ended():
 
 def test_async_on_stop_is_awaited_after_a_terminate_too_and_may_wait_for_the_actors_own_work():
     class Working(Slow):
-        async def on_stop(self):
+        async def on_stop(self):  # type: ignore[override]
             self.work = self.spawn_before
             await self.work
             self.seen.append("work ended")

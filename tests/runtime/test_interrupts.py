@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import traceback
+from typing import Any
 
 import pykka
 import pytest
@@ -71,7 +72,7 @@ def error_of(future):
     return future.error()
 
 
-def test_lane_survives_what_a_callback_and_a_function_raise(raising, caplog):
+def test_serial_executor_survives_what_a_callback_and_a_function_raise(raising, caplog):
     executor, begin = SerialExecutor("executor"), threading.Event()
     first = executor.run(begin.wait, TIMEOUT)
     first.on_any(raising)
@@ -186,7 +187,7 @@ def test_actor_survives_what_a_callback_of_its_answer_raises(raising, caplog):
 @pytest.mark.parametrize("at", ["start", "stop", "failure"])
 @pytest.mark.usefixtures("bystander")
 def test_what_a_hook_raises_ends_its_actor_in_order(at, caplog):
-    ref = Raising.start(at)
+    ref: Any = Raising.start(at)
     ended = threading.Event()
     ref.actor_inbox.on_ended(ended.set)
 
@@ -267,6 +268,7 @@ def test_ctrl_c_ends_a_program_that_runs_callbacks_in_its_main_thread():
         "ready(1).then(lambda _: ready(2).on_any(lambda _: (print('in', flush=True), time.sleep(20))))"
     )
     with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout
         process.stdout.readline()
         process.send_signal(signal.SIGINT)
         _, errors = process.communicate(timeout=TIMEOUT)

@@ -1,4 +1,4 @@
-"""One test, at least, for each row of docs/runtime.md's table "Futures and promises", quoted above the test.
+"""One test, at least, for each row of docs/runtime.md's list "Futures and promises", quoted above the test.
 
 What libprocess promises is in Apache Mesos, 3rdparty/libprocess/include/process/{future,collect,after,loop}.hpp.
 """
@@ -10,6 +10,7 @@ import threading
 import weakref
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import pykka
 import pytest
@@ -67,8 +68,9 @@ def test_row_states_are_pending_ready_failed_or_discarded_and_a_final_one_never_
     promise: Promise[int] = Promise()
     promise.future.discard()
     assert states(promise.future) == [True, False, False, False]
+    error: Any = OddError("only the first counts")
     for final in (promise.set, promise.fail, lambda _: promise.discard()):
-        final(OddError("only the first counts"))
+        final(error)
     assert states(promise.future) == [False, True, False, False]
 
 
@@ -112,7 +114,7 @@ def test_row_failure_is_an_exception_that_travels_with_its_traceback():
 # Row "Future::discard()".
 def test_row_discard_is_a_request_made_once_whose_callbacks_run_in_the_callers_thread():
     promise: Promise[int] = Promise()
-    seen = []
+    seen: list[object] = []
     promise.future.on_discard(lambda: seen.append(threading.current_thread()))
 
     thread = in_another_thread(lambda: seen.append(promise.future.discard()))
@@ -318,7 +320,7 @@ def test_row_then_skips_its_function_when_a_discard_was_requested(discard_which)
     promise: Promise[int] = Promise()
     calls: list[int] = []
     result = promise.future.then(calls.append)
-    {"source": promise.future, "result": result}[discard_which].discard()
+    (promise.future if discard_which == "source" else result).discard()
 
     promise.set(1)
 
@@ -389,9 +391,9 @@ def test_row_then_runs_its_function_once_and_before_anybody_asks():
 
 
 # Row "callback throws".
-def test_row_callback_that_raises_is_logged_and_hurts_nobody(caplog):
+def test_row_callback_that_raises_is_logged_and_affects_no_other(caplog):
     promise: Promise[int] = Promise()
-    seen = []
+    seen: list[object] = []
     promise.future.on_ready(lambda _: 1 / 0).on_ready(seen.append).on_any(lambda _: seen.append("any"))
 
     promise.set(5)
@@ -403,10 +405,8 @@ def test_row_callback_that_raises_is_logged_and_hurts_nobody(caplog):
 
 # Row "repair(f)".
 def test_row_repair_replaces_a_failure_alone():
-    repaired = [
-        future.repair(lambda failed_future: repr(failed_future.error()))
-        for future in (failed(OddError("it")), ready("value"), discarded(), abandoned())
-    ]
+    finals: tuple[Future[Any], ...] = (failed(OddError("it")), ready("value"), discarded(), abandoned())
+    repaired = [future.repair(lambda failed_future: repr(failed_future.error())) for future in finals]
 
     assert [future.get(timeout=0) for future in repaired[:2]] == ["OddError('it')", "value"]
     assert repaired[2].is_discarded()
@@ -423,7 +423,7 @@ def test_row_recover_replaces_failure_discard_and_abandonment():
     assert [future.get(timeout=0) for future in recovered] == [OddError, DiscardedError, AbandonedError, "value"]
 
 
-def test_row_recover_forgets_the_discard_so_that_the_replacement_is_not_discarded_at_birth():
+def test_row_recover_forgets_the_discard_so_that_the_replacement_is_not_discarded_at_once():
     promise, replacement = Promise[int](), Promise[int]()
     promise.future.on_discard(promise.discard)
     result = promise.future.recover(lambda _: replacement.future)

@@ -3,12 +3,14 @@ from __future__ import annotations
 import queue
 import threading
 import time
+from typing import Any
 
 import pytest
 from support import worker_functions as work
 from support.processes import TIMEOUT
 
 from pykka_imagestore.runtime import (
+    Future,
     Messages,
     PoolClosedError,
     WorkerPool,
@@ -53,7 +55,8 @@ def test_an_idle_task_runs_when_no_other_waits():
         first = pool.run(lambda _: go_on.wait(TIMEOUT), None)
         idle, second = pool.run(ran.append, "idle", idle=True), pool.run(ran.append, "second")
         go_on.set()
-        collect([first, idle, second]).get(timeout=TIMEOUT)
+        gathered: list[Future[Any]] = [first, idle, second]
+        collect(gathered).get(timeout=TIMEOUT)
 
     assert ran == ["second", "idle"]
 
@@ -71,7 +74,7 @@ def test_discard_of_a_running_task_is_answered_when_the_task_has_stopped(threads
 
 def test_discard_of_a_task_that_does_not_look_leaves_its_result(threads):
     begun, go_on = events()
-    task = threads.run(work.say_so_and_wait, (begun, go_on))
+    task = threads.run(work.set_and_wait, (begun, go_on))
     assert begun.wait(TIMEOUT)
 
     task.discard()
@@ -84,7 +87,7 @@ def test_discard_of_a_task_that_does_not_look_leaves_its_result(threads):
 def test_discard_of_a_waiting_task_is_answered_at_once():
     with WorkerPool(1, threads=True) as pool:
         begun, go_on = events()
-        running = pool.run(work.say_so_and_wait, (begun, go_on))
+        running = pool.run(work.set_and_wait, (begun, go_on))
         waiting = pool.run(work.double, 1)
 
         waiting.discard()

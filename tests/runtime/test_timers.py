@@ -4,6 +4,7 @@ import queue
 import threading
 import time
 import weakref
+from functools import partial
 
 from pykka_imagestore.runtime import after
 from pykka_imagestore.runtime.timers import Timers
@@ -13,7 +14,7 @@ def test_calls_are_made_in_the_order_of_their_deadlines_not_before_them():
     timers, calls = Timers(), queue.SimpleQueue()
 
     due = [
-        timers.call_later(seconds, lambda number=number: calls.put((number, time.monotonic()))).deadline
+        timers.call_later(seconds, partial(lambda number: calls.put((number, time.monotonic())), number)).deadline
         for number, seconds in enumerate((0.03, 0.01, 0.02))
     ]
 

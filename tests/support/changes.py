@@ -15,8 +15,10 @@ from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from support import tars
+from support.attributes import NOBODYS, acl
 from support.compressions import zstd
 from support.layers import unpack_layer
 
@@ -29,11 +31,6 @@ CAPABILITY = struct.pack("<I4I", 0x02000000, 1 << 10, 0, 0, 0)
 EVERYTHING = struct.pack("<I4I", 0x02000001, 0xFFFFFFFF, 0, 0xFFFFFFFF, 0)
 
 
-def acl(*entries: tuple[int, int, int]) -> bytes:
-    return struct.pack("<I", 2) + b"".join(struct.pack("<HHI", *entry) for entry in entries)
-
-
-NOBODYS = -1 & 0xFFFFFFFF
 ACL = acl((1, 6, NOBODYS), (2, 4, 7), (4, 4, NOBODYS), (0x10, 4, NOBODYS), (0x20, 4, NOBODYS))
 OTHER_ACL = acl((1, 6, NOBODYS), (2, 6, 7), (4, 4, NOBODYS), (0x10, 4, NOBODYS), (0x20, 4, NOBODYS))
 SEGMENTS = [(50_000, 4)]
@@ -45,7 +42,7 @@ def xattr(key: bytes, value: bytes) -> bytes:
 
 def plain() -> tuple[bytes, ...]:
     """Return a layer of all kinds that anybody can make."""
-    owner = {"uid": os.geteuid(), "gid": os.getegid()}
+    owner: dict[str, Any] = {"uid": os.geteuid(), "gid": os.getegid()}
     return (
         tars.directory(b"d", mode=0o755, mtime=5, **owner),
         tars.file(b"d/f", b"hello" * 3000, mtime=5, **owner),
@@ -81,7 +78,7 @@ def plain() -> tuple[bytes, ...]:
 
 def roots() -> tuple[bytes, ...]:
     """Return what root can make, too."""
-    owner = {"uid": os.geteuid(), "gid": os.getegid()}
+    owner: dict[str, Any] = {"uid": os.geteuid(), "gid": os.getegid()}
     return (
         *plain(),
         tars.header(b"dev", tars.CHARACTER_DEVICE, major=1, minor=3, mode=0o666, **owner),
@@ -255,7 +252,7 @@ def directory_by_symlink(path: Path) -> None:
     path.symlink_to("../../moved")
 
 
-def record(**fields: object) -> Do:
+def record(**fields: Any) -> Do:
     """Return what changes fields, and not the checksum."""
 
     def do(path: Path) -> None:

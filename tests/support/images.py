@@ -12,6 +12,8 @@ from pathlib import Path
 
 from support.tars import END, file
 
+from pykka_imagestore.core.digest import DiffID
+
 
 def layer(files: Mapping[str, bytes]) -> bytes:
     """Return a layer of some files."""
@@ -23,8 +25,8 @@ def long_layer(entries: int = 40_000, seed: str = "f") -> bytes:
     return b"".join(file(f"{seed}/{n // 500}/{n}".encode(), b"x" * 100) for n in range(entries)) + END
 
 
-def diff_id(data: bytes) -> str:
-    return f"sha256:{hashlib.sha256(data).hexdigest()}"
+def diff_id(data: bytes) -> DiffID:
+    return DiffID(f"sha256:{hashlib.sha256(data).hexdigest()}")
 
 
 def docker_save(path: Path, images: Mapping[str, Sequence[bytes]], **config: object) -> Path:

@@ -11,20 +11,25 @@ from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
+from support import seams
 from support.processes import TIMEOUT
 from support.trees import Node, describe
 
 from pykka_imagestore._proto.layer_pb2 import LayerRecord
-from pykka_imagestore.core.archive import Extent
 from pykka_imagestore.core.checksum import with_checksum
 from pykka_imagestore.core.digest import DiffID, Digest
+from pykka_imagestore.core.identity import FileIdentity
+from pykka_imagestore.core.layer_blob import FileRange, LayerBlob
 from pykka_imagestore.core.limits import DEFAULT_LIMITS, Limits
 from pykka_imagestore.errors import StoreError
-from pykka_imagestore.jobs import untar_layer as untar_layer_module
 from pykka_imagestore.jobs.check.findings import LayerCheck
 from pykka_imagestore.jobs.check_layer import CheckLayer, check_layer
-from pykka_imagestore.jobs.unpack.leader import Helpers, HelpUnpack, help_unpack
-from pykka_imagestore.jobs.untar_layer import LayerCounts, UntarLayer, untar_layer
+from pykka_imagestore.jobs.help_unpack import HelpUnpack, help_unpack
+from pykka_imagestore.jobs.unpack.layer_counts import LayerCounts
+from pykka_imagestore.jobs.unpack.leader import Leader
+from pykka_imagestore.jobs.unpack.target import Target
+from pykka_imagestore.jobs.unpack_into import UnpackInto
+from pykka_imagestore.jobs.untar_layer import UntarLayer, untar_layer
 
 NEWER_FIELDS = [field.name for field in LayerRecord.DESCRIPTOR.fields if field.number >= 10]
 
@@ -77,11 +82,27 @@ class Unpacked:
         return [(unset.path, unset.what) for unset in self.record.unset]
 
 
-def extent_of(data: bytes, directory: str | Path) -> Extent:
+def blob_of(data: bytes, directory: str | Path) -> LayerBlob:
     """Return a layer that lies in a file ``layer.tar``."""
     stored = Path(directory, "layer.tar")
     stored.write_bytes(data)
-    return Extent(str(stored), 0, len(data), "layer.tar")
+    return blob_at(stored)
+
+
+def blob_at(path: str | Path, offset: int = 0, size: int | None = None, name: str = "layer.tar") -> LayerBlob:
+    """Return a layer that lies in a file as it is now; by default it is all of it."""
+    identity = FileIdentity.of(os.stat(path))
+    return LayerBlob(name, identity.size_bytes if size is None else size, FileRange(str(path), offset, identity))
+
+
+def nowhere_blob(name: str = "layer.tar", size: int = 0) -> LayerBlob:
+    """Return a layer for tests that read none of its bytes."""
+    return LayerBlob(name, size, FileRange("image.tar", 0, FileIdentity(1, 1)))
+
+
+def request_into(target: Target, layer: LayerBlob) -> UnpackInto:
+    """Return what a worker is to do for the command."""
+    return UnpackInto(layer, target.path, target.identity(), target.is_new)
 
 
 def unpack_layer(
@@ -89,9 +110,7 @@ def unpack_layer(
 ) -> Unpacked:
     """Unpack a layer into ``directory/layer``; what was there is replaced."""
     target = Path(directory, "layer")
-    unpacked = Unpacked(
-        target, untar_layer(UntarLayer(extent_of(data, directory), str(target), diff_id, limits=limits))
-    )
+    unpacked = Unpacked(target, untar_layer(UntarLayer(blob_of(data, directory), str(target), diff_id, limits=limits)))
     assert unpacked.check(limits).faults == ()
     return unpacked
 
@@ -105,41 +124,42 @@ def refusal(data: bytes, directory: str | Path, limits: Limits) -> str:
     return ""
 
 
-def unpack_with_help(
+def unpack_with_peers(
     data: bytes,
     directory: str | Path,
-    helpers: int = 2,
+    peers: int = 2,
     help_: Callable[[HelpUnpack], None] = help_unpack,
     digest: Digest | None = None,
 ) -> Unpacked:
-    """Unpack a layer with helpers in threads, who are there before the first entry is."""
-    target, address = Path(directory, "layer"), str(Path(directory, "helpers"))
-    layer = replace(extent_of(data, directory), digest=digest)
-    request = UntarLayer(layer, str(target), helpers_at=address)
-    with ThreadPoolExecutor(helpers) as threads:
+    """Unpack a layer with peers in threads, which are connected before the first entry is unpacked."""
+    target, address = Path(directory, "layer"), str(Path(directory, "peers"))
+    layer = replace(blob_of(data, directory), digest=digest)
+    request = UntarLayer(layer, str(target), peers_at=address)
+    with ThreadPoolExecutor(peers) as threads:
 
-        def attended(*args: Any) -> Helpers:
-            leader = Helpers(*args)
-            helping.extend(threads.submit(help_, HelpUnpack(address)) for _ in range(helpers))
-            while len(leader._hands) < helpers:
+        def attended(*args: Any) -> Leader:
+            leader = Leader(*args)
+            helping.extend(threads.submit(help_, HelpUnpack(address)) for _ in range(peers))
+            while len(leader.peers) < peers:
+                assert leader._listener is not None
                 assert select.select([leader._listener], [], [], TIMEOUT)[0]
                 leader.welcome()
             return leader
 
         helping: list[Future[None]] = []
-        with patch.object(untar_layer_module, "Helpers", attended):
+        with patch(seams.LEADER, attended):
             try:
                 unpacked = Unpacked(target, untar_layer(request))
             finally:
-                for helper in helping:
-                    helper.result(timeout=TIMEOUT)  # what killed it says more than that it died
+                for peer in helping:
+                    peer.result(timeout=TIMEOUT)  # what killed it says more than that it died
     assert unpacked.check().faults == ()
     return unpacked
 
 
-def unpack_with_help_and_look(data: bytes, directory: str | Path) -> tuple[dict[bytes, Node], bytes]:
-    """As ``unpack_and_look``, with help."""
-    unpacked = unpack_with_help(data, directory)
+def unpack_with_peers_and_look(data: bytes, directory: str | Path) -> tuple[dict[bytes, Node], bytes]:
+    """As ``unpack_and_look``, with peers."""
+    unpacked = unpack_with_peers(data, directory)
     return unpacked.nodes, unpacked.record.SerializeToString()
 
 

@@ -7,6 +7,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from support.images import diff_id, write_members
 
@@ -25,20 +26,20 @@ class Layout:
         self.members: dict[str, bytes] = {"oci-layout": b'{"imageLayoutVersion":"1.0.0"}'}
         self.named: list[object] = []
 
-    def blob(self, data: object, media_type: str, **fields: object) -> dict[str, object]:
+    def blob(self, data: object, media_type: str, **fields: object) -> dict[str, Any]:
         """Add a blob, bytes or what becomes JSON; return its descriptor, with other fields if they are given."""
         encoded = data if isinstance(data, bytes) else json.dumps(data).encode()
         digest = f"sha256:{hashlib.sha256(encoded).hexdigest()}"
         self.members[path_of(digest)] = encoded
         return {"mediaType": media_type, "digest": digest, "size": len(encoded), **fields}
 
-    def config(self, *layers: bytes, **fields: object) -> dict[str, object]:
+    def config(self, *layers: bytes, **fields: object) -> dict[str, Any]:
         rootfs = {"type": "layers", "diff_ids": [diff_id(layer) for layer in layers]}
         return self.blob({**AMD64, "rootfs": rootfs, **fields}, CONFIG_TYPE)
 
     def manifest(
         self, *layers: bytes, config: object = None, fields: Mapping[str, object] | None = None, **named: object
-    ):
+    ) -> dict[str, Any]:
         """Add an image of some layers, gzipped; return its manifest's descriptor."""
         document = {
             "schemaVersion": 2,
@@ -50,11 +51,11 @@ class Layout:
 
     def index(
         self, *descriptors: object, fields: Mapping[str, object] | None = None, **named: object
-    ) -> dict[str, object]:
+    ) -> dict[str, Any]:
         document = {"schemaVersion": 2, "manifests": descriptors, **(fields or {})}
         return self.blob(document, INDEX_TYPE, **named)
 
-    def name(self, descriptor: Mapping[str, object], ref_name: str | None = None, **annotations: str) -> None:
+    def name(self, descriptor: Mapping[str, Any], ref_name: str | None = None, **annotations: str) -> None:
         """Let ``index.json`` name something."""
         if ref_name is not None:
             annotations["org.opencontainers.image.ref.name"] = ref_name

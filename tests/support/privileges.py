@@ -84,7 +84,7 @@ def with_capabilities(bounds: str, function: Callable[..., R], *arguments: Any, 
         bounds: Which, as setpriv(1) has it: ``-all,+chown``.
         mapped: Whether to do so in a user namespace that has all users.
     """
-    command = ("setpriv", f"--bounding-set={bounds}", "--inh-caps=-all")
+    command: tuple[str, ...] = ("setpriv", f"--bounding-set={bounds}", "--inh-caps=-all")
     if not _works((*command, "true")):
         pytest.skip("this machine does not let a process give up capabilities")
     if mapped:

@@ -62,6 +62,9 @@ class Program:
             stdout=subprocess.PIPE,
             env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
         )
+        assert self.process.stdin
+        assert self.process.stdout
+        self._input, self._output = self.process.stdin, self.process.stdout
         self._said = b""
 
     def __enter__(self) -> Self:
@@ -69,8 +72,8 @@ class Program:
 
     def __exit__(self, kind: type[BaseException] | None, error: object, traceback: TracebackType | None) -> None:
         self.kill()
-        self.process.stdin.close()
-        self.process.stdout.close()
+        self._input.close()
+        self._output.close()
 
     def line(self) -> str:
         """Return the next line that it says."""
@@ -89,8 +92,8 @@ class Program:
 
     def tell(self, text: str = "") -> None:
         """Give it a line."""
-        self.process.stdin.write(f"{text}\n".encode())
-        self.process.stdin.flush()
+        self._input.write(f"{text}\n".encode())
+        self._input.flush()
 
     def kill(self) -> None:
         """Kill it, and wait until it is gone."""
@@ -98,7 +101,7 @@ class Program:
         self.process.wait(TIMEOUT)
 
     def _read(self) -> bytes:
-        assert select.select([self.process.stdout], [], [], TIMEOUT)[0], "it says nothing"
-        data = os.read(self.process.stdout.fileno(), 1 << 16)
+        assert select.select([self._output], [], [], TIMEOUT)[0], "it says nothing"
+        data = os.read(self._output.fileno(), 1 << 16)
         self._said += data
         return data

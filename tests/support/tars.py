@@ -64,19 +64,19 @@ def padded(body: bytes) -> bytes:
     return body + bytes(-len(body) % BLOCK)
 
 
-def file(name: bytes, body: bytes = b"", **fields: int | bytes) -> bytes:
+def file(name: bytes, body: bytes = b"", **fields: Any) -> bytes:
     return header(name, FILE, **{"size": len(body), **fields}) + padded(body)
 
 
-def directory(name: bytes, **fields: int | bytes) -> bytes:
+def directory(name: bytes, **fields: Any) -> bytes:
     return header(name, DIRECTORY, **{"mode": 0o755, **fields})
 
 
-def symlink(name: bytes, target: bytes, **fields: int | bytes) -> bytes:
+def symlink(name: bytes, target: bytes, **fields: Any) -> bytes:
     return header(name, SYMLINK, link=target, **{"mode": 0o777, **fields})
 
 
-def hard_link(name: bytes, target: bytes, **fields: int | bytes) -> bytes:
+def hard_link(name: bytes, target: bytes, **fields: Any) -> bytes:
     return header(name, HARD_LINK, link=target, **fields)
 
 
@@ -132,8 +132,8 @@ def pax_sparse(
     if version == "0.0":
         pairs = [pax_record(b"GNU.sparse." + (b"offset", b"numbytes")[n % 2], b"%d" % x) for n, x in enumerate(numbers)]
         counted = {b"GNU.sparse.size": size, b"GNU.sparse.numblocks": len(segments)}
-        records = b"".join([*(pax_record(key, b"%d" % number) for key, number in counted.items()), *pairs])
-        return raw_pax(records) + file(name, body, **fields)
+        data = b"".join([*(pax_record(key, b"%d" % number) for key, number in counted.items()), *pairs])
+        return raw_pax(data) + file(name, body, **fields)
     if version == "0.1":
         joined = b",".join(b"%d" % number for number in numbers)
         records = {b"GNU.sparse.size": b"%d" % size, b"GNU.sparse.name": name, b"GNU.sparse.map": joined}

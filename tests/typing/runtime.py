@@ -41,6 +41,9 @@ class Agent(Actor):
         self._pool = pool
         self._images: dict[str, ImageInfo] = {}
 
+    async def on_start(self) -> None:  # type: ignore[override]  # pyright: ignore[reportIncompatibleMethodOverride]
+        await after(0.1)
+
     def count(self) -> int:
         return len(self._images)
 

@@ -1,4 +1,4 @@
-"""The command ``imagestore``: one file for each verb. Only what a verb needs is imported when it runs."""
+"""The command ``imagestore``: one module for each verb, imported when the verb runs."""
 
 from pykka_imagestore.cli.entry import main
 

@@ -1,4 +1,4 @@
-"""What the user may type: verbs, options, and where the store lies."""
+"""The command line: its verbs and options, and where the store lies."""
 
 from __future__ import annotations
 
@@ -8,16 +8,18 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NoReturn
 
-from pykka_imagestore.errors import InvalidInputError, escaped
+from pykka_imagestore.cli import values
+from pykka_imagestore.errors import InvalidInputError
+from pykka_imagestore.text import escaped
 
 DESCRIPTION = "Keep container images as directories: put archives and OCI layouts, get the paths of their layers."
 
 EPILOG = """\
 exit status:
   0    done
-  1    refused, failed, or not there: one sentence on stderr says which
-  2    wrong usage
-  130  interrupted with Ctrl-C (143: terminated, 129: hung up); what was begun has been undone
+  1    refused, failed, not found, or faults found: one sentence on stderr says which
+  2    wrong usage, such as an unknown option, or a name or size that is none
+  130  interrupted with Ctrl-C (143: terminated, 129: hung up); unfinished work has been undone
 
 examples:
   docker save app:1.0 | imagestore put -
@@ -42,14 +44,14 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
 
 
 def make_parser() -> argparse.ArgumentParser:
-    """Return the parser of the command line; the documentation is made from it, too."""
+    """Return the parser of the command line. The documentation is generated from it, too."""
     parser = _Parser(
         prog="imagestore",
         description=DESCRIPTION,
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--store", metavar="DIR", help=STORE_HELP)
+    parser.add_argument("--store", metavar="DIR", type=values.path, help=STORE_HELP)
     parser.add_argument("--json", action="store_true", help=JSON_HELP)
     parser.add_argument("--version", action=_Version, nargs=0, help="print the version")
     verbs = _Verbs(parser.add_subparsers(dest="verb", metavar="VERB", required=True))
@@ -70,13 +72,13 @@ def store_directory(option: str | None, environment: Mapping[str, str] = os.envi
     """Return the store's directory, absolute.
 
     Args:
-        option: What ``--store`` says, if anything.
-        environment: Where to look else. An empty variable counts for none.
+        option: The value of ``--store``; None if it was not given.
+        environment: The environment. An empty variable counts as unset.
 
     Spec:
         XDG Base Directory Specification: a relative $XDG_DATA_HOME is to be ignored.
     """
-    named = option or environment.get("IMAGESTORE_DIR")
+    named = environment.get("IMAGESTORE_DIR") if option is None else option
     if named:
         return Path(absolute(named))
     data = Path(environment.get("XDG_DATA_HOME", ""))
@@ -84,10 +86,10 @@ def store_directory(option: str | None, environment: Mapping[str, str] = os.envi
 
 
 def absolute(path: str) -> str:
-    """Return a path made absolute; links in it stay.
+    """Return a path made absolute; symlinks in it are not resolved.
 
     Raises:
-        InvalidInputError: It is relative to a directory that was deleted.
+        InvalidInputError: It is relative, and the working directory was deleted.
     """
     try:
         return str(Path(path).absolute())
@@ -97,17 +99,17 @@ def absolute(path: str) -> str:
 
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
-        super().error(escaped(message))  # an argument may be a file's name, whoever chose that
+        super().error(escaped(message))  # an argument may be a file name from an untrusted source
 
 
 class _Verbs:
-    """Adds verbs, each of which takes the common options too: they may stand before the verb or after it."""
+    """Adds verbs. Each takes the common options too, so these may stand before the verb or after it."""
 
     def __init__(self, parsers: argparse._SubParsersAction[_Parser]) -> None:
         self._parsers = parsers
-        # A default here would win over what stood before the verb.
+        # A default here would override an option that stood before the verb.
         self._common = _Parser(add_help=False, argument_default=argparse.SUPPRESS)
-        self._common.add_argument("--store", metavar="DIR", help=STORE_HELP)
+        self._common.add_argument("--store", metavar="DIR", type=values.path, help=STORE_HELP)
         self._common.add_argument("--json", action="store_true", help=JSON_HELP)
 
     def add(self, verb: str, summary: str, more: str = "") -> _Parser:
@@ -126,10 +128,11 @@ def _add_put(verbs: _Verbs) -> None:
     parser.add_argument(
         "archive",
         metavar="ARCHIVE",
+        type=values.path,
         help="what docker save wrote, or an OCI archive; may be gzip, bzip2, xz or zstd; - for standard input; "
         "or a directory that is an OCI layout",
     )
-    parser.add_argument("--name", help="put one image, under this name")
+    parser.add_argument("--name", type=values.image_name, help="put one image, under this name")
     parser.add_argument(
         "--select",
         metavar="REF",
@@ -138,13 +141,19 @@ def _add_put(verbs: _Verbs) -> None:
     parser.add_argument(
         "--platform",
         metavar="OS/ARCH",
-        help="which of the images that share a name, as linux/arm64 or linux/arm/v7 (default: this machine's)",
+        type=values.platform,
+        help="which of the images that share a name: linux/arm64, linux/arm/v7 (default: this machine's)",
     )
-    parser.add_argument("--sandbox", metavar="DIR", help="directory whose files stdout and stderr get what workers say")
+    parser.add_argument(
+        "--sandbox",
+        metavar="DIR",
+        type=values.path,
+        help="directory for the workers' output, in its files stdout and stderr",
+    )
     parser.add_argument(
         "--not-durable",
         action="store_true",
-        help="do not wait until all is on disk: faster, but a power loss may leave layers in part, unnoticed",
+        help="do not wait until all is on disk: faster, but a power loss may leave damaged layers, unnoticed",
     )
     _add_workers(parser)
 
@@ -161,9 +170,7 @@ def _add_list(verbs: _Verbs) -> None:
 
 
 def _add_inspect(verbs: _Verbs) -> None:
-    parser = verbs.add(
-        "inspect", "print an image's config", "With --json, as one compact document; what it says is the same."
-    )
+    parser = verbs.add("inspect", "print an image's config", "With --json, the same as one compact document.")
     _add_name(parser)
 
 
@@ -176,25 +183,36 @@ def _add_prune(verbs: _Verbs) -> None:
     parser = verbs.add(
         "prune",
         "remove images that are not used, and layers that no image has",
-        "Without --unused-for, --budget and --budget-inodes no image is removed, and for a budget that cannot be kept "
-        "none is. An image is used when it is put or got. What somebody has a lease of, or puts just now, stays. "
+        "Without --unused-for, --budget and --budget-inodes no image is removed, and none is removed for a budget that "
+        "cannot be kept. A put or a get counts as use. Leased images and those that are being put stay. "
         "Prints what was removed.",
     )
     parser.add_argument("--dry-run", action="store_true", help="only print what would be removed")
-    parser.add_argument("--keep", metavar="NAME", action="append", default=[], help="never this image; may be repeated")
     parser.add_argument(
-        "--unused-for", metavar="TIME", help="images not used for so long: seconds, or as 30m, 12h, 7d, 2w"
+        "--keep",
+        metavar="NAME",
+        type=values.image_name,
+        action="append",
+        default=[],
+        help="do not remove this image; may be repeated",
+    )
+    parser.add_argument(
+        "--unused-for",
+        metavar="TIME",
+        type=values.duration,
+        help="remove images not used for this long: seconds, or 30m, 12h, 7d, 2w",
     )
     parser.add_argument(
         "--budget",
         metavar="SIZE",
-        help="the least recently used, until what is left takes no more than this: bytes, or as 500M, 20G",
+        type=values.size,
+        help="remove the least recently used images until the rest takes no more than this: bytes, or 500M, 20G",
     )
     parser.add_argument(
         "--budget-inodes",
-        type=int,
         metavar="N",
-        help="the same for files, directories and the like: no more than N of them",
+        type=values.number,
+        help="the same for inodes: until the rest has no more than N files, directories and other nodes",
     )
 
 
@@ -202,15 +220,15 @@ def _add_du(verbs: _Verbs) -> None:
     parser = verbs.add(
         "du",
         "print what images cost on disk",
-        "OWN is what no other image shares, and so what removing the image frees. Tells also who has leases.",
+        "OWN is what the image shares with no other, so what removing it frees. Also lists leases.",
     )
-    parser.add_argument("--layers", action="store_true", help="also each layer")
+    parser.add_argument("--layers", action="store_true", help="list the layers too")
 
 
 def _add_check(verbs: _Verbs) -> None:
     parser = verbs.add(
         "check",
-        "look whether what is stored is what it must be",
+        "check that what is stored is what was put",
         "Changes nothing. Prints what is wrong, and exits with 1 if anything is.",
     )
     _add_deep(parser)
@@ -220,13 +238,16 @@ def _add_repair(verbs: _Verbs) -> None:
     parser = verbs.add(
         "repair",
         "check, and take out damaged layers and configs",
-        "Their images are incomplete then, until they are put again. Exits with 1 if anything was wrong.",
+        "Their images are incomplete until they are put again. What only a deep check finds, only --deep repairs. "
+        "Exits with 1 if anything was wrong.",
     )
     _add_deep(parser)
 
 
 def _add_deep(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--deep", action="store_true", help="read every byte, not only whether all parts are there")
+    parser.add_argument(
+        "--deep", action="store_true", help="read every byte, instead of only looking whether all parts are there"
+    )
     _add_workers(parser)
 
 
@@ -235,27 +256,31 @@ def _add_unpack(verbs: _Verbs) -> None:
         "unpack",
         "unpack one layer file into an empty directory",
         "The store is not touched. Prints the layer's DiffID, the bytes of its tar, and its entries. "
-        "If the layer is refused, nothing of it is left. The directory is closed to others until all is there; one "
-        "that was there before lets in nobody then whom it kept out. Mind that layers may hold set-user-ID programs.",
+        "If the layer is refused, nothing of it is left. Other users cannot enter the directory until the layer is "
+        "complete, and an existing directory never admits more users than before. Note that layers may hold "
+        "set-user-ID programs.",
     )
-    parser.add_argument("layer", metavar="LAYER", help="a layer's tar; may be gzip, bzip2, xz or zstd")
-    parser.add_argument("directory", metavar="DIRECTORY", help="empty and your own, or made if it is not there")
+    parser.add_argument(
+        "layer", metavar="LAYER", type=values.path, help="a layer's tar; may be gzip, bzip2, xz or zstd"
+    )
+    parser.add_argument(
+        "directory", metavar="DIRECTORY", type=values.path, help="empty and your own; made if it does not exist"
+    )
 
 
 def _add_name(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("name", metavar="NAME", help="in any spelling: app, docker.io/library/app:latest")
+    parser.add_argument(
+        "name", metavar="NAME", type=values.image_name, help="in any spelling: app, docker.io/library/app:latest"
+    )
 
 
 def _add_workers(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--workers", metavar="N", type=_positive, help="worker processes (default: the CPUs that this one may use)"
+        "--workers",
+        metavar="N",
+        type=values.positive_number,
+        help="worker processes (default: the number of CPUs that may be used)",
     )
-
-
-def _positive(text: str) -> int:
-    if not (text.isascii() and text.isdigit() and int(text) > 0):
-        raise argparse.ArgumentTypeError(f"{text!r} is no positive number")
-    return int(text)
 
 
 class _Version(argparse.Action):

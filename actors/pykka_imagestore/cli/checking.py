@@ -1,13 +1,13 @@
-"""What ``check`` and ``repair`` have in common."""
+"""What the verbs ``check`` and ``repair`` share."""
 
 from __future__ import annotations
 
 import argparse
+from collections.abc import Iterator
 from typing import Any
 
 from pykka_imagestore.cli.arguments import store_directory
-from pykka_imagestore.cli.log import show_warnings
-from pykka_imagestore.cli.output import print_json, print_line
+from pykka_imagestore.cli.output import counted, print_json, print_line
 from pykka_imagestore.cli.progress_bar import check_bar
 from pykka_imagestore.cli.stop_signals import StopSignals
 from pykka_imagestore.cli.stored import require_store
@@ -17,31 +17,29 @@ from pykka_imagestore.local_store import LocalStore
 
 
 class FaultsFoundError(StoreError):
-    """A store is damaged.
+    """A check or a repair found faults.
 
     Attributes:
         directory: The store.
-        count: How many faults it has.
-        is_repaired: Whether what was damaged was taken out.
+        count: How many faults.
+        steps: What to do now, in order; nothing if a repair did all of it.
     """
 
-    def __init__(self, directory: str, count: int, is_repaired: bool) -> None:
-        super().__init__(directory, count, is_repaired)
-        self.directory, self.count, self.is_repaired = directory, count, is_repaired
+    def __init__(self, directory: str, count: int, steps: tuple[str, ...]) -> None:
+        super().__init__(directory, count, steps)
+        self.directory, self.count, self.steps = directory, count, steps
 
     def __str__(self) -> str:
-        found = f"{self.directory} had {self.count} faults" if self.is_repaired else f"{self.directory} is damaged"
-        what = "put the images again that lack something" if self.is_repaired else "repair it, and put the images again"
-        return f"{found}; {what}"
+        advice = ", then ".join(self.steps) or "what was damaged is taken out, and no image needs it"
+        return f"found {counted(self.count, 'fault')} in {self.directory}; {advice}"
 
 
-def look(options: argparse.Namespace, *, repair: bool) -> None:
+def run_check(options: argparse.Namespace, *, repair: bool) -> None:
     """Check or repair a store, and print what was found.
 
     Raises:
         FaultsFoundError: Something was wrong.
     """
-    show_warnings()
     directory = store_directory(options.store)
     require_store(directory)
     with StopSignals() as signals:
@@ -50,15 +48,17 @@ def look(options: argparse.Namespace, *, repair: bool) -> None:
             with check_bar() as listener:
                 report = signals.wait(work(deep=options.deep, progress=listener))
             signals.wait_if_not_stopped(store.swept())
+        deep = " --deep" if options.deep else ""
         if options.json:
             print_json(_document(report))
         else:
-            _print(report, repair=repair)
+            _print(report, repair, deep)
     if report.faults:
-        raise FaultsFoundError(str(directory), len(report.faults), repair)
+        steps = _repair_steps(report, deep) if repair else _check_steps(report, deep)
+        raise FaultsFoundError(str(directory), len(report.faults), tuple(steps))
 
 
-def _print(report: CheckReport, *, repair: bool) -> None:
+def _print(report: CheckReport, repair: bool, deep: str) -> None:
     for fault in report.faults:
         print_line(str(fault))
     for unchecked in report.unchecked:
@@ -66,11 +66,35 @@ def _print(report: CheckReport, *, repair: bool) -> None:
     for name in report.taken_out:
         print_line(f"took out {name}")
     for name in report.left_in if repair else ():
-        print_line(f"left {name} in: somebody needs it now; repair again later")
+        print_line(f"left {name} in: somebody needs it now; run imagestore repair{deep} again later")
     for name in report.put_anew:
-        print_line(f"left {name} in: it was put anew since it was looked at; check again")
-    counts = f"{report.images} images, {report.layers} layers, {report.configs} configs"
-    print_line(f"{counts}: {len(report.faults)} faults")
+        print_line(f"left {name} in: it was put again after it was checked; run imagestore check{deep} again")
+    counts = counted(report.images, "image"), counted(report.layers, "layer"), counted(report.configs, "config")
+    print_line(f"{', '.join(counts)}: {counted(len(report.faults), 'fault')}")
+
+
+def _check_steps(report: CheckReport, deep: str) -> Iterator[str]:
+    """Yield what to do about the faults that a check found, in order."""
+    # What only a deep check finds, only a deep repair takes out.
+    if any(fault.kind != "image" for fault in report.faults):
+        yield f"run imagestore repair{deep}"
+    yield from _put_again(report)
+
+
+def _repair_steps(report: CheckReport, deep: str) -> Iterator[str]:
+    """Yield what is still to be done after a repair, in order."""
+    is_left = bool(report.left_in or report.put_anew)
+    if report.taken_out or not is_left:  # a put reads nothing again of a layer that is there
+        yield from _put_again(report)
+    if report.left_in:
+        yield f"run imagestore repair{deep} again when nobody needs what was left in"
+    elif report.put_anew:
+        yield f"run imagestore check{deep} again"
+
+
+def _put_again(report: CheckReport) -> Iterator[str]:
+    if any(fault.kind == "image" for fault in report.faults):
+        yield "put the faulty images again"
 
 
 def _document(report: CheckReport) -> dict[str, Any]:

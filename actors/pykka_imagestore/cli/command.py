@@ -1,4 +1,4 @@
-"""Parses the command line, runs the verb, and makes one sentence and an exit status of what goes wrong."""
+"""Parses the command line, runs the verb, and turns an error into one sentence and an exit status."""
 
 from __future__ import annotations
 
@@ -9,11 +9,12 @@ from signal import SIGINT, Signals
 
 from pykka_imagestore.cli.arguments import parse_arguments
 from pykka_imagestore.cli.descriptors import shown_descriptor
+from pykka_imagestore.cli.log import show_warnings
 from pykka_imagestore.cli.output import OutputError, complain, flush_output, give_up_output
 from pykka_imagestore.cli.stop_signals import StoppedError
 from pykka_imagestore.errors import AmbiguousImageError, StoreError
 
-# Known by name: the runtime is slow to import, and the verbs that only read do without.
+# Named here, not imported: the runtime is slow to import, and the verbs that only read do not need it.
 _RUNTIME_ERRORS = "pykka_imagestore.runtime.errors"
 
 
@@ -29,7 +30,7 @@ def run_command(arguments: Sequence[str] | None) -> int:
         give_up_output()
         complain(str(error))
         return 1
-    except Exception as error:  # noqa: BLE001 - whatever it is, a user gets a sentence
+    except Exception as error:  # noqa: BLE001 - a user gets a sentence for every error
         complain(shown_descriptor(_sentence(error)))
         return 1
     return 0
@@ -39,8 +40,9 @@ def _run(arguments: Sequence[str] | None) -> None:
     try:
         options = parse_arguments(arguments)
     except SystemExit:
-        flush_output()  # the help, whose reader may be gone
+        flush_output()  # of the help, whose reader may be gone
         raise
+    show_warnings()
     importlib.import_module(f"pykka_imagestore.cli.verbs.{options.verb}").run(options)
 
 

@@ -1,4 +1,4 @@
-"""What this process has open, standard input or a shell's ``<(...)``, as worker processes can open it."""
+"""Paths by which worker processes can read what this process has open: standard input, or a shell's ``<(...)``."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ from pykka_imagestore.errors import InvalidInputError, StoreError
 
 _OWN = re.compile(r"-|/dev/(stdin|fd/([0-9]+))|/proc/self/fd/([0-9]+)")
 _PIPE_BYTES = 1 << 20
-_shown: dict[str, str] = {}  # paths that others can open, and what the user calls them
+_shown: dict[str, str] = {}  # paths for other processes, and the user's names of them
 
 
 @contextmanager
 def readable_path(path: str) -> Iterator[str]:
-    """Lend a path by which another process finds what is open here; any other path is lent made absolute.
+    """Yield a path by which another process can read what is open here; any other path is made absolute.
 
-    What cannot be opened once more, another user's pipe or file, a socket, or what was read in part, is passed on
-    through a pipe.
+    A descriptor that cannot be reopened (another user's pipe or file, a socket, a file that was read in part) is passed
+    on through a pipe.
 
     Raises:
-        InvalidInputError: There is nothing to be read.
+        InvalidInputError: The descriptor cannot be read.
         OSError: Reading it failed.
 
     Spec:
@@ -46,7 +46,7 @@ def readable_path(path: str) -> Iterator[str]:
     try:
         yield _path_of(pump.output, descriptor)
     except StoreError:
-        if pump.error is not None:  # it is the cause, and the archive only seems to end early
+        if pump.error is not None:  # the cause; to the worker, the archive only seemed to end early
             pump.error.filename = _name(descriptor)
             raise pump.error from None
         raise
@@ -55,38 +55,38 @@ def readable_path(path: str) -> Iterator[str]:
 
 
 def own_descriptor(path: str) -> int | None:
-    """Return the descriptor of this process that a path names; None if it names none."""
+    """Return the descriptor of this process that a path names, if any."""
     own = _OWN.fullmatch(path)
     return None if own is None else int(own[2] or own[3] or 0)
 
 
 def path_for_others(path: str) -> str:
-    """Return the path by which another process opens a file that is open here; any other path made absolute."""
+    """Return the path by which another process can open a file that is open here; any other path is made absolute."""
     descriptor = own_descriptor(path)
     return absolute(path) if descriptor is None else _path_of(descriptor, descriptor)
 
 
 def shown_descriptor(sentence: str) -> str:
-    """Return a sentence with such paths as users know them."""
+    """Return a sentence in which such paths are as the user typed them."""
     for path, shown in _shown.items():
         sentence = re.sub(rf"{re.escape(path)}(?![0-9])", shown, sentence)
     return sentence
 
 
 class _Pump:
-    """Passes on what comes through a descriptor.
+    """Copies what comes through a descriptor into a pipe.
 
     Attributes:
-        output: A pipe of ours; once it is closed, no more is passed on.
-        error: What reading failed with.
+        output: The pipe's reading end. Closing it ends the copying.
+        error: The error that reading failed with, if it did.
     """
 
     def __init__(self, source: int) -> None:
         self.error: OSError | None = None
         self.output, self._input = os.pipe()
-        with suppress(OSError):  # more than this user may have in all
+        with suppress(OSError):  # this user's limit on pipes is reached
             fcntl.fcntl(self._input, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
-        # Nobody can end a read that nothing comes for: so the program does not wait for this thread.
+        # A read for which nothing comes cannot be ended, so the program does not wait for this thread.
         threading.Thread(target=self._run, args=(source,), name="standard-input", daemon=True).start()
 
     def _run(self, source: int) -> None:
@@ -95,16 +95,16 @@ class _Pump:
                 while data:
                     data = data[os.write(self._input, data) :]
         except BrokenPipeError:
-            return  # nobody wants more
+            return  # the reader has all it wants
         finally:
             os.close(self._input)
 
     def _read(self, source: int) -> bytes:
-        """Return what comes next; nothing at the end, or after an error."""
+        """Return the next bytes; none at the end, or after an error."""
         while True:
             try:
                 return os.read(source, _PIPE_BYTES)
-            except BlockingIOError:  # as somebody has it who reads from it too
+            except BlockingIOError:  # another process that shares it made it non-blocking
                 poll = select.poll()
                 poll.register(source, select.POLLIN)
                 poll.poll()
@@ -122,7 +122,7 @@ def _require_readable(descriptor: int) -> None:
             fault = "is a terminal"
     except OSError:
         fault = "is closed"
-    if descriptor == 0 and sys.stdin is None:  # and what is there now we put there
+    if descriptor == 0 and sys.stdin is None:  # what is open there now was opened in its place
         fault = "is closed"
     if fault:
         raise InvalidInputError(f"{_name(descriptor)} {fault}; an archive should come through it")
@@ -130,7 +130,7 @@ def _require_readable(descriptor: int) -> None:
 
 def _can_be_opened_again(descriptor: int) -> bool:
     if stat.S_ISREG(os.fstat(descriptor).st_mode) and os.lseek(descriptor, 0, os.SEEK_CUR):
-        return False  # it would be read from its beginning
+        return False  # reopened, it would be read from its beginning
     try:
         os.close(os.open(f"/proc/self/fd/{descriptor}", os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC))
     except OSError:

@@ -1,4 +1,4 @@
-"""Where the program begins. Nothing is imported before Ctrl-C is seen to: imports take most of a short run."""
+"""Where the program begins. Ctrl-C is handled before anything is imported: imports take most of a short run."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from contextlib import suppress
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; return its exit status.
 
-    The program should end with it: after a signal that stops it, further ones are ignored.
+    The program should end when this returns: after a signal that stopped it, further ones are ignored.
 
     Args:
         arguments: Without the program's name; by default those of this process.
@@ -25,9 +25,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _occupy_standard_streams() -> None:
-    """Put nothing in place of standard streams that are closed: else the next files that are opened become these.
+    """Open ``/dev/null`` in place of closed standard streams.
 
-    Whatever then prints, here or in a child, would write into a file of the store.
+    Otherwise the next files that are opened would become standard streams, and whatever is printed, here or in a
+    child, would be written into a file of the store.
     """
     for descriptor in range(3):
         try:

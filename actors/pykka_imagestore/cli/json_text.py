@@ -1,6 +1,7 @@
-"""JSON that is read from a config and written for a terminal or a program, whatever is in it.
+"""Reads JSON from a config, and writes it for a terminal or a program, whatever it contains.
 
-Numbers keep the digits that they were written with: Python's would become ``Infinity``, which is no JSON, or lose some.
+Numbers keep the digits that they were written with: as Python's numbers they would lose digits, or become ``Infinity``,
+which is no JSON.
 """
 
 from __future__ import annotations
@@ -22,10 +23,10 @@ class Number:
 
 
 def parse_json(data: bytes) -> object:
-    """Parse a JSON document; of a key that an object has twice the last one counts.
+    """Parse a JSON document. If an object has a key twice, the last one counts.
 
     Raises:
-        ValueError: It is none.
+        ValueError: It is no JSON.
     """
     try:
         return json.loads(data, parse_int=Number, parse_float=Number, parse_constant=_refuse_constant)
@@ -38,7 +39,7 @@ def to_json(document: object, pretty_in: str | None = None) -> str:
     """Return a document as JSON, in ASCII on one line.
 
     Args:
-        pretty_in: An encoding: then it is indented, for people, and strings show all letters that can be encoded.
+        pretty_in: An encoding. With one, the text is indented, and strings show all letters that it can encode.
 
     Raises:
         StoreError: It is nested too deeply.
@@ -46,7 +47,7 @@ def to_json(document: object, pretty_in: str | None = None) -> str:
     try:
         return _Writer(pretty_in).write(document, "")
     except RecursionError:
-        raise StoreError("what is to be printed is JSON that is nested too deeply") from None
+        raise StoreError("the JSON to be printed is nested too deeply") from None
 
 
 class _Writer:

@@ -1,4 +1,4 @@
-"""What is printed: text for people, JSON for programs, and never a character that a terminal acts upon."""
+"""Output: text for people, JSON for programs, and never a character that a terminal acts upon."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from typing import Any
 
 from pykka_imagestore.cli.json_text import to_json
 from pykka_imagestore.core.image import ImageInfo
-from pykka_imagestore.errors import escaped
+from pykka_imagestore.text import escaped
 
-MAX_SENTENCE_LENGTH = 2000  # an archive with thousands of names is not to fill the screen
+MAX_SENTENCE_LENGTH = 2000  # so that an archive with thousands of names does not fill the screen
 
 
 class OutputError(Exception):
-    """Standard output takes nothing more: its reader is gone, or the disk behind it is full."""
+    """Standard output cannot be written: its reader is gone, or its disk is full."""
 
 
 def print_line(unsafe_text: str) -> None:
-    """Print one line, at once; what is no printable character in it is escaped.
+    """Print one line, at once. Characters that are not printable are escaped.
 
     Raises:
         OutputError: It cannot be written.
@@ -29,19 +29,19 @@ def print_line(unsafe_text: str) -> None:
 
 
 def flush_output() -> None:
-    """Write what others printed.
+    """Flush standard output, for code that prints by itself.
 
     Raises:
         OutputError: It cannot be written.
     """
-    with _told_from_other_errors():
+    with _output_errors():
         if sys.stdout is not None:
             sys.stdout.flush()
 
 
 @contextmanager
 def done_anyway() -> Iterator[None]:
-    """Complain, and go on, if it cannot be printed what was done: it is done."""
+    """Complain and go on if the block cannot print its result: the work is done all the same."""
     try:
         yield
     except OutputError as error:
@@ -50,7 +50,7 @@ def done_anyway() -> Iterator[None]:
 
 
 def give_up_output() -> None:
-    """Send what is left to nowhere: Python would try it once more at its end, and say so at length."""
+    """Discard what is still buffered: Python would try to write it when it exits, and print a traceback."""
     if sys.stdout is not None:
         os.dup2(os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC), sys.stdout.fileno())
 
@@ -61,15 +61,15 @@ def print_json(document: object) -> None:
 
 
 def print_pretty(document: object) -> None:
-    """Print indented JSON whose strings show all letters; what a terminal would act upon is escaped, as JSON has it."""
+    """Print indented JSON with letters of any script; what a terminal would act upon gets a JSON escape."""
     _print(to_json(document, "ascii" if sys.stdout is None else sys.stdout.encoding))
 
 
 def print_table(rows: Iterable[Sequence[str]]) -> None:
-    """Print rows in columns that are aligned to the left; what is in them is escaped."""
+    """Print rows in left-aligned columns; cells are escaped."""
     lines = [[escaped(cell) for cell in row] for row in rows]
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    widths[-1] = 0  # a cell of thousands of names there would widen each of thousands of lines
+    widths[-1] = 0  # one long cell there would widen every line
     padded = ["  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines]
     _print("\n".join(padded))
 
@@ -82,7 +82,7 @@ def print_images(images: Iterable[ImageInfo]) -> None:
 
 
 def image_document(image: ImageInfo) -> dict[str, Any]:
-    """Return an image for JSON; ``missing`` is there only if it is incomplete."""
+    """Return the JSON document of an image; it has a field ``missing`` only if the image is incomplete."""
     document = {
         "name": image.name,
         "layers": [{"diff_id": layer.diff_id, "path": str(layer.path)} for layer in image.layers],
@@ -91,27 +91,32 @@ def image_document(image: ImageInfo) -> dict[str, Any]:
     return document | ({"missing": list(image.missing)} if image.missing else {})
 
 
+def counted(number: int, noun: str) -> str:
+    """Return a number with its noun: ``1 layer``, ``2 layers``."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
 def complain(sentence: str) -> None:
-    """Print one sentence, on one line, for people to read, on stderr."""
+    """Print one sentence on stderr, on one line."""
     if sys.stderr is None:
         return
     try:
         print(f"imagestore: {escaped(sentence, MAX_SENTENCE_LENGTH)}", file=sys.stderr, flush=True)
     except OSError:
-        return  # nobody is there to read it; the exit status tells
+        return  # nobody reads it; the exit status tells
 
 
 def _print(safe_text: str) -> None:
     if sys.stdout is None:
         raise OutputError("standard output is closed")
     encoding = sys.stdout.encoding
-    with _told_from_other_errors():
+    with _output_errors():
         sys.stdout.write(safe_text.encode(encoding, "backslashreplace").decode(encoding) + "\n")
         sys.stdout.flush()
 
 
 @contextmanager
-def _told_from_other_errors() -> Iterator[None]:
+def _output_errors() -> Iterator[None]:
     try:
         yield
     except OSError as error:

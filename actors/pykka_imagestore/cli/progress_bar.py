@@ -1,4 +1,4 @@
-"""A progress bar on stderr, for people: nothing at all if stderr is no terminal."""
+"""A progress bar on stderr, if that is a terminal."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from pykka_imagestore.errors import escaped
+from pykka_imagestore.text import escaped
 
 if TYPE_CHECKING:
     from rich.progress import Progress as Bar
@@ -24,10 +24,10 @@ MAX_TITLE_LENGTH = 40
 
 @contextmanager
 def progress_bar() -> Iterator[Listener | None]:
-    """Show how far a put has come while the block runs; ends without a trace. None if nobody would see it.
+    """Show the progress of a put while the block runs, and clear it afterwards.
 
     Yields:
-        Takes how far the work has come, in any thread.
+        The listener to give the put, for any thread; None if there is no terminal.
     """
     with _shown_bar("reading the archive") as update:
 
@@ -45,7 +45,7 @@ def progress_bar() -> Iterator[Listener | None]:
 
 @contextmanager
 def check_bar() -> Iterator[CheckListener | None]:
-    """Show how far a check has come, as ``progress_bar`` does."""
+    """Show the progress of a check, as ``progress_bar`` does."""
     with _shown_bar("checking") as update:
 
         def show(progress: CheckProgress) -> None:
@@ -56,7 +56,7 @@ def check_bar() -> Iterator[CheckListener | None]:
 
 @contextmanager
 def _shown_bar(title: str) -> Iterator[Any]:
-    """Show a bar while the block runs; yield what updates it, or None if nobody would see it."""
+    """Show a bar while the block runs; yield the function that updates it, or None if there is no terminal."""
     if sys.stderr is None or not sys.stderr.isatty() or os.environ.get("TERM", "dumb") == "dumb":
         yield None
         return

@@ -1,7 +1,7 @@
-"""Ctrl-C and its like while work is under way: the work is stopped and cleaned up before the program ends.
+"""Ctrl-C and other signals that end the program: work under way is stopped and cleaned up first.
 
-A handler that raises could do so anywhere, also while a lock is held. So the main thread waits at one place, for the
-work or a signal, whichever comes first.
+A handler that raises could do so anywhere, even while a lock is held. So handlers only record the signal, and the main
+thread waits in one place for the work or a signal, whichever comes first.
 """
 
 from __future__ import annotations
@@ -20,16 +20,16 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 _SAME_STOP = 1.0  # seconds
-_LEFT = b"imagestore: ended at once; what was begun is left\n"
+_LEFT = b"imagestore: ended at once; unfinished work is left behind\n"
 _SHOW_CURSOR = b"\x1b[?25h\n"  # the progress bar hid it
 _STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class StoppedError(Exception):
-    """The user, or the system, wants the program to end.
+    """A signal told the program to end.
 
     Attributes:
-        signal_number: How that was said.
+        signal_number: The signal.
     """
 
     def __init__(self, signal_number: signal.Signals) -> None:
@@ -40,11 +40,11 @@ class StoppedError(Exception):
 class StopSignals:
     """Holds back the signals that end a program, so that ``wait`` can undo the work first.
 
-    One that comes a second or more after the first ends the program at once. Those that come sooner are the same stop,
-    said twice: GNU timeout signals its child and then the group, uv and npm pass on what the terminal has sent already.
+    A signal a second or more after the first ends the program at once. One that comes sooner is the same stop, sent
+    twice: GNU timeout signals its child and then the group, and uv and npm pass on what the terminal has sent already.
 
-    For the main thread; the work is started, and what it was is printed, inside the ``with`` block. Signals that are
-    ignored, as ``nohup`` has it, stay so.
+    For the main thread. The work must be started, and its result printed, inside the ``with`` block. Signals that are
+    ignored, as under ``nohup``, stay ignored.
     """
 
     def __init__(self) -> None:
@@ -61,30 +61,29 @@ class StopSignals:
 
     def __exit__(self, *_: object) -> None:
         for number, handler in self._before.items():
-            # Once stopped, the program is about to end, and the same stop may come once more. Python's own end puts
-            # back the default for a handler, but not for one that ignores.
+            # Once stopped, the program is about to end, and the same stop may come again. Python resets handlers to
+            # the default when it exits, but leaves ignored signals ignored.
             signal.signal(number, handler if self._received is None else signal.SIG_IGN)
 
     def wait(self, future: Future[T]) -> T:
-        """Return what the future becomes; what was done before a signal could stop it is done.
+        """Return the future's result, also if a signal came too late to stop the work.
 
         Raises:
-            StoppedError: A signal came first, before this call or during it. The work has been stopped, and nothing
-                of it is left.
-            BaseException: Whatever the future failed with.
+            StoppedError: A signal came first, before this call or during it. The work has been stopped and undone.
+            BaseException: The future failed with it.
         """
         future.on_any(self._events.put)
         if self._received is not None or self._events.get() is not future:
             future.discard()
             while self._events.get() is not future:
                 pass
-        # A signal to all our processes may have killed the worker before.
+        # A signal to the process group may have killed the worker first, so any failure counts as the stop.
         if self._received is not None and not future.is_ready():
             raise StoppedError(self._received)
         return future.get(timeout=0)
 
     def wait_if_not_stopped(self, future: Future[Any]) -> None:
-        """Wait for what is no part of the work; a signal only ends the wait, and does not count."""
+        """Wait for something that is not part of the work: a signal ends only the wait."""
         with suppress(StoppedError):
             self.wait(future)
 
@@ -94,7 +93,7 @@ class StopSignals:
             self._received, self._received_at = signal.Signals(number), now
             self._events.put(self._received)
         elif now - self._received_at >= _SAME_STOP:
-            # Who asks again does not want to wait; a later put sweeps up what is left.
+            # A user who asks again does not want to wait; a later put removes what is left.
             with suppress(OSError):
                 os.write(2, (_SHOW_CURSOR if os.isatty(2) else b"") + _LEFT)
             os._exit(128 + number)

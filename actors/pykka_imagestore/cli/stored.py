@@ -1,24 +1,16 @@
-"""The images of a store, for the verbs that only read: no actor is started, nothing is made or changed.
+"""The store that a verb is about: whether there is one, and a view of it for the verbs that only read.
 
-That is quick, and serves a store on a read-only file system too. Readers need no lock.
+No actor is started for these, which is quick.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from pykka_imagestore.core.image import ImageInfo
-from pykka_imagestore.core.image_name import ImageName
 from pykka_imagestore.core.paths import StorePaths
-from pykka_imagestore.core.plan_prune import Usage, measure
-from pykka_imagestore.durable.disk import disk
-from pykka_imagestore.durable.files import read_file
-from pykka_imagestore.durable.inventory import InventoryTaker
-from pykka_imagestore.durable.layout import require_readable
-from pykka_imagestore.durable.leases import find_leases
 from pykka_imagestore.durable.owner import told_if_foreign
-from pykka_imagestore.durable.references import References
-from pykka_imagestore.errors import ImageIncompleteError, NotFoundError, StoreError
+from pykka_imagestore.durable.stored_view import StoredView
+from pykka_imagestore.errors import StoreError
 
 
 class NoStoreError(StoreError):
@@ -36,60 +28,19 @@ class NoStoreError(StoreError):
         return f"there is no image store at {self.directory}; name another with --store, or put an image first"
 
 
-def read_images(store: Path) -> tuple[ImageInfo, ...]:
-    """Return all images, by name, incomplete ones too.
+def view_store(store: Path) -> StoredView:
+    """Open a store for reading.
 
     Raises:
         NoStoreError: ``store`` is no store.
-        CheckpointError: What images there are cannot be read.
+        StoreError: It may not be read, or not safely.
     """
-    return StorePaths(store).locate_all(_references(store).list())
-
-
-def read_image(store: Path, name: str) -> ImageInfo:
-    """Return one image.
-
-    Raises:
-        InvalidNameError: ``name`` is no image name.
-        NoStoreError: ``store`` is no store.
-        NotFoundError: The image is not there; ImageIncompleteError if some of its layers are not.
-        CheckpointError: What images there are cannot be read.
-    """
-    wanted = ImageName.parse(name)
-    found = _references(store).use(wanted)
-    if found is None:
-        raise NotFoundError(wanted.stored)
-    if found.missing:
-        raise ImageIncompleteError(found.name, found.missing)
-    return StorePaths(store).locate(found)
-
-
-def read_usage(store: Path) -> Usage:
-    """Return what each image and layer costs.
-
-    Raises:
-        NoStoreError: ``store`` is no store.
-        CheckpointError: What images there are cannot be read.
-    """
-    images = _references(store).list()
-    paths = StorePaths(store)
-    return measure(InventoryTaker(paths).take(images), find_leases(paths))
-
-
-def read_config(store: Path, image: ImageInfo) -> bytes:
-    """Return an image's config, byte for byte.
-
-    Raises:
-        NotFoundError: The store does not have it.
-    """
-    if image.config_digest is None:
-        raise NotFoundError(f"{image.name} with a config")
-    with told_if_foreign(store):
-        return read_file(StorePaths(store).config(image.config_digest))
+    require_store(store)
+    return StoredView.open(store)
 
 
 def require_store(store: Path) -> None:
-    """Refuse a directory where there is no store. Whether one that is there can be used, whoever opens it finds out.
+    """Refuse a directory where there is no store. Opening one that is there tells whether it can be used.
 
     Raises:
         NoStoreError: There is none.
@@ -107,10 +58,3 @@ def _is_there(path: Path) -> bool:
     except (FileNotFoundError, NotADirectoryError):
         return False
     return True
-
-
-def _references(store: Path) -> References:
-    require_store(store)
-    paths = StorePaths(store)
-    require_readable(paths)
-    return References(paths, disk(durable=False))

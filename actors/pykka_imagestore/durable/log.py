@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from typing import Any
 
-from pykka_imagestore.errors import escaped
+from pykka_imagestore.text import escaped
 
 
 def logger_of(module: str) -> logging.Logger:

@@ -1,10 +1,10 @@
-"""What an entry has besides its content: mode, owner, extended attributes, time. And what became of those.
+"""Sets an entry's mode, owner, extended attributes and time, and reports what could not be set.
 
-What a process may not set is left out and recorded, so that the layer is as usable as it can be. What it may, the
-kernel's answers say, not its user: root may lack any privilege, and an ordinary user have some.
+What a process may not set is left out and reported, so that the layer is as usable as it can be. The kernel's answers
+decide what it may set, not the user id: root may lack any privilege, and an ordinary user may have some.
 
-Whoever may give a file away need not be able to do anything with it afterwards. So the owner comes last, and after it
-only what a change of owner takes away.
+A process that may give a file away need not be able to do anything with it afterwards. So the owner is set last, and
+after it only what a change of owner clears.
 """
 
 from __future__ import annotations
@@ -13,21 +13,18 @@ import errno
 import os
 import stat
 from contextlib import suppress
-from dataclasses import dataclass, field
 
-from pykka_imagestore.core.layer_record import WhiteoutFormat
-from pykka_imagestore.core.tar.reader import BLOCK_DEVICE, CHARACTER_DEVICE, FIFO, SYMLINK, Entry, TarError
-from pykka_imagestore.core.time_range import TimeRange
+from pykka_imagestore.core.tar.format import BLOCK_DEVICE, CHARACTER_DEVICE, FIFO, SYMLINK, Entry, TarError
 from pykka_imagestore.fs.made import umask
 from pykka_imagestore.fs.pins import pinned
+from pykka_imagestore.fs.unset import Unset, UnsetLog
+from pykka_imagestore.text import shown
 
 SET_ID = stat.S_ISUID | stat.S_ISGID
 MAX_ID = (1 << 32) - 2  # the one above means "leave it"
 NODE_TYPES = {CHARACTER_DEVICE: stat.S_IFCHR, BLOCK_DEVICE: stat.S_IFBLK, FIFO: stat.S_IFIFO, SYMLINK: stat.S_IFLNK}
 
 _CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-_MAX_UNSET_LISTED = 1000
-_MAX_UNSET_LENGTH = 1 << 20  # of all paths and names: an attribute's name may be as long as a header
 _MAX_REFUSED_OWNERS = 1000
 OVERLAY_XATTRS = (b"trusted.overlay.", b"user.overlay.")
 _UNSETTABLE = frozenset(
@@ -36,10 +33,10 @@ _UNSETTABLE = frozenset(
 # EINVAL: a user namespace that has no such owner. EOVERFLOW: a mount that has none.
 _OWNER_REFUSED = frozenset({errno.EPERM, errno.EACCES, errno.EINVAL, errno.EOVERFLOW, errno.EOPNOTSUPP, errno.ENOSYS})
 ACL = b"system.posix_acl_access"  # setting it changes the mode, and a mode changes it
-DEFAULT_ACL = b"system.posix_acl_default"  # what is made in a directory that has one inherits it
+DEFAULT_ACL = b"system.posix_acl_default"  # whatever is made in a directory that has one inherits it
 ACLS = (DEFAULT_ACL, ACL)
-CAPABILITY = b"security.capability"  # goes with a change of owner, as set-ID bits do
-# What the kernel says of a name or a link that no file system takes: the entry's fault, not the disk's.
+CAPABILITY = b"security.capability"  # a change of owner clears it, as it does set-ID bits
+# The kernel's answers to a name or a link that no file system takes: the entry's fault, not the disk's.
 _ENTRY_FAULTS = frozenset(
     {
         errno.ENAMETOOLONG,
@@ -54,43 +51,6 @@ _ENTRY_FAULTS = frozenset(
 )
 
 
-@dataclass(slots=True)
-class Outcome:
-    """What became of the layer besides its files; see layer.proto.
-
-    Attributes:
-        owner: User and group of what was not given away.
-        times: Those that the file system keeps; None if nobody needs to know, or that cannot be told.
-        unset: Path and what of it could not be set; the first 1000, or fewer if these are long.
-        root_mode: The mode that the root's entry says; None if no entry is the root's.
-    """
-
-    entries: int = 0
-    stored_bytes: int = 0
-    inodes: int = 0
-    replaced_lost: bool = False
-    whiteouts: WhiteoutFormat = WhiteoutFormat.NONE
-    implicit_directories: list[bytes] = field(default_factory=list)
-    unset: list[tuple[bytes, str]] = field(default_factory=list)
-    unset_count: int = 0
-    unset_length: int = 0
-    root_mode: int | None = None
-    owner: tuple[int, int] = (0, 0)
-    times: TimeRange | None = None
-
-    def leave_unset(self, path: bytes, what: str) -> None:
-        """Record what of an entry could not be set."""
-        self.unset_count += 1
-        self.unset_length += len(path) + len(what)
-        if len(self.unset) < _MAX_UNSET_LISTED and self.unset_length <= _MAX_UNSET_LENGTH:
-            self.unset.append((path, what))
-
-    def take_unset(self) -> list[tuple[bytes, str]]:
-        """Return what could not be set since the last time."""
-        taken, self.unset, self.unset_length = self.unset, [], 0
-        return taken
-
-
 class Attributes:
     """Sets attributes as far as this process may, with no call that a default already gives.
 
@@ -100,12 +60,20 @@ class Attributes:
         late: Mode bits that nothing is made with: the umask's, and set-ID bits, which come after the owner.
     """
 
-    def __init__(self, outcome: Outcome) -> None:
-        self._outcome = outcome
+    def __init__(self) -> None:
+        self._unset = UnsetLog()
         self._refused_owners: set[tuple[int, int]] = set()
         self.owner = (os.geteuid(), os.getegid())
         self.umask = umask()
         self.late = self.umask | SET_ID
+
+    def leave_unset(self, path: bytes, what: str) -> None:
+        """Report that an attribute of an entry, or the entry itself, could not be made."""
+        self._unset.add(path, what)
+
+    def take_unset(self) -> Unset:
+        """Return what could not be set since the last call."""
+        return self._unset.take()
 
     def create_file(self, entry: Entry, directory: int, name: bytes) -> int:
         """Create a file, never through a symlink; return its descriptor.
@@ -113,11 +81,11 @@ class Attributes:
         Raises:
             FileExistsError: There is something of that name.
         """
-        mode = entry.mode | stat.S_IWUSR if entry.xattrs else entry.mode  # who sets those must be able to write
+        mode = entry.mode | stat.S_IWUSR if entry.xattrs else entry.mode  # setting those takes the right to write
         return os.open(name, _CREATE, mode & ~SET_ID, dir_fd=directory)
 
     def finish_file(self, entry: Entry, parent: bytes, name: bytes, file: int) -> None:
-        """Give a file that was created and written all that it does not have yet."""
+        """Set what a file that was created and written does not have yet: attributes, mode, time, owner."""
         is_ours = (entry.uid, entry.gid) == self.owner
         mode = entry.mode if is_ours else entry.mode & ~SET_ID
         if entry.xattrs:
@@ -129,10 +97,10 @@ class Attributes:
             self.give_away(entry, join(parent, name), file)
 
     def finish_node(self, entry: Entry, path: bytes, name: bytes, directory: int) -> None:
-        """Give what was made in ``directory``, and is neither file nor directory, all that it does not have yet.
+        """Set what a symlink, device or fifo that was made in ``directory`` does not have yet.
 
         Raises:
-            OSError: Something else has that name by now.
+            OSError: Something else has its name by now.
         """
         is_ours = (entry.uid, entry.gid) == self.owner
         date = (entry.mtime_ns, entry.mtime_ns)
@@ -143,7 +111,7 @@ class Attributes:
             return
         mode = entry.mode if is_ours else entry.mode & ~SET_ID
         with pinned(name, directory) as (place, status):
-            _require_node(entry, status)
+            _require_node(entry, path, status)
             if entry.xattrs:
                 self.set_xattrs(entry, path, place, is_ours=is_ours)
             if entry.kind != SYMLINK and (mode & self.late or ACL in entry.xattrs):
@@ -155,12 +123,12 @@ class Attributes:
     def give_away(self, entry: Entry, path: bytes, where: int | bytes) -> None:
         """Set the owner, last of all, of an open or pinned file.
 
-        Set-ID bits speak of the owner: what does not get that one goes without them.
+        Set-ID bits run programs as the owner: a file that does not get its owner does not get them either.
         """
         check_owner(entry)
         if not self.chown((entry.uid, entry.gid), path, where):
             if entry.mode & SET_ID:
-                self._outcome.leave_unset(path, "mode")
+                self._unset.add(path, "mode")
         elif entry.mode & SET_ID and entry.kind != SYMLINK:
             self._set_id_bits(entry, path, where)
         capability = entry.xattrs.get(CAPABILITY)
@@ -168,7 +136,7 @@ class Attributes:
             self.set_xattr(path, where, CAPABILITY, capability)
 
     def chown(self, owner: tuple[int, int], path: bytes, where: int | bytes, directory: int | None = None) -> bool:
-        """Set the owner of an open or pinned file, or of what has that name in ``directory``; tell whether we may."""
+        """Set the owner of an open or pinned file, or of a name in ``directory``; tell whether this process may."""
         if owner not in self._refused_owners:
             try:
                 if directory is None:
@@ -179,14 +147,16 @@ class Attributes:
                 if error.errno not in _OWNER_REFUSED:
                     raise
                 if len(self._refused_owners) < _MAX_REFUSED_OWNERS:
-                    self._refused_owners.add(owner)  # it would be no other answer for the next file, which is ours too
+                    self._refused_owners.add(
+                        owner
+                    )  # the kernel would give the same answer for the next file, which is ours too
             else:
                 return True
-        self._outcome.leave_unset(path, "owner")
+        self._unset.add(path, "owner")
         return False
 
     def link(self, target: bytes, target_directory: int, name: bytes, directory: int) -> None:
-        """Make a hard link, also to a file that was given away already: the kernel may want its owner for that.
+        """Make a hard link, also to a file that was given away already: the kernel may let only its owner do so.
 
         Spec:
             proc_sys_fs(5), "protected_hardlinks".
@@ -199,7 +169,7 @@ class Attributes:
                 os.chown(place, *self.owner)
                 os.link(place, name, dst_dir_fd=directory, follow_symlinks=True)
                 os.chown(place, status.st_uid, status.st_gid)
-                if capability is not None:  # set-ID bits it never got, by the same lack of privilege
+                if capability is not None:  # for lack of the same privilege the file never got set-ID bits
                     os.setxattr(place, CAPABILITY, capability)
 
     def set_xattrs(
@@ -207,22 +177,22 @@ class Attributes:
     ) -> None:
         """Set the extended attributes of an open or pinned file.
 
-        All but what a directory gives to those that are made in it: that is for whoever makes no more of them.
+        A directory's default ACL is left out: whatever is made in it later would inherit that. It is set at the end.
 
         Args:
-            is_ours: Whether it stays so; else ``give_away`` sets what would be lost.
-            is_directory: Whether it is one; nothing else can have a default ACL.
+            is_ours: Whether the file stays ours; else ``give_away`` sets what the change of owner would clear.
+            is_directory: Whether it is a directory; nothing else can have a default ACL.
         """
         for key, value in entry.xattrs.items():
             if key == DEFAULT_ACL:
                 if not is_directory:
-                    self._outcome.leave_unset(path, unset_xattr(key))
+                    self._unset.add(path, unset_xattr(key))
             elif is_ours or key != CAPABILITY:
                 self.set_xattr(path, where, key, value)
 
     def set_xattr(self, path: bytes, where: int | bytes, key: bytes, value: bytes) -> None:
-        """Set one extended attribute, likewise."""
-        # An empty capability would be stored, and then neither be read nor let the file be run.
+        """Set one extended attribute of an open or pinned file."""
+        # The kernel would store an empty capability, and then neither let it be read nor the file be run.
         if not key.startswith(OVERLAY_XATTRS) and (value or key != CAPABILITY):
             try:
                 os.setxattr(where, key, value)
@@ -231,18 +201,18 @@ class Attributes:
                     raise
             else:
                 return
-        self._outcome.leave_unset(path, unset_xattr(key))
+        self._unset.add(path, unset_xattr(key))
 
     def _set_id_bits(self, entry: Entry, path: bytes, where: int | bytes) -> None:
         try:
             os.chmod(where, entry.mode)
-            # Who is neither in the group nor privileged is not told that the bit was left out.
+            # A process that is neither in the group nor privileged is not told that the kernel left the bit out.
             if not entry.mode & stat.S_ISGID or os.stat(where).st_mode & stat.S_ISGID:
                 return
             os.chmod(where, entry.mode & ~SET_ID)
         except PermissionError:
-            pass  # it is another's now, and has no such bits
-        self._outcome.leave_unset(path, "mode")
+            pass  # the file is another user's now, and has no such bits
+        self._unset.add(path, "mode")
 
     def _may_give_to(self, entry: Entry) -> bool:
         return (entry.uid, entry.gid) not in self._refused_owners
@@ -254,14 +224,20 @@ def unset_xattr(key: bytes) -> str:
 
 
 def remove_acls(directory: int) -> None:
-    """Take the access control lists from an open directory."""
+    """Remove the access control lists of an open directory."""
     for acl in ACLS:
-        with suppress(OSError):  # there is none, or this file system has no such thing
+        with suppress(OSError):  # the directory has none, or this file system has no such thing
             os.removexattr(directory, acl)
 
 
+def disown(directory: int) -> None:
+    """Clear what a new directory inherits: a set-group-ID bit or an ACL of it would reach every file in it."""
+    os.fchown(directory, os.geteuid(), os.getegid())
+    remove_acls(directory)
+
+
 def check_owner(entry: Entry) -> None:
-    """Refuse an owner that there cannot be.
+    """Refuse an owner that is out of range.
 
     Raises:
         TarError: The entry has one.
@@ -272,7 +248,7 @@ def check_owner(entry: Entry) -> None:
 
 
 def sees_trusted_xattrs() -> bool:
-    """Tell whether this process is shown attributes of the kind ``trusted.*``: else it looks as if there were none."""
+    """Tell whether the kernel shows this process ``trusted.*`` attributes; if not, it acts as if there were none."""
     file = os.memfd_create("imagestore-probe", os.MFD_CLOEXEC)
     try:
         os.setxattr(file, b"trusted.imagestore", b"")
@@ -284,7 +260,7 @@ def sees_trusted_xattrs() -> bool:
 
 
 def entry_fault(error: Exception) -> TarError | None:
-    """Return the refusal of an entry that the kernel, or Python before it, does not take; None if it is the disk."""
+    """Return the refusal of an entry that the kernel, or Python before it, refused; None if the disk failed."""
     if not isinstance(error, OSError):
         return TarError(f"cannot be made: {error}")
     if error.errno in _ENTRY_FAULTS:
@@ -297,21 +273,24 @@ def join(parent: bytes, name: bytes) -> bytes:
     return parent + b"/" + name if parent else name
 
 
-def _require_node(entry: Entry, status: os.stat_result) -> None:
-    """See that what was made for an entry is what has its name.
+def _require_node(entry: Entry, path: bytes, status: os.stat_result) -> None:
+    """Check that what has an entry's name is what was made for it.
 
-    Attributes for it would go to whatever another user put there: a link to a file of root's, which would become
-    readable to all, or a program of his own, which would get a capability.
+    Else its attributes would go to whatever another user put there: a link to a file of root's, which would become
+    readable to all, or a program of that user's own, which would get a capability.
     """
     is_same = stat.S_IFMT(status.st_mode) == NODE_TYPES[entry.kind] and status.st_nlink == 1
     if entry.kind in (CHARACTER_DEVICE, BLOCK_DEVICE):
         is_same = is_same and status.st_rdev == os.makedev(entry.major, entry.minor)
     if not is_same:
-        raise OSError(errno.ESTALE, "somebody else changes what is in the directory that a layer is unpacked into")
+        msg = (
+            f"{shown(path)} was replaced; somebody else changes what is in the directory that a layer is unpacked into"
+        )
+        raise OSError(errno.ESTALE, msg)
 
 
 def _capability_of(path: bytes) -> bytes | None:
     try:
         return os.getxattr(path, CAPABILITY)
     except OSError:
-        return None  # it has none, or this file system has no such thing
+        return None  # the file has none, or this file system has no such thing

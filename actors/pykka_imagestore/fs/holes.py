@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import os
 
-from pykka_imagestore.core.tar.reader import SparseMap
+from pykka_imagestore.core.tar.format import SparseMap
 
 _BLOCK_BYTES = 256 << 10
 

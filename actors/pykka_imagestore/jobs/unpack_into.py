@@ -1,29 +1,18 @@
-"""Unpack one layer file into a directory of the user's choice, all of it or nothing.
-
-Other users may be at work where that directory lies: they may rename it, put another in its place, or wait for a
-set-user-ID program to appear in it. So it is found once, by whoever asks for the work, and stays open to the end; a
-worker process, which has to open it anew, looks whether it is the same. And until all is there it is closed to others.
-"""
+"""Unpack one layer file into a directory of the user's choice. Runs in a worker process."""
 
 from __future__ import annotations
 
 import os
-import stat
-from contextlib import suppress
 from dataclasses import dataclass
-from typing import Self
 
-from pykka_imagestore.core.archive import Extent
 from pykka_imagestore.core.identity import FileIdentity
-from pykka_imagestore.errors import InvalidInputError, NotRemovedError, StateError
-from pykka_imagestore.fs.attributes import ACLS, Outcome, remove_acls
-from pykka_imagestore.fs.made import umask
+from pykka_imagestore.core.layer_blob import LayerBlob
+from pykka_imagestore.errors import StateError
 from pykka_imagestore.fs.place import Place
-from pykka_imagestore.fs.remove_tree import empty_directory
-from pykka_imagestore.jobs.archive.opening import open_for_reading
-from pykka_imagestore.jobs.untar_layer import LayerCounts, disown, unpack
-
-_ROOT_MODE = 0o755  # of a directory that was made for this, if the layer says nothing
+from pykka_imagestore.jobs.archive.open_blob import open_blob
+from pykka_imagestore.jobs.unpack.layer_counts import LayerCounts
+from pykka_imagestore.jobs.unpack.limiter import space_for
+from pykka_imagestore.jobs.unpack.one_pass import unpack
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,12 +21,12 @@ class UnpackInto:
 
     Attributes:
         layer: The file.
-        directory: Its path, absolute.
-        identity: Which one it is.
+        directory: The path of a ``Target``.
+        identity: Which directory that is.
         is_new: Whether it was made for this, and so gets the owner, mode and attributes of the layer's root.
     """
 
-    layer: Extent
+    layer: LayerBlob
     directory: str
     identity: FileIdentity
     is_new: bool
@@ -56,135 +45,8 @@ class Unpacked:
     root_mode: int | None
 
 
-class Target:
-    """The directory to unpack into: made for it, or empty and this user's own. Closed to others until ``finish``.
-
-    Args:
-        path: Absolute. Symlinks in it are followed if this user or root made them.
-
-    Raises:
-        InvalidInputError: It holds something, or is another user's, or lies behind another user's symlink.
-        OSError: It cannot be made, read or closed to others.
-        In each case it is as it was.
-    """
-
-    def __init__(self, path: str) -> None:
-        self.path = path
-        self._directory = -1
-        self._before: _State | None = None
-        self._place = Place(path)
-        self._is_new = False
-        try:
-            self._is_new = self._place.make(stat.S_IRWXU)
-            self._open()
-        except BaseException:
-            with suppress(OSError):
-                self._put_back()
-            self.close()
-            raise
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-    def close(self) -> None:
-        """Let go of the directory."""
-        self._place.close()
-        if self._directory >= 0:
-            os.close(self._directory)
-
-    def request(self, layer: Extent) -> UnpackInto:
-        """Return what a worker is to do."""
-        return UnpackInto(layer, self.path, FileIdentity.of(os.fstat(self._directory)), self._is_new)
-
-    def finish(self, unpacked: Unpacked) -> None:
-        """Open the directory to others as it is to stay: one that was there before, to no more of them than before.
-
-        Raises:
-            OSError: That failed, and it is closed to others.
-        """
-        if self._before is not None:
-            mode = self._before.mode
-            self._before.restore(self._directory, mode if unpacked.root_mode is None else mode & unpacked.root_mode)
-        elif unpacked.root_mode is None:
-            os.fchmod(self._directory, _ROOT_MODE & ~umask())
-
-    def undo(self) -> None:
-        """Take back all that was done, also by a worker that was killed; safe to run again.
-
-        Raises:
-            NotRemovedError: Something is left; the directory is closed to others.
-            OSError: It could not be given back what it had.
-        """
-        empty_directory(self._directory, self.path)
-        self._put_back()
-
-    def _open(self) -> None:
-        self._directory = self._place.open()
-        owner = os.fstat(self._directory).st_uid
-        if owner != os.geteuid():
-            raise InvalidInputError(
-                f"{self.path} belongs to user {owner}, who could change what is unpacked there, and this is user "
-                f"{os.geteuid()}. Nothing was changed; unpack into a directory that is not there yet, or into your own"
-            )
-        self._require_empty()
-        if self._is_new:
-            disown(self._directory)
-        else:
-            self._before = _State.of(self._directory)
-            remove_acls(self._directory)
-        os.fchmod(self._directory, stat.S_IRWXU)
-        self._require_empty()  # once more, now that nobody else can put anything there
-
-    def _require_empty(self) -> None:
-        if os.listdir(self._directory):
-            raise InvalidInputError(f"{self.path} is not empty; a layer is unpacked into an empty directory")
-
-    def _put_back(self) -> None:
-        if self._before is not None:
-            self._before.restore(self._directory, self._before.mode)
-            os.utime(self._directory, ns=self._before.times_ns)
-        elif self._is_new:
-            self._remove()
-
-    def _remove(self) -> None:
-        try:
-            there = os.stat(self._place.name, dir_fd=self._place.above, follow_symlinks=False)
-        except FileNotFoundError:
-            return
-        if self._directory >= 0 and not os.path.samestat(there, os.fstat(self._directory)):
-            raise NotRemovedError(self.path, "it was moved, and something else is there now")
-        os.rmdir(self._place.name, dir_fd=self._place.above)
-
-
-@dataclass(frozen=True, slots=True)
-class _State:
-    """What a directory had before."""
-
-    mode: int
-    acls: tuple[tuple[bytes, bytes], ...]
-    times_ns: tuple[int, int]
-
-    @classmethod
-    def of(cls, directory: int) -> Self:
-        status = os.fstat(directory)
-        acls = []
-        for acl in ACLS:
-            with suppress(OSError):
-                acls.append((acl, os.getxattr(directory, acl)))
-        return cls(stat.S_IMODE(status.st_mode), tuple(acls), (status.st_atime_ns, status.st_mtime_ns))
-
-    def restore(self, directory: int, mode: int) -> None:
-        """Give a directory back its access control lists, and a mode, which lets others in, last."""
-        for acl, value in self.acls:
-            os.setxattr(directory, acl, value)
-        os.fchmod(directory, mode)
-
-
 def unpack_into(request: UnpackInto) -> Unpacked:
-    """Unpack the layer; its whiteouts and all. Nothing is synced. Runs in a worker process.
+    """Unpack a layer, its whiteouts and all. Nothing is synced.
 
     Reports LayerCounts ten times a second at most.
 
@@ -195,6 +57,7 @@ def unpack_into(request: UnpackInto) -> Unpacked:
         OSError: The disk failed, or is full.
         What was unpacked so far stays, until ``Target.undo``.
     """
+    layer = request.layer
     with Place(request.directory) as place:
         directory = place.open()
     try:
@@ -203,29 +66,11 @@ def unpack_into(request: UnpackInto) -> Unpacked:
                 f"{request.directory} was moved meanwhile, and something else is there now, to which nothing was "
                 "written. Unpack into a directory that no other user may move"
             )
-        outcome = Outcome()
-        counts = unpack(
-            request.layer, directory, request.directory, None, outcome=outcome, keep_root=not request.is_new
-        )
-        return Unpacked(counts, outcome.root_mode)
+        with (
+            open_blob(layer, is_verified=layer.digest is not None) as source,
+            space_for(layer.least_bytes, directory, request.directory),
+        ):
+            unpacked = unpack(source, layer, directory, request.directory, None, keep_root=not request.is_new)
+        return Unpacked(unpacked.counts, unpacked.extracted.root_mode)
     finally:
         os.close(directory)
-
-
-def layer_file(path: str) -> Extent:
-    """Return a layer that is a file of its own.
-
-    Raises:
-        InvalidInputError: It is no file.
-        OSError: It cannot be read.
-    """
-
-    def refusal(found: str) -> InvalidInputError:
-        return InvalidInputError(f"{path} is no file, but {found}")
-
-    file = open_for_reading(path, refusal, stat.S_IFREG)
-    try:
-        identity = FileIdentity.of(os.fstat(file))
-        return Extent(path, 0, identity.size_bytes, os.path.basename(path), identity=identity)
-    finally:
-        os.close(file)

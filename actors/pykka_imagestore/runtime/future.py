@@ -1,16 +1,9 @@
 """Futures with libprocess' semantics that are Pykka futures too.
 
-See ``callbacks.py`` for callbacks that raise, or nest deep.
+Their state machine is in ``completable.py``. Unlike in libprocess, exceptions travel with their traceback, and an
+abandoned future fails with AbandonedError instead of staying pending.
 
-A future's lock is held for a few assignments only: never while anything is called that may take another lock, and
-nothing is let go of under it. For the garbage collector may run in any of them, and with it the callbacks of a future
-that was abandoned in a cycle; the lock is reentrant for the same reason.
-
-In a forked child, a future that was pending at the fork has failed with ForkedError: who would complete it has stayed
-in the parent.
-
-Source: Apache Mesos, 3rdparty/libprocess/include/process/future.hpp. Unlike there, exceptions travel with their
-traceback, and an abandoned future fails with AbandonedError instead of staying pending.
+Source: Apache Mesos, 3rdparty/libprocess/include/process/future.hpp.
 """
 
 from __future__ import annotations
@@ -18,218 +11,65 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 import functools
-import itertools
 import queue
 import sys
 import threading
 import weakref
-from collections.abc import Callable, Generator, Iterable, Sequence
+from collections.abc import Callable, Generator, Iterable
 from types import TracebackType
 from typing import Any, Generic, TypeVar, cast, overload
 
-import pykka
-
 from pykka_imagestore.runtime import bridges, forks
-from pykka_imagestore.runtime.callbacks import (
-    DEEPEST_AT_ONCE,
-    DEEPEST_NESTING,
-    interrupts,
-    run_callbacks,
-    this_runner,
-    wait_until,
-)
-from pykka_imagestore.runtime.errors import AbandonedError, DiscardedError, ForkedError
-from pykka_imagestore.runtime.relay import Relay
+from pykka_imagestore.runtime.callbacks import MAX_NESTING, interrupts, this_thread
+from pykka_imagestore.runtime.completable import Completable
+from pykka_imagestore.runtime.errors import AbandonedError, DiscardedError
 from pykka_imagestore.runtime.state import State
 from pykka_imagestore.runtime.timers import timers
+from pykka_imagestore.runtime.weak_promise import WeakPromise
 
 T = TypeVar("T")
 R = TypeVar("R")
 ExcInfo = tuple[type[BaseException], BaseException, TracebackType | None] | tuple[None, None, None]
 
-
 _PENDING, _READY, _FAILED, _DISCARDED = State.PENDING, State.READY, State.FAILED, State.DISCARDED
-_numbers = itertools.count(1)
 
 
-class Future(pykka.ThreadingFuture[T]):
-    """A value that is there, or will be, or will not.
+class Future(Completable[T]):
+    """A value that is computed elsewhere, and may be used before it is there.
 
     A future is pending until it becomes ready, failed or discarded, and never changes after that. ``discard()`` is a
-    request to whoever produces the value; the future becomes discarded once the producer says so. A future whose
+    request to the producer of the value; the future becomes discarded once the producer has stopped. A future whose
     producer is gone without an answer has failed with AbandonedError.
 
-    Callbacks run at once, in the registering thread, if the future is final already, else in the thread that completes
+    Callbacks run at once, in the registering thread, if the future is final already; else in the thread that completes
     it: first those for the outcome, then ``on_any``, each in the order of registration. One that raises is logged.
+
+    A pending future keeps its callbacks, and all that they refer to, until it is final. So on a future that stays
+    pending for long, each ``on_...``, ``then``, ``repair`` and ``recover`` leaves a callback; ``watch`` leaves one that
+    can be withdrawn. An ``await``, ``after``, ``select``, ``collect`` and ``undiscardable`` withdraw theirs themselves.
 
     Thread-safe. It can be awaited, in an actor's async method and in asyncio; cancelling the awaiting asyncio task
     discards it. To make one for others to wait on, make a Promise.
     """
 
-    _state = State.PENDING
-    _value: Any = None
-    _error: BaseException | None = None
-    _traceback: TracebackType | None = None
-    _associated = False
-    _discard_requested = False
-    _wakers: Sequence[Callable[[], object]] = ()
-    _keeper: Callable[[], Relay[Any] | None] | None = None
+    # -- chaining
 
-    def __init__(self) -> None:
-        # What Pykka's would set up is not used: all that it does is done otherwise here.
-        self._origin = forks.here
-        self._lock = threading.RLock()
-        self._callbacks: dict[int, tuple[State | None, Callable[[Future[T]], object]]] = {}
-        self._discard_callbacks: list[Callable[[], object]] = []
-
-    def __repr__(self) -> str:
-        return f"<Future {self._state.value}{', discard requested' if self._discard_requested else ''}>"
-
-    # -- what it is now
-
-    def done(self) -> bool:
-        """Tell whether the future is ready, failed or discarded."""
-        return self._state is not _PENDING or self._is_lost()
-
-    def is_pending(self) -> bool:
-        """Tell whether the future has no outcome yet."""
-        return not self.done()
-
-    def is_ready(self) -> bool:
-        """Tell whether the future has a value."""
-        return self._state is _READY
-
-    def is_failed(self) -> bool:
-        """Tell whether the future has an error; an abandoned one has."""
-        return self.done() and self._state is _FAILED
-
-    def is_discarded(self) -> bool:
-        """Tell whether the work was stopped on request."""
-        return self._state is _DISCARDED
-
-    def is_abandoned(self) -> bool:
-        """Tell whether the future failed because nobody was left to complete it."""
-        return isinstance(self._error, AbandonedError)
-
-    def has_discard(self) -> bool:
-        """Tell whether a discard was ever requested, also after completion."""
-        return self._discard_requested
-
-    def error(self) -> BaseException | None:
-        """Return why the future failed or was discarded; None if it is pending or ready."""
-        return self._error if self.done() else None
-
-    def get(self, *, timeout: float | None = None) -> T:
-        """Wait for the value, blocking this thread.
-
-        In a callback, what was put off in this thread is run first, until the future is final.
-
-        Args:
-            timeout: Seconds to wait; None waits for ever.
-
-        Raises:
-            pykka.Timeout: It took longer. The future is unaffected.
-            DiscardedError: The future was discarded.
-            ForkedError: This is a forked child, and the future was pending at the fork.
-            BaseException: Whatever the future failed with.
-        """
-        if self._state is _PENDING:
-            wait_until(self.done, self._wait_once, timeout)
-        if self._error is not None:
-            raise self._error.with_traceback(self._traceback)
-        return cast(T, self._value)
-
-    # -- asking for less
-
-    def discard(self) -> bool:
-        """Ask the producer to stop; the future stays pending until the producer has.
-
-        ``on_discard`` callbacks run now, in this thread.
-
-        Returns:
-            False if the future is final or a discard was requested before.
-        """
-        if self.done():
-            return False
-        with self._lock:
-            if self._discard_requested or self._state is not _PENDING:
-                return False
-            self._discard_requested = True
-            chosen, self._discard_callbacks = self._discard_callbacks, []
-        run_callbacks(chosen, (), DEEPEST_AT_ONCE)
-        return True
-
-    # -- observers
-
-    def on_ready(self, callback: Callable[[T], object]) -> Future[T]:
-        """Call ``callback(value)`` when ready."""
-        self._observe(_READY, lambda future: callback(future._value))
-        return self
-
-    def on_failed(self, callback: Callable[[BaseException], object]) -> Future[T]:
-        """Call ``callback(error)`` when failed."""
-        self._observe(_FAILED, lambda future: callback(cast(BaseException, future._error)))
-        return self
-
-    def on_abandoned(self, callback: Callable[[], object]) -> Future[T]:
-        """Call ``callback()`` when the future failed because nobody is left to complete it."""
-        self._observe(_FAILED, lambda future: future.is_abandoned() and callback())
-        return self
-
-    def on_discarded(self, callback: Callable[[], object]) -> Future[T]:
-        """Call ``callback()`` when the work was stopped on request."""
-        self._observe(_DISCARDED, lambda _: callback())
-        return self
-
-    def on_any(self, callback: Callable[[Future[T]], object]) -> Future[T]:
-        """Call ``callback(future)`` when the future is final, whatever the outcome."""
-        self._observe(None, callback)
-        return self
-
-    def watch(self, callback: Callable[[Future[T]], object]) -> Callable[[], bool]:
-        """Do what ``on_any`` does, and return a function that withdraws the callback.
-
-        It tells whether there was something to withdraw: not once the future is final. A future that lives long keeps
-        every callback, and what it refers to, until then; but not those that were withdrawn.
-        """
-        number, reference = self._observe(None, callback), weakref.ref(self)
-
-        def withdraw() -> bool:
-            future = reference()
-            return future is not None and future._withdraw(number)
-
-        return withdraw
-
-    def on_discard(self, callback: Callable[[], object]) -> Future[T]:
-        """Call ``callback()`` when a discard is requested, in the requesting thread.
-
-        At once if it was requested already; never if the future completes first.
-        """
-        if self.done():
-            return self
-        with self._lock:
-            if self._state is not _PENDING:
-                return self
-            if not self._discard_requested:
-                self._discard_callbacks.append(callback)
-                return self
-        run_callbacks((callback,), (), DEEPEST_AT_ONCE)
-        return self
-
-    # -- the next link
-
-    # A function may return a value, a future or either. Given the union alone, mypy finds no R for a function that
-    # returns a future: that case needs an overload of its own.
+    # The functions may return a value, a future, or one or the other. From the union alone mypy infers no R for a
+    # function that returns a future; that case needs an overload of its own.
 
     @overload
     def then(self, function: Callable[[T], Future[R]]) -> Future[R]: ...
     @overload
     def then(self, function: Callable[[T], Future[R] | R]) -> Future[R]: ...
     def then(self, function: Callable[[T], Future[R] | R]) -> Future[R]:
-        """Apply ``function`` to the value; failure and discard pass through untouched.
+        """Return a future with what ``function(value)`` returns; failures and discards pass through untouched.
 
-        ``function`` is skipped, and the result discarded, if a discard of either future was requested by then.
-        A future that ``function`` returns is flattened. A discard of the result is passed on to this future.
+        A future that ``function`` returns is flattened. A discard of the result is passed on to this future. If a
+        discard of either was requested before this one is ready, ``function`` is skipped and the result discarded.
+
+        ``function`` runs whether or not the result is kept: ``store.put(...).then(print)`` prints. So it stays with
+        this future until that is final, and dropping the result does not withdraw it. To stop listening to a future
+        that stays pending for long, use ``watch``.
         """
 
         def apply(source: Future[T], promise: Promise[R]) -> None:
@@ -243,7 +83,7 @@ class Future(pykka.ThreadingFuture[T]):
         return self._next(apply)
 
     def repair(self, function: Callable[[Future[T]], Future[T] | T]) -> Future[T]:
-        """Replace a failure by what ``function(self)`` returns; all else, abandonment too, passes."""
+        """Replace a failure by what ``function(self)`` returns; any other outcome, abandonment too, passes through."""
 
         def apply(source: Future[T], promise: Promise[T]) -> None:
             if source.is_failed() and not source.is_abandoned():
@@ -260,7 +100,7 @@ class Future(pykka.ThreadingFuture[T]):
     def recover(self, function: Callable[[Future[T]], Any]) -> Future[Any]:
         """Replace a failure, a discard or an abandonment by what ``function(self)`` returns.
 
-        A discard requested before is forgotten, so that the replacement is not discarded at birth.
+        An earlier discard request is forgotten, so that the replacement is not discarded at once.
         """
 
         def apply(source: Future[T], promise: Promise[Any]) -> None:
@@ -277,10 +117,10 @@ class Future(pykka.ThreadingFuture[T]):
     @overload
     def after(self, seconds: float, function: Callable[[Future[T]], Future[R] | R]) -> Future[T | R]: ...
     def after(self, seconds: float, function: Callable[[Future[T]], Any]) -> Future[Any]:
-        """Take what ``function(self)`` returns if this future is still pending after ``seconds``.
+        """Return a future with this outcome, or what ``function(self)`` returns if there is none after ``seconds``.
 
-        This future goes on all the same, unless ``function`` discards it. If it completes first, its outcome is
-        taken and ``function`` never runs.
+        This future stays pending when the time is up, unless ``function`` discards it, but no longer knows of the
+        result. If it completes first, ``function`` never runs.
         """
         promise: Promise[Any] = Promise()
         once = threading.Lock()
@@ -300,39 +140,39 @@ class Future(pykka.ThreadingFuture[T]):
         timer = timers.call_later(seconds, expire)
         promise.future.on_discard(weak_discard(self))
         withdrawals.append(self.watch(complete))
-        if once.locked():  # it expired before there was something to withdraw
+        if once.locked():  # it expired before the callback was there to be withdrawn
             withdrawals[0]()
         return promise.future
 
     def map(self, func: Callable[[T], R]) -> Future[R]:
-        """Same as ``then``: eager, unlike Pykka's, and never run twice."""
+        """Do what ``then`` does: at once, where Pykka's runs in each ``get``."""
         return self.then(func)
 
     def filter(self, func: Callable[[Any], bool]) -> Future[list[Any]]:  # type: ignore[override]
-        """Keep the items of an iterable value for which ``func`` is true; eager."""
+        """Keep the items of an iterable value for which ``func`` is true; runs once, as ``then`` does."""
         return self.then(lambda items: [item for item in cast(Iterable[Any], items) if func(item)])
 
     def reduce(self, func: Callable[[Any, Any], Any], *initial: Any) -> Future[Any]:
-        """Reduce an iterable value as ``functools.reduce`` does; eager."""
+        """Reduce an iterable value as ``functools.reduce`` does; runs once, as ``then`` does."""
         return self.then(lambda items: functools.reduce(func, cast(Iterable[Any], items), *initial))
 
     def join(self, *futures: Future[Any]) -> Future[list[Any]]:  # type: ignore[override]
-        """Same as ``collect`` of this future and the others; eager."""
+        """Return ``collect`` of this future and the others."""
         from pykka_imagestore.runtime.combine import collect  # noqa: PLC0415 - collect is built on Future
 
         return collect([self, *futures])
 
-    # -- other worlds
+    # -- asyncio and concurrent.futures
 
     def __await__(self) -> Generator[Any, None, T]:
-        """Suspend the awaiting coroutine alone: an actor's async method, or an asyncio task.
+        """Suspend the awaiting coroutine, which is an actor's async method or an asyncio task.
 
         Cancelling the asyncio task discards this future.
         """
         if self._state is not _PENDING or self._is_lost():
-            runner = this_runner()
-            runner.awaits_left -= 1
-            if runner.awaits_left == 0 and asyncio._get_running_loop() is None:
+            thread = this_thread()
+            thread.awaits_left -= 1
+            if thread.awaits_left == 0 and asyncio._get_running_loop() is None:
                 yield self
         elif asyncio._get_running_loop() is None:
             yield self
@@ -353,13 +193,13 @@ class Future(pykka.ThreadingFuture[T]):
         bridges.follow(source, promise)
         return promise.future
 
-    # -- Pykka's write side, used by Pykka's own actor loop
+    # -- the write side that Pykka's actor loop calls
 
     def set(self, value: Future[T] | T | None = None) -> None:
-        """Make the future ready, or bound to the future that ``value`` is.
+        """Make the future ready; if ``value`` is a future, bind it to that one.
 
         Raises:
-            queue.Full: It is final or bound already, as Pykka has it. A Promise returns False instead.
+            queue.Full: It is final or bound already; Pykka's own raises this too. A Promise returns False instead.
         """
         if not (self._associate(value) if isinstance(value, Future) else self._complete(_READY, value)):
             raise queue.Full
@@ -372,12 +212,12 @@ class Future(pykka.ThreadingFuture[T]):
         """
         kind, error, traceback = exc_info or sys.exc_info()
         if error is None:
-            error = RuntimeError("set_exception() outside of an exception's handling") if kind is None else kind()
+            error = RuntimeError("set_exception() was called outside of an except block") if kind is None else kind()
         if not self._complete(_FAILED, None, error, traceback):
             raise queue.Full
 
     def set_get_hook(self, func: Callable[[float | None], T]) -> None:
-        """Refuse: a hook would run in whichever thread gets, and nobody would be told.
+        """Refuse: a hook runs only when some thread calls ``get``, so callbacks would never be called.
 
         Raises:
             NotImplementedError: Always.
@@ -387,79 +227,11 @@ class Future(pykka.ThreadingFuture[T]):
 
     # -- inside
 
-    def _is_lost(self) -> bool:
-        """Tell whether this pending future is the parent's of a forked child, and fail it then.
-
-        Its lock, which another thread may have held at the fork, is never taken: that of a final future is not.
-        """
-        if self._origin is forks.here:
-            return False
-        self._error = ForkedError("this future")
-        self._callbacks, self._discard_callbacks, self._wakers = {}, [], ()
-        self._state = _FAILED
-        return True
-
-    def _wait_once(
-        self, wait: Callable[[float | None], object], wake: Callable[[], object], seconds: float | None
-    ) -> None:
-        """Call ``wait``; whoever completes the future meanwhile calls ``wake``."""
-        wakers = [wake]
-        with self._lock:
-            if self._state is not _PENDING:
-                return
-            if self._wakers:
-                cast("list[Callable[[], object]]", self._wakers).append(wake)
-            else:
-                self._wakers = wakers
-        try:
-            wait(seconds)
-        finally:
-            if not self.done():
-                with self._lock:
-                    if wake in self._wakers:
-                        cast("list[Callable[[], object]]", self._wakers).remove(wake)
-
-    def _observe(
-        self, outcome: State | None, callback: Callable[[Future[T]], object], deepest: int = DEEPEST_AT_ONCE
-    ) -> int:
-        """Call ``callback`` at the ``outcome``, or at any; return what withdraws it."""
-        number, entry = 0, (outcome, callback)
-        if self._state is _PENDING and (self._origin is forks.here or not self._is_lost()):
-            number = next(_numbers)
-            with self._lock:
-                if self._state is _PENDING:
-                    self._callbacks[number] = entry
-                    keeper = None if self._keeper is None else self._keeper()
-                    if keeper is not None:
-                        keeper.kept = self
-                    return number
-        if outcome is None or outcome is self._state:
-            run_callbacks((callback,), (self,), deepest)
-        return number
-
-    def _withdraw(self, number: int) -> bool:
-        if self.done():
-            return False
-        with self._lock:
-            entry = self._callbacks.pop(number, None)
-            keeper = None if self._keeper is None else self._keeper()
-            if keeper is not None and not self._callbacks:
-                keeper.kept = None
-        return entry is not None
-
-    def _keep(self, keeper: weakref.ref[Relay[Any]]) -> None:
-        """Have ``keeper`` keep this future for as long as somebody observes it."""
-        relay = keeper()
-        with self._lock:
-            self._keeper = keeper
-            if relay is not None and self._callbacks:
-                relay.kept = self
-
     def _next(self, apply: Callable[[Future[T], Promise[R]], None]) -> Future[R]:
-        # Nothing that this future holds may hold this future: dropped, it must be gone at once, and so abandoned.
+        # No callback of this future may hold the future itself: dropped, it must be freed at once, and so abandoned.
         promise: Promise[R] = Promise()
         promise.future.on_discard(weak_discard(self))
-        self._observe(None, lambda source: apply(source, promise), DEEPEST_NESTING)
+        self._observe(None, lambda source: apply(source, promise), MAX_NESTING)
         return promise.future
 
     def _associate(self, source: Future[T]) -> bool:
@@ -471,49 +243,17 @@ class Future(pykka.ThreadingFuture[T]):
             self._associated = True
         self.on_discard(weak_discard(source))
         if source.done():
-            source._observe(None, self._copy, DEEPEST_NESTING)
+            source._observe(None, self._copy, MAX_NESTING)
         else:
-            Relay(self).watch((source,), Relay.copy)
+            WeakPromise(self).watch((source,), WeakPromise.copy)
         return True
 
     def _copy(self, source: Future[T]) -> bool:
         return self._complete(source._state, source._value, source._error, source._traceback, bound=True)
 
-    def _complete(
-        self,
-        state: State,
-        value: Any,
-        error: BaseException | None = None,
-        traceback: TracebackType | None = None,
-        *,
-        bound: bool = False,
-    ) -> bool:
-        if self._origin is not forks.here and self.done():
-            return False
-        with self._lock:
-            if self._state is not _PENDING or (self._associated and not bound):
-                return False
-            self._value, self._error, self._traceback = value, error, traceback
-            self._state = state
-            entries, self._callbacks = self._callbacks, _NO_CALLBACKS
-            wakers, self._wakers = self._wakers, ()
-            dropped, self._discard_callbacks = self._discard_callbacks, _NO_DISCARDS
-        del dropped
-        if wakers:
-            run_callbacks(wakers, (), sys.maxsize)
-        if entries:
-            chosen = [callback for outcome, callback in entries.values() if outcome is state]
-            chosen += [callback for outcome, callback in entries.values() if outcome is None]
-            run_callbacks(chosen, (self,), DEEPEST_NESTING)
-        return True
-
-
-_NO_CALLBACKS: dict[int, Any] = {}  # of a final future: nobody adds to it
-_NO_DISCARDS: list[Callable[[], object]] = []
-
 
 class Promise(Generic[T]):
-    """The write side of a future. Whoever holds it owes the answer.
+    """The write side of a future, held by the producer of its value.
 
     Each setter returns False, and does nothing, if the future is final or bound to another. A promise that is
     dropped without an answer abandons its future.
@@ -538,7 +278,7 @@ class Promise(Generic[T]):
         return self.future._complete(_FAILED, None, error, error.__traceback__)
 
     def discard(self) -> bool:
-        """Answer a discard: the work has stopped, the future becomes discarded."""
+        """Answer a discard: the work has stopped, and the future becomes discarded."""
         return self.future._complete(_DISCARDED, None, DiscardedError())
 
     def associate(self, source: Future[T]) -> bool:
@@ -550,7 +290,7 @@ class Promise(Generic[T]):
         return self.future._copy(source)
 
     def compute(self, function: Callable[..., Any], *args: Any) -> bool:
-        """Give the future what ``function(*args)`` returns or raises; what may be a Ctrl-C is raised here as well."""
+        """Give the future what ``function(*args)`` returns or raises; raise a Ctrl-C here as well."""
         try:
             value = function(*args)
         except BaseException as error:
@@ -576,7 +316,7 @@ def failed(error: BaseException) -> Future[Any]:
 
 
 def weak_discard(future: Future[Any]) -> Callable[[], object]:
-    """Return a callback that discards ``future`` if it still lives; held strongly it would make a cycle."""
+    """Return a callback that discards ``future`` and refers to it weakly: a strong reference would make a cycle."""
     reference = weakref.ref(future)
 
     def discard() -> None:
@@ -588,9 +328,10 @@ def weak_discard(future: Future[Any]) -> Callable[[], object]:
 
 
 def without_frames(error: BaseException, count: int) -> BaseException:
-    """Return ``error``, its traceback without the outermost frames.
+    """Return ``error``, the outermost frames removed from its traceback.
 
-    A frame that holds the promise that the error goes to would make a cycle: nothing of it would be freed in time.
+    A frame that refers to the promise which gets the error would make a cycle, and nothing in it would be freed in
+    time.
     """
     traceback = error.__traceback__
     for _ in range(count):

@@ -1,10 +1,6 @@
 """What runs in a worker process around a task, and what a task may call.
 
-This module is imported by every worker, so it imports little.
-
-A worker and its pool send each other messages through a pair of sockets, SOCK_SEQPACKET, so that each packet comes
-whole or not at all. A message is a byte that tells its kind, the number of the task that it is about, eight bytes, and
-a body. One that is larger than a packet is announced by a packet of the kind LARGE, with the size of what follows.
+Every worker imports this module before its first task, so it imports little: no ``socket``, which takes 3 ms.
 """
 
 from __future__ import annotations
@@ -14,14 +10,29 @@ import os
 import pickle
 import select
 import signal
-import socket
 import sys
 import threading
 import time
 
-TYPE_CHECKING = False  # typing's takes longer to import than all of the above
+from pykka_imagestore.runtime.wire import (
+    ERROR,
+    HELLO,
+    MAX_REPORT_BYTES,
+    PACKET_BYTES,
+    REPORT,
+    RESULT,
+    TASK,
+    MalformedError,
+    Reassembler,
+    message,
+    packets,
+    parse_message,
+)
+
+TYPE_CHECKING = False  # importing typing for it takes longer than all of the above
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    import socket
+    from collections.abc import Callable
     from typing import Any, TypeVar
 
     from pykka_imagestore.runtime.interfaces import Answers, Host
@@ -29,27 +40,17 @@ if TYPE_CHECKING:
     A = TypeVar("A")
     R = TypeVar("R")
 
-SETUP, TASK, MESSAGE = b"S", b"T", b"M"  # to a worker
-HELLO, RESULT, ERROR, REPORT = b"H", b"R", b"E", b"N"  # from a worker
-LARGE = b"L"
-PACKET_BYTES = 1 << 16
-LARGEST_REPORT_BYTES = 4096
-NUMBER_BYTES = 8
 FROZEN_MARK = "PYKKA_IMAGESTORE_WORKER"  # in the environment of a process that a frozen program starts as a worker
 
-_NICENESS = 10  # workers may use every CPU, and the agent must still answer at once
-_LONGEST_TEXT = 1 << 16
-_LONGEST_WAIT_MS = (1 << 31) - 1  # 24 days; poll(2) refuses more
-
-
-class MalformedError(ValueError):
-    """A worker has sent what no worker sends: it may have been taken over."""
+_NICENESS = 10  # workers may use every CPU, and the program must still answer at once
+_MAX_TEXT = 1 << 16
+_MAX_WAIT_MS = (1 << 31) - 1  # 24 days; poll(2) refuses more
 
 
 class PickledAnswers:
-    """Workers send whatever can be pickled: they run nothing that might take them over."""
+    """Workers may send anything that can be pickled. For tasks that read only trusted input."""
 
-    most_bytes = 1 << 40
+    max_bytes = 1 << 40
 
     def dump(self, value: object) -> bytes:
         """Return a value as bytes."""
@@ -70,10 +71,10 @@ _running = _Running()
 
 
 def report(message: object) -> None:
-    """Send ``message`` to whoever started the running task; dropped if it cannot be sent at once.
+    """Send ``message`` to the running task's ``on_report``; dropped if it cannot be sent at once.
 
     Args:
-        message: Small and picklable: 4 KiB at most. Where the engine has no way back, it goes nowhere.
+        message: Picklable, and 4 KiB at most. It is dropped where the engine has no way back.
     """
     if _running.host is not None:
         _running.host.report(message)
@@ -83,10 +84,10 @@ def receive(timeout: float | None = None) -> object:
     """Return the next message that was sent to the running task; see ``Messages``.
 
     Args:
-        timeout: Seconds to wait; None waits until one comes.
+        timeout: Seconds to wait; None waits for ever.
 
     Raises:
-        TimeoutError: None came; at once where the engine has no way to send any.
+        TimeoutError: No message came in time. Where the engine has no way to send any, it is raised at once.
     """
     if _running.host is None:
         raise TimeoutError
@@ -94,12 +95,12 @@ def receive(timeout: float | None = None) -> object:
 
 
 def raise_if_discarded() -> None:
-    """Stop the running task if its future was discarded; call it between steps.
+    """Raise DiscardedError if the running task's future was discarded; call it between steps.
 
-    Needed where the engine cannot kill a task. Where it can, this costs nothing.
+    It matters where the engine cannot kill a task. Where it can, this costs nothing.
 
     Raises:
-        DiscardedError: Stop now, and leave nothing behind.
+        DiscardedError: The task has to stop now, and to leave nothing behind.
     """
     if _running.host is not None and _running.host.is_discarded():
         from pykka_imagestore.runtime.errors import DiscardedError  # noqa: PLC0415 - a worker never needs it
@@ -108,7 +109,7 @@ def raise_if_discarded() -> None:
 
 
 def run_hosted(host: Host, function: Callable[[A], R], argument: A) -> R:
-    """Run a task in this thread, with what an engine offers it."""
+    """Run a task in this thread; ``report`` and the like use ``host`` meanwhile."""
     outer, _running.host = _running.host, host
     try:
         raise_if_discarded()
@@ -118,71 +119,18 @@ def run_hosted(host: Host, function: Callable[[A], R], argument: A) -> R:
 
 
 def wait_for(descriptor: int, deadline: float | None) -> bool:
-    """Wait until there is something to read, or for ever if there is no deadline; tell whether there is."""
+    """Wait until the descriptor is readable, or the deadline has passed if there is one; return whether it is."""
     poll = select.poll()
     poll.register(descriptor, select.POLLIN)
     milliseconds = None if deadline is None else max(0, deadline - time.monotonic()) * 1000
-    return bool(poll.poll(milliseconds and min(_LONGEST_WAIT_MS, milliseconds)))
+    return bool(poll.poll(milliseconds and min(_MAX_WAIT_MS, milliseconds)))
 
 
-# -- messages
-
-
-def message(kind: bytes, number: int, body: bytes) -> bytes:
-    """Return a message about a task."""
-    return b"".join((kind, number.to_bytes(NUMBER_BYTES), body))
-
-
-def packets(message: bytes) -> Iterator[bytes | memoryview]:
-    """Return the packets that a message is sent in."""
-    if len(message) <= PACKET_BYTES:
-        yield message
-        return
-    yield LARGE + len(message).to_bytes(NUMBER_BYTES)
-    view = memoryview(message)
-    for start in range(0, len(view), PACKET_BYTES):
-        yield view[start : start + PACKET_BYTES]
-
-
-class Assembly:
-    """Puts messages together from packets.
-
-    Args:
-        most_bytes: How large a message may be.
-    """
-
-    def __init__(self, most_bytes: int) -> None:
-        self._most_bytes = most_bytes
-        self._missing = 0
-        self._parts: list[bytes] = []
-
-    def add(self, packet: bytes) -> bytes | None:
-        """Take the next packet; return the message that it completes.
-
-        Raises:
-            MalformedError: It cannot be the next packet of anything.
-        """
-        if self._missing:
-            # Each but the last is full, for what is kept of a small one takes much more memory than it brings.
-            if len(packet) != min(PACKET_BYTES, self._missing):
-                msg = f"it sent {len(packet)} of the {self._missing} bytes that it had announced"
-                raise MalformedError(msg)
-            self._missing -= len(packet)
-            self._parts.append(packet)
-            if self._missing:
-                return None
-            parts, self._parts = self._parts, []
-            return b"".join(parts)
-        if packet[:1] != LARGE:
-            if len(packet) <= NUMBER_BYTES:
-                msg = f"it sent {len(packet)} bytes that are no message"
-                raise MalformedError(msg)
-            return packet
-        self._missing = int.from_bytes(packet[1 : 1 + NUMBER_BYTES])
-        if not PACKET_BYTES < self._missing <= self._most_bytes:
-            msg = f"it announced {self._missing} bytes; {self._most_bytes} are the most"
-            raise MalformedError(msg)
-        return None
+def has_room(descriptor: int) -> bool:
+    """Tell whether a small packet can be sent without waiting."""
+    poll = select.poll()
+    poll.register(descriptor, select.POLLOUT)
+    return bool(poll.poll(0))
 
 
 # -- the process
@@ -194,15 +142,15 @@ def main(descriptor: int) -> None:
     try:
         _open_standard_streams()
         os.set_inheritable(descriptor, False)
-        with contextlib.suppress(EOFError, ConnectionError):  # the pool is gone, or does not want us any more
-            _Worker(socket.socket(fileno=descriptor)).serve()
+        with contextlib.suppress(EOFError, ConnectionError):  # the pool is gone, or needs this worker no more
+            _Worker(descriptor).serve()
         status = 0
-    except BaseException:  # noqa: BLE001 - it is told here, since nobody else is left to
+    except BaseException:  # noqa: BLE001 - printed here, since there is nothing left to send it to
         import traceback  # noqa: PLC0415 - most workers never need it
 
         traceback.print_exc()
     finally:
-        os._exit(status)  # threads that tasks have left do not keep it
+        os._exit(status)  # which ends threads that tasks have left behind
 
 
 def main_frozen(connection: socket.socket) -> None:
@@ -212,48 +160,47 @@ def main_frozen(connection: socket.socket) -> None:
 
 
 class _Worker:
-    """The worker's side: runs one task after the other, until the pool closes its end."""
+    """Runs one task after the other until the pool closes its end of the socket pair."""
 
-    def __init__(self, connection: socket.socket) -> None:
-        self._socket = connection
-        self._assembly = Assembly(1 << 62)
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+        self._reassembler = Reassembler(1 << 62)
         self._number = 0
-        setup = pickle.loads(self._receive()[1 + NUMBER_BYTES :])  # noqa: S301 - from our own parent
+        setup = pickle.loads(self._receive()[2])  # noqa: S301 - from our own parent
         name, memory_limit_bytes, self._answers, parent = setup
         _prepare(name, memory_limit_bytes, parent)
-        # A child that a task forks has nothing to say here, and must not read what is meant for us.
-        os.register_at_fork(after_in_child=connection.close)
+        os.register_at_fork(after_in_child=self._leave)
         self._send(HELLO, str(sys.implementation.cache_tag).encode())
 
     def serve(self) -> None:
-        """Run tasks until there is nobody who could send another."""
+        """Run tasks until the pool is gone."""
         while True:
-            packet = self._receive()
-            if packet[:1] == TASK:  # else a message that came after its task had ended
-                self._number = int.from_bytes(packet[1 : 1 + NUMBER_BYTES])
-                kind, body = self._run(packet[1 + NUMBER_BYTES :])
+            kind, number, body = self._receive()
+            if kind == TASK:  # else a message that came after its task had ended
+                self._number = number
+                answer = self._run(body)
                 _flush_standard_streams()
-                self._send(kind, body)
+                self._send(*answer)
 
     # -- what a task is offered
 
     def report(self, message_: object) -> None:
         body = self._answers.dump(message_)
-        if len(body) <= LARGEST_REPORT_BYTES:
-            with contextlib.suppress(OSError):  # the pool is behind, and the next report tells more
-                self._socket.send(message(REPORT, self._number, body), socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
+        if len(body) <= MAX_REPORT_BYTES and has_room(self._descriptor):  # else the next report tells more
+            with contextlib.suppress(OSError):
+                self._send(REPORT, body)
 
     def is_discarded(self) -> bool:
-        return False  # then it is killed
+        return False  # a discard kills the process
 
     def receive(self, timeout: float | None) -> object:
         deadline = None if timeout is None else time.monotonic() + timeout
         while True:
-            if not wait_for(self._socket.fileno(), deadline):
+            if not wait_for(self._descriptor, deadline):
                 raise TimeoutError
-            packet = self._receive()
-            if int.from_bytes(packet[1 : 1 + NUMBER_BYTES]) == self._number:
-                return pickle.loads(packet[1 + NUMBER_BYTES :])  # noqa: S301 - from our own parent
+            _, number, body = self._receive()
+            if number == self._number:
+                return pickle.loads(body)  # noqa: S301 - from our own parent
 
     # -- inside
 
@@ -261,7 +208,7 @@ class _Worker:
         try:
             function, argument = _load_task(payload)
             return RESULT, self._dump_result(function, run_hosted(self, function, argument))
-        except BaseException as error:  # noqa: BLE001 - it travels to whoever gets the future
+        except BaseException as error:  # noqa: BLE001 - the future fails with it
             return ERROR, dump_error(self._answers, error)
 
     def _dump_result(self, function: Callable[[Any], Any], result: object) -> bytes:
@@ -272,49 +219,56 @@ class _Worker:
             msg = f"what {getattr(function, '__qualname__', function)} returned cannot be sent back: {error}"
             raise pickle.PicklingError(msg) from error
 
-    def _receive(self) -> bytes:
+    def _receive(self) -> tuple[bytes, int, bytes]:
         while True:
-            # It waits here, and takes nothing: so a task that was sent to a process that had just been killed stays
-            # unread, and the pool is told so by the kernel.
-            self._socket.recv(1, socket.MSG_PEEK)
-            packet = self._socket.recv(PACKET_BYTES)
+            # It waits without taking anything: a task that is sent to a process which was just killed then stays
+            # unread, and the kernel tells the pool so.
+            wait_for(self._descriptor, None)
+            packet = os.read(self._descriptor, PACKET_BYTES)
             if not packet:
                 raise EOFError
-            complete = self._assembly.add(packet)
+            complete = self._reassembler.add(packet)
             if complete is not None:
-                return complete
+                return parse_message(complete)
 
     def _send(self, kind: bytes, body: bytes) -> None:
         for packet in packets(message(kind, self._number, body)):
-            self._socket.send(packet, socket.MSG_NOSIGNAL)
+            os.write(self._descriptor, packet)
+
+    def _leave(self) -> None:
+        """Close the socket in a child that a task has forked: it must not take or answer what is meant for this."""
+        _running.host = None
+        descriptor, self._descriptor = self._descriptor, -1
+        if descriptor >= 0:  # else this is a child's child
+            os.close(descriptor)
 
 
 def dump_error(answers: Answers, error: BaseException) -> bytes:
-    """Return an error, what it says, and where it was, as an answer; without the error if it would not survive."""
+    """Return an answer with an error, its text and its traceback; without the error if it cannot be loaded again."""
     import traceback  # noqa: PLC0415 - most workers never need it
 
-    text = f"{type(error).__qualname__}: {error}"[:_LONGEST_TEXT]
-    where = "".join(traceback.format_exception(error))[-_LONGEST_TEXT:].rstrip()
+    text = f"{type(error).__qualname__}: {error}"[:_MAX_TEXT]
+    where = "".join(traceback.format_exception(error))[-_MAX_TEXT:].rstrip()
     try:
         if isinstance(error, Exception):
             data = answers.dump((error, text, where))
             if type(answers.load(data)[0]) is type(error):
                 return data
-    except Exception:  # noqa: BLE001, S110 - whatever a foreign class does when it is sent
+    except Exception:  # noqa: BLE001, S110 - whatever a foreign class raises when it is sent
         pass
     return answers.dump((None, text, where))
 
 
 def load_result(answers: Answers, data: bytes) -> Any:
-    """Return what a task has returned."""
+    """Return the value that a task has returned."""
     return answers.load(data)
 
 
 def load_error(answers: Answers, data: bytes) -> Exception:
-    """Return the error that a worker has sent, or one that says the same; its notes tell where it was."""
+    """Return the error that a worker has sent, or one with the same text; a note has the worker's traceback."""
     answer = answers.load(data)
     if not (isinstance(answer, tuple) and len(answer) == 3):
-        msg = "it sent an error that is none"
+        msg = "it sent an error in another form than workers do"
         raise MalformedError(msg)
     sent, text, where = answer
     error = sent if isinstance(sent, Exception) else RuntimeError(str(text))
@@ -334,8 +288,8 @@ def _load_task(payload: bytes) -> tuple[Callable[[Any], Any], Any]:
 
 
 def _prepare(name: str, memory_limit_bytes: int | None, parent: int) -> None:
-    """Set up this process as a worker: named, limited, killable, and never outliving its parent."""
-    for number in (signal.SIGINT, signal.SIGHUP):  # they come to all of a terminal's processes: the parent decides
+    """Set up this process as a worker: named, limited, killable, and ending with its parent."""
+    for number in (signal.SIGINT, signal.SIGHUP):  # a terminal sends them to all its processes: the parent decides
         signal.signal(number, signal.SIG_IGN)
     for number in (signal.SIGTERM, signal.SIGCHLD):
         signal.signal(number, signal.SIG_DFL)
@@ -353,14 +307,14 @@ def _prepare(name: str, memory_limit_bytes: int | None, parent: int) -> None:
 def _watch(parent: int) -> None:
     """Have this process end when its parent does.
 
-    The end of the socket does not tell: a child that the parent forked has a copy of the other end. Nor does
-    PR_SET_PDEATHSIG serve: the signal comes when the thread ends that started us.
+    The socket does not always tell: a child that the parent forked has a copy of the other end. PR_SET_PDEATHSIG would
+    send its signal when the parent's thread ends that started this process.
     """
     if os.getppid() not in (parent, 0):  # 0: the parent is outside of this PID namespace, and cannot be watched
         raise EOFError
     if os.getppid() == parent:
         descriptor = os.pidfd_open(parent)
-        if os.getppid() != parent:  # then the number may be another's
+        if os.getppid() != parent:  # it has ended, and the number may be another process's
             raise EOFError
         threading.Thread(target=_die_after, args=(descriptor,), name="parent-watch", daemon=True).start()
 
@@ -371,7 +325,7 @@ def _die_after(parent: int) -> None:
 
 
 def _open_standard_streams() -> None:
-    """See that descriptors 0 to 2 are open, and 0 is nobody's: a file that is opened must not become one of them."""
+    """Open descriptors 0 to 2 where they are closed, and /dev/null as 0: no file that is opened may become one."""
     try:
         nothing = os.open(os.devnull, os.O_RDWR)
     except OSError:  # there is no /dev
@@ -390,5 +344,5 @@ def _open_standard_streams() -> None:
 
 def _flush_standard_streams() -> None:
     for stream in (sys.stdout, sys.stderr):
-        with contextlib.suppress(Exception):  # closed by a task, or where it goes is gone
+        with contextlib.suppress(Exception):  # a task has closed it, or its reader is gone
             stream.flush()

@@ -7,13 +7,15 @@ import os
 import pytest
 from support import tars
 from support.layer_samples import OTHERS
-from support.layers import unpack_layer, unpack_with_help
+from support.layers import request_into, unpack_layer, unpack_with_peers
 from support.privileges import with_capabilities, with_groups
 
 from pykka_imagestore.errors import LayerError
 from pykka_imagestore.fs.remove_tree import remove_tree
+from pykka_imagestore.jobs.archive.layer_file import layer_file
 from pykka_imagestore.jobs.check_layer import CheckLayer, check_layer
-from pykka_imagestore.jobs.unpack_into import Target, layer_file, unpack_into
+from pykka_imagestore.jobs.unpack.target import Target
+from pykka_imagestore.jobs.unpack_into import unpack_into
 
 pytestmark = pytest.mark.root
 
@@ -80,11 +82,11 @@ def unpack_and_undo(layer: str, refused: str, existing: str, new: str) -> str:
     """Unpack into two directories and undo that, as upon a late stop; return why a third layer is refused there."""
     for directory in (existing, new):
         with Target(directory) as target:
-            unpack_into(target.request(layer_file(layer)))
+            unpack_into(request_into(target, layer_file(layer)))
             target.undo()
     with Target(existing) as target:
         try:
-            unpack_into(target.request(layer_file(refused)))
+            unpack_into(request_into(target, layer_file(refused)))
         except LayerError as error:
             target.undo()
             return str(error)
@@ -107,11 +109,11 @@ def test_root_with_some_capabilities_leaves_directories_as_they_were(tmp_path, b
 
 
 @pytest.mark.parametrize("bounds", [f"{NO_DAC},-fowner", "-all", "-all,+chown", "-setfcap"])
-def test_helpers_leave_unset_what_their_leader_would(tmp_path, bounds):
+def test_peers_leave_unset_what_their_leader_would(tmp_path, bounds):
     alone = with_capabilities(bounds, unpack_layer, OTHERS, tmp_path)
     nodes, unset = alone.nodes, alone.unset
 
-    helped = with_capabilities(bounds, unpack_with_help, OTHERS, tmp_path)
+    helped = with_capabilities(bounds, unpack_with_peers, OTHERS, tmp_path)
 
     assert {path: node.owner for path, node in helped.nodes.items()} == {
         path: node.owner for path, node in nodes.items()

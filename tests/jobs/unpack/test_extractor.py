@@ -2,18 +2,18 @@ from __future__ import annotations
 
 import os
 import resource
-import struct
 import tracemalloc
 import zlib
+from typing import Any
 
 import pytest
 from support import tars
+from support.attributes import MAY_BIND_LOW_PORTS, NOBODYS, acl
 from support.changes import ACL
-from support.layers import NEWER_FIELDS, unpack_layer, unpack_with_help
+from support.layers import NEWER_FIELDS, blob_at, unpack_layer, unpack_with_peers
 from support.privileges import with_umask
 
 from pykka_imagestore._proto.layer_pb2 import NONE, LayerRecord
-from pykka_imagestore.core.archive import Extent
 from pykka_imagestore.core.limits import Limits
 from pykka_imagestore.errors import DigestMismatchError, EscapingEntryError, LayerError
 from pykka_imagestore.fs.remove_tree import remove_tree
@@ -100,9 +100,10 @@ def test_device_has_its_number_and_mode(unpack, kind, letter):
 @pytest.mark.parametrize("number", [-1, 2**20, 2**40])
 @pytest.mark.parametrize("field", ["major", "minor"])
 def test_device_number_that_no_device_has_is_refused(unpack, field, number):
+    fields: dict[str, Any] = {"minor": 1, field: tars.base_256(number, 8)}
     if (field, number) != ("minor", 2**20):  # minors have twenty bits, majors twelve
         with pytest.raises(LayerError, match=r"entry 0 'dev' cannot be made|'dev' has"):
-            unpack(tars.header(b"dev", tars.BLOCK_DEVICE, **{"minor": 1, field: tars.base_256(number, 8)}))
+            unpack(tars.header(b"dev", tars.BLOCK_DEVICE, **fields))
 
 
 def test_fifo_has_its_mode(unpack):
@@ -200,13 +201,12 @@ def test_extended_attributes_are_set_on_every_type(unpack, kind):
 
 @root
 def test_file_capability_outlasts_the_change_of_owner(unpack):
-    capability = struct.pack("<IIIII", 0x02000001, 1 << 10, 0, 0, 0)  # cap_net_bind_service, effective
-
     unpacked = unpack(
-        tars.pax({b"SCHILY.xattr.security.capability": capability}), tars.file(b"it", b"x" * 1000, mode=0o755, uid=5)
+        tars.pax({b"SCHILY.xattr.security.capability": MAY_BIND_LOW_PORTS}),
+        tars.file(b"it", b"x" * 1000, mode=0o755, uid=5),
     )
 
-    assert unpacked.nodes[b"it"].xattrs == (("security.capability", capability),)
+    assert unpacked.nodes[b"it"].xattrs == (("security.capability", MAY_BIND_LOW_PORTS),)
 
 
 @pytest.mark.parametrize(
@@ -230,7 +230,7 @@ def test_extended_attribute_that_the_kernel_does_not_take_is_recorded(unpack, ki
         assert (b"it", f"xattr {key.decode('utf-8', 'backslashreplace')}") in unpacked.unset
 
 
-@pytest.mark.parametrize("unpack_it", [unpack_layer, unpack_with_help])
+@pytest.mark.parametrize("unpack_it", [unpack_layer, unpack_with_peers])
 def test_names_of_attributes_that_could_not_be_set_do_not_fill_the_record(tmp_path, unpack_it):
     name = b"user." + b"\xff" * 50_000
     files = (tars.pax({b"SCHILY.xattr." + name: b""}) + tars.file(b"f%d" % number) for number in range(40))
@@ -349,10 +349,10 @@ def test_set_group_id_directory_of_the_layer_speaks_of_later_files_alone(unpack)
 
 @root
 def test_default_acl_of_the_store_leaves_no_trace(tmp_path):
-    entries = ((1, 7, -1), (2, 7, 1000), (4, 5, -1), (0x10, 7, -1), (0x20, 5, -1))  # u::rwx,u:1000:rwx,g::r-x,m::rwx,..
-    acl = struct.pack("<I", 2) + b"".join(struct.pack("<HHi", *entry) for entry in entries)
+    # u::rwx,u:1000:rwx,g::r-x,m::rwx,o::r-x
+    default = acl((1, 7, NOBODYS), (2, 7, 1000), (4, 5, NOBODYS), (0x10, 7, NOBODYS), (0x20, 5, NOBODYS))
     try:
-        os.setxattr(tmp_path, "system.posix_acl_default", acl)
+        os.setxattr(tmp_path, "system.posix_acl_default", default)
     except OSError:
         pytest.skip("this file system has no access control lists")
 
@@ -567,7 +567,7 @@ def test_paths_through_symlinks_are_not_all_kept_in_mind(tmp_path, name):
         else:
             entries = [tars.directory(path + name) for path in paths]
         (tmp_path / "layer.tar").write_bytes(tars.tar(ways, *entries))
-        layer = Extent(str(tmp_path / "layer.tar"), 0, (tmp_path / "layer.tar").stat().st_size, "layer.tar")
+        layer = blob_at(tmp_path / "layer.tar")
         del paths, entries
         tracemalloc.start()
         untar_layer(UntarLayer(layer, str(tmp_path / "layer")))

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import itertools
 import tempfile
+from collections.abc import Callable
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from support import tars
-from support.layers import unpack_layer, unpack_with_help
+from support.layers import unpack_layer, unpack_with_peers
 
 from pykka_imagestore.errors import LayerError
 
@@ -94,7 +95,7 @@ class Layer:
             self.files[path] = next(self._numbers)
 
 
-WRITTEN = {
+WRITTEN: dict[str, Callable[[bytes, bytes], bytes]] = {
     "file": lambda path, _: tars.file(path, b"x"),
     "symlink": lambda path, _: tars.symlink(path, b"/nowhere"),
     "hard_link": tars.hard_link,
@@ -125,16 +126,17 @@ def test_layer_is_what_its_entries_mean(sequence):
 
 @settings(max_examples=100)
 @given(st.lists(steps, min_size=1, max_size=10))
-def test_layer_that_helpers_help_with_is_what_its_entries_mean(sequence):
-    assert_is_what_its_entries_mean(sequence, unpack_with_help)
+def test_layer_that_peers_help_with_is_what_its_entries_mean(sequence):
+    assert_is_what_its_entries_mean(sequence, unpack_with_peers)
 
 
 def assert_is_what_its_entries_mean(sequence, unpack):
     data = tars.tar(*(WRITTEN[action](path, target) for action, path, target in sequence))
-    layer = Layer()
+    shown = Layer()
+    layer: Layer | None = shown
     try:
         for step in sequence:
-            layer.add(*step)
+            shown.add(*step)
     except RefusedError:
         layer = None
 

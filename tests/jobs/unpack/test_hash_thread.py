@@ -15,9 +15,10 @@ from pykka_imagestore.jobs.unpack.hash_thread import HashThread
 def test_steps_are_done_in_their_order_wherever_each_is_done(beside):
     done = []
 
-    with HashThread() as behind:
-        for number, behind.beside in enumerate(beside):
-            behind.do(done.append, b"%d" % number)
+    with HashThread() as hash_thread:
+        for number, is_enabled in enumerate(beside):
+            hash_thread.enable(is_enabled=is_enabled)
+            hash_thread.do(done.append, b"%d" % number)
 
     assert done == [b"%d" % number for number in range(len(beside))]
 
@@ -25,23 +26,23 @@ def test_steps_are_done_in_their_order_wherever_each_is_done(beside):
 def test_caller_goes_on_beside_a_step():
     gate = threading.Event()
 
-    with HashThread() as behind:
-        behind.beside = True
-        behind.do(lambda _: gate.wait(TIMEOUT), b"")  # would wait in vain, were it done before ``do`` returns
+    with HashThread() as hash_thread:
+        hash_thread.enable(is_enabled=True)
+        hash_thread.do(lambda _: gate.wait(TIMEOUT), b"")  # would wait in vain, were it done before ``do`` returns
         gate.set()
 
 
 def test_steps_that_wait_are_bounded():
     gate, begun = threading.Event(), threading.Event()
 
-    def fill(behind):
+    def fill(hash_thread):
         for _ in range(100):
-            behind.do(lambda _: gate.wait(TIMEOUT), b"")
+            hash_thread.do(lambda _: gate.wait(TIMEOUT), b"")
             begun.set()
 
-    with HashThread() as behind:
-        behind.beside = True
-        filler = threading.Thread(target=fill, args=(behind,))
+    with HashThread() as hash_thread:
+        hash_thread.enable(is_enabled=True)
+        filler = threading.Thread(target=fill, args=(hash_thread,))
         filler.start()
         begun.wait(TIMEOUT)
         filler.join(0.2)
@@ -57,9 +58,9 @@ def test_what_a_step_raises_is_raised(beside):
         raise OSError(msg)
 
     def enter():
-        with HashThread() as behind:
-            behind.beside = beside
-            behind.do(fail, b"")
+        with HashThread() as hash_thread:
+            hash_thread.enable(is_enabled=beside)
+            hash_thread.do(fail, b"")
 
     with pytest.raises(OSError, match="no room"):
         enter()
@@ -68,17 +69,17 @@ def test_what_a_step_raises_is_raised(beside):
 def test_after_an_error_of_the_caller_nothing_more_is_begun():
     gate, done = threading.Event(), []
 
-    def open_when_dropped(behind):
-        while not behind._dropped:
+    def open_when_dropped(hash_thread):
+        while not hash_thread._dropped:
             time.sleep(0.001)  # there is nothing to wait on
         gate.set()
 
     def enter():
-        with HashThread() as behind:
-            behind.beside = True
-            behind.do(lambda _: gate.wait(TIMEOUT), b"")
-            behind.do(done.append, b"late")
-            threading.Thread(target=open_when_dropped, args=(behind,)).start()
+        with HashThread() as hash_thread:
+            hash_thread.enable(is_enabled=True)
+            hash_thread.do(lambda _: gate.wait(TIMEOUT), b"")
+            hash_thread.do(done.append, b"late")
+            threading.Thread(target=open_when_dropped, args=(hash_thread,)).start()
             raise KeyError
 
     with pytest.raises(KeyError):

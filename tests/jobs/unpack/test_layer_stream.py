@@ -5,17 +5,22 @@ import hashlib
 import itertools
 import os
 import tracemalloc
+from contextlib import ExitStack
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from support.compressions import COMPRESS
-from support.layers import extent_of, unpack_layer
+from support.layers import blob_of, unpack_layer
 from support.tars import file, tar
 
-from pykka_imagestore.core.archive import Extent
-from pykka_imagestore.core.tar.reader import TarError
-from pykka_imagestore.jobs.unpack.layer_stream import BLOCK_BYTES, ExtentFile, LayerStream, is_compressed, write_all
+from pykka_imagestore.core.byte_source import BLOCK_BYTES
+from pykka_imagestore.core.tar.format import TarError
+from pykka_imagestore.fs.write import write_all
+from pykka_imagestore.jobs.archive.file_source import FileSource
+from pykka_imagestore.jobs.archive.open_blob import open_blob
+from pykka_imagestore.jobs.unpack.inflate import is_compressed
+from pykka_imagestore.jobs.unpack.layer_stream import LayerStream
 
 BODY = bytes(range(256)) * 3000  # three blocks, nearly
 
@@ -23,23 +28,19 @@ BODY = bytes(range(256)) * 3000  # three blocks, nearly
 @pytest.fixture
 def opened(tmp_path):
     """Return a function that opens bytes as a layer."""
-    descriptors = []
+    with ExitStack() as stack:
 
-    def open_layer(data, on_block=lambda: None):
-        extent = extent_of(data, tmp_path)
-        descriptors.append(os.open(extent.path, os.O_RDONLY))
-        return LayerStream(descriptors[-1], extent, on_block)
+        def open_layer(data, on_block=lambda _: None):
+            source = stack.enter_context(open_blob(blob_of(data, tmp_path), is_verified=True))
+            return LayerStream(source, None, on_block)
 
-    yield open_layer
-    for descriptor in descriptors:
-        os.close(descriptor)
+        yield open_layer
 
 
 @given(st.data())
 def test_pieces_of_any_size_are_the_whole(tmp_path_factory, data):
-    extent = extent_of(BODY, tmp_path_factory.mktemp("layer"))
-    descriptor = os.open(extent.path, os.O_RDONLY)
-    stream, position = LayerStream(descriptor, extent, lambda: None), 0
+    descriptor = os.open(blob_of(BODY, tmp_path_factory.mktemp("layer")).origin, os.O_RDONLY)
+    stream, position = LayerStream(FileSource(descriptor, "layer.tar", 0, len(BODY)), None, lambda _: None), 0
     for size in data.draw(st.lists(st.integers(0, 2 * BLOCK_BYTES), max_size=6)):
         if data.draw(st.booleans()):
             assert stream.take(size) == BODY[position : position + size]
@@ -118,11 +119,11 @@ def test_writing_more_than_there_is_fails(opened, tmp_path):
     os.close(target)
 
 
-def test_extent_ends_where_it_says_whatever_follows(tmp_path):
+def test_range_ends_where_it_says_whatever_follows(tmp_path):
     (tmp_path / "archive").write_bytes(b"before" + b"layer" + b"after" * 1000)
     descriptor = os.open(tmp_path / "archive", os.O_RDONLY)
 
-    stream = LayerStream(descriptor, Extent(str(tmp_path / "archive"), 6, 5, "layer"), lambda: None)
+    stream = LayerStream(FileSource(descriptor, "archive", 6, 5), None, lambda _: None)
 
     assert stream.take(100) == b"layer"
     os.close(descriptor)
@@ -130,7 +131,7 @@ def test_extent_ends_where_it_says_whatever_follows(tmp_path):
 
 def test_a_file_that_cannot_be_read_is_named(tmp_path):
     descriptor = os.open(tmp_path, os.O_RDONLY)  # no file, so that reading it fails as on a bad disk
-    file = ExtentFile(descriptor, Extent("image.tar", 0, 5, "layer"))
+    file = FileSource(descriptor, "image.tar", 0, 5)
 
     with pytest.raises(IsADirectoryError, match=r"image\.tar"):
         file.read(5)
@@ -138,11 +139,11 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path):
     os.close(descriptor)
 
 
-def test_extent_beyond_the_end_of_its_file_gives_what_there_is(tmp_path):
+def test_range_beyond_the_end_of_its_file_gives_what_there_is(tmp_path):
     (tmp_path / "archive").write_bytes(b"layer")
     descriptor = os.open(tmp_path / "archive", os.O_RDONLY)
 
-    stream = LayerStream(descriptor, Extent(str(tmp_path / "archive"), 2, 1000, "layer"), lambda: None)
+    stream = LayerStream(FileSource(descriptor, "archive", 2, 1000), None, lambda _: None)
 
     assert stream.take(100) == b"yer"
     os.close(descriptor)
@@ -169,7 +170,7 @@ def test_tar_whose_first_name_looks_like_a_compression_is_a_tar(tmp_path, name):
 
 def test_each_block_is_told(opened):
     told = []
-    stream = opened(BODY, lambda: told.append(1))
+    stream = opened(BODY, lambda _: told.append(1))
 
     stream.drain()
 
@@ -177,9 +178,9 @@ def test_each_block_is_told(opened):
 
 
 def test_error_of_the_disk_is_no_fault_of_the_layer(tmp_path):
-    extent = extent_of(gzip.compress(BODY), tmp_path)
-    descriptor = os.open(extent.path, os.O_RDONLY)
-    stream = LayerStream(descriptor, extent, lambda: None)
+    blob = blob_of(gzip.compress(BODY), tmp_path)
+    descriptor = os.open(blob.origin, os.O_RDONLY)
+    stream = LayerStream(FileSource(descriptor, blob.origin, 0, blob.size), None, lambda _: None)
     os.close(descriptor)
 
     with pytest.raises(OSError, match="Bad file descriptor"):
@@ -190,7 +191,7 @@ def test_error_of_the_disk_is_no_fault_of_the_layer(tmp_path):
 def test_memory_does_not_grow_with_the_layer(tmp_path, compression):
     layer = tar(file(b"big", bytes(32 << 20)), *(file(b"%d" % number) for number in range(100)))
     data = COMPRESS[compression](layer) if compression != "none" else layer
-    extent_of(data, tmp_path)
+    blob_of(data, tmp_path)
     tracemalloc.start()
     before = tracemalloc.get_traced_memory()[0]
 

@@ -1,1 +1,1 @@
-"""What a user can type."""
+"""What a user can type: one module for each verb."""

@@ -1,4 +1,4 @@
-"""``imagestore du``: what images cost on disk."""
+"""``imagestore du``: what images take on disk."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ from collections.abc import Sequence
 
 from pykka_imagestore.cli.arguments import store_directory
 from pykka_imagestore.cli.output import print_json, print_table
-from pykka_imagestore.cli.stored import read_usage
-from pykka_imagestore.core.plan_prune import ImageUsage, LayerUsage, LeaseUsage
+from pykka_imagestore.cli.stored import view_store
 from pykka_imagestore.core.sizes import format_size
+from pykka_imagestore.core.usage import ImageUsage, LayerUsage, LeaseUsage
 
 _FIRST = dt.datetime(1, 1, 1, tzinfo=dt.UTC).timestamp()
 _LAST = dt.datetime(9999, 12, 31, 23, 59, 59, tzinfo=dt.UTC).timestamp()
 
 
 def run(options: argparse.Namespace) -> None:
-    """Print a table, or an object, of images and what they cost; and of layers."""
-    usage = read_usage(store_directory(options.store))
+    """Print tables, or an object, of the disk usage of images and layers, and of leases."""
+    usage = view_store(store_directory(options.store)).usage()
     if options.json:
         print_json(
             {
@@ -72,7 +72,7 @@ def _layer_document(layer: LayerUsage) -> dict[str, object]:
 
 
 def _time(seconds: float) -> str | None:
-    """Return a time in UTC; None for the unknown. What no calendar has is the last or the first time of ours."""
+    """Return a time in UTC; None if it is not known. A time outside of the calendar becomes its first or last one."""
     if not seconds:
         return None
     time = dt.datetime.fromtimestamp(min(max(seconds, _FIRST), _LAST), dt.UTC)

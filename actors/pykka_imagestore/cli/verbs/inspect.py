@@ -7,16 +7,18 @@ import argparse
 from pykka_imagestore.cli.arguments import store_directory
 from pykka_imagestore.cli.json_text import parse_json
 from pykka_imagestore.cli.output import print_json, print_pretty
-from pykka_imagestore.cli.stored import read_config, read_image
+from pykka_imagestore.cli.stored import view_store
+from pykka_imagestore.core.image_name import ImageName
 from pykka_imagestore.errors import StoreError
 
 
 def run(options: argparse.Namespace) -> None:
     """Print the config: indented, or as one compact document."""
-    store = store_directory(options.store)
-    image = read_image(store, options.name)
+    store, name = store_directory(options.store), ImageName.parse(options.name)
+    view = view_store(store)
+    image = view.get(name)
     try:
-        config = parse_json(read_config(store, image))
+        config = parse_json(view.config(image))
     except ValueError as error:
         raise StoreError(f"the config of {image.name} is no JSON: {error}") from error
     if options.json:

@@ -1,4 +1,4 @@
-"""``imagestore put ARCHIVE``: the images of an archive, into the store."""
+"""``imagestore put ARCHIVE``: puts the images of an archive into the store."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from typing import Any
 
 from pykka_imagestore.cli.arguments import absolute, store_directory
 from pykka_imagestore.cli.descriptors import readable_path
-from pykka_imagestore.cli.log import show_warnings
 from pykka_imagestore.cli.output import done_anyway, image_document, print_images, print_json
 from pykka_imagestore.cli.progress_bar import progress_bar
 from pykka_imagestore.cli.stop_signals import StopSignals
@@ -18,8 +17,7 @@ from pykka_imagestore.runtime import Future
 
 
 def run(options: argparse.Namespace) -> None:
-    """Put one image under ``--name``, or all under their own names; print them."""
-    show_warnings()
+    """Put one image under ``--name``, or all images under their own names; print them."""
     with StopSignals() as signals:
         with readable_path(options.archive) as archive:
             images = _put(options, archive, signals)
@@ -36,7 +34,7 @@ def _put(options: argparse.Namespace, archive: str, signals: StopSignals) -> tup
         with progress_bar() as listener:
             put = _start(store, options, archive, listener)
             images = signals.wait(put) if options.name is None else (signals.wait(put),)
-        signals.wait_if_not_stopped(store.swept())  # what dead processes left, if any
+        signals.wait_if_not_stopped(store.swept())  # leftovers of dead processes
         return images
 
 

@@ -1,11 +1,10 @@
-"""``imagestore remove NAME``: an image, and the layers that no other image has."""
+"""``imagestore remove NAME``: removes an image, and the layers that no other image has."""
 
 from __future__ import annotations
 
 import argparse
 
 from pykka_imagestore.cli.arguments import store_directory
-from pykka_imagestore.cli.log import show_warnings
 from pykka_imagestore.cli.output import done_anyway, image_document, print_json, print_line
 from pykka_imagestore.cli.stop_signals import StopSignals
 from pykka_imagestore.cli.stored import require_store
@@ -13,8 +12,7 @@ from pykka_imagestore.local_store import LocalStore
 
 
 def run(options: argparse.Namespace) -> None:
-    """Remove the image, wait until the disk is free of it, and print what was removed."""
-    show_warnings()
+    """Remove the image, wait until its layers are deleted, and print what was removed."""
     directory = store_directory(options.store)
     require_store(directory)
     with StopSignals() as signals:

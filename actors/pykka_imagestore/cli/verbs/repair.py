@@ -1,12 +1,12 @@
-"""``imagestore repair``: check, and take out what is damaged."""
+"""``imagestore repair``: a check that takes out what is damaged."""
 
 from __future__ import annotations
 
 import argparse
 
-from pykka_imagestore.cli.checking import look
+from pykka_imagestore.cli.checking import run_check
 
 
 def run(options: argparse.Namespace) -> None:
     """Repair, and print what was wrong and what was taken out."""
-    look(options, repair=True)
+    run_check(options, repair=True)

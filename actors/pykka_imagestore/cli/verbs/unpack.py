@@ -1,4 +1,4 @@
-"""``imagestore unpack LAYER DIRECTORY``: one layer file, into an empty directory."""
+"""``imagestore unpack LAYER DIRECTORY``: unpacks one layer file into an empty directory."""
 
 from __future__ import annotations
 
@@ -6,28 +6,28 @@ import argparse
 
 from pykka_imagestore.cli.arguments import absolute
 from pykka_imagestore.cli.descriptors import path_for_others
-from pykka_imagestore.cli.log import show_warnings
 from pykka_imagestore.cli.output import complain, done_anyway, print_json, print_table
 from pykka_imagestore.cli.progress_bar import progress_bar
 from pykka_imagestore.cli.stop_signals import StopSignals
 from pykka_imagestore.core.progress import LayerProgress, Progress
 from pykka_imagestore.errors import NotRemovedError
-from pykka_imagestore.jobs.answers import ANSWERS
-from pykka_imagestore.jobs.unpack_into import Target, Unpacked, UnpackInto, layer_file, unpack_into
-from pykka_imagestore.jobs.untar_layer import LayerCounts
+from pykka_imagestore.jobs.answers.allowlist import ANSWERS
+from pykka_imagestore.jobs.archive.layer_file import layer_file
+from pykka_imagestore.jobs.unpack.layer_counts import LayerCounts
+from pykka_imagestore.jobs.unpack.target import Target
+from pykka_imagestore.jobs.unpack_into import Unpacked, UnpackInto, unpack_into
 from pykka_imagestore.progress import Listener
 from pykka_imagestore.runtime import Future, WorkerPool
 
 
 def run(options: argparse.Namespace) -> None:
-    """Unpack the layer; print what it is."""
-    show_warnings()
+    """Unpack the layer; print its DiffID and sizes."""
     with StopSignals() as signals:
         layer = layer_file(path_for_others(options.layer))
         with Target(absolute(options.directory)) as target:
             try:
-                unpacked = _wait(target.request(layer), signals)
-                target.finish(unpacked)
+                unpacked = _wait(UnpackInto(layer, target.path, target.identity(), target.is_new), signals)
+                target.finish(unpacked.root_mode)
             except BaseException:
                 _undo(target)
                 raise
@@ -43,7 +43,7 @@ def _wait(request: UnpackInto, signals: StopSignals) -> Unpacked:
 def _undo(target: Target) -> None:
     try:
         target.undo()
-    except (NotRemovedError, OSError) as error:  # what it was undone for is told, too
+    except (NotRemovedError, OSError) as error:  # the reason for undoing it is told, too
         complain(f"warning: {target.path} is not as it was: {error}")
 
 

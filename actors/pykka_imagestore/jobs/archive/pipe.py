@@ -1,4 +1,4 @@
-"""A pipe as a file to read: its first bytes can be looked at, and who waits for more notices a discard."""
+"""A pipe as a ``ByteSource``: its first bytes can be peeked at, and a wait for more bytes ends at a discard."""
 
 from __future__ import annotations
 
@@ -8,18 +8,22 @@ import select
 
 from pykka_imagestore.runtime.worker import raise_if_discarded
 
-_PATIENCE = 100  # milliseconds until a worker that cannot be killed looks whether to stop
+_POLL_MILLISECONDS = 100  # after which a worker that cannot be killed checks whether to stop
 
 
 class PipeFile(io.RawIOBase):
-    """What comes through a pipe, from an open descriptor that does not block; ``position`` counts its bytes."""
+    """The bytes that come through a pipe.
+
+    Args:
+        descriptor: The open pipe, non-blocking. It is the caller's; ``close`` leaves it open.
+    """
 
     def __init__(self, descriptor: int) -> None:
         self._descriptor = descriptor
         self._poll = select.poll()
         self._poll.register(descriptor, select.POLLIN)
         self._head = b""
-        self.position = 0
+        self.bytes_read = 0
 
     def readable(self) -> bool:
         """Always true."""
@@ -31,20 +35,25 @@ class PipeFile(io.RawIOBase):
             self._head += data
         return self._head
 
-    def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
+    def read(self, size: int = -1, /) -> bytes:
+        """Return at most ``size`` bytes of what comes next, none only at the end; by default all."""
+        if size < 0:
+            return self.readall()
+        data, self._head = self._head[:size], self._head[size:]
+        data = data or self._receive(size)
+        self.bytes_read += len(data)
+        return data
+
+    def readinto(self, buffer: memoryview, /) -> int:  # type: ignore[override]
         """Read what is there; nothing only at the end."""
-        data, self._head = self._head[: len(buffer)], self._head[len(buffer) :]
-        data = data or self._receive(len(buffer))
+        data = self.read(len(buffer))
         buffer[: len(data)] = data
         return len(data)
 
     def _receive(self, size: int) -> bytes:
         while True:
             try:
-                data = os.read(self._descriptor, size)
+                return os.read(self._descriptor, size)
             except BlockingIOError:
                 raise_if_discarded()
-                self._poll.poll(_PATIENCE)
-            else:
-                self.position += len(data)
-                return data
+                self._poll.poll(_POLL_MILLISECONDS)

@@ -1,8 +1,8 @@
-"""What becomes of a layer's directories over the course of its entries: marks and attributes.
+"""What a layer's entries, one after another, make of its directories: opaque marks and extended attributes.
 
-An entry that names a directory that is there adds to its extended attributes. A directory is opaque when a whiteout
-says so, when one names it, or when it takes the place of one. All of that goes with the directory when something takes
-its place.
+An entry that names an existing directory adds to its extended attributes. A directory is opaque when an opaque whiteout
+lies in it, when a whiteout names it, or when it replaces a whiteout. Something that replaces the directory ends all of
+that.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ class _Directory:
 
 
 class DirectoryMarks:
-    """Follows those directories that there is something to say of; a step takes as long as a path has parts.
+    """Remembers the directories that are opaque or that several entries name; each step is linear in a path's depth.
 
     Attributes:
-        forgot: Whether there were too many attributes to remember.
+        forgot: Whether there were too many attributes to remember. Then none may be compared.
     """
 
     def __init__(self) -> None:
@@ -40,7 +40,7 @@ class DirectoryMarks:
         self._directory(path).is_opaque = True
 
     def add_xattrs(self, path: bytes, xattrs: Mapping[bytes, bytes]) -> None:
-        """Add what an entry gives a directory that a later one names again."""
+        """Add the attributes that an entry gives a directory which a later entry names again."""
         if not xattrs:
             return
         self._bytes += sum(len(key) + len(value) for key, value in xattrs.items())
@@ -50,12 +50,12 @@ class DirectoryMarks:
             directory.xattrs = {**directory.xattrs, **xattrs}
 
     def xattrs(self, path: bytes, given: Mapping[bytes, bytes]) -> Mapping[bytes, bytes]:
-        """Return what a directory has with what its last entry gives."""
+        """Return the attributes of a directory to which its last entry gives ``given``."""
         directory = self._find(path)
         return given if directory is None or not directory.xattrs else {**directory.xattrs, **given}
 
     def drop(self, path: bytes) -> None:
-        """Forget a directory, and those below it, if there is one: what is there now is none."""
+        """Forget a directory and those below it: something that is no directory replaced it."""
         parent, _, name = path.rpartition(b"/")
         above = self._find(parent)
         if above is not None:

@@ -1,4 +1,4 @@
-"""What a check finds: what is wrong, and what it could not look at."""
+"""What a check of a layer finds: what is wrong, and what could not be checked."""
 
 from __future__ import annotations
 
@@ -6,21 +6,21 @@ import errno
 from dataclasses import dataclass, field
 
 from pykka_imagestore.durable.identity import Identity
-from pykka_imagestore.errors import shown
+from pykka_imagestore.text import shown
 
 MAX_FAULTS = 20
-# What says nothing of the layer, but of who looks at it.
-_OURS = frozenset({errno.EACCES, errno.EPERM, errno.EMFILE, errno.ENFILE, errno.ENOMEM})
+# Errors that say nothing of the layer, only of the process that checks it.
+_OF_THIS_PROCESS = frozenset({errno.EACCES, errno.EPERM, errno.EMFILE, errno.ENFILE, errno.ENOMEM})
 
 
 @dataclass(frozen=True, slots=True)
 class LayerCheck:
-    """What a check found; a sound layer has neither faults nor anything that was not checked.
+    """What a check found. A sound layer that was checked in full has neither faults nor unchecked parts.
 
     Attributes:
-        faults: What is wrong, each as the end of a sentence about the layer; 20 at most, and how many more there are.
-        unchecked: What could not be checked, likewise. Nothing is known to be wrong with it.
-        identity: Which directory was looked at; None if there was none.
+        faults: What is wrong, each as the end of a sentence about the layer: the first 20, and the number of the rest.
+        unchecked: What could not be checked, likewise; the first 20. Nothing is known to be wrong with it.
+        identity: Identity of the directory that was checked; None if there was none.
     """
 
     faults: tuple[str, ...] = ()
@@ -29,10 +29,10 @@ class LayerCheck:
 
 
 class Findings:
-    """Gathers what a check finds.
+    """Collects what a check finds.
 
     Attributes:
-        has_unread: Whether something in the tree could not be looked at by this process.
+        has_unread: Whether this process could not look at something in the tree.
     """
 
     def __init__(self) -> None:
@@ -42,16 +42,16 @@ class Findings:
         self.has_unread = False
 
     def __bool__(self) -> bool:
-        """Tell whether there is anything."""
+        """Tell whether anything was found, wrong or unchecked."""
         return bool(self._faults or self._unchecked)
 
     @property
     def has_faults(self) -> bool:
-        """Whether there is anything wrong."""
+        """Whether anything is wrong."""
         return bool(self._faults)
 
     def add_fault(self, fault: str) -> None:
-        """Note that something is wrong; said before, it is not said again."""
+        """Add a fault, once."""
         if fault in self._faults:
             return
         if len(self._faults) < MAX_FAULTS:
@@ -60,15 +60,15 @@ class Findings:
             self._more_faults += 1
 
     def add_unchecked(self, what: str) -> None:
-        """Note that something cannot be checked; said before, it is not said again."""
+        """Add something that cannot be checked, once."""
         if len(self._unchecked) < MAX_FAULTS:
             self._unchecked[what] = None
 
     def add_error(self, path: bytes, error: OSError) -> None:
-        """Note that something in the tree could not be looked at, and whose fault that is."""
+        """Add a node that could not be looked at: a fault of the layer, or unchecked if the process is the reason."""
         if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
             self.add_fault(f"lacks {shown(path)}")
-        elif error.errno in _OURS:
+        elif error.errno in _OF_THIS_PROCESS:
             self.has_unread = True
             self.add_unchecked(f"has {shown(path)}, which cannot be read: {error.strerror}")
         else:

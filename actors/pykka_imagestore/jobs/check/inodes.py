@@ -1,7 +1,8 @@
-"""Whether the names in a layer's tree belong to as many files as its entries make.
+"""Whether the names in a layer's tree lead to as many files as its entries make.
 
-Each file knows how many names it has: together they have as many as there are names. Have they more, files of the layer
-were made one, or have names outside of it, as in a copy that is made of hard links. Only then all are looked at.
+Each file has a link count, and the link counts of all files together equal the number of names. If they do not, files
+of the layer were joined into one, or have names outside of the layer, as in a copy that is made of hard links. Only
+then are all of them looked at.
 """
 
 from __future__ import annotations
@@ -9,17 +10,22 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from os import stat_result
 
-_AT_ONCE = 200_000  # inode numbers in memory
+_MAX_NUMBERS = 200_000
 
 
 class Inodes:
-    """Counts names and files."""
+    """Counts names and files.
 
-    def __init__(self) -> None:
+    Args:
+        max_numbers: How many inode numbers may be in memory.
+    """
+
+    def __init__(self, max_numbers: int = _MAX_NUMBERS) -> None:
+        self._max_numbers = max_numbers
         self._names = self._files = self._links = 0
 
     def add_file(self, links: int) -> None:
-        """Add a file by its first name; ``links`` is how many it says it has."""
+        """Add a file by its first name; ``links`` is its link count."""
         self._files += 1
         self._links += links
         self._names += 1
@@ -29,19 +35,19 @@ class Inodes:
         self._names += 1
 
     def find_joined(self, look: Callable[[], Iterable[stat_result]]) -> int:
-        """Return how many files are one with another.
+        """Return how many files fewer there are than were added.
 
         Args:
-            look: Returns what all names lead to; called again for layers that are too large for our memory.
+            look: Returns the status behind each name. Called several times if not all inode numbers fit into memory.
         """
         if self._links == self._names:
             return 0
-        rounds = self._files // _AT_ONCE + 1
+        rounds = self._files // self._max_numbers + 1
         return self._files - sum(_count(look(), number, rounds) for number in range(rounds))
 
 
 def _count(found: Iterable[stat_result], number: int, rounds: int) -> int:
-    """Return how many files there are among those whose turn it is."""
+    """Return how many files there are in one of several rounds; a file's inode number decides in which it counts."""
     alone, shared = 0, set()
     for status in found:
         if status.st_ino % rounds == number:

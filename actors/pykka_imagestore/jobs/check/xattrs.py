@@ -1,7 +1,8 @@
-"""The extended attributes in a layer's tree, compared with those that entries gave: none may be missing or too many.
+"""The extended attributes in a layer's tree, compared with those that entries gave: none may be missing or added.
 
-What a system sets by itself is not ours to compare: labels of security modules (``security.*`` but capabilities), and
-what a file system calls its own (``system.*`` but ACLs, ``btrfs.*``). ``trusted.*`` is shown to few.
+Attributes that the system sets by itself are not compared: labels of security modules (``security.*`` but
+capabilities), and those of the file system (``system.*`` but ACLs, ``btrfs.*``). The kernel shows ``trusted.*`` only
+with CAP_SYS_ADMIN.
 """
 
 from __future__ import annotations
@@ -13,7 +14,6 @@ from functools import cached_property
 
 from pykka_imagestore.core.layer_record import WhiteoutFormat
 from pykka_imagestore.core.xattr_values import acl_with_mode, hides_somebody, parse_acl, parse_capability, without_ids
-from pykka_imagestore.errors import shown
 from pykka_imagestore.fs.attributes import (
     ACL,
     ACLS,
@@ -24,10 +24,12 @@ from pykka_imagestore.fs.attributes import (
     unset_xattr,
 )
 from pykka_imagestore.fs.whiteouts import OPAQUE_XATTRS
-from pykka_imagestore.jobs.check.attributes import Expectations
+from pykka_imagestore.jobs.check.expectations import Expectations
 from pykka_imagestore.jobs.check.findings import Findings
+from pykka_imagestore.jobs.check.layer_tree import Node
+from pykka_imagestore.text import shown
 
-_OURS = (b"user.", b"trusted.", *ACLS, CAPABILITY)
+_GIVEN_BY_ENTRIES = (b"user.", b"trusted.", *ACLS, CAPABILITY)
 _TRUSTED = b"trusted."
 _LABELS = b"security."
 _XFS_ACLS = b"trusted.SGI_ACL_"  # XFS shows ACLs a second time
@@ -35,16 +37,11 @@ _UNSUPPORTED = (errno.ENOTSUP, errno.EOPNOTSUPP)
 _NOT_SHOWN = (errno.EACCES, errno.EPERM, errno.EOVERFLOW)  # the last: capabilities of another user namespace
 
 
-def place_of(name: bytes, directory: int) -> bytes:
-    """Return a path for calls on extended attributes, of which none takes a directory's descriptor and a name."""
-    return b"/proc/self/fd/%d/%s" % (directory, name)
-
-
 class XattrCheck:
     """Compares extended attributes.
 
     Attributes:
-        opaque: The directories that have a mark that says so.
+        opaque: Paths of the directories that an attribute marks as opaque, so far.
     """
 
     def __init__(self, whiteouts: WhiteoutFormat, expected: Expectations, findings: Findings) -> None:
@@ -55,23 +52,21 @@ class XattrCheck:
 
     def check(
         self,
-        path: bytes,
+        node: Node,
         place: int | bytes,
         wanted: Mapping[bytes, bytes],
         mode: int,
         *,
-        made_at: bytes | None = None,
         is_directory: bool = False,
     ) -> None:
-        """Compare those of one thing.
+        """Compare those of one node.
 
         Args:
-            path: For sentences.
-            place: An open descriptor, or a path whose last part is not followed.
-            wanted: What entries gave.
-            mode: What it has; ACLs show it too.
-            made_at: Its path when it was put, if that was another.
-            is_directory: Whether it may have a mark, and a default ACL.
+            node: The node.
+            place: Its descriptor if it is open, else its place.
+            wanted: What entries gave it.
+            mode: The mode it should have, which ACLs show too.
+            is_directory: Whether it may be marked as opaque, and have a default ACL.
 
         Raises:
             OSError: It is not there, or cannot be read.
@@ -86,12 +81,12 @@ class XattrCheck:
             return
         for key in map(os.fsencode, found):
             if key == self._mark and is_directory:
-                self._see_mark(path, place, key)
-            elif key.startswith(OVERLAY_XATTRS) or (key not in wanted and key.startswith(_OURS)):
-                self._judge_one_more(path, key)
+                self._see_mark(node.path, place, key)
+            elif key.startswith(OVERLAY_XATTRS) or (key not in wanted and key.startswith(_GIVEN_BY_ENTRIES)):
+                self._judge_added(node.path, key)
         for key, value in wanted.items():
             if not key.startswith(OVERLAY_XATTRS) and (is_directory or key != DEFAULT_ACL):
-                self._compare(path, place, key, value, mode, path if made_at is None else made_at)
+                self._compare(node, place, key, value, mode)
 
     def _see_mark(self, path: bytes, place: int | bytes, mark: bytes) -> None:
         if self._value(place, mark) == b"y":
@@ -99,20 +94,20 @@ class XattrCheck:
         else:
             self._add_other(path, mark)
 
-    def _judge_one_more(self, path: bytes, key: bytes) -> None:
+    def _judge_added(self, path: bytes, key: bytes) -> None:
         if key.startswith(_XFS_ACLS):
             return
-        if key in ACLS and not self._expected.is_exact:
+        if key in ACLS and not self._expected.is_complete:
             return  # older versions let what is made in a directory inherit its ACL
         self._findings.add_fault(f"has {shown(path)} with an extended attribute {shown(key)} that no entry gave it")
 
-    def _compare(self, path: bytes, place: int | bytes, key: bytes, value: bytes, mode: int, made_at: bytes) -> None:
-        may_lack = self._expected.may_lack(made_at, unset_xattr(key))
+    def _compare(self, node: Node, place: int | bytes, key: bytes, value: bytes, mode: int) -> None:
+        path, may_lack = node.path, self._expected.may_lack(node.made_at, unset_xattr(key))
         may_lack = may_lack or (key == CAPABILITY and not value)  # older versions set it, and nobody can read it
         try:
             found = self._value(place, key)
         except OSError as error:
-            if not may_lack:  # names that the kernel does not take are wrong to ask for, too
+            if not may_lack:  # the kernel refuses to read a name, too, that it refuses to set
                 self._judge_error(path, key, error)
             return
         if found is None and (may_lack or self._is_hidden(key)):
@@ -130,7 +125,7 @@ class XattrCheck:
     def _compare_acl(self, path: bytes, key: bytes, value: bytes, found: bytes | None, mode: int) -> None:
         wanted = parse_acl(value) or []
         if key == ACL:
-            if not self._expected.is_exact:
+            if not self._expected.is_complete:
                 return  # an ACL that came after the mode may have changed it
             wanted = acl_with_mode(wanted, mode)
         has = parse_acl(found) if found is not None else []

@@ -1,16 +1,16 @@
-"""What a leader and its helpers say to each other: numbers and bytes, all of them checked by who reads them.
+"""What a leader and its peers send each other: numbers and bytes, all of them checked by the one that reads them.
 
-Each reads a hostile archive, so either may have fallen into somebody else's hands. To read what it says runs nothing,
-takes about as much memory as there is to read, and ends in a value or a ``MalformedMessageError``.
+Each reads a hostile archive, so either may have been taken over. Reading a message runs nothing that is in it, takes
+about as much memory as there is to read, and ends in a value or a ``MalformedMessageError``.
 
-    order    leader to helper, through the socket: a piece's number, how many files are in it, the bytes of their paths
-             and of their bodies, and how often directories were forgotten
-    piece    leader to helper, in memory that both may write: for each file a record (mode, uid, gid, time, bytes of its
-             body); the paths, with a NUL byte between two; the bodies
-    ack      helper to leader, through the socket: what went wrong (nothing, an entry, or the disk), with which file,
-             and the number of the disk's error; a byte of bits for each file (its owner could not be set, its mode
-             neither, it took the place of something); for each such something the random part of its name now; and what
-             was wrong with the entry, the rest of a sentence
+    order    leader to peer, through the socket: a batch's slot, how many files are in it, the bytes of their paths and
+             of their bodies, and the generation of directories: a new one tells the peer to open them anew
+    batch    leader to peer, in a slot of memory that both may write: for each file a record (mode, uid, gid, time,
+             bytes of its body); the paths, with a NUL byte between two; the bodies
+    ack      peer to leader, through the socket: what went wrong (nothing, an entry, or the disk), with which file, and
+             the number of the disk's error; a byte of bits for each file (its owner could not be set, its mode could
+             not be set, something was at its path); for each such something the token in its name now; and what was
+             wrong with the entry, the rest of a sentence
 
 Integers are in the machine's order: both are on one.
 """
@@ -23,85 +23,85 @@ import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from pykka_imagestore.core.tar.reader import TarError
+from pykka_imagestore.core.tar.format import TarError
 from pykka_imagestore.fs.whiteouts import WHITEOUT_META_PREFIX
 
-PIECE_BYTES = 256 << 10
-PIECE_FILES = 128
-PIECES = 4  # of memory for each helper: one in work and some in wait
-LONGEST_PARENT = 512  # bytes, so at most half as many directories in one another
-LONGEST_NAME = 255  # bytes; no file system here takes more, and the leader says so
+BATCH_BYTES = 256 << 10
+BATCH_FILES = 128
+BATCH_SLOTS = 4  # in each peer's memory: one batch is being made, and some wait
+MAX_PARENT_BYTES = 512  # so at most half as many directories in one another
+MAX_NAME_BYTES = 255  # no file system here takes more, and the leader says so
 
 _ORDER = struct.Struct("=IIIIQ")
 _RECORD = struct.Struct("=HIIqI")
 _ACK = struct.Struct("=BHi")
 _NOTHING, _ENTRY, _DISK = range(3)  # what went wrong
 _OWNER, _MODE, _ASIDE = 1, 2, 4
-_BITS = {"owner": _OWNER, "mode": _MODE}  # what a helper may leave unset: its files have no more
-_LONGEST_REASON = 1000
-_LARGEST_ERRNO = 4095  # the kernel's; it has more of them than Python has names for
+_BITS = {"owner": _OWNER, "mode": _MODE}  # what a peer may leave unset: its files have no more
+_MAX_REASON_BYTES = 1000
+_MAX_ERRNO = 4095  # the kernel's; it has more of them than Python has names for
 _MODE_BITS = 0o7777
 _NO_NAMES = (b"", b".", b"..")
 
-ASIDE_BYTES = 8
+ASIDE_TOKEN_BYTES = 8
 ORDER_BYTES = _ORDER.size
 RECORD_BYTES = _RECORD.size
-ACK_BYTES = _ACK.size + PIECE_FILES * (1 + ASIDE_BYTES) + _LONGEST_REASON  # at most
+MAX_ACK_BYTES = _ACK.size + BATCH_FILES * (1 + ASIDE_TOKEN_BYTES) + _MAX_REASON_BYTES
 
 # Directory, name, mode, uid, gid, time, body.
-HandedFile = tuple[bytes, bytes, int, int, int, int, memoryview]
+BatchFile = tuple[bytes, bytes, int, int, int, int, memoryview]
 
 
 class MalformedMessageError(Exception):
-    """Another process says what its program never says: it was taken over, or is of another version."""
+    """Another process sent what its program never sends: it was taken over, or is of another version."""
 
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """To make the files of a piece.
+    """Tells a peer to make the files of a batch.
 
     Attributes:
-        piece: Which place of the memory it has.
+        slot: Which slot of the memory it is in.
         files: How many files are in it.
         paths_bytes: What their paths take.
         bodies_bytes: What their bodies take.
-        forgotten: How often the leader had directories opened anew.
+        generation: How often the leader replaced a directory; a new number tells the peer to open all anew.
     """
 
-    piece: int
+    slot: int
     files: int
     paths_bytes: int
     bodies_bytes: int
-    forgotten: int
+    generation: int
 
     @property
     def size(self) -> int:
-        """Bytes of the piece."""
+        """Bytes of the batch."""
         return self.files * RECORD_BYTES + self.paths_bytes + self.bodies_bytes
 
     def pack(self) -> bytes:
         """Return what ``parse`` reads."""
-        return _ORDER.pack(self.piece, self.files, self.paths_bytes, self.bodies_bytes, self.forgotten)
+        return _ORDER.pack(self.slot, self.files, self.paths_bytes, self.bodies_bytes, self.generation)
 
     @classmethod
     def parse(cls, data: bytes) -> Order:
         """Read an order.
 
         Raises:
-            MalformedMessageError: It is none, or one of more than a piece can be.
+            MalformedMessageError: It is no order, or one for more than a batch can hold.
         """
         if len(data) != ORDER_BYTES:
             msg = f"an order of {len(data)} bytes; each has {ORDER_BYTES}"
             raise MalformedMessageError(msg)
         order = cls(*_ORDER.unpack(data))
-        if not (order.piece < PIECES and 0 < order.files <= PIECE_FILES and order.size <= PIECE_BYTES):
-            msg = f"an order that cannot be: {order}"
+        if not (order.slot < BATCH_SLOTS and 0 < order.files <= BATCH_FILES and order.size <= BATCH_BYTES):
+            msg = f"an invalid order: {order}"
             raise MalformedMessageError(msg)
         return order
 
 
 def pack_record(mode: int, uid: int, gid: int, mtime_ns: int, size: int) -> bytes | None:
-    """Return a file's record; None if one of the numbers is so large, or so small, that it has no place in there."""
+    """Return a file's record; None if one of the numbers is out of its range."""
     try:
         return _RECORD.pack(mode, uid, gid, mtime_ns, size)
     except struct.error:
@@ -109,26 +109,26 @@ def pack_record(mode: int, uid: int, gid: int, mtime_ns: int, size: int) -> byte
 
 
 def pack_paths(paths: Sequence[bytes]) -> bytes:
-    """Return the paths as a piece has them."""
+    """Return paths as they are written in a batch."""
     return b"\0".join(paths)
 
 
-def parse_piece(order: Order, data: bytes) -> list[HandedFile]:
-    """Read a piece that was copied out of the memory, since that may change at any time.
+def parse_batch(order: Order, data: bytes) -> list[BatchFile]:
+    """Read a batch that was copied out of the memory, since that may change at any time.
 
     Returns:
         The files. Their bodies are views of ``data``, not copies.
 
     Raises:
-        MalformedMessageError: It is not what the order says, or a path in it is none below the root.
+        MalformedMessageError: The batch is not what the order says, or a path in it is none below the root.
     """
     records_end = order.files * RECORD_BYTES
     start = records_end + order.paths_bytes
     paths = data[records_end:start].split(b"\0", order.files)
     if len(data) != order.size or len(paths) != order.files:
-        msg = f"a piece of {len(data)} bytes and {len(paths)} paths for {order}"
+        msg = f"a batch of {len(data)} bytes and {len(paths)} paths for {order}"
         raise MalformedMessageError(msg)
-    files: list[HandedFile] = []
+    files: list[BatchFile] = []
     bodies = memoryview(data)
     known = b""  # the last parent, found to be sound
     for path, record in zip(paths, _RECORD.iter_unpack(bodies[:records_end]), strict=True):
@@ -138,30 +138,30 @@ def parse_piece(order: Order, data: bytes) -> list[HandedFile]:
             _check_parent(parent)
             known = parent
         end = start + size
-        if name in _NO_NAMES or len(name) > LONGEST_NAME or mode > _MODE_BITS or end > len(data):
-            msg = f"a file that cannot be, at {path[:LONGEST_NAME]!r}, of mode {mode:o} and {size} bytes"
+        if name in _NO_NAMES or len(name) > MAX_NAME_BYTES or mode > _MODE_BITS or end > len(data):
+            msg = f"an invalid file, at {path[:MAX_NAME_BYTES]!r}, of mode {mode:o} and {size} bytes"
             raise MalformedMessageError(msg)
         files.append((parent, name, mode, uid, gid, mtime_ns, bodies[start:end]))
         start = end
     if start != len(data):
-        msg = f"a piece with {len(data) - start} bytes behind its files"
+        msg = f"a batch with {len(data) - start} bytes behind its files"
         raise MalformedMessageError(msg)
     return files
 
 
 def _check_parent(parent: bytes) -> None:
-    if len(parent) > LONGEST_PARENT or (parent and any(part in _NO_NAMES for part in parent.split(b"/"))):
-        msg = f"a file in a directory that cannot be, {parent[:LONGEST_NAME]!r}"
+    if len(parent) > MAX_PARENT_BYTES or (parent and any(part in _NO_NAMES for part in parent.split(b"/"))):
+        msg = f"a file in an invalid directory, {parent[:MAX_NAME_BYTES]!r}"
         raise MalformedMessageError(msg)
 
 
-def name_aside(chance: bytes) -> bytes:
-    """Return a name in the root directory that no entry can have, from ``ASIDE_BYTES`` random bytes."""
-    return WHITEOUT_META_PREFIX + chance.hex().encode()
+def aside_name(token: bytes) -> bytes:
+    """Return a name in the root directory that no entry can have, from ``ASIDE_TOKEN_BYTES`` random bytes."""
+    return WHITEOUT_META_PREFIX + token.hex().encode()
 
 
-class Work:
-    """What a helper did with a piece, as it goes along.
+class AckBuilder:
+    """Notes, file by file, what a peer does with a batch, and makes an ack of it.
 
     Args:
         files: How many are in it.
@@ -179,31 +179,31 @@ class Work:
         """Note what of the file at hand could not be set: its owner, its mode."""
         self._bits[self.made] |= _BITS[what]
 
-    def put_aside(self, chance: bytes) -> None:
-        """Note that what the file at hand takes the place of has the name now that goes with some random bytes."""
+    def set_aside(self, token: bytes) -> None:
+        """Note that something was at the path of the file at hand, and that its name is made of this token now."""
         self._bits[self.made] |= _ASIDE
-        self._asides.append(chance)
+        self._asides.append(token)
 
-    def pack_ack(self, failure: Exception | None = None) -> bytes:
+    def pack(self, failure: Exception | None = None) -> bytes:
         """Return what ``parse_ack`` reads; a failure is that of the file at hand."""
         what, number, reason = _NOTHING, 0, ""
         if isinstance(failure, OSError):
             what, number = _DISK, failure.errno or errno.EIO
         elif failure is not None:
             what, reason = _ENTRY, str(failure)
-        text = reason.encode("unicode_escape")[:_LONGEST_REASON]
+        text = reason.encode("unicode_escape")[:_MAX_REASON_BYTES]
         return b"".join((_ACK.pack(what, self.made, number), self._bits, *self._asides, text))
 
 
 @dataclass(frozen=True, slots=True)
 class Ack:
-    """What a helper says when it is done with a piece; files are numbered from 0 in each.
+    """What a peer did with a batch; files are numbered from 0 in each.
 
     Attributes:
-        unset: Which of them, and what of it could not be set.
-        asides: Which of them were in the place of something, and the name that this has now in the root directory.
-        made: How many it has made.
-        failure: What was wrong with the next one, a TarError or an OSError, if something was.
+        unset: Numbers of files, and which attribute of each could not be set.
+        asides: Numbers of files at whose path something was, and the name that this has now in the root directory.
+        made: How many files are made.
+        failure: What was wrong with the next one, a TarError or an OSError; None if all are made.
     """
 
     unset: Sequence[tuple[int, str]]
@@ -213,51 +213,51 @@ class Ack:
 
 
 def parse_ack(data: bytes, files: int) -> Ack:
-    """Read what a helper says of a piece with so many files.
+    """Read a peer's answer for a batch with so many files.
 
     Raises:
-        MalformedMessageError: It is not what a helper says of such a piece.
+        MalformedMessageError: No peer answers so for such a batch.
     """
     bits = data[_ACK.size : _ACK.size + files]
-    if len(bits) != files or len(data) > ACK_BYTES:
+    if len(bits) != files or len(data) > MAX_ACK_BYTES:
         msg = f"an answer of {len(data)} bytes for {files} files"
         raise MalformedMessageError(msg)
     what, made, number = _ACK.unpack_from(data)
     is_done = what == _NOTHING
     if (made != files if is_done else made >= files) or bits[made + 1 :].strip(b"\0"):
-        msg = f"an answer for {made} of {files} files that cannot be"
+        msg = f"an invalid answer for {made} of {files} files"
         raise MalformedMessageError(msg)
     unset, asides, rest = _parse_bits(bits, data[_ACK.size + files :])
     return Ack(unset, asides, made, _parse_failure(what, number, rest))
 
 
 def _parse_bits(bits: bytes, rest: bytes) -> tuple[list[tuple[int, str]], list[tuple[int, bytes]], bytes]:
-    """Return what could not be set, what was put aside, and what is left of the message."""
+    """Return what could not be set, what was set aside, and what is left of the message."""
     unset: list[tuple[int, str]] = []
     asides: list[tuple[int, bytes]] = []
     if bits.strip(b"\0"):
         if max(bits) > _OWNER | _MODE | _ASIDE:
-            msg = f"an answer with bits that have no meaning, {max(bits)}"
+            msg = f"an answer with unknown bits, {max(bits)}"
             raise MalformedMessageError(msg)
         unset = [(number, what) for number, set_ in enumerate(bits) for what, bit in _BITS.items() if set_ & bit]
         numbers = [number for number, set_ in enumerate(bits) if set_ & _ASIDE]
-        if len(rest) < len(numbers) * ASIDE_BYTES:
+        if len(rest) < len(numbers) * ASIDE_TOKEN_BYTES:
             msg = "an answer that is cut off"
             raise MalformedMessageError(msg)
         for number in numbers:
-            asides.append((number, name_aside(rest[:ASIDE_BYTES])))
-            rest = rest[ASIDE_BYTES:]
+            asides.append((number, aside_name(rest[:ASIDE_TOKEN_BYTES])))
+            rest = rest[ASIDE_TOKEN_BYTES:]
     return unset, asides, rest
 
 
 def _parse_failure(what: int, number: int, text: bytes) -> TarError | OSError | None:
-    # The text ends up in a sentence for a terminal.
+    # The text ends up in a sentence that is printed to a terminal.
     reason = text.decode("ascii", "replace")
     if what == _NOTHING and not number and not text:
         return None
-    if what == _ENTRY and not number and 0 < len(text) <= _LONGEST_REASON and text.isascii() and reason.isprintable():
+    if what == _ENTRY and not number and 0 < len(text) <= _MAX_REASON_BYTES and text.isascii() and reason.isprintable():
         return TarError(reason)
-    if what == _DISK and 0 < number <= _LARGEST_ERRNO and not text:
+    if what == _DISK and 0 < number <= _MAX_ERRNO and not text:
         return OSError(number, os.strerror(number))
-    msg = f"an answer with a failure that cannot be: {what}, {number}, {text[:_LONGEST_REASON]!r}"
+    msg = f"an answer with an invalid failure: {what}, {number}, {text[:_MAX_REASON_BYTES]!r}"
     raise MalformedMessageError(msg)

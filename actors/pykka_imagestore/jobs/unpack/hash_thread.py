@@ -1,4 +1,4 @@
-"""Steps that take time and whose outcome nobody waits for until the end: the hashing of blocks, for one."""
+"""Does steps that take time, and whose outcome is not needed before the end, such as the hashing of blocks."""
 
 from __future__ import annotations
 
@@ -11,17 +11,14 @@ _MAX_WAITING = 4  # of 512 KiB at most, so that memory stays bounded
 
 
 class HashThread:
-    """Does steps in their order: at once, or in a thread while the caller goes on.
+    """Does steps in their order: in the caller's thread at first, in its own while that is enabled.
 
     Hashing and compressing, in C, let other threads run. Leaving the ``with`` block settles, or after an error waits
     for the step that is under way. An executor would do, but its imports take a megabyte of each worker.
-
-    Attributes:
-        beside: Whether to do what comes from now on in the thread.
     """
 
     def __init__(self) -> None:
-        self.beside = False
+        self._is_enabled = False
         self._thread: threading.Thread | None = None
         self._steps: SimpleQueue[tuple[Callable[[bytes], object], bytes] | None] = SimpleQueue()
         self._outcomes: SimpleQueue[BaseException | None] = SimpleQueue()
@@ -41,14 +38,18 @@ class HashThread:
                 self._steps.put(None)
                 self._thread.join()
 
+    def enable(self, *, is_enabled: bool) -> None:
+        """Do the steps that come from now on in the thread, or not."""
+        self._is_enabled = is_enabled
+
     def do(self, step: Callable[[bytes], object], data: bytes) -> None:
-        """Do a step, now or soon; raise what an earlier one raised."""
-        if not self.beside:
+        """Do a step, now or soon. Raises what an earlier step raised."""
+        if not self._is_enabled:
             self.settle()
             step(data)
             return
         if self._thread is None:
-            thread = threading.Thread(target=self._do_steps, name="behind")
+            thread = threading.Thread(target=self._do_steps, name="hash")
             thread.start()
             self._thread = thread
         if self._waiting == _MAX_WAITING:
@@ -57,7 +58,7 @@ class HashThread:
         self._waiting += 1
 
     def settle(self) -> None:
-        """Return when all is done; raise what a step raised."""
+        """Return when all steps are done. Raises what a step raised."""
         while self._waiting:
             self._take_outcome()
 

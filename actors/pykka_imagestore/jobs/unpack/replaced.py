@@ -1,13 +1,13 @@
-"""What became of entries whose work a later entry of the same layer undid: kept, or the tar could not be checked again.
+"""What became of entries whose work a later entry of the same layer undid: kept, so that the tar can be checked again.
 
-    replaced/paths      a path below rootfs/ and a NUL byte for each such entry, those of one path in their order
+    replaced/paths      a path below rootfs/ and a NUL byte for each such entry; entries of one path in their order
     replaced/<number>   the file that was at the path of that position in ``paths``, from 0, if it was one and not empty
 
-An entry's work is undone when what it made is taken out, or its directory gets the attributes of a later entry; a
-whiteout that made nothing, or a device that could not be made, counts as undone at once. So as many entries of a path
-were undone as it has lines, the first ones, and what the one after those made lies in the tree. Implicit directories
-are no entry's. A whiteout's path is that of its entry, ``.wh.`` and all. The path of an opaque whiteout says that a
-directory was taken out, whatever marks it had.
+An entry's work is undone when what it made is set aside, or when its directory gets the attributes of a later entry; a
+whiteout that made nothing, or a device that could not be made, counts as undone at once. So a path has as many lines as
+entries of it were undone, the first ones, and the tree holds what the entry after those made. Implicit directories are
+no entry's. A whiteout's path is that of its entry, ``.wh.`` and all. The path of an opaque whiteout says that a
+directory was removed, whatever marks it had.
 """
 
 from __future__ import annotations
@@ -15,56 +15,76 @@ from __future__ import annotations
 import os
 import stat
 import zlib
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from pykka_imagestore.core.paths import REPLACED_PATHS
-from pykka_imagestore.fs.attributes import Outcome, join
+from pykka_imagestore.fs.attributes import join
 from pykka_imagestore.fs.flags import DIRECTORY_FLAGS, FILE_FLAGS
 from pykka_imagestore.fs.made import make_directory
 from pykka_imagestore.fs.whiteouts import OPAQUE_WHITEOUT, is_whiteout, whiteout_of
-from pykka_imagestore.jobs.unpack.layer_stream import write_all
+from pykka_imagestore.fs.write import write_all
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-# Whoever checks a layer has all of them in memory.
+# A check of the layer has all of them in memory.
 MAX_REPLACED = 50_000
 MAX_PATHS_BYTES = 8 << 20
 
 
-class Replaced:
-    """Takes things out of a layer's tree, and keeps what they were.
-
-    Args:
-        place: The directory to keep it in, made when it is needed; None to keep nothing.
-        outcome: Where to record that not all was kept.
+@dataclass(frozen=True, slots=True)
+class ReplacedSummary:
+    """What a layer's record says of ``replaced/``.
 
     Attributes:
-        followed: Whether an entry's parent was found behind a symlink. What is replaced then may be a part of the
-            way there, and entries before it lie elsewhere than one would find them.
+        is_lost: Whether not all was kept.
         checksum: CRC-32 of the bytes of ``paths``.
     """
 
-    def __init__(self, place: str | None, outcome: Outcome) -> None:
-        self.followed = False
-        self.checksum = 0
+    is_lost: bool = False
+    checksum: int = 0
+
+
+class Replaced:
+    """Removes from a layer's tree what later entries replace, and keeps what it was.
+
+    Args:
+        place: The directory to keep it in, made when it is needed; None to keep nothing.
+
+    Attributes:
+        has_followed: Whether an entry's parent was found behind a symlink. What is replaced from then on may be a part
+            of the way there, and entries before it would not be found again where they lie.
+    """
+
+    def __init__(self, place: str | None = None) -> None:
+        self.has_followed = False
+        self._is_lost = False
+        self._checksum = 0
         self._place = place
-        self._outcome = outcome
         self._directory = self._paths = -1
         self._count = self._paths_bytes = 0
 
+    def summary(self) -> ReplacedSummary:
+        """Return what the layer's record says of what was kept so far."""
+        return ReplacedSummary(self._is_lost, self._checksum)
+
     def close(self) -> None:
-        """Close the files."""
+        """Close the files; the summary stays."""
         for descriptor in (self._directory, self._paths):
             if descriptor >= 0:
                 os.close(descriptor)
         self._directory = self._paths = -1
 
-    def take_out(self, path: bytes, name: bytes, directory: int) -> None:
-        """Take out what is no directory, and was made at ``path``; now it is called ``name`` in ``directory``."""
+    def follow(self) -> None:
+        """Note that an entry's parent lies behind a symlink."""
+        self.has_followed = True
+
+    def set_aside(self, path: bytes, name: bytes, directory: int) -> None:
+        """Remove what is no directory and was made at ``path``; it is called ``name`` in ``directory`` by now."""
         status = os.stat(name, dir_fd=directory, follow_symlinks=False)
         if stat.S_ISLNK(status.st_mode):
-            self._note_turn()
+            self._lose_if_followed()
         number = self.note(whiteout_of(path) if is_whiteout(status) else path)
         if number is not None and stat.S_ISREG(status.st_mode) and status.st_size:
             os.rename(name, b"%d" % number, src_dir_fd=directory, dst_dir_fd=self._directory)
@@ -77,26 +97,26 @@ class Replaced:
             return None
         self._paths_bytes += len(path) + 1
         if self._count == MAX_REPLACED or self._paths_bytes > MAX_PATHS_BYTES:
-            self._outcome.replaced_lost = True
-        if self._outcome.replaced_lost:
+            self._is_lost = True
+        if self._is_lost:
             return None
         if self._directory < 0:
             self._open(self._place)
         line = path + b"\0"
         write_all(self._paths, line)
-        self.checksum = zlib.crc32(line, self.checksum)
+        self._checksum = zlib.crc32(line, self._checksum)
         self._count += 1
         return self._count - 1
 
     def note_directory(self, path: bytes) -> None:
-        """Note that a directory is taken out, whoever made it."""
+        """Note that a directory is removed, whichever entry made it."""
         self.note(join(path, OPAQUE_WHITEOUT))
-        self._note_turn()
+        self._lose_if_followed()
 
-    def _note_turn(self) -> None:
-        """Note that a part of the way is taken out by which an entry may have come."""
-        if self.followed:
-            self._outcome.replaced_lost = True
+    def _lose_if_followed(self) -> None:
+        """Give up where a part of the way is removed by which an entry may have come."""
+        if self.has_followed:
+            self._is_lost = True
 
     def _open(self, place: str) -> None:
         make_directory(place, 0o700)
@@ -107,14 +127,14 @@ class Replaced:
 
 
 class Undone:
-    """What a ``Replaced`` noted, for whoever goes through the layer's entries once more, in their order.
+    """Reads what a ``Replaced`` kept, for a check that goes through the layer's entries in their order.
 
     Attributes:
-        directory: A descriptor of it; negative if there is none.
+        directory: Descriptor of ``replaced/``; negative if there is none.
         checksum: CRC-32 of the bytes of ``paths``.
 
     Raises:
-        OSError: It cannot be read.
+        OSError: ``replaced/`` cannot be read.
     """
 
     def __init__(self, place: Path) -> None:
@@ -133,7 +153,7 @@ class Undone:
             raise
 
     def __bool__(self) -> bool:
-        """Tell whether there is anything."""
+        """Tell whether any entry's work was undone."""
         return bool(self._left)
 
     def close(self) -> None:
@@ -142,7 +162,7 @@ class Undone:
             os.close(self.directory)
 
     def take(self, path: bytes) -> int | None:
-        """Return the number of what the entry at hand did at ``path``; None if that is what lies in the tree."""
+        """Return the number of the entry at hand, at ``path``, if its work was undone; None if it lies in the tree."""
         left = self._left.get(path)
         if not left:
             self._latest.pop(path, None)
@@ -151,7 +171,7 @@ class Undone:
         return self._latest[path]
 
     def find(self, path: bytes) -> int | None:
-        """Return the number of what the latest entry at ``path`` did, unless that is what lies in the tree."""
+        """Return the number of the latest entry at ``path``, if its work was undone; None if it lies in the tree."""
         return self._latest.get(path)
 
     def names(self) -> list[bytes]:
@@ -159,8 +179,8 @@ class Undone:
         directory = self.directory
         return [os.fsencode(name) for name in os.listdir(directory) if name != REPLACED_PATHS] if directory >= 0 else []
 
-    def was_taken_out(self, path: bytes) -> bool:
-        """Tell whether a directory was taken out at a path, or on the way there."""
+    def was_removed(self, path: bytes) -> bool:
+        """Tell whether a directory was removed at a path, or on the way there."""
         while path:
             if join(path, OPAQUE_WHITEOUT) in self._left:
                 return True

@@ -1,0 +1,79 @@
+"""What arguments and options may say. One that says anything else is wrong usage: exit status 2, and the verb's usage.
+
+Each function returns the value of a text, or raises for argparse. A module that only one of them needs is imported in
+it, since most runs need none.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from typing import TypeVar
+
+from pykka_imagestore.errors import InvalidInputError
+
+T = TypeVar("T")
+
+_MAX_DIGITS = 18
+
+
+def path(text: str) -> str:
+    """Return a path as it is. An empty one would mean the working directory, or the default store."""
+    if not text:
+        raise argparse.ArgumentTypeError("the path is empty")
+    return text
+
+
+def image_name(text: str) -> str:
+    """Return an image's name as it is."""
+    from pykka_imagestore.core.image_name import ImageName  # noqa: PLC0415
+
+    _parse(ImageName.parse, text)
+    return text
+
+
+def platform(text: str) -> str:
+    """Return a platform as it is."""
+    from pykka_imagestore.core.platform import Platform  # noqa: PLC0415
+
+    _parse(Platform.parse, text)
+    return text
+
+
+def size(text: str) -> int:
+    """Return the bytes that a size says."""
+    from pykka_imagestore.core.sizes import parse_size  # noqa: PLC0415
+
+    return _parse(parse_size, text)
+
+
+def duration(text: str) -> int:
+    """Return the seconds that a duration says."""
+    from pykka_imagestore.core.sizes import parse_duration  # noqa: PLC0415
+
+    return _parse(parse_duration, text)
+
+
+def number(text: str) -> int:
+    """Return a number that is not negative."""
+    if not _is_number(text):
+        raise argparse.ArgumentTypeError(f"{text!r} is no number from 0 up")
+    return int(text)
+
+
+def positive_number(text: str) -> int:
+    """Return a number above 0."""
+    if not (_is_number(text) and int(text)):
+        raise argparse.ArgumentTypeError(f"{text!r} is no positive number")
+    return int(text)
+
+
+def _is_number(text: str) -> bool:
+    return text.isascii() and text.isdigit() and len(text) <= _MAX_DIGITS
+
+
+def _parse(parse: Callable[[str], T], text: str) -> T:
+    try:
+        return parse(text)
+    except InvalidInputError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error

@@ -1,0 +1,118 @@
+"""What a store holds, as its files have it now: one view for its actors and for the command line.
+
+It only reads, needs no lock, and works on a read-only file system. The one thing that it writes, where it may, is when
+an image was last used.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+from pykka_imagestore.core.budget import Size
+from pykka_imagestore.core.digest import DiffID
+from pykka_imagestore.core.image import DockerImage
+from pykka_imagestore.core.image_name import ImageName
+from pykka_imagestore.core.inventory import Inventory
+from pykka_imagestore.core.paths import StorePaths
+from pykka_imagestore.core.usage import Usage, measure
+from pykka_imagestore.durable.disk import disk
+from pykka_imagestore.durable.files import read_file
+from pykka_imagestore.durable.inventory import InventoryTaker
+from pykka_imagestore.durable.layout import require_readable
+from pykka_imagestore.durable.leases import find_leases
+from pykka_imagestore.durable.owner import told_if_foreign
+from pykka_imagestore.durable.references import References
+from pykka_imagestore.errors import ImageIncompleteError, NotFoundError
+
+
+class StoredView:
+    """The images, layers and configs of a store.
+
+    Images may be looked up by several threads at once; inventories, sizes and usage are for one thread.
+
+    Args:
+        references: Which images there are.
+    """
+
+    def __init__(self, paths: StorePaths, references: References) -> None:
+        self._paths = paths
+        self._references = references
+        self._inventories = InventoryTaker(paths)
+
+    @classmethod
+    def open(cls, store: Path) -> StoredView:
+        """Open a store for reading; nothing is made.
+
+        Raises:
+            As ``require_readable``.
+        """
+        paths = StorePaths(store)
+        require_readable(paths)
+        return cls(paths, References(paths, disk(durable=False)))
+
+    def list(self) -> tuple[DockerImage, ...]:
+        """Return all images, by name, incomplete ones too.
+
+        Raises:
+            CheckpointError: What images there are cannot be read.
+        """
+        return self._references.list()
+
+    def get(self, name: ImageName) -> DockerImage:
+        """Return an image all of whose layers are there; it counts as used now.
+
+        Raises:
+            NotFoundError: There is no such image.
+            ImageIncompleteError: Some of its layers are missing.
+            CheckpointError: As ``list``.
+        """
+        image = self._references.use(name)
+        if image is None:
+            raise NotFoundError(name.stored)
+        if image.missing:
+            raise ImageIncompleteError(image.name, image.missing)
+        return image
+
+    def config(self, image: DockerImage) -> bytes:
+        """Return an image's config as ``read_config`` does."""
+        return read_config(self._paths, image)
+
+    def inventory(self, images: Iterable[DockerImage] | None = None) -> Inventory:
+        """Return what there is and what each part takes on disk.
+
+        Args:
+            images: The images, where the caller has just listed them.
+
+        Raises:
+            CheckpointError: As ``list``.
+        """
+        return self._inventories.take(self.list() if images is None else images)
+
+    def weigh(self, layers: Iterable[DiffID]) -> Size:
+        """Return what some layers take together; those that are not there count nothing."""
+        return self._inventories.weigh(layers)
+
+    def usage(self) -> Usage:
+        """Return what each image and layer costs, and who has leases.
+
+        Raises:
+            CheckpointError: As ``list``.
+        """
+        return measure(self.inventory(), find_leases(self._paths))
+
+
+def read_config(paths: StorePaths, image: DockerImage) -> bytes:
+    """Return an image's config, byte for byte.
+
+    Raises:
+        NotFoundError: The store does not have it.
+        ForeignStoreError: The store is another user's, who does not share it.
+    """
+    if image.config_digest is not None:
+        try:
+            with told_if_foreign(paths.root):
+                return read_file(paths.config(image.config_digest))
+        except FileNotFoundError:
+            pass
+    raise NotFoundError(f"{image.name} with a config")

@@ -1,0 +1,90 @@
+"""Writes a layer's whiteouts, in the form that overlayfs reads where this process may."""
+
+from __future__ import annotations
+
+import os
+import stat
+from contextlib import suppress
+
+from pykka_imagestore.core.layer_record import WhiteoutFormat
+from pykka_imagestore.core.tar.format import TarError
+from pykka_imagestore.fs.attributes import join
+from pykka_imagestore.fs.flags import DIRECTORY_FLAGS
+from pykka_imagestore.fs.whiteouts import (
+    OPAQUE_WHITEOUT,
+    OPAQUE_XATTRS,
+    WHITEOUT_DEVICE,
+    WHITEOUT_META_PREFIX,
+    WHITEOUT_PREFIX,
+    choose_whiteout_format,
+    whiteout_of,
+)
+from pykka_imagestore.jobs.unpack.disk_use import DiskUse
+from pykka_imagestore.jobs.unpack.replaced import Replaced
+
+
+class WhiteoutWriter:
+    """Writes whiteouts below one root directory, all in one form.
+
+    Attributes:
+        form: The form; chosen with the first whiteout.
+    """
+
+    def __init__(self, root: int, replaced: Replaced, disk_use: DiskUse) -> None:
+        self.form = WhiteoutFormat.NONE
+        self._root = root
+        self._replaced = replaced
+        self._disk_use = disk_use
+
+    def apply(self, directory: int, parent: bytes, name: bytes) -> None:
+        """Write the whiteout that an entry of that name stands for.
+
+        Raises:
+            TarError: It hides nothing that has a name.
+        """
+        if self.form == WhiteoutFormat.NONE:
+            self.form = choose_whiteout_format(self._root)
+        if name == OPAQUE_WHITEOUT:
+            self.make_opaque(directory)
+        elif not name.startswith(WHITEOUT_META_PREFIX):
+            self._hide(directory, parent, name.removeprefix(WHITEOUT_PREFIX))
+
+    def make_opaque(self, directory: int) -> None:
+        """Mark a directory as one that hides what lower layers have in it."""
+        if self.form == WhiteoutFormat.FILES:
+            self._disk_use.add_inode()
+            with suppress(FileExistsError):
+                _touch(OPAQUE_WHITEOUT, directory)
+        else:
+            os.setxattr(directory, OPAQUE_XATTRS[self.form], b"y")
+
+    def _hide(self, directory: int, parent: bytes, name: bytes) -> None:
+        if name in (b"", b".", b".."):
+            msg = "is a whiteout of nothing"
+            raise TarError(msg)
+        self._disk_use.add_inode()
+        try:
+            if self.form == WhiteoutFormat.FILES:
+                _touch(WHITEOUT_PREFIX + name, directory)
+            else:
+                os.mknod(name, stat.S_IFCHR, WHITEOUT_DEVICE, dir_fd=directory)
+        except FileExistsError:
+            self._replaced.note(whiteout_of(join(parent, name)))
+            # A whiteout speaks of lower layers only. A file of this layer hides what lower layers have at its path by
+            # itself; a directory of this layer must be made opaque for that.
+            if self.form != WhiteoutFormat.FILES:
+                self._make_opaque_if_directory(name, directory)
+
+    def _make_opaque_if_directory(self, name: bytes, parent: int) -> None:
+        if not stat.S_ISDIR(os.stat(name, dir_fd=parent, follow_symlinks=False).st_mode):
+            return
+        directory = os.open(name, DIRECTORY_FLAGS, dir_fd=parent)
+        try:
+            self.make_opaque(directory)
+        finally:
+            os.close(directory)
+
+
+def _touch(name: bytes, directory: int) -> None:
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+    os.close(os.open(name, flags, 0o600, dir_fd=directory))

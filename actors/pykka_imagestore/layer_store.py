@@ -1,0 +1,344 @@
+"""Layers on this machine, each put once: locked, staged, unpacked, verified, published.
+
+Handle: LayerStore. Actor: LayerStoreActor.
+
+Source: Apache Mesos, src/slave/containerizer/mesos/provisioner/docker/{local_puller,store}.cpp, ``extractLayer`` and
+``moveLayer``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from typing import Protocol
+
+import pykka
+
+from pykka_imagestore.core.digest import DiffID
+from pykka_imagestore.core.layer_blob import LayerBlob
+from pykka_imagestore.core.limits import DEFAULT_LIMITS, Limits
+from pykka_imagestore.core.paths import StorePaths
+from pykka_imagestore.durable.layout import find_missing
+from pykka_imagestore.durable.locks import FileLock, acquire, layer_byte
+from pykka_imagestore.durable.log import logger_of
+from pykka_imagestore.errors import ArchiveError, StoreClosedError
+from pykka_imagestore.handle import Handle
+from pykka_imagestore.jobs.hash_layer import hash_layer
+from pykka_imagestore.jobs.help_unpack import HelpUnpack, help_unpack
+from pykka_imagestore.jobs.move_layer import MoveLayer, move_layer
+from pykka_imagestore.jobs.unpack.layer_counts import LayerCounts
+from pykka_imagestore.jobs.unpack.leader import MAX_PEERS, PeerLostError
+from pykka_imagestore.jobs.untar_layer import UntarLayer, untar_layer
+from pykka_imagestore.runtime import (
+    Actor,
+    DiscardedError,
+    Future,
+    InFlight,
+    Semaphore,
+    SerialExecutor,
+    SingleFlight,
+    WorkerPool,
+    defer,
+    discard_all,
+    dispatch,
+    run_blocking,
+)
+from pykka_imagestore.staging import Staging
+from pykka_imagestore.text import plain
+
+logger = logger_of(__name__)
+
+MIN_HELPED_COST = 32 << 20  # bytes, see LayerBlob.cost: a cheaper layer is done before help has come
+MAX_WAITING_LAYERS = 14  # for a worker, or for another process that unpacks the same layer
+
+
+class LayerListener(Protocol):
+    """Learns how far layers have come, in a thread of the layer store; it must neither block nor raise."""
+
+    def advance(self, diff_id: DiffID, bytes_done: int, entries_done: int) -> None:
+        """Note how much of a layer has been unpacked."""
+
+    def complete(self, diff_id: DiffID, entries: int | None) -> None:
+        """Note that a layer is in the store; ``entries`` is None if another process put it there."""
+
+
+class LayerStore(Handle):
+    """The layers of a store, by DiffID. The store's directory must have been made.
+
+    Methods return at once; results, and errors, arrive through the future. Thread-safe.
+    """
+
+    def __init__(self, actor: pykka.ActorRef[LayerStoreActor]) -> None:
+        self._actor = actor
+
+    @classmethod
+    def start(
+        cls,
+        paths: StorePaths,
+        pool: WorkerPool,
+        *,
+        durable: bool = True,
+        limits: Limits = DEFAULT_LIMITS,
+        layer_time_limit: float | None = None,
+    ) -> LayerStore:
+        """Start a layer store. No disk is read until the first call.
+
+        Args:
+            paths: The store.
+            pool: Runs ``untar_layer``, ``hash_layer`` and the helpers. It stays the caller's to close.
+            durable: Whether a layer is synced before its future is ready.
+            limits: How much a layer may ask for.
+            layer_time_limit: Seconds that it may take to unpack or hash a layer; None for any number.
+        """
+        actor = LayerStoreActor.start(paths, pool, durable=durable, limits=limits, layer_time_limit=layer_time_limit)
+        return cls(actor)
+
+    def find_wanted(self, diff_ids: Iterable[DiffID]) -> Future[frozenset[DiffID]]:
+        """Return those layers that ``put`` must be asked for: all others are in the store, whole.
+
+        A layer that is being put is among them even if it is visible already: it may not be durable yet.
+        """
+        return dispatch(self._actor, LayerStoreActor.find_wanted, tuple(diff_ids))
+
+    def put(
+        self, diff_id: DiffID, layer: LayerBlob, sandbox: str | None = None, listener: LayerListener | None = None
+    ) -> Future[None]:
+        """Put a layer into the store, unless it is there.
+
+        However it fails, nothing of the layer is left.
+
+        Args:
+            diff_id: What the layer must turn out to be.
+            layer: Where its bytes lie.
+            sandbox: Directory for what the worker has to say; None for nowhere.
+            listener: Learns how far the layer has come, whichever call unpacks it.
+
+        Returns:
+            Ready once the layer is in the store, verified and durable. Calls for one layer share the work, also with
+            other processes. If it fails for the call that began it, the others try their own copy. A discard gives up
+            this future alone; discarding the last one stops the work, and that future is discarded once nothing of the
+            work is left.
+
+        Raises:
+            ArchiveError: The archive does not hold the layer, or the layer is malformed, hostile, past a limit or not
+                the one expected; see its subclasses.
+            NoSpaceError: The disk is full, or would be.
+            OSError: The disk failed.
+            WorkerDiedError: A worker process was killed, twice.
+        """
+        return dispatch(self._actor, LayerStoreActor.put, diff_id, layer, sandbox, listener)
+
+    def hash_layer(self, layer: LayerBlob) -> Future[DiffID]:
+        """Compute a layer's DiffID without unpacking it, where nothing claims one.
+
+        Raises:
+            LayerError: It cannot be inflated, or to more than the limits allow.
+            ArchiveChangedError: Its file was replaced or written to since it was indexed.
+        """
+        return dispatch(self._actor, LayerStoreActor.hash_layer, layer)
+
+    def close(self) -> None:
+        """Stop all work and wait for it; nothing unfinished is left. Idempotent."""
+        dispatch(self._actor, LayerStoreActor.close).recover(lambda _: None).get(timeout=120)
+        self._actor.stop(timeout=60)
+
+
+class LayerStoreActor(Actor):
+    """Owns the table of layers under way. Only its own thread touches it."""
+
+    def __init__(
+        self, paths: StorePaths, pool: WorkerPool, *, durable: bool, limits: Limits, layer_time_limit: float | None
+    ) -> None:
+        super().__init__()
+        self._paths = paths
+        self._pool = pool
+        self._durable = durable
+        self._limits = limits
+        self._layer_time_limit = layer_time_limit
+        self._closed = False
+        self._flights: SingleFlight[DiffID, None] = SingleFlight()
+        self._listeners: dict[DiffID, list[LayerListener]] = {}
+        self._slots = Semaphore(pool.workers + MAX_WAITING_LAYERS)
+        self._work = InFlight()  # layers whose work has not ended, discarded ones too
+        # Short file operations only, in a thread: the worker processes may all be busy.
+        self._executor = SerialExecutor("layer-store")
+        # Waits for the disk, which takes no CPU, while the worker processes go on with other layers.
+        self._publisher = WorkerPool(1, threads=True, name="imagestore-publisher")
+        self._staging = Staging(self, paths, self._executor, pool)
+
+    # -- what the handle offers
+
+    async def find_wanted(self, diff_ids: tuple[DiffID, ...]) -> frozenset[DiffID]:
+        missing = await self._find_missing(diff_ids)
+        return missing.union(diff_id for diff_id in diff_ids if diff_id in self._flights)
+
+    async def put(self, diff_id: DiffID, layer: LayerBlob, sandbox: str | None, listener: LayerListener | None) -> None:
+        with self._listening(diff_id, listener):
+            await self._join_or_unpack(diff_id, layer, sandbox)
+
+    def hash_layer(self, layer: LayerBlob) -> Future[DiffID]:
+        hash_it = partial(hash_layer, limits=self._limits)
+        return self._pool.run(hash_it, layer, retry=True, time_limit=self._layer_time_limit)
+
+    async def close(self) -> None:
+        self._closed = True
+        while any(self._work):
+            self._work.discard()
+            await self._work.ended()
+
+    def on_stop(self) -> None:
+        self._executor.close()
+        self._publisher.close()
+
+    # -- a layer, step by step
+
+    async def _join_or_unpack(self, diff_id: DiffID, layer: LayerBlob, sandbox: str | None) -> None:
+        """Join the work on a layer until the layer is in the store; begin the work if there is none."""
+        mine: list[Future[None]] = []
+
+        def start() -> Future[None]:
+            if self._closed:
+                raise StoreClosedError
+            mine.append(self._work.add(self.spawn(self._unpack(diff_id, layer, sandbox))))
+            return mine[0]
+
+        while True:
+            try:
+                await self._flights.join(diff_id, start)
+            except DiscardedError:
+                raise
+            except Exception:
+                if mine or self._closed:
+                    raise
+                logger.info("%s failed from another archive; trying this one", diff_id)
+                if not await self._find_missing((diff_id,)):  # another process has put it
+                    return self._tell_complete(diff_id, None)
+            else:
+                if mine or not await self._find_missing((diff_id,)):
+                    return None
+
+    async def _unpack(self, diff_id: DiffID, layer: LayerBlob, sandbox: str | None) -> None:
+        if layer.absence:
+            reason = f"its blob {plain(layer.name)} {layer.absence}, and the store does not have it"
+            raise ArchiveError(layer.origin, reason)
+        async with self._slots.held():  # each takes open files, and other processes may unpack those that wait
+            lock = await self._lock_layer(diff_id)
+            try:
+                entries = await self._unpack_locked(diff_id, layer, sandbox)
+            finally:
+                lock.release()
+        self._tell_complete(diff_id, entries)
+
+    async def _lock_layer(self, diff_id: DiffID) -> FileLock:
+        """Be the only one, of all processes, to unpack a layer."""
+        take = partial(acquire, self._paths.layers_lock, layer_byte(diff_id))
+        try:
+            return await self._executor.run(lambda wait: take(wait=wait), False)
+        except BlockingIOError:
+            return await run_blocking(take, undo=FileLock.release)
+
+    async def _unpack_locked(self, diff_id: DiffID, layer: LayerBlob, sandbox: str | None) -> int | None:
+        """Unpack and publish; return how many entries the layer has, or None if another process has put it."""
+        if not await self._find_missing((diff_id,)):
+            return None
+        async with self._staging.lend() as staging:
+            staged = str(staging.path / "layer")
+            counts = await self.untar_layer(diff_id, layer, staged, sandbox)
+            await self.move_layer(staged, diff_id, staging.opened)
+        return counts.entries
+
+    async def untar_layer(self, diff_id: DiffID, layer: LayerBlob, staged: str, sandbox: str | None) -> LayerCounts:
+        """Unpack a layer into staging, verified; an expensive one with the help of idle workers."""
+        if layer.cost < MIN_HELPED_COST or self._pool.workers == 1:
+            return await self._untar_layer(UntarLayer(layer, staged, diff_id, sandbox, self._limits), diff_id)
+        call = _HelpCall(self._pool, f"{staged}.helpers", self._layer_time_limit)
+        try:
+            request = UntarLayer(layer, staged, diff_id, sandbox, self._limits, peers_at=call.address)
+            return await self._untar_layer(request, diff_id, call)
+        except Exception as error:
+            await call.cancel()
+            if not isinstance(error, PeerLostError):
+                raise
+            logger.warning("%s; unpacking %s anew", error, diff_id)
+        finally:
+            call.close()
+        return await self._untar_layer(UntarLayer(layer, staged, diff_id, sandbox, self._limits), diff_id)
+
+    def _untar_layer(self, request: UntarLayer, diff_id: DiffID, call: _HelpCall | None = None) -> Future[LayerCounts]:
+        tell = defer(self.actor_ref, LayerStoreActor._tell_counts)
+        return self._pool.run(
+            untar_layer,
+            request,
+            retry=True,
+            time_limit=self._layer_time_limit,
+            stop_file=f"{request.target}.stop",
+            on_report=lambda counts: tell(diff_id, counts, call),
+        )
+
+    async def move_layer(self, staged: str, diff_id: DiffID, opened: int | None) -> None:
+        """Make a staged layer durable and visible."""
+        move = MoveLayer(staged, str(self._paths.layer(diff_id)), self._durable, opened)
+        await self._publisher.run(move_layer, move)
+
+    def _find_missing(self, diff_ids: Collection[DiffID]) -> Future[frozenset[DiffID]]:
+        return self._executor.run(partial(find_missing, self._paths), diff_ids)
+
+    # -- progress
+
+    @contextmanager
+    def _listening(self, diff_id: DiffID, listener: LayerListener | None) -> Iterator[None]:
+        if listener is None:
+            yield
+            return
+        listeners = self._listeners.setdefault(diff_id, [])
+        listeners.append(listener)
+        try:
+            yield
+        finally:
+            listeners.remove(listener)
+            if not listeners:
+                del self._listeners[diff_id]
+
+    def _tell_counts(self, diff_id: DiffID, counts: LayerCounts, call: _HelpCall | None) -> None:
+        # Not before it is under way: a helper stays to the end, and other layers of the put want a worker each.
+        if counts.entries and call is not None:
+            call.make()
+        for listener in self._listeners.get(diff_id, ()):
+            listener.advance(diff_id, counts.bytes_read, counts.entries)
+
+    def _tell_complete(self, diff_id: DiffID, entries: int | None) -> None:
+        for listener in self._listeners.get(diff_id, ()):
+            listener.complete(diff_id, entries)
+
+
+class _HelpCall:
+    """A call for idle workers to help with one layer, made once at most.
+
+    Attributes:
+        address: Where the worker that unpacks the layer waits for them.
+    """
+
+    def __init__(self, pool: WorkerPool, address: str, time_limit: float | None) -> None:
+        self.address = address
+        self._pool = pool
+        self._time_limit = time_limit
+        self._is_open = True
+        self._peers: list[Future[None]] = []
+
+    def make(self) -> None:
+        """Call, unless that has been done, or the layer is done."""
+        if self._is_open and not self._peers:
+            self._peers = [
+                self._pool.run(help_unpack, HelpUnpack(self.address), idle=True, time_limit=self._time_limit)
+                for _ in range(min(self._pool.workers - 1, MAX_PEERS))
+            ]
+
+    def close(self) -> None:
+        """Call nobody from now on."""
+        self._is_open = False
+
+    async def cancel(self) -> None:
+        """Stop the helpers; return when none is at work in the layer's directory any more."""
+        self.close()
+        await discard_all(self._peers)

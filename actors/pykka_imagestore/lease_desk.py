@@ -1,0 +1,61 @@
+"""Leases of images, as callers are given them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from functools import partial
+
+from pykka_imagestore.core.image import DockerImage
+from pykka_imagestore.core.paths import StorePaths
+from pykka_imagestore.durable.inventory import note_use
+from pykka_imagestore.durable.leases import HeldLease, lease_image, take_over
+from pykka_imagestore.errors import StoreError
+from pykka_imagestore.leased_image import LeasedImage
+from pykka_imagestore.reference_store import ReferenceStore
+from pykka_imagestore.runtime import Promise, SerialExecutor
+
+
+class LeaseDesk:
+    """Leases images, for an actor's async methods.
+
+    Args:
+        executor: Takes the leases.
+    """
+
+    def __init__(self, paths: StorePaths, references: ReferenceStore, executor: SerialExecutor) -> None:
+        self._paths = paths
+        self._references = references
+        self._executor = executor
+
+    async def lease(self, name: str) -> LeasedImage:
+        """Lease the image of a name; its layers are there, and stay."""
+        while True:
+            image = await self._references.get(name)
+            lease = await self._executor.run(partial(lease_image, self._paths), image)
+            try:
+                # A removal may have come before the lease: only what is there under the lease stays.
+                is_there = image == await self._references.get(name)
+            except BaseException:
+                lease.release()  # the error's traceback would keep it
+                raise
+            if is_there:
+                return self._leased(image, lease)
+            lease.release()
+
+    async def take_over(self, token: str) -> LeasedImage:
+        """Lease the image that the lease of a token is of."""
+        return self._leased(*await self._executor.run(partial(take_over, self._paths), token))
+
+    async def grant(self, wishes: Iterable[Promise[LeasedImage]], image: DockerImage) -> None:
+        """Give each caller a lease of an image. The image must be leased until this returns."""
+        wanted = [wish for wish in wishes if not wish.future.has_discard()]
+        for wish in wanted:
+            try:
+                lease = await self._executor.run(partial(lease_image, self._paths), image)
+            except (StoreError, OSError) as error:
+                wish.fail(error)
+            else:
+                wish.set(self._leased(image, lease))
+
+    def _leased(self, image: DockerImage, lease: HeldLease) -> LeasedImage:
+        return LeasedImage(self._paths.locate(image), lease, partial(note_use, self._paths, image))

@@ -1,0 +1,161 @@
+"""Puts: what one was asked for, how a store carries them out, and which are under way."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+from pykka_imagestore.core.budget import Budget
+from pykka_imagestore.core.digest import DiffID
+from pykka_imagestore.core.image_name import ImageName
+from pykka_imagestore.core.layer_blob import LayerBlob, Place
+from pykka_imagestore.core.limits import Limits
+from pykka_imagestore.core.platform import Platform
+from pykka_imagestore.jobs.find_archive import FoundArchive
+from pykka_imagestore.layer_store import LayerStore
+from pykka_imagestore.leased_image import LeasedImage
+from pykka_imagestore.progress import Listener, ProgressFeed
+from pykka_imagestore.runtime import Future, Promise, SerialExecutor, SingleFlight, gather
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class PutArguments:
+    """What a caller gives for a put, apart from the name. Paths are absolute.
+
+    Attributes:
+        archive: None for that of the name in the store's archive directory.
+        sandbox: Directory for what the workers have to say; None for nowhere.
+        select: Which image of the archive; None where that is clear.
+        platform: For which platform; None for this machine's.
+    """
+
+    archive: str | None
+    sandbox: str | None
+    select: str | None
+    platform: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class PutRequest:
+    """A put, once it is known which archive it is of.
+
+    Attributes:
+        name: None for each image under all its own names.
+        archive: Which one, as it was then: a put of an archive that was replaced since is another put.
+        sandbox: As the caller gave it; likewise ``select`` and ``platform``.
+    """
+
+    name: ImageName | None
+    archive: FoundArchive
+    sandbox: str | None
+    select: str | None
+    platform: Platform | None
+
+    @property
+    def key(self) -> tuple[object, ...]:
+        """What two puts have in common that can share the work."""
+        name = None if self.name is None else self.name.key
+        return (name, self.archive, self.sandbox, self.select, self.platform)
+
+
+@dataclass(frozen=True, slots=True)
+class PutOptions:
+    """How a store puts.
+
+    Attributes:
+        archive_dir: Where archives are found by name; None for nowhere.
+        budget: What all of the store may take on disk.
+        layer_time_limit: Seconds that a layer, or an archive's index, may take a worker; None for any number.
+        durable: Whether all is synced.
+        limits: How much an archive may ask for.
+    """
+
+    archive_dir: str | None
+    budget: Budget
+    layer_time_limit: float | None
+    durable: bool
+    limits: Limits
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class PutUnderWay:
+    """A put that has not ended.
+
+    Attributes:
+        request: What it was asked for.
+        feed: Tells listeners how far it has come.
+        wishes: Callers who want a lease of the image.
+    """
+
+    request: PutRequest
+    feed: ProgressFeed
+    wishes: list[Promise[LeasedImage]] = field(default_factory=list)
+
+
+class Puts:
+    """The puts under way; equal requests share one. For one thread.
+
+    Args:
+        progress_thread: Where listeners are called.
+    """
+
+    def __init__(self, progress_thread: SerialExecutor) -> None:
+        self._progress_thread = progress_thread
+        self._flights: SingleFlight[object, Any] = SingleFlight()
+        self._under_way: list[PutUnderWay] = []
+
+    def join(
+        self, request: PutRequest, listener: Listener | None, start: Callable[[PutUnderWay], Future[T]]
+    ) -> Future[T]:
+        """Return a handle on the put of a request, starting it if there is none; ``start`` must see to ``end``."""
+
+        def start_anew() -> Future[T]:
+            put = PutUnderWay(request, ProgressFeed(self._progress_thread))
+            self._under_way.append(put)
+            return start(put)
+
+        handle: Future[T] = self._flights.join(request.key, start_anew)
+        put = self._latest(request)
+        if put is not None and listener is not None:
+            put.feed.listen(listener)
+        return handle
+
+    def wish_for_lease(self, request: PutRequest) -> Future[LeasedImage]:
+        """Return a lease of the image that the put of a request brings, once the image is there."""
+        promise: Promise[LeasedImage] = Promise()
+        put = self._latest(request)
+        if put is not None:
+            put.wishes.append(promise)
+        return promise.future
+
+    def forget(self, put: PutUnderWay) -> None:
+        """Let no request join a put any more; one that comes starts another."""
+        if put is self._latest(put.request):
+            self._flights.forget(put.request.key)
+
+    def end(self, put: PutUnderWay) -> None:
+        """Note that a put has ended, however it did."""
+        self._under_way.remove(put)
+
+    def _latest(self, request: PutRequest) -> PutUnderWay | None:
+        """Return the put under way of a request. Of several, all but the one that came last cannot be joined."""
+        key = request.key
+        return next((put for put in reversed(self._under_way) if put.request.key == key), None)
+
+
+class LegacyDiffIDs:
+    """The computed DiffIDs of layers that the archive claims none for, each computed once in a put."""
+
+    def __init__(self, layers: LayerStore) -> None:
+        self._layers = layers
+        self._known: dict[Place, DiffID] = {}
+
+    async def find(self, layers: Sequence[LayerBlob]) -> tuple[DiffID, ...]:
+        """Return the layers' DiffIDs; layers that lie in one place are read once, whatever their names."""
+        new = {layer.place: layer for layer in layers if layer.place not in self._known}
+        found = await gather([self._layers.hash_layer(layer) for layer in new.values()])
+        self._known.update(zip(new, found, strict=True))
+        return tuple(self._known[layer.place] for layer in layers)

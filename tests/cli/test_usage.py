@@ -1,0 +1,67 @@
+"""Wrong usage: exit status 2, the usage of the verb, one sentence, and nothing else happens."""
+
+from __future__ import annotations
+
+import pytest
+
+WRONG = {
+    "no verb": ([], "VERB"),
+    "no such verb": (["fetch"], "'fetch'"),
+    "too many arguments": (["get", "a", "b"], "unrecognized arguments: b"),
+    "no such option": (["list", "--colour"], "--colour"),
+}
+WRONG_OF_A_VERB = {
+    "no archive": (["put"], "ARCHIVE"),
+    "no number of workers": (["put", "--workers", "0", "a.tar"], "--workers: '0' is no positive number"),
+    "no name to get": (["get", "Not A Name"], "'Not A Name' is not an image name"),
+    "no name to inspect": (["inspect", "a:"], "'a:' is not an image name"),
+    "no name to remove": (["remove", ""], "'' is not an image name"),
+    "no name to put under": (["put", "--name", "A B", "a.tar"], "--name: 'A B' is not an image name"),
+    "no platform": (["put", "--platform", "s390x", "a.tar"], "--platform: 's390x' is no platform"),
+    "no name to keep": (["prune", "--keep", "A B"], "--keep: 'A B' is not an image name"),
+    "no size": (["prune", "--budget", "much"], "--budget: 'much' is no size"),
+    "a duration like an option": (["prune", "--unused-for", "-1"], "--unused-for"),
+    "no duration": (["prune", "--unused-for", "long"], "--unused-for: 'long' is no duration"),
+    "no number of inodes": (["prune", "--budget-inodes", "x"], "--budget-inodes: 'x' is no number from 0 up"),
+    "a negative number of inodes": (["prune", "--budget-inodes=-1"], "--budget-inodes: '-1' is no number from 0 up"),
+    "no archive's path": (["put", ""], "ARCHIVE: the path is empty"),
+    "no sandbox": (["put", "--sandbox", "", "a.tar"], "--sandbox: the path is empty"),
+    "no directory": (["unpack", "layer.tar", ""], "DIRECTORY: the path is empty"),
+}
+
+
+@pytest.mark.parametrize("case", [*WRONG, *WRONG_OF_A_VERB])
+def test_wrong_usage_has_exit_status_2_and_changes_nothing(filled, case):
+    arguments, words = (WRONG | WRONG_OF_A_VERB)[case]
+
+    done = filled(*arguments)
+
+    program = f"imagestore {arguments[0]}" if case in WRONG_OF_A_VERB else "imagestore"
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith(f"usage: {program} [")
+    assert done.stderr.splitlines()[-1].startswith(f"{program}: error: ")
+    assert words in done.stderr.splitlines()[-1]
+    assert "app:1" in filled("list").stdout
+
+
+VERBS = [
+    ["put", "a.tar"],
+    ["get", "app:1"],
+    ["list"],
+    ["inspect", "app:1"],
+    ["remove", "app:1"],
+    ["prune"],
+    ["du"],
+    ["check"],
+    ["repair"],
+]
+
+
+@pytest.mark.parametrize("verb", VERBS, ids=lambda verb: verb[0])
+def test_empty_store_option_is_refused_and_does_not_mean_the_default_store(filled, verb):
+    for arguments in ([*verb, "--store", ""], ["--store=", *verb]):
+        done = filled(*arguments)
+
+        assert (done.returncode, done.stdout) == (2, "")
+        assert done.stderr.endswith(": error: argument --store: the path is empty\n")
+    assert "app:1" in filled("list").stdout
