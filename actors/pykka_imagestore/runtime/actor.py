@@ -27,6 +27,7 @@ from pykka_imagestore.runtime.future import Future, Promise, failed, ready, with
 from pykka_imagestore.runtime.inbox import Inbox, exc_info, inbox_of
 
 logger = logging.getLogger(__name__)
+pykka_logger = logging.getLogger("pykka")  # for what Pykka logs of its own actors, in its words
 
 A = TypeVar("A", bound="Actor")
 P = ParamSpec("P")
@@ -46,10 +47,11 @@ class Actor(pykka.ThreadingActor):
     use_daemon_thread = True
     actor_inbox: Inbox
 
-    def __init__(self) -> None:
+    def __init__(self, *_args: Any, **_kwargs: Any) -> None:
         super().__init__()
         self.actor_inbox.owner = f"the actor {type(self).__name__}"
         self._actor_ref = _Ref(self)
+        self._stops_all = False
         self._tasks: set[CoroutineTask] = set()
         self._links: set[str] = set()
 
@@ -104,14 +106,17 @@ class Actor(pykka.ThreadingActor):
         for task in list(self._tasks):
             task.close(_dead(self.actor_ref))
         self.actor_inbox.end()
+        if self._stops_all:  # only now: an actor that this one would wait for may itself wait for an answer of this one
+            pykka.ActorRegistry.stop_all()
 
     def _stop(self) -> None:
         pykka.ActorRegistry.unregister(self.actor_ref)
         self.actor_stopped.set()
+        pykka_logger.debug("Stopped %s", self)
         self._run_hook(self.on_stop)
 
     def _serve(self, envelope: Any) -> None:
-        """Handle one message. Unlike in Pykka's loop, a KeyboardInterrupt is an error like others."""
+        """Handle one message. Unlike in Pykka's loop, a caller gets a KeyboardInterrupt of what it asked for."""
         if type(envelope) is CoroutineTask:
             envelope.step()
             return
@@ -122,7 +127,7 @@ class Actor(pykka.ThreadingActor):
             if reply_to is None:
                 self._fail(error)
             else:
-                logger.info("%s returns an exception to its caller", self, exc_info=error)
+                pykka_logger.info("Exception returned from %s to caller:", self, exc_info=error)
                 reply_to.set_exception(exc_info(without_frames(error, 1)))
         else:
             if reply_to is not None:
@@ -141,7 +146,12 @@ class Actor(pykka.ThreadingActor):
     # -- inside
 
     def _fail(self, error: BaseException) -> None:
-        """End the actor, because a message failed whose sender does not wait for an answer."""
+        """End the actor, because a message failed whose sender does not wait for an answer; all actors by an exit."""
+        if not isinstance(error, Exception):
+            pykka_logger.debug("%r in %s. Stopping all actors.", error, self)
+            self._stops_all = True
+            self._stop()
+            return
         self._handle_failure(*exc_info(error))
         try:
             self.on_failure(*exc_info(error))
