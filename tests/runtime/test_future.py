@@ -333,8 +333,11 @@ def test_repr_shows_the_value_on_one_line_escaped(value, shown):
     assert repr(future) == f"<Future {state}: {shown}>"
 
 
+LONG = "a" * 10**6
+
+
 @pytest.mark.parametrize(
-    "value", ["a" * 10**6, Odd("a" * 10**6), {"a" * 10**6: [["a" * 10**6] * 100] * 100}, 10**4000, 10**5000]
+    "value", [LONG, Odd(LONG), {LONG: [[LONG] * 100] * 100}, [10**5000]], ids=["text", "other", "nested", "digits"]
 )
 def test_repr_is_bounded(value):
     assert len(repr(ready(value))) < 300
