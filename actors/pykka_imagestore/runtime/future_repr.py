@@ -27,7 +27,7 @@ def future_repr(future: Completable[Any]) -> str:
 
 def _shown(value: object) -> str:
     try:
-        text = _repr.repr(value)
+        text = _error_repr(value) if type(value).__repr__ is BaseException.__repr__ else _repr.repr(value)
     except Exception:  # noqa: BLE001 - such as that of an int of ten thousand digits
         text = f"<{type(value).__name__}>"
     if len(text) > MAX_SHOWN:
@@ -35,3 +35,8 @@ def _shown(value: object) -> str:
     if text.isprintable():
         return text
     return "".join(each if each.isprintable() else each.encode("unicode_escape").decode("ascii") for each in text)
+
+
+def _error_repr(error: Any) -> str:
+    """Return what ``repr`` does, which would show all of the arguments first, however long they are."""
+    return f"{type(error).__name__}({', '.join(map(_repr.repr, error.args[: _repr.maxtuple]))})"
