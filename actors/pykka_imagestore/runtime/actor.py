@@ -38,7 +38,7 @@ A = TypeVar("A", bound="Actor")
 P = ParamSpec("P")
 T = TypeVar("T")
 
-_NOT_GIVEN: Any = object()
+_NOT_GIVEN: Any = ...  # None means that there is no limit
 
 
 class Actor(pykka.ThreadingActor):
