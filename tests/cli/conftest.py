@@ -20,7 +20,7 @@ class CommandLine:
     def __init__(self, store: Path) -> None:
         self.store = store
         installed = Path(sys.executable).with_name("imagestore")
-        self.command = [str(installed)] if installed.exists() else [sys.executable, "-m", "pykka_imagestore.cli"]
+        self.command = [str(installed)] if installed.exists() else [sys.executable, "-m", "pykka_imagestore"]
         self.environment = {**os.environ, "IMAGESTORE_DIR": str(store), "PYTHONWARNINGS": "error"}
         self.environment.pop("PYTHONUNBUFFERED", None)  # as users have it
 

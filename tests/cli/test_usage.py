@@ -7,10 +7,13 @@ import pytest
 WRONG = {
     "no verb": ([], "VERB"),
     "no such verb": (["fetch"], "'fetch'"),
-    "too many arguments": (["get", "a", "b"], "unrecognized arguments: b"),
-    "no such option": (["list", "--colour"], "--colour"),
 }
 WRONG_OF_A_VERB = {
+    "too many arguments": (["get", "a", "b"], "unrecognized arguments: b"),
+    "no such option": (["list", "--colour"], "unrecognized arguments: --colour"),
+    "an abbreviated option": (["prune", "--dry"], "unrecognized arguments: --dry"),
+    "an abbreviated common option": (["list", "--js"], "unrecognized arguments: --js"),
+    "a name for several archives": (["put", "--name", "a", "a.tar", "b.tar"], "--name: puts one image"),
     "no archive": (["put"], "ARCHIVE"),
     "no number of workers": (["put", "--workers", "0", "a.tar"], "--workers: '0' is no positive number"),
     "no name to get": (["get", "Not A Name"], "'Not A Name' is not an image name"),
@@ -42,6 +45,17 @@ def test_wrong_usage_has_exit_status_2_and_changes_nothing(filled, case):
     assert done.stderr.splitlines()[-1].startswith(f"{program}: error: ")
     assert words in done.stderr.splitlines()[-1]
     assert "app:1" in filled("list").stdout
+
+
+def test_wrong_usage_of_another_name_shows_the_usage_of_its_verb(filled):
+    done = filled("ls", "--colour")
+
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("usage: imagestore list [")
+
+
+def test_abbreviated_option_before_the_verb_is_refused(filled):
+    assert filled("--js", "list").returncode == 2
 
 
 VERBS = [

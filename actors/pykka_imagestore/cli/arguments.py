@@ -23,6 +23,7 @@ exit status:
 
 examples:
   docker save app:1.0 | imagestore put -
+  imagestore put images/*.tar
   skopeo copy docker://app:1.0 oci:app && imagestore put --name app:1.0 app
   imagestore get app:1.0
   imagestore get --json app:1.0 | jq -r '.layers[].path'
@@ -31,6 +32,7 @@ examples:
 """
 
 STORE_HELP = "the store's directory (default: $IMAGESTORE_DIR, else imagestore in $XDG_DATA_HOME or ~/.local/share)"
+NAME_HELP = "in any spelling: app, docker.io/library/app:latest"
 JSON_HELP = "print one JSON document instead of text for people"
 
 
@@ -40,7 +42,12 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     Raises:
         SystemExit: With status 2 and a message for wrong usage, with 0 after help.
     """
-    return make_parser().parse_args(arguments)
+    options, unknown = make_parser().parse_known_args(arguments)
+    if unknown:  # argparse would show the usage of the program, which lists no option of the verb
+        options.parser.error(f"unrecognized arguments: {' '.join(unknown)}")
+    if options.verb == "put" and options.name is not None and len(options.archives) > 1:
+        options.parser.error("argument --name: puts one image, so name one archive")
+    return options
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -50,6 +57,7 @@ def make_parser() -> argparse.ArgumentParser:
         description=DESCRIPTION,
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
     )
     parser.add_argument("--store", metavar="DIR", type=values.path, help=STORE_HELP)
     parser.add_argument("--json", action="store_true", help=JSON_HELP)
@@ -112,22 +120,34 @@ class _Verbs:
         self._common.add_argument("--store", metavar="DIR", type=values.path, help=STORE_HELP)
         self._common.add_argument("--json", action="store_true", help=JSON_HELP)
 
-    def add(self, verb: str, summary: str, more: str = "") -> _Parser:
-        return self._parsers.add_parser(
-            verb, help=summary, description=f"{summary[0].upper()}{summary[1:]}. {more}", parents=[self._common]
+    def add(self, verb: str, summary: str, more: str = "", other_name: str | None = None) -> _Parser:
+        if other_name is not None:
+            more = f"{more} Another name of this verb is {other_name}.".lstrip()
+        parser = self._parsers.add_parser(
+            verb,
+            aliases=[] if other_name is None else [other_name],
+            help=summary,
+            description=f"{summary[0].upper()}{summary[1:]}. {more}",
+            parents=[self._common],
+            allow_abbrev=False,
         )
+        parser.set_defaults(verb=verb, parser=parser)  # whichever name was typed
+        return parser
 
 
 def _add_put(verbs: _Verbs) -> None:
     parser = verbs.add(
         "put",
-        "put the images of an archive into the store",
-        "Without --name, every image is put under every name that the archive gives it, as docker load does. "
-        "Layers that the store has are not read again. Prints the images.",
+        "put the images of archives into the store",
+        "Without --name, every image is put under every name that its archive gives it, as docker load does. "
+        "Layers that the store has are not read again. If an archive is refused, the others are put all the same. "
+        "Prints the images.",
+        other_name="load",
     )
     parser.add_argument(
-        "archive",
+        "archives",
         metavar="ARCHIVE",
+        nargs="+",
         type=values.path,
         help="what docker save wrote, or an OCI archive; may be gzip, bzip2, xz or zstd; - for standard input; "
         "or a directory that is an OCI layout",
@@ -166,17 +186,24 @@ def _add_get(verbs: _Verbs) -> None:
 
 
 def _add_list(verbs: _Verbs) -> None:
-    verbs.add("list", "list all images", "Images with missing layers are marked incomplete.")
+    verbs.add("list", "list all images", "Images with missing layers are marked incomplete.", other_name="ls")
 
 
 def _add_inspect(verbs: _Verbs) -> None:
-    parser = verbs.add("inspect", "print an image's config", "With --json, the same as one compact document.")
-    _add_name(parser)
+    parser = verbs.add(
+        "inspect", "print the configs of images", "With --json, each is one compact document on one line."
+    )
+    _add_names(parser)
 
 
 def _add_remove(verbs: _Verbs) -> None:
-    parser = verbs.add("remove", "remove an image", "Layers that no other image has are deleted.")
-    _add_name(parser)
+    parser = verbs.add(
+        "remove",
+        "remove images",
+        "Layers that no other image has are deleted. If one image cannot be removed, the others are all the same.",
+        other_name="rm",
+    )
+    _add_names(parser)
 
 
 def _add_prune(verbs: _Verbs) -> None:
@@ -269,9 +296,11 @@ def _add_unpack(verbs: _Verbs) -> None:
 
 
 def _add_name(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "name", metavar="NAME", type=values.image_name, help="in any spelling: app, docker.io/library/app:latest"
-    )
+    parser.add_argument("name", metavar="NAME", type=values.image_name, help=NAME_HELP)
+
+
+def _add_names(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("names", metavar="NAME", nargs="+", type=values.image_name, help=NAME_HELP)
 
 
 def _add_workers(parser: argparse.ArgumentParser) -> None:

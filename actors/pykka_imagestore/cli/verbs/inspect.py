@@ -1,4 +1,4 @@
-"""``imagestore inspect NAME``: an image's config."""
+"""``imagestore inspect NAME...``: the configs of images."""
 
 from __future__ import annotations
 
@@ -7,21 +7,25 @@ import argparse
 from pykka_imagestore.cli.arguments import store_directory
 from pykka_imagestore.cli.json_text import parse_json
 from pykka_imagestore.cli.output import print_json, print_pretty
+from pykka_imagestore.cli.several import SomeFailedError, do_each
 from pykka_imagestore.cli.stored import view_store
 from pykka_imagestore.core.image_name import ImageName
+from pykka_imagestore.durable.stored_view import StoredView
 from pykka_imagestore.errors import StoreError
 
 
 def run(options: argparse.Namespace) -> None:
-    """Print the config: indented, or as one compact document."""
-    store, name = store_directory(options.store), ImageName.parse(options.name)
-    view = view_store(store)
-    image = view.get(name)
+    """Print each config: indented, or as one compact document."""
+    view = view_store(store_directory(options.store))
+    show = print_json if options.json else print_pretty
+    failed = do_each(options.names, lambda name: show(_read_config(view, name)))
+    if failed:
+        raise SomeFailedError(failed, len(options.names), "image", "shown")
+
+
+def _read_config(view: StoredView, name: str) -> object:
+    image = view.get(ImageName.parse(name))
     try:
-        config = parse_json(view.config(image))
+        return parse_json(view.config(image))
     except ValueError as error:
         raise StoreError(f"the config of {image.name} is no JSON: {error}") from error
-    if options.json:
-        print_json(config)
-    else:
-        print_pretty(config)
