@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from pykka_imagestore.jobs.unpack.layer_stream import zstd
+from pykka_imagestore.jobs.unpack.inflate import zstd
 
 FILES_PER_DIRECTORY = 20
 MEDIA_TYPES = {"plain": "tar", "gzip": "tar+gzip", "zstd": "tar+zstd"}

@@ -40,7 +40,7 @@ from pykka_imagestore.core.layer_blob import LayerBlob
 from pykka_imagestore.core.tar.reader import read_entries
 from pykka_imagestore.jobs.archive.layer_file import layer_file
 from pykka_imagestore.jobs.archive.open_blob import open_blob
-from pykka_imagestore.jobs.unpack.layer_stream import MAGIC_BYTES, inflate
+from pykka_imagestore.jobs.unpack.inflate import MAGIC_BYTES, inflate
 from pykka_imagestore.jobs.unpack.one_pass import unpack
 from pykka_imagestore.jobs.untar_image import UntarImage, untar_image
 from pykka_imagestore.jobs.untar_layer import UntarLayer, untar_layer
@@ -107,8 +107,8 @@ def write(layers: list[LayerBlob], directory: Path) -> None:
     for number, layer in enumerate(layers):
         rootfs = directory / str(number)
         rootfs.mkdir()
-        with opened(rootfs) as root:
-            unpack(layer, root, str(rootfs), None)
+        with opened(rootfs) as root, open_blob(layer, is_verified=True) as source:
+            unpack(source, layer, root, str(rootfs), None)
 
 
 def untar(layers: list[LayerBlob], directory: Path) -> None:

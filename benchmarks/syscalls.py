@@ -32,14 +32,18 @@ from samples import FILES_PER_DIRECTORY, Shape, write_docker_archive, write_laye
 from surroundings import file_system, machine, versions
 
 from pykka_imagestore.jobs.archive.layer_file import layer_file
+from pykka_imagestore.jobs.archive.open_blob import open_blob
 from pykka_imagestore.jobs.unpack.one_pass import unpack
 
 UNPACK = """
 import os, sys
 from pykka_imagestore.jobs.archive.layer_file import layer_file
+from pykka_imagestore.jobs.archive.open_blob import open_blob
 from pykka_imagestore.jobs.unpack.one_pass import unpack
 root = os.open(sys.argv[2], os.O_RDONLY | os.O_DIRECTORY)
-unpack(layer_file(sys.argv[1]), root, sys.argv[2], None)
+layer = layer_file(sys.argv[1])
+with open_blob(layer, is_verified=True) as source:
+    unpack(source, layer, root, sys.argv[2], None)
 """
 TARFILE = "import sys, tarfile; tarfile.open(sys.argv[1]).extractall(sys.argv[2], filter='tar')"
 OURS = Path(__file__).with_name("ours.py")
@@ -104,7 +108,9 @@ def count_in_python(files: int, mean_bytes: int, work: Path) -> dict[str, float]
         rootfs = work / f"profiled{size}"
         rootfs.mkdir()
         with opened(rootfs) as root, cProfile.Profile() as profile:
-            unpack(layer_file(str(layer)), root, str(rootfs), None)
+            blob = layer_file(str(layer))
+            with open_blob(blob, is_verified=True) as source:
+                unpack(source, blob, root, str(rootfs), None)
         calls: Counter[str] = Counter()
         for (path, _, function), (_, count, *_) in pstats.Stats(profile).stats.items():  # type: ignore[attr-defined]
             calls[function if path == "~" else f"{Path(path).name}: {function}"] += count

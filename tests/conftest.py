@@ -6,7 +6,6 @@ import sys
 import tempfile
 from collections import Counter
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pykka
@@ -14,10 +13,10 @@ import pytest
 from hypothesis import HealthCheck, settings
 from support.privileges import ORDINARY_USER, ordinary_users_place
 from support.processes import TIMEOUT
+from support.stores import opened
 
 from pykka_imagestore import LocalStore
 from pykka_imagestore.fs.remove_tree import remove_tree
-from pykka_imagestore.runtime import WorkerPool
 
 pytest_plugins = ["support.surroundings"]
 
@@ -80,10 +79,7 @@ def _stop_all_actors() -> Iterator[None]:
 @pytest.fixture
 def store(tmp_path: Path) -> Iterator[LocalStore]:
     """Return an empty store whose work is done by threads: those start at once."""
-    with (
-        ThreadPoolExecutor(2) as threads,
-        LocalStore.start(tmp_path / "store", durable=False, pool=WorkerPool(executor=threads)) as store,
-    ):
+    with opened(tmp_path / "store", durable=False) as store:
         yield store
 
 

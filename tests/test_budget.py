@@ -18,8 +18,10 @@ from typing import Any
 from unittest.mock import patch
 
 import pytest
+from support import seams
 from support.images import docker_save, layer, write_members
 from support.processes import TIMEOUT, Program
+from support.stores import opened
 
 from pykka_imagestore import (
     DigestMismatchError,
@@ -28,10 +30,7 @@ from pykka_imagestore import (
     LocalStore,
     NoSpaceError,
     OverBudgetError,
-    lease_desk,
-    local_store,
 )
-from pykka_imagestore.durable import lease_watch
 from pykka_imagestore.runtime import WorkerPool
 
 SMALL = [layer({f"{n}/file": str(n).encode() * 20_000}) for n in range(6)]  # each image takes 45 KiB on disk
@@ -52,12 +51,7 @@ input()
 @pytest.fixture
 def store(tmp_path: Path) -> Iterator[LocalStore]:
     """Return a store that may hold three of the layers."""
-    with (
-        ThreadPoolExecutor(2) as threads,
-        LocalStore.start(
-            tmp_path / "store", durable=False, budget_bytes=BUDGET, pool=WorkerPool(executor=threads)
-        ) as store,
-    ):
+    with opened(tmp_path / "store", durable=False, budget_bytes=BUDGET) as store:
         yield store
 
 
@@ -141,7 +135,7 @@ def test_room_is_made_before_only_where_the_disk_has_none_for_both(store: LocalS
         if len(asked) == 1:
             raise NoSpaceError(path, needed, 0)
 
-    with patch.object(local_store, "require_space", require):
+    with patch(seams.REQUIRE_SPACE, require):
         put(store, tmp_path, 3)
 
     assert asked == [3, 2]
@@ -383,7 +377,7 @@ def test_nothing_is_watched_while_a_budget_holds(store: LocalStore, tmp_path: Pa
 def test_a_store_that_cannot_watch_leases_says_so_and_the_next_put_prunes(
     store: LocalStore, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    with patch.object(lease_watch, "_watch", side_effect=OSError(errno.EMFILE, "injected")):
+    with patch(seams.WATCH_LEASES, side_effect=OSError(errno.EMFILE, "injected")):
         leased = over_budget(store, tmp_path)
     for each in leased:
         each.release()
@@ -392,7 +386,7 @@ def test_a_store_that_cannot_watch_leases_says_so_and_the_next_put_prunes(
     put(store, tmp_path, 4)
 
     assert len(names(store)) == 3
-    assert "stays over its budget until the next put, whenever leases end: [Errno 24] injected" in caplog.text
+    assert "stays over its budget until the next put, even if leases end: [Errno 24] injected" in caplog.text
 
 
 def test_tasks_that_lease_images_under_a_budget_never_miss_one(tmp_path: Path) -> None:
@@ -479,7 +473,7 @@ def test_a_leased_put_that_nobody_wants_any_more_leaves_no_lease(store: LocalSto
 def test_a_lease_that_cannot_be_given_fails_the_put_of_its_caller_alone(store: LocalStore, tmp_path: Path) -> None:
     pipe = Pipe(archive(tmp_path, 0))
     plain = store.put("app:0", pipe.path)
-    with patch.object(lease_desk, "lease_image", side_effect=OSError(errno.EMFILE, "injected")):
+    with patch(seams.LEASE_IMAGE, side_effect=OSError(errno.EMFILE, "injected")):
         wanted = store.put("app:0", pipe.path, lease=True)
         pipe.write()
         with pytest.raises(OSError, match="injected"):

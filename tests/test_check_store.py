@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import json
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 from support.images import diff_id, docker_save, layer
 from support.processes import TIMEOUT
+from support.stores import opened
 
-from pykka_imagestore import CheckpointError, Finding, LocalStore, ReferenceStore
+from pykka_imagestore import CheckpointError, Finding, ReferenceStore
 from pykka_imagestore.core.digest import DiffID, Digest, sha256
-from pykka_imagestore.runtime import WorkerPool
 
 BASE, APP, OTHER = layer({"base": b"1"}), layer({"app": b"2"}), layer({"other": b"3"})
 IDS = [DiffID(diff_id(data)) for data in (BASE, APP, OTHER)]
@@ -21,17 +20,13 @@ IDS = [DiffID(diff_id(data)) for data in (BASE, APP, OTHER)]
 @pytest.fixture
 def store(tmp_path):
     archive = docker_save(tmp_path / "a.tar", {"app:1": [BASE, APP], "other:1": [OTHER]})
-    with opened(tmp_path / "store") as store:
+    with opened(tmp_path / "store", durable=False) as store:
         [store.put(name, archive).get(timeout=TIMEOUT) for name in ("app:1", "other:1")]
     return tmp_path / "store"
 
 
-def opened(directory: Path) -> LocalStore:
-    return LocalStore.start(directory, durable=False)
-
-
 def check(directory: Path):
-    with ThreadPoolExecutor(1) as threads, LocalStore.start(directory, pool=WorkerPool(executor=threads)) as store:
+    with opened(directory) as store:
         return store.check().get(timeout=TIMEOUT)
 
 
@@ -41,7 +36,7 @@ def put_reference(directory: Path, name: str, layers, config: Digest | None) -> 
 
 
 def config_of(directory: Path, name: str) -> Digest:
-    with opened(directory) as store:
+    with opened(directory, durable=False) as store:
         digest = store.get(name).get(timeout=TIMEOUT).config_digest
     assert digest is not None
     return digest

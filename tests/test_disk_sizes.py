@@ -14,6 +14,7 @@ from support.images import docker_save
 from support.processes import TIMEOUT
 
 from pykka_imagestore import LocalStore
+from pykka_imagestore.core.budget import Size
 
 COUNT = 1000
 MANY: dict[str, Callable[[int], bytes]] = {
@@ -72,12 +73,7 @@ def test_what_a_layer_takes_on_ext4_is_counted(ext4: Path, tmp_path: Path, shape
     assert counted.inodes >= measured.inodes
 
 
-class Sizes:
-    def __init__(self, of_bytes: int, inodes: int) -> None:
-        self.bytes, self.inodes = of_bytes, inodes
-
-
-def put_and_measure(directory: Path, work: Path, shape: str) -> tuple[Sizes, Sizes]:
+def put_and_measure(directory: Path, work: Path, shape: str) -> tuple[Size, Size]:
     archive = docker_save(work / "image.tar", {"image": [LAYERS[shape] + tars.END]})
     with LocalStore.start(directory, durable=False, workers=1) as store:
         store.put("image", archive).get(timeout=TIMEOUT)
@@ -85,7 +81,7 @@ def put_and_measure(directory: Path, work: Path, shape: str) -> tuple[Sizes, Siz
     subprocess.run(["sync", "--file-system", directory], check=True)  # before, ext4 reserves more than it takes
     kept = [path for name in ("layers", "configs") for path in (directory / name).iterdir()]
     kept += [path for path in (directory / "storedImages", directory / "storedImages.journal") if path.exists()]
-    return Sizes(usage.bytes, usage.inodes), Sizes(du(kept), du(kept, "--inodes") - 2)
+    return Size(usage.bytes, usage.inodes), Size(du(kept), du(kept, "--inodes") - 2)
 
 
 def du(paths: list[Path], *options: str) -> int:

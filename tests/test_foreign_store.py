@@ -7,18 +7,17 @@ import importlib
 import io
 import os
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
 from support.images import docker_save, layer
 from support.privileges import ORDINARY_USER, as_ordinary_user, with_capabilities
+from support.stores import opened
 
 from pykka_imagestore import ForeignStoreError, LocalStore
 from pykka_imagestore.cli import main
 from pykka_imagestore.core.paths import StorePaths
-from pykka_imagestore.runtime import WorkerPool
 
 pytestmark = pytest.mark.root
 
@@ -56,8 +55,8 @@ def foreign(users_directory):
 
 
 def fill(store: Path, archive: Path) -> None:
-    with ThreadPoolExecutor(2) as threads, LocalStore.start(store, pool=WorkerPool(executor=threads)) as opened:
-        opened.load(archive).get(timeout=60)
+    with opened(store) as local:
+        local.load(archive).get(timeout=60)
 
 
 def share(store: Path) -> None:
@@ -68,10 +67,10 @@ def share(store: Path) -> None:
 def answers(store: Path) -> dict[str, str]:
     """Return what each call says, or the kind of what it returns."""
     found = {}
-    with ThreadPoolExecutor(2) as threads, LocalStore.start(store, pool=WorkerPool(executor=threads)) as opened:
+    with opened(store) as local:
         for name, ask in ASKS.items():
             try:
-                found[name] = type(ask(opened).get(timeout=60)).__name__
+                found[name] = type(ask(local).get(timeout=60)).__name__
             except ForeignStoreError as error:
                 found[name] = str(error)
     return found
@@ -152,8 +151,8 @@ def test_shared_store_goes_on_being_its_owners(foreign):
 
 
 def check_deeply(store: Path) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
-    with ThreadPoolExecutor(2) as threads, LocalStore.start(store, pool=WorkerPool(executor=threads)) as opened:
-        report = opened.check(deep=True).get(timeout=60)
+    with opened(store) as local:
+        report = local.check(deep=True).get(timeout=60)
         return report.faults, report.unchecked
 
 

@@ -49,7 +49,9 @@ CHILDREN = {
         "store.check(), store.prune(), store.usage(), store.swept())} == {'ForkedError'}; sys.exit(3)"
     ),
     "closes all handles": (
-        "[handle.close() for handle in (store, store._references, store._collector, store._checker)]; sys.exit(3)"
+        "parts = store._parts; "
+        "handles = (store, parts.references, parts.layers, parts.collector, parts.checker); "
+        "[handle.close() for handle in handles]; sys.exit(3)"
     ),
 }
 

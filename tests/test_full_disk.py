@@ -6,17 +6,16 @@ import contextlib
 import os
 import subprocess
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 from device import new_device, why_not
 from support.images import docker_save, layer
 from support.processes import TIMEOUT
+from support.stores import opened
 
 from pykka_imagestore import ImageInfo, LocalStore
 from pykka_imagestore.durable.disk import Disk
-from pykka_imagestore.runtime import WorkerPool
 
 IMAGES = 30
 LEASES = 6
@@ -56,15 +55,6 @@ DISKS = {"ext4": ext4, "tmpfs": tmpfs}
 def disk(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Path]:
     with DISKS[request.param](tmp_path) as directory:
         yield directory
-
-
-@contextlib.contextmanager
-def opened(disk: Path) -> Iterator[LocalStore]:
-    with (
-        ThreadPoolExecutor(2) as threads,
-        LocalStore.start(disk / "store", pool=WorkerPool(executor=threads)) as store,
-    ):
-        yield store
 
 
 def name(number: int) -> str:
@@ -110,7 +100,7 @@ def require_full(disk: Path) -> None:
 def test_images_are_removed_one_by_one_while_somebody_fills_the_disk_again(
     disk: Path, tmp_path: Path, what: str
 ) -> None:
-    with opened(disk) as store:
+    with opened(disk / "store") as store:
         put_images(store, tmp_path)
         for number in range(IMAGES):
             fill(disk, what)
@@ -127,12 +117,12 @@ def test_images_are_removed_one_by_one_while_somebody_fills_the_disk_again(
 def test_a_prune_makes_room_on_a_disk_that_was_full_when_the_store_was_opened(
     disk: Path, tmp_path: Path, what: str
 ) -> None:
-    with opened(disk) as store:
+    with opened(disk / "store") as store:
         images = put_images(store, tmp_path)
     fill(disk, what)
     require_full(disk)
 
-    with opened(disk) as store:
+    with opened(disk / "store") as store:
         pruned = store.prune(keep=[name(0)], budget_bytes=0).get(timeout=TIMEOUT)
         store.swept().get(timeout=TIMEOUT)
 
@@ -144,7 +134,7 @@ def test_a_prune_makes_room_on_a_disk_that_was_full_when_the_store_was_opened(
 
 @pytest.mark.parametrize("what", ["byte", "inode"])
 def test_leases_are_taken_handed_on_and_released_on_a_full_disk(disk: Path, tmp_path: Path, what: str) -> None:
-    with opened(disk) as store:
+    with opened(disk / "store") as store:
         images = put_images(store, tmp_path)
         fill(disk, what)
         require_full(disk)
@@ -162,7 +152,7 @@ def test_leases_are_taken_handed_on_and_released_on_a_full_disk(disk: Path, tmp_
 
 
 def test_a_put_fails_on_a_full_disk_and_leaves_the_reserve_to_what_makes_room(disk: Path, tmp_path: Path) -> None:
-    with opened(disk) as store:
+    with opened(disk / "store") as store:
         put_images(store, tmp_path)
         reserve = disk / "store" / "reserve"
         more = docker_save(tmp_path / "more.tar", {"more": [layer({"more": b"more" * 10_000})]})
@@ -179,7 +169,7 @@ def test_a_put_fails_on_a_full_disk_and_leaves_the_reserve_to_what_makes_room(di
 
 
 def test_the_reserve_is_made_again_when_there_is_room(disk: Path, tmp_path: Path) -> None:
-    with opened(disk) as store:
+    with opened(disk / "store") as store:
         put_images(store, tmp_path)
         reserve = disk / "store" / "reserve"
         whole = len(os.listdir(reserve))

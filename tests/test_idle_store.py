@@ -7,11 +7,11 @@ import time
 from collections.abc import Iterable
 from pathlib import Path
 
+from support import seams
 from support.images import docker_save, layer, worker_pids
 from support.processes import TIMEOUT, wait_for
 
 from pykka_imagestore import LocalStore
-from pykka_imagestore.runtime import crew, worker_handle
 
 
 def wake_ups(threads: Iterable[threading.Thread]) -> int:
@@ -24,8 +24,8 @@ def wake_ups(threads: Iterable[threading.Thread]) -> int:
 
 
 def test_an_idle_store_has_few_threads_no_worker_and_never_wakes_up(tmp_path: Path, monkeypatch) -> None:
-    monkeypatch.setattr(worker_handle, "IDLE_SECONDS", 0.01)
-    monkeypatch.setattr(crew, "IDLE_SECONDS", 0.01)
+    monkeypatch.setattr(seams.WORKER_IDLE_SECONDS, 0.01)
+    monkeypatch.setattr(seams.THREAD_IDLE_SECONDS, 0.01)
     before = set(threading.enumerate())
     with LocalStore.start(tmp_path / "store") as store:
         store.put("app", docker_save(tmp_path / "app.tar", {"app": [layer({"file": b"1"})]})).get(timeout=TIMEOUT)

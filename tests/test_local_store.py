@@ -10,7 +10,6 @@ import textwrap
 import threading
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +18,7 @@ import pytest
 from support.images import diff_id, docker_save, layer, long_layer, worker_pids, write_members
 from support.layouts import AMD64, ARM64, Layout
 from support.processes import TIMEOUT
+from support.stores import opened
 
 from pykka_imagestore import (
     AmbiguousImageError,
@@ -40,7 +40,6 @@ from pykka_imagestore.runtime import (
     DiscardedError,
     Future,
     WorkerDiedError,
-    WorkerPool,
     await_all,
     collect,
     defer,
@@ -232,7 +231,7 @@ def test_discard_that_comes_when_the_image_is_stored_is_too_late(
 
     monkeypatch.setattr(Disk, "sync_data", sync_and_wait)
     archive = docker_save(tmp_path / "app.tar", {"app:1": [BASE]})
-    with ThreadPoolExecutor(2) as threads, LocalStore.start(tmp_path / "s", pool=WorkerPool(executor=threads)) as store:
+    with opened(tmp_path / "s") as store:
         put = store.put("app:1", archive)
         synced.get(timeout=TIMEOUT)
         put.discard()

@@ -7,7 +7,6 @@ import os
 import socket
 import stat
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import chdir, suppress
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ import pytest
 from support.images import diff_id, docker_save, layer
 from support.privileges import ORDINARY_USER, as_ordinary_user, with_umask
 from support.processes import TIMEOUT, Program
+from support.stores import opened
 from support.trees import describe
 
 from pykka_imagestore import ForeignStoreError, LocalStore, NotAStoreError, StoreError, UnsafeStoreError
@@ -25,7 +25,6 @@ from pykka_imagestore.core.paths import StorePaths
 from pykka_imagestore.durable.disk import Disk
 from pykka_imagestore.durable.layout import make_store
 from pykka_imagestore.fs.remove_tree import remove_tree
-from pykka_imagestore.runtime import WorkerPool
 
 # Imported before privileges are given up: Python need not be readable for everybody.
 for module in ("cli.command", *(f"cli.verbs.{verb}" for verb in ("get", "list", "put"))):
@@ -108,10 +107,6 @@ def archives(tmp_path: Path) -> dict[str, Path]:
         "app": docker_save(tmp_path / "app.tar", {"app": [BASE]}),
         "other": docker_save(tmp_path / "other.tar", {"other": [BASE, APP]}),
     }
-
-
-def opened(store: Path) -> LocalStore:
-    return LocalStore.start(store, pool=WorkerPool(executor=ThreadPoolExecutor(2)))
 
 
 def plant(place: Path, kind: str, outside: Path) -> None:

@@ -5,6 +5,7 @@ import struct
 from pathlib import Path
 
 import pytest
+from support import seams
 from support.processes import TIMEOUT
 
 from pykka_imagestore import (
@@ -89,7 +90,7 @@ def test_a_store_that_is_closed_leaves_a_checkpoint_and_an_empty_journal(directo
 def test_a_journal_that_has_grown_is_compacted_while_the_store_is_open(
     directory: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("pykka_imagestore.durable.references.SMALL_JOURNAL_BYTES", 500)
+    monkeypatch.setattr(seams.SMALL_JOURNAL_BYTES, 500)
     with ReferenceStore.start(directory) as references:
         for number in range(30):
             references.put(f"image{number}", [ONE]).get(timeout=TIMEOUT)
@@ -148,7 +149,7 @@ def test_images_with_missing_layers_are_logged_listed_and_not_served(
         assert [(image.name, image.missing) for image in images] == [("partial:latest", (gone,)), ("whole:latest", ())]
         with pytest.raises(ImageIncompleteError, match=gone):
             references.get("partial").get(timeout=TIMEOUT)
-    assert f"image partial:latest is incomplete: {gone}" in caplog.text
+    assert f"image partial:latest is incomplete: the store lacks {gone}" in caplog.text
 
 
 def test_a_checkpoint_that_mesos_wrote_is_read(directory: Path) -> None:
@@ -197,7 +198,7 @@ def test_a_checkpoint_that_cannot_be_written_costs_nothing(
     with ReferenceStore.start(directory) as references:
         references.put("a", [ONE]).get(timeout=TIMEOUT)
         (directory / f"{name}.new").mkdir()
-        monkeypatch.setattr("pykka_imagestore.durable.references.SMALL_JOURNAL_BYTES", 100)
+        monkeypatch.setattr(seams.SMALL_JOURNAL_BYTES, 100)
 
         references.put("b", [TWO]).get(timeout=TIMEOUT)
         references.list().get(timeout=TIMEOUT)

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 from support.images import diff_id, docker_save, layer
 from support.processes import TIMEOUT
+from support.stores import opened
 
 from pykka_imagestore import CheckProgress, LocalStore
 from pykka_imagestore.core.digest import DiffID
 from pykka_imagestore.core.paths import StorePaths
-from pykka_imagestore.runtime import WorkerPool
 
 BASE = layer({"etc/os-release": b"ID=test\n"})
 
@@ -51,10 +50,7 @@ def test_what_is_put_anew_since_it_was_looked_at_is_left_and_told(
     config = damage(paths)
 
     def put_anew() -> None:
-        with (
-            ThreadPoolExecutor(2) as threads,
-            LocalStore.start(paths.root, pool=WorkerPool(executor=threads)) as other,
-        ):
+        with opened(paths.root) as other:
             other.remove("app").get(timeout=TIMEOUT)
             other.swept().get(timeout=TIMEOUT)
             other.put("app", archive).get(timeout=TIMEOUT)
@@ -93,10 +89,7 @@ def test_what_is_gone_since_it_was_looked_at_is_neither_taken_out_nor_put_anew(
     damage(paths)
 
     def remove() -> None:
-        with (
-            ThreadPoolExecutor(2) as threads,
-            LocalStore.start(paths.root, pool=WorkerPool(executor=threads)) as other,
-        ):
+        with opened(paths.root) as other:
             other.remove("app").get(timeout=TIMEOUT)
 
     report = store.repair(progress=once(remove)).get(timeout=TIMEOUT)

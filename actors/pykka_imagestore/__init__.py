@@ -9,8 +9,9 @@ if TYPE_CHECKING:
     from pykka_imagestore.core.image import DockerImage, ImageInfo, Layer, Recovery
     from pykka_imagestore.core.image_name import ImageName
     from pykka_imagestore.core.limits import Limits
-    from pykka_imagestore.core.plan_prune import ImageUsage, LayerUsage, LeaseUsage, Pruned, Usage
+    from pykka_imagestore.core.plan_prune import Pruned
     from pykka_imagestore.core.progress import LayerProgress, Progress
+    from pykka_imagestore.core.usage import ImageUsage, LayerUsage, LeaseUsage, Usage
     from pykka_imagestore.errors import (
         AmbiguousImageError,
         ArchiveChangedError,
@@ -116,14 +117,14 @@ _HOMES = {
     "ImageIncompleteError": "errors",
     "ImageInfo": "core.image",
     "ImageName": "core.image_name",
-    "ImageUsage": "core.plan_prune",
+    "ImageUsage": "core.usage",
     "InvalidInputError": "errors",
     "InvalidNameError": "errors",
     "Layer": "core.image",
     "LayerError": "errors",
     "LayerProgress": "core.progress",
-    "LayerUsage": "core.plan_prune",
-    "LeaseUsage": "core.plan_prune",
+    "LayerUsage": "core.usage",
+    "LeaseUsage": "core.usage",
     "LeaseEndedError": "errors",
     "LeaseError": "errors",
     "LeasedImage": "leased_image",
@@ -150,7 +151,7 @@ _HOMES = {
     "StoreFormatError": "errors",
     "UnsafeStoreError": "errors",
     "UnsupportedArchiveError": "errors",
-    "Usage": "core.plan_prune",
+    "Usage": "core.usage",
 }
 
 

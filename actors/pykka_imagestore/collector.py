@@ -1,8 +1,8 @@
-"""Takes out of a store what nobody needs: at once by a rename, and deletes it behind.
+"""Removes from a store what nobody needs: renames it into gc/ at once, and deletes it in the background.
 
 Handle: Collector. Actor: CollectorActor.
 
-What a put or a lease needs, in whichever process, stays; see ``durable/remover.py``.
+What a put or a lease of any process needs stays; see ``durable/remover.py``.
 
 Source: Apache Mesos, src/slave/containerizer/mesos/provisioner/docker/store.cpp, ``prune``.
 """
@@ -15,12 +15,14 @@ from pathlib import Path
 
 import pykka
 
+from pykka_imagestore.core.budget import NO_BUDGET, Budget, Size
 from pykka_imagestore.core.check_report import Evicted
 from pykka_imagestore.core.digest import DiffID, Digest
 from pykka_imagestore.core.image import DockerImage
 from pykka_imagestore.core.image_name import ImageName
 from pykka_imagestore.core.paths import StorePaths
-from pykka_imagestore.core.plan_prune import NO_BUDGET, Budget, Pruned, PruneOptions, Size, Usage
+from pykka_imagestore.core.plan_prune import Pruned, PruneOptions
+from pykka_imagestore.core.usage import Usage
 from pykka_imagestore.durable.disk import disk
 from pykka_imagestore.durable.identity import Identity
 from pykka_imagestore.durable.layout import find_orphaned_work
@@ -50,7 +52,7 @@ logger = logger_of(__name__)
 
 
 class Collector:
-    """What a store has too much of. Methods return at once. Thread-safe."""
+    """Removals from a store, and its budget. Methods return at once. Thread-safe."""
 
     def __init__(self, actor: pykka.ActorRef[CollectorActor]) -> None:
         self._actor = actor
@@ -65,15 +67,15 @@ class Collector:
         durable: bool,
         budget: Budget = NO_BUDGET,
     ) -> Collector:
-        """Start a collector whose deletions ``pool`` runs. Nothing is looked at yet."""
+        """Start a collector whose deletions ``pool`` runs. No disk is read until the first call."""
         return cls(CollectorActor.start(paths, references, pool, durable=durable, budget=budget))
 
     def sweep(self) -> Future[int]:
-        """Delete, behind, what dead processes left in staging/ and gc/; return how many such things there are."""
+        """Delete in the background what dead processes left in staging/ and gc/; return how many directories."""
         return dispatch(self._actor, CollectorActor.sweep)
 
     def remove(self, name: str) -> Future[DockerImage]:
-        """Forget an image, and take out what only it needed.
+        """Forget an image, and move what only it needed to gc/.
 
         Raises:
             InvalidNameError: ``name`` is no image name.
@@ -82,27 +84,26 @@ class Collector:
         return dispatch(self._actor, CollectorActor.remove, name)
 
     def prune(self, options: PruneOptions) -> Future[Pruned]:
-        """Forget the images that ``options`` say, and take out all that nobody needs; return what that was."""
+        """Forget the images that ``options`` select, and move all that nobody needs to gc/; return what that was."""
         return dispatch(self._actor, CollectorActor.prune, options)
 
     def keep_to_budget(self, more_bytes: int = 0) -> Future[None]:
-        """Forget images until there is room for so many bytes more under the budget, if there is one.
+        """Forget images until ``more_bytes`` more fit into the budget, if there is one. Never fails.
 
-        Where leases alone take more than the budget, no image is forgotten for it, unless what nobody leases has
-        outgrown the budget by itself. Once leases end, whoever has them, it is looked at again; until ``close``.
-        Never fails.
+        Where leases alone exceed the budget, no image is forgotten for it, unless what is not leased exceeds the budget
+        by itself. The budget is then enforced again whenever leases end, of any process, until ``close``.
         """
         return dispatch(self._actor, CollectorActor.keep_to_budget, more_bytes)
 
     def make_room(self, more_bytes: int) -> Future[None]:
-        """Keep to the budget as ``keep_to_budget`` does, and return once all that was removed is deleted.
+        """Keep to the budget as ``keep_to_budget`` does, sweep, and return once all of that is deleted.
 
-        Also what dead processes left goes. Whether that made enough room, the caller sees.
+        The caller checks whether that freed enough.
         """
         return dispatch(self._actor, CollectorActor.make_room, more_bytes)
 
     def evict(self, layers: Mapping[DiffID, Identity], configs: Iterable[Digest]) -> Future[Evicted]:
-        """Take out layers, if they are still the same directories, and damaged configs; but no leased ones."""
+        """Move layers, if they are still the same directories, and damaged configs to gc/, but no leased ones."""
         return dispatch(self._actor, CollectorActor.evict, dict(layers), tuple(configs))
 
     def weigh(self, layers: Iterable[DiffID]) -> Future[Size]:
@@ -114,17 +115,17 @@ class Collector:
         return dispatch(self._actor, CollectorActor.usage)
 
     def swept(self) -> Future[None]:
-        """Return when all that was taken out is deleted."""
+        """Return once all that was moved to gc/ is deleted."""
         return dispatch(self._actor, CollectorActor.swept)
 
     def close(self) -> None:
-        """Stop deleting; what is left, the next store deletes. Idempotent."""
+        """Stop deleting; the next store on this directory deletes what is left. Idempotent."""
         dispatch(self._actor, CollectorActor.close).recover(lambda _: None).get(timeout=120)
         self._actor.stop(timeout=60)
 
 
 class CollectorActor(Actor):
-    """Knows what is being deleted, and whether leases keep the store above its budget."""
+    """Owns the deletions under way, and the watch for leases that keep the store above its budget."""
 
     def __init__(
         self,
@@ -138,7 +139,7 @@ class CollectorActor(Actor):
         super().__init__()
         self._budget = budget
         self._watch: LeaseWatch | None = None  # while the store is over its budget
-        self._leases_have_ended = self._is_looking = False
+        self._have_leases_ended = self._is_pruning_again = False
         self._paths = paths
         self._references = references
         self._pool = pool
@@ -154,7 +155,7 @@ class CollectorActor(Actor):
             self._delete_behind(orphan)
         return len(orphans)
 
-    # Once a name is gone, its layers must go too, whoever loses interest.
+    # Once a name is gone, its layers must go too, even if the caller discards the future.
 
     def remove(self, name: str) -> Future[DockerImage]:
         return undiscardable(self._removals.add(self.spawn(self._remove(ImageName.parse(name)))))
@@ -201,21 +202,21 @@ class CollectorActor(Actor):
     async def _remove(self, name: ImageName) -> DockerImage:
         await self._references.ready()
         image, waiting = await self._executor.run(self._remover.remove, name)
-        self._delete_taken(waiting)
+        self._delete_moved(waiting)
         return image
 
     async def _prune(self, options: PruneOptions) -> Pruned:
-        await self._references.ready()  # before anything is taken for work of the store's
+        await self._references.ready()  # it checks that the directory is a store, before anything in it is deleted
         if not options.dry_run:
             await self.sweep()
         pruned, waiting = await self._executor.run(self._remover.prune, options)
-        self._delete_taken(waiting)
+        self._delete_moved(waiting)
         return pruned
 
     async def _evict(self, layers: Mapping[DiffID, Identity], configs: tuple[Digest, ...]) -> Evicted:
         await self._references.ready()
         taken, waiting = await self._executor.run(partial(self._remover.evict, layers), configs)
-        self._delete_taken(waiting)
+        self._delete_moved(waiting)
         return taken
 
     async def _keep_to_budget(self, more_bytes: int) -> None:
@@ -234,25 +235,25 @@ class CollectorActor(Actor):
                 self._stop_watching()
 
     async def _prune_to_budget(self, more_bytes: int) -> Pruned | None:
-        """Prune, if the store is over its budget; return what is left if it still is."""
+        """Prune if the store is over its budget; return the outcome if it still is."""
         room = self._budget + Size(-more_bytes)
         await self._references.ready()
         if room.holds((await self._executor.run(StoredView.inventory, self._remover.view)).size()):
             return None
         pruned = await self._prune(PruneOptions(budget=room))
         if pruned.is_out_of_reach:
-            # Else the store would grow without bound for as long as leases keep it above.
+            # Otherwise the store would grow without bound for as long as leases keep it above its budget.
             pruned = await self._prune(PruneOptions(budget=room + pruned.least))
         return None if self._budget.holds(pruned.kept) else pruned
 
     def _start_watching(self) -> bool:
-        """Be told when leases end, from now on; tell whether that is new."""
+        """Watch for leases that end; return whether that has just begun."""
         if self._watch is not None or self._closed:
             return False
         try:
-            self._watch = LeaseWatch(self._paths.leases, defer(self.actor_ref, CollectorActor._look_again))
+            self._watch = LeaseWatch(self._paths.leases, defer(self.actor_ref, CollectorActor._prune_again))
         except OSError as error:
-            logger.warning("the store stays over its budget until the next put, whenever leases end: %s", error)
+            logger.warning("the store stays over its budget until the next put, even if leases end: %s", error)
         return self._watch is not None
 
     def _stop_watching(self) -> None:
@@ -260,20 +261,20 @@ class CollectorActor(Actor):
         if watch is not None:
             watch.close()
 
-    def _look_again(self) -> None:
-        """Keep to the budget now that leases have ended: once more for all that end while it is being done."""
-        self._leases_have_ended = True
-        if not self._is_looking:
-            self._is_looking = True
-            self._removals.add(self.spawn(self._look_while_leases_end()))
+    def _prune_again(self) -> None:
+        """Keep to the budget now that leases have ended; one more round serves all that end during a round."""
+        self._have_leases_ended = True
+        if not self._is_pruning_again:
+            self._is_pruning_again = True
+            self._removals.add(self.spawn(self._prune_while_leases_end()))
 
-    async def _look_while_leases_end(self) -> None:
-        while self._leases_have_ended and self._watch is not None:
-            self._leases_have_ended = False
+    async def _prune_while_leases_end(self) -> None:
+        while self._have_leases_ended and self._watch is not None:
+            self._have_leases_ended = False
             await self._keep_to_budget(0)
-        self._is_looking = False
+        self._is_pruning_again = False
 
-    def _delete_taken(self, waiting: LockedDirectory | None) -> None:
+    def _delete_moved(self, waiting: LockedDirectory | None) -> None:
         if waiting is not None:
             self._delete_behind(waiting.path).on_any(lambda _: waiting.release())
 
@@ -287,9 +288,9 @@ class CollectorActor(Actor):
         return deletion
 
     async def _delete(self, path: Path) -> None:
-        # Or a power cut could undo the rename, and not all of the deletion: a layer in its place, with files missing.
+        # A power cut could otherwise undo the rename but not all of the deletion: the layer would be back, incomplete.
         await self._syncing.run(self._sync_names, path)
-        # No time limit: what is given up half-way, the next sweep would begin anew.
+        # No time limit: a deletion that is given up half-way is begun again by the next sweep.
         deletion = self._pool.run(remove_tree, str(path), retry=True)
         # Nobody waits for these: they only make it faster.
         helpers = [
@@ -299,7 +300,7 @@ class CollectorActor(Actor):
             await deletion
         except BaseException as error:
             ended = discard_all(helpers)
-            if not isinstance(error, GeneratorExit):  # else the actor has ended: nobody is left to wait
+            if not isinstance(error, GeneratorExit):  # then the actor has ended, and nothing can be awaited
                 await ended
             raise
         await self._syncing.run(make_reserve, self._paths)

@@ -203,7 +203,7 @@ class LayerStoreActor(Actor):
             mine.append(self._work.add(self.spawn(self._unpack(diff_id, layer, sandbox))))
             return mine[0]
 
-        while not mine:
+        while True:
             try:
                 await self._flights.join(diff_id, start)
             except DiscardedError:
@@ -212,9 +212,11 @@ class LayerStoreActor(Actor):
                 if mine or self._closed:
                     raise
                 logger.info("%s failed from another archive; trying this one", diff_id)
-            if not mine and not await self._find_missing((diff_id,)):
-                return self._tell_complete(diff_id, None)
-        return None
+                if not await self._find_missing((diff_id,)):  # another process has put it
+                    return self._tell_complete(diff_id, None)
+            else:
+                if mine or not await self._find_missing((diff_id,)):
+                    return None
 
     async def _unpack(self, diff_id: DiffID, layer: LayerBlob, sandbox: str | None) -> None:
         if layer.absence:
@@ -250,7 +252,7 @@ class LayerStoreActor(Actor):
         """Unpack a layer into staging, verified; an expensive one with the help of idle workers."""
         if layer.cost < MIN_HELPED_COST or self._pool.workers == 1:
             return await self._untar_layer(UntarLayer(layer, staged, diff_id, sandbox, self._limits), diff_id)
-        call = _HelpCall(self._pool, f"{staged}.peers", self._layer_time_limit)
+        call = _HelpCall(self._pool, f"{staged}.helpers", self._layer_time_limit)
         try:
             request = UntarLayer(layer, staged, diff_id, sandbox, self._limits, peers_at=call.address)
             return await self._untar_layer(request, diff_id, call)
@@ -282,7 +284,7 @@ class LayerStoreActor(Actor):
     def _find_missing(self, diff_ids: Collection[DiffID]) -> Future[frozenset[DiffID]]:
         return self._executor.run(partial(find_missing, self._paths), diff_ids)
 
-    # -- who wants to know
+    # -- progress
 
     @contextmanager
     def _listening(self, diff_id: DiffID, listener: LayerListener | None) -> Iterator[None]:

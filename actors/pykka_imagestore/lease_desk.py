@@ -47,7 +47,7 @@ class LeaseDesk:
         return self._leased(*await self._executor.run(partial(take_over, self._paths), token))
 
     async def grant(self, wishes: Iterable[Promise[LeasedImage]], image: DockerImage) -> None:
-        """Give each caller a lease of an image, which somebody else's lease keeps meanwhile."""
+        """Give each caller a lease of an image. The image must be leased until this returns."""
         wanted = [wish for wish in wishes if not wish.future.has_discard()]
         for wish in wanted:
             try:

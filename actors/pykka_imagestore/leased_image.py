@@ -1,4 +1,4 @@
-"""An image whose layers stay for as long as somebody needs them."""
+"""An image whose layers stay in the store for as long as it is leased."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from pykka_imagestore.durable.leases import HeldLease
 class LeasedImage(Uncopyable):
     """An image, and the lease that keeps its layers in the store.
 
-    The lease belongs to this process. It ends with ``release``, or at the end of the ``with`` block, or when nobody has
-    this object any more, or when the process ends, however it ends. Closing the store does not end it.
+    The lease belongs to this process. It ends with ``release``, at the end of the ``with`` block, when this object is
+    no longer referenced, or when the process ends, however it ends. Closing the store does not end it.
 
-    It cannot be copied or pickled. To hand it on to another process, a forked child too, send the ``token``; that
-    process calls ``LocalStore.take_over(token)`` of a store of its own on the same directory, and has a lease of its
-    own once that future is ready. Until then hold this one: have the other process say so, then release.
+    It cannot be copied or pickled. To hand it on to another process, also to a forked child, send the ``token``. That
+    process calls ``LocalStore.take_over(token)`` on a store of its own on the same directory, and has a lease of its
+    own once that future is ready. Hold this one until the other process has confirmed that, then release it.
 
     Attributes:
         image: The image; its layers are there.
@@ -40,11 +40,11 @@ class LeasedImage(Uncopyable):
 
     @property
     def token(self) -> str:
-        """What another process needs to take the lease over; no secret, and good for as long as this one is held."""
+        """What another process needs to take the lease over; no secret, and valid while this lease is held."""
         return self._lease.token
 
     def release(self) -> None:
-        """Need the layers no longer; until now the image was used. Idempotent."""
+        """End the lease; the image counts as used until now. Idempotent."""
         if self._lease.is_held():
             self._note_use()
         self._lease.release()

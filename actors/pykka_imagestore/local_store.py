@@ -1,4 +1,4 @@
-"""Images on this machine: put from archives, unpacked layer by layer in worker processes, found by name.
+"""Images on this machine: put from archives, leased, found by name, kept within a budget.
 
 Handle: LocalStore. Actor: LocalStoreActor.
 
@@ -15,26 +15,23 @@ from typing import Any, Literal, TypeVar, overload
 
 import pykka
 
-from pykka_imagestore.core.archive import ArchiveIndex
+from pykka_imagestore.core.archive_index import ArchiveIndex
+from pykka_imagestore.core.budget import Budget, Size
 from pykka_imagestore.core.digest import DiffID, sha256
 from pykka_imagestore.core.formats.docker_archive import legacy_config
 from pykka_imagestore.core.image import DockerImage, ImageInfo, Recovery
 from pykka_imagestore.core.image_name import ImageName
 from pykka_imagestore.core.layer_blob import LayerBlob
 from pykka_imagestore.core.limits import DEFAULT_LIMITS, Limits
-from pykka_imagestore.core.plan_prune import Budget, Size
-from pykka_imagestore.core.plan_put import PlannedImage, plan_put
+from pykka_imagestore.core.plan_put import plan_put
+from pykka_imagestore.core.planned_image import PlannedImage
 from pykka_imagestore.core.platform import Platform
 from pykka_imagestore.durable.disk import disk
 from pykka_imagestore.durable.layout import write_config
 from pykka_imagestore.durable.leases import PutLease
 from pykka_imagestore.durable.locked_directory import LockedDirectory
 from pykka_imagestore.durable.stored_view import read_config
-from pykka_imagestore.errors import (
-    NoSpaceError,
-    OverBudgetError,
-    StoreClosedError,
-)
+from pykka_imagestore.errors import NoSpaceError, OverBudgetError, StoreClosedError
 from pykka_imagestore.handle import ask, or_closed
 from pykka_imagestore.jobs.answers.allowlist import ANSWERS
 from pykka_imagestore.jobs.find_archive import find_archive
@@ -392,7 +389,7 @@ class LocalStoreActor(Actor):
     # -- put
 
     def _request(self, name: ImageName | None, how: PutArguments) -> Future[PutRequest]:
-        """Look at the archive that is to be put, now: a put joins those of the same one, and no other."""
+        """Find the archive, and identify it now: a put may only join puts of the same, unchanged one."""
         if self._closed:
             raise StoreClosedError
         platform = None if how.platform is None else Platform.parse(how.platform)
@@ -403,26 +400,27 @@ class LocalStoreActor(Actor):
         self,
         requested: Future[PutRequest],
         listener: Listener | None,
-        put: Callable[[PutUnderWay], Coroutine[Any, Any, T]],
+        run: Callable[[PutUnderWay], Coroutine[Any, Any, T]],
     ) -> Future[T]:
         """Put what is requested, or join a put of the same."""
 
         def join(actor: LocalStoreActor, request: PutRequest) -> Future[T]:
-            return actor._join(request, listener, put)
+            return actor._join(request, listener, run)
 
         return requested.then(defer(self.actor_ref, join))
 
     def _join(
-        self, request: PutRequest, listener: Listener | None, put: Callable[[PutUnderWay], Coroutine[Any, Any, T]]
+        self, request: PutRequest, listener: Listener | None, run: Callable[[PutUnderWay], Coroutine[Any, Any, T]]
     ) -> Future[T]:
         if self._closed:
             raise StoreClosedError
-        return self._puts.join(request, listener, lambda under_way: self._work.add(self.spawn(put(under_way))))
+        return self._puts.join(request, listener, lambda put: self._work.add(self.spawn(run(put))))
 
     async def _put_one(self, put: PutUnderWay) -> ImageInfo:
         return (await self._put(put))[0]
 
     async def _put(self, put: PutUnderWay) -> tuple[ImageInfo, ...]:
+        """Put each planned image. A discard that comes once all of them are stored comes too late."""
         request, limits = put.request, self._options.limits
         planned: tuple[PlannedImage, ...] = ()
         stored: list[Future[tuple[DockerImage, ...]]] = []
@@ -441,7 +439,6 @@ class LocalStoreActor(Actor):
         except DiscardedError:
             if not planned or len(stored) < len(planned) or not stored[-1].is_ready():
                 raise
-            # Else it came too late: all is stored.
         finally:
             self._puts.end(put)
         return self._paths.locate_all(image for images in stored for image in images.get(timeout=0))
@@ -462,7 +459,7 @@ class LocalStoreActor(Actor):
         """Find out what the archive holds."""
         archive, copy = request.archive, str(staging.path / "archive.tar")
         job = UntarImage(archive.path, copy, request.sandbox, request.platform, self._options.limits, archive.identity)
-        # What came through a pipe does not come again.
+        # What came through a pipe cannot be read again.
         limit, retry = self._options.layer_time_limit, not archive.is_pipe
         return await self._pool.run(untar_image, job, retry=retry, time_limit=limit, stop_file=f"{copy}.stop")
 
@@ -479,11 +476,11 @@ class LocalStoreActor(Actor):
         Returns:
             The image under each of its names. A discard that comes while the names are written comes too late.
         """
-        image, config, diff_ids = planned.image, planned.image.config, planned.image.diff_ids
+        config, diff_ids = planned.config, planned.diff_ids
         if diff_ids is None:
-            diff_ids = await legacy.find(image.layers)
-            config = await self._executor.run(partial(legacy_config, image.config), diff_ids)
-        layers, config_digest = dict(zip(diff_ids, image.layers, strict=True)), sha256(config)
+            diff_ids = await legacy.find(planned.layers)
+            config = await self._executor.run(partial(legacy_config, config), diff_ids)
+        layers, config_digest = dict(zip(diff_ids, planned.layers, strict=True)), sha256(config)
         put.feed.expect(planned.names, {diff_id: layer.size for diff_id, layer in layers.items()})
         await self._executor.run(partial(lease.need, diff_ids, config_digest), f"put of {planned.names[0]}")
         wanted = await self._layers.find_wanted(layers)
@@ -507,14 +504,14 @@ class LocalStoreActor(Actor):
         for diff_id in layers:
             if diff_id not in wanted:
                 put.feed.complete(diff_id, None)
-        # What must fail, unless another put brings it, comes first.
+        # A layer that the archive does not hold comes first: it fails, unless another put brings it.
         order = [diff_id for diff_id in layers if diff_id in wanted]
         order.sort(key=lambda diff_id: (bool(layers[diff_id].absence), layers[diff_id].cost), reverse=True)
         sandbox = put.request.sandbox
         await gather([self._layers.put(diff_id, layers[diff_id], sandbox, put.feed) for diff_id in order])
 
     async def _write_config(self, config: bytes, staging: LockedDirectory) -> None:
-        # Also the names of layers whose writer died before it did.
+        # For layers that were there: the process that put one may have died before it synced the layer's name.
         await self._executor.run(self._disk.sync_directory, self._paths.layers)
         write = partial(write_config, self._paths, disk=self._disk, aside=staging.path / "config")
         await self._executor.run(write, config)

@@ -1,6 +1,6 @@
 """Tells listeners how far a put has come, without waiting for them.
 
-Callbacks run in one thread, one at a time; one that is slow misses what came meanwhile, and gets the latest next.
+Listeners are called in one thread, one at a time; a slow one misses the news in between and gets the latest next.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ Listener = Callable[[Progress], object]
 
 
 class ProgressFeed:
-    """How far one put has come, and who wants to know.
+    """How far one put has come, and its listeners.
 
-    Thread-safe. A step only marks that there is news, and what there is to tell is put together when it is told: an
-    archive may have many layers, and each of them many steps.
+    Thread-safe. A step only marks that there is news; a Progress is built when it is delivered: an archive may have
+    many layers, and each of them many steps.
 
     Args:
         thread: Where the listeners are called.
@@ -42,7 +42,7 @@ class ProgressFeed:
             self._mailboxes = (*self._mailboxes, _Mailbox(listener, self))
 
     def expect(self, names: Iterable[str], layers: Mapping[DiffID, int]) -> None:
-        """Set what there is to do: names, and for each layer the bytes to read."""
+        """Add what there is to do: names, and for each layer the bytes to read."""
         with self._lock:
             self._names += names
             for diff_id, size in layers.items():
@@ -92,7 +92,7 @@ class _Mailbox:
         self._has_news = False
 
     def mark(self) -> bool:
-        """Note that there is news; tell whether a delivery must be arranged."""
+        """Note that there is news; return whether a delivery must be arranged."""
         with self._lock:
             had_news, self._has_news = self._has_news, True
             return not had_news

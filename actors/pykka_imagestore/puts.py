@@ -6,11 +6,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
+from pykka_imagestore.core.budget import Budget
 from pykka_imagestore.core.digest import DiffID
 from pykka_imagestore.core.image_name import ImageName
 from pykka_imagestore.core.layer_blob import LayerBlob, Place
 from pykka_imagestore.core.limits import Limits
-from pykka_imagestore.core.plan_prune import Budget
 from pykka_imagestore.core.platform import Platform
 from pykka_imagestore.jobs.find_archive import FoundArchive
 from pykka_imagestore.layer_store import LayerStore
@@ -23,7 +23,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class PutArguments:
-    """What a caller says of a put, beside the name. Paths are absolute.
+    """What a caller gives for a put, apart from the name. Paths are absolute.
 
     Attributes:
         archive: None for that of the name in the store's archive directory.
@@ -147,14 +147,14 @@ class Puts:
 
 
 class LegacyDiffIDs:
-    """DiffIDs of layers that an archive claims none for, computed, each once for one put."""
+    """The computed DiffIDs of layers that the archive claims none for, each computed once in a put."""
 
     def __init__(self, layers: LayerStore) -> None:
         self._layers = layers
         self._known: dict[Place, DiffID] = {}
 
     async def find(self, layers: Sequence[LayerBlob]) -> tuple[DiffID, ...]:
-        """Return the layers' DiffIDs; what lies in one place is read once, whatever it is called."""
+        """Return the layers' DiffIDs; layers that lie in one place are read once, whatever their names."""
         new = {layer.place: layer for layer in layers if layer.place not in self._known}
         found = await gather([self._layers.hash_layer(layer) for layer in new.values()])
         self._known.update(zip(new, found, strict=True))

@@ -39,7 +39,7 @@ _MAX_LOGGED = 20  # incomplete images, one by one
 
 
 class ReferenceStore(Handle):
-    """Images by name. Knows of layers only whether they are there.
+    """Images by name. Of layers it knows only whether they are there.
 
     Any number of processes may share the directory: each sees at once what the others put. Methods return at once;
     results, and errors, arrive through the future. Thread-safe. Names are taken in any spelling: ``ubuntu`` and
@@ -60,19 +60,19 @@ class ReferenceStore(Handle):
         return cls(ReferenceStoreActor.start(StorePaths(Path(directory).absolute()), durable=durable))
 
     def recover(self) -> Future[tuple[DockerImage, ...]]:
-        """Read the images; done by itself before anything else, and again after it failed.
+        """Read the images. Every other method does so first, and again if it failed.
 
         Returns:
             All images; those whose layers are missing are logged.
 
         Raises:
             CheckpointError: They cannot be read. The files are left as they are, and nothing else works.
-            LocksUnsupportedError: The directory's file system has no locks; nothing else works.
+            LocksUnsupportedError: The directory's file system has no locks, and nothing else works.
         """
         return dispatch(self._actor, ReferenceStoreActor.recover)
 
     def ready(self) -> Future[None]:
-        """Do what ``recover`` does, and spare the list of images if it is done."""
+        """Do what ``recover`` does, but list no images if that has been done."""
         return dispatch(self._actor, ReferenceStoreActor.ready)
 
     def put(self, name: str, layers: Sequence[DiffID], config_digest: Digest | None = None) -> Future[DockerImage]:
@@ -80,7 +80,7 @@ class ReferenceStore(Handle):
 
         Args:
             name: The image's name.
-            layers: DiffIDs, root layer first; they should be in the store.
+            layers: DiffIDs, root layer first; the layers should be in the store.
             config_digest: Digest of the image config.
 
         Returns:
@@ -89,7 +89,7 @@ class ReferenceStore(Handle):
         Raises:
             InvalidNameError: ``name`` is no image name.
             InvalidInputError: A layer or the config is no sha256 digest.
-            OSError: The change could not be written, and is not made; or not synced, and may be made or not.
+            OSError: The change could not be written, and is not made; or it could not be synced, and may be made.
         """
         return dispatch(self._actor, ReferenceStoreActor.put, name, tuple(layers), config_digest)
 
@@ -114,7 +114,7 @@ class ReferenceStore(Handle):
         return dispatch(self._actor, ReferenceStoreActor.list)
 
     def torn_bytes(self) -> Future[int]:
-        """Return how many bytes at the end of the journal are no whole change: what a crash cut off, or damage."""
+        """Return how many bytes at the end of the journal are no complete change: a crash or damage left them."""
         return dispatch(self._actor, ReferenceStoreActor.torn_bytes)
 
     def remove(self, name: str) -> Future[DockerImage]:
@@ -127,13 +127,13 @@ class ReferenceStore(Handle):
         return dispatch(self._actor, ReferenceStoreActor.remove, name)
 
     def close(self) -> None:
-        """Stop; changes asked for before are made. Idempotent."""
+        """Make the changes that were asked for, and stop. Idempotent."""
         dispatch(self._actor, ReferenceStoreActor.close).recover(lambda _: None).get(timeout=60)
         self._actor.stop(timeout=60)
 
 
 class ReferenceStoreActor(Actor):
-    """Looks and writes in threads of its own. What images there are, the files say."""
+    """Reads and writes in threads of its own. It keeps no table of images: the files are the truth."""
 
     def __init__(self, paths: StorePaths, *, durable: bool) -> None:
         super().__init__()
@@ -142,7 +142,7 @@ class ReferenceStoreActor(Actor):
         self._references = References(paths, self._disk)
         self._view = StoredView(paths, self._references)
         self._recovery: Future[None] | None = None
-        # In threads of their own, since the worker processes may all be busy; who only reads waits for no sync.
+        # In threads of their own, since the worker processes may all be busy. Two, so that a read waits for no sync.
         self._reader, self._writer = SerialExecutor("reference-reader"), SerialExecutor("reference-writer")
         self._commits = _Commits(self._references, self._writer)
 
@@ -167,7 +167,7 @@ class ReferenceStoreActor(Actor):
                 raise InvalidInputError(f"{shown(str(digest))} is no sha256 digest, and so no layer or config")
         return undiscardable(self._change(*map(Put, images)).then(lambda _: images))
 
-    # What is read is handed on as it comes, without a turn of this actor more: a get should answer at once.
+    # The reader's future is returned as it is, without another message to this actor: a get should answer at once.
 
     def get(self, name: str) -> Future[DockerImage]:
         parsed = ImageName.parse(name)
@@ -187,14 +187,14 @@ class ReferenceStoreActor(Actor):
         return removed
 
     async def close(self) -> None:
-        # Those who asked for a change before are woken before this method is.
+        # Callers that asked for a change earlier are woken before this method is.
         if self._recovery is None:
             return
         with contextlib.suppress(StoreError, OSError):
             await self.ready()
         if self._commits.have_begun:
             with contextlib.suppress(StoreError, OSError):
-                await self._writer.run(self._references.compact, True)  # after all that was asked for before
+                await self._writer.run(self._references.compact, True)  # after all changes that were asked for earlier
 
     def on_stop(self) -> None:
         self._reader.close()
@@ -225,13 +225,13 @@ _Waiting = tuple[tuple[Change, ...], Promise[tuple[DockerImage | None, ...]]]
 
 
 class _Commits:
-    """Gathers changes while others are written: all that came during one commit go together into the next.
+    """Groups changes: all that arrive during one commit go together into the next.
 
     Args:
-        executor: Where they are written.
+        executor: Writes them.
 
     Attributes:
-        have_begun: Whether there was any.
+        have_begun: Whether any change was asked for.
     """
 
     def __init__(self, references: References, executor: SerialExecutor) -> None:
@@ -241,7 +241,7 @@ class _Commits:
         self._waiting: queue.SimpleQueue[_Waiting] = queue.SimpleQueue()
 
     def change(self, changes: tuple[Change, ...]) -> Future[tuple[DockerImage | None, ...]]:
-        """Make changes; what it returns is durable."""
+        """Make changes; they are durable once the future is ready."""
         self.have_begun = True
         promise: Promise[tuple[DockerImage | None, ...]] = Promise()
         self._waiting.put((changes, promise))
@@ -257,7 +257,7 @@ class _Commits:
             return
         try:
             answers = iter(self._references.commit([change for changes, _ in waiting for change in changes]))
-        except Exception as error:  # noqa: BLE001 - it travels to each who asked for a change
+        except Exception as error:  # noqa: BLE001 - it travels to every caller that asked for a change
             for _, promise in waiting:
                 promise.fail(error)
             return

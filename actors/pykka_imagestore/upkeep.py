@@ -7,7 +7,8 @@ from collections.abc import Iterable
 from pykka_imagestore.checker import CheckListener
 from pykka_imagestore.core.check_report import CheckReport
 from pykka_imagestore.core.image import ImageInfo
-from pykka_imagestore.core.plan_prune import Pruned, PruneOptions, Usage
+from pykka_imagestore.core.plan_prune import Pruned, PruneOptions
+from pykka_imagestore.core.usage import Usage
 from pykka_imagestore.errors import InvalidInputError
 from pykka_imagestore.handle import Handle, or_closed
 from pykka_imagestore.runtime import Future, failed, undiscardable

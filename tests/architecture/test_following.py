@@ -340,7 +340,7 @@ def calls_of_paths(root: Path) -> Iterator[tuple[str, str]]:
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr in OF_PATH:
                 call = ast.unparse(node)
-                if not call.startswith(("os.", "entry.", "_Journal.")):
+                if not call.startswith(("os.", "entry.", "JournalFile.")):
                     yield str(path.relative_to(root)), call
 
 

@@ -63,4 +63,4 @@ def test_private_name_is_found(text, name):
 def test_the_page_names_each_hook_of_pykkas_that_is_overridden():
     hooks = {name for name in vars(Actor) if name in vars(pykka.Actor) and re.match("_[^_]", name)} - {"_abc_impl"}
 
-    assert hooks == set(re.findall(r"`(_\w+)`", PAGE.partition("## In Pykka's world")[2])) - {"_ActorStop"}
+    assert hooks == set(re.findall(r"`(_\w+)`", PAGE.partition("## With Pykka")[2])) - {"_ActorStop"}

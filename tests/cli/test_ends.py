@@ -9,6 +9,7 @@ import sys
 import time
 
 import pytest
+from support.commands import unwritable_output
 from support.images import long_layer
 from support.processes import TIMEOUT, Program, names, session_processes, unpacks, wait_for
 
@@ -136,23 +137,18 @@ def test_put_that_is_stored_when_a_signal_comes_ends_with_0(imagestore, archive,
 
 @pytest.mark.parametrize("where", ["closed pipe", "full disk", "closed"])
 def test_put_that_is_stored_and_cannot_say_so_ends_with_0(imagestore, archive, where):
-    if where == "full disk":
-        target = os.open("/dev/full", os.O_WRONLY)
-    else:
-        reader, target = os.pipe()
-        os.close(reader)
     command = imagestore.command if where != "closed" else ["sh", "-c", 'exec "$@" >&-', "sh", *imagestore.command]
 
-    done = subprocess.run(
-        [*command, "put", archive],
-        stdout=target,
-        stderr=subprocess.PIPE,
-        env=imagestore.environment,
-        timeout=TIMEOUT,
-        check=False,
-    )
+    with unwritable_output(where) as target:
+        done = subprocess.run(
+            [*command, "put", archive],
+            stdout=target,
+            stderr=subprocess.PIPE,
+            env=imagestore.environment,
+            timeout=TIMEOUT,
+            check=False,
+        )
 
-    os.close(target)
     assert done.returncode == 0
     assert done.stderr.startswith(b"imagestore: done, but standard output")
     assert done.stderr.count(b"\n") == 1

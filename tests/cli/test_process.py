@@ -8,6 +8,7 @@ import subprocess
 import sys
 
 import pytest
+from support.commands import unwritable_output
 from support.images import long_layer
 from support.processes import TIMEOUT, names, session_processes, unpacks, wait_for
 
@@ -82,15 +83,9 @@ def test_no_progress_is_shown_where_it_cannot_be(imagestore, archive, terminal):
 @pytest.mark.parametrize("verb", [["list"], ["list", "--json"], ["--help"]])
 @pytest.mark.parametrize("where", ["closed pipe", "full disk"])
 def test_output_that_cannot_be_written_is_one_sentence(filled, verb, where):
-    if where == "full disk":
-        target = os.open("/dev/full", os.O_WRONLY)
-    else:
-        reader, target = os.pipe()
-        os.close(reader)
+    with unwritable_output(where) as target:
+        done = filled(*verb, capture_output=False, stdout=target, stderr=subprocess.PIPE)
 
-    done = filled(*verb, capture_output=False, stdout=target, stderr=subprocess.PIPE)
-
-    os.close(target)
     assert done.returncode == 1
     assert done.stderr.startswith("imagestore: standard output: ")
     assert done.stderr.count("\n") == 1

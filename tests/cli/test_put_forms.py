@@ -14,6 +14,7 @@ import time
 from pathlib import Path
 
 import pytest
+from support.commands import assert_refused
 from support.images import diff_id, docker_save, layer
 from support.layouts import AMD64, ARM64, Layout
 from support.processes import TIMEOUT
@@ -25,14 +26,6 @@ def put(imagestore, *arguments, **options):
     done = imagestore("put", "--json", "--not-durable", *arguments, **options)
     assert (done.returncode, done.stderr) == (0, "")
     return [(image["name"], image["layers"][0]["diff_id"]) for image in json.loads(done.stdout)]
-
-
-def assert_refused(done, *words):
-    assert (done.returncode, done.stdout) == (1, "")
-    assert done.stderr.startswith("imagestore: ")
-    assert done.stderr.count("\n") == 1
-    for word in words:
-        assert word in done.stderr
 
 
 def names(directory: Path) -> list[str]:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 from backports import zstd
+from support.commands import assert_refused
 from support.images import diff_id, docker_save, layer, write_members
 from support.tars import file, tar
 
@@ -24,15 +25,6 @@ BASE = layer({"etc/os-release": b"ID=test\n"})
 
 def names(directory: Path) -> list[str]:
     return sorted(path.name for path in directory.iterdir())
-
-
-def assert_refused(done: subprocess.CompletedProcess[str], *words: str) -> None:
-    """Exit status 1, nothing on stdout, and one sentence that has these words."""
-    assert (done.returncode, done.stdout) == (1, "")
-    assert done.stderr.startswith("imagestore: ")
-    assert done.stderr.count("\n") == 1
-    for word in words:
-        assert word in done.stderr
 
 
 # -- put

@@ -1,52 +1,17 @@
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import replace
 
 from hypothesis import given
 from hypothesis import strategies as st
+from support.inventories import CONFIGS, LAYERS, NOW, inventories, needed, size_with
 
-from pykka_imagestore.core.digest import DiffID, sha256
+from pykka_imagestore.core.budget import Budget, Size
 from pykka_imagestore.core.image import DockerImage
 from pykka_imagestore.core.image_name import ImageName
-from pykka_imagestore.core.plan_prune import (
-    Budget,
-    ImageUsage,
-    Inventory,
-    Needs,
-    Pruned,
-    PruneOptions,
-    Size,
-    find_unneeded,
-    measure,
-    plan_prune,
-    size_of_reference,
-)
+from pykka_imagestore.core.inventory import Inventory, Needs, size_of_reference
+from pykka_imagestore.core.plan_prune import Pruned, PruneOptions, plan_prune
 
-NOW = 1000.0
-LAYERS = [DiffID(sha256(b"layer %d" % number)) for number in range(6)]
-CONFIGS = [sha256(b"config %d" % number) for number in range(4)]
-NAMES = [f"{letter}:latest" for letter in "abcde"]
-
-layer_ids = st.lists(st.sampled_from(LAYERS), max_size=4).map(tuple)
-images = st.lists(
-    st.builds(DockerImage, st.sampled_from(NAMES), layer_ids, st.none() | st.sampled_from(CONFIGS)),
-    unique_by=lambda image: image.name,
-    max_size=5,
-).map(tuple)
-sizes = st.builds(Size, st.integers(0, 1000), st.integers(0, 9))
-inventories = st.builds(
-    lambda images, layers, configs: Inventory(
-        images,
-        layers,
-        {config: used for config, (used, _) in configs.items()},
-        {config: size for config, (_, size) in configs.items()},
-    ),
-    images,
-    st.dictionaries(st.sampled_from(LAYERS), sizes),
-    st.dictionaries(st.sampled_from(CONFIGS), st.tuples(st.sampled_from([0.0, 100.0, 500.0, NOW, NOW + 10]), sizes)),
-)
-needed = st.builds(Needs, st.frozensets(st.sampled_from(LAYERS)), st.frozensets(st.sampled_from(CONFIGS)))
 options = st.builds(
     PruneOptions,
     st.lists(st.sampled_from(["a", "docker.io/library/b:latest", "library/c"]), max_size=2).map(
@@ -65,20 +30,6 @@ def rest(inventory: Inventory, removal: Pruned) -> Inventory:
         {config: used for config, used in inventory.configs.items() if config not in removal.configs},
         {config: size for config, size in inventory.config_sizes.items() if config not in removal.configs},
     )
-
-
-def size_with(inventory: Inventory, needs: Needs, images: Iterable[DockerImage]) -> Size:
-    """Return what would be kept with some images, and with what is needed, counted naively."""
-    layers = {layer for image in images for layer in image.layer_ids} | needs.layers
-    configs = {image.config_digest for image in images} | needs.configs
-    total = Size()
-    for layer, size in inventory.layers.items():
-        total += size if layer in layers else Size()
-    for config, size in inventory.config_sizes.items():
-        total += size if config in configs else Size()
-    for image in images:
-        total += size_of_reference(image)
-    return total
 
 
 def is_kept(image: DockerImage, needs: Needs, options: PruneOptions) -> bool:
@@ -246,84 +197,3 @@ def test_inodes_have_a_budget_of_their_own():
 
     assert removal.images == (few,)
     assert (removal.freed_inodes, removal.kept_inodes) == (9, 90_000)
-
-
-@given(images, needed, st.lists(st.sampled_from(LAYERS), unique=True), st.lists(st.sampled_from(CONFIGS), unique=True))
-def test_unneeded_is_what_nobody_has(images, needs, layers, configs):
-    unneeded_layers, unneeded_configs = find_unneeded(images, needs, layers, configs)
-
-    for layer in layers:
-        is_used = layer in needs.layers or any(layer in image.layer_ids for image in images)
-        assert (layer in unneeded_layers) != is_used
-    for config in configs:
-        is_used = config in needs.configs or any(config == image.config_digest for image in images)
-        assert (config in unneeded_configs) != is_used
-
-
-@given(needed, needed)
-def test_needs_add_up(one, other):
-    assert (one | other) == (other | one) == Needs(one.layers | other.layers, one.configs | other.configs)
-    assert (one | Needs()) == one
-
-
-# -- usage
-
-
-@given(inventories)
-def test_usage_of_an_image_is_what_a_naive_count_says(inventory):
-    usage = measure(inventory)
-
-    assert [image.name for image in usage.images] == sorted(image.name for image in inventory.images)
-    for found in usage.images:
-        (image,) = (image for image in inventory.images if image.name == found.name)
-        others = [other for other in inventory.images if other is not image]
-        size, own = (
-            size_with(inventory, Needs(), [image]),
-            size_with(inventory, Needs(), inventory.images) - size_with(inventory, Needs(), others),
-        )
-        used = inventory.configs.get(image.config_digest, 0.0)
-        assert found == ImageUsage(image.name, size.bytes, own.bytes, used, size.inodes, own.inodes)
-
-
-@given(inventories)
-def test_usage_of_layers_is_all_that_there_are_the_largest_first(inventory):
-    usage = measure(inventory)
-
-    assert {layer.diff_id: Size(layer.bytes, layer.inodes) for layer in usage.layers} == inventory.layers
-    assert all(one.bytes >= other.bytes for one, other in zip(usage.layers, usage.layers[1:], strict=False))
-    for layer in usage.layers:
-        assert list(layer.images) == sorted(
-            image.name for image in inventory.images if layer.diff_id in image.layer_ids
-        )
-
-
-@given(inventories)
-def test_usage_is_all_that_there_is_and_what_a_prune_leaves_is_used(inventory):
-    usage = measure(inventory)
-
-    used = size_with(inventory, Needs(), inventory.images)
-    assert Size(usage.bytes, usage.inodes) == inventory.size()
-    assert usage.unused_bytes == usage.bytes - used.bytes
-    assert plan_prune(inventory, Needs(), PruneOptions(), NOW).kept == used
-
-
-@given(inventories)
-def test_removal_of_an_image_frees_its_own_bytes(inventory):
-    for image, found in zip(
-        sorted(inventory.images, key=lambda image: image.name), measure(inventory).images, strict=True
-    ):
-        others = tuple(other for other in inventory.images if other is not image)
-        before, after = measure(inventory), measure(replace(inventory, images=others))
-        reference = size_of_reference(image).bytes
-        assert after.unused_bytes - before.unused_bytes + reference == found.own_bytes
-
-
-def test_layer_that_an_image_has_twice_counts_once():
-    image = DockerImage("a:latest", (LAYERS[0], LAYERS[1], LAYERS[0]))
-    inventory = Inventory((image,), {LAYERS[0]: Size(5, 2), LAYERS[1]: Size(1, 1)}, {})
-
-    (found,) = measure(inventory).images
-
-    size = Size(6, 3) + size_of_reference(image)
-    assert (Size(found.bytes, found.inodes), Size(found.own_bytes, found.own_inodes)) == (size, size)
-    assert plan_prune(inventory, Needs(), PruneOptions(budget=Budget(5)), NOW).kept_bytes == 0

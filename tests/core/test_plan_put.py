@@ -5,8 +5,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support.layers import nowhere_blob
 
-from pykka_imagestore.core.archive import ArchivedImage, ArchiveIndex, RefusedImage
+from pykka_imagestore.core.archive_index import ArchivedImage, ArchiveIndex, RefusedImage
 from pykka_imagestore.core.digest import sha256
+from pykka_imagestore.core.format_error import FormatError
 from pykka_imagestore.core.image_name import ImageName
 from pykka_imagestore.core.limits import Limits
 from pykka_imagestore.core.plan_put import plan_put
@@ -31,7 +32,7 @@ BADLY_NAMED = index(image(b"alpha", "UPPER", "good"))
 def put(index, name=None, select=None):
     """Return what is put: names and the config's digest."""
     planned = plan_put(index, None if name is None else ImageName.parse(name), select)
-    return [(*image.names, sha256(image.image.config)) for image in planned]
+    return [(*image.names, sha256(image.config)) for image in planned]
 
 
 def test_without_a_name_each_image_is_put_under_all_its_names():
@@ -138,8 +139,8 @@ def test_plan_has_an_image_and_names_for_each_or_is_refused(images, name, select
 
 MANIFEST = sha256(b"manifest")
 TAGGED = ArchivedImage((), b"alpha", (), (), ("v1.0", "UPPER"), (MANIFEST,))
-BROKEN = RefusedImage(("broken:1",), ("1",), (sha256(b"broken"),), ArchiveError("image.tar", "it is broken"), False)
-ARTIFACT = RefusedImage(("sbom:1",), (), (), ArchiveError("image.tar", "it is an artifact"), True)
+BROKEN = RefusedImage(("broken:1",), ("1",), (sha256(b"broken"),), FormatError("it is broken"), False)
+ARTIFACT = RefusedImage(("sbom:1",), (), (), FormatError("it is an artifact"), True)
 
 
 @pytest.mark.parametrize("select", ["v1.0", "UPPER", MANIFEST, MANIFEST[7:], MANIFEST[7:19]])

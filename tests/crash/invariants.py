@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-import contextlib
 import fcntl
 import os
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 from gallery import Gallery, Tree, look
 from history import History, Value
 from support.processes import TIMEOUT
+from support.stores import opened
 
 from pykka_imagestore import ImageIncompleteError, ImageInfo, LocalStore, NotFoundError
 from pykka_imagestore.core.digest import DiffID, directory_name, sha256
 from pykka_imagestore.core.paths import StorePaths
 from pykka_imagestore.durable.locks import _FLOCK, _OPEN
-from pykka_imagestore.runtime import WorkerPool
 
 KNOWN_NAMES = {"imagestore", "storedImages", "storedImages.journal"} | {
     "layers",
@@ -34,16 +31,6 @@ PASSING_NAMES = {"imagestore.new", "storedImages.new", "storedImages.journal.new
 
 class Violation(AssertionError):  # noqa: N818 - a finding, not an error of the program
     """What must hold does not."""
-
-
-@contextlib.contextmanager
-def opened(directory: Path, *, durable: bool = True) -> Iterator[LocalStore]:
-    """Lend a store whose work is done by threads: those start at once."""
-    with (
-        ThreadPoolExecutor(2) as threads,
-        LocalStore.start(directory, durable=durable, pool=WorkerPool(executor=threads)) as store,
-    ):
-        yield store
 
 
 def check_stopped(directory: Path, gallery: Gallery, history: History) -> dict[str, Value]:

@@ -15,9 +15,10 @@ from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
+from support import seams
 from support.processes import TIMEOUT
 
-from pykka_imagestore.durable import references
+from pykka_imagestore.durable import journal_file
 from pykka_imagestore.durable.disk import Disk
 from pykka_imagestore.durable.locks import FileLock
 
@@ -61,7 +62,7 @@ def watched_writes(before: Before) -> Iterator[None]:
 
     What it raises, the write raises, once half of it is done.
     """
-    real_write, real_append, real_mkdir = Path.write_bytes, references._write_at, Path.mkdir
+    real_write, real_append, real_mkdir = Path.write_bytes, journal_file._write_at, Path.mkdir
     real_lease = FileLock.write
 
     def write(path: Path, data: bytes) -> int:
@@ -94,8 +95,8 @@ def watched_writes(before: Before) -> Iterator[None]:
 
     with (
         patch.object(Path, "write_bytes", write),
-        patch.object(references, "_write_at", append),
-        patch.object(FileLock, "write", lease),
+        patch(seams.APPEND_TO_JOURNAL, append),
+        patch(seams.WRITE_LEASE, lease),
         patch.object(Path, "mkdir", mkdir),
     ):
         yield

@@ -17,10 +17,11 @@ from chance import ROUNDS
 from device import Device, mounted, new_device, why_not
 from gallery import Gallery
 from history import History
-from invariants import Violation, check_stopped, opened
+from invariants import Violation, check_stopped
 from script import Script
 from seam import watched
 from support.processes import TIMEOUT
+from support.stores import opened
 
 from pykka_imagestore.durable.disk import Disk
 

@@ -15,14 +15,15 @@ import pytest
 from device import new_device, why_not
 from gallery import Gallery
 from history import History
-from invariants import check_running, check_stopped, opened
+from invariants import check_running, check_stopped
 from script import OPERATIONS, Script, begin
 from seam import Before, Failure, copy_tree, watched, watched_writes
+from support.disks import statvfs_of
 from support.processes import TIMEOUT
+from support.stores import opened
 
 from pykka_imagestore import LocalStore
 from pykka_imagestore.durable.disk import Disk
-from pykka_imagestore.jobs.unpack import limiter
 
 pytestmark = pytest.mark.combinations
 
@@ -112,7 +113,7 @@ def test_a_full_disk_fails_what_needs_room_and_nothing_else(
         pytest.skip(reason)
 
     history = History()
-    plenty = contextlib.nullcontext() if is_foreseen else patch.object(limiter, "free_bytes", lambda _: 1 << 40)
+    plenty = contextlib.nullcontext() if is_foreseen else patch.object(os, "statvfs", statvfs_of(free=1 << 40))
     with new_device(tmp_path, "12M") as device, opened(device.directory / "store") as store, plenty:
         script = Script(store, gallery, history)
         begin(script)

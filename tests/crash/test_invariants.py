@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 from gallery import Gallery
 from history import History
-from invariants import Violation, check_stopped, opened
+from invariants import Violation, check_stopped
 from script import Script, begin
 from support.processes import TIMEOUT
+from support.stores import opened
 
 from pykka_imagestore.core.paths import StorePaths
 from pykka_imagestore.durable.locks import acquire

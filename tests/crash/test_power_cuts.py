@@ -12,11 +12,13 @@ from unittest.mock import patch
 import pytest
 from gallery import Gallery
 from history import History
-from invariants import check_stopped, opened
+from invariants import check_stopped
 from script import OPERATIONS, Script, begin
 from seam import PowerCut, UnsyncedNames, copy_tree, watched
+from support import seams
+from support.stores import opened
 
-from pykka_imagestore.durable import references
+from pykka_imagestore.durable import journal_writer
 
 pytestmark = pytest.mark.combinations
 
@@ -36,7 +38,7 @@ def test_a_power_cut_loses_nothing_that_was_acknowledged(
         past = history.cut(float("inf"), float("inf"))
         cut = PowerCut(where, tmp_path / f"{calls_before}-cut", calls_before)
         # Each change is then followed by a new checkpoint; else there is one at the end.
-        smallest = patch.object(references, "SMALL_JOURNAL_BYTES", 0 if compacts else references.SMALL_JOURNAL_BYTES)
+        smallest = patch(seams.SMALL_JOURNAL_BYTES, 0 if compacts else journal_writer.SMALL_JOURNAL_BYTES)
         with smallest, watched(cut), opened(where) as store:
             script = Script(store, gallery, past)
             script.is_cut = cut.is_made

@@ -11,7 +11,8 @@ from agents import Agent
 from chance import ROUNDS
 from gallery import Gallery
 from history import History
-from invariants import check_running, check_stopped, opened
+from invariants import check_running, check_stopped
+from support.stores import opened
 
 
 def kill_some(agents: list[Agent], draw: random.Random, count: Callable[..., None]) -> list[Agent]:

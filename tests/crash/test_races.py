@@ -10,13 +10,14 @@ from unittest.mock import patch
 
 from gallery import Gallery
 from history import History
-from invariants import TIMEOUT, check_stopped, opened
+from invariants import TIMEOUT, check_stopped
 from script import Script
 from seam import PowerCut, watched
+from support import seams
+from support.stores import opened
 
 from pykka_imagestore import staging
 from pykka_imagestore.core.digest import DiffID
-from pykka_imagestore.durable import references
 from pykka_imagestore.durable.layout import find_missing
 
 
@@ -53,14 +54,14 @@ def test_an_image_that_is_removed_while_it_is_looked_for_is_not_called_incomplet
         store.put("app:1", gallery.archives["alpha"]).get(timeout=TIMEOUT)
 
         def look_late(*args: Any) -> frozenset[DiffID]:
-            with patch.object(references, "find_missing", find_missing):
+            with patch(seams.FIND_MISSING, find_missing):
                 other.put("app:1", gallery.archives["delta"]).get(timeout=TIMEOUT)
                 other.prune().get(timeout=TIMEOUT)
             return find_missing(*args)
 
-        with patch.object(references, "find_missing", look_late):
+        with patch(seams.FIND_MISSING, look_late):
             found = store.get("app:1").get(timeout=TIMEOUT)
-        with patch.object(references, "find_missing", look_late):
+        with patch(seams.FIND_MISSING, look_late):
             listed = store.list().get(timeout=TIMEOUT)
 
         assert gallery.name_of(found) == "delta"
@@ -78,7 +79,7 @@ def test_a_put_that_was_asked_for_after_a_removal_is_not_undone_by_it(gallery: G
     real = staging.remove_staging
     with opened(tmp_path / "store") as store, opened(tmp_path / "store") as other:
         other.put("app:2", gallery.archives["alpha"]).get(timeout=TIMEOUT)
-        with patch.object(staging, "remove_staging", remove_late):
+        with patch(seams.REMOVE_STAGING, remove_late):
             first = store.put("app:1", gallery.archives["alpha"])
             assert is_put.wait(TIMEOUT)
             other.remove("app:1").get(timeout=TIMEOUT)

@@ -3,6 +3,7 @@ from __future__ import annotations
 import os
 
 import pytest
+from support import seams
 from support.disks import DyingDisk, FailingDisk, PowerCutError, RecordingDisk
 
 from pykka_imagestore.durable.disk import Disk, ForgetfulDisk, disk, write_whole
@@ -100,7 +101,7 @@ def test_syncing_a_file_as_a_directory_fails(tmp_path):
 
 
 def test_failure_to_sync_is_an_error_with_the_path(tmp_path, monkeypatch):
-    monkeypatch.setattr("pykka_imagestore.durable.disk._libc.syncfs", lambda _: -1)
+    monkeypatch.setattr(seams.SYNCFS, lambda _: -1)
 
     with pytest.raises(OSError, match=str(tmp_path)):
         Disk().sync_file_system(tmp_path)

@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 
 from pykka_imagestore._proto.layer_pb2 import LayerRecord
+from pykka_imagestore.core.budget import Size
 from pykka_imagestore.core.digest import DiffID, sha256
 from pykka_imagestore.core.image import DockerImage
 from pykka_imagestore.core.paths import StorePaths
-from pykka_imagestore.core.plan_prune import Size
 from pykka_imagestore.durable.inventory import InventoryTaker, note_use
 
 ONE, TWO, CONFIG = DiffID(sha256(b"one")), DiffID(sha256(b"two")), sha256(b"config")

@@ -33,7 +33,7 @@ def test_record_is_read_as_it_was_written(tmp_path):
 def test_record_that_is_none_is_an_error_that_says_so(tmp_path, data, reason):
     (tmp_path / "layer.pb").write_bytes(data)
 
-    with pytest.raises(RecordError, match=rf"layer.pb: .*{reason}.*have this layer$"):
+    with pytest.raises(RecordError, match=rf"layer.pb: .*{reason}.*have this layer again$"):
         read_record(tmp_path)
 
 

@@ -9,7 +9,6 @@ from support.privileges import as_ordinary_user
 
 from pykka_imagestore.core.digest import DiffID, sha256
 from pykka_imagestore.core.paths import StorePaths
-from pykka_imagestore.durable import layout
 from pykka_imagestore.durable.disk import Disk
 from pykka_imagestore.durable.layout import (
     find_configs,
@@ -23,6 +22,7 @@ from pykka_imagestore.durable.layout import (
 from pykka_imagestore.durable.locked_directory import LockedDirectory
 
 ONE, TWO = DiffID(sha256(b"one")), DiffID(sha256(b"two"))
+MANY = frozenset(DiffID(sha256(b"%d" % number)) for number in range(100))
 
 
 @pytest.fixture
@@ -91,32 +91,29 @@ def test_store_can_be_made_in_a_directory_that_cannot_be_listed(users_directory)
     assert paths.layers.is_dir()
 
 
-@pytest.mark.parametrize("few", [0, 64], ids=["in a listing", "one by one"])
-def test_missing_layers_are_those_without_a_directory(paths, monkeypatch, few):
-    monkeypatch.setattr(layout, "_FEW_LAYERS", few)
+@pytest.mark.parametrize("more", [MANY, ()], ids=["in a listing", "one by one"])
+def test_missing_layers_are_those_without_a_directory(paths, more):
     paths.layer(ONE).mkdir()
 
-    assert find_missing(paths, [ONE, TWO, ONE]) == {TWO}
+    assert find_missing(paths, [ONE, TWO, ONE, *more]) == {TWO, *more}
     assert find_missing(paths, []) == frozenset()
 
 
-@pytest.mark.parametrize("few", [0, 64], ids=["in a listing", "one by one"])
-def test_layer_that_is_no_directory_is_missing(paths, monkeypatch, few):
-    monkeypatch.setattr(layout, "_FEW_LAYERS", few)
+@pytest.mark.parametrize("more", [MANY, ()], ids=["in a listing", "one by one"])
+def test_layer_that_is_no_directory_is_missing(paths, more):
     (paths.root.parent / "outside").mkdir()
     paths.layer(ONE).symlink_to(paths.root.parent / "outside")
     paths.layer(TWO).touch()
 
-    assert find_missing(paths, [ONE, TWO]) == {ONE, TWO}
+    assert find_missing(paths, [ONE, TWO, *more]) == {ONE, TWO, *more}
 
 
-@pytest.mark.parametrize("few", [0, 64], ids=["in a listing", "one by one"])
+@pytest.mark.parametrize("more", [MANY, ()], ids=["in a listing", "one by one"])
 @pytest.mark.parametrize("layer_id", ["", ".", "..", "../layers", "cf2616975b4a", "sha256:..", "a\0b", "x" * 5000])
-def test_layer_id_that_is_no_digest_is_always_missing(paths, monkeypatch, few, layer_id):
-    monkeypatch.setattr(layout, "_FEW_LAYERS", few)
+def test_layer_id_that_is_no_digest_is_always_missing(paths, more, layer_id):
     (paths.layers / "cf2616975b4a").mkdir()
 
-    assert find_missing(paths, [DiffID(layer_id)]) == {layer_id}
+    assert find_missing(paths, [DiffID(layer_id), *more]) == {layer_id, *more}
 
 
 def test_many_layers_are_looked_for_at_once(paths, monkeypatch):

@@ -3,6 +3,7 @@ from __future__ import annotations
 import errno
 import gc
 import os
+import secrets
 import socket
 import threading
 from contextlib import chdir
@@ -10,15 +11,16 @@ from pathlib import Path
 from unittest.mock import patch
 
 import pytest
+from support import seams
 from support.processes import TIMEOUT, Program
 
 from pykka_imagestore._proto.lease_pb2 import LeaseRecord
 from pykka_imagestore.core.digest import DiffID, sha256
+from pykka_imagestore.core.inventory import Needs
 from pykka_imagestore.core.paths import StorePaths
-from pykka_imagestore.core.plan_prune import Needs
 from pykka_imagestore.durable import leases
 from pykka_imagestore.durable.leases import PutLease, find_leases, find_needs, take_lease
-from pykka_imagestore.durable.locks import FileLock, acquire
+from pykka_imagestore.durable.locks import acquire
 from pykka_imagestore.errors import LeaseError
 
 ONE, TWO, CONFIG = DiffID(sha256(b"one")), DiffID(sha256(b"two")), sha256(b"config")
@@ -107,7 +109,7 @@ def test_lease_of_a_put_that_cannot_grow_is_released(paths: StorePaths) -> None:
     lease.need([ONE], CONFIG, "put of one")
 
     with (
-        patch.object(FileLock, "write", side_effect=OSError(errno.ENOSPC, "full")),
+        patch(seams.WRITE_LEASE, side_effect=OSError(errno.ENOSPC, "full")),
         pytest.raises(OSError, match="full"),
     ):
         lease.need([TWO], CONFIG, "put of two")
@@ -128,7 +130,7 @@ def test_several_leases_need_what_all_of_them_say(paths: StorePaths) -> None:
 
 
 def test_lease_is_released_twice_without_harm_to_another(paths: StorePaths, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(leases.secrets, "token_hex", lambda _: "0123456789abcdef")
+    monkeypatch.setattr(secrets, "token_hex", lambda _: "0123456789abcdef")
     lease = take_lease(paths, [ONE], None, "a test")
     lease.release()
     other = take_lease(paths, [TWO], None, "a test")
@@ -276,7 +278,7 @@ def test_lease_that_is_being_taken_is_waited_for(paths: StorePaths, monkeypatch:
         assert go_on.wait(TIMEOUT)
         return acquire(path)
 
-    monkeypatch.setattr(leases, "acquire", slowly)
+    monkeypatch.setattr(seams.LOCK_LEASE, slowly)
     taken, found = [], []
     taker = threading.Thread(target=lambda: taken.append(take_lease(paths, [ONE], None, "a test")))
     taker.start()
@@ -304,7 +306,7 @@ def test_lease_that_is_released_just_when_it_is_looked_at_is_none(
         lease.release()
         return found
 
-    monkeypatch.setattr(leases, "is_locked", released_then)
+    monkeypatch.setattr(seams.SEE_LEASE_LOCKED, released_then)
 
     assert needs(paths) == Needs()
 

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from support import seams
 from support.processes import TIMEOUT, Program
 
 from pykka_imagestore import LocalStore
@@ -280,7 +281,7 @@ def test_locks_are_good_also_while_another_process_tries_them(path: Path) -> Non
 
 @pytest.mark.parametrize("code", [errno.EINVAL, errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP])
 def test_file_system_that_has_no_locks_is_refused(path: Path, monkeypatch: pytest.MonkeyPatch, code: int) -> None:
-    monkeypatch.setattr(locks.fcntl, "fcntl", refusing(code))
+    monkeypatch.setattr(fcntl, "fcntl", refusing(code))
 
     with pytest.raises(LocksUnsupportedError, match=f"^{path} cannot be locked: its file system has no locks"):
         acquire(path)
@@ -289,14 +290,14 @@ def test_file_system_that_has_no_locks_is_refused(path: Path, monkeypatch: pytes
 
 
 def test_file_system_whose_locks_do_nothing_is_refused(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(locks.fcntl, "fcntl", lambda *_: b"")
+    monkeypatch.setattr(fcntl, "fcntl", lambda *_: b"")
 
     with pytest.raises(LocksUnsupportedError):
         require_locks(path)
 
 
 def test_other_errors_pass_through(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(locks.fcntl, "fcntl", refusing(errno.EIO))
+    monkeypatch.setattr(fcntl, "fcntl", refusing(errno.EIO))
 
     with pytest.raises(OSError, match="injected") as caught:
         acquire(path)
@@ -306,7 +307,7 @@ def test_other_errors_pass_through(path: Path, monkeypatch: pytest.MonkeyPatch) 
 
 @pytest.mark.parametrize("call", [lambda *_: b"", None], ids=["they do nothing", "ENOLCK"])
 def test_store_on_a_file_system_without_locks_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call) -> None:
-    monkeypatch.setattr(locks.fcntl, "fcntl", call or refusing(errno.ENOLCK))
+    monkeypatch.setattr(fcntl, "fcntl", call or refusing(errno.ENOLCK))
     lock = tmp_path / "store" / "locks" / "references"
 
     with LocalStore.start(tmp_path / "store") as store:
@@ -378,7 +379,7 @@ def test_lock_is_on_the_file_that_is_there_when_it_is_got(
                 path.touch()
         return descriptor
 
-    monkeypatch.setattr(locks, "open_file", open_then_lose)
+    monkeypatch.setattr(seams.OPEN_LOCK, open_then_lose)
 
     lock = acquire(path)
 
@@ -398,7 +399,7 @@ def test_lock_file_that_is_removed_for_ever_is_an_error_and_costs_no_descriptor(
         path.unlink()
         return descriptor
 
-    monkeypatch.setattr(locks, "open_file", open_then_lose)
+    monkeypatch.setattr(seams.OPEN_LOCK, open_then_lose)
     before = os.listdir("/proc/self/fd")
 
     with pytest.raises(OSError, match="removed again and again"):

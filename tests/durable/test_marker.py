@@ -5,6 +5,7 @@ import os
 from pathlib import Path
 
 import pytest
+from support import seams
 from support.disks import DyingDisk, FailingDisk, PowerCutError
 from support.trees import describe
 
@@ -173,7 +174,7 @@ def test_marker_is_looked_for_and_not_guessed_at_when_it_may_not_be_read(
     def refuse(path: Path) -> bytes:
         raise OSError(errno.EIO, os.strerror(errno.EIO), str(path))
 
-    monkeypatch.setattr("pykka_imagestore.durable.marker.read_file", refuse)
+    monkeypatch.setattr(seams.READ_MARKER, refuse)
 
     with pytest.raises(OSError, match="Input/output error"):
         make_store(paths, Disk())

@@ -6,11 +6,12 @@ import os
 import shutil
 import struct
 import threading
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import NoReturn
 
 import pytest
+from support import seams
 from support.disks import DyingDisk, FailingDisk, PowerCutError, RecordingDisk
 from support.processes import TIMEOUT, Program
 
@@ -21,6 +22,7 @@ from pykka_imagestore.core.image import DockerImage
 from pykka_imagestore.core.image_name import ImageName
 from pykka_imagestore.core.journal import HEADER_BYTES, Frame, pack_frame, pack_header, parse_frame
 from pykka_imagestore.core.paths import StorePaths
+from pykka_imagestore.durable import journal_file, replica
 from pykka_imagestore.durable import references as module
 from pykka_imagestore.durable.checkpoint import Checkpoint, read_checkpoint, write_checkpoint
 from pykka_imagestore.durable.disk import Disk, ForgetfulDisk
@@ -481,7 +483,7 @@ def test_damage_in_a_store_that_may_only_be_read_is_called_that(
 ) -> None:
     paths.journal.write_bytes(b"x")
     if not may_write:
-        monkeypatch.setattr(module, "acquire", read_only)
+        monkeypatch.setattr(os, "open", refuse_to_write)
 
     with pytest.raises(CheckpointError, match="it does not begin"):
         reopened(paths)
@@ -491,14 +493,13 @@ def read_only(path: Path) -> NoReturn:
     raise OSError(errno.EROFS, os.strerror(errno.EROFS), str(path))
 
 
+def refuse_to_write(path: Path, flags: int, mode: int = 0o777, *, real: Callable[..., int] = os.open) -> int:
+    return read_only(path) if flags & os.O_RDWR else real(path, flags, mode)
+
+
 def test_store_that_may_only_be_read_is_read(paths: StorePaths, monkeypatch: pytest.MonkeyPatch) -> None:
     References(paths, Disk()).commit([Put(A)])
-    real = os.open
-
-    def open_to_read(path: Path, flags: int, mode: int = 0o777) -> int:
-        return read_only(path) if flags & os.O_RDWR else real(path, flags, mode)
-
-    monkeypatch.setattr(module.os, "open", open_to_read)
+    monkeypatch.setattr(os, "open", refuse_to_write)
 
     assert reopened(paths) == (A,)
 
@@ -507,9 +508,9 @@ def test_reader_that_sees_bytes_which_are_being_replaced_looks_again_under_the_l
     paths: StorePaths, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     References(paths, Disk()).commit([Put(A)])
-    parsed = module.parse_header
+    parsed = journal_file.parse_header
     answers = iter([None])
-    monkeypatch.setattr(module, "parse_header", lambda data: next(answers, parsed(data)))
+    monkeypatch.setattr(seams.PARSE_JOURNAL_HEADER, lambda data: next(answers, parsed(data)))
 
     assert reopened(paths) == (A,)
 
@@ -518,17 +519,16 @@ def test_reader_that_sees_damage_while_another_thread_compacts_waits_for_it_and_
     paths: StorePaths, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Each once held the lock that the other waited for."""
-    references, damaged, found = References(paths, Disk()), threading.Event(), []
-    references.commit([Put(A)])
-    follow = References._follow
+    damaged, found = threading.Event(), []
+    follow = replica.Replica.follow
 
-    def see_damage(self: References) -> None:
+    def see_damage(self: replica.Replica) -> None:
         if threading.current_thread() is reader and not damaged.is_set():
             damaged.set()
             raise CheckpointError("journal", "seen in the middle of a write")
         follow(self)
 
-    monkeypatch.setattr(References, "_follow", see_damage)
+    monkeypatch.setattr(seams.FOLLOW_JOURNAL, see_damage)
     reader = threading.Thread(target=lambda: found.append(references.list()), daemon=True)
 
     class MeetingDisk(Disk):
@@ -538,7 +538,8 @@ def test_reader_that_sees_damage_while_another_thread_compacts_waits_for_it_and_
                 assert damaged.wait(TIMEOUT)
             super().rename(source, target)
 
-    references._disk = MeetingDisk()
+    references = References(paths, MeetingDisk())
+    references.commit([Put(A)])
     writer = threading.Thread(target=references.compact, args=[True], daemon=True)
     writer.start()
 
@@ -704,15 +705,15 @@ def test_reader_that_opens_the_files_while_another_compacts_needs_no_lock(
     other.commit([Put(A)])
 
     def read_beside_a_compaction(path: Path) -> Checkpoint:
-        monkeypatch.setattr(module, "read_checkpoint", read_checkpoint)
+        monkeypatch.setattr(seams.READ_CHECKPOINT, read_checkpoint)
         if when == "before":
             other.compact(closing=True)
         found = read_checkpoint(path)
         other.compact(closing=True)
         return found
 
-    monkeypatch.setattr(module, "read_checkpoint", read_beside_a_compaction)
-    monkeypatch.setattr(module, "acquire", read_only)
+    monkeypatch.setattr(seams.READ_CHECKPOINT, read_beside_a_compaction)
+    monkeypatch.setattr(seams.LOCK_JOURNAL, read_only)
 
     assert reopened(paths) == (A,)
 
@@ -726,7 +727,7 @@ def compact_with(paths: StorePaths, disk: Disk) -> None:
 def test_journal_is_compacted_when_it_is_larger_than_the_checkpoint_and_not_small(
     paths: StorePaths, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "SMALL_JOURNAL_BYTES", 1000)
+    monkeypatch.setattr(seams.SMALL_JOURNAL_BYTES, 1000)
     references = References(paths, ForgetfulDisk())
     compacted_at = []
     for number in range(150):
@@ -743,7 +744,7 @@ def test_journal_is_compacted_when_it_is_larger_than_the_checkpoint_and_not_smal
 
 
 def test_close_does_not_write_a_large_checkpoint(paths: StorePaths, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "SMALL_JOURNAL_BYTES", 1000)
+    monkeypatch.setattr(seams.SMALL_JOURNAL_BYTES, 1000)
     write_checkpoint(paths.stored_images, [DockerImage(f"i{n}:1", (LAYERS[0],)) for n in range(20)], 0, Disk())
     before = paths.stored_images.read_bytes()
     references = References(paths, Disk())
@@ -821,7 +822,7 @@ def test_full_disk_leaves_what_was_there(paths: StorePaths, monkeypatch: pytest.
         room[0] -= written
         return written
 
-    monkeypatch.setattr(module.os, "pwrite", write_until_full)
+    monkeypatch.setattr(os, "pwrite", write_until_full)
     with pytest.raises(OSError, match=r"No space left on device: .*storedImages\.journal'$"):
         references.commit([Put(B)])
 
@@ -843,8 +844,8 @@ def test_full_disk_that_refuses_to_cut_too_leaves_a_torn_frame(
         return write(descriptor, data[: next(calls)], position)
 
     with monkeypatch.context() as broken:
-        broken.setattr(module.os, "pwrite", lambda *args: _or_full(write_ten_bytes, *args))
-        broken.setattr(module.os, "ftruncate", lambda *_: read_only(paths.journal))
+        broken.setattr(os, "pwrite", lambda *args: _or_full(write_ten_bytes, *args))
+        broken.setattr(os, "ftruncate", lambda *_: read_only(paths.journal))
         with pytest.raises(OSError, match="No space left"):
             references.commit([Put(B)])
 
@@ -930,7 +931,7 @@ def test_image_that_is_removed_and_put_again_between_two_looks_is_whole(
         other.commit([Put(A)])
         return frozenset(layers)  # which were out when they were looked for
 
-    monkeypatch.setattr(module, "find_missing", removed_and_put_again)
+    monkeypatch.setattr(seams.FIND_MISSING, removed_and_put_again)
 
     assert References(paths, Disk()).find(name(A)) == A
 

@@ -5,13 +5,15 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
+from support import seams
 from support.disks import RecordingDisk
 
+from pykka_imagestore.core.budget import Budget
 from pykka_imagestore.core.digest import DiffID, sha256
 from pykka_imagestore.core.image import DockerImage
 from pykka_imagestore.core.image_name import ImageName
 from pykka_imagestore.core.paths import StorePaths
-from pykka_imagestore.core.plan_prune import Budget, PruneOptions
+from pykka_imagestore.core.plan_prune import PruneOptions
 from pykka_imagestore.durable import remover
 from pykka_imagestore.durable.disk import Disk
 from pykka_imagestore.durable.identity import identify
@@ -201,7 +203,7 @@ def test_put_that_lets_go_of_its_lease_meanwhile_keeps_its_layers(paths, monkeyp
         lease.release()
         return needs
 
-    monkeypatch.setattr(remover, "find_needs", let_go_then_look)
+    monkeypatch.setattr(seams.FIND_NEEDS, let_go_then_look)
 
     Remover(paths, Disk()).remove(ImageName.parse("app"))
 
@@ -210,9 +212,11 @@ def test_put_that_lets_go_of_its_lease_meanwhile_keeps_its_layers(paths, monkeyp
 
 def test_needs_are_read_before_images(paths, monkeypatch):
     order = []
-    for name, owner in (("find_needs", remover), ("settle", References)):
-        real = getattr(owner, name)
-        monkeypatch.setattr(owner, name, lambda *args, n=name, real=real: order.append(n) or real(*args))
+    for name, seam, real in (
+        ("find_needs", seams.FIND_NEEDS, remover.find_needs),
+        ("settle", seams.SETTLE_REFERENCES, References.settle),
+    ):
+        monkeypatch.setattr(seam, lambda *args, n=name, real=real: order.append(n) or real(*args))
 
     Remover(paths, Disk()).remove(ImageName.parse("app"))
     Remover(paths, Disk()).prune(PruneOptions())

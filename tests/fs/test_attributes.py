@@ -4,25 +4,24 @@ from __future__ import annotations
 
 import os
 import stat
-import struct
 from typing import Any
 
 import pytest
+from support.attributes import MAY_BIND_LOW_PORTS
 
 from pykka_imagestore.core.tar.format import BLOCK_DEVICE, CHARACTER_DEVICE, FIFO, FILE, SYMLINK, Entry
 from pykka_imagestore.fs.attributes import Attributes
 
 NODE = b"node"
 SET_USER_ID = 0o4666
-CAPABILITY = struct.pack("<IIIII", 0x02000001, 1 << 10, 0, 0, 0)  # cap_net_bind_service, effective
 OTHER = (4242, 4243)
 ATTRIBUTES: dict[str, dict[str, Any]] = {
     "a mode": {"mode": 0o666},
     "set-user-ID": {"mode": SET_USER_ID},
     "an owner": {"uid": OTHER[0], "gid": OTHER[1]},
     "an owner and set-user-ID": {"mode": SET_USER_ID, "uid": OTHER[0], "gid": OTHER[1]},
-    "a capability": {"xattrs": {b"security.capability": CAPABILITY}},
-    "an owner and a capability": {"uid": 7, "gid": 7, "xattrs": {b"security.capability": CAPABILITY}},
+    "a capability": {"xattrs": {b"security.capability": MAY_BIND_LOW_PORTS}},
+    "an owner and a capability": {"uid": 7, "gid": 7, "xattrs": {b"security.capability": MAY_BIND_LOW_PORTS}},
     "an attribute": {"xattrs": {b"trusted.of": b"the layer"}},
 }
 
@@ -126,7 +125,7 @@ def test_a_node_gets_its_attributes(tmp_path, directory, kind, attributes):
 @pytest.mark.root
 def test_attributes_of_a_file_stay_with_it_wherever_its_name_leads(directory, victim):
     attributes = Attributes()
-    entry = entry_of(FILE, mode=0o6755, uid=OTHER[0], gid=OTHER[1], xattrs={b"security.capability": CAPABILITY})
+    entry = entry_of(FILE, mode=0o6755, uid=OTHER[0], gid=OTHER[1], xattrs={b"security.capability": MAY_BIND_LOW_PORTS})
     file = attributes.create_file(entry, directory, NODE)
     swap("symlink", victim, directory)
 

@@ -15,11 +15,11 @@ from fuzz_extractor import inflated
 from mutations import mutate_archive
 from plain import cleaned, is_whole, plain_members
 
-from pykka_imagestore.core.archive import ArchivedImage, ArchiveIndex
+from pykka_imagestore.core.archive_index import ArchivedImage, ArchiveIndex
 from pykka_imagestore.core.digest import DiffID, is_sha256
 from pykka_imagestore.core.formats.docker_archive import legacy_config
 from pykka_imagestore.core.identity import FileIdentity
-from pykka_imagestore.core.layer_blob import FileRange, LayerBlob
+from pykka_imagestore.core.layer_blob import CopyRange, FileRange, LayerBlob
 from pykka_imagestore.core.limits import DEFAULT_LIMITS
 from pykka_imagestore.core.plan_put import plan_put
 from pykka_imagestore.errors import AmbiguousImageError, ArchiveError, StoreError
@@ -69,7 +69,7 @@ def whichever_copy(found: ArchiveIndex | str) -> ArchiveIndex | str:
 
 
 def without_identity(layer: LayerBlob) -> LayerBlob:
-    assert isinstance(layer.location, FileRange)
+    assert isinstance(layer.location, FileRange | CopyRange)
     return replace(layer, location=replace(layer.location, identity=FileIdentity(0, 0)))
 
 
@@ -81,8 +81,9 @@ def see_that_it_can_be_shown(error: StoreError) -> None:
 
 def see_that_it_is_sound(image: ArchivedImage, place: Path) -> None:
     for layer in image.layers:
-        assert isinstance(layer.location, FileRange)
-        assert layer.location.path in (str(place / "image.tar"), str(place / "inflated.tar"))
+        assert isinstance(layer.location, FileRange | CopyRange)
+        assert layer.origin == str(place / "image.tar")
+        assert layer.location.path in (layer.origin, str(place / "inflated.tar"))
         assert layer.location.offset >= 0
         assert layer.size >= 0
         assert layer.location.offset + layer.size <= os.path.getsize(layer.location.path)
@@ -118,7 +119,7 @@ def see_that_tarfile_agrees(found: ArchiveIndex, tar: bytes) -> None:
     for image in found.images:
         for layer in image.layers:
             member = places[cleaned(layer.name.encode("utf-8", "surrogateescape"))]
-            assert isinstance(layer.location, FileRange)
+            assert isinstance(layer.location, FileRange | CopyRange)
             assert (layer.location.offset, layer.size) == (member.start, len(member.body or b""))
 
 

@@ -31,7 +31,7 @@ from pykka_imagestore._proto import layer_pb2
 from pykka_imagestore.core.tar.format import TarError
 from pykka_imagestore.errors import LayerError
 from pykka_imagestore.fs.remove_tree import remove_tree
-from pykka_imagestore.jobs.unpack.layer_stream import inflate, read_some
+from pykka_imagestore.jobs.unpack.inflate import inflate, read_some
 
 mutate = mutate_tar
 MAX_INFLATED_BYTES = 64 << 10  # some bytes of bzip2 hold a gigabyte

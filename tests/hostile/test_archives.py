@@ -14,16 +14,16 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-from support import tars
+from support import seams, tars
 from support.compressions import COMPRESS
 from support.images import diff_id, docker_save, layer
 from support.processes import TIMEOUT
 
-from pykka_imagestore import LimitError, LocalStore, layer_store
+from pykka_imagestore import LimitError, LocalStore
 from pykka_imagestore.core.digest import sha256
 from pykka_imagestore.core.limits import DEFAULT_LIMITS, Limits
 from pykka_imagestore.errors import ArchiveError, StoreError, UnsupportedArchiveError
-from pykka_imagestore.jobs.archive.tar_members import MAX_JSON_BYTES
+from pykka_imagestore.jobs.archive.json_reader import MAX_JSON_BYTES
 from pykka_imagestore.jobs.hash_layer import hash_layer
 from pykka_imagestore.jobs.untar_image import UntarImage, untar_image
 
@@ -74,7 +74,7 @@ def indexer(tmp_path):
 def test_layer_that_is_a_sparse_member_is_not_read_as_if_it_had_no_holes(indexer, form):
     sparse = tars.SPARSE[form](b"layer.tar", 1 << 20, [(0, len(LAYER))], LAYER)
 
-    indexer.refuse(*SOUND[:2], sparse, match=r"its member 'layer.tar' is sparse, so it has to be packed again")
+    indexer.refuse(*SOUND[:2], sparse, match=r"its member 2 'layer.tar' is sparse, so it has to be packed again")
 
 
 # -- names that lead out
@@ -106,7 +106,8 @@ def test_layer_whose_name_is_none(indexer, name):
 
 @pytest.mark.parametrize("name", [b"../layer.tar", b"..", b"a/../../layer.tar"])
 def test_member_that_leads_out(indexer, name):
-    indexer.refuse(*SOUND, tars.file(name, LAYER), match=r"after 3 members: points outside")
+    match = rf"its member 3 '{re.escape(name.decode())}' points outside the archive"
+    indexer.refuse(*SOUND, tars.file(name, LAYER), match=match)
 
 
 def test_legacy_id_that_leads_out(indexer):
@@ -121,21 +122,23 @@ def test_legacy_parent_that_leads_out(indexer):
         tars.file(b"repositories", json.dumps({"app": {"1": ID}}).encode()),
         tars.file(f"{ID}/json".encode(), json.dumps({"parent": "../../secret"}).encode()),
         tars.file(f"{ID}/layer.tar".encode(), LAYER),
-        match=rf"{ID}/json, parent should be a layer's id of 64 hex digits",
+        match=rf"'{ID}/json', parent should be a layer's id of 64 hex digits",
     )
 
 
 # -- links
 
+LINK_OUT = r"its member 2 'layer.tar', a link to '.*' points outside the archive"
+
 
 @pytest.mark.parametrize("target", [b"../secret", b"../../etc/passwd", b"a/../../secret", b".."])
 def test_symlinked_member_that_leads_out(indexer, target):
-    indexer.refuse(*SOUND[:2], tars.symlink(b"layer.tar", target), match=r"after 2 members: points outside")
+    indexer.refuse(*SOUND[:2], tars.symlink(b"layer.tar", target), match=LINK_OUT)
 
 
 @pytest.mark.parametrize("target", [b"../secret", b"/../secret"])
 def test_hard_linked_member_that_leads_out(indexer, target):
-    indexer.refuse(*SOUND[:2], tars.hard_link(b"layer.tar", target), match=r"after 2 members: points outside")
+    indexer.refuse(*SOUND[:2], tars.hard_link(b"layer.tar", target), match=LINK_OUT)
 
 
 @pytest.mark.parametrize("make", [tars.symlink, tars.hard_link])
@@ -181,7 +184,7 @@ def test_size_of_a_member_beyond_the_end(indexer):
             *SOUND[:2],
             tars.header(b"layer.tar", size=tars.base_256(size, 12)),
             LAYER,
-            match=r"after 2 members: it is cut off",
+            match=r"its member 2 'layer.tar' is cut off",
         )
 
 
@@ -204,6 +207,23 @@ def test_archive_cut_off_anywhere(indexer):
     for size in range(0, len(whole) - 1024 - 500, 100):
         with pytest.raises(ArchiveError):
             indexer.index(whole[:size])
+
+
+@pytest.mark.parametrize("first", [tars.file(b"manifest.json", LAYER), tars.pax({b"path": b"x" * 200})])
+def test_archive_cut_off_in_its_first_member_is_called_that(indexer, first):
+    whole = tars.tar(first)
+
+    for size in (300, 600):
+        with pytest.raises(ArchiveError, match=r"image.tar: its (first )?member.*(cut off|ends inside)") as caught:
+            indexer.index(whole[:size])
+
+        assert not isinstance(caught.value, UnsupportedArchiveError)
+
+
+def test_damage_is_told_by_the_member_before_it(indexer):
+    damaged = b"x" + tars.header(b"layer.tar")[1:]
+
+    indexer.refuse(*SOUND[:2], damaged, match=r"what follows its member 1 'config.json': the header's checksum is")
 
 
 def test_archive_damaged_in_any_header(indexer):
@@ -417,7 +437,8 @@ def test_compressed_archive_is_read_and_only_its_copy_holds_layers(indexer, tmp_
     index = indexer.index(COMPRESS[compression](tars.tar(*SOUND)))
 
     assert index.path == str(indexer.path)
-    assert index.images[0].layers[0].origin == str(tmp_path / "inflated.tar")
+    assert index.images[0].layers[0].location.path == str(tmp_path / "inflated.tar")
+    assert index.images[0].layers[0].origin == str(indexer.path)
     assert sha256(index.images[0].config) == sha256(CONFIG)
 
 
@@ -480,6 +501,7 @@ HOSTILE: dict[str, Callable[[], bytes]] = {
     "layer outside": lambda: tars.tar(*SOUND[1:], manifest(layers=["../../secret"])),
     "other layer": other_layer,
     "escaping layer": escaping_layer,
+    "escaping layer in a compressed archive": lambda: gzip.compress(escaping_layer()),
     "symlinks in a loop": lambda: tars.tar(*SOUND[:2], tars.symlink(b"layer.tar", b"layer.tar")),
     "layer is no tar": lambda: tars.tar(*SOUND[:2], tars.file(b"layer.tar", b"?" * 1000)),
     "damaged gzip": lambda: gzip.compress(tars.tar(*SOUND))[:-100],
@@ -513,9 +535,7 @@ def test_legacy_layers_that_are_links_to_one_member_are_read_once_for_a_put(stor
     names = tars.file(b"repositories", json.dumps({"a": {"1": ids[0]}, "b": {"1": ids[1]}}).encode())
     (tmp_path / "old.tar").write_bytes(tars.tar(tars.file(b"layer.tar", LAYER), *chain, names))
     hashed = []
-    monkeypatch.setattr(
-        layer_store, "hash_layer", lambda layer, limits: (hashed.append(layer), hash_layer(layer, limits))[1]
-    )
+    monkeypatch.setattr(seams.HASH_LAYER, lambda layer, limits: (hashed.append(layer), hash_layer(layer, limits))[1])
 
     images = store.load(tmp_path / "old.tar").get(timeout=TIMEOUT)
 

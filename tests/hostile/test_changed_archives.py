@@ -21,7 +21,7 @@ from support.layouts import Layout
 from support.processes import TIMEOUT
 
 from pykka_imagestore import ArchiveChangedError, ArchiveError, ImageInfo, LocalStore, StoreError
-from pykka_imagestore.core.archive import ArchivedImage
+from pykka_imagestore.core.archive_index import ArchivedImage
 from pykka_imagestore.core.digest import DiffID
 from pykka_imagestore.jobs.archive.layer_file import layer_file
 from pykka_imagestore.jobs.archive.open_blob import open_blob

@@ -174,7 +174,7 @@ def test_digest_that_leads_out(refuse, encoded):
     layout = Layout()
     layout.name({"mediaType": MANIFEST_TYPE, "digest": f"sha256:{encoded}", "size": len(LAYER)}, "app:1")
 
-    refuse(layout, r"'index.json', manifest 0, digest: '.*' is no sha256 or sha512 digest")
+    refuse(layout, r"'index.json', manifest 0, digest should be a sha256 or sha512 digest, but is '")
 
 
 @pytest.mark.parametrize("algorithm", ["..", "../..", "md5", "SHA256", "", "sha256+b64u", "blake3"])
@@ -183,7 +183,7 @@ def test_algorithm_that_is_none(refuse, algorithm):
     layer = {"mediaType": LAYER_TYPE, "digest": f"{algorithm}:{'a' * 64}", "size": len(LAYER)}
     layout.name(layout.manifest(LAYER, fields={"layers": [layer]}), "app:1")
 
-    refuse(layout, r"layer 0, digest: '.*' is no sha256 or sha512 digest")
+    refuse(layout, r"layer 0, digest should be a sha256 or sha512 digest, but is '")
 
 
 @pytest.mark.parametrize("target", ["../../../../secret", "inside", "/etc/passwd"])

@@ -13,17 +13,17 @@ from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
-from support import tars
+from support import seams, tars
 from support.compressions import COMPRESS
+from support.disks import statvfs_of
 from support.images import docker_save, layer
 from support.layers import blob_of, refusal, unpack_layer
 from support.privileges import as_ordinary_user, on_file_system
 from support.processes import TIMEOUT
 
 from pykka_imagestore import LimitError, Limits, LocalStore, NoSpaceError
-from pykka_imagestore.core.tar import pax
 from pykka_imagestore.jobs.hash_layer import hash_layer
-from pykka_imagestore.jobs.unpack import limiter, tree
+from pykka_imagestore.jobs.unpack import limiter
 from pykka_imagestore.jobs.untar_image import UntarImage, untar_image
 from pykka_imagestore.jobs.untar_layer import UntarLayer, untar_layer
 
@@ -80,7 +80,7 @@ ATTACKS = {
         tars.pax({b"SCHILY.xattr.user.a": b"x" * 94}, tars.PAX_GLOBAL) + tars.file(b"f") + tars.file(b"g"),
         Limits(xattr_bytes=199),
         "xattr_bytes",
-        "entry 1 brings the layer to 200 bytes of extended attributes; 199 is the limit",
+        "entry 1 'g' brings the layer to 200 bytes of extended attributes; 199 is the limit",
     ),
     "directories": (DIRECTORIES, Limits(memory_bytes=50_000), "memory_bytes", "directory too many"),
     "missing parents": (DEEP, Limits(memory_bytes=50_000, depth=1000), "memory_bytes", "directory too many"),
@@ -124,10 +124,10 @@ def test_larger_limit_takes_the_layer(tmp_path, attack):
 
 
 def test_bomb_is_refused_by_its_ratio(tmp_path, monkeypatch):
-    monkeypatch.setattr(limiter, "RATIO_COUNTS_FROM", 1 << 20)
+    monkeypatch.setattr(seams.RATIO_COUNTS_FROM, 1 << 20)
     bomb = gzip.compress(tars.tar(tars.file(b"f", bytes(30 << 20))))
 
-    with pytest.raises(LimitError, match=r"entry 0 'f' brings it to \d+ bytes, inflated from \d+; 200 for each"):
+    with pytest.raises(LimitError, match=r"entry 0 'f' brings the total to \d+ bytes, inflated from \d+; 200 for each"):
         unpack_layer(bomb, tmp_path)
 
     assert not (tmp_path / "layer").exists()
@@ -150,7 +150,7 @@ def test_compressed_archive_that_is_a_bomb(tmp_path):
     (tmp_path / "app.tar.gz").write_bytes(gzip.compress(bytes(10 << 20)))
     request = UntarImage(str(tmp_path / "app.tar.gz"), str(tmp_path / "inflated"), limits=Limits(layer_bytes=5 << 20))
 
-    with pytest.raises(LimitError, match=r"app.tar.gz: it brings it to \d+ bytes; 5242880 is the limit"):
+    with pytest.raises(LimitError, match=r"app.tar.gz: it brings the total to \d+ bytes; 5242880 is the limit"):
         untar_image(request)
 
 
@@ -187,7 +187,7 @@ def lookups(error):
 
 
 def test_parents_far_apart_end_soon(tmp_path, monkeypatch):
-    monkeypatch.setattr(tree, "FREE_LOOKUPS", 10_000)
+    monkeypatch.setattr(seams.FREE_LOOKUPS, 10_000)
     paths = [bytes([97 + number]) + b"/d" * 48 + b"/f" for number in range(10)]
 
     with pytest.raises(
@@ -199,7 +199,7 @@ def test_parents_far_apart_end_soon(tmp_path, monkeypatch):
 
 
 def test_links_in_a_row_that_are_followed_again_and_again_end_soon(tmp_path, monkeypatch):
-    monkeypatch.setattr(tree, "FREE_LOOKUPS", 10_000)
+    monkeypatch.setattr(seams.FREE_LOOKUPS, 10_000)
     links = [tars.symlink(b"s%d" % number, b"./" * 20 + b"s%d" % (number + 1)) for number in range(39)]
     again = [tars.file(b"s0/f") + tars.symlink(b"x", b"y") for _ in range(5000)]  # what replaces a link forgets all
 
@@ -210,7 +210,7 @@ def test_links_in_a_row_that_are_followed_again_and_again_end_soon(tmp_path, mon
 
 
 def test_pax_records_of_nothing_end_soon(tmp_path, monkeypatch):
-    monkeypatch.setattr(pax, "_FREE_RECORDS", 10_000)
+    monkeypatch.setattr(seams.FREE_PAX_RECORDS, 10_000)
     records = tars.raw_pax(b"".join(tars.pax_record(b"%x" % number, b"") for number in range(1000)))
     layer = tars.tar(*(records + tars.file(b"f%d" % number) for number in range(50)))
 
@@ -286,7 +286,7 @@ def test_what_a_disk_keeps_for_root_counts_for_the_root_of_the_machine_alone(
 ):
     if uid_map is not None:
         (tmp_path / "uid_map").write_text(uid_map)
-    monkeypatch.setattr(limiter, "_UID_MAP", tmp_path / "uid_map")
+    monkeypatch.setattr(seams.UID_MAP, tmp_path / "uid_map")
     monkeypatch.setattr(os, "geteuid", lambda: user)
     monkeypatch.setattr(os, "statvfs", lambda _: SimpleNamespace(f_bfree=9, f_bavail=8, f_blocks=10, f_frsize=100))
 
@@ -294,7 +294,7 @@ def test_what_a_disk_keeps_for_root_counts_for_the_root_of_the_machine_alone(
 
 
 def test_layer_that_cannot_fit_is_refused_before_it_is_read(tmp_path, monkeypatch):
-    monkeypatch.setattr(limiter, "free_bytes", lambda _: 1000)
+    monkeypatch.setattr(os, "statvfs", statvfs_of(free=1000))
 
     with pytest.raises(NoSpaceError, match=r"1000 bytes are left, and at least 3072 are needed") as caught:
         unpack_layer(tars.tar(tars.file(b"f", bytes(1500))), tmp_path)
@@ -335,8 +335,8 @@ def test_disk_without_inodes_is_called_so(tmp_path):
 
 @pytest.mark.root
 def test_disk_that_is_nearly_full_is_noticed_before_it_is(tmp_path, monkeypatch):
-    monkeypatch.setattr(limiter, "_LOOK_EVERY", 1 << 20)
-    monkeypatch.setattr(limiter, "free_bytes", lambda _: 10 << 20)
+    monkeypatch.setattr(seams.LOOK_EVERY, 1 << 20)
+    monkeypatch.setattr(os, "statvfs", statvfs_of(free=10 << 20))
 
     with pytest.raises(NoSpaceError, match=r"at least 16777216 are needed"):
         unpack_layer(gzip.compress(tars.tar(tars.file(b"f", bytes(4 << 20)))), tmp_path)

@@ -40,7 +40,7 @@ def test_size_beyond_the_end(victim, size):
 
 
 def test_negative_size(victim):
-    victim.refuse(tars.header(b"f", size=tars.base_256(-512, 12)), match=r"entry 0 has a negative size")
+    victim.refuse(tars.header(b"f", size=tars.base_256(-512, 12)), match=r"entry 0 'f' has a negative size")
 
 
 def test_size_that_pax_makes_larger(victim):

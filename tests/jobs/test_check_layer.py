@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import os
+import pkgutil
 import resource
 import shutil
 from pathlib import Path
 
 import pytest
-from support import tars
+from support import seams, tars
 from support.compressions import COMPRESS
+from support.hosts import Host
 from support.layer_samples import OWNER, PARTS
 from support.layers import (
+    Unpacked,
     unpack_and_check,
     unpack_change_mode_and_check,
     unpack_layer,
@@ -22,11 +25,10 @@ from support.privileges import as_ordinary_user, in_user_namespace, with_umask
 from pykka_imagestore._proto.layer_pb2 import LayerRecord
 from pykka_imagestore.core.digest import DiffID
 from pykka_imagestore.core.limits import Limits
-from pykka_imagestore.jobs import check_layer as check_layer_module
-from pykka_imagestore.jobs.check import shallow_check
 from pykka_imagestore.jobs.check.findings import LayerCheck
 from pykka_imagestore.jobs.check_layer import CheckCounts, CheckLayer, check_layer
 from pykka_imagestore.runtime.errors import DiscardedError
+from pykka_imagestore.runtime.worker import run_hosted
 
 root = pytest.mark.root
 SOUND = LayerCheck()
@@ -138,36 +140,32 @@ def test_what_is_no_directory_is_no_layer(tmp_path, make):
 
 
 @pytest.mark.parametrize("remove", [shutil.rmtree, lambda path: path.rename(path.with_name("gc"))])
-@pytest.mark.parametrize(
-    ("module", "step"),
-    [(shallow_check, "_check_record"), (shallow_check, "_check_part"), (check_layer_module, "check_deeply")],
-)
-def test_layer_that_is_removed_meanwhile_is_gone_and_not_bad(layer, monkeypatch, remove, module, step):
-    then = getattr(module, step)
+@pytest.mark.parametrize("step", seams.CHECK_STEPS)
+def test_layer_that_is_removed_meanwhile_is_gone_and_not_bad(layer, monkeypatch, remove, step):
+    then = pkgutil.resolve_name(step)
 
     def removed_before(*arguments):
         if layer.target.exists():
             remove(layer.target)
         return then(*arguments)
 
-    monkeypatch.setattr(module, step, removed_before)
+    monkeypatch.setattr(step, removed_before)
 
     assert layer.check() == LayerCheck((), ("was removed while it was checked",))
 
 
-def test_layer_that_is_removed_in_the_middle_of_a_deep_check_is_gone(layer, monkeypatch):
-    monkeypatch.setattr(check_layer_module, "report", lambda _: shutil.rmtree(layer.target, ignore_errors=True))
+def test_layer_that_is_removed_in_the_middle_of_a_deep_check_is_gone(layer):
+    host = Host(lambda _: shutil.rmtree(layer.target, ignore_errors=True))
 
-    assert layer.check() == LayerCheck((), ("was removed while it was checked",))
+    assert run_hosted(host, Unpacked.check, layer) == LayerCheck((), ("was removed while it was checked",))
 
 
 def test_deep_check_says_how_far_it_is(tmp_path, monkeypatch):
     unpacked = unpack_layer(tars.tar(tars.file(b"f", bytes(2_000_000), **OWNER)), tmp_path)
-    monkeypatch.setattr(check_layer_module, "_REPORT_INTERVAL", 0)
+    monkeypatch.setattr(seams.REPORT_INTERVAL, 0)
     reported = []
-    monkeypatch.setattr(check_layer_module, "report", reported.append)
 
-    unpacked.check()
+    run_hosted(Host(reported.append), Unpacked.check, unpacked)
 
     assert {counts.size_bytes for counts in reported} == {unpacked.counts.size_bytes}
     assert len(reported) > 5
@@ -175,14 +173,9 @@ def test_deep_check_says_how_far_it_is(tmp_path, monkeypatch):
     assert isinstance(reported[0], CheckCounts)
 
 
-def test_deep_check_stops_when_it_is_discarded(layer, monkeypatch):
-    def stop():
-        raise DiscardedError
-
-    monkeypatch.setattr(check_layer_module, "raise_if_discarded", stop)
-
+def test_deep_check_stops_when_it_is_discarded(layer):
     with pytest.raises(DiscardedError):
-        layer.check()
+        run_hosted(Host(looks_before_discard=1), Unpacked.check, layer)
 
 
 def test_layer_past_a_limit_that_was_lowered_is_unchecked_and_not_bad(layer):

@@ -5,12 +5,12 @@ from __future__ import annotations
 import os
 import signal
 import stat
-import struct
 import subprocess
 from pathlib import Path
 
 import pytest
-from support import tars
+from support import seams, tars
+from support.attributes import NOBODYS, acl
 from support.layers import blob_of, request_into
 from support.privileges import ORDINARY_USER, as_ordinary_user, with_umask
 from support.processes import Program
@@ -24,16 +24,7 @@ from pykka_imagestore.jobs.unpack_into import unpack_into
 PLAIN = tars.tar(tars.file(b"etc/passwd", b"x"))
 HOSTILE = tars.tar(tars.file(b"etc/passwd", b"x"), tars.file(b"../outside", b"x"))
 # user::rwx, user 1000:rwx, group::---, mask::rwx, other::---
-ACL = struct.pack("<I", 2) + b"".join(
-    struct.pack("<HHI", tag, permissions, user)
-    for tag, permissions, user in (
-        (1, 7, 2**32 - 1),
-        (2, 7, 1000),
-        (4, 0, 2**32 - 1),
-        (16, 7, 2**32 - 1),
-        (32, 0, 2**32 - 1),
-    )
-)
+ACL = acl((1, 7, NOBODYS), (2, 7, 1000), (4, 0, NOBODYS), (16, 7, NOBODYS), (32, 0, NOBODYS))
 LETS_USER_IN = tars.pax({b"SCHILY.xattr.system.posix_acl_access": ACL})
 
 
@@ -111,7 +102,7 @@ def test_nobody_else_may_enter_before_all_is_there(layers, directory, monkeypatc
         real(self, entry, stream)
         modes.append((mode_of(directory), directory.stat().st_uid, os.listxattr(directory)))
 
-    monkeypatch.setattr(extractor.Extractor, "extract", extract)
+    monkeypatch.setattr(seams.EXTRACT, extract)
 
     unpack(tars.tar(LETS_USER_IN, root, tars.file(b"su", b"x", mode=0o4755)), directory, layers)
 
@@ -175,8 +166,8 @@ def test_refusal_leaves_the_directory_as_it_was(layers, directory, mode):
 
 def test_access_control_lists_are_there_again_afterwards_and_no_file_has_them(layers, directory):
     directory.mkdir()
-    for acl in ("system.posix_acl_default", "system.posix_acl_access"):
-        os.setxattr(directory, acl, ACL)
+    for key in ("system.posix_acl_default", "system.posix_acl_access"):
+        os.setxattr(directory, key, ACL)
 
     unpack(tars.tar(tars.directory(b"bin"), tars.file(b"bin/su", b"x")), directory, layers)
 

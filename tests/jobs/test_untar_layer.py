@@ -7,14 +7,13 @@ import random
 from dataclasses import replace
 
 import pytest
-from support import tars
+from support import seams, tars
 from support.compressions import COMPRESS
 from support.layers import blob_at, blob_of, unpack_layer
 from support.privileges import on_file_system
 
 from pykka_imagestore.core.digest import DiffID, Digest
 from pykka_imagestore.errors import DigestMismatchError, EscapingEntryError, LayerError
-from pykka_imagestore.jobs.hash_layer import hash_layer
 from pykka_imagestore.jobs.untar_layer import UntarLayer, untar_layer
 
 LAYER = tars.tar(tars.directory(b"d"), tars.file(b"d/f", b"x" * 5000))
@@ -55,16 +54,6 @@ def test_layer_that_is_another_is_refused_and_leaves_nothing(tmp_path):
         "Nothing of it was stored; get the archive anew"
     )
     assert os.listdir(tmp_path) == ["layer.tar"]
-
-
-def test_digest_of_a_layer_is_that_of_its_tar(tmp_path):
-    assert hash_layer(blob_of(LAYER, tmp_path)) == DIFF_ID
-    assert hash_layer(blob_of(gzip.compress(LAYER), tmp_path)) == DIFF_ID
-
-
-def test_digest_of_a_layer_that_is_cut_off_is_refused(tmp_path):
-    with pytest.raises(LayerError, match=r"layer layer.tar: cannot be inflated"):
-        hash_layer(blob_of(gzip.compress(LAYER)[:-20], tmp_path))
 
 
 def test_sandbox_is_told_what_was_unpacked_or_what_was_wrong(tmp_path):
@@ -143,7 +132,7 @@ def test_damage_is_told_from_what_the_publisher_did(tmp_path, data):
 
 def test_plain_layer_is_hashed_once(tmp_path, monkeypatch):
     hashed = []
-    monkeypatch.setattr("pykka_imagestore.jobs.unpack.layer_stream.hasher", hashed.append)
+    monkeypatch.setattr(seams.HASHER, hashed.append)
 
     untar_layer(UntarLayer(digested(LAYER, tmp_path), str(tmp_path / "target"), DIFF_ID))
 

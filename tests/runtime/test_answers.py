@@ -192,9 +192,9 @@ def distrustful():
 
 def test_a_distrustful_pool_runs_tasks_and_passes_reports_on(distrustful):
     reports = queue.SimpleQueue()
-    with work.Meetings() as meetings:
-        task = distrustful.run(work.report_all_then_wait, ([1, "b"], meetings.address), on_report=reports.put)
-        with meetings.next() as worker:
+    with work.Rendezvous() as rendezvous:
+        task = distrustful.run(work.report_all_then_wait, ([1, "b"], rendezvous.address), on_report=reports.put)
+        with rendezvous.next() as worker:
             assert [reports.get(timeout=TIMEOUT), reports.get(timeout=TIMEOUT)] == [1, "b"]
             worker.answer("done")
         assert task.get(timeout=TIMEOUT) == "done"
@@ -225,10 +225,10 @@ def test_a_pickle_is_never_loaded(distrustful, tmp_path):
 )  # fmt: skip
 def test_a_worker_that_sends_what_none_sends_is_killed_and_costs_nobody_else(distrustful, packets):
     reports = queue.SimpleQueue()
-    with work.Meetings() as meetings:
-        other = distrustful.run(work.report_all_then_wait, ([1], meetings.address), on_report=reports.put)
-        with meetings.next() as worker:
-            with pytest.raises(WorkerAnswerError, match="distrust what it was working on"):
+    with work.Rendezvous() as rendezvous:
+        other = distrustful.run(work.report_all_then_wait, ([1], rendezvous.address), on_report=reports.put)
+        with rendezvous.next() as worker:
+            with pytest.raises(WorkerAnswerError, match="distrust its input"):
                 distrustful.run(work.send_packets, packets).get(timeout=TIMEOUT)
             assert reports.get(timeout=TIMEOUT) == 1
             worker.answer("unharmed")

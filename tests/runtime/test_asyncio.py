@@ -118,7 +118,7 @@ def test_as_completed_takes_them_in_the_order_of_completion():
     assert run(main()) == [2, 0, 1]
 
 
-def test_a_future_that_completes_after_its_loop_was_closed_hurts_nobody(caplog):
+def test_a_future_that_completes_after_its_loop_was_closed_raises_nothing(caplog):
     promise = Promise()
 
     async def main():

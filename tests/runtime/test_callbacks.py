@@ -14,7 +14,7 @@ DEPTHS = (15, 16, 17, 31, 32, 33, 64)
 
 
 def at_depth(depth, function):
-    """Call ``function`` so deep that links are put off, in callbacks that run at once."""
+    """Call ``function`` so deep in callbacks that those of links are deferred."""
     results = []
 
     def down(left):
@@ -63,7 +63,7 @@ def test_stop_of_a_dead_actor_returns_in_a_deep_callback(depth):
     assert at_depth(depth, lambda: ref.stop(timeout=10)) is False
 
 
-def test_get_in_a_deep_callback_runs_what_was_put_off_only_until_its_future_is_final():
+def test_get_in_a_deep_callback_runs_deferred_callbacks_only_until_its_future_is_final():
     calls: list[str] = []
 
     def wait():
@@ -204,7 +204,7 @@ def test_callback_in_the_timers_thread_may_wait_for_a_timer():
     assert after(0.01).then(lambda _: after(0.01).then(lambda _: "fired").get(timeout=10)).get(timeout=10) == "fired"
 
 
-def test_callback_in_a_lanes_thread_may_wait_for_the_lane():
+def test_callback_in_a_serial_executors_thread_may_wait_for_the_executor():
     executor, begin = SerialExecutor("executor"), threading.Event()
     first = executor.run(begin.wait, 10)
     end = first.then(lambda _: executor.run(len, "abc").then(lambda length: length + 1).get(timeout=10))
@@ -215,7 +215,7 @@ def test_callback_in_a_lanes_thread_may_wait_for_the_lane():
     executor.close()
 
 
-def test_lane_that_is_closed_while_a_callback_in_it_waits_ends_when_that_has():
+def test_serial_executor_that_is_closed_while_a_callback_in_it_waits_ends_after_the_callback():
     executor, begin, other = SerialExecutor("executor"), threading.Event(), Promise()
     seen = []
     first = executor.run(begin.wait, 10)
@@ -231,7 +231,7 @@ def test_lane_that_is_closed_while_a_callback_in_it_waits_ends_when_that_has():
     assert seen == ["last", "callback"]
 
 
-def test_function_in_a_lane_that_waits_is_not_interrupted_by_the_next_one():
+def test_function_that_waits_in_a_serial_executor_is_not_interrupted_by_the_next_one():
     executor, seen, other = SerialExecutor("executor"), [], Promise()
 
     def wait(_):

@@ -79,7 +79,7 @@ def within(seconds, function):
     assert not thread.is_alive(), "hangs"
 
 
-def test_mutex_that_the_collector_unlocks_while_it_is_being_locked():
+def test_semaphore_that_the_collector_releases_while_it_is_being_acquired():
     semaphore = Semaphore()
 
     def lock_often():
@@ -114,7 +114,7 @@ def test_timers_that_the_collector_sets_while_others_are_set_all_fire():
     assert len(due) == 6000
 
 
-def test_lane_that_the_collector_begins_runs_one_function_at_a_time():
+def test_serial_executor_that_the_collector_begins_runs_one_function_at_a_time():
     running, most = [0], [0]
 
     def work(_):

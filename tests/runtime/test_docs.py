@@ -12,7 +12,7 @@ from support.processes import TIMEOUT
 
 HERE = Path(__file__).parent
 PAGE = (HERE.parents[1] / "docs" / "runtime.md").read_text()
-NAMED = dict(re.findall(r"^\| ([^|]+) \| [^|]+ \| `(test_\w+)` \|$", PAGE, re.MULTILINE))
+NAMED = dict(re.findall(r"^- \*\*(.+?)\*\*: [^*]+\n  Test: `(test_\w+)`\.$", PAGE, re.MULTILINE))
 
 
 def rows_of_tests():

@@ -9,6 +9,7 @@ import os
 import shutil
 import subprocess
 import sys
+import sysconfig
 import textwrap
 
 import pytest
@@ -146,7 +147,7 @@ def test_an_embedded_python_is_run_by_the_one_beside_it():
 def test_a_program_with_no_python_says_so(monkeypatch, tmp_path):
     monkeypatch.setattr(sys, "executable", "/usr/bin/uwsgi")
     monkeypatch.setattr(sys, "exec_prefix", str(tmp_path))
-    monkeypatch.setattr(launch.sysconfig, "get_config_var", lambda _: None)
+    monkeypatch.setattr(sysconfig, "get_config_var", lambda _: None)
 
     with WorkerPool(1) as pool, pytest.raises(WorkerStartError, match=r"'/usr/bin/uwsgi', is no Python, .* set sys"):
         pool.run(worker_functions.double, 1).get(timeout=TIMEOUT)
@@ -238,9 +239,9 @@ def test_a_message_that_a_forked_child_sends_goes_nowhere_and_into_no_file_of_it
 @pytest.mark.parametrize("how", ["sys.exit()", "os._exit(0)", "os.kill(os.getpid(), signal.SIGKILL)"])
 def test_a_forked_child_that_ends_leaves_the_parents_tasks_alone(how):
     printed = run(f"""
-        with WorkerPool(1) as pool, work.Meetings() as meetings:
-            task = pool.run(work.wait_for, meetings.address)
-            with meetings.next() as worker:
+        with WorkerPool(1) as pool, work.Rendezvous() as rendezvous:
+            task = pool.run(work.wait_for, rendezvous.address)
+            with rendezvous.next() as worker:
                 if os.fork() == 0:
                     {how}
                 os.wait()

@@ -56,7 +56,7 @@ def test_discard_of_a_running_task_raises_a_flag_which_the_task_looks_at(thread,
 def test_discard_of_a_task_that_does_not_look_leaves_its_result(thread, flags):
     with WorkerPool(executor=thread) as pool:
         begun, go_on = events()
-        task = pool.run(work.say_so_and_wait, (begun, go_on))
+        task = pool.run(work.set_and_wait, (begun, go_on))
         assert begun.wait(10)
 
         task.discard()
@@ -70,7 +70,7 @@ def test_discard_of_a_task_that_does_not_look_leaves_its_result(thread, flags):
 def test_discard_of_a_waiting_task_is_answered_at_once(thread):
     with WorkerPool(executor=thread) as pool:
         begun, go_on = events()
-        pool.run(work.say_so_and_wait, (begun, go_on))
+        pool.run(work.set_and_wait, (begun, go_on))
         assert begun.wait(10)
         waiting = pool.run(work.double, 1)
 
@@ -114,7 +114,7 @@ def test_an_executor_of_threads_runs_functions_of_the_programs_script(thread):
 def test_without_room_for_a_flag_the_task_runs_to_its_end(thread, flags):
     with WorkerPool(executor=thread) as pool:
         begun, go_on = events()
-        task = pool.run(work.say_so_and_wait, (begun, go_on))
+        task = pool.run(work.set_and_wait, (begun, go_on))
         assert begun.wait(10)
         flags.rmdir()
 
@@ -130,9 +130,9 @@ def test_looking_for_a_discard_outside_of_any_task_is_harmless():
 
 def test_reports_go_nowhere(thread):
     reports = []
-    with WorkerPool(executor=thread) as pool, work.Meetings() as meetings:
-        task = pool.run(work.report_all_then_wait, ([1], meetings.address), on_report=reports.append)
-        with meetings.next() as worker:
+    with WorkerPool(executor=thread) as pool, work.Rendezvous() as rendezvous:
+        task = pool.run(work.report_all_then_wait, ([1], rendezvous.address), on_report=reports.append)
+        with rendezvous.next() as worker:
             worker.answer("done")
 
         assert task.get(timeout=10) == "done"

@@ -255,7 +255,7 @@ def test_new_actor_in_the_child_works_and_may_be_linked(ref):
     assert in_child(start) == "('ForkedError', 'Counter')"
 
 
-# -- timers, lanes, and the rest
+# -- timers, serial executors, and the rest
 
 
 def test_timers_of_the_parents_do_not_fire_in_the_child_and_new_ones_do():
@@ -271,7 +271,7 @@ def test_timers_of_the_parents_do_not_fire_in_the_child_and_new_ones_do():
     pending.get(timeout=TIMEOUT)
 
 
-def test_lane_of_the_parents_is_not_the_childs_to_run_or_to_close():
+def test_serial_executor_of_the_parent_neither_runs_nor_closes_in_the_child():
     executor, release = SerialExecutor("executor"), threading.Event()
     running = executor.run(release.wait, TIMEOUT)
 
@@ -280,7 +280,7 @@ def test_lane_of_the_parents_is_not_the_childs_to_run_or_to_close():
         own = SerialExecutor("own")
         return raised_by(lambda: executor.run(len, "a").get(timeout=TIMEOUT)), own.run(len, "abc").get(timeout=TIMEOUT)
 
-    with held_elsewhere(executor._crew._condition):
+    with held_elsewhere(executor._threads._condition):
         assert in_child(close) == "('ForkedError', 3)"
     release.set()
     assert running.get(timeout=TIMEOUT) is True
@@ -315,7 +315,7 @@ def test_pool_of_the_parents_is_not_the_childs_to_use_or_to_close(kind, tmp_path
             running.get(timeout=TIMEOUT)
 
 
-def test_mutex_flights_and_pending_of_the_parents_do_not_make_the_child_wait():
+def test_semaphore_single_flight_and_in_flight_of_the_parent_do_not_make_the_child_wait():
     semaphore, flights, pending, promise = Semaphore(), SingleFlight(), InFlight(), Promise()
     semaphore.acquire()
     flights.join("key", lambda: promise.future)
@@ -335,12 +335,12 @@ def test_mutex_flights_and_pending_of_the_parents_do_not_make_the_child_wait():
     assert semaphore.acquire().is_pending()
 
 
-def test_fork_in_a_callback_leaves_what_was_put_off_to_the_parent():
+def test_fork_in_a_callback_leaves_deferred_callbacks_to_the_parent():
     told: list[None] = []
     answers = []
 
     def fork():
-        ready(None).then(told.append)  # put off, as deep as this is
+        ready(None).then(told.append)  # deferred, as deep as this is
 
         def wait():
             mine = Promise()

@@ -75,7 +75,7 @@ def test_5000_futures_in_futures_do_not_overflow_the_stack():
 # -- Pykka
 
 
-def test_all_that_pykkas_futures_can_is_done_here_another_way():
+def test_every_method_of_pykkas_futures_is_replaced():
     public = {
         name for kind in (pykka.Future, pykka.ThreadingFuture) for name in vars(kind) if callable(vars(kind)[name])
     }

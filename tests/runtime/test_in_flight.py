@@ -56,7 +56,7 @@ def test_discard_asks_all_of_them(pending, promises):
     assert len(list(pending)) == 2
 
 
-def test_discard_of_who_waits_for_the_end_stops_nobody(pending, promises):
+def test_discard_of_the_future_of_ended_stops_nothing(pending, promises):
     pending.ended().discard()
 
     assert not any(promise.future.has_discard() for promise in promises)

@@ -72,7 +72,7 @@ def error_of(future):
     return future.error()
 
 
-def test_lane_survives_what_a_callback_and_a_function_raise(raising, caplog):
+def test_serial_executor_survives_what_a_callback_and_a_function_raise(raising, caplog):
     executor, begin = SerialExecutor("executor"), threading.Event()
     first = executor.run(begin.wait, TIMEOUT)
     first.on_any(raising)

@@ -12,9 +12,10 @@ from functools import partial
 from typing import Any
 
 import pytest
+from support import seams
 from support import worker_functions as work
 from support.processes import TIMEOUT
-from support.worker_functions import Meetings
+from support.worker_functions import Rendezvous
 
 from pykka_imagestore.runtime import (
     DiscardedError,
@@ -29,16 +30,15 @@ from pykka_imagestore.runtime import (
     WorkerTimeoutError,
     collect,
     select,
-    worker_handle,
 )
 from pykka_imagestore.runtime.cpus import usable_cpus
 from pykka_imagestore.runtime.processes import ProcessEngine
 
 
 @pytest.fixture
-def meetings():
-    with Meetings() as meetings:
-        yield meetings
+def rendezvous():
+    with Rendezvous() as rendezvous:
+        yield rendezvous
 
 
 def test_run_gives_what_the_function_returns(pool):
@@ -53,10 +53,10 @@ def test_run_raises_what_the_function_raises_with_a_note_of_where(pool):
     assert "in fail_with" in caught.value.__notes__[0]
 
 
-def test_tasks_run_side_by_side_in_as_many_processes_as_there_are_workers(pool, meetings):
-    both = collect(pool.run(work.wait_for, meetings.address) for _ in range(2))
+def test_tasks_run_side_by_side_in_as_many_processes_as_there_are_workers(pool, rendezvous):
+    both = collect(pool.run(work.wait_for, rendezvous.address) for _ in range(2))
 
-    with meetings.next() as first, meetings.next() as second:
+    with rendezvous.next() as first, rendezvous.next() as second:
         assert first.pid != second.pid
         first.answer("one")
         second.answer("two")
@@ -81,16 +81,16 @@ def test_a_pool_has_as_many_workers_as_cpus_may_be_used_and_at_least_one():
         WorkerPool(0)
 
 
-def test_an_idle_task_runs_when_no_other_waits(meetings):
+def test_an_idle_task_runs_when_no_other_waits(rendezvous):
     with WorkerPool(1) as pool:
-        first, idle, second = (pool.run(work.wait_for, meetings.address, idle=idle) for idle in (False, True, False))
-        with meetings.next() as worker:
+        first, idle, second = (pool.run(work.wait_for, rendezvous.address, idle=idle) for idle in (False, True, False))
+        with rendezvous.next() as worker:
             worker.answer("first")
-        with meetings.next() as worker:
+        with rendezvous.next() as worker:
             worker.answer("second")
         assert (first.get(timeout=TIMEOUT), second.get(timeout=TIMEOUT), idle.is_pending()) == ("first", "second", True)
 
-        with meetings.next() as worker:
+        with rendezvous.next() as worker:
             worker.answer("idle")
 
         assert idle.get(timeout=TIMEOUT) == "idle"
@@ -99,10 +99,10 @@ def test_an_idle_task_runs_when_no_other_waits(meetings):
 # -- workers that die
 
 
-def test_a_worker_killed_in_mid_task_fails_that_task_alone(pool, meetings):
+def test_a_worker_killed_in_mid_task_fails_that_task_alone(pool, rendezvous):
     errors = queue.SimpleQueue()
-    tasks = [pool.run(work.wait_for, meetings.address).on_failed(errors.put) for _ in range(2)]
-    with meetings.next() as victim, meetings.next() as other:
+    tasks = [pool.run(work.wait_for, rendezvous.address).on_failed(errors.put) for _ in range(2)]
+    with rendezvous.next() as victim, rendezvous.next() as other:
         victim.kill()
         error = errors.get(timeout=TIMEOUT)
 
@@ -137,11 +137,11 @@ def test_a_task_that_raises_is_not_run_again(pool, tmp_path):
 
 
 @pytest.mark.parametrize("wait_for_its_end", [False, True])
-def test_a_worker_killed_while_idle_is_replaced_and_costs_no_task(meetings, wait_for_its_end):
+def test_a_worker_killed_while_idle_is_replaced_and_costs_no_task(rendezvous, wait_for_its_end):
     with WorkerPool(1) as pool:
         for _ in range(3):
-            task = pool.run(work.wait_for, meetings.address)
-            with meetings.next() as worker:
+            task = pool.run(work.wait_for, rendezvous.address)
+            with rendezvous.next() as worker:
                 worker.answer("now idle")
                 task.get(timeout=TIMEOUT)
                 worker.kill()
@@ -251,13 +251,13 @@ def test_where_no_thread_can_be_started_reports_wait_and_tasks_go_on(pool, no_th
     assert pool.run(work.double, 1).get(timeout=TIMEOUT) == 2
     reports = queue.SimpleQueue()
     with no_threads():
-        task = pool.run(work.report_more_than_the_pipe_holds, None, on_report=reports.put)
+        task = pool.run(work.report_more_than_the_socket_holds, None, on_report=reports.put)
         assert task.get(timeout=TIMEOUT) == 1000
         assert reports.empty()
         assert pool.run(work.double, 21).get(timeout=TIMEOUT) == 42
 
 
-def test_a_start_that_failed_is_tried_again_though_another_worker_is_never_idle(pool, meetings, monkeypatch):
+def test_a_start_that_failed_is_tried_again_though_another_worker_is_never_idle(pool, rendezvous, monkeypatch):
     assert pool.run(work.double, 1).get(timeout=TIMEOUT) == 2
     with monkeypatch.context() as patch:
         patch.setattr(sys, "executable", "/nowhere/python")
@@ -265,8 +265,8 @@ def test_a_start_that_failed_is_tried_again_though_another_worker_is_never_idle(
         tasks = [pool.run(work.double, number) for number in range(20)]
         assert [task.get(timeout=TIMEOUT) for task in tasks] == [2 * number for number in range(20)]
 
-    tasks = [pool.run(work.double, 1), *(pool.run(work.wait_for, meetings.address) for _ in range(2))]
-    with meetings.next() as first, meetings.next() as second:
+    tasks = [pool.run(work.double, 1), *(pool.run(work.wait_for, rendezvous.address) for _ in range(2))]
+    with rendezvous.next() as first, rendezvous.next() as second:
         assert first.pid != second.pid
         first.answer("")
         second.answer("")
@@ -276,10 +276,10 @@ def test_a_start_that_failed_is_tried_again_though_another_worker_is_never_idle(
 # -- discard
 
 
-def test_discard_of_a_running_task_kills_it_and_is_answered_when_the_process_is_gone(pool, meetings):
-    task = pool.run(work.wait_for, meetings.address)
+def test_discard_of_a_running_task_kills_it_and_is_answered_when_the_process_is_gone(pool, rendezvous):
+    task = pool.run(work.wait_for, rendezvous.address)
     seen = queue.SimpleQueue()
-    with meetings.next() as worker:
+    with rendezvous.next() as worker:
         task.on_discarded(lambda: seen.put(worker.is_gone()))
 
         task.discard()
@@ -289,10 +289,10 @@ def test_discard_of_a_running_task_kills_it_and_is_answered_when_the_process_is_
     assert pool.run(work.double, 4).get(timeout=TIMEOUT) == 8
 
 
-def test_discard_of_a_waiting_task_is_answered_at_once_and_the_task_never_runs(meetings, tmp_path):
+def test_discard_of_a_waiting_task_is_answered_at_once_and_the_task_never_runs(rendezvous, tmp_path):
     with WorkerPool(1) as pool:
-        running = pool.run(work.wait_for, meetings.address)
-        with meetings.next() as worker:
+        running = pool.run(work.wait_for, rendezvous.address)
+        with rendezvous.next() as worker:
             waiting = pool.run(work.die_the_first_time, str(tmp_path / "ran"))
 
             waiting.discard()
@@ -331,10 +331,10 @@ def test_discards_at_every_moment_leave_the_pool_in_order(pool):
 # -- limits
 
 
-def test_a_task_past_its_time_limit_is_killed(pool, meetings):
-    task = pool.run(work.wait_for, meetings.address, time_limit=0.2)
+def test_a_task_past_its_time_limit_is_killed(pool, rendezvous):
+    task = pool.run(work.wait_for, rendezvous.address, time_limit=0.2)
 
-    with meetings.next() as worker:
+    with rendezvous.next() as worker:
         error = task.recover(lambda future: future.error()).get(timeout=TIMEOUT)
 
         assert isinstance(error, WorkerTimeoutError)
@@ -429,12 +429,12 @@ def test_big_arguments_and_results_travel(pool):
 # -- reports
 
 
-def test_reports_arrive_in_order_while_the_task_runs(pool, meetings):
+def test_reports_arrive_in_order_while_the_task_runs(pool, rendezvous):
     reports = queue.SimpleQueue()
     messages = ["begun", {"entries": 3}, 7]
-    task = pool.run(work.report_all_then_wait, (messages, meetings.address), on_report=reports.put)
+    task = pool.run(work.report_all_then_wait, (messages, rendezvous.address), on_report=reports.put)
 
-    with meetings.next() as worker:
+    with rendezvous.next() as worker:
         assert [reports.get(timeout=TIMEOUT) for _ in messages] == messages
         assert task.is_pending()
         worker.answer("enough")
@@ -442,22 +442,34 @@ def test_reports_arrive_in_order_while_the_task_runs(pool, meetings):
     assert task.get(timeout=TIMEOUT) == "enough"
 
 
-def test_a_report_that_is_too_big_is_dropped(pool, meetings):
+def test_reports_of_a_child_that_a_task_forks_are_dropped_and_it_receives_nothing():
+    reports = queue.SimpleQueue()
+    with WorkerPool(1) as pool:
+        task = pool.run(work.report_in_forked_children, None, on_report=reports.put)
+
+        assert task.get(timeout=TIMEOUT) == (0, "")
+        assert pool.run(work.double, 21).get(timeout=TIMEOUT) == 42
+
+    assert reports.get(timeout=TIMEOUT) == "from the task"
+    assert reports.empty()
+
+
+def test_a_report_that_is_too_big_is_dropped(pool, rendezvous):
     reports = queue.SimpleQueue()
     messages = ["x" * 5000, "small"]
-    pool.run(work.report_all_then_wait, (messages, meetings.address), on_report=reports.put)
+    pool.run(work.report_all_then_wait, (messages, rendezvous.address), on_report=reports.put)
 
-    with meetings.next() as worker:
+    with rendezvous.next() as worker:
         assert reports.get(timeout=TIMEOUT) == "small"
         worker.answer("")
 
 
-def test_on_report_that_raises_is_logged_and_the_next_report_comes_all_the_same(pool, meetings, caplog):
+def test_on_report_that_raises_is_logged_and_the_next_report_comes_all_the_same(pool, rendezvous, caplog):
     reports = queue.SimpleQueue()
-    requests = ([0, 1], meetings.address)
+    requests = ([0, 1], rendezvous.address)
     pool.run(work.report_all_then_wait, requests, on_report=lambda number: reports.put(1 // number))
 
-    with meetings.next() as worker:
+    with rendezvous.next() as worker:
         assert reports.get(timeout=TIMEOUT) == 1
         worker.answer("")
     assert "ZeroDivisionError" in caplog.text
@@ -472,7 +484,7 @@ def test_a_report_that_cannot_be_read_is_logged_and_dropped(pool, caplog):
 
 def test_a_listener_that_is_slow_does_not_hold_up_the_task(pool):
     go_on = threading.Event()
-    task = pool.run(work.report_more_than_the_pipe_holds, None, on_report=lambda _: go_on.wait(20))
+    task = pool.run(work.report_more_than_the_socket_holds, None, on_report=lambda _: go_on.wait(20))
 
     result = task.recover(lambda _: None).get(timeout=TIMEOUT)
     go_on.set()
@@ -483,29 +495,29 @@ def test_a_listener_that_is_slow_does_not_hold_up_the_task(pool):
 # -- messages
 
 
-def test_messages_reach_a_task_in_their_order_whether_it_runs_already_or_not(meetings):
+def test_messages_reach_a_task_in_their_order_whether_it_runs_already_or_not(rendezvous):
     with WorkerPool(1) as pool:
         messages, early = Messages(), Messages()
         early.send("early")
         early.send("end")
-        first = pool.run(work.receive_until_end, meetings.address, messages=messages)
-        second = pool.run(work.receive_until_end, meetings.address, messages=early)
-        with meetings.next() as worker:
+        first = pool.run(work.receive_until_end, rendezvous.address, messages=messages)
+        second = pool.run(work.receive_until_end, rendezvous.address, messages=early)
+        with rendezvous.next() as worker:
             for each in ("token", {"fresh": True}, b"x" * 50_000):
                 messages.send(each)
             messages.send("end")
             worker.answer("go on")
         assert first.get(timeout=TIMEOUT) == ["token", {"fresh": True}, b"x" * 50_000]
-        with meetings.next() as worker:
+        with rendezvous.next() as worker:
             worker.answer("go on")
         assert second.get(timeout=TIMEOUT) == ["early"]
 
 
-def test_of_very_many_messages_the_newest_arrive_and_nobody_waits(meetings):
+def test_of_very_many_messages_the_newest_arrive_and_nobody_waits(rendezvous):
     with WorkerPool(1) as pool:
         messages = Messages()
-        task = pool.run(work.receive_until_end, meetings.address, messages=messages)
-        with meetings.next() as worker:
+        task = pool.run(work.receive_until_end, rendezvous.address, messages=messages)
+        with rendezvous.next() as worker:
             for number in range(500):
                 messages.send((number, b"x" * 50_000))
             messages.send("end")
@@ -546,7 +558,7 @@ def test_messages_to_a_task_whose_worker_dies_cost_nothing_else(pool):
             task.get(timeout=TIMEOUT)
 
 
-def test_a_message_that_a_task_has_not_taken_is_none_of_the_next_ones(pool):
+def test_a_message_that_a_task_has_not_taken_does_not_reach_the_next_task(pool):
     messages = Messages()
     task = pool.run(work.double, 1, messages=messages)
     for _ in range(20):
@@ -592,13 +604,13 @@ def test_close_may_be_called_by_several_callbacks():
     assert [type(task.error()) for task in tasks[:2]] == [PoolClosedError, ValueError]
 
 
-def test_a_callback_that_is_interrupted_hurts_nobody(pool, meetings):
+def test_a_callback_that_is_interrupted_affects_no_other(pool, rendezvous):
     def interrupt(_):
         raise KeyboardInterrupt
 
-    task = pool.run(work.wait_for, meetings.address)
+    task = pool.run(work.wait_for, rendezvous.address)
     task.on_any(interrupt)
-    with meetings.next() as worker:
+    with rendezvous.next() as worker:
         worker.answer("done")  # so it is a thread of the pool's that is interrupted
 
     assert task.get(timeout=TIMEOUT) == "done"
@@ -626,7 +638,7 @@ def test_tasks_may_be_submitted_and_discarded_by_the_garbage_collector(pool):
 
 
 def test_workers_end_when_idle_for_long_and_come_back(monkeypatch):
-    monkeypatch.setattr(worker_handle, "IDLE_SECONDS", 0.01)
+    monkeypatch.setattr(seams.WORKER_IDLE_SECONDS, 0.01)
     with WorkerPool(2) as pool:
         pid = pool.run(work.pid_of, None).get(timeout=TIMEOUT)
         while os.path.exists(f"/proc/{pid}"):
@@ -638,10 +650,10 @@ def test_workers_end_when_idle_for_long_and_come_back(monkeypatch):
 # -- close
 
 
-def test_close_kills_what_runs_and_fails_what_waits(meetings):
+def test_close_kills_what_runs_and_fails_what_waits(rendezvous):
     pool = WorkerPool(1)
-    running, waiting = pool.run(work.wait_for, meetings.address), pool.run(work.double, 1)
-    with meetings.next() as worker:
+    running, waiting = pool.run(work.wait_for, rendezvous.address), pool.run(work.double, 1)
+    with rendezvous.next() as worker:
         pool.close()
 
         assert worker.is_gone()
@@ -658,11 +670,11 @@ def test_close_is_idempotent_and_a_closed_pool_refuses():
         pool.run(work.double, 1).get(timeout=TIMEOUT)
 
 
-def test_close_by_several_threads_at_once_returns_to_each_when_all_is_gone(meetings):
+def test_close_by_several_threads_at_once_returns_to_each_when_all_is_gone(rendezvous):
     pool = WorkerPool(1)
-    pool.run(work.wait_for, meetings.address)
+    pool.run(work.wait_for, rendezvous.address)
     gone = queue.SimpleQueue()
-    with meetings.next() as worker:
+    with rendezvous.next() as worker:
         threads = [threading.Thread(target=lambda: gone.put((pool.close(), worker.is_gone()))) for _ in range(3)]
         for thread in threads:
             thread.start()

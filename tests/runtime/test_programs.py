@@ -148,9 +148,9 @@ BUSY = """
     from pykka_imagestore.runtime import Actor, WorkerPool
     Actor.start()
     with WorkerPool(2) as pool:
-        with work.Meetings() as meetings:
-            tasks = [pool.run(work.wait_for, meetings.address) for _ in range(2)]
-            with meetings.next() as first, meetings.next() as second:
+        with work.Rendezvous() as rendezvous:
+            tasks = [pool.run(work.wait_for, rendezvous.address) for _ in range(2)]
+            with rendezvous.next() as first, rendezvous.next() as second:
                 print(first.pid, second.pid, flush=True)
                 tasks[0].get(timeout=60)
 """

@@ -1,4 +1,4 @@
-"""One test, at least, for each row of docs/runtime.md's table "Futures and promises", quoted above the test.
+"""One test, at least, for each row of docs/runtime.md's list "Futures and promises", quoted above the test.
 
 What libprocess promises is in Apache Mesos, 3rdparty/libprocess/include/process/{future,collect,after,loop}.hpp.
 """
@@ -391,7 +391,7 @@ def test_row_then_runs_its_function_once_and_before_anybody_asks():
 
 
 # Row "callback throws".
-def test_row_callback_that_raises_is_logged_and_hurts_nobody(caplog):
+def test_row_callback_that_raises_is_logged_and_affects_no_other(caplog):
     promise: Promise[int] = Promise()
     seen: list[object] = []
     promise.future.on_ready(lambda _: 1 / 0).on_ready(seen.append).on_any(lambda _: seen.append("any"))
@@ -423,7 +423,7 @@ def test_row_recover_replaces_failure_discard_and_abandonment():
     assert [future.get(timeout=0) for future in recovered] == [OddError, DiscardedError, AbandonedError, "value"]
 
 
-def test_row_recover_forgets_the_discard_so_that_the_replacement_is_not_discarded_at_birth():
+def test_row_recover_forgets_the_discard_so_that_the_replacement_is_not_discarded_at_once():
     promise, replacement = Promise[int](), Promise[int]()
     promise.future.on_discard(promise.discard)
     result = promise.future.recover(lambda _: replacement.future)

@@ -1,4 +1,4 @@
-"""One test, at least, for each row of docs/runtime.md's table "Processes", quoted above the test.
+"""One test, at least, for each row of docs/runtime.md's list "Processes", quoted above the test.
 
 What libprocess promises is in Apache Mesos, 3rdparty/libprocess/include/process/{process,dispatch,defer,delay}.hpp.
 """
@@ -225,7 +225,7 @@ def test_row_dispatch_to_an_actor_that_ends_meanwhile_is_answered_too():
 
 
 # Row "defer(pid, f)".
-def test_row_defer_dispatches_whoever_calls_it():
+def test_row_defer_dispatches_from_any_thread():
     ref, promise = Notebook.start(), Promise[int]()
     note = defer(ref, Notebook.note)
 
@@ -376,7 +376,7 @@ def test_row_delay_is_after_then_dispatch_and_can_be_cancelled():
 def test_row_executor_is_a_pool_with_one_thread_and_runs_functions_one_after_the_other():
     events = [(threading.Event(), threading.Event()) for _ in range(2)]
     with ThreadPoolExecutor(1) as thread, WorkerPool(executor=thread) as serial:
-        first, second = (serial.run(jobs.say_so_and_wait, pair) for pair in events)
+        first, second = (serial.run(jobs.set_and_wait, pair) for pair in events)
         assert events[0][0].wait(10)
 
         began_together = events[1][0].is_set()
@@ -399,7 +399,7 @@ def test_row_async_is_a_pool_with_threads_and_runs_functions_at_the_same_time():
 
 
 # Row "Mutex".
-def test_row_mutex_lets_one_in_at_a_time_and_lock_is_a_future():
+def test_row_mutex_is_a_semaphore_that_admits_one_at_a_time_and_acquire_is_a_future():
     semaphore = Semaphore()
 
     first, second, third = (semaphore.acquire() for _ in range(3))

@@ -62,7 +62,7 @@ def nothing():
     return promise.future
 
 
-def test_lock_is_ready_at_once_when_nobody_has_it():
+def test_acquire_is_ready_at_once_when_there_is_a_place():
     semaphore = Semaphore()
 
     assert semaphore.acquire().is_ready()
@@ -70,7 +70,7 @@ def test_lock_is_ready_at_once_when_nobody_has_it():
     assert semaphore.acquire().is_ready()
 
 
-def test_discard_of_who_waits_gives_its_place_back():
+def test_discard_of_a_waiting_acquire_gives_its_place_back():
     semaphore = Semaphore()
     semaphore.acquire()
     second, third, fourth = semaphore.acquire(), semaphore.acquire(), semaphore.acquire()
@@ -85,7 +85,7 @@ def test_discard_of_who_waits_gives_its_place_back():
     assert semaphore.acquire().is_ready()
 
 
-def test_discard_of_who_is_inside_changes_nothing():
+def test_discard_of_a_holder_changes_nothing():
     semaphore = Semaphore()
     first, second = semaphore.acquire(), semaphore.acquire()
 

@@ -26,7 +26,7 @@ def test_functions_run_in_their_order_in_one_thread_of_that_name(executor):
     assert threads[0].name.startswith("test-executor")
 
 
-def test_error_goes_to_its_caller_and_the_lane_goes_on(executor):
+def test_error_goes_to_its_caller_and_the_executor_goes_on(executor):
     failing, next_one = executor.run(int, "x"), executor.run(int, "5")
 
     with pytest.raises(ValueError, match="invalid literal"):

@@ -74,7 +74,7 @@ def test_discard_of_a_running_task_is_answered_when_the_task_has_stopped(threads
 
 def test_discard_of_a_task_that_does_not_look_leaves_its_result(threads):
     begun, go_on = events()
-    task = threads.run(work.say_so_and_wait, (begun, go_on))
+    task = threads.run(work.set_and_wait, (begun, go_on))
     assert begun.wait(TIMEOUT)
 
     task.discard()
@@ -87,7 +87,7 @@ def test_discard_of_a_task_that_does_not_look_leaves_its_result(threads):
 def test_discard_of_a_waiting_task_is_answered_at_once():
     with WorkerPool(1, threads=True) as pool:
         begun, go_on = events()
-        running = pool.run(work.say_so_and_wait, (begun, go_on))
+        running = pool.run(work.set_and_wait, (begun, go_on))
         waiting = pool.run(work.double, 1)
 
         waiting.discard()

@@ -1,4 +1,4 @@
-"""What is made of a future that lives long leaves nothing on it; what somebody still waits for stays."""
+"""Futures that are made of a long-lived one leave nothing on it; those that are still observed stay."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def kept(promise):
 # -- by hand
 
 
-def test_callback_that_is_withdrawn_is_not_called_and_let_go_of(stop):
+def test_callback_that_is_withdrawn_is_neither_called_nor_kept(stop):
     class Listener:
         def hear(self, future):
             heard.append(future)
@@ -72,7 +72,7 @@ def test_withdrawing_does_not_keep_the_future():
     assert withdraw() is False
 
 
-def test_of_callbacks_for_one_outcome_and_for_any_those_left_keep_their_order(stop):
+def test_callbacks_keep_their_order_when_others_are_withdrawn(stop):
     heard = []
     withdrawals = [stop.future.watch(lambda _, number=number: heard.append(number)) for number in range(6)]
     stop.future.on_ready(lambda _: heard.append("ready"))
@@ -152,10 +152,10 @@ def test_actors_that_have_ended_wait_for_nothing(stop):
     assert kept(stop) == 0
 
 
-# -- by itself, once nobody has the result
+# -- by itself, once the result is dropped
 
 
-def test_result_that_is_dropped_with_nobody_observing_it_is_withdrawn(stop):
+def test_result_that_is_dropped_unobserved_is_withdrawn(stop):
     for make in (undiscardable, lambda future: select([future]), lambda future: collect([future, Promise().future])):
         make(stop.future)
 
@@ -181,7 +181,7 @@ def test_future_bound_to_it_is_withdrawn_when_it_is_dropped(stop):
     assert kept(stop) == 0
 
 
-def test_future_bound_to_it_tells_those_who_observed_it_before_and_after(stop):
+def test_future_bound_to_it_calls_observers_from_before_and_after(stop):
     told, begin = [], Promise()
     begin.future.then(lambda _: stop.future).on_any(lambda _: told.append("before"))
     begin.set(None)
@@ -193,7 +193,7 @@ def test_future_bound_to_it_tells_those_who_observed_it_before_and_after(stop):
     assert told == ["before", "after"]
 
 
-def test_result_that_is_dropped_but_observed_tells_all_the_same(stop):
+def test_result_that_is_dropped_but_observed_still_calls_its_observers(stop):
     told = []
     undiscardable(stop.future).on_any(lambda _: told.append("undiscardable"))
     select([stop.future]).then(lambda _: told.append("select"))
@@ -207,7 +207,7 @@ def test_result_that_is_dropped_but_observed_tells_all_the_same(stop):
     assert told == ["undiscardable", "select", "collect", "nested"]
 
 
-def test_result_is_withdrawn_when_the_last_who_observed_it_is(stop):
+def test_result_is_withdrawn_with_its_last_observer(stop):
     withdrawals = [undiscardable(undiscardable(stop.future)).watch(print) for _ in range(3)]
     assert kept(stop) == 3
 
@@ -217,14 +217,14 @@ def test_result_is_withdrawn_when_the_last_who_observed_it_is(stop):
     assert kept(stop) == 0
 
 
-def test_select_among_results_leaves_nothing_on_what_they_are_made_of(stop):
+def test_select_among_derived_futures_leaves_nothing_on_their_source(stop):
     for _ in range(50):
         assert select([undiscardable(stop.future), ready("first")]).get(timeout=0) == "first"
 
     assert kept(stop) == 0
 
 
-def test_result_that_somebody_has_gets_its_outcome(stop):
+def test_result_that_is_kept_gets_its_outcome(stop):
     result, combined = undiscardable(stop.future), collect([stop.future, stop.future])
 
     stop.set(1)
@@ -233,7 +233,7 @@ def test_result_that_somebody_has_gets_its_outcome(stop):
     assert combined.get(timeout=0) == [1, 1]
 
 
-def test_what_then_was_given_is_run_although_nobody_has_its_result(stop):
+def test_the_function_of_then_runs_although_its_result_was_dropped(stop):
     told = []
     stop.future.then(told.append)
 

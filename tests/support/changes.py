@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from support import tars
+from support.attributes import NOBODYS, acl
 from support.compressions import zstd
 from support.layers import unpack_layer
 
@@ -30,11 +31,6 @@ CAPABILITY = struct.pack("<I4I", 0x02000000, 1 << 10, 0, 0, 0)
 EVERYTHING = struct.pack("<I4I", 0x02000001, 0xFFFFFFFF, 0, 0xFFFFFFFF, 0)
 
 
-def acl(*entries: tuple[int, int, int]) -> bytes:
-    return struct.pack("<I", 2) + b"".join(struct.pack("<HHI", *entry) for entry in entries)
-
-
-NOBODYS = -1 & 0xFFFFFFFF
 ACL = acl((1, 6, NOBODYS), (2, 4, 7), (4, 4, NOBODYS), (0x10, 4, NOBODYS), (0x20, 4, NOBODYS))
 OTHER_ACL = acl((1, 6, NOBODYS), (2, 6, 7), (4, 4, NOBODYS), (0x10, 4, NOBODYS), (0x20, 4, NOBODYS))
 SEGMENTS = [(50_000, 4)]

@@ -1,10 +1,12 @@
-"""Disks that lose power, or remember what was asked of them."""
+"""Disks that lose power, remember what was asked of them, fail, or have only so much room."""
 
 from __future__ import annotations
 
 import errno
 import os
+from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 from pykka_imagestore.durable.disk import Disk
 
@@ -56,6 +58,18 @@ class FailingDisk(Disk):
         if not attribute.startswith("_") and attribute != "failing" and attribute in self.failing:
             raise OSError(errno.EIO, os.strerror(errno.EIO), attribute)
         return super().__getattribute__(attribute)
+
+
+def statvfs_of(free: int) -> Callable[[int | str], SimpleNamespace]:
+    """Return an ``os.statvfs`` that tells of so many free bytes, and else of what is there."""
+    real = os.statvfs
+
+    def statvfs(path: int | str) -> SimpleNamespace:
+        found = real(path)
+        fields = {name: getattr(found, name) for name in dir(found) if name.startswith("f_")}
+        return SimpleNamespace(**{**fields, "f_bfree": free, "f_bavail": free, "f_frsize": 1})
+
+    return statvfs
 
 
 def _name_of(file: Path | int) -> str:

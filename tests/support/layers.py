@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
+from support import seams
 from support.processes import TIMEOUT
 from support.trees import Node, describe
 
@@ -24,7 +25,6 @@ from pykka_imagestore.errors import StoreError
 from pykka_imagestore.jobs.check.findings import LayerCheck
 from pykka_imagestore.jobs.check_layer import CheckLayer, check_layer
 from pykka_imagestore.jobs.help_unpack import HelpUnpack, help_unpack
-from pykka_imagestore.jobs.unpack import one_pass
 from pykka_imagestore.jobs.unpack.layer_counts import LayerCounts
 from pykka_imagestore.jobs.unpack.leader import Leader
 from pykka_imagestore.jobs.unpack.target import Target
@@ -147,7 +147,7 @@ def unpack_with_peers(
             return leader
 
         helping: list[Future[None]] = []
-        with patch.object(one_pass, "Leader", attended):
+        with patch(seams.LEADER, attended):
             try:
                 unpacked = Unpacked(target, untar_layer(request))
             finally:

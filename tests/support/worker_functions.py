@@ -1,4 +1,4 @@
-"""What the tests have worker processes do, and how they meet a worker in the middle of it."""
+"""Functions that the tests run in worker processes, and how a test meets a worker in the middle of one."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from typing import Any, Self
 from pykka_imagestore.runtime import DiscardedError, raise_if_discarded, receive, report
 
 
-class Meetings:
-    """Where workers that run ``wait_for(meetings.address)`` wait for an answer."""
+class Rendezvous:
+    """Where workers that run ``wait_for(rendezvous.address)`` wait for an answer."""
 
     def __init__(self) -> None:
         self.address = f"\0{uuid.uuid4()}"
@@ -68,7 +68,7 @@ class Worker:
 
 
 def wait_for(address: str) -> str:
-    """Tell our pid; return what is answered."""
+    """Send the pid to the test, and return its answer."""
     with socket.socket(socket.AF_UNIX) as connection:
         connection.connect(address)
         connection.sendall(b"%d\n" % os.getpid())
@@ -112,7 +112,7 @@ def receive_soon(seconds: float) -> object:
 
 
 def send_packets(packets: list[bytes]) -> str:
-    """Send something else than an answer through the worker's socket, as whoever took it over could."""
+    """Send packets through the worker's socket, as an attacker who took it over could."""
     for descriptor in _sockets():
         with suppress(OSError):
             for packet in packets:
@@ -121,7 +121,7 @@ def send_packets(packets: list[bytes]) -> str:
 
 
 def send_without_end(request: tuple[bytes, int]) -> None:
-    """Send a packet again and again, as fast as can be, and have children do so that outlive us."""
+    """Send a packet again and again, as fast as possible, here and in children that outlive this process."""
     packet, children = request
     (descriptor,) = _sockets()
     for _ in range(children):
@@ -178,7 +178,7 @@ def kill_self(_: object) -> None:
 
 
 def die_the_first_time(path: str) -> str:
-    """Die, unless the file is there: it tells that this was tried before."""
+    """Die, unless the file exists, which means that this is the second attempt."""
     if os.path.exists(path):
         return "second time"
     with open(path, "x"):
@@ -200,10 +200,34 @@ def report_all_then_wait(request: tuple[Sequence[object], str]) -> str:
     return wait_for(address)
 
 
-def report_more_than_the_pipe_holds(_: object) -> int:
+def report_more_than_the_socket_holds(_: object) -> int:
     for number in range(1000):
         report(b"%4d" % number * 1000)
     return 1000
+
+
+def report_in_forked_children(_: object) -> tuple[int, object]:
+    """Report in a child and in a child of that; return the exit status of both, and what the child receives."""
+    ours, theirs = os.pipe()
+    child = os.fork()
+    if child == 0:
+        status = 1
+        try:
+            files = [os.open(os.devnull, os.O_RDONLY) for _ in range(20)]  # one gets the number of the worker's socket
+            grandchild = os.fork()
+            report("from a child")
+            with suppress(TimeoutError):
+                os.write(theirs, repr(receive(timeout=0)).encode())
+            for file in files:
+                os.close(file)
+            status = 0 if grandchild == 0 else os.waitpid(grandchild, 0)[1]
+        finally:
+            os._exit(status)
+    _, status = os.waitpid(child, 0)
+    os.close(theirs)
+    report("from the task")
+    with open(ours) as received:
+        return status, received.read()
 
 
 def allocate(size_bytes: int) -> int:
@@ -241,7 +265,7 @@ def raise_what_cannot_be_pickled(_: object) -> None:
 
 
 def work_until_discarded(events: tuple[threading.Event, threading.Event]) -> None:
-    """Look for a discard as often as can be; tell when this begins, and when it is stopped."""
+    """Look for a discard without pause; set one event at the beginning, and the other when stopped."""
     begun, stopped = events
     begun.set()
     try:
@@ -252,7 +276,7 @@ def work_until_discarded(events: tuple[threading.Event, threading.Event]) -> Non
         raise
 
 
-def say_so_and_wait(events: tuple[threading.Event, threading.Event]) -> str:
+def set_and_wait(events: tuple[threading.Event, threading.Event]) -> str:
     begun, go_on = events
     begun.set()
     if not go_on.wait(300):

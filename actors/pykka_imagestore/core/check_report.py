@@ -15,8 +15,8 @@ class Finding:
     """Something that a check found.
 
     Attributes:
-        kind: ``layer``, ``config``, ``image`` or ``journal``; ``store`` for what lies there and is nothing of its.
-        name: DiffID, digest or name of it; of what is none of these its path in the store.
+        kind: ``layer``, ``config``, ``image`` or ``journal``; ``store`` for a file that is not the store's own.
+        name: Its DiffID, digest or name; for anything else its path in the store.
         reason: What was found, as the rest of a sentence.
     """
 
@@ -34,7 +34,7 @@ class Evicted:
 
     Attributes:
         evicted: DiffIDs and digests of what is gone.
-        put_anew: Of what is there, and is another than the check saw. It was left.
+        put_anew: DiffIDs and digests of what was replaced since the check saw it, and so was left.
     """
 
     evicted: tuple[str, ...]
@@ -50,7 +50,7 @@ class CheckReport:
         faults: What is wrong.
         unchecked: What could not be checked. Nothing is known to be wrong with it.
         taken_out: DiffIDs and digests of what a repair took out; the next put brings it back.
-        put_anew: Of what changed since it was looked at, so that a repair left it; another check tells how it is.
+        put_anew: DiffIDs and digests of what was replaced since it was checked, and so was left; another check tells.
     """
 
     images: int
@@ -63,7 +63,7 @@ class CheckReport:
 
     @property
     def left_in(self) -> tuple[str, ...]:
-        """DiffIDs and digests of what is damaged and was not taken out, since somebody needs it."""
+        """DiffIDs and digests of what is damaged and was left, since a lease needs it."""
         damaged = dict.fromkeys(fault.name for fault in self.faults if fault.kind in ("layer", "config"))
         return tuple(name for name in damaged if name not in (*self.taken_out, *self.put_anew))
 
@@ -84,7 +84,7 @@ class CheckProgress:
 
 
 def stacks_by_config(images: Iterable[DockerImage]) -> dict[Digest, tuple[tuple[DiffID, ...], ...]]:
-    """Return of each config the layers of the images that have it, each stack once."""
+    """Return, for each config, the stacks of layers of the images that have it, each stack once."""
     stacks: dict[Digest, dict[tuple[DiffID, ...], None]] = {}
     for image in images:
         if image.config_digest is not None:
@@ -98,12 +98,12 @@ def find_image_faults(
     bad: Collection[DiffID],
     others: Collection[tuple[Digest, tuple[DiffID, ...]]],
 ) -> Iterator[Finding]:
-    """Tell what images lack: layers, and their config. And whether that lists other layers.
+    """Tell which images lack layers or their config, have damaged layers, or a config that lists other layers.
 
     Args:
-        configs: Those that are there.
-        bad: Layers that are there and damaged.
-        others: Configs with layers that they do not list, or not in this order.
+        configs: Configs that are stored.
+        bad: Layers that are stored, and damaged.
+        others: Configs, each with layers that it does not list, or not in this order.
     """
     for image in images:
         if image.missing:
@@ -119,7 +119,7 @@ def find_image_faults(
 
 
 def find_torn_journal(torn_bytes: int) -> Iterator[Finding]:
-    """Tell of the bytes at the end of the journal that are no whole change, if there are any."""
+    """Report the bytes at the end of the journal that are no whole change, if there are any."""
     if torn_bytes:
         what = f"ends in {torn_bytes} bytes that are no whole change: one that a crash cut off, or that is damaged"
         yield Finding("journal", "storedImages.journal", what)

@@ -1,6 +1,6 @@
 """A checksum at the end of a protobuf message, of all bytes before it. Pure.
 
-It is a field of the message, so whoever does not know it passes over it: an older version, and Mesos.
+It is a field of the message, so a reader that does not know it skips it: an older release, or Mesos.
 
 Spec:
     Protocol Buffers, "Encoding": a tag, and four bytes, little-endian.

@@ -34,7 +34,7 @@ def is_blob_digest(unsafe_text: object) -> bool:
 
 
 def hasher(digest: Digest) -> hashlib._Hash:
-    """Return what computes digests of the same algorithm."""
+    """Return a hash object of a digest's algorithm."""
     return hashlib.new(digest.partition(":")[0])
 
 
@@ -46,7 +46,7 @@ def digest_like(digest: Digest, data: bytes) -> Digest:
 
 
 def digest_of(computed: hashlib._Hash) -> Digest:
-    """Return what was computed as a digest."""
+    """Return the digest of all that a hash object was given."""
     return Digest(f"{computed.name}:{computed.hexdigest()}")
 
 

@@ -1,4 +1,4 @@
-"""Which file it is, and in which state: by this, whoever opens a path once more notices that it changed. Pure."""
+"""The identity and state of a file, by which code that opens a path again notices a change. Pure."""
 
 from __future__ import annotations
 
@@ -28,15 +28,15 @@ class FileStatus(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class FileIdentity:
-    """A file, and what tells whether its bytes are still the same.
+    """Which file it is, and what changes when its bytes do.
 
     Attributes:
         device: Number of its file system.
         inode: Its number there.
-        size_bytes: How large it is; 0 if it is no regular file, and so are the times: what lies in a directory or comes
-            through a pipe changes them.
-        mtime_ns: When it was written to.
-        ctime_ns: When anything of it changed, its mode, owner or number of links too; nobody can set that back.
+        size_bytes: How large it is. 0 if it is no regular file, and so are the times: they change with the files in a
+            directory, and with the bytes that pass through a pipe.
+        mtime_ns: When it was last written to. Its owner can set that to any time.
+        ctime_ns: When its bytes, mode, owner or number of links last changed; nobody can set that back.
     """
 
     device: int
@@ -47,16 +47,15 @@ class FileIdentity:
 
     @classmethod
     def of(cls, status: FileStatus) -> Self:
-        """Return the identity of what was looked at."""
+        """Return the identity of a file by its status."""
         if not stat.S_ISREG(status.st_mode):
             return cls(status.st_dev, status.st_ino)
         return cls(status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
 
     def has_same_bytes(self, other: FileIdentity) -> bool:
-        """Tell whether this is the same file, not written to; its mode, owner and links may have changed.
+        """Tell whether this is the same file and was not written to; its mode, owner and links may have changed.
 
-        A writer who sets the time of the last write back is not noticed: that is enough only for bytes whose digest
-        is known.
+        A writer who sets the mtime back goes unnoticed, so this suffices only for bytes that a digest verifies.
         """
         mine = self.device, self.inode, self.size_bytes, self.mtime_ns
         return mine == (other.device, other.inode, other.size_bytes, other.mtime_ns)
@@ -69,7 +68,7 @@ class FileIdentity:
 
 
 def kind_of(mode: int) -> str:
-    """Return what a file is by its ``st_mode``, with its article."""
+    """Return the kind of a file by its ``st_mode``, with its article."""
     return _KINDS.get(stat.S_IFMT(mode), "no file")
 
 
@@ -85,5 +84,5 @@ _KINDS = {
 
 
 def _seconds(nanoseconds: int) -> str:
-    """Return a time as seconds since 1970: as a date, one of a far year would have no text."""
+    """Return a time as seconds since 1970: a date of a far year could not be formatted."""
     return f"{nanoseconds // _NANO}.{nanoseconds % _NANO:09}"

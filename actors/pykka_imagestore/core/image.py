@@ -17,7 +17,7 @@ class DockerImage:
         name: The familiar form with its tag, ``ubuntu:latest``.
         layer_ids: DiffIDs, root layer first, leaf last; one may appear twice.
         config_digest: Digest of the image config's bytes; None if the store does not have it.
-        missing: Those of ``layer_ids`` that are not in the store; an image with any is listed, and not served.
+        missing: Those of ``layer_ids`` that are not in the store; an image with any is listed, but not served.
     """
 
     name: str
@@ -26,7 +26,7 @@ class DockerImage:
     missing: tuple[DiffID, ...] = ()
 
     def without(self, absent: Collection[DiffID]) -> DockerImage:
-        """Return this image as it is where some layers are not in the store."""
+        """Return this image with those of its layers as missing that are absent."""
         missing = tuple(layer for layer in self.layer_ids if layer in absent)
         return self if missing == self.missing else replace(self, missing=missing)
 
@@ -52,7 +52,7 @@ class ImageInfo:
         name: The familiar form with its tag, ``ubuntu:latest``.
         layers: Root layer first, leaf last.
         config_digest: Digest of the image config; None if the store does not have it.
-        missing: DiffIDs of layers that are not there; an image with any is listed, and not served.
+        missing: DiffIDs of layers that are not there; an image with any is listed, but not served.
     """
 
     name: str
@@ -67,8 +67,8 @@ class Recovery:
 
     Attributes:
         images: How many there are.
-        incomplete: Names of those with missing layers: they are listed, and not served.
-        orphans: How many things were left by processes that are gone, in staging/ and gc/; they are being deleted.
+        incomplete: Names of those with missing layers: they are listed, but not served.
+        orphans: How many directories in staging/ and gc/ processes that ended have left; they are being deleted.
     """
 
     images: int

@@ -20,7 +20,7 @@ DEFAULT_TAG = "latest"
 MAX_PATH_LENGTH = 255
 # Upstream bounds neither the domain nor the text. We do, so that no pattern ever sees a megabyte of hostile text.
 MAX_DOMAIN_LENGTH = 255
-MAX_LENGTH = 1024  # more than the longest name has
+MAX_LENGTH = 1024  # no name is longer
 HEX_LENGTHS = {"sha256": 64, "sha384": 96, "sha512": 128}
 
 _DOMAIN_PART = r"[a-zA-Z0-9](?:[a-zA-Z0-9-]*[a-zA-Z0-9])?"

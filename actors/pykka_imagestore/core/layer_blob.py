@@ -1,7 +1,7 @@
-"""A layer as something names it: what it claims to be, where its bytes lie, and how much work it may be. Pure.
+"""A layer blob: what it claims to be, where its bytes lie, and how much work it may be. Pure.
 
-Whatever names layers, an archive or a registry, ends in ``LayerBlob``s; everything behind that is shared. Only the code
-that opens a blob looks at which location it has.
+Whatever names layers, an archive or a registry, gives ``LayerBlob``s, and all that unpacks them is shared. Only the
+code that opens a blob looks at the kind of its location.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _BYTES_PER_ENTRY = 12_000  # measured: 35 µs an entry, 3 ns a byte
 
 @dataclass(frozen=True, slots=True)
 class FileRange:
-    """A range of a file: of an archive that is a tar, or all of a file that is one layer.
+    """A range of a file: of an archive that is a tar, or all of a file that is a layer.
 
     Attributes:
         path: The file.
@@ -39,6 +39,33 @@ class FileRange:
     def texts(self) -> tuple[str, ...]:
         """What grows with names and paths."""
         return (self.path,)
+
+
+@dataclass(frozen=True, slots=True)
+class CopyRange:
+    """A range of a copy of an archive that cannot be read in place: it is compressed as a whole, or came by a pipe.
+
+    Attributes:
+        archive: Path of the archive.
+        path: The copy.
+        offset: Where in it the bytes begin.
+        identity: The copy as it was indexed, by which the code that opens it notices a change.
+    """
+
+    archive: str
+    path: str
+    offset: int
+    identity: FileIdentity
+
+    @property
+    def origin(self) -> str:
+        """What errors say the bytes come from."""
+        return self.archive
+
+    @property
+    def texts(self) -> tuple[str, ...]:
+        """What grows with names and paths."""
+        return self.archive, self.path
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,11 +95,11 @@ class DirectoryMember:
 
 @dataclass(frozen=True, slots=True)
 class Absent:
-    """Nowhere: an archive names the layer and does not hold it.
+    """No location: an archive names the layer and does not hold it.
 
     Attributes:
         path: The archive.
-        reason: Why it is not there, as the rest of a sentence.
+        reason: Why it does not, as the rest of a sentence about the blob.
     """
 
     path: str
@@ -89,7 +116,7 @@ class Absent:
         return self.path, self.reason
 
 
-Location: TypeAlias = FileRange | DirectoryMember | Absent
+Location: TypeAlias = FileRange | CopyRange | DirectoryMember | Absent
 Place: TypeAlias = tuple[Location, int, Digest | None]
 
 
@@ -108,13 +135,13 @@ class Estimate:
 
 @dataclass(frozen=True, slots=True)
 class LayerBlob:
-    """A layer, perhaps compressed, as it is named and stored. All that it says of itself is a claim.
+    """A layer as it is stored, perhaps compressed. Name, size and digest are claims of the archive.
 
     Attributes:
         name: What the archive calls it.
         size: How many bytes it has as stored.
-        location: Where these lie.
-        digest: What they must be; None if nobody says.
+        location: Where its bytes lie.
+        digest: What they must have; None if the archive states none.
         estimate: How much work it may be.
     """
 
@@ -126,17 +153,17 @@ class LayerBlob:
 
     @property
     def origin(self) -> str:
-        """What errors say the bytes come from: the path of the archive."""
+        """What errors say the bytes come from, such as the path of the archive."""
         return self.location.origin
 
     @property
     def absence(self) -> str:
-        """Why the bytes lie nowhere, as the rest of a sentence; empty if they lie somewhere."""
+        """Why it has no location, as the rest of a sentence; empty if it has one."""
         return self.location.reason if isinstance(self.location, Absent) else ""
 
     @property
     def place(self) -> Place:
-        """What tells the bytes from all others of the archive, whatever they are called."""
+        """Equal for two blobs of an archive only if they are the same bytes, even under two names."""
         return self.location, self.size, self.digest
 
     @property
@@ -146,7 +173,7 @@ class LayerBlob:
 
     @property
     def least_bytes(self) -> int:
-        """What it takes unpacked, at least: what is plain takes this much or a little more, what is compressed more."""
+        """How much room it takes unpacked, at least: a plain tar little more than this, a compressed one much more."""
         if self.estimate.inflated_bytes:
             return self.size
         return max(0, self.size - self.estimate.entries * _HEADER_BYTES)

@@ -1,7 +1,8 @@
 """The bytes of a layer's record, a LayerRecord of proto/layer.proto, as protobuf would write them.
 
-Each worker writes such records and reads none. Protobuf would take 4 MB of its memory, and 25 ms of its start, to write
-a few fields. Whoever reads records does so with protobuf; a test compares what both write, byte for byte.
+Workers that unpack write such records and read none: protobuf would take 4 MB of a worker's memory, and 25 ms of its
+start, to write a few fields. All other code reads and writes records with protobuf; a test compares what both write,
+byte for byte.
 
 Spec:
     Protocol Buffers, "Encoding": tags, varints, length-delimited fields, in any order.
@@ -44,17 +45,17 @@ def pack_layer_record(
     split: tuple[int, int],
     replaced_checksum: int,
 ) -> bytes:
-    """Return a record; the fields are those of layer.proto.
+    """Return a record as bytes; the fields are those of layer.proto.
 
     Args:
-        unset: Each with its path and what of it.
+        unset: Paths of entries, and which attribute of each could not be set.
         owner: User and group of what was not given away.
-        times: Which ones the file system keeps, as far as that is known.
+        times: Which times the file system can keep; None if that is not known.
         split: Size and checksum of the tar-split.
     """
     record = b"".join(
         (
-            # First, so that whatever is left of a record that was cut off is known to lack its checksum.
+            # First, so that what is left of a record that was cut off is known to lack its checksum.
             _number(10, owner[0]),
             _number(11, owner[1]),
             _bytes(1, diff_id.encode()),
@@ -93,7 +94,7 @@ def _bytes(field: int, data: bytes) -> bytes:
 
 
 def _varint(number: int) -> bytes:
-    """Return seven bits a byte, the lowest first; all but the last have the eighth bit set."""
+    """Return a number, seven bits a byte, the lowest first; all bytes but the last have the eighth bit set."""
     data = bytearray()
     while number > 0x7F:
         data.append(number & 0x7F | 0x80)

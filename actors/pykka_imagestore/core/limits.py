@@ -8,7 +8,7 @@ from typing import Final
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """How much an archive and its layers may ask for; an image that somebody built on purpose stays far below.
+    """How much an archive and its layers may ask for; an honest image stays far below.
 
     Attributes:
         layer_bytes: Bytes of a layer's uncompressed tar, and of the holes of its sparse files.
@@ -28,13 +28,13 @@ class Limits:
             directories.
         frames: Frames and streams in a row of a compressed layer, beyond one for each 256 bytes that they become.
         members: Members of an archive.
-        member_name_bytes: Bytes of their names, and of where those lead that are links.
+        member_name_bytes: Bytes of their names, and of the targets of links among them.
         json_bytes: Bytes of the JSON of an archive that is read, what is read again counted again.
         json_values: Values in one document of JSON.
         images: Images of an archive, or manifests that its indexes name, those for other platforms too.
         names: Names and tags of all images of an archive.
         layers: Layers of one image.
-        index_bytes: Bytes of all that is to be known of an archive's images: configs, names, and where layers lie.
+        index_bytes: Bytes of an archive's index: configs and names of its images, and where their layers lie.
         references: Layers of all images that are put at once, for each of their names: of each, a store keeps 75 bytes.
     """
 

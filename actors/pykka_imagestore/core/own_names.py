@@ -30,27 +30,27 @@ DIRECTORIES = frozenset(_NAMES)
 
 
 def is_random_name(name: str) -> bool:
-    """Tell whether a lease, or a directory of work in progress, may have that name."""
+    """Tell whether a name is of the form that leases and directories of work in progress have."""
     return _RANDOM.fullmatch(name) is not None
 
 
 def is_own_name(directory: str, name: str) -> bool:
-    """Tell whether what lies in a store's directory of that name may have another."""
+    """Tell whether a store gives such a name to what it makes in its directory ``directory``."""
     pattern = _NAMES.get(directory)
     return pattern is not None and pattern.fullmatch(name) is not None
 
 
 def is_work(names: Collection[str]) -> bool:
-    """Tell whether a directory in staging/ or gc/ that has no lock holds only what a process puts into its own."""
+    """Tell whether a directory in staging/ or gc/ that has no lock holds only files that a process makes there."""
     return all(map(_WORK.fullmatch, names))
 
 
 def find_foreign(names: Collection[str], directories: Mapping[str, Collection[str]]) -> list[str]:
-    """Return what in a directory no store made, as paths in it.
+    """Return what no store made in a directory, as paths relative to it.
 
     Args:
         names: What lies in it.
-        directories: What lies in those of its directories that have the name of one of a store's.
+        directories: What lies in those of its directories that are named as a store's are.
     """
     beside = [name for name in names if name not in DIRECTORIES and not _FILES.fullmatch(name)]
     below = [

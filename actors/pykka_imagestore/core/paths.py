@@ -14,12 +14,12 @@
         lock                held by the process whose work it is
     gc/<random>/            what was removed, waiting to be deleted
         lock                held by the process that deletes it
-    leases/<random>         which layers and config somebody needs; held by whoever does
+    leases/<random>         which layers and config a process needs; held by that process
     reserve/                room for removals and leases on a full disk: see durable/reserve.py
     locks/                  empty files, whose bytes processes lock: see durable/locks.py
         references          held while a change of images is written
-        layers              a byte for each layer, held by whoever unpacks it
-        staging, gc, leases held while something is made in there, or looked for
+        layers              a byte for each layer, held by the process that unpacks it
+        staging, gc, leases held while something is made or looked for in that directory
 """
 
 from __future__ import annotations
@@ -86,7 +86,7 @@ class StorePaths:
 
     @property
     def leases(self) -> Path:
-        """The directory of who needs what."""
+        """The directory of leases."""
         return self.root / "leases"
 
     @property
@@ -96,31 +96,31 @@ class StorePaths:
 
     @property
     def locks(self) -> Path:
-        """The directory of what processes lock."""
+        """The directory of the files that processes lock."""
         return self.root / "locks"
 
     @property
     def directories(self) -> tuple[Path, ...]:
-        """All directories of the store that it cannot do without."""
+        """The directories that every store has."""
         return (self.layers, self.configs, self.staging, self.gc, self.leases, self.locks)
 
     @property
     def references_lock(self) -> Path:
-        """Held by whoever writes the checkpoint or the journal."""
+        """The lock of the process that writes the checkpoint or the journal."""
         return self.locks / "references"
 
     @property
     def layers_lock(self) -> Path:
-        """A byte of it is held by whoever unpacks a layer."""
+        """The file of which a process that unpacks a layer locks a byte."""
         return self.locks / "layers"
 
     @property
     def leases_lock(self) -> Path:
-        """Held, shared, by whoever takes a lease; by whoever takes layers out."""
+        """The lock that is shared by those that take leases, and exclusive for one that evicts layers."""
         return self.locks / "leases"
 
     def guard(self, directory: Path) -> Path:
-        """Return the lock of whoever makes owned directories in ``staging`` or ``gc``, or looks through them."""
+        """Return the lock of ``staging`` or ``gc``: held to make owned directories in it, or to look through them."""
         return self.locks / directory.name
 
     def layer(self, diff_id: DiffID) -> Path:
@@ -140,7 +140,7 @@ class StorePaths:
         return self.locate_all((image,))[0]
 
     def locate_all(self, images: Iterable[DockerImage]) -> tuple[ImageInfo, ...]:
-        """Return images with where their layers lie; what is said of a layer, all that have it share."""
+        """Return images with where their layers lie; images share the objects of the layers that they share."""
         from pykka_imagestore.core.image import ImageInfo, Layer  # noqa: PLC0415 - no worker does this
 
         layers: dict[DiffID, Layer] = {}

@@ -1,31 +1,24 @@
-"""Decide what a put does: which of an archive's images, and under which names. Pure."""
+"""Plan what a put does: which of an archive's images are put, and under which names. Pure."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
-from pykka_imagestore.core.archive import ArchivedImage, ArchiveIndex, RefusedImage
+from pykka_imagestore.core.archive_index import ArchivedImage, ArchiveIndex, RefusedImage
 from pykka_imagestore.core.digest import sha256
+from pykka_imagestore.core.format_error import about_archive
 from pykka_imagestore.core.image_name import ImageName
 from pykka_imagestore.core.limits import DEFAULT_LIMITS, Limits
+from pykka_imagestore.core.planned_image import PlannedImage
 from pykka_imagestore.core.totals import Totals
 from pykka_imagestore.errors import AmbiguousImageError, InvalidNameError
 from pykka_imagestore.text import shown
 
 
-@dataclass(frozen=True, slots=True)
-class PlannedImage:
-    """An image to put, and the names to put it under, as they are stored."""
-
-    names: tuple[str, ...]
-    image: ArchivedImage
-
-
 def plan_put(
     index: ArchiveIndex, name: ImageName | None, select: str | None = None, limits: Limits = DEFAULT_LIMITS
 ) -> tuple[PlannedImage, ...]:
-    """Choose images and names.
+    """Choose the images to put, and their names.
 
     Args:
         index: What the archive holds.
@@ -38,34 +31,39 @@ def plan_put(
         At least one image, each with at least one name.
 
     Raises:
-        AmbiguousImageError: No image, or more than one, can be meant; or one has no name to be put under.
-        ArchiveError: What is meant cannot be put.
-        LimitError: All of it is too much to be remembered.
+        AmbiguousImageError: No image, or more than one, may be meant; or an image has no name to be put under.
+        ArchiveError: The image that is meant cannot be put.
+        LimitError: The images have more names and layers than the store may record.
     """
-    planned = _choose(index, name, select)
-    # Each name is remembered with its layers, whatever else has these.
-    references = sum(len(each.names) * max(1, len(each.image.layers)) for each in planned)
-    found = f"it names {references} layers, those of each image for each of its names"
-    Totals(index.path, limits).check("references", references, found)
-    return planned
+    with about_archive(index.path):
+        planned = _choose(index, name, select)
+        # The journal records the layers of each name, also those that other names share.
+        references = sum(len(each.names) * max(1, len(each.layers)) for each in planned)
+        found = f"it names {references} layers, those of each image for each of its names"
+        Totals(limits).check("references", references, found)
+        return planned
 
 
 def _choose(index: ArchiveIndex, name: ImageName | None, select: str | None) -> tuple[PlannedImage, ...]:
     images = index.images if select is None else _select(index, select)
     named = tuple(image for image in images if name is not None and name.key in _keys(image.unsafe_names))
     if select is None and len(named) != 1:
-        _refuse_what_is_meant_too(index)
+        _require_none_refused(index)
     if name is None:
-        return tuple(PlannedImage(_own_names(index, image), image) for image in images)
+        return tuple(_planned(image, _own_names(index, image)) for image in images)
     images = named or images
     if len(images) > 1:
         reason = f"it is not clear which of its {len(images)} images {name.stored} is; select one"
         raise AmbiguousImageError(index.path, reason, _choices(index))
-    return (PlannedImage((name.stored,), images[0]),)
+    return (_planned(images[0], (name.stored,)),)
 
 
-def _refuse_what_is_meant_too(index: ArchiveIndex) -> None:
-    """Refuse an archive where all is meant and not all can be put; artifacts beside images are passed over."""
+def _planned(image: ArchivedImage, names: tuple[str, ...]) -> PlannedImage:
+    return PlannedImage(names, image.config, image.layers, image.diff_ids)
+
+
+def _require_none_refused(index: ArchiveIndex) -> None:
+    """Fail for what cannot be put, where all of the archive is meant; artifacts beside images are skipped."""
     for refused in index.refused:
         if not refused.is_artifact or not index.images:
             raise refused.error

@@ -36,8 +36,7 @@ _VERSION = re.compile(r"v([0-9]{1,3})(?:\.([0-9]{1,3}))?")
 class Platform:
     """What an image runs on, in the words that images use.
 
-    Equal platforms have equal parts: a variant that goes without saying (v8 of arm64, v7 of arm, v1 of amd64) is
-    there all the same.
+    Equal platforms have equal parts: an implied variant (v8 of arm64, v7 of arm, v1 of amd64) is filled in.
     """
 
     os: str
@@ -88,7 +87,7 @@ class Platform:
 
     @property
     def is_unknown(self) -> bool:
-        """Whether it says that it is none, as what describes an image does."""
+        """Whether it says ``unknown/unknown``, as attestations do, which are no images."""
         return self.os == self.architecture == "unknown"
 
     def suits(self, wanted: Platform) -> bool:
@@ -100,7 +99,7 @@ class Platform:
 
     @property
     def age(self) -> tuple[int, int]:
-        """What orders those that suit one platform: the greater, the better."""
+        """The order among platforms that suit one machine: the greatest suits best."""
         return _version(self.variant) or (0, 0)
 
     def __str__(self) -> str:
@@ -114,8 +113,8 @@ class WantedPlatform:
 
     Attributes:
         platform: Which.
-        is_asked: Whether somebody asked for it. This machine's, which is meant otherwise, is a preference only: where
-            there is no choice, what is there is taken.
+        is_asked: Whether the caller asked for it. Otherwise it is this machine's, and only a preference: an image that
+            is the only choice is taken.
     """
 
     platform: Platform

@@ -15,9 +15,9 @@ class LayerProgress:
     Attributes:
         diff_id: Which layer.
         bytes_done: Bytes read of the layer, as it is stored in the archive.
-        bytes_expected: Bytes there are to read.
+        bytes_expected: Bytes to read in all.
         entries_done: Entries unpacked.
-        entries_expected: Entries there are; None until the layer is done, since a tar does not say.
+        entries_expected: Entries in all; None until the layer is done, since a tar does not say.
         done: Whether the layer is in the store; one that was there before is done at once.
     """
 
@@ -48,7 +48,7 @@ class Progress:
 
     @property
     def bytes_expected(self) -> int:
-        """Bytes there are to read."""
+        """Bytes to read in all."""
         return sum(layer.bytes_expected for layer in self.layers)
 
     @property
@@ -58,7 +58,7 @@ class Progress:
 
     @property
     def entries_expected(self) -> int | None:
-        """Entries there are; None while any layer's are unknown."""
+        """Entries in all; None while any layer's are unknown."""
         return _sum_of_known([layer.entries_expected for layer in self.layers])
 
     @property

@@ -9,12 +9,12 @@ _SECOND = 1_000_000_000  # in nanoseconds
 
 @dataclass(frozen=True, slots=True)
 class TimeRange:
-    """What a file system makes of a time: Linux clamps it, and rounds it down.
+    """Which times a file system can hold: Linux clamps a time to them, and rounds it down.
 
     Attributes:
         earliest: Seconds since the epoch.
-        latest: Likewise.
-        step_ns: Of each second, which multiples it keeps.
+        latest: Seconds since the epoch.
+        step_ns: Times are kept in multiples of this.
     """
 
     earliest: int

@@ -1,24 +1,22 @@
-"""Counts what an archive repeats, over all of it: what is small once may be large a hundred thousand times. Pure."""
+"""Counts what an archive asks for, over all of it: something small may be repeated a hundred thousand times. Pure."""
 
 from __future__ import annotations
 
 from collections import Counter
 
+from pykka_imagestore.core.format_error import LimitExceededError
 from pykka_imagestore.core.limits import DEFAULT_LIMITS, Limits
-from pykka_imagestore.errors import LimitError
 
 
 class Totals:
     """How much one archive has asked for so far.
 
     Args:
-        archive: Path of the archive, for sentences.
         limits: How much it may ask for.
     """
 
-    def __init__(self, archive: str, limits: Limits = DEFAULT_LIMITS) -> None:
+    def __init__(self, limits: Limits = DEFAULT_LIMITS) -> None:
         self.limits = limits
-        self._archive = archive
         self._counts: Counter[str] = Counter()
 
     def add(self, limit: str, count: int, what: str) -> None:
@@ -27,26 +25,26 @@ class Totals:
         Args:
             limit: The limit's name in ``Limits``.
             count: How many more.
-            what: What there are, as the end of a sentence: "members".
+            what: What they are, as the end of a sentence: "members".
 
         Raises:
-            LimitError: All together they are too many.
+            LimitExceededError: All together they are too many.
         """
         total = self._counts[limit] = self._counts[limit] + count
-        if total > getattr(self.limits, limit):  # a sentence for each of 100,000 members would cost more than to count
+        if total > getattr(self.limits, limit):  # building a sentence for each of 100,000 members would cost more
             self.check(limit, total, f"it has {total} {what}")
 
     def check(self, limit: str, count: int, found: str) -> None:
-        """See that something by itself is within a limit.
+        """Require that a single thing is within a limit.
 
         Args:
             limit: The limit's name in ``Limits``.
             count: How many there are.
-            found: What was found, as a sentence without its end.
+            found: What was found, as a ``fault`` without its end: "has 1001 layers".
 
         Raises:
-            LimitError: They are too many.
+            LimitExceededError: They are too many.
         """
         most = getattr(self.limits, limit)
         if count > most:
-            raise LimitError.of_archive(self._archive, f"{found}; {most} is the limit", limit)
+            raise LimitExceededError(f"{found}; {most} is the limit", limit)

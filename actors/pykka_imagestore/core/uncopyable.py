@@ -1,4 +1,4 @@
-"""Things that are one of a kind: a copy would let go of what the original still has."""
+"""A base for objects that must not be copied: a copy would release what the original still holds."""
 
 from __future__ import annotations
 
@@ -20,6 +20,6 @@ class Uncopyable:
     instead: ClassVar[str]
 
     def __reduce_ex__(self, protocol: SupportsIndex) -> NoReturn:
-        # What copy.copy, copy.deepcopy, pickle and those that are built on it ask for.
+        # copy.copy, copy.deepcopy, pickle and what is built on it all call this.
         msg = f"a {type(self).__name__} cannot be copied or pickled: it belongs to this process; {self.instead}"
         raise TypeError(msg)

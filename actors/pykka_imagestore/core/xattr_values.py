@@ -21,9 +21,9 @@ Acl = list[tuple[int, int, int]]
 
 
 def parse_acl(value: bytes) -> Acl | None:
-    """Return the entries of an ACL, sorted: tag, permissions, and whose, which is 0 if the tag says it.
+    """Return the entries of an ACL, sorted: tag, permissions, and the user or group, 0 if the tag implies it.
 
-    None if it is no ACL, and so never set.
+    None if the value is no ACL, which the kernel never sets.
     """
     body = value[len(_ACL_VERSION) :]
     if not value.startswith(_ACL_VERSION) or len(body) % _ACL_ENTRY.size:
@@ -32,7 +32,7 @@ def parse_acl(value: bytes) -> Acl | None:
 
 
 def acl_with_mode(acl: Acl, mode: int) -> Acl:
-    """Return what is left of an ACL once a mode is set; nothing if it says no more than a mode does."""
+    """Return what an ACL is after a mode was set; empty if it says no more than a mode does."""
     tags = {tag for tag, _, _ in acl}
     if tags <= {_USER_OBJ, _GROUP_OBJ, _OTHER}:
         return []
@@ -46,14 +46,14 @@ def hides_somebody(acl: Acl) -> bool:
 
 
 def without_ids(acl: Acl) -> list[tuple[int, int]]:
-    """Return an ACL without whose its entries are."""
+    """Return an ACL without the users and groups that it names."""
     return sorted((tag, perms) for tag, perms, _ in acl)
 
 
 def parse_capability(value: bytes) -> tuple[tuple[int, ...], int] | None:
-    """Return a file's capabilities without the revision, and for whose namespace they are: the user who is root there.
+    """Return a file's capabilities without the revision, and the user who is root in the namespace that they are for.
 
-    None if they are none, and so never set.
+    None if the value is no such thing, which the kernel never sets.
     """
     if len(value) not in (_CAPABILITIES.size, _CAPABILITIES.size + _ROOT.size):
         return None

@@ -1,6 +1,6 @@
 """The store's own files: opened without following a link and without waiting, and only if they are plain files.
 
-Whoever could once write into a store's directory may have left anything there: a symlink to a file of root's, a fifo
+A user who could once write into a store's directory may have left anything there: a symlink to a file of root's, a fifo
 that nobody writes to, a device.
 """
 
@@ -104,7 +104,7 @@ def make_directory(path: Path, mode: int) -> None:
     path.mkdir(mode)
     if mode & stat.S_IRWXU & ~path.lstat().st_mode:
         # By a descriptor, since chmod would follow a symlink that is there by now. And no more than the owner's bits:
-        # whoever may rename here can put another directory of ours there, which is closed to him.
+        # a user who may rename here can put another directory of ours there, one that is closed to that user.
         descriptor = os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
         try:
             found = os.fstat(descriptor).st_mode

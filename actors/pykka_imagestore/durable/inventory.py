@@ -8,10 +8,11 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from pykka_imagestore._proto.layer_pb2 import LayerRecord
+from pykka_imagestore.core.budget import NOTHING, Size
 from pykka_imagestore.core.digest import DiffID
 from pykka_imagestore.core.image import DockerImage
+from pykka_imagestore.core.inventory import Inventory
 from pykka_imagestore.core.paths import RECORD, REPLACED, REPLACED_PATHS, TAR_SPLIT, StorePaths
-from pykka_imagestore.core.plan_prune import NOTHING, Inventory, Size
 from pykka_imagestore.durable.files import touch
 from pykka_imagestore.durable.layer_record import read_record
 from pykka_imagestore.durable.layout import find_configs, find_layers
@@ -19,19 +20,19 @@ from pykka_imagestore.durable.reserve import STAT_BLOCK_BYTES
 from pykka_imagestore.errors import RecordError
 
 _BLOCK_BYTES = 4096
-_BESIDE = (".", RECORD, TAR_SPLIT, REPLACED, f"{REPLACED}/{REPLACED_PATHS}")  # what a layer has beside its files
-_ENTRY_BYTES = 300  # of disk, beside its body: what an older version did not count, its inode and its names
+_BESIDE = (".", RECORD, TAR_SPLIT, REPLACED, f"{REPLACED}/{REPLACED_PATHS}")  # what a layer has beside rootfs/
+_ENTRY_BYTES = 300  # of disk for an entry's inode and names, which older versions did not count
 
 
 class InventoryTaker:
-    """Looks at a store again and again; a layer, which never changes, is measured once."""
+    """Takes inventory of a store, repeatedly and in one thread; a layer, which never changes, is measured once."""
 
     def __init__(self, paths: StorePaths) -> None:
         self._paths = paths
         self._sizes: dict[DiffID, Size] = {}
 
     def take(self, images: Iterable[DockerImage]) -> Inventory:
-        """Return what there is, beside ``images``."""
+        """Return ``images`` together with the layers and configs that are there."""
         layers = find_layers(self._paths)
         self._sizes = {layer: self._size_of(layer) for layer in layers}
         uses, sizes = {}, {}
@@ -54,7 +55,7 @@ class InventoryTaker:
         try:
             size = _size_of_files(read_record(directory))
         except RecordError:
-            return NOTHING  # what it costs is not known; a check tells what is wrong with it
+            return NOTHING  # its size is unknown; a check reports what is wrong with it
         for part in _BESIDE:
             with contextlib.suppress(OSError):
                 size += Size(_bytes_of((directory / part).lstat()), 1)
@@ -65,19 +66,19 @@ def _size_of_files(record: LayerRecord) -> Size:
     """Return what rootfs/ and the files in replaced/ take."""
     if record.HasField("inodes"):
         return Size(record.stored_bytes, record.inodes)
-    # Older versions counted bodies and directories only, or kept no more than the size of the tar.
+    # Older versions counted file bodies and directories only, or recorded only the size of the tar.
     counted = record.stored_bytes if record.HasField("stored_bytes") else record.size_bytes
     inodes = 1 + record.entries + len(record.implicit_directories)
     return Size(counted + inodes * _ENTRY_BYTES, inodes)
 
 
 def _bytes_of(found: os.stat_result) -> int:
-    # A file that is not written back yet may have no blocks.
+    # A file that has not been written back yet may have no blocks.
     return max(found.st_blocks * STAT_BLOCK_BYTES, -(-found.st_size // _BLOCK_BYTES) * _BLOCK_BYTES)
 
 
 def note_use(paths: StorePaths, image: DockerImage) -> None:
-    """Remember that an image was used now: its config's time tells. A store that is read only does not."""
+    """Record that an image was used now, as its config's time; does nothing where the store cannot be written to."""
     if image.config_digest is not None:
         with contextlib.suppress(OSError):
             touch(paths.config(image.config_digest))

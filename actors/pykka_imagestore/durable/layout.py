@@ -1,4 +1,4 @@
-"""The store's directory as it is on disk now: made, looked at, taken apart."""
+"""The store's directory on disk: making it, finding what is in it, writing configs, removing staging."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from pykka_imagestore.durable.reserve import make_reserve
 from pykka_imagestore.durable.standing import find_standing, has_directory
 from pykka_imagestore.errors import MisplacedFileError
 
-_FEW_LAYERS = 64  # so many are looked for one by one
+_MAX_LOOKUPS = 64  # more layers are found faster by listing the directory
 
 
 def make_store(paths: StorePaths, disk: Disk) -> None:
     """Make what is missing of a store's directory, and above it; durable on return.
 
-    Only its owner may enter: layers hold set-user-ID programs of whoever made the image.
+    Only its owner may enter: layers hold set-user-ID programs from untrusted images.
 
     Raises:
         LocksUnsupportedError: Processes cannot exclude each other there.
@@ -39,7 +39,7 @@ def make_store(paths: StorePaths, disk: Disk) -> None:
 
 
 def require_readable(paths: StorePaths) -> None:
-    """See that a directory is a store that may be read.
+    """Require that a directory is a store that may be read.
 
     Raises:
         As ``make_store``.
@@ -56,14 +56,14 @@ def _make_store(paths: StorePaths, disk: Disk) -> None:
         return  # to be read only
     for directory in standing.missing:
         _make_directory(directory)
-    if not paths.journal.exists():  # until then they may be new, whoever made them: they may have died before the sync
+    if not paths.journal.exists():  # until then the names may be unsynced: the process that made them may have died
         for above in {directory.parent for directory in (paths.layers, paths.root, *new)}:
-            with contextlib.suppress(PermissionError):  # a directory that one may write to and not read
+            with contextlib.suppress(PermissionError):  # a directory that may be written to but not read
                 disk.sync_directory(above)
     require_locks(paths.references_lock)
     for lock in (paths.layers_lock, paths.leases_lock, paths.guard(paths.staging), paths.guard(paths.gc)):
         if not has_file(lock):
-            with contextlib.suppress(OSError):  # an older store on a full disk: who needs it makes it, given room
+            with contextlib.suppress(OSError):  # an older store on a full disk: it is made when it is needed
                 os.close(open_file(lock, os.O_RDWR | os.O_CREAT))
     if not has_marker:
         mark(paths, disk)
@@ -71,7 +71,7 @@ def _make_store(paths: StorePaths, disk: Disk) -> None:
 
 
 def _make_directory(directory: Path) -> None:
-    while not has_directory(directory):  # who else makes it at this moment may be another user
+    while not has_directory(directory):  # another process may make it at this moment, perhaps another user's
         with contextlib.suppress(FileExistsError):
             make_directory(directory, 0o700)
 
@@ -83,21 +83,22 @@ def _make_root(root: Path) -> list[Path]:
     new = [directory for directory in root.parents if not directory.exists()]
     for directory in reversed(new):
         with contextlib.suppress(FileExistsError):
-            make_directory(directory, 0o755)  # even if the umask is 0: who may write there may replace the store
+            # Even if the umask is 0: a user who may write there could replace the store.
+            make_directory(directory, 0o755)
     with contextlib.suppress(FileExistsError):
         make_directory(root, 0o700)
     return new
 
 
 def find_missing(paths: StorePaths, layer_ids: Iterable[DiffID]) -> frozenset[DiffID]:
-    """Return those layers that are not in the store; what is no DiffID is never there.
+    """Return those layers that are not in the store; text that is no DiffID is never there.
 
     Raises:
         ForeignStoreError: It is another user's, who does not share it.
     """
     wanted = frozenset(layer_ids)
     with told_if_foreign(paths.root):
-        if len(wanted) > _FEW_LAYERS:
+        if len(wanted) > _MAX_LOOKUPS:
             return wanted - _layers_in(paths.layers)
         return frozenset(layer for layer in wanted if not (is_sha256(layer) and _is_there(paths.layer(layer))))
 
@@ -115,7 +116,7 @@ def find_configs(paths: StorePaths) -> list[Digest]:
 
 
 def find_orphaned_work(paths: StorePaths) -> list[Path]:
-    """Return what lies in staging/ and gc/ and belongs to nobody who lives."""
+    """Return the directories in staging/ and gc/ whose owners have ended."""
     return [path for directory in (paths.staging, paths.gc) for path in find_orphans(directory, paths.guard(directory))]
 
 
@@ -123,7 +124,7 @@ def write_config(paths: StorePaths, config: bytes, disk: Disk, *, aside: Path) -
     """Store an image config under its digest; durable on return. ``aside`` is as for ``write_whole``."""
     target = paths.config(sha256(config))
     if _has(target, config) and touch(target):  # its image is used now, see durable/inventory.py
-        disk.sync_directory(target.parent)  # whoever wrote it may have died before
+        disk.sync_directory(target.parent)  # the process that wrote it may have died before its sync
     else:
         write_whole(target, config, disk, aside=aside)
 
@@ -136,7 +137,7 @@ def _has(path: Path, data: bytes) -> bool:
 
 
 def remove_staging(path: Path) -> bool:
-    """Delete a staging directory that holds files only; False if it holds a directory, for a worker to delete."""
+    """Delete a staging directory that holds only files; return False if it holds a directory, which takes a worker."""
     try:
         for entry in list(path.iterdir()):
             entry.unlink()
@@ -148,12 +149,12 @@ def remove_staging(path: Path) -> bool:
     return True
 
 
-# Those of Python tell of what may not be looked at that it is not there, of some versions even without an exception.
+# Path.exists and its like call what may not be looked at absent, in some versions of Python without an exception.
 
 
 def _is_there(path: Path) -> bool:
     try:
-        return stat.S_ISDIR(os.lstat(path).st_mode)  # a symlink leads out of the store
+        return stat.S_ISDIR(os.lstat(path).st_mode)  # not a symlink: it would lead out of the store
     except (FileNotFoundError, NotADirectoryError):
         return False
 

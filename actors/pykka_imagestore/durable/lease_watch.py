@@ -1,4 +1,4 @@
-"""Tells when leases end, whoever held them and however they end, without looking again and again.
+"""Tells when leases end, whichever process held them and however they end, without polling.
 
 A lease that is released loses its name; that of a process that ended otherwise is closed, once, since it is open from
 its first byte. Both the kernel tells.
@@ -50,7 +50,7 @@ class LeaseWatch:
         self._thread.start()
 
     def close(self) -> None:
-        """Stop; nothing is called any more when this returns. To be called once, by whoever made it."""
+        """Stop; nothing is called any more when this returns. Its owner calls it once."""
         os.eventfd_write(self._closing, 1)
         self._thread.join()
         os.close(self._inotify)

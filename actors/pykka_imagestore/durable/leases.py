@@ -1,12 +1,12 @@
 """Who needs which layers and config: ``leases/<random>``, a LeaseRecord each, locked for as long as it counts.
 
-Who takes a lease holds ``locks/leases`` shared meanwhile, and looks only then whether the layers are there. Who takes
-layers out holds it exclusively, from reading the leases until the layers are gone. So what was seen under a lease
-stays. A lease whose process ended is not locked any more, and counts no more.
+A process that takes a lease holds ``locks/leases`` shared meanwhile, and only then looks whether the layers are there.
+A process that evicts layers holds it exclusively, from reading the leases until the layers are gone. So what was seen
+under a lease stays. A lease whose process ended is no longer locked, and no longer counts.
 
-A lease is handed on by its token, its file's name: whoever gets that takes a lease of its own on the same, and sees
-under the shared lock that the first one is still held. Then nothing of it was taken out before, and nothing can be
-until its own one is held; the first one may end at any moment from then on.
+A lease is handed on by its token, its file's name. The process that gets the token takes a lease of its own on the same
+image, and checks under the shared lock that the first lease is still held. So nothing of the image was evicted before,
+and nothing can be until the new lease is held; from then on, the first one may end at any moment.
 
 A put has one lease for all its images, and one open file. It grows, under the same shared lock, by a record for each.
 """
@@ -27,10 +27,11 @@ from pykka_imagestore._proto.lease_pb2 import LeaseRecord
 from pykka_imagestore.core.digest import DiffID, Digest, is_sha256
 from pykka_imagestore.core.image import DockerImage
 from pykka_imagestore.core.image_name import ImageName
+from pykka_imagestore.core.inventory import Needs
 from pykka_imagestore.core.own_names import is_random_name
 from pykka_imagestore.core.paths import StorePaths
-from pykka_imagestore.core.plan_prune import LeaseUsage, Needs
 from pykka_imagestore.core.uncopyable import Uncopyable
+from pykka_imagestore.core.usage import LeaseUsage
 from pykka_imagestore.durable.files import read_file
 from pykka_imagestore.durable.locks import FileLock, acquire, is_locked, locked
 from pykka_imagestore.durable.reserve import in_reserve
@@ -110,7 +111,7 @@ class PutLease(Uncopyable):
         self._layers: set[DiffID] = set()
 
     def need(self, layers: Iterable[DiffID], config_digest: Digest, purpose: str) -> None:
-        """Need an image's layers and config, too, from now on, as ``take_lease`` does.
+        """Need an image's layers and config from now on, too, as ``take_lease`` does.
 
         Raises:
             OSError: It could not be written; nothing is needed any more.
@@ -142,7 +143,7 @@ def lease_image(paths: StorePaths, image: DockerImage) -> HeldLease:
 
 
 def take_over(paths: StorePaths, unsafe_token: str) -> tuple[DockerImage, HeldLease]:
-    """Need the image that somebody leased, who may let go of it then.
+    """Need an image that another process leased; that one may release it afterwards.
 
     Returns:
         The image as it was leased, whatever its name shows by now; its layers are there.
@@ -163,9 +164,9 @@ def take_over(paths: StorePaths, unsafe_token: str) -> tuple[DockerImage, HeldLe
 
 
 def find_needs(paths: StorePaths) -> Needs:
-    """Return what those who live need, and remove what the dead left; to be called under the exclusive lock.
+    """Return what live processes need, and remove the leases of dead ones. The exclusive lock is held.
 
-    What else lies there is somebody's own, and is left alone.
+    Files that are no leases are left alone.
 
     Raises:
         LeaseError: A lease cannot be read, so it is not known what is needed.
@@ -180,7 +181,7 @@ def find_needs(paths: StorePaths) -> Needs:
 
 
 def find_leases(paths: StorePaths) -> tuple[LeaseUsage, ...]:
-    """Return who needs what, for people; those that are being taken may be left out."""
+    """Return who needs what, to be shown; a lease that is being taken may be missing."""
     found = []
     with suppress(FileNotFoundError, PermissionError):  # another user's
         for path in _files(paths):

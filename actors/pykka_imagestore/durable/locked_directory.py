@@ -2,7 +2,7 @@
 
 An owner holds the lock of its directory for as long as it needs it; the kernel frees it when the process ends, however
 it ends. A directory that is just being made has no lock yet: so its maker holds the guard of the directory around,
-shared, and whoever looks for what nobody owns holds that one exclusively.
+shared; a process that looks for directories without an owner holds it exclusively.
 """
 
 from __future__ import annotations

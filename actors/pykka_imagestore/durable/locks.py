@@ -27,7 +27,7 @@ _FLOCK = struct.Struct("hhqqi")  # struct flock: l_type, l_whence, l_start, l_le
 _BUSY = frozenset({errno.EAGAIN, errno.EACCES})
 _UNSUPPORTED = frozenset({errno.EINVAL, errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP})
 _OPEN = os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW
-_MAX_TRIES = 100  # each costs whoever removes the file a removal
+_MAX_TRIES = 100  # each takes a removal of the file by somebody
 
 
 class FileLock(Uncopyable):
@@ -141,7 +141,7 @@ def require_locks(path: Path) -> None:
 
 
 def layer_byte(diff_id: DiffID) -> int:
-    """Return the byte of ``locks/layers`` that whoever unpacks a layer holds."""
+    """Return the byte of ``locks/layers`` that a process which unpacks a layer locks."""
     return 1 << 62 | int(diff_id.removeprefix("sha256:")[:15], 16)
 
 

@@ -1,4 +1,4 @@
-"""What says that a directory is an image store: the file ``imagestore``, and the version of its format.
+"""The marker of a store, the file ``imagestore``: it says that a directory is one, and the version of its format.
 
     imagestore 1
     <a sentence for people>
@@ -26,7 +26,7 @@ _TEXT = f"imagestore {FORMAT}\nThis directory is an image store: pykka-imagestor
 
 
 def is_marked(paths: StorePaths) -> bool:
-    """Tell whether a directory has the marker; if not, it is an earlier release's store, or has nothing in it.
+    """Tell whether a directory has the marker; if not, it is an earlier release's store, or empty.
 
     Raises:
         NotAStoreError: It is none of these.
@@ -43,14 +43,14 @@ def is_marked(paths: StorePaths) -> bool:
 
 
 def find_strangers(paths: StorePaths) -> list[str]:
-    """Return what in a directory no store made, as paths in it, sorted, in directories that this user may list."""
+    """Return what no store made in a directory, as sorted paths relative to it; from unreadable directories nothing."""
     names = os.listdir(paths.root)  # noqa: PTH208 - names are all that is needed
     directories = {name: _names_in(paths.root / name) for name in names if name in DIRECTORIES}
     return find_foreign(names, directories)
 
 
 def mark(paths: StorePaths, disk: Disk) -> None:
-    """Give a store its marker, durable on return; on a full disk, the next time that it is opened."""
+    """Give a store its marker, durable on return; if the disk is full, the next opening does it."""
     with locked(paths.references_lock):  # two processes would share the file aside
         if not _has_marker(paths):
             with suppress(OSError):

@@ -1,4 +1,4 @@
-"""Whose a store is. What its files refuse to another user says nothing of the store but that."""
+"""Who owns a store: a file of it that may not be used is reported as another user's, not as damage."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ ROOT_USER = 0
 
 @contextmanager
 def told_if_foreign(store: Path) -> Iterator[None]:
-    """Say whose it is where a file of a store may not be used; one of this user's own is refused as it was.
+    """Turn a refusal of a store's file into one that names its owner; this user's own files are refused as they were.
 
     Raises:
         ForeignStoreError: The file is another user's.
@@ -32,7 +32,7 @@ def told_if_foreign(store: Path) -> Iterator[None]:
 
 
 def require_owner(path: Path, status: os.stat_result) -> None:
-    """See that something in a store is root's, this user's, or that of the store's owner.
+    """Require that something in a store is owned by root, by this user or by the store's owner.
 
     Raises:
         ForeignStoreError: It is another user's.

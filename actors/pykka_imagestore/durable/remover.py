@@ -1,6 +1,6 @@
-"""Takes out of a store what nobody needs: names by a commit, layers and configs by a rename into gc/.
+"""Removes from a store what nobody needs: names by a commit, layers and configs by a rename into gc/.
 
-Nobody can take a lease from the look at what is needed until all of it is out; see ``durable/leases.py``.
+From reading what is needed until the last rename no lease can be taken; see ``durable/leases.py``.
 """
 
 from __future__ import annotations
@@ -20,8 +20,9 @@ from pykka_imagestore.core.check_report import Evicted
 from pykka_imagestore.core.digest import DiffID, Digest, is_sha256, sha256
 from pykka_imagestore.core.image import DockerImage
 from pykka_imagestore.core.image_name import ImageName
+from pykka_imagestore.core.inventory import find_unneeded
 from pykka_imagestore.core.paths import StorePaths
-from pykka_imagestore.core.plan_prune import Pruned, PruneOptions, find_unneeded, plan_prune
+from pykka_imagestore.core.plan_prune import Pruned, PruneOptions, plan_prune
 from pykka_imagestore.durable.disk import Disk
 from pykka_imagestore.durable.files import read_file
 from pykka_imagestore.durable.identity import Identity, identify
@@ -38,12 +39,12 @@ logger = logger_of(__name__)
 
 D = TypeVar("D", bound=str)
 
-# An immutable directory, one that is another's, one that something is mounted on.
+# Of an immutable directory, one of another user, a mount point.
 _IMMOVABLE = frozenset({errno.EPERM, errno.EACCES, errno.EBUSY})
 
 
 class Remover:
-    """Used by one thread. What it takes out waits in directories that are the caller's to delete.
+    """Removes, for one thread. What it removes waits in directories below gc/, which the caller deletes and releases.
 
     Attributes:
         view: What the store holds, for the same thread.
@@ -56,31 +57,30 @@ class Remover:
         self.view = StoredView(paths, self._references)
 
     def remove(self, name: ImageName) -> tuple[DockerImage, LockedDirectory | None]:
-        """Forget an image, durably; take out what only it needed.
+        """Forget an image, durably; move what only it needed to gc/.
 
         Raises:
             NotFoundError: It is not there.
         """
-        (image,) = self._references.commit([Remove(name)])
+        (image,) = self._references.commit([Remove(name)])  # commit point: the image is gone
         if image is None:
             raise NotFoundError(name.stored)
         configs = [] if image.config_digest is None else [image.config_digest]
         with locked(self._paths.leases_lock):
-            # In this order: a put that lets go of its lease meanwhile has stored its image before.
+            # Leases before images: a put that releases its lease in between has stored its image by then.
             needs = find_needs(self._paths)
-            # Synced: or a power cut brings back an image that another process replaced, and not its layers.
+            # Synced: a power cut could otherwise bring back an image that another process replaced, but not its layers.
             images = self._references.settle()
             layers, unneeded = find_unneeded(images, needs, dict.fromkeys(image.layer_ids), configs)
             waiting, _ = self._move_to_gc(layers, unneeded)
             return image, waiting
 
     def prune(self, options: PruneOptions) -> tuple[Pruned, LockedDirectory | None]:
-        """Forget the images that ``options`` say, durably; take out all that nobody needs. Or only tell what it is."""
-        self.view.inventory(
-            self._references.settle()
-        )  # what is read for the first time is read before others must wait
+        """Forget the images that ``options`` select, durably; move all that nobody needs to gc/. Or only plan it."""
+        # Layers are measured once, and those that are new before others must wait for the lock.
+        self.view.inventory(self._references.settle())
         with locked(self._paths.leases_lock):
-            # A put that goes on now took its lease before, so it is seen here: what it puts is needed.
+            # A put under way has taken its lease by now, so what it puts is seen to be needed.
             needs = find_needs(self._paths)
             inventory = self.view.inventory(self._references.settle())
             pruned = plan_prune(inventory, needs, options, time.time())
@@ -88,18 +88,18 @@ class Remover:
                 return pruned, None
             names = [Remove(ImageName.parse(image.name), replace(image, missing=())) for image in pruned.images]
             if names:
-                self._references.commit(names)
+                self._references.commit(names)  # commit point: the images are gone
             waiting, stayed = self._move_to_gc(pruned.layers, pruned.configs)
             return (pruned.without(stayed, inventory) if stayed else pruned), waiting
 
     def evict(
         self, layers: Mapping[DiffID, Identity], configs: Iterable[Digest]
     ) -> tuple[Evicted, LockedDirectory | None]:
-        """Take out what was found damaged, used by images or not: but nothing leased, and nothing that was put anew.
+        """Move damaged layers and configs to gc/, even if images have them, but none that is leased or was put anew.
 
         Args:
-            layers: Which directories they were when they were looked at.
-            configs: They are looked at again.
+            layers: Which directories they were when the check looked at them.
+            configs: They are read again.
         """
         with locked(self._paths.leases_lock):
             now = {layer: identify(self._paths.layer(layer)) for layer in layers}
@@ -116,11 +116,11 @@ class Remover:
             return Evicted(evicted, put_anew), waiting
 
     def close(self) -> None:
-        """Let go of the files."""
+        """Close the files."""
         self._references.close()
 
     def _is_damaged(self, config: Digest) -> bool | None:
-        """Tell whether a config is not what it must be; None if it is not there, or may not be read."""
+        """Return whether a config does not have its digest; None if it is not there, or may not be read."""
         try:
             return sha256(read_file(self._paths.config(config))) != config
         except (FileNotFoundError, PermissionError):
@@ -131,12 +131,15 @@ class Remover:
     def _move_to_gc(
         self, layers: Iterable[DiffID], configs: Iterable[Digest]
     ) -> tuple[LockedDirectory | None, frozenset[str]]:
-        """Rename layers and configs into a directory; return it, and what stayed since the kernel did not let it go.
+        """Rename layers and configs into a new directory below gc/.
 
-        What is not there, or no digest, is passed over.
+        What is not there, or is no digest, is skipped.
+
+        Returns:
+            The directory, and the digests of what stayed because the kernel refused to move it.
 
         Raises:
-            OSError: The disk failed. What was taken out by then, the next sweep deletes.
+            OSError: The disk failed. The next sweep deletes what was moved by then.
         """
         sources: list[tuple[str, Path]] = [
             *((layer, self._paths.layer(layer)) for layer in layers if is_sha256(layer)),
@@ -157,6 +160,7 @@ class Remover:
     def _move_out(self, source: Path, waiting: LockedDirectory) -> bool:
         try:
             with suppress(FileNotFoundError):
+                # commit point: the layer or config is gone
                 in_reserve(self._paths, partial(self._disk.rename, source, waiting.path / source.name))
         except OSError as error:
             if error.errno not in _IMMOVABLE:

@@ -1,9 +1,9 @@
-"""Room that a store keeps for itself: what makes room on a full disk must not fail for want of some.
+"""Room that a store reserves: an operation that frees room on a full disk must not fail for want of it.
 
-``reserve/<number>`` are files of PIECE_BYTES each, allocated and never read: they keep blocks and inodes. Who removes,
-prunes or leases, and finds the disk full, deletes one, and tries again. They are made again when a store is opened, and
+``reserve/<number>`` are files of PIECE_BYTES each, allocated and never read: they keep blocks and inodes. A removal, a
+prune or a lease that finds the disk full deletes one, and tries again. They are made again when a store is opened, and
 when something was deleted. Nothing is synced: a power cut may leave some of them, which is as if others had been used.
-What is no file of that size is somebody's own, and is left alone.
+Files of another size are somebody's own, and are left alone.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Who may write into a store: its user and root, and nobody else.
 
-Its directory and directories belong to him or to root. A store of another user's may be read by whoever may not write
-into it, if that one shares it; who may write there, as root may everywhere, does not take it for his own.
+A store's directory and those in it belong to this user or to root. Another user's store, if shared, may be read by a
+user who may not write into it. One who may write there, as root may anywhere, must not take it for his own.
 """
 
 from __future__ import annotations
@@ -34,14 +34,14 @@ class Standing:
 
 
 def find_standing(paths: StorePaths) -> Standing:
-    """Look whether this user may write into a store, whose directory is there; see that nobody else may.
+    """Tell whether this user may write into a store whose directory exists; refuse one that others may write into.
 
     Others may make files of their own in it if it has the sticky bit, as the root of a tmpfs does: these are not taken.
 
     Raises:
-        ForeignStoreError: It is another user's, who does not merely let this one read it: he may have made it to have
-            it taken for one of this user's.
-        UnsafeStoreError: Everybody may write into it.
+        ForeignStoreError: It is another user's, and this user may write into it: it may have been made to be taken for
+            one of this user's.
+        UnsafeStoreError: Anybody may write into it.
         MisplacedFileError: One of its directories is none.
     """
     root, user = paths.root, os.geteuid()
@@ -92,7 +92,7 @@ def _require_closed(directory: Path, status: os.stat_result) -> None:
 def _warn_if_open_to_group(directory: Path, status: os.stat_result) -> None:
     if status.st_mode & stat.S_IWGRP and not status.st_mode & stat.S_ISVTX:
         logger.warning(
-            "%s can be written to by group %d, whose users can replace what is stored; take that from them "
+            "%s can be written to by group %d, whose users can replace what is stored; remove that permission "
             "(chmod g-w), unless you trust each of them",
             directory,
             status.st_gid,

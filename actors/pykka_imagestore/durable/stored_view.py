@@ -1,7 +1,7 @@
 """What a store holds, as its files have it now: one view for its actors and for the command line.
 
-It only reads, needs no lock, and serves a store on a read-only file system, too. The one thing that it changes, where
-it may, is when an image was last used.
+It only reads, needs no lock, and works on a read-only file system. The one thing that it writes, where it may, is when
+an image was last used.
 """
 
 from __future__ import annotations
@@ -9,11 +9,13 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
+from pykka_imagestore.core.budget import Size
 from pykka_imagestore.core.digest import DiffID
 from pykka_imagestore.core.image import DockerImage
 from pykka_imagestore.core.image_name import ImageName
+from pykka_imagestore.core.inventory import Inventory
 from pykka_imagestore.core.paths import StorePaths
-from pykka_imagestore.core.plan_prune import Inventory, Size, Usage, measure
+from pykka_imagestore.core.usage import Usage, measure
 from pykka_imagestore.durable.disk import disk
 from pykka_imagestore.durable.files import read_file
 from pykka_imagestore.durable.inventory import InventoryTaker

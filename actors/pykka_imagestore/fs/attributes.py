@@ -18,6 +18,7 @@ from pykka_imagestore.core.tar.format import BLOCK_DEVICE, CHARACTER_DEVICE, FIF
 from pykka_imagestore.fs.made import umask
 from pykka_imagestore.fs.pins import pinned
 from pykka_imagestore.fs.unset import Unset, UnsetLog
+from pykka_imagestore.text import shown
 
 SET_ID = stat.S_ISUID | stat.S_ISGID
 MAX_ID = (1 << 32) - 2  # the one above means "leave it"
@@ -32,10 +33,10 @@ _UNSETTABLE = frozenset(
 # EINVAL: a user namespace that has no such owner. EOVERFLOW: a mount that has none.
 _OWNER_REFUSED = frozenset({errno.EPERM, errno.EACCES, errno.EINVAL, errno.EOVERFLOW, errno.EOPNOTSUPP, errno.ENOSYS})
 ACL = b"system.posix_acl_access"  # setting it changes the mode, and a mode changes it
-DEFAULT_ACL = b"system.posix_acl_default"  # what is made in a directory that has one inherits it
+DEFAULT_ACL = b"system.posix_acl_default"  # whatever is made in a directory that has one inherits it
 ACLS = (DEFAULT_ACL, ACL)
-CAPABILITY = b"security.capability"  # goes with a change of owner, as set-ID bits do
-# What the kernel says of a name or a link that no file system takes: the entry's fault, not the disk's.
+CAPABILITY = b"security.capability"  # a change of owner clears it, as it does set-ID bits
+# The kernel's answers to a name or a link that no file system takes: the entry's fault, not the disk's.
 _ENTRY_FAULTS = frozenset(
     {
         errno.ENAMETOOLONG,
@@ -80,11 +81,11 @@ class Attributes:
         Raises:
             FileExistsError: There is something of that name.
         """
-        mode = entry.mode | stat.S_IWUSR if entry.xattrs else entry.mode  # who sets those must be able to write
+        mode = entry.mode | stat.S_IWUSR if entry.xattrs else entry.mode  # setting those takes the right to write
         return os.open(name, _CREATE, mode & ~SET_ID, dir_fd=directory)
 
     def finish_file(self, entry: Entry, parent: bytes, name: bytes, file: int) -> None:
-        """Give a file that was created and written all that it does not have yet."""
+        """Set what a file that was created and written does not have yet: attributes, mode, time, owner."""
         is_ours = (entry.uid, entry.gid) == self.owner
         mode = entry.mode if is_ours else entry.mode & ~SET_ID
         if entry.xattrs:
@@ -96,10 +97,10 @@ class Attributes:
             self.give_away(entry, join(parent, name), file)
 
     def finish_node(self, entry: Entry, path: bytes, name: bytes, directory: int) -> None:
-        """Give what was made in ``directory``, and is neither file nor directory, all that it does not have yet.
+        """Set what a symlink, device or fifo that was made in ``directory`` does not have yet.
 
         Raises:
-            OSError: Something else has that name by now.
+            OSError: Something else has its name by now.
         """
         is_ours = (entry.uid, entry.gid) == self.owner
         date = (entry.mtime_ns, entry.mtime_ns)
@@ -110,7 +111,7 @@ class Attributes:
             return
         mode = entry.mode if is_ours else entry.mode & ~SET_ID
         with pinned(name, directory) as (place, status):
-            _require_node(entry, status)
+            _require_node(entry, path, status)
             if entry.xattrs:
                 self.set_xattrs(entry, path, place, is_ours=is_ours)
             if entry.kind != SYMLINK and (mode & self.late or ACL in entry.xattrs):
@@ -122,7 +123,7 @@ class Attributes:
     def give_away(self, entry: Entry, path: bytes, where: int | bytes) -> None:
         """Set the owner, last of all, of an open or pinned file.
 
-        Set-ID bits speak of the owner: what does not get that one goes without them.
+        Set-ID bits run programs as the owner: a file that does not get its owner does not get them either.
         """
         check_owner(entry)
         if not self.chown((entry.uid, entry.gid), path, where):
@@ -135,7 +136,7 @@ class Attributes:
             self.set_xattr(path, where, CAPABILITY, capability)
 
     def chown(self, owner: tuple[int, int], path: bytes, where: int | bytes, directory: int | None = None) -> bool:
-        """Set the owner of an open or pinned file, or of what has that name in ``directory``; tell whether we may."""
+        """Set the owner of an open or pinned file, or of a name in ``directory``; tell whether this process may."""
         if owner not in self._refused_owners:
             try:
                 if directory is None:
@@ -146,14 +147,16 @@ class Attributes:
                 if error.errno not in _OWNER_REFUSED:
                     raise
                 if len(self._refused_owners) < _MAX_REFUSED_OWNERS:
-                    self._refused_owners.add(owner)  # it would be no other answer for the next file, which is ours too
+                    self._refused_owners.add(
+                        owner
+                    )  # the kernel would give the same answer for the next file, which is ours too
             else:
                 return True
         self._unset.add(path, "owner")
         return False
 
     def link(self, target: bytes, target_directory: int, name: bytes, directory: int) -> None:
-        """Make a hard link, also to a file that was given away already: the kernel may want its owner for that.
+        """Make a hard link, also to a file that was given away already: the kernel may let only its owner do so.
 
         Spec:
             proc_sys_fs(5), "protected_hardlinks".
@@ -166,7 +169,7 @@ class Attributes:
                 os.chown(place, *self.owner)
                 os.link(place, name, dst_dir_fd=directory, follow_symlinks=True)
                 os.chown(place, status.st_uid, status.st_gid)
-                if capability is not None:  # set-ID bits it never got, by the same lack of privilege
+                if capability is not None:  # for lack of the same privilege the file never got set-ID bits
                     os.setxattr(place, CAPABILITY, capability)
 
     def set_xattrs(
@@ -174,11 +177,11 @@ class Attributes:
     ) -> None:
         """Set the extended attributes of an open or pinned file.
 
-        All but what a directory gives to those that are made in it: that is for whoever makes no more of them.
+        A directory's default ACL is left out: whatever is made in it later would inherit that. It is set at the end.
 
         Args:
-            is_ours: Whether it stays so; else ``give_away`` sets what would be lost.
-            is_directory: Whether it is one; nothing else can have a default ACL.
+            is_ours: Whether the file stays ours; else ``give_away`` sets what the change of owner would clear.
+            is_directory: Whether it is a directory; nothing else can have a default ACL.
         """
         for key, value in entry.xattrs.items():
             if key == DEFAULT_ACL:
@@ -188,8 +191,8 @@ class Attributes:
                 self.set_xattr(path, where, key, value)
 
     def set_xattr(self, path: bytes, where: int | bytes, key: bytes, value: bytes) -> None:
-        """Set one extended attribute, likewise."""
-        # An empty capability would be stored, and then neither be read nor let the file be run.
+        """Set one extended attribute of an open or pinned file."""
+        # The kernel would store an empty capability, and then neither let it be read nor the file be run.
         if not key.startswith(OVERLAY_XATTRS) and (value or key != CAPABILITY):
             try:
                 os.setxattr(where, key, value)
@@ -203,12 +206,12 @@ class Attributes:
     def _set_id_bits(self, entry: Entry, path: bytes, where: int | bytes) -> None:
         try:
             os.chmod(where, entry.mode)
-            # Who is neither in the group nor privileged is not told that the bit was left out.
+            # A process that is neither in the group nor privileged is not told that the kernel left the bit out.
             if not entry.mode & stat.S_ISGID or os.stat(where).st_mode & stat.S_ISGID:
                 return
             os.chmod(where, entry.mode & ~SET_ID)
         except PermissionError:
-            pass  # it is another's now, and has no such bits
+            pass  # the file is another user's now, and has no such bits
         self._unset.add(path, "mode")
 
     def _may_give_to(self, entry: Entry) -> bool:
@@ -221,9 +224,9 @@ def unset_xattr(key: bytes) -> str:
 
 
 def remove_acls(directory: int) -> None:
-    """Take the access control lists from an open directory."""
+    """Remove the access control lists of an open directory."""
     for acl in ACLS:
-        with suppress(OSError):  # there is none, or this file system has no such thing
+        with suppress(OSError):  # the directory has none, or this file system has no such thing
             os.removexattr(directory, acl)
 
 
@@ -234,7 +237,7 @@ def disown(directory: int) -> None:
 
 
 def check_owner(entry: Entry) -> None:
-    """Refuse an owner that there cannot be.
+    """Refuse an owner that is out of range.
 
     Raises:
         TarError: The entry has one.
@@ -245,7 +248,7 @@ def check_owner(entry: Entry) -> None:
 
 
 def sees_trusted_xattrs() -> bool:
-    """Tell whether this process is shown attributes of the kind ``trusted.*``: else it looks as if there were none."""
+    """Tell whether the kernel shows this process ``trusted.*`` attributes; if not, it acts as if there were none."""
     file = os.memfd_create("imagestore-probe", os.MFD_CLOEXEC)
     try:
         os.setxattr(file, b"trusted.imagestore", b"")
@@ -257,7 +260,7 @@ def sees_trusted_xattrs() -> bool:
 
 
 def entry_fault(error: Exception) -> TarError | None:
-    """Return the refusal of an entry that the kernel, or Python before it, does not take; None if it is the disk."""
+    """Return the refusal of an entry that the kernel, or Python before it, refused; None if the disk failed."""
     if not isinstance(error, OSError):
         return TarError(f"cannot be made: {error}")
     if error.errno in _ENTRY_FAULTS:
@@ -270,21 +273,24 @@ def join(parent: bytes, name: bytes) -> bytes:
     return parent + b"/" + name if parent else name
 
 
-def _require_node(entry: Entry, status: os.stat_result) -> None:
-    """See that what was made for an entry is what has its name.
+def _require_node(entry: Entry, path: bytes, status: os.stat_result) -> None:
+    """Check that what has an entry's name is what was made for it.
 
-    Attributes for it would go to whatever another user put there: a link to a file of root's, which would become
-    readable to all, or a program of his own, which would get a capability.
+    Else its attributes would go to whatever another user put there: a link to a file of root's, which would become
+    readable to all, or a program of that user's own, which would get a capability.
     """
     is_same = stat.S_IFMT(status.st_mode) == NODE_TYPES[entry.kind] and status.st_nlink == 1
     if entry.kind in (CHARACTER_DEVICE, BLOCK_DEVICE):
         is_same = is_same and status.st_rdev == os.makedev(entry.major, entry.minor)
     if not is_same:
-        raise OSError(errno.ESTALE, "somebody else changes what is in the directory that a layer is unpacked into")
+        msg = (
+            f"{shown(path)} was replaced; somebody else changes what is in the directory that a layer is unpacked into"
+        )
+        raise OSError(errno.ESTALE, msg)
 
 
 def _capability_of(path: bytes) -> bytes | None:
     try:
         return os.getxattr(path, CAPABILITY)
     except OSError:
-        return None  # it has none, or this file system has no such thing
+        return None  # the file has none, or this file system has no such thing

@@ -1,4 +1,4 @@
-"""Making files and directories that no umask opens to others, as 0 would, or closes to us, as 0777 would."""
+"""Makes files and directories whatever the umask is: 0 opens them to nobody else, 0777 does not close them to us."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def make_directory(name: str | bytes, mode: int, above: int | None = None) -> No
     os.mkdir(name, mode, dir_fd=above)
     if mode & stat.S_IRWXU & ~os.stat(name, dir_fd=above, follow_symlinks=False).st_mode:
         # By a descriptor, since chmod would follow a symlink that is there by now. And no more than the owner's bits:
-        # whoever may rename here can put another directory of ours there, which is closed to him.
+        # a user who may rename here can put another directory of ours there, one that is closed to that user.
         directory = os.open(name, PIN_FLAGS | os.O_DIRECTORY, dir_fd=above)
         try:
             os.chmod(pin_path(directory), stat.S_IMODE(os.fstat(directory).st_mode) | mode & stat.S_IRWXU)

@@ -1,4 +1,4 @@
-"""Holding fast what was found under a name: whoever exchanges it afterwards, each call means the same file.
+"""Holds on to the file that was found under a name, so that each call means it though the name may be exchanged.
 
 A name is resolved anew at each call, and by then another user may have put a symlink or a link to somebody else's file
 there. Linux changes modes only through symlinks before fchmodat2(2), which is of 6.6, and no call on extended

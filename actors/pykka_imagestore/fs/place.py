@@ -2,7 +2,7 @@
 
 The kernel resolves a path anew at each call, and follows whatever symlink is there by then. So a path is walked once,
 by descriptors, and a symlink counts only if this user made it, or root. Another user can still choose among the
-directories that he may rename: whoever opens what lies at the end looks whose that is.
+directories that he may rename: the caller checks who owns the directory at the end.
 """
 
 from __future__ import annotations

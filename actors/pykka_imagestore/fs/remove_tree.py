@@ -1,7 +1,7 @@
 """Removing a directory and all below it, by directory descriptors only, alone or together with others.
 
-What cannot be removed, for lack of a privilege, an immutable file or a mount point, keeps nothing else from being
-removed, and is told in the end.
+What cannot be removed (a privilege is missing, a file is immutable, something is mounted there) keeps nothing else from
+being removed, and is reported in the end.
 """
 
 from __future__ import annotations
@@ -10,21 +10,18 @@ import errno
 import os
 import random
 import stat
-from collections.abc import Callable, Iterator
-from contextlib import suppress
-from dataclasses import dataclass, field
-from typing import Protocol
+from collections.abc import Callable
+from contextlib import closing, suppress
 
 from pykka_imagestore.errors import NotRemovedError
 from pykka_imagestore.fs.flags import DIRECTORY_FLAGS
 from pykka_imagestore.fs.pins import pin_path
+from pykka_imagestore.fs.trail import Level, Trail
 
-_CHOICE = 64
-_MAX_OPEN = 16
-_MAX_REMEMBERED = 1000  # directories on the way down of which it is known what else is in them
+_CHOICE = 64  # directories to choose from at a time
 _MAX_LEFT = 1000  # in one directory, before the rest of it is not tried any more
 _MAX_TRIES = 100  # of what somebody else changes under our hands
-_IN_THE_WAY = frozenset({errno.EPERM, errno.EACCES, errno.EBUSY, errno.EROFS})  # the kernel's word for what is to stay
+_IN_THE_WAY = frozenset({errno.EPERM, errno.EACCES, errno.EBUSY, errno.EROFS})  # what the kernel will not have removed
 _NOT_EMPTY = frozenset({errno.ENOTEMPTY, errno.EEXIST})
 _NO_DIRECTORY = frozenset({errno.ENOTDIR, errno.ELOOP})
 _REASONS = {
@@ -116,59 +113,8 @@ def remove_directory(
         removal.close()
 
 
-class _Entries(Protocol):
-    """What ``os.scandir`` returns."""
-
-    def __iter__(self) -> Iterator[os.DirEntry[str]]: ...
-
-    def close(self) -> None: ...
-
-
-@dataclass(slots=True)
-class _Level:
-    """A directory on the way down.
-
-    Attributes:
-        directory: Its descriptor; -1 while it is not kept.
-        identity: Its device and inode; known while the descriptor is not kept.
-        entries: What is still to be read of it.
-        is_read: Whether nothing is.
-        directories: Those in it that were met and not tried yet.
-        left: What in it could not be removed.
-        is_taken_over: Whether that was tried.
-    """
-
-    name: bytes
-    directory: int
-    identity: tuple[int, int] | None = None
-    entries: _Entries | None = None
-    is_read: bool = False
-    directories: list[bytes] = field(default_factory=list)
-    left: set[bytes] = field(default_factory=set)
-    is_taken_over: bool = False
-
-    def close(self) -> None:
-        """Let go of the directory; what is still to be read of it will be read from the beginning."""
-        if self.entries is not None:
-            self.entries.close()
-            self.entries = None
-        if self.directory >= 0:
-            os.close(self.directory)
-            self.directory = -1
-
-
 class _Removal:
-    # The directories where we are and nearest above stay open, so that going up to them asks nobody for the way, and
-    # each
-    # is read once: to read a directory from the beginning for each that was removed from it takes quadratic time on
-    # ext4,
-    # which keeps the blocks of what is gone. For directories farther up, which any depth may bring, there are not
-    # enough
-    # descriptors. Those are reached through "..", which leads wherever somebody moved the directory meanwhile, out of
-    # the
-    # tree too (GNU rm, CVE-2002-0435): so it counts only if device and inode are those of the directory that we came
-    # from.
-    # Somebody may remove the same tree: whatever is gone is as good as removed.
+    """One removal. Others may remove the same tree at the same time: what is gone is as good as removed."""
 
     def __init__(
         self,
@@ -182,21 +128,20 @@ class _Removal:
         self._left_count = self._tries = 0
         self._on_directory = on_directory
         self._unlink = unlink
-        self._trail = [_Level(b"", os.dup(parent), is_read=True, is_taken_over=not may_take_over)]
+        self._trail = Trail(Level(b"", os.dup(parent), is_read=True, is_taken_over=not may_take_over))
 
     def close(self) -> None:
-        for level in self._trail:
-            level.close()
+        self._trail.close()
 
     def remove(self, top: bytes) -> None:
         """Remove one directory in the parent."""
-        self._trail[0].directories.append(top)
+        self._trail.first.directories.append(top)
         while self._go_on():
             pass
 
     def empty(self) -> None:
         """Remove all that is in the parent."""
-        parent = self._trail[0]
+        parent = self._trail.first
         for _ in range(_MAX_TRIES):
             parent.is_read = False
             while self._go_on():
@@ -212,7 +157,7 @@ class _Removal:
             raise _not_removed(path, error, self._left_count) from error
 
     def _go_on(self) -> bool:
-        level = self._trail[-1]
+        level = self._trail.here
         if not level.directories and not level.is_read:
             self._read_on(level)
         if level.directories:
@@ -221,11 +166,11 @@ class _Removal:
             return self._go_up()
         return True
 
-    def _read_on(self, level: _Level) -> None:
+    def _read_on(self, level: Level) -> None:
         """Delete the files that are met in the directory, until some directories were met too."""
         if level.entries is None:
             try:
-                level.entries = os.scandir(level.directory)
+                level.entries = level.scan()
             except FileNotFoundError:  # it was removed, by somebody else
                 level.is_read = True
                 return
@@ -254,8 +199,6 @@ class _Removal:
         except IsADirectoryError as error:  # by now
             self._try_again(name, error)
 
-    # -- down and up
-
     def _go_down(self, name: bytes) -> None:
         """Remove a directory if it is empty, else enter it; leave one that cannot be removed."""
         try:
@@ -272,7 +215,7 @@ class _Removal:
 
     def _enter(self, name: bytes) -> None:
         try:
-            directory = _open_directory(name, self._trail[-1].directory)
+            directory = _open_directory(name, self._trail.here.directory)
         except FileNotFoundError:
             return
         except PermissionError as error:
@@ -282,37 +225,26 @@ class _Removal:
                 raise
             self._try_again(name, error)
         else:
-            self._trail.append(_Level(name, directory))
-            self._let_go()
-
-    def _let_go(self) -> None:
-        """Keep few directories open: those nearest to where we are, and the first, where all ways begin."""
-        if len(self._trail) <= _MAX_OPEN + 1:
-            return
-        level = self._trail[-_MAX_OPEN - 1]
-        if level.directory < 0:
-            return
-        level.identity = _identity(level.directory)
-        if len(self._trail) > _MAX_REMEMBERED:
-            level.directories.clear()
-            level.is_read = False
-        level.close()
+            self._trail.go_down(Level(name, directory))
 
     def _go_up(self) -> bool:
-        if len(self._trail) == 1:
+        if self._trail.is_at_first:
             return False
-        level = self._trail.pop()
+        level = self._trail.go_up()
         try:
-            if self._come_back(level.directory):
+            moved = self._trail.come_back(level.directory)
+            if moved is None:
                 self._finish(level)
+            else:
+                self._try_again(moved, OSError(errno.ESTALE, os.strerror(errno.ESTALE)))
         finally:
             level.close()
         return True
 
-    def _finish(self, level: _Level) -> None:
+    def _finish(self, level: Level) -> None:
         """Remove a directory that we have been in."""
         if level.left:
-            self._trail[-1].left.add(level.name)
+            self._trail.here.left.add(level.name)
             return
         try:
             self._attempt(self._rmdir, level.name)
@@ -324,54 +256,17 @@ class _Removal:
             _take_over(level.directory)  # so that nobody else can go on filling it
             self._try_again(level.name, error)
 
-    def _come_back(self, below: int) -> bool:
-        """Have the trail's last directory open, given the one that we come from; False if it is gone.
-
-        The trail ends then with the last of it that is.
-        """
-        level = self._trail[-1]
-        if level.directory < 0:
-            level.directory = _open_same(b"..", below, level.identity)
-        if level.directory < 0:
-            return self._go_anew()
-        return True
-
-    def _go_anew(self) -> bool:
-        """Go the whole way down once more: from a directory that was moved, or may not be passed through."""
-        directory = os.dup(self._trail[0].directory)
-        for depth, level in enumerate(self._trail[1:], 1):
-            below = _open_same(level.name, directory, level.identity)
-            if below < 0:
-                self._turn_back(depth, directory)
-                return False
-            os.close(directory)
-            directory = below
-        self._trail[-1].directory = directory
-        return True
-
-    def _turn_back(self, depth: int, directory: int) -> None:
-        """Go on from ``directory``, since what was below it on the trail is not there any more."""
-        moved = self._trail[depth]
-        del self._trail[depth:]
-        if depth == 1:
-            os.close(directory)
-        else:
-            self._trail[-1].directory = directory
-        self._try_again(moved.name, OSError(errno.ESTALE, os.strerror(errno.ESTALE)))
-
     def _try_again(self, name: bytes, error: OSError) -> None:
-        """Look anew at what changed under our hands; whoever goes on changing it does not keep us for ever."""
+        """Try a name again that somebody changed meanwhile; one that goes on changing is left in the end."""
         if self._tries == _MAX_TRIES:
             self._leave(name, error)
         else:
             self._tries += 1
-            self._trail[-1].directories.append(name)
-
-    # -- one name
+            self._trail.here.directories.append(name)
 
     def _attempt(self, remove: Callable[[bytes], None], name: bytes) -> None:
         """Remove something from the directory, which is made ours if it must be; or leave it."""
-        level = self._trail[-1]
+        level = self._trail.here
         try:
             remove(name)
         except OSError as error:
@@ -385,49 +280,30 @@ class _Removal:
             self._attempt(remove, name)
 
     def _leave(self, name: bytes, error: OSError) -> None:
-        if name in self._trail[-1].left:
+        left = self._trail.here.left
+        if name in left:
             return
-        self._trail[-1].left.add(name)
+        left.add(name)
         self._left_count += 1
         if self._first is None:
-            self._first = self._path(name), error
+            self._first = self._trail.path(name), error
 
     def _remove_file(self, name: bytes) -> None:
         if self._unlink is None:
-            os.unlink(name, dir_fd=self._trail[-1].directory)
+            os.unlink(name, dir_fd=self._trail.here.directory)
         else:
-            self._unlink(self._path(name), name, self._trail[-1].directory)
+            self._unlink(self._trail.path(name), name, self._trail.here.directory)
 
     def _rmdir(self, name: bytes) -> None:
-        os.rmdir(name, dir_fd=self._trail[-1].directory)
+        os.rmdir(name, dir_fd=self._trail.here.directory)
         if self._on_directory is not None:
-            self._on_directory(self._path(name))
-
-    def _path(self, name: bytes) -> bytes:
-        return b"/".join([*(level.name for level in self._trail[1:]), name])
+            self._on_directory(self._trail.path(name))
 
 
-def _holds_more(level: _Level) -> bool:
+def _holds_more(level: Level) -> bool:
     """Tell whether something is in a directory that was not left there."""
-    with os.scandir(level.directory) as entries:
+    with closing(level.scan()) as entries:
         return len(level.left) < _MAX_LEFT and any(os.fsencode(entry.name) not in level.left for entry in entries)
-
-
-def _identity(directory: int) -> tuple[int, int]:
-    status = os.fstat(directory)
-    return status.st_dev, status.st_ino
-
-
-def _open_same(name: bytes, parent: int, identity: tuple[int, int] | None) -> int:
-    """Open a directory that we were in before; return -1 if it is another one by now, or cannot be opened."""
-    try:
-        directory = os.open(name, DIRECTORY_FLAGS, dir_fd=parent)
-    except OSError:
-        return -1
-    if _identity(directory) == identity:
-        return directory
-    os.close(directory)
-    return -1
 
 
 def _open_directory(name: bytes, parent: int) -> int:
@@ -444,7 +320,7 @@ def _open_directory(name: bytes, parent: int) -> int:
 
 
 def _take_over(directory: int) -> None:
-    """Have a directory's owner, or whoever may do as one, be allowed to empty it; as far as this process may."""
+    """Take ownership of a directory, and the permission to empty it, as far as this process may."""
     place = pin_path(directory)
     with suppress(OSError):
         os.chown(place, os.geteuid(), -1)

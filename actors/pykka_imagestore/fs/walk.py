@@ -126,7 +126,7 @@ class Walk:
     def forget(self) -> None:
         """Close all directories but the root.
 
-        Whoever puts something else in the place of a directory or a symlink does this, or what is remembered would lead
+        Called after something else was put in the place of a directory or a symlink: what is remembered would lead
         to where it led before (node-tar, CVE-2021-32803).
         """
         self._open.discard(self._root.directory)

@@ -6,9 +6,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from pykka_imagestore.core.digest import DiffID, Digest, directory_name, sha256
+from pykka_imagestore.core.format_error import FormatError
 from pykka_imagestore.core.formats.image_config import parse_diff_ids
 from pykka_imagestore.durable.files import read_file
-from pykka_imagestore.errors import ArchiveError, ForeignStoreError, MisplacedFileError
+from pykka_imagestore.errors import ForeignStoreError, MisplacedFileError
 from pykka_imagestore.runtime.worker import raise_if_discarded
 
 Stack = tuple[DiffID, ...]
@@ -72,9 +73,9 @@ def _fault(error: MisplacedFileError | ForeignStoreError | OSError) -> str:
 
 def _compare(digest: Digest, config: bytes, stacks: tuple[Stack, ...], check: ConfigsCheck) -> None:
     try:
-        listed = parse_diff_ids("", config, "it")
-    except ArchiveError as error:
-        check.unchecked[digest] = f"does not tell which layers its images have: {error.reason}"
+        listed = parse_diff_ids(config)
+    except FormatError as error:
+        check.unchecked[digest] = f"does not tell which layers its images have: {error.inside('it')}"
         return
     others = tuple(number for number, stack in enumerate(stacks) if stack != listed)
     if others:

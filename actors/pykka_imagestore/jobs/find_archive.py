@@ -1,4 +1,4 @@
-"""Find the archive of a put, and look at it: which file it is. Nothing is opened, so nothing is waited for."""
+"""Find the archive of a put, and which file that is. Nothing is opened, so nothing blocks."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from pykka_imagestore.errors import InvalidInputError, NoArchiveError
 
 @dataclass(frozen=True, slots=True)
 class FoundArchive:
-    """An archive as it was when it was asked for; two that are equal are the same, unchanged.
+    """An archive as it was when the put was asked for; equal ones are the same file, unchanged.
 
     Attributes:
         path: Where it lies.
         is_pipe: Whether it comes through a pipe, and so only once.
-        identity: The file, directory or pipe; None if it cannot be looked at, which whoever opens it will tell.
-        documents: Of a directory, the files that say what it holds: what else is in it has a digest in them.
+        identity: The file, directory or pipe; None if it cannot be examined, in which case opening it fails.
+        documents: Of a directory, the files that say what it holds. They name every other file by its digest.
     """
 
     path: str
@@ -31,17 +31,17 @@ class FoundArchive:
 
 
 def find_archive(directory: str | None, archive: str | None, name: ImageName | None) -> FoundArchive:
-    """Return the archive that was asked for, or that of the name in the archive directory.
+    """Return the given archive, or the one that the archive directory has for the name.
 
     A name cannot lead out of the directory: no part of a parsed name is ``..`` or empty. Symbolic links in the
-    directory are its owner's, and are followed; what they lead to must be a file.
+    directory are its owner's, and are followed; they must lead to a regular file.
 
     Raises:
-        InvalidInputError: There is neither an archive nor a directory.
+        InvalidInputError: Neither an archive nor a directory is given.
         NoArchiveError: The directory has no file for the name.
     """
     if archive is not None:
-        return _look_at(archive)
+        return _examine(archive)
     stored = None if name is None else name.stored
     if directory is None or stored is None:
         raise InvalidInputError(f"no archive was given for {stored}, and the store has no archive directory to look in")
@@ -53,7 +53,7 @@ def find_archive(directory: str | None, archive: str | None, name: ImageName | N
     raise NoArchiveError(stored, candidates[0])
 
 
-def _look_at(path: str) -> FoundArchive:
+def _examine(path: str) -> FoundArchive:
     status = _status(path)
     if status is None:
         return FoundArchive(path)

@@ -9,6 +9,7 @@ from pykka_imagestore.core.identity import FileIdentity
 from pykka_imagestore.core.layer_blob import LayerBlob
 from pykka_imagestore.errors import StateError
 from pykka_imagestore.fs.place import Place
+from pykka_imagestore.jobs.archive.open_blob import open_blob
 from pykka_imagestore.jobs.unpack.layer_counts import LayerCounts
 from pykka_imagestore.jobs.unpack.limiter import space_for
 from pykka_imagestore.jobs.unpack.one_pass import unpack
@@ -56,6 +57,7 @@ def unpack_into(request: UnpackInto) -> Unpacked:
         OSError: The disk failed, or is full.
         What was unpacked so far stays, until ``Target.undo``.
     """
+    layer = request.layer
     with Place(request.directory) as place:
         directory = place.open()
     try:
@@ -64,8 +66,11 @@ def unpack_into(request: UnpackInto) -> Unpacked:
                 f"{request.directory} was moved meanwhile, and something else is there now, to which nothing was "
                 "written. Unpack into a directory that no other user may move"
             )
-        with space_for(request.layer.least_bytes, directory, request.directory):
-            unpacked = unpack(request.layer, directory, request.directory, None, keep_root=not request.is_new)
+        with (
+            open_blob(layer, is_verified=layer.digest is not None) as source,
+            space_for(layer.least_bytes, directory, request.directory),
+        ):
+            unpacked = unpack(source, layer, directory, request.directory, None, keep_root=not request.is_new)
         return Unpacked(unpacked.counts, unpacked.extracted.root_mode)
     finally:
         os.close(directory)

@@ -1,7 +1,7 @@
-"""Find out what an image archive holds, by its headers: no byte of a layer is copied. Runs in a worker process.
+"""Index an image archive by its headers: no byte of a layer is copied. Runs in a worker process.
 
-Reads what ``docker save`` writes, of every generation, and OCI image layouts, as a tar or as a directory. A file that
-is compressed as a whole is inflated first, once; what comes through a pipe is copied first, since it cannot be read
+Reads every form that ``docker save`` has written, and OCI image layouts, as a tar or as a directory. An archive that is
+compressed as a whole is first inflated, once; one that comes through a pipe is first copied, since it cannot be read
 twice.
 """
 
@@ -11,22 +11,23 @@ import os
 import stat
 from dataclasses import dataclass, replace
 
-from pykka_imagestore.core.archive import ArchivedImage, ArchiveIndex
+from pykka_imagestore.core.archive_index import ArchivedImage, ArchiveIndex
 from pykka_imagestore.core.byte_source import BLOCK_BYTES, ByteSource
+from pykka_imagestore.core.format_error import FormatError, UnsupportedFormatError, about_archive
 from pykka_imagestore.core.formats.archive_format import read_archive
 from pykka_imagestore.core.identity import FileIdentity
 from pykka_imagestore.core.limits import DEFAULT_LIMITS, Limits
 from pykka_imagestore.core.platform import Platform, WantedPlatform
-from pykka_imagestore.core.tar.format import OverLimitError, TarError
+from pykka_imagestore.core.tar.format import TarError
 from pykka_imagestore.core.totals import Totals
-from pykka_imagestore.errors import ArchiveError, LimitError, UnsupportedArchiveError
 from pykka_imagestore.fs.made import open_own
 from pykka_imagestore.jobs.archive.directory_members import DirectoryMembers
 from pykka_imagestore.jobs.archive.file_source import FileSource
+from pykka_imagestore.jobs.archive.member_names import tar_fault
 from pykka_imagestore.jobs.archive.opening import open_for_reading, require_same
 from pykka_imagestore.jobs.archive.pipe import PipeFile
-from pykka_imagestore.jobs.archive.tar_members import Members
-from pykka_imagestore.jobs.unpack.layer_stream import (
+from pykka_imagestore.jobs.archive.tar_members import TarMembers
+from pykka_imagestore.jobs.unpack.inflate import (
     MAGIC_BYTES,
     inflate,
     is_compressed,
@@ -43,10 +44,10 @@ class UntarImage:
 
     Attributes:
         archive: A file, perhaps compressed as a whole, a directory, or a pipe.
-        inflated: Where to put the inflated archive, if it is compressed, or what comes through the pipe.
-        sandbox: Directory for what there is to say; None for nowhere.
-        platform: Which images to choose; None for those of this machine, or what there is.
-        limits: How much it may become, inflated.
+        inflated: Where to write the copy of an archive that is compressed or comes through a pipe.
+        sandbox: Directory for messages; None for nowhere.
+        platform: Which images to choose; None prefers those of this machine.
+        limits: How much the archive may ask for.
         identity: Which file, directory or pipe it must be; None for any.
     """
 
@@ -66,12 +67,12 @@ def untar_image(request: UntarImage) -> ArchiveIndex:
     Raises:
         UnsupportedArchiveError: It is no image archive, or of a form that is not supported.
         ArchiveError: It is malformed, or contradicts itself.
-        ArchiveChangedError: It is not the one that was asked for, or was written to meanwhile.
+        ArchiveChangedError: It is not the one that was asked for, or was written to while it was read.
         DigestMismatchError: A manifest or config is not what its name says.
         OSError: It cannot be read, or the disk failed.
     """
-    with Sandbox(request.sandbox) as sandbox:
-        file = _open(request.archive)
+    with Sandbox(request.sandbox) as sandbox, about_archive(request.archive):
+        file = open_for_reading(request.archive, _unsupported_kind, stat.S_IFREG, stat.S_IFDIR, stat.S_IFIFO)
         try:
             require_same(request.archive, file, request.identity)
             index = _index_unchanged(request, file)
@@ -81,20 +82,20 @@ def untar_image(request: UntarImage) -> ArchiveIndex:
         return index
 
 
-def _open(archive: str) -> int:
-    def refusal(found: str) -> ArchiveError:
-        return UnsupportedArchiveError(archive, f"is no file, no directory and no pipe, but {found}")
-
-    return open_for_reading(archive, refusal, stat.S_IFREG, stat.S_IFDIR, stat.S_IFIFO)
+def _unsupported_kind(found: str) -> UnsupportedFormatError:
+    return UnsupportedFormatError(f"is no file, no directory and no pipe, but {found}")
 
 
 def _index_unchanged(request: UntarImage, file: int) -> ArchiveIndex:
-    """Index the archive; tell if it was written to meanwhile, also if it was refused for what it was in between."""
+    """Index the archive, and require that it was not written to while it was read.
+
+    A fault that is found in an archive that changed is no fault of the archive; the change is the error then.
+    """
     status = os.fstat(file)
     before = FileIdentity.of(status)
     try:
         index = _index(request, file, status.st_mode)
-    except ArchiveError:
+    except FormatError:
         require_same(request.archive, file, before, with_ctime=True)
         raise
     require_same(request.archive, file, before)
@@ -102,30 +103,32 @@ def _index_unchanged(request: UntarImage, file: int) -> ArchiveIndex:
 
 
 def _index(request: UntarImage, file: int, mode: int) -> ArchiveIndex:
+    totals = Totals(request.limits)
     if stat.S_ISDIR(mode):
-        return _read(request, DirectoryMembers(request.archive, file, _totals(request)))
+        return _read(request, DirectoryMembers(request.archive, file, totals), totals)
     if stat.S_ISFIFO(mode):
-        return _index_copy(request, *_piped(request.archive, file))
+        return _index_copy(request, *_open_pipe(file), totals)
     whole = FileSource(file, request.archive, 0, os.fstat(file).st_size)
     magic = whole.peek(MAGIC_BYTES)
     if is_compressed(magic):
-        return _index_copy(request, whole, magic)
-    return _read(request, Members(request.archive, request.archive, file, _totals(request)))
+        return _index_copy(request, whole, magic, totals)
+    return _read(request, TarMembers(request.archive, request.archive, file, totals), totals)
 
 
-def _piped(archive: str, file: int) -> tuple[PipeFile, bytes]:
+def _open_pipe(file: int) -> tuple[PipeFile, bytes]:
     pipe = PipeFile(file)
     magic = pipe.peek(MAGIC_BYTES)
     if not magic:
-        raise UnsupportedArchiveError(archive, "is a pipe through which nothing came; start what writes to it first")
+        msg = "is a pipe through which nothing came; start what writes to it first"
+        raise UnsupportedFormatError(msg)
     return pipe, magic
 
 
-def _index_copy(request: UntarImage, source: ByteSource, magic: bytes) -> ArchiveIndex:
+def _index_copy(request: UntarImage, source: ByteSource, magic: bytes, totals: Totals) -> ArchiveIndex:
     _inflate(request, source, magic)
     file = os.open(request.inflated, os.O_RDONLY | os.O_CLOEXEC)
     try:
-        return _read(request, Members(request.archive, request.inflated, file, _totals(request)))
+        return _read(request, TarMembers(request.archive, request.inflated, file, totals), totals)
     finally:
         os.close(file)
 
@@ -139,19 +142,13 @@ def _inflate(request: UntarImage, source: ByteSource, magic: bytes) -> None:
                 raise_if_discarded()
                 target.write(block)
                 guard.check(source.bytes_read, target.tell())
-        except OverLimitError as error:
-            raise LimitError.of_archive(request.archive, f"it {error}", error.limit) from error
         except TarError as error:
-            raise ArchiveError(request.archive, f"it {error}") from error
+            raise tar_fault(error, "it") from error
 
 
-def _read(request: UntarImage, members: Members | DirectoryMembers) -> ArchiveIndex:
-    index = read_archive(members, _wanted(request.platform))
-    return replace(index, images=tuple(_with_estimates(members, image) for image in index.images))
-
-
-def _totals(request: UntarImage) -> Totals:
-    return Totals(request.archive, request.limits)
+def _read(request: UntarImage, members: TarMembers | DirectoryMembers, totals: Totals) -> ArchiveIndex:
+    images, refused = read_archive(members, totals, _wanted(request.platform))
+    return ArchiveIndex(request.archive, tuple(_with_estimates(members, image) for image in images), refused)
 
 
 def _wanted(platform: Platform | None) -> WantedPlatform:
@@ -161,5 +158,6 @@ def _wanted(platform: Platform | None) -> WantedPlatform:
     return WantedPlatform(Platform.of_machine(machine.sysname, machine.machine), is_asked=False)
 
 
-def _with_estimates(members: Members | DirectoryMembers, image: ArchivedImage) -> ArchivedImage:
-    return replace(image, layers=tuple(layer if layer.absence else members.estimated(layer) for layer in image.layers))
+def _with_estimates(members: TarMembers | DirectoryMembers, image: ArchivedImage) -> ArchivedImage:
+    layers = (layer if layer.absence else members.with_estimate(layer) for layer in image.layers)
+    return replace(image, layers=tuple(layers))

@@ -21,6 +21,7 @@ from pykka_imagestore.fs.flags import DIRECTORY_FLAGS
 from pykka_imagestore.fs.made import make_directory, open_own
 from pykka_imagestore.fs.remove_tree import remove_tree
 from pykka_imagestore.fs.times import find_time_range
+from pykka_imagestore.jobs.archive.open_blob import open_blob
 from pykka_imagestore.jobs.unpack.layer_counts import LayerCounts
 from pykka_imagestore.jobs.unpack.leader import wait_for_peers
 from pykka_imagestore.jobs.unpack.limiter import space_for
@@ -81,15 +82,19 @@ def untar_layer(request: UntarLayer) -> LayerCounts:
 
 
 def _untar(request: UntarLayer, root: int, rootfs: str) -> LayerCounts:
-    target = request.target
+    """Do all in one pass: read, inflate, hash, parse, extract; then write the record."""
+    layer, target = request.layer, request.target
+    is_verified = request.diff_id is not None or layer.digest is not None
     with (
-        space_for(request.layer.least_bytes, root, rootfs),
+        open_blob(layer, is_verified=is_verified) as source,
+        space_for(layer.least_bytes, root, rootfs),
         closing(Replaced(os.path.join(target, REPLACED))) as replaced,
         TarSplitWriter(os.path.join(target, TAR_SPLIT)) as split,
     ):
         times = find_time_range(root)
         unpacked = unpack(
-            request.layer,
+            source,
+            layer,
             root,
             rootfs,
             request.diff_id,

@@ -1,7 +1,7 @@
-"""A Pykka plugin: futures that tell when they are done, actors with async methods, and worker processes.
+"""A Pykka plugin: futures with callbacks, actors with async methods, and worker processes.
 
-Usable by itself; nothing here knows of images. What is named here is imported when it is first used: a worker process,
-which imports this package too, needs next to nothing of it.
+It can be used by itself; nothing in it knows of images. Each name is imported when it is first used, since a worker
+process imports this package too, and needs almost nothing of it.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
-"""Answers of workers that may be taken over: data alone, of types that the pool's user names.
+"""Answers of workers that may be taken over: data only, of types that the pool's user lists.
 
-An answer is JSON, in which whatever JSON lacks is an array that begins with its kind: ``["tuple", 1, 2]``. Nothing in
-it can name a function or a class: an object of a named type is its number in the list that both sides have, and what
-its constructor is called with; of an error, its attributes too. So reading one runs nothing but these constructors,
-and takes memory in proportion to its size: 20 times as much at most, if it is large.
+An answer is JSON. A value that JSON lacks is an array that begins with its kind: ``["tuple", 1, 2]``. No answer can
+name a function or a class: an object is the number of its type in the list that both sides have, the arguments of its
+constructor and, for an error, its attributes. So loading an answer runs only these constructors, and takes memory in
+proportion to its size: at most 20 times as much, if it is large.
 """
 
 from __future__ import annotations
@@ -18,42 +18,42 @@ from typing import Any
 
 from pykka_imagestore.runtime.wire import MalformedError
 
-_MAX_ARRAYS = 1 << 19  # an empty set is written in 8 bytes, and takes 400
+_MAX_ARRAYS = 1 << 19  # an empty set has 8 bytes in JSON, and takes 400 in memory
 _SIMPLE = (type(None), bool, int, float, str)
 _CONTAINERS: dict[str, Callable[[list[Any]], Any]] = {"list": list, "tuple": tuple, "set": set, "frozenset": frozenset}
 
 
 class PlainAnswers:
-    """Workers send plain values, and objects of the types that are given: frozen dataclasses, enums, errors, paths.
+    """Workers send plain values, and objects of the given types: frozen dataclasses, enums, errors, paths.
 
-    Plain are None, bool, int, float, str, bytes, and list, tuple, dict, set and frozenset of such. A dict's keys and a
-    set's members are None, str, bytes or int, of at most 60 bits.
+    Plain values are None, bool, int, float, str, bytes, and list, tuple, dict, set and frozenset of these. Keys of a
+    dict and members of a set are None, str, bytes, or int of at most 60 bits.
 
     Args:
-        types: Whose objects may be sent. Of an error, what it was made with and its attributes are sent.
+        types: The types of the objects. Of an error, its arguments and attributes are sent.
         max_bytes: How large one answer may be.
     """
 
     def __init__(self, types: Iterable[type], max_bytes: int) -> None:
         self.max_bytes = max_bytes
-        # By name, so that a worker need not import what it never sends.
+        # By name, so that a worker need not import the types that it never sends.
         self._names = tuple(map(_name_of, types))
         self._numbers = {name: number for number, name in enumerate(self._names)}
 
     def dump(self, value: object) -> bytes:
-        """Return a value as bytes; TypeError if it is none that may be sent."""
+        """Return a value as bytes; TypeError if its type may not be sent."""
         return json.dumps(self._encode(value), separators=(",", ":")).encode()
 
     def load(self, data: bytes) -> Any:
-        """Return the value; MalformedError if there is none."""
+        """Return the value; MalformedError if the data is no answer."""
         try:
             if data.count(b"[") > _MAX_ARRAYS:
                 msg = "too many arrays"
                 raise ValueError(msg)
             return self._decode(json.loads(data, object_pairs_hook=_refuse_object))
-        except Exception as error:  # noqa: BLE001 - whatever a constructor thinks of what it gets
-            reason = str(error)[:1000].encode("unicode_escape").decode()  # perhaps in the worker's own words
-            msg = f"it sent what is no answer ({type(error).__name__}: {reason})"
+        except Exception as error:  # noqa: BLE001 - whatever a constructor raises
+            reason = str(error)[:1000].encode("unicode_escape").decode()  # the text may be the worker's
+            msg = f"it sent data that is no answer ({type(error).__name__}: {reason})"
             raise MalformedError(msg) from None
 
     def _encode(self, value: Any) -> Any:
@@ -104,14 +104,15 @@ def _name_of(kind: type) -> str:
 
 
 def _refuse_object(_: object) -> None:
-    msg = "an object"  # small ones take much memory
+    msg = "an object"  # a small one takes much memory
     raise TypeError(msg)
 
 
 def _hashable(value: Any) -> Any:
-    """Return a dict's key, or a set's member.
+    """Return the key of a dict, or the member of a set, if it is of an allowed type.
 
-    Numbers of more bits, and tuples, can be chosen so that all have the same hash: some thousands would take hours.
+    Larger numbers, and tuples, can be chosen so that all have the same hash: with some thousands, building the dict
+    would take hours.
     """
     if value is None or isinstance(value, str | bytes) or (isinstance(value, int) and abs(value) < 1 << 60):
         return value
@@ -120,7 +121,7 @@ def _hashable(value: Any) -> Any:
 
 
 def _parts(value: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """Return what to call the type with to get an equal object, and what attributes to set then."""
+    """Return the arguments that make an equal object of the value's type, and the attributes to set on it."""
     if dataclasses.is_dataclass(value):
         return tuple(getattr(value, each.name) for each in dataclasses.fields(value)), {}
     if isinstance(value, enum.Enum):
@@ -134,7 +135,7 @@ def _parts(value: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
 def _build(kind: type, arguments: tuple[Any, ...], attributes: dict[str, Any]) -> Any:
     value = kind(*arguments)
     for name, item in attributes.items():
-        if name.startswith("__") or callable(getattr(kind, name, None)):  # a method that others call
+        if name.startswith("__") or callable(getattr(kind, name, None)):  # it would replace a method
             msg = f"an attribute {name}"
             raise ValueError(msg)
         setattr(value, name, item)

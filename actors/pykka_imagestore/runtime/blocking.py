@@ -1,4 +1,4 @@
-"""A call that may block for long, and cannot be interrupted, away from actors, serial executors and workers."""
+"""Threads for calls that may block for long and cannot be interrupted, so that actors and executors go on."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ def run_blocking(function: Callable[[], T], undo: Callable[[T], object]) -> Futu
     """Call ``function`` in a thread of its own, which does not keep the interpreter from ending.
 
     Args:
-        undo: Called with the result if nobody wants it any more when it comes.
+        undo: Called with the result if the future was discarded before the call returned.
 
     Returns:
-        What it returns or raises. A discard gives the call up at once, but cannot end it.
+        What it returns or raises. A discard makes the future discarded at once; the call goes on.
     """
     promise: Promise[T] = Promise()
 
     def call() -> None:
         try:
             result = function()
-        except BaseException as error:  # noqa: BLE001 - it travels to whoever gets the future
+        except BaseException as error:  # noqa: BLE001 - the future fails with it
             promise.fail(error)
             return
         if not promise.set(result):

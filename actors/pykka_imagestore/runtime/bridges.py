@@ -1,4 +1,4 @@
-"""Between our futures and those of asyncio and ``concurrent.futures``."""
+"""Conversions between runtime futures and those of asyncio and ``concurrent.futures``."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ T = TypeVar("T")
 
 
 def wait_in_asyncio(future: Future[Any]) -> Generator[Any, None, None]:
-    """Suspend the asyncio task that runs until ``future`` is final; cancelling the task discards the future."""
+    """Suspend the running asyncio task until ``future`` is final; cancelling the task discards the future."""
     loop = asyncio.get_running_loop()
     waiter: asyncio.Future[None] = loop.create_future()
 
     def wake(_: object) -> None:
-        with contextlib.suppress(RuntimeError):  # the loop was closed meanwhile: nobody waits
+        with contextlib.suppress(RuntimeError):  # the loop was closed meanwhile, so nothing waits
             loop.call_soon_threadsafe(_wake_up, waiter)
 
     withdraw = future.watch(wake)
@@ -54,7 +54,7 @@ def to_concurrent(future: Future[T]) -> concurrent.futures.Future[T]:
 
 
 def follow(source: concurrent.futures.Future[T], promise: Promise[T]) -> None:
-    """Give ``promise`` the outcome of ``source``; a discard cancels it."""
+    """Give ``promise`` the outcome of ``source``; a discard of its future cancels ``source``."""
 
     def settle(_: object) -> None:
         if source.cancelled():

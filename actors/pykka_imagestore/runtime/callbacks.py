@@ -1,12 +1,12 @@
 """How a thread runs callbacks: each once, in order, on a stack of bounded depth, whatever they raise.
 
-Callbacks that nest very deep, as in a chain of a thousand links, are put off until the outer ones have returned. A
-callback that waits for a future would wait for ever if what completes it was put off in the same thread; so a wait runs
-what was put off before it blocks.
+Callbacks that nest very deep, as in a chain of a thousand links, are deferred until the outer ones have returned. A
+callback that waits for a future would wait for ever if the callback that completes it was deferred in the same thread;
+so a wait runs the deferred callbacks before it blocks.
 
-What a callback raises is logged, and hurts nobody. Only a KeyboardInterrupt in the main thread, which may be a real
-one, is raised again, when all callbacks have run. In any other thread it is an error like others: no signal can have
-caused it, and raised it would end a thread that serves many.
+What a callback raises is logged, and affects no other callback. Only a KeyboardInterrupt in the main thread, which may
+be the user's Ctrl-C, is raised again, after all callbacks have run. In any other thread it is an error like others: no
+signal can have caused it, and raising it would end a thread that serves many.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from typing import Any, TypeVar
 
 import pykka
 
-from pykka_imagestore.runtime.bell import Bell
+from pykka_imagestore.runtime.auto_reset_event import AutoResetEvent
 
 A = TypeVar("A")
 R = TypeVar("R")
@@ -30,102 +30,103 @@ Wait = Callable[[Callable[[float | None], object], Callable[[], object], float |
 
 logger = logging.getLogger(__name__)
 
-MAX_NESTING = 16  # callbacks in callbacks, of some seven calls each
-MAX_NESTING_AT_ONCE = 100  # of those that are promised to run at once, and have fewer calls: Python allows 1000
+MAX_NESTING = 16  # callbacks within callbacks, of some seven Python calls each
+MAX_NESTING_AT_ONCE = 100  # of callbacks that must run at once, and have fewer calls: Python allows 1000 calls in all
 
 
-class Runner:
-    """What one thread is about.
+class ThreadState:
+    """How far one thread is in running callbacks.
 
     Attributes:
         depth: How many callbacks it is in.
-        put_off: What it runs when it is out of them, or waits: functions and their arguments.
-        pump: How it serves others while it waits, and what makes it look up; see ``serving``.
-        awaits_left: How often an actor's method may still await what is there already, before others have a turn.
+        deferred: The callbacks, and their arguments, that it runs when it is out of those, or waits.
+        pump: How it serves others while it waits, and what ends such a wait; see ``serving``.
+        awaits_left: How many final futures an actor's method may still await before other messages have a turn.
     """
 
-    __slots__ = ("awaits_left", "depth", "pump", "put_off")
+    __slots__ = ("awaits_left", "deferred", "depth", "pump")
 
     def __init__(self) -> None:
         self.depth = 0
-        self.put_off: deque[tuple[Callable[..., object], tuple[Any, ...]]] = deque()
+        self.deferred: deque[tuple[Callable[..., object], tuple[Any, ...]]] = deque()
         self.pump: tuple[Callable[[float | None], object], Callable[[], object]] | None = None
         self.awaits_left = 0
 
 
 class _Here(threading.local):
-    runner: Runner
+    thread: ThreadState
 
 
 _here = _Here()
 
 
-def this_runner() -> Runner:
-    """Return what this thread is about."""
+def this_thread() -> ThreadState:
+    """Return the state of this thread."""
     try:
-        return _here.runner
+        return _here.thread
     except AttributeError:
-        # Not in _Here.__init__: the garbage collector may run in the making, and callbacks that ask for it in that.
-        runner: Runner = _here.__dict__.setdefault("runner", Runner())
-        return runner
+        # Not in _Here.__init__: the garbage collector may run in that, and callbacks that call this function in turn.
+        thread: ThreadState = _here.__dict__.setdefault("thread", ThreadState())
+        return thread
 
 
 def run_callbacks(callbacks: Iterable[Callable[..., object]], args: tuple[Any, ...], max_nesting: int) -> None:
-    """Call each with ``args``; put them off if this thread is ``max_nesting`` callbacks deep already."""
-    runner = this_runner()
-    if runner.depth >= max_nesting:
-        runner.put_off.extend((callback, args) for callback in callbacks)
+    """Call each with ``args``, or defer them if this thread is in ``max_nesting`` callbacks already."""
+    thread = this_thread()
+    if thread.depth >= max_nesting:
+        thread.deferred.extend((callback, args) for callback in callbacks)
         return
-    interrupt = None  # raised when all have been told, or they would wait for ever
-    runner.depth += 1
+    interrupt = None  # raised when all have been called, or those left out would wait for ever
+    thread.depth += 1
     try:
         for callback in callbacks:
             try:
                 callback(*args)
             except BaseException as error:  # noqa: BLE001 - logged, or raised below
                 interrupt = _take(error) or interrupt
-        while runner.depth == 1 and runner.put_off:
-            callback, args = runner.put_off.popleft()
+        while thread.depth == 1 and thread.deferred:
+            callback, args = thread.deferred.popleft()
             try:
                 callback(*args)
             except BaseException as error:  # noqa: BLE001 - logged, or raised below
                 interrupt = _take(error) or interrupt
     finally:
-        runner.depth -= 1
+        thread.depth -= 1
     if interrupt is not None:
         raise interrupt
 
 
 def wait_until(is_final: Callable[[], bool], wait_once: Wait, timeout: float | None) -> None:
-    """Return once ``is_final()``; run what this thread has put off first, and serve whom it serves meanwhile.
+    """Return once ``is_final()``; before that, run this thread's deferred callbacks and go on serving others.
 
     Args:
-        wait_once: Calls its first argument, which waits for as many seconds as the third says, with the second as what
-            ends that wait once it is final.
+        wait_once: ``wait_once(wait, wake, seconds)`` calls ``wait(seconds)``, and has ``wake()`` called once it is
+            final, which ends that wait.
 
     Raises:
         pykka.Timeout: It took longer.
     """
     deadline = None if timeout is None else time.monotonic() + timeout
-    runner = this_runner()
-    depth = runner.depth
+    thread = this_thread()
+    depth = thread.depth
     try:
         while not is_final():
             seconds = None if deadline is None else deadline - time.monotonic()
             if seconds is not None and seconds <= 0:
                 msg = f"{timeout} seconds"
                 raise pykka.Timeout(msg)
-            # What is called while this thread waits is not nested in what waits: none of it may be put off again.
-            runner.depth = 0
-            if runner.put_off:
-                _run_put_off(runner)
-            elif runner.pump is not None:
-                wait_once(*runner.pump, seconds)
+            # Callbacks that are called during the wait do not count as nested in the one that waits: deferring them
+            # again could make it wait for ever.
+            thread.depth = 0
+            if thread.deferred:
+                _run_deferred(thread)
+            elif thread.pump is not None:
+                wait_once(*thread.pump, seconds)
             else:
-                bell = Bell()
-                wait_once(bell.wait, bell.ring, seconds)
+                event = AutoResetEvent()
+                wait_once(event.wait, event.set, seconds)
     finally:
-        runner.depth = depth
+        thread.depth = depth
 
 
 @contextlib.contextmanager
@@ -133,57 +134,56 @@ def serving(pump: Callable[[float | None], object], wake: Callable[[], object]) 
     """Have this thread go on serving others while it waits for a future, as in a callback that it runs for them.
 
     Args:
-        pump: Called by ``get`` again and again until the future is final: serves what there is, waiting at most so
-            many seconds for something to come, or without end if that is None. What it serves may wait in turn, so it
-            may be called within itself.
-        wake: Called by whichever thread completes the future: makes the ``pump`` that runs return, or else the next.
+        pump: Called by ``get`` repeatedly until the future is final: serves one request, and waits for one at most so
+            many seconds, or for ever if that is None. A request may wait in turn, so it may be called within itself.
+        wake: Called by the thread that completes the future: has the running ``pump`` return, or else the next one.
     """
-    runner = this_runner()
-    before, runner.pump = runner.pump, (pump, wake)
+    thread = this_thread()
+    before, thread.pump = thread.pump, (pump, wake)
     try:
         yield
     finally:
-        runner.pump = before
+        thread.pump = before
 
 
 def undisturbed(function: Callable[[A], R], argument: A) -> R:
-    """Call a function that nothing which this thread serves may come in the middle of, although it may wait."""
-    runner = this_runner()
-    pump, runner.pump = runner.pump, None
+    """Call a function; if it waits, this thread serves nothing meanwhile."""
+    thread = this_thread()
+    pump, thread.pump = thread.pump, None
     try:
         return function(argument)
     finally:
-        runner.pump = pump
+        thread.pump = pump
 
 
 def interrupts(error: BaseException) -> bool:
-    """Tell whether ``error`` must not be kept from this thread: it may be the user's Ctrl-C."""
+    """Tell whether ``error`` has to be raised in this thread, because it may be the user's Ctrl-C."""
     return isinstance(error, KeyboardInterrupt) and threading.current_thread() is threading.main_thread()
 
 
 def _take(error: BaseException) -> BaseException | None:
-    """Return what a callback raised if it is to be raised again; log it if not."""
+    """Return what a callback raised if it has to be raised again; otherwise log it."""
     if interrupts(error):
         return error
     logger.error("A future's callback failed; the future is unaffected", exc_info=error)
     return None
 
 
-def _run_put_off(runner: Runner) -> None:
-    """Run the first of what this thread has put off."""
-    callback, args = runner.put_off.popleft()
-    runner.depth = 1  # not 0: the rest is for whoever called, who may have what it waits for by then
+def _run_deferred(thread: ThreadState) -> None:
+    """Run the first of this thread's deferred callbacks."""
+    callback, args = thread.deferred.popleft()
+    thread.depth = 1  # not 0, or it would run the others too: the caller may need none of them by then
     try:
         run_callbacks((callback,), args, MAX_NESTING)
     finally:
-        runner.depth = 0
+        thread.depth = 0
 
 
 def _forget() -> None:
-    """Leave what was put off to the parent, whose futures it is about."""
-    runner = this_runner()
-    runner.put_off.clear()
-    runner.pump = None
+    """Leave deferred callbacks to the parent, to whose futures they belong."""
+    thread = this_thread()
+    thread.deferred.clear()
+    thread.pump = None
 
 
 os.register_at_fork(after_in_child=_forget)

@@ -1,4 +1,4 @@
-"""The files of this process' cgroup, and of those above it."""
+"""The directories of this process' cgroup, and of those above it."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def cgroup_directories(root: Path, mount_point: str, controller: str) -> list[Pa
 
 
 def read(path: Path) -> str:
-    """Return what a file says; nothing if it is not there, or not for us to read."""
+    """Return a file's text; nothing if it is missing or not readable."""
     try:
         return path.read_text()
     except OSError:

@@ -1,4 +1,4 @@
-"""Futures of several futures."""
+"""Futures that are made of several others."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any, TypeVar
 
 from pykka_imagestore.runtime.future import Future, Promise, ready
-from pykka_imagestore.runtime.relay import Relay
 from pykka_imagestore.runtime.timers import timers
+from pykka_imagestore.runtime.weak_promise import WeakPromise
 
 R = TypeVar("R")
 T = TypeVar("T")
 
 
 def collect(futures: Iterable[Future[T]]) -> Future[list[T]]:
-    """Return all values, in the order of the futures; at once ready for none.
+    """Return all values, in the order of the futures; for no futures, ready at once.
 
     The first failure or discard fails the result at once with its error, and leaves the others alone. A discard of
     the result discards every input, then the result, without waiting for them; ``gather`` waits.
@@ -24,12 +24,12 @@ def collect(futures: Iterable[Future[T]]) -> Future[list[T]]:
     inputs = list(futures)
     values = itertools.count(1)
 
-    def settle(relay: Relay[list[T]], future: Future[T]) -> None:
+    def settle(promise: WeakPromise[list[T]], future: Future[T]) -> None:
         error = future.error()
         if error is not None:
-            relay.fail(error)
+            promise.fail(error)
         elif next(values) == len(inputs):
-            relay.set([each.get(timeout=0) for each in inputs])
+            promise.set([each.get(timeout=0) for each in inputs])
 
     return _combine(inputs, settle) if inputs else ready([])
 
@@ -42,9 +42,9 @@ def await_all(futures: Iterable[Future[T]]) -> Future[list[Future[T]]]:
     inputs = list(futures)
     final = itertools.count(1)
 
-    def settle(relay: Relay[list[Future[T]]], _: Future[T]) -> None:
+    def settle(promise: WeakPromise[list[Future[T]]], _: Future[T]) -> None:
         if next(final) == len(inputs):
-            relay.set(inputs)
+            promise.set(inputs)
 
     return _combine(inputs, settle) if inputs else ready([])
 
@@ -52,33 +52,33 @@ def await_all(futures: Iterable[Future[T]]) -> Future[list[Future[T]]]:
 def select(futures: Iterable[Future[T]]) -> Future[T]:
     """Return the value of the first future that becomes ready; failed and discarded ones are ignored.
 
-    If none is left that could become ready, the result is abandoned. A discard of the result discards the inputs.
+    If none can become ready any more, the result is abandoned. A discard of the result discards the inputs.
     """
 
-    def settle(relay: Relay[T], future: Future[T]) -> None:
+    def settle(promise: WeakPromise[T], future: Future[T]) -> None:
         if future.is_ready():
-            relay.copy(future)
+            promise.copy(future)
 
     return _combine(list(futures), settle)
 
 
 async def gather(futures: Iterable[Future[T]]) -> list[T]:
-    """Await all values; on a failure or discard stop the others, and return only when all have ended.
+    """Await all values; on a failure or discard, discard the others, and raise only when all have ended.
 
-    What ``collect`` leaves running, this joins: no work outlives it, so what it used may be removed afterwards.
+    Unlike with ``collect``, no work outlives the call, so its files may be removed afterwards.
     """
     inputs = list(futures)
     try:
         return await collect(inputs)
     except BaseException as error:
         ended = discard_all(inputs)
-        if not isinstance(error, GeneratorExit):  # else the actor has ended: nobody is left to wait
+        if not isinstance(error, GeneratorExit):  # else the actor has ended, and can await nothing
             await ended
         raise
 
 
 def discard_all(futures: Iterable[Future[Any]]) -> Future[None]:
-    """Discard all; return when they have ended, however they do. A discard gives up this future alone."""
+    """Discard all; the result is ready when all are final. A discard of the result gives up only the result."""
     inputs = list(futures)
     for future in inputs:
         future.discard()
@@ -88,7 +88,7 @@ def discard_all(futures: Iterable[Future[Any]]) -> Future[None]:
 def undiscardable(future: Future[T]) -> Future[T]:
     """Return a future with the same outcome that never passes a discard on; its own ``on_discard`` still runs."""
     copy: Future[T] = Future()
-    Relay(copy).watch((future,), Relay.copy)
+    WeakPromise(copy).watch((future,), WeakPromise.copy)
     return copy
 
 
@@ -105,14 +105,14 @@ def after(seconds: float) -> Future[None]:
     return promise.future
 
 
-def _combine(inputs: Sequence[Future[T]], settle: Callable[[Relay[R], Future[T]], object]) -> Future[R]:
+def _combine(inputs: Sequence[Future[T]], settle: Callable[[WeakPromise[R], Future[T]], object]) -> Future[R]:
     """Call ``settle`` with each input when it is final; pass a discard of the result on to all, then answer it.
 
-    Only the inputs keep the relay: when the last of them is gone, the result is abandoned.
+    Only the inputs refer to the promise: when the last of them is dropped, the result is abandoned.
     """
     result: Future[R] = Future()
-    relay = Relay(result)
-    reference = weakref.ref(relay)
+    promise = WeakPromise(result)
+    reference = weakref.ref(promise)
 
     def discard() -> None:
         kept = reference()
@@ -121,11 +121,11 @@ def _combine(inputs: Sequence[Future[T]], settle: Callable[[Relay[R], Future[T]]
         if kept is not None:
             kept.discard()
 
-    def settle_unless_discarded(relay: Relay[R], future: Future[T]) -> None:
-        # What an input makes of the discard no longer matters to the result.
-        if not relay.has_discard():
-            settle(relay, future)
+    def settle_unless_discarded(promise: WeakPromise[R], future: Future[T]) -> None:
+        # Once the result was discarded, the outcomes of its inputs no longer matter.
+        if not promise.has_discard():
+            settle(promise, future)
 
     result.on_discard(discard)
-    relay.watch(inputs, settle_unless_discarded)
+    promise.watch(inputs, settle_unless_discarded)
     return result

@@ -25,8 +25,8 @@ import pykka
 from pykka_imagestore.runtime import forks
 from pykka_imagestore.runtime.callbacks import MAX_NESTING, MAX_NESTING_AT_ONCE, run_callbacks, wait_until
 from pykka_imagestore.runtime.errors import AbandonedError, ForkedError
-from pykka_imagestore.runtime.relay import Relay
 from pykka_imagestore.runtime.state import State
+from pykka_imagestore.runtime.weak_promise import WeakPromise
 
 T = TypeVar("T")
 Wake = Callable[[], object]
@@ -45,7 +45,7 @@ class Completable(pykka.ThreadingFuture[T]):
     _associated = False
     _discard_requested = False
     _wakers: Sequence[Wake] = ()
-    _keeper: Callable[[], Relay[Any] | None] | None = None
+    _keeper: Callable[[], WeakPromise[Any] | None] | None = None
 
     def __init__(self) -> None:
         # Pykka's own __init__ is not called: nothing that it sets up is used here.
@@ -94,7 +94,7 @@ class Completable(pykka.ThreadingFuture[T]):
     def get(self, *, timeout: float | None = None) -> T:
         """Block this thread until the future is final, and return its value.
 
-        Called in a callback, it first runs the callbacks that this thread has put off.
+        Called in a callback, it first runs the deferred callbacks of this thread.
 
         Args:
             timeout: Seconds to wait; None waits for ever.
@@ -249,13 +249,13 @@ class Completable(pykka.ThreadingFuture[T]):
                 keeper.kept = None
         return entry is not None
 
-    def _keep(self, keeper: weakref.ref[Relay[Any]]) -> None:
+    def _keep(self, keeper: weakref.ref[WeakPromise[Any]]) -> None:
         """Have ``keeper`` hold this future strongly for as long as something observes it."""
-        relay = keeper()
+        promise = keeper()
         with self._lock:
             self._keeper = keeper
-            if relay is not None and self._callbacks:
-                relay.kept = self
+            if promise is not None and self._callbacks:
+                promise.kept = self
 
     def _complete(
         self,

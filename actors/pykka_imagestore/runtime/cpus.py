@@ -10,10 +10,10 @@ from pykka_imagestore.runtime.cgroup import cgroup_directories, read
 
 
 def usable_cpus(root: Path = Path("/")) -> int:
-    """Return the CPUs of this process' affinity, or fewer if a cgroup's quota says so; at least 1.
+    """Return the number of CPUs in this process' affinity, or of a cgroup's quota if that is less; at least 1.
 
     Args:
-        root: Where ``proc`` and ``sys`` are.
+        root: The directory with ``proc`` and ``sys``.
     """
     affinity = len(os.sched_getaffinity(0))
     quotas = [quota for quota in (_quota_v2(root), _quota_v1(root)) if quota is not None]

@@ -1,16 +1,16 @@
 """What the runtime raises.
 
 RuntimeFailure
-    AbandonedError          nobody is left who could complete the future: do the work again
+    AbandonedError          nothing is left that could complete the future: do the work again
     WorkerError             a worker process failed its task, not the task's own code
         WorkerDiedError     the process ended in mid-task, killed, out of memory, crashed: run the task again
         WorkerStartError    no process could be started, or each ended before it took the task: see its reason
         WorkerTimeoutError  the task ran past its time limit and was killed: raise the limit, or give the task up
-        WorkerAnswerError   the process sent what no worker sends, and was killed: distrust what it was working on
+        WorkerAnswerError   the process sent what no worker sends, and was killed: distrust its input
     PoolClosedError         the pool was closed before the task was done: make another pool
-    ForkedError             this is a forked child, and what was asked is served in its parent: make a new one here
+    ForkedError             this is a forked child, and the object is served in its parent: make a new one here
 
-DiscardedError              the work was stopped because its future was discarded: nothing, somebody asked for it
+DiscardedError              the work was stopped because its future was discarded: nothing, it was requested
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ class RuntimeFailure(Exception):  # noqa: N818 - the base is a kind of failure, 
 
 
 class AbandonedError(RuntimeFailure):
-    """The future can never complete: whoever should have completed it is gone."""
+    """The future can never complete: its promise was dropped without an answer."""
 
     def __str__(self) -> str:
-        return "abandoned: whoever should have completed this future is gone without an answer"
+        return "abandoned: the promise of this future was dropped without an answer"
 
 
 class WorkerError(RuntimeFailure):
@@ -45,7 +45,7 @@ class WorkerDiedError(WorkerError):
     """A worker process ended in the middle of its task.
 
     Attributes:
-        exit_code: Minus the signal's number if a signal ended it. None if nobody can tell: SIGCHLD is ignored in this
+        exit_code: Minus the signal's number if a signal ended it. None if it is not known: SIGCHLD is ignored in this
             program, or something else in it waits for all children.
     """
 
@@ -67,7 +67,7 @@ class WorkerStartError(WorkerError):
     """No worker process could be started, or each ended before it took the task.
 
     Attributes:
-        reason: Why, and what to do.
+        reason: Why, and what to do about it.
     """
 
     def __init__(self, task: str, reason: str = "each ended before it took the task") -> None:
@@ -82,7 +82,7 @@ class WorkerAnswerError(WorkerError):
     """A worker process sent what no worker sends: it may have been taken over, and was killed.
 
     Attributes:
-        fault: What was wrong with it.
+        fault: What was wrong with what it sent.
     """
 
     def __init__(self, task: str, fault: str) -> None:
@@ -90,7 +90,7 @@ class WorkerAnswerError(WorkerError):
         self.task, self.fault = task, fault
 
     def __str__(self) -> str:
-        return f"the worker process running {self.task} was killed: {self.fault}; distrust what it was working on"
+        return f"the worker process running {self.task} was killed: {self.fault}; distrust its input"
 
 
 class WorkerTimeoutError(WorkerError):
@@ -116,10 +116,10 @@ class PoolClosedError(RuntimeFailure):
 
 
 class ForkedError(RuntimeFailure):
-    """What was asked needs threads that are in the parent process, and not in this forked child.
+    """The object needs threads that are in the parent process, and not in this forked child.
 
     Attributes:
-        what: The thing that was made before the fork.
+        what: The object that was made before the fork.
     """
 
     def __init__(self, what: str) -> None:
@@ -128,7 +128,7 @@ class ForkedError(RuntimeFailure):
 
     def __str__(self) -> str:
         return (
-            f"{self.what} was made before this process was forked, and what serves it has stayed in the parent; "
+            f"{self.what} was made before this process was forked, and its threads are in the parent; "
             "make a new one here"
         )
 

@@ -125,10 +125,6 @@ class EventLoop:
         self._handlers[descriptor] = handler
         self._poll.register(descriptor, select.POLLIN)
 
-    def is_watched(self, descriptor: int) -> bool:
-        """Tell whether the descriptor has a handler."""
-        return descriptor in self._handlers
-
     def await_room(self, descriptor: int, *, is_full: bool) -> None:
         """Call the descriptor's handler also when it can be written to, or no longer."""
         self._poll.modify(descriptor, select.POLLIN | select.POLLOUT if is_full else select.POLLIN)

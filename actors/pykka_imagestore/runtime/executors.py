@@ -1,4 +1,7 @@
-"""Tasks in a ``concurrent.futures.Executor``, which may be unable to stop them, and may run them on another machine."""
+"""The engine that runs tasks in a ``concurrent.futures.Executor``, perhaps on another machine.
+
+No executor can stop a task that runs: the task has to look for a flag.
+"""
 
 from __future__ import annotations
 
@@ -18,17 +21,17 @@ from pykka_imagestore.runtime.worker import run_hosted
 
 
 class ExecutorEngine:
-    """Runs tasks in an executor. A discard raises a flag, in memory and where the task has a file for it."""
+    """Runs tasks in an executor. A discard raises a flag: in memory, and as the task's stop file if it has one."""
 
     def __init__(self, executor: concurrent.futures.Executor) -> None:
         self._executor = executor
         self._running: dict[concurrent.futures.Future[Any], tuple[_Flag, threading.Event]] = {}
 
     def check(self, task: Task) -> None:
-        """Take any task: there are executors that know the program's script."""
+        """Accept any task: some executors have the program's script."""
 
     def submit(self, task: Task) -> None:
-        """Hand a task over; one for idle workers is discarded, since nobody can tell when its time has come."""
+        """Submit a task; discard one for idle workers, since an executor does not tell when it is idle."""
         if task.idle:
             task.promise.discard()
             return
@@ -54,7 +57,7 @@ class ExecutorEngine:
         """Refuse what waits, stop what runs and wait for it."""
         running = dict(self._running)
         for future in running:
-            future.cancel()  # all that wait, before one that runs makes room for them
+            future.cancel()  # first all that wait, or they would start when a running one is stopped
         for future, (flag, _) in running.items():
             _stop(future, flag)
         for _, ended in running.values():
@@ -72,7 +75,7 @@ class _Flag:
     def raise_(self) -> None:
         _raised.add(self.name)
         if self.path is not None:
-            with contextlib.suppress(OSError):  # no room for it: then the task runs to its end
+            with contextlib.suppress(OSError):  # there is no room for the file: the task runs to its end
                 Path(self.path).touch()
 
     def lower(self) -> None:

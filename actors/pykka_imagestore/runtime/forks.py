@@ -1,7 +1,8 @@
-"""What a forked child has of its parent's: every object, and none of the threads that serve them.
+"""Telling a forked child from the process that made an object.
 
-Waiting for such a thread would never end, and a lock that it held is held for ever. So whatever is served by a thread
-keeps the number of forks that led to its process, and looks whether it is in another one by now.
+A child has every object of its parent, and none of the threads that serve them: waiting for such a thread would never
+end, and a lock that it held stays locked. So an object that is served by a thread remembers in which process it was
+made, as the number of forks that led there, and checks that before it waits.
 """
 
 from __future__ import annotations
@@ -24,20 +25,17 @@ class Origin:
         return self._forks == _forks
 
     def require(self, what: str) -> None:
-        """Return in the process itself.
+        """Raise ForkedError if this is a child that was forked since.
 
         Args:
-            what: Names the thing, as the subject of a sentence.
-
-        Raises:
-            ForkedError: This is a child that was forked since.
+            what: The object, as the subject of the error's sentence.
         """
         if self._forks != _forks:
             raise ForkedError(what)
 
 
 _forks = 0
-here = Origin()  # the same object for all that is made in this process, where there is much of it
+here = Origin()  # one object for all futures and inboxes of this process, to compare with ``is``
 
 
 def _count_fork() -> None:

@@ -20,12 +20,12 @@ from types import TracebackType
 from typing import Any, Generic, TypeVar, cast, overload
 
 from pykka_imagestore.runtime import bridges, forks
-from pykka_imagestore.runtime.callbacks import MAX_NESTING, interrupts, this_runner
+from pykka_imagestore.runtime.callbacks import MAX_NESTING, interrupts, this_thread
 from pykka_imagestore.runtime.completable import Completable
 from pykka_imagestore.runtime.errors import AbandonedError, DiscardedError
-from pykka_imagestore.runtime.relay import Relay
 from pykka_imagestore.runtime.state import State
 from pykka_imagestore.runtime.timers import timers
+from pykka_imagestore.runtime.weak_promise import WeakPromise
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -170,9 +170,9 @@ class Future(Completable[T]):
         Cancelling the asyncio task discards this future.
         """
         if self._state is not _PENDING or self._is_lost():
-            runner = this_runner()
-            runner.awaits_left -= 1
-            if runner.awaits_left == 0 and asyncio._get_running_loop() is None:
+            thread = this_thread()
+            thread.awaits_left -= 1
+            if thread.awaits_left == 0 and asyncio._get_running_loop() is None:
                 yield self
         elif asyncio._get_running_loop() is None:
             yield self
@@ -245,7 +245,7 @@ class Future(Completable[T]):
         if source.done():
             source._observe(None, self._copy, MAX_NESTING)
         else:
-            Relay(self).watch((source,), Relay.copy)
+            WeakPromise(self).watch((source,), WeakPromise.copy)
         return True
 
     def _copy(self, source: Future[T]) -> bool:

@@ -1,4 +1,4 @@
-"""The futures that are not final yet, of those that somebody looks after."""
+"""A set of futures that are not final yet."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ class InFlight:
     """A set of futures that forgets each once it is final. Thread-safe."""
 
     def __init__(self) -> None:
-        self._futures: set[Future[Any]] = set()  # no lock: each step is one of Python's own
+        self._futures: set[Future[Any]] = set()  # without a lock: each use of it is atomic in Python
 
     def __iter__(self) -> Iterator[Future[Any]]:
         return iter(list(self._futures))
@@ -32,5 +32,5 @@ class InFlight:
             future.discard()
 
     def ended(self) -> Future[None]:
-        """Return when those that are pending now are final, however they end; a discard gives up this future alone."""
+        """Return a future that is ready when all of these are final; a discard gives up only that future."""
         return await_all([undiscardable(future) for future in self]).then(lambda _: None)

@@ -1,4 +1,4 @@
-"""What the parts of a pool expect of each other. A worker process never imports this."""
+"""The protocols between the parts of a pool. A worker process does not import this module."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any, Protocol
 
 
 class Answers(Protocol):
-    """How what a worker sends becomes bytes and values again.
+    """How results, errors and reports travel from a worker: as bytes, and back to values.
 
     Attributes:
         max_bytes: How large one answer may be.
@@ -16,10 +16,10 @@ class Answers(Protocol):
     max_bytes: int
 
     def dump(self, value: object) -> bytes:
-        """Return a value as bytes; any error says what cannot be sent."""
+        """Return a value as bytes; raise any error, which says what cannot be sent."""
 
     def load(self, data: bytes) -> Any:
-        """Return the value; MalformedError if these are not what ``dump`` makes."""
+        """Return the value; MalformedError if ``dump`` makes no such bytes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +29,7 @@ class WorkerOptions:
     Attributes:
         name: What ``ps`` shows, at most 15 bytes.
         memory_limit_bytes: Its limit on private memory.
-        answers: How it sends what a task returns, raises or reports.
+        answers: How it sends results, errors and reports.
     """
 
     name: str

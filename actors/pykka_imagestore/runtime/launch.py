@@ -1,9 +1,9 @@
-"""How a worker process begins: a new Python, with one end of a pair of sockets and nothing else of the program's.
+"""Starting a worker process: a new Python that gets one end of a socket pair, and nothing else, from the program.
 
 It needs no file, no semaphore, no shared memory and no temporary directory, and never imports the program's script.
 
-A frozen program is its own Python: there multiprocessing's public ``spawn`` starts the process, and
-``multiprocessing.freeze_support()`` in the program's main takes it over.
+A frozen program has no other Python than its own executable. There multiprocessing's public ``spawn`` starts the
+process, and ``multiprocessing.freeze_support()`` in the program's main takes it over.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from pykka_imagestore.runtime.worker import FROZEN_MARK, main_frozen, wait_for
 if TYPE_CHECKING:
     from multiprocessing.process import BaseProcess
 
-# What must be known before anything of ours can be imported is ``sys.path``.
+# ``sys.path`` has to be set before anything of the package can be imported.
 _BOOTSTRAP = f"""\
 import os, sys
 descriptor = int(sys.argv[1])
@@ -45,8 +45,8 @@ from pykka_imagestore.runtime.worker import main
 main(descriptor)
 """
 _FREEZE_SUPPORT = (
-    "a frozen program has to call multiprocessing.freeze_support() first thing in its main; without, it would run "
-    "again as each of its worker processes"
+    "a frozen program has to call multiprocessing.freeze_support() first thing in its main; without it, each worker "
+    "process would run the program again"
 )
 _PYTHON_NAME = re.compile(r"(python|pypy|graalpy)[-.\w]*", re.IGNORECASE)
 
@@ -56,24 +56,24 @@ class CannotStartError(Exception):
 
 
 class WorkerProcess(ABC):
-    """A worker process, and our end of the sockets.
+    """A worker process, and this program's end of the socket pair.
 
     Attributes:
-        socket: Does not block.
-        pidfd: Readable once the process has ended. It is signalled through this alone: its number may be another's.
-        greeting: The packets that it is to get first. Nothing here waits until it takes them: it may never do.
+        socket: Non-blocking.
+        pidfd: Readable once the process has ended. Signals are sent through it, since its PID may be reused.
+        greeting: The packets to send first. They are not sent here, since the process may never take them.
     """
 
     greeting: Sequence[bytes] = ()
 
     def __init__(self, connection: socket.socket, pid: int) -> None:
         self.socket = connection
-        # The number is still the child's: even one that nobody has to wait for, with SIGCHLD ignored, has not come to
-        # its end within the moment from its start to here.
+        # The PID is still the child's. Even one that is reaped at once, since SIGCHLD is ignored, does not end between
+        # its start and here.
         self.pidfd = os.pidfd_open(pid)
 
     def kill(self) -> None:
-        """Have the process end; nothing happens if it has."""
+        """Have the process end; does nothing if it has."""
         with contextlib.suppress(ProcessLookupError):
             signal.pidfd_send_signal(self.pidfd, signal.SIGKILL)
 
@@ -82,10 +82,10 @@ class WorkerProcess(ABC):
         return wait_for(self.pidfd, 0)
 
     def end(self) -> int | None:
-        """Wait until the process has ended, and let go of it.
+        """Wait until the process has ended, and release its descriptors.
 
         Returns:
-            Its exit code, minus the signal's number if a signal ended it. None if nobody can tell, since SIGCHLD is
+            Its exit code, minus the signal's number if a signal ended it. None if it is not known, because SIGCHLD is
             ignored or something else in this program waits for all children.
         """
         wait_for(self.pidfd, None)
@@ -94,7 +94,7 @@ class WorkerProcess(ABC):
         return code
 
     def forget(self) -> None:
-        """Let go of the process in a forked child, whose it is not."""
+        """Release the descriptors in a forked child; the process belongs to the parent."""
         self._close()
 
     @abstractmethod
@@ -107,11 +107,11 @@ class WorkerProcess(ABC):
 
 
 def start_process() -> WorkerProcess:
-    """Start a worker process, which waits for its set-up.
+    """Start a worker process, which waits for its set-up message.
 
     Raises:
-        CannotStartError: This program can have none.
-        OSError: There is no room for another process, or no descriptor is left.
+        CannotStartError: No worker process can be started in this program.
+        OSError: The limit on processes or on descriptors is reached.
     """
     _require_pidfds()
     ours, theirs = map(_above_standard, socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET))
@@ -119,21 +119,21 @@ def start_process() -> WorkerProcess:
         try:
             process = _Frozen(ours, theirs) if is_frozen() else _Python(ours, theirs)
         except BaseException:
-            ours.close()  # which ends what was started
+            ours.close()  # which ends a process that was started
             raise
     ours.setblocking(False)
     return process
 
 
 def is_frozen() -> bool:
-    """Tell whether the program is frozen: its executable runs it, and no other Python."""
+    """Tell whether the program is frozen: its executable is not a Python, but the program itself."""
     return bool(getattr(sys, "frozen", False))
 
 
 def end_if_not_taken_over() -> None:
-    """End this process, with a sentence, if it was started as a frozen program's worker and runs its main instead.
+    """End this process, with a sentence, if it is a frozen program's worker that runs the program's main instead.
 
-    Its pools would start processes that do the same, without end.
+    Its pools would start processes that do the same, and so on without end.
     """
     if is_frozen() and os.environ.get(FROZEN_MARK) == sys.executable:
         os.write(2, f"{_FREEZE_SUPPORT}\n".encode())
@@ -141,17 +141,17 @@ def end_if_not_taken_over() -> None:
 
 
 def why_it_ended() -> str:
-    """Return what may have ended a process that was no worker yet, as the rest of a sentence."""
+    """Return why a process may have ended before it was ready, as the rest of a sentence."""
     if is_frozen():
         return _FREEZE_SUPPORT
-    return "what it said is on this program's standard error. Is the memory limit enough for Python itself?"
+    return "its output is on this program's standard error. Is the memory limit enough for Python itself?"
 
 
 def find_python() -> str:
-    """Return the program that runs this Python: a server that embeds one calls itself ``sys.executable``.
+    """Return the path of a Python like this one; ``sys.executable`` may be a server that embeds Python.
 
     Raises:
-        CannotStartError: There is none.
+        CannotStartError: None was found.
     """
     if _PYTHON_NAME.fullmatch(os.path.basename(sys.executable or "")):  # noqa: PTH119
         return sys.executable
@@ -185,7 +185,7 @@ class _Python(WorkerProcess):
             raise
 
     def forget(self) -> None:
-        self._process.returncode = 0  # else it is said to be running still
+        self._process.returncode = 0  # else subprocess warns that it is still running
         super().forget()
 
     def _reap(self) -> int | None:
@@ -199,7 +199,7 @@ class _Python(WorkerProcess):
 
 
 class _Frozen(WorkerProcess):
-    """The frozen program once more, taken over by multiprocessing."""
+    """Another process of the frozen program, taken over by multiprocessing."""
 
     def __init__(self, ours: socket.socket, theirs: socket.socket) -> None:
         import multiprocessing  # noqa: PLC0415 - few programs are frozen
@@ -238,9 +238,10 @@ def _require_pidfds() -> None:
 
 
 def _flags() -> list[str]:
-    """Return the options that have another Python behave as this one does, and ``-P``.
+    """Return the options with which another Python behaves as this one does, and ``-P``.
 
-    With ``-c``, Python looks for modules in the current directory first: a stray ``socket.py`` there would be run.
+    Without ``-P``, Python with ``-c`` looks for modules in the current directory first, and would run a stray
+    ``socket.py`` there.
     """
     letters = {"ignore_environment": "E", "no_user_site": "s", "no_site": "S", "dont_write_bytecode": "B"}
     return [
@@ -248,7 +249,7 @@ def _flags() -> list[str]:
         *(f"-{letter}" for name, letter in letters.items() if getattr(sys.flags, name)),
         *["-O"] * sys.flags.optimize,
         *(f"-W{option}" for option in sys.warnoptions),
-        f"-Xutf8={sys.flags.utf8_mode}",  # or names that are not ASCII would be other bytes there
+        f"-Xutf8={sys.flags.utf8_mode}",  # or names that are not ASCII would be encoded differently there
         *["-Xdev"] * sys.flags.dev_mode,
     ]
 
@@ -256,8 +257,8 @@ def _flags() -> list[str]:
 def _search_path() -> list[bytes]:
     """Return ``sys.path``, for a process in another directory.
 
-    What Python itself passes over is left out, for programs put anything there: objects that are no str, and names that
-    no directory can have. So is the current directory if it is gone.
+    Programs put anything there. Entries that Python itself ignores are left out: objects that are no str, and names
+    that no directory can have. So is the current directory if it was removed.
     """
     paths = []
     for path in cast(list[object], sys.path):
@@ -269,7 +270,7 @@ def _search_path() -> list[bytes]:
 
 @contextlib.contextmanager
 def _marked_environment() -> Iterator[None]:
-    """Mark what is started meanwhile, multiprocessing's own processes too, as not to start any itself."""
+    """Mark all processes that are started meanwhile, multiprocessing's own too, as not to start any themselves."""
     os.environ[FROZEN_MARK] = sys.executable
     try:
         yield
@@ -278,7 +279,7 @@ def _marked_environment() -> Iterator[None]:
 
 
 def _above_standard(connection: socket.socket) -> socket.socket:
-    """Return the socket at a descriptor above 2, where a daemon that has closed those has no stream."""
+    """Return the socket at a descriptor above 2: in a daemon that closed those, it would take a stream's place."""
     if connection.fileno() > 2:
         return connection
     with connection:

@@ -9,10 +9,10 @@ from pykka_imagestore.runtime.cgroup import cgroup_directories, read
 
 
 def usable_memory(root: Path = Path("/")) -> int:
-    """Return the bytes of the machine's memory, or fewer if a cgroup's limit says so.
+    """Return the size of the machine's memory in bytes, or of a cgroup's limit if that is less.
 
     Args:
-        root: Where ``proc`` and ``sys`` are.
+        root: The directory with ``proc`` and ``sys``.
 
     Source: Linux, cgroup-v2.rst, ``memory.max``; cgroup-v1/memory.rst, ``memory.limit_in_bytes``.
     """

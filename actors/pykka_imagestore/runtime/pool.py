@@ -1,7 +1,7 @@
-"""Functions run away from the actors: in worker processes, in threads, or in any ``concurrent.futures.Executor``.
+"""Pools that run functions in worker processes, in threads, or in any ``concurrent.futures.Executor``.
 
 Worker functions are module-level, take one picklable argument, and are safe to run twice, also at the same time.
-A task's future becomes discarded only once its work has stopped, so what it used may be removed then.
+A task's future becomes discarded only once its work has stopped, so that the files it used may be removed then.
 """
 
 from __future__ import annotations
@@ -30,16 +30,16 @@ R = TypeVar("R")
 
 
 class Engine(Protocol):
-    """What runs the tasks."""
+    """Runs a pool's tasks: in processes, in threads, or in an executor."""
 
     def check(self, task: Task) -> None:
-        """Raise ValueError for a task that cannot be run."""
+        """Raise ValueError for a task that this engine cannot run."""
 
     def submit(self, task: Task) -> None:
-        """Take a task; its promise is kept, or discarded once a discard has stopped the work."""
+        """Run a task and complete its promise; after a discard, only once the work has stopped."""
 
     def close(self) -> None:
-        """Stop what runs; on return nothing does, and no process is left."""
+        """Stop all tasks; on return none runs, and no process is left."""
 
 
 class WorkerPool:
@@ -48,14 +48,14 @@ class WorkerPool:
     Args:
         workers: Processes, or threads, at most; by default as many as this process may use CPUs (affinity and cgroup
             quota). They start when first needed, and end when idle for half a minute.
-        threads: Whether threads of this process run the tasks, which suits what waits for a disk or a network. They
-            cannot be killed: a discard and a time limit are seen by tasks that look (``raise_if_discarded``).
-        executor: Runs the tasks; the caller shuts it down. A discard is seen by tasks that look; there are no reports,
-            messages, retries and time limits.
+        threads: Whether threads of this process run the tasks, which suits those that wait for a disk or a network.
+            Threads cannot be killed: a task notices a discard or a time limit when it calls ``raise_if_discarded``.
+        executor: Runs the tasks; the caller shuts it down. A task notices a discard when it calls
+            ``raise_if_discarded``; there are no reports, messages, retries and time limits.
         name: What ``ps`` shows of a worker, at most 15 bytes.
         memory_limit_bytes: Private memory of a worker process; beyond it the task fails with MemoryError.
-        answers: What worker processes may send back: by default whatever can be pickled. Where one may be taken over
-            by what it reads, ``PlainAnswers``.
+        answers: What worker processes may send back; by default anything that can be pickled. For tasks that read
+            untrusted input, which may take a worker over, ``PlainAnswers``.
     """
 
     def __init__(
@@ -105,22 +105,22 @@ class WorkerPool:
         """Run ``function(argument)`` in a worker.
 
         Args:
-            function: Module-level, in a module that can be imported; not in the program's script, unless an
-                executor runs it that knows the script.
-            argument: Picklable. Paths in it are absolute: workers run in ``/``.
+            function: Module-level, in a module that can be imported; in the program's script only for threads, or for
+                an executor that has the script.
+            argument: Picklable. Paths in it should be absolute: worker processes run in ``/``.
             retry: Run it once more if its worker process dies.
-            idle: Run it only when no other task waits. An executor cannot tell when: there it is discarded.
+            idle: Run it only when no other task waits. An executor does not tell when: there it is discarded.
             time_limit: Seconds until it is killed, counted from its start.
-            on_report: Called with what the task reports, in a thread of the pool; one that is slow misses reports.
+            on_report: Called with the task's reports, in a thread of the pool; a slow listener misses some.
             messages: What the task can ``receive``.
-            stop_file: A path where an executor that runs the task in another process may have a file made, which
-                tells it to stop. Without, it runs to its end there. Whoever names it removes it.
+            stop_file: The path of a file that a discard may create, which tells a task in an executor's other process
+                to stop. Without it, such a task runs to its end. The caller removes what is left of it.
 
         Returns:
-            What it returns or raises. WorkerDiedError if its process died, WorkerTimeoutError past the time limit,
-            WorkerStartError if there was no process to run it, WorkerAnswerError if that sent what no worker sends,
-            PoolClosedError if the pool is closed, ForkedError in a forked child. A discard kills a running task; the
-            future is discarded when it has ended.
+            What it returns or raises. Fails with WorkerDiedError if its process died, WorkerTimeoutError past the time
+            limit, WorkerStartError if no process could be started, WorkerAnswerError if the process sent what no worker
+            sends, PoolClosedError if the pool is closed, ForkedError in a forked child. A discard kills a running task;
+            the future becomes discarded when its process has ended.
 
         Raises:
             ValueError: ``function`` is defined in the program's script, which worker processes do not import.
@@ -138,7 +138,7 @@ class WorkerPool:
     def close(self) -> None:
         """Kill what runs, refuse what waits; on return no worker process is left. Idempotent.
 
-        In a child that was forked since the pool was made, it does nothing: the workers are the parent's.
+        Does nothing in a child that was forked since the pool was made: the workers are the parent's.
         """
         if self._origin.is_here():
             self._closed.set()

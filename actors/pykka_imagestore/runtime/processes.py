@@ -11,7 +11,6 @@ from __future__ import annotations
 import atexit
 import logging
 import os
-import pickle
 import sys
 import time
 import weakref
@@ -31,10 +30,7 @@ from pykka_imagestore.runtime.wire import (
     MAX_REPORT_BYTES,
     REPORT,
     RESULT,
-    SETUP,
     MalformedError,
-    message,
-    packets,
 )
 from pykka_imagestore.runtime.worker import load_error, load_result
 from pykka_imagestore.runtime.worker_handle import WorkerHandle, dump_task
@@ -98,8 +94,6 @@ class ProcessEngine:
             self._with_messages.add(task)
             self._loop.call(partial(self._send_messages, task))
 
-    # -- tasks
-
     def _accept(self, task: Task) -> None:
         if self._loop.is_stopped:
             task.promise.fail(PoolClosedError())
@@ -135,7 +129,7 @@ class ProcessEngine:
     def _give(self, task: Task, worker: WorkerHandle) -> None:
         try:
             payload = dump_task(task)
-        except BaseException as error:  # noqa: BLE001 - it travels to whoever gets the future
+        except BaseException as error:  # noqa: BLE001 - the future fails with it
             self._workers.set_idle(worker)
             self._settle(task.promise.fail, error)
         else:
@@ -169,12 +163,10 @@ class ProcessEngine:
         except Exception as error:  # noqa: BLE001 - programs put anything in the place of subprocess
             self._fail_to_start(str(error) or repr(error), is_final=True)
             return
-        worker, options = WorkerHandle(process, self._options.answers.max_bytes), self._options
+        worker = WorkerHandle(process, self._options)
         self._workers.add(worker)
         self._loop.watch(process.socket.fileno(), lambda: self._hear(worker))
         self._loop.watch(process.pidfd, lambda: self._bury(worker))
-        setup = pickle.dumps((options.name, options.memory_limit_bytes, options.answers, os.getpid()))
-        worker.outgoing.extend(packets(message(SETUP, 0, setup)))
         self._send(worker)
 
     def _fail_to_start(self, reason: str, *, is_final: bool = False) -> None:
@@ -185,18 +177,20 @@ class ProcessEngine:
 
     def _send(self, worker: WorkerHandle) -> None:
         """Send as much as the worker takes now, and the rest when it takes more."""
-        descriptor = worker.process.socket.fileno()
-        if not worker.has_ended and self._loop.is_watched(descriptor):  # else it has closed its end
-            self._loop.await_room(descriptor, is_full=not worker.send())
+        if not worker.has_ended:
+            was_full, worker.is_full = worker.is_full, not worker.send()
+            if was_full != worker.is_full:
+                self._loop.await_room(worker.process.socket.fileno(), is_full=worker.is_full)
 
     def _kill(self, worker: WorkerHandle, fault: str = "", *, is_late: bool = False) -> None:
         worker.kill(fault, is_late=is_late)
         self._workers.set_busy(worker)
 
     def _kill_overdue(self) -> float:
-        for worker in self._workers.overdue(time.monotonic()):
-            self._kill(worker, is_late=True)
-        return self._workers.next_deadline()
+        while (deadline := self._workers.next_deadline()) <= time.monotonic():
+            for worker in self._workers.due(deadline):
+                self._kill(worker, is_late=True)
+        return deadline
 
     def _bury(self, worker: WorkerHandle) -> None:
         """Reap a process that has ended, and settle its task."""
@@ -212,7 +206,7 @@ class ProcessEngine:
             self._end_task(worker.task, worker.death(exit_code))
         elif not worker.is_ready:
             reason = worker.fault or f"it ended with exit code {exit_code} before it was ready; {why_it_ended()}"
-            # A frozen program that runs its own main as a worker does who knows what: that is not repeated.
+            # A frozen program that ran its own main as a worker may do anything, so it is not started again.
             self._fail_to_start(reason, is_final=bool(worker.fault) or is_frozen())
 
     def _dismiss(self, worker: WorkerHandle) -> None:
@@ -252,8 +246,9 @@ class ProcessEngine:
         except MalformedError as error:
             self._kill(worker, str(error))
         except EOFError:
+            worker.has_ended = True
             self._loop.unwatch(worker.process.socket.fileno())
-            self._kill(worker)  # without its socket it is of no use, if it lives
+            self._kill(worker)  # it may live, but can take no task
         else:
             self._send(worker)
 

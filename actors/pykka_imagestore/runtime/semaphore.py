@@ -1,4 +1,4 @@
-"""One at a time, or a few, without blocking a thread.
+"""A semaphore that is awaited, so that no thread blocks.
 
 Source: Apache Mesos, 3rdparty/libprocess/include/process/mutex.hpp.
 """
@@ -16,10 +16,10 @@ from pykka_imagestore.runtime.future import Future, Promise, failed
 
 
 class Semaphore:
-    """Lets one through at a time, in the order in which they came. Thread-safe.
+    """Admits a limited number of holders at a time, first come first served. Thread-safe.
 
     Args:
-        places: Lets so many through at a time.
+        places: How many holders; with one, it is a mutex.
     """
 
     def __init__(self, places: int = 1) -> None:
@@ -31,12 +31,12 @@ class Semaphore:
 
     @asynccontextmanager
     async def held(self) -> AsyncIterator[None]:
-        """Wait until nobody else is inside, and keep others out meanwhile."""
+        """Await a place, and hold it for the ``async with`` block."""
         turn = self.acquire()
         try:
             await turn
         except BaseException:
-            if turn.is_ready():  # it came, and then a discard
+            if turn.is_ready():  # the place was given, and then a discard came
                 self.release()
             raise
         try:
@@ -45,9 +45,10 @@ class Semaphore:
             self.release()
 
     def acquire(self) -> Future[None]:
-        """Return when it is the caller's turn, who then has to ``release``; a discard gives the place back.
+        """Return a future that is ready when the caller has a place, and then has to ``release`` it.
 
-        Fails with ForkedError in a forked child: who is inside is in the parent.
+        A discard while it waits withdraws the request. Fails with ForkedError in a forked child, which has no part in
+        the semaphore.
         """
         if not self._origin.is_here():
             return failed(ForkedError("this semaphore"))
@@ -59,7 +60,7 @@ class Semaphore:
         return promise.future
 
     def release(self) -> None:
-        """Let the next one through. Does nothing in a forked child."""
+        """Give a place back, to the next that waits. Does nothing in a forked child."""
         if self._origin.is_here():
             with self._lock:
                 self._places += 1

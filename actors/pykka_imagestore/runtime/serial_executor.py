@@ -1,4 +1,4 @@
-"""One thread that runs short functions in their order, for an actor that must not block."""
+"""A thread that runs short functions one after the other, for an actor that must not block."""
 
 from __future__ import annotations
 
@@ -6,44 +6,46 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 from pykka_imagestore.runtime.callbacks import undisturbed
-from pykka_imagestore.runtime.crew import Crew
 from pykka_imagestore.runtime.errors import ForkedError, PoolClosedError
 from pykka_imagestore.runtime.future import Future, Promise, failed
+from pykka_imagestore.runtime.thread_pool import ThreadPool
 
 A = TypeVar("A")
 R = TypeVar("R")
 
 
 class SerialExecutor:
-    """A thread, which comes and goes as it is needed and does not keep the interpreter from ending. Thread-safe.
+    """A thread that starts when needed and ends when idle for long. Thread-safe.
+
+    It does not keep the interpreter from ending.
 
     Args:
         name: What the thread is called.
     """
 
     def __init__(self, name: str) -> None:
-        self._crew = Crew(1, name)
+        self._threads = ThreadPool(1, name)
 
     def run(self, function: Callable[[A], R], argument: A) -> Future[R]:
-        """Run ``function(argument)`` after all that was asked for before.
+        """Run ``function(argument)`` after all earlier requests.
 
         Returns:
             What it returns or raises; PoolClosedError if the serial executor is closed, ForkedError in a forked child,
-            RuntimeError if no thread could be started. A discard comes too late for what runs.
+            RuntimeError if no thread could be started. A discard has no effect once the function runs.
         """
         call = _Call(function, argument)
         try:
-            return call.promise.future if self._crew.call(call.run) else failed(PoolClosedError())
+            return call.promise.future if self._threads.call(call.run) else failed(PoolClosedError())
         except (ForkedError, RuntimeError) as error:
             return failed(error)
 
     def close(self, *, wait: bool = True) -> None:
-        """Run what was asked for, and nothing more; wait for that, unless called by it. Idempotent.
+        """Run what was requested, and accept no more; wait for that, unless called in its thread. Idempotent.
 
-        In a forked child, which has no part in it, nothing is done.
+        Does nothing in a forked child, which has no such thread.
         """
-        if self._crew.origin.is_here():
-            self._crew.close(wait=wait)
+        if self._threads.origin.is_here():
+            self._threads.close(wait=wait)
 
 
 class _Call:

@@ -1,8 +1,8 @@
-"""Many callers, one piece of work: it goes on while anybody still wants it.
+"""One piece of work shared by all callers that want it at the same time, and stopped when the last gives it up.
 
 Source: Apache Mesos, src/slave/containerizer/mesos/provisioner/docker/store.cpp, which counts users of a pull
-through ``undiscardable`` and ``onDiscard``. Unlike there, an entry is known by identity, not by key: a flight that
-still comes to its end can neither be joined nor remove its successor.
+through ``undiscardable`` and ``onDiscard``. Unlike there, a flight is removed by identity, not by key: one that is
+ending can neither be joined nor remove its successor.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ T = TypeVar("T")
 
 
 class SingleFlight(Generic[K, T]):
-    """A table of work in flight. Thread-safe. In a forked child, which has no part in it, it raises ForkedError."""
+    """A table of work in flight. Thread-safe. In a forked child, which cannot share the work, it raises ForkedError."""
 
     def __init__(self) -> None:
         self._origin = Origin()
-        # Reentrant, because an abandoned future may complete during any allocation. For the same reason nothing is
-        # called under it that may take another lock.
+        # Reentrant, because an abandoned future may complete during any allocation. For the same reason nothing that
+        # may take another lock is called under it.
         self._lock = threading.RLock()
         self._flights: dict[K, _Flight[T]] = {}
 
@@ -47,8 +47,8 @@ class SingleFlight(Generic[K, T]):
     def join(self, key: K, start: Callable[[], Future[T]]) -> Future[T]:
         """Return a new handle on the flight under ``key``, starting it if there is none.
 
-        Discarding a handle gives up that handle alone, and at once; discarding the last one discards the work, and
-        that handle becomes discarded when the work has ended. What ``start`` raises, the work fails with.
+        Discarding a handle gives up only that handle, and at once. Discarding the last one discards the work, and
+        that handle becomes discarded when the work has ended. If ``start`` raises, the work fails with that error.
         """
         self._origin.require("this table of work in flight")
         fresh: _Flight[T] = _Flight()
@@ -61,7 +61,7 @@ class SingleFlight(Generic[K, T]):
         return self._handle(key, flight)
 
     def forget(self, key: K) -> None:
-        """Let nobody join the flight under ``key`` any more: its effect is about to come, and may be undone."""
+        """Let no later call join the flight under ``key``: from here on, its effect may be undone before it ends."""
         self._origin.require("this table of work in flight")
         with self._lock:
             self._flights.pop(key, None)
@@ -78,7 +78,7 @@ class SingleFlight(Generic[K, T]):
         return promise.future.on_discard(leave)
 
     def _leave(self, key: K, flight: _Flight[T]) -> bool:
-        """Give up a handle; tell whether it was the last, so that the work is being stopped."""
+        """Give up a handle; return whether it was the last, so that the work is being stopped."""
         with self._lock:
             flight.handles -= 1
             is_last = not flight.handles

@@ -1,4 +1,4 @@
-"""A task of a worker pool, whichever engine runs it, and messages to it."""
+"""What all engines of a worker pool share: tasks, their queue, and the messages to and from them."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
-from pykka_imagestore.runtime.crew import Crew
 from pykka_imagestore.runtime.future import Promise
+from pykka_imagestore.runtime.thread_pool import ThreadPool
 
 logger = logging.getLogger(__name__)
 
-MAX_MESSAGE_BYTES = 60_000  # what a packet takes
+MAX_MESSAGE_BYTES = 60_000  # what fits into one packet
 MAX_MESSAGES = 100
-MAX_REPORTS = 1000  # that wait for a slow listener
+MAX_REPORTS = 1000  # waiting for a slow listener
 
 
 class Messages:
-    """Messages to one task, which takes them with ``receive``. Thread-safe; nothing here blocks.
+    """Messages to one task, which takes them with ``receive``. Thread-safe, and never blocks.
 
-    What is sent before the task runs waits for it, and what it has not taken when it ends is gone. Of more than a
-    hundred that wait, the oldest are dropped. A task that is run once more, since its worker died, gets them all again.
+    Messages that are sent before the task runs wait for it. At most a hundred are kept, the latest. A task that is run
+    again because its worker died gets all of these again.
     """
 
     def __init__(self) -> None:
@@ -53,20 +53,20 @@ class Messages:
             listener()
 
     def listen(self, listener: Callable[[], object] | None) -> None:
-        """Have ``listener`` called, in the sender's thread, whenever there is a message more."""
+        """Have ``listener`` called in the sender's thread after each message; None for none."""
         self._listener = listener
 
     def after(self, number: int) -> list[tuple[int, bytes]]:
-        """Return what was sent after the message with this number, pickled, and its numbers; the first has number 1."""
+        """Return the numbers and pickles of the messages after the one with this number; the first has number 1."""
         return [each for each in list(self._sent) if each[0] > number]
 
 
 @dataclass(slots=True, eq=False)
 class Task:
-    """A function to run, and whom to tell.
+    """A function to run, and the promise of its result.
 
     Attributes:
-        stop_file: Where a file may be made that tells the task to stop, if the engine has no other way.
+        stop_file: The path of a file that tells the task to stop, for engines that have no other way.
         starts: How often it was given to a worker.
     """
 
@@ -98,11 +98,11 @@ class Task:
             raise ValueError(msg)
 
     def take(self) -> bool:
-        """Claim the task for a worker; False if it was discarded while it waited."""
+        """Claim the task for a worker; return False if it was discarded while it waited."""
         return self._claim.acquire(blocking=False)
 
     def discard_waiting(self) -> bool:
-        """Discard the task at once if nobody has taken it; tell whether nobody had."""
+        """Discard the task at once if no worker has taken it; return whether that was so."""
         if not self._claim.acquire(blocking=False):
             return False
         self.promise.discard()
@@ -110,7 +110,7 @@ class Task:
 
 
 class TaskQueue:
-    """Tasks in their order, those for idle workers last."""
+    """Waiting tasks, first in first out; those for idle workers come last."""
 
     def __init__(self) -> None:
         self._tasks: deque[Task] = deque()
@@ -124,22 +124,22 @@ class TaskQueue:
         (self._idle_tasks if task.idle else self._tasks).append(task)
 
     def put_back(self, task: Task) -> None:
-        """Add a task that was taken out before; it is the next."""
+        """Add a task in front, which was removed before."""
         (self._idle_tasks if task.idle else self._tasks).appendleft(task)
 
     def get(self) -> Task:
-        """Take out the next task; IndexError if there is none."""
+        """Remove and return the next task; IndexError if there is none."""
         return (self._tasks or self._idle_tasks).popleft()
 
     def take_all(self) -> list[Task]:
-        """Take out all that somebody is to take, or has taken before."""
+        """Remove all tasks, and return those that were not discarded."""
         tasks = [*self._tasks, *self._idle_tasks]
         self._tasks.clear()
         self._idle_tasks.clear()
         return [task for task in tasks if task.starts or task.take()]
 
     def remove(self, task: Task) -> bool:
-        """Take out a task; tell whether it was there."""
+        """Remove a task; return whether it was there."""
         for tasks in (self._tasks, self._idle_tasks):
             if task in tasks:
                 tasks.remove(task)
@@ -148,18 +148,18 @@ class TaskQueue:
 
 
 class Reporter:
-    """Passes what tasks report on to who listens, in order, in a thread of its own. A listener may be slow."""
+    """Calls tasks' ``on_report``, in order, in a thread of its own, since a listener may be slow."""
 
     def __init__(self) -> None:
-        self._crew = Crew(1, "imagestore-reports")
+        self._threads = ThreadPool(1, "imagestore-reports")
         self._waiting: deque[Callable[[], object]] = deque()
 
     def pass_on(self, task: Task, message: object) -> None:
-        """Have a task's listener called, if it has one; dropped if very many reports wait."""
+        """Have a task's listener called, if it has one; drop the report if too many wait."""
         if task.on_report is not None and len(self._waiting) < MAX_REPORTS:
             self._waiting.append(partial(task.on_report, message))
             try:
-                self._crew.call(self._call_next)
+                self._threads.call(self._call_next)
             except RuntimeError:  # no thread could be started
                 self._waiting.clear()
 

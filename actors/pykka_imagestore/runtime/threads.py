@@ -1,4 +1,4 @@
-"""Tasks in threads of this process: for what waits for the disk or the network, and takes no CPU to speak of."""
+"""The engine that runs tasks in threads of this process, for tasks that wait for a disk or the network."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ from contextlib import ExitStack
 from functools import partial
 from typing import cast
 
-from pykka_imagestore.runtime.bell import Bell
-from pykka_imagestore.runtime.crew import Crew
+from pykka_imagestore.runtime.auto_reset_event import AutoResetEvent
 from pykka_imagestore.runtime.errors import DiscardedError, PoolClosedError, WorkerStartError, WorkerTimeoutError
 from pykka_imagestore.runtime.future import without_frames
 from pykka_imagestore.runtime.tasks import Reporter, Task, TaskQueue
+from pykka_imagestore.runtime.thread_pool import ThreadPool
 from pykka_imagestore.runtime.timers import timers
 from pykka_imagestore.runtime.worker import run_hosted
 
 
 class ThreadEngine:
-    """Runs tasks in threads, which cannot be killed: a discard, and a time limit, are what a task has to look for."""
+    """Runs tasks in threads, which cannot be killed: a task has to look for a discard or a time limit itself."""
 
     def __init__(self, workers: int, name: str) -> None:
-        self._crew = Crew(workers, name)
+        self._threads = ThreadPool(workers, name)
         # Reentrant, because an abandoned future may complete, and so submit a task, during any allocation.
         self._condition = threading.Condition(threading.RLock())
         self._closed = False
@@ -32,7 +32,7 @@ class ThreadEngine:
         self._reporter = Reporter()
 
     def check(self, task: Task) -> None:
-        """Take any task: threads know the program's script."""
+        """Accept any task: threads have the program's script."""
 
     def submit(self, task: Task) -> None:
         """Queue a task, and start another thread if none is idle."""
@@ -58,14 +58,14 @@ class ThreadEngine:
         me = threading.get_ident()
         with self._condition:
             self._condition.wait_for(lambda: set(self._running.values()) <= {me})
-        self._crew.close(wait=False)
+        self._threads.close(wait=False)
 
     def _call_for(self, task: Task) -> None:
         try:
-            self._crew.call(self._run_next)
-        except RuntimeError as error:  # no thread can be started, and so nobody comes for one that waits
+            self._threads.call(self._run_next)
+        except RuntimeError as error:  # no thread can be started, so none will take a waiting task
             with self._condition:
-                # A thread that came for another, less urgent one may have taken it.
+                # A thread that was started for an idle task may have taken this one instead.
                 left = task if self._waiting.remove(task) or not len(self._waiting) else self._waiting.get()
             if left.take():
                 left.promise.fail(WorkerStartError(left.name, str(error)))
@@ -105,17 +105,17 @@ class _Run:
         self._reporter = reporter
         self._is_late = False
         self._told = 0
-        self._arrived = Bell()
+        self._arrived = AutoResetEvent()
 
     def outcome(self) -> tuple[Callable[..., object], *tuple[object, ...]]:
-        """Run the task; return what to call with what, to settle it."""
+        """Run the task; return the function that settles it, and its arguments."""
         promise, messages = self.task.promise, self.task.messages
         try:
             with ExitStack() as undo:
                 if self.task.time_limit is not None:
                     undo.callback(timers.call_later(self.task.time_limit, self._expire).cancel)
                 if messages is not None:
-                    messages.listen(self._arrived.ring)
+                    messages.listen(self._arrived.set)
                     undo.callback(messages.listen, None)
                 return promise.set, run_hosted(self, self.task.function, self.task.argument)
         except DiscardedError as error:
@@ -124,7 +124,7 @@ class _Run:
             if self._is_late:
                 return promise.fail, WorkerTimeoutError(self.task.name, cast(float, self.task.time_limit))
             return promise.fail, PoolClosedError() if self.stopped.is_set() else error
-        except BaseException as error:  # noqa: BLE001 - it travels to whoever gets the future
+        except BaseException as error:  # noqa: BLE001 - the future fails with it
             return promise.fail, without_frames(error, 1)
 
     # -- what a task is offered

@@ -1,7 +1,7 @@
-"""One thread that calls functions later. It sleeps until the next is due; it never polls.
+"""One thread that calls functions after a delay. It sleeps until the next one is due.
 
-The garbage collector may run in any of this, and with it a callback that needs a timer: the lock is reentrant, a timer
-that comes in the middle of something is not lost, and neither is the news of one.
+The garbage collector may run at any point here, and with it a callback that sets a timer. So the lock is reentrant, and
+a timer that is set in the middle of another call is neither lost nor noticed too late.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import threading
 import time
 from collections.abc import Callable
 
-from pykka_imagestore.runtime.bell import Bell
+from pykka_imagestore.runtime.auto_reset_event import AutoResetEvent
 from pykka_imagestore.runtime.callbacks import serving
 
 logger = logging.getLogger(__name__)
@@ -28,7 +28,7 @@ class Timer:
         self._function: Callable[[], object] | None = function
 
     def cancel(self) -> None:
-        """Drop the call, and what it refers to; nothing happens if it was made already."""
+        """Drop the call, and what it refers to; does nothing if it was made already."""
         self._function = None
 
     def is_cancelled(self) -> bool:
@@ -53,12 +53,12 @@ class Timers:
         self.forget()
 
     def forget(self) -> None:
-        """Begin anew; leave all timers, and their thread, to the process from which this one was forked."""
+        """Begin anew in a forked child; all timers, and their thread, belong to the parent."""
         self._lock = threading.RLock()
         self._order = itertools.count()
         self._heap: list[tuple[float, int, Timer]] = []
-        self._most = 100  # timers in the heap, before the cancelled ones are thrown out
-        self._news = Bell()  # that another timer is the first
+        self._max_heap = 100  # timers in the heap before the cancelled ones are removed
+        self._first_changed = AutoResetEvent()
         self._has_thread = False
 
     def call_later(self, seconds: float, function: Callable[[], object]) -> Timer:
@@ -66,7 +66,7 @@ class Timers:
         timer = Timer(time.monotonic() + seconds, function)
         entry = (timer.deadline, next(self._order), timer)
         with self._lock:
-            if len(self._heap) > self._most:
+            if len(self._heap) > self._max_heap:
                 self._drop_cancelled()
             heapq.heappush(self._heap, entry)
             is_first = self._heap[0] is entry
@@ -79,16 +79,16 @@ class Timers:
                 timer.cancel()
                 raise
         elif is_first:
-            self._news.ring()
+            self._first_changed.set()
         return timer
 
     def _run(self) -> None:
-        with serving(self._serve, self._news.ring):  # a function may wait for another timer
+        with serving(self._serve, self._first_changed.set):  # a function may wait for another timer
             while True:
                 self._serve(None)
 
     def _serve(self, seconds: float | None) -> None:
-        """Make the call that is due, or wait until one is or there is news, at most for so long."""
+        """Make the call that is due; else wait until one is, or another timer is the first, at most for so long."""
         due = None
         with self._lock:
             if self._heap:
@@ -100,14 +100,14 @@ class Timers:
         if due is not None:
             due.fire()
             return
-        self._news.wait(seconds)
+        self._first_changed.wait(seconds)
 
     def _drop_cancelled(self) -> None:
         entries, self._heap = self._heap, []
         for entry in entries:
             if not entry[2].is_cancelled():
                 heapq.heappush(self._heap, entry)
-        self._most = max(100, 2 * len(self._heap))
+        self._max_heap = max(100, 2 * len(self._heap))
 
 
 timers = Timers()

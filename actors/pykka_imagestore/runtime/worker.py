@@ -208,7 +208,7 @@ class _Worker:
         try:
             function, argument = _load_task(payload)
             return RESULT, self._dump_result(function, run_hosted(self, function, argument))
-        except BaseException as error:  # noqa: BLE001 - it travels to whoever gets the future
+        except BaseException as error:  # noqa: BLE001 - the future fails with it
             return ERROR, dump_error(self._answers, error)
 
     def _dump_result(self, function: Callable[[Any], Any], result: object) -> bytes:
@@ -237,6 +237,7 @@ class _Worker:
 
     def _leave(self) -> None:
         """Close the socket in a child that a task has forked: it must not take or answer what is meant for this."""
+        _running.host = None
         descriptor, self._descriptor = self._descriptor, -1
         if descriptor >= 0:  # else this is a child's child
             os.close(descriptor)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import pickle
 import socket
 import time
@@ -17,9 +18,19 @@ from pykka_imagestore.runtime.errors import (
     WorkerStartError,
     WorkerTimeoutError,
 )
+from pykka_imagestore.runtime.interfaces import WorkerOptions
 from pykka_imagestore.runtime.launch import WorkerProcess
 from pykka_imagestore.runtime.tasks import Task
-from pykka_imagestore.runtime.wire import MESSAGE, PACKET_BYTES, TASK, Reassembler, message, packets, parse_message
+from pykka_imagestore.runtime.wire import (
+    MESSAGE,
+    PACKET_BYTES,
+    SETUP,
+    TASK,
+    Reassembler,
+    message,
+    packets,
+    parse_message,
+)
 
 MAX_PACKETS_AT_ONCE = 1000  # more than a socket holds
 MAX_STARTS = 3  # how often a task is given to a process that ends before it has taken the task
@@ -33,25 +44,26 @@ class WorkerHandle:
         task: The task that it has.
         tasks_begun: How many tasks it was given.
         deadline: When it is killed, on the monotonic clock: its task ran for too long, or it was idle for too long.
-        outgoing: Packets that are still to be sent.
         is_ready: Whether it has said that it can take tasks.
         is_doomed: Whether it was killed; what it says no longer counts.
         fault: What it sent that no worker sends, if it was killed for that.
-        has_ended: Whether its process has ended, so that it can be given nothing.
+        is_full: Whether its socket takes no packet at the moment.
+        has_ended: Whether its process has ended, or has closed its end, so that it can be given nothing.
     """
 
-    def __init__(self, process: WorkerProcess, max_bytes: int) -> None:
+    def __init__(self, process: WorkerProcess, options: WorkerOptions) -> None:
         self.process = process
         self.task: Task | None = None
         self.tasks_begun = 0
         self.deadline = math.inf
-        self.outgoing: deque[bytes | memoryview] = deque(process.greeting)
-        self.is_ready = self.is_doomed = self.has_ended = False
+        setup = pickle.dumps((options.name, options.memory_limit_bytes, options.answers, os.getpid()))
+        self._outgoing = deque([*process.greeting, *packets(message(SETUP, 0, setup))])
+        self.is_ready = self.is_doomed = self.is_full = self.has_ended = False
         self.fault = ""
         self._is_late = False
         self._has_taken = True  # its task, as far as can be told
         self._told = 0  # the number of the last message that was sent to its task
-        self._reassembler = Reassembler(max_bytes)
+        self._reassembler = Reassembler(options.answers.max_bytes)
 
     def begin(self, task: Task, payload: bytes) -> None:
         """Give it a task."""
@@ -59,7 +71,7 @@ class WorkerHandle:
         task.starts += 1
         self.tasks_begun += 1
         self.deadline = math.inf if task.time_limit is None else time.monotonic() + task.time_limit
-        self.outgoing.extend(packets(message(TASK, task.number, payload)))
+        self._outgoing.extend(packets(message(TASK, task.number, payload)))
 
     def rest(self) -> None:
         """Take its task away: it is done."""
@@ -82,9 +94,9 @@ class WorkerHandle:
     def send(self) -> bool:
         """Send as much as fits into the socket; return whether that is all."""
         try:
-            while self.outgoing or self._add_message():
-                self.process.socket.send(self.outgoing[0], socket.MSG_NOSIGNAL)
-                self.outgoing.popleft()
+            while self._outgoing or self._add_message():
+                self.process.socket.send(self._outgoing[0], socket.MSG_NOSIGNAL)
+                self._outgoing.popleft()
         except BlockingIOError:
             return False
         except OSError:  # it has ended, or closed its end; further events of its descriptors tell which
@@ -139,12 +151,12 @@ class WorkerHandle:
         task = self.task
         waiting = [] if task is None or task.messages is None else task.messages.after(self._told)
         for self._told, data in waiting[:1]:
-            self.outgoing.append(message(MESSAGE, cast(Task, task).number, data))
+            self._outgoing.append(message(MESSAGE, cast(Task, task).number, data))
         return bool(waiting)
 
     def _note_unread(self) -> None:
         """Note that it ended without reading everything: its task, unless messages followed that."""
-        self.outgoing.clear()
+        self._outgoing.clear()
         self._has_taken = self._has_taken and self._told > 0
 
 

@@ -94,9 +94,9 @@ class WorkerTable:
 
     # -- deadlines
 
-    def overdue(self, now: float) -> list[WorkerHandle]:
-        """Return the workers whose deadline has passed."""
-        return [worker for worker in self._workers if worker.deadline <= now]
+    def due(self, deadline: float) -> list[WorkerHandle]:
+        """Return the workers that have this deadline, or an earlier one."""
+        return [worker for worker in self._workers if worker.deadline <= deadline]
 
     def next_deadline(self) -> float:
         """Return the earliest deadline, on the monotonic clock."""

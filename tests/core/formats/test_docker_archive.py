@@ -9,10 +9,12 @@ from hypothesis import strategies as st
 from support.layers import nowhere_blob
 
 from pykka_imagestore.core.digest import DiffID, sha256
+from pykka_imagestore.core.format_error import FormatError, UnsupportedFormatError, WrongDigestError
 from pykka_imagestore.core.formats.docker_archive import legacy_config, read_images
 from pykka_imagestore.core.formats.json_fields import MAX_NESTING
+from pykka_imagestore.core.layer_blob import Absent
 from pykka_imagestore.core.totals import Totals
-from pykka_imagestore.errors import ArchiveError, DigestMismatchError, StoreError, UnsupportedArchiveError
+from pykka_imagestore.jobs.archive.member_names import no_member
 
 ONE, TWO, THREE = ("1" * 64, "2" * 64, "3" * 64)
 DIFF_IDS = [DiffID(f"sha256:{digit * 64}") for digit in "ab"]
@@ -24,10 +26,7 @@ ENTRY = {"Config": "config.json", "RepoTags": ["app:1"], "Layers": list(LAYERS)}
 class Members:
     """An archive's members in memory."""
 
-    archive = "image.tar"
-
     def __init__(self, members):
-        self.totals = Totals(self.archive)
         self._members = {
             name: data if isinstance(data, bytes) else json.dumps(data).encode() for name, data in members.items()
         }
@@ -40,22 +39,29 @@ class Members:
 
     def blob(self, unsafe_name):
         if unsafe_name not in self._members:
-            raise ArchiveError(self.archive, f"it has no member {unsafe_name!r}")
+            raise no_member(unsafe_name)
         return nowhere_blob(unsafe_name, len(self._members[unsafe_name]))
+
+    def absent(self, reason):
+        return Absent("image.tar", reason)
 
     def read_json(self, unsafe_name):
         self.blob(unsafe_name)
         return self._members[unsafe_name]
 
 
+def read_members(members):
+    return read_images(Members(members), Totals())
+
+
 def saved(manifest, config=CONFIG, **members):
     """Return the images of an archive with a manifest."""
-    return read_images(Members({"manifest.json": manifest, "config.json": config, **LAYERS, **members}))
+    return read_members({"manifest.json": manifest, "config.json": config, **LAYERS, **members})
 
 
 def saved_long_ago(members):
     """Return the images of an archive as they were before Docker 1.10."""
-    return read_images(Members({f"{layer}/layer.tar": b"" for layer in (ONE, TWO, THREE)} | members))
+    return read_members({f"{layer}/layer.tar": b"" for layer in (ONE, TWO, THREE)} | members)
 
 
 # -- manifest.json
@@ -109,21 +115,21 @@ def test_manifest_wins_over_repositories():
 @pytest.mark.parametrize(
     ("manifest", "sentence"),
     [
-        (None, "manifest.json should be a list of images, but is missing or null"),
-        ([], "manifest.json should be a list of images, but is a list of 0"),
-        ({}, "manifest.json should be a list of images, but is an object"),
-        ("text", "manifest.json should be a list of images, but is a string"),
-        (5, "manifest.json should be a list of images, but is a number"),
-        (True, "manifest.json should be a list of images, but is true or false"),
-        ([None], "manifest.json, image 0 should be an object, but is missing or null"),
-        ([ENTRY, []], "manifest.json, image 1 should be an object, but is a list of 0"),
+        (None, "'manifest.json' should be a list of images, but is missing or null"),
+        ([], "'manifest.json' should be a list of images, but is a list of 0"),
+        ({}, "'manifest.json' should be a list of images, but is an object"),
+        ("text", "'manifest.json' should be a list of images, but is a string"),
+        (5, "'manifest.json' should be a list of images, but is a number"),
+        (True, "'manifest.json' should be a list of images, but is true or false"),
+        ([None], "'manifest.json', image 0 should be an object, but is missing or null"),
+        ([ENTRY, []], "'manifest.json', image 1 should be an object, but is a list of 0"),
         ([{}], "image 0, Config should be a string, but is missing or null"),
         ([{**ENTRY, "Config": 5}], "Config should be a string, but is a number"),
         ([{**ENTRY, "Config": ["config.json"]}], "Config should be a string, but is a list of 1"),
         ([{**ENTRY, "RepoTags": "app"}], "RepoTags should be a list, but is a string"),
-        ([{**ENTRY, "RepoTags": [5]}], "RepoTags should be a string, but is a number"),
+        ([{**ENTRY, "RepoTags": [5]}], "RepoTags 0 should be a string, but is a number"),
         ([{**ENTRY, "Layers": {}}], "Layers should be a list, but is an object"),
-        ([{**ENTRY, "Layers": [None]}], "Layers should be a string, but is missing or null"),
+        ([{**ENTRY, "Layers": [None]}], "Layers 0 should be a string, but is missing or null"),
         ([{**ENTRY, "Layers": ["a"] * 1001}], "image 0 has 1001 layers; 1000 is the limit"),
         ([ENTRY] * 10_001, "it has 10001 images; 10000 is the limit"),
         ([{**ENTRY, "RepoTags": ["a"] * 5001}] * 2, "it has 10002 names and tags; 10000 is the limit"),
@@ -133,10 +139,9 @@ def test_manifest_wins_over_repositories():
     ],
 )
 def test_manifest_of_another_shape_is_refused_by_field(manifest, sentence):
-    with pytest.raises(ArchiveError) as caught:
+    with pytest.raises(FormatError) as caught:
         saved(manifest)
 
-    assert str(caught.value).startswith("image.tar: ")
     assert sentence in str(caught.value)
 
 
@@ -148,20 +153,23 @@ def test_manifest_of_another_shape_is_refused_by_field(manifest, sentence):
         ({}, "'config.json' is no image config: it has no rootfs"),
         ({"rootfs": []}, "'config.json' is no image config: it has no rootfs"),
         ({"rootfs": {}}, "has 2 layers, but its config 'config.json' lists 0"),
-        ({"rootfs": {"diff_ids": "sha256:"}}, "rootfs.diff_ids should be a list, but is a string"),
-        ({"rootfs": {"diff_ids": [5, 6]}}, "rootfs.diff_ids should be a string, but is a number"),
-        ({"rootfs": {"diff_ids": ["sha256:ab", "x"]}}, "rootfs.diff_ids: 'sha256:ab' is no sha256 digest"),
-        ({"rootfs": {"diff_ids": ["sha256:" + "A" * 64] * 2}}, "is no sha256 digest"),
-        ({"rootfs": {"diff_ids": ["sha512:" + "a" * 128] * 2}}, "is no sha256 digest"),
-        ({"rootfs": {"diff_ids": ["sha256:" + "a" * 64 + "\n"] * 2}}, "is no sha256 digest"),
-        ({"rootfs": {"diff_ids": ["sha256:../../../etc/passwd"] * 2}}, "is no sha256 digest"),
+        ({"rootfs": {"diff_ids": "sha256:"}}, "rootfs, diff_ids should be a list, but is a string"),
+        ({"rootfs": {"diff_ids": [5, 6]}}, "rootfs, diff_ids 0 should be a string, but is a number"),
+        (
+            {"rootfs": {"diff_ids": ["sha256:ab", "x"]}},
+            "diff_ids 0 should be a sha256 digest, but is 'sha256:ab'",
+        ),
+        ({"rootfs": {"diff_ids": ["sha256:" + "A" * 64] * 2}}, "should be a sha256 digest, but is"),
+        ({"rootfs": {"diff_ids": ["sha512:" + "a" * 128] * 2}}, "should be a sha256 digest, but is"),
+        ({"rootfs": {"diff_ids": ["sha256:" + "a" * 64 + "\n"] * 2}}, "should be a sha256 digest, but is"),
+        ({"rootfs": {"diff_ids": ["sha256:../../../etc/passwd"] * 2}}, "should be a sha256 digest, but is"),
         (b"", "'config.json' is no JSON"),
         (b"{", "'config.json' is no JSON"),
         (b"\xff\xfe{}", "'config.json' is no JSON"),
     ],
 )
 def test_config_of_another_shape_is_refused_by_field(config, sentence):
-    with pytest.raises(ArchiveError) as caught:
+    with pytest.raises(FormatError) as caught:
         saved([ENTRY], config)
 
     assert sentence in str(caught.value)
@@ -171,7 +179,7 @@ def test_config_of_another_shape_is_refused_by_field(config, sentence):
 def test_config_that_is_not_what_its_name_says_is_refused(name):
     claimed = name.format("c" * 64)
 
-    with pytest.raises(DigestMismatchError) as caught:
+    with pytest.raises(WrongDigestError) as caught:
         saved([{**ENTRY, "Config": claimed}], **{claimed: CONFIG})
 
     assert (caught.value.expected, caught.value.found) == (f"sha256:{'c' * 64}", sha256(CONFIG))
@@ -228,22 +236,25 @@ def test_legacy_archive_without_names_holds_each_layer_that_is_nobodys_parent():
 @pytest.mark.parametrize(
     ("members", "sentence"),
     [
-        ({"repositories": []}, "repositories should be an object, but is a list of 0"),
-        ({"repositories": {}}, "repositories names no image"),
-        ({"repositories": {"app": {}}}, "repositories names no image"),
-        ({"repositories": {"app": "1"}}, "repositories, 'app' should be an object, but is a string"),
-        ({"repositories": {"app": {"1": None}}}, "repositories, 'app', '1' should be a layer's id of 64 hex digits"),
-        ({"repositories": {"app": {"1": "x"}}}, "repositories, 'app', '1' should be a layer's id of 64 hex digits"),
+        ({"repositories": []}, "'repositories' should be an object, but is a list of 0"),
+        ({"repositories": {}}, "'repositories' names no image"),
+        ({"repositories": {"app": {}}}, "'repositories' names no image"),
+        ({"repositories": {"app": "1"}}, "'repositories', 'app' should be an object, but is a string"),
+        ({"repositories": {"app": {"1": None}}}, "'repositories', 'app', '1' should be a layer's id of 64 hex digits"),
+        ({"repositories": {"app": {"1": "x"}}}, "'repositories', 'app', '1' should be a layer's id of 64 hex digits"),
         ({"repositories": {"app": {"1": ONE + "\n"}}}, "'1' should be a layer's id of 64 hex digits"),
         ({"repositories": {"app": {"1": "../" * 21 + "/"}}}, "'1' should be a layer's id of 64 hex digits"),
         ({"repositories": {"app": {"1": "4" * 64}}}, f"it has no member '{'4' * 64}/json'"),
         ({"repositories": b"{"}, "'repositories' is no JSON"),
-        ({"repositories": {"app": {"1": ONE}}, f"{ONE}/json": []}, f"{ONE}/json should be an object, but is a list of"),
+        (
+            {"repositories": {"app": {"1": ONE}}, f"{ONE}/json": []},
+            f"'{ONE}/json' should be an object, but is a list",
+        ),
         ({"repositories": {"app": {"1": ONE}}, f"{ONE}/json": b"?"}, f"'{ONE}/json' is no JSON"),
-        ({f"{ONE}/json": {"parent": "../x"}}, f"{ONE}/json, parent should be a layer's id of 64 hex digits"),
+        ({f"{ONE}/json": {"parent": "../x"}}, f"'{ONE}/json', parent should be a layer's id of 64 hex digits"),
         ({f"{ONE}/json": b'{"x":[1e999]}'}, f"'{ONE}/json' has a number that is out of range"),
         ({f"{ONE}/json": b'{"x":NaN}'}, f"'{ONE}/json' is no JSON"),
-        ({f"{ONE}/json": {"parent": 5}}, f"{ONE}/json, parent should be a layer's id of 64 hex digits"),
+        ({f"{ONE}/json": {"parent": 5}}, f"'{ONE}/json', parent should be a layer's id of 64 hex digits"),
         ({f"{ONE}/json": {"parent": "4" * 64}}, f"it has no member '{'4' * 64}/json'"),
         ({f"{'4' * 64}/json": {}}, f"it has no member '{'4' * 64}/layer.tar'"),
         ({"repositories": {"a": {"1": ONE}}, f"{ONE}/json": {"parent": ONE}}, f"layer {ONE} is its own ancestor"),
@@ -254,7 +265,7 @@ def test_legacy_archive_without_names_holds_each_layer_that_is_nobodys_parent():
     ],
 )
 def test_legacy_archive_of_another_shape_is_refused_by_field(members, sentence):
-    with pytest.raises(ArchiveError) as caught:
+    with pytest.raises(FormatError) as caught:
         saved_long_ago(members)
 
     assert sentence in str(caught.value)
@@ -264,7 +275,7 @@ def test_legacy_chain_is_bounded():
     ids = [f"{number:064x}" for number in range(1001)]
     members = {f"{layer}/json": {"parent": parent} for layer, parent in zip(ids, [*ids[1:], None], strict=True)}
 
-    with pytest.raises(ArchiveError, match=f"layer {ids[0]} has 1001 layers with its ancestors; 1000 is the limit"):
+    with pytest.raises(FormatError, match=f"layer {ids[0]} has 1001 layers with its ancestors; 1000 is the limit"):
         saved_long_ago({"repositories": {"a": {"1": ids[0]}}, **members})
 
 
@@ -302,8 +313,8 @@ def test_legacy_config_is_the_same_whatever_the_order_of_the_leafs_fields():
 
 @pytest.mark.parametrize("members", [{}, {"readme": b""}, {"a/json": {}}, {f"{ONE[:63]}/json": {}}])
 def test_archive_that_names_no_images_is_unsupported(members):
-    with pytest.raises(UnsupportedArchiveError, match=r"it has none of manifest.json, index.json"):
-        read_images(Members(members))
+    with pytest.raises(UnsupportedFormatError, match=r"it has none of manifest.json, index.json"):
+        read_members(members)
 
 
 @pytest.mark.parametrize("depth", [MAX_NESTING + 1, 5000, 100_000])
@@ -311,13 +322,13 @@ def test_archive_that_names_no_images_is_unsupported(members):
 def test_json_that_nests_deep_is_refused(bracket, depth):
     deep = (bracket[:-1] * depth + "1" + bracket[-1] * depth).encode()
 
-    with pytest.raises(ArchiveError, match=r"'manifest.json' (is no JSON|has JSON nested more than 100 deep)"):
+    with pytest.raises(FormatError, match=r"'manifest.json' (is no JSON|has JSON nested more than 100 deep)"):
         saved(deep)
 
 
 @pytest.mark.parametrize("value", ["NaN", "[-Infinity]", '{"a":Infinity}'])
 def test_what_only_python_takes_for_json_is_refused(value):
-    with pytest.raises(ArchiveError, match=r"'manifest.json' is no JSON: -?(NaN|Infinity) is none of its values"):
+    with pytest.raises(FormatError, match=r"'manifest.json' is no JSON: -?(NaN|Infinity) is none of its values"):
         saved(value.encode())
 
 
@@ -326,12 +337,12 @@ def test_what_only_python_takes_for_json_is_refused(value):
     ["[]".encode("utf-16"), "[]".encode("utf-32-be"), b"\xef\xbb\xbf[]", b'["\xed\xa0\x80"]', b'["\xff"]', b"[] \x00"],
 )
 def test_bytes_that_other_tools_take_for_no_json_are_refused(data):
-    with pytest.raises(ArchiveError, match=r"'manifest.json' is no JSON"):
+    with pytest.raises(FormatError, match=r"'manifest.json' is no JSON"):
         saved(data)
 
 
 def test_number_with_more_digits_than_python_reads_is_refused():
-    with pytest.raises(ArchiveError, match=r"'manifest.json' has a number of more digits"):
+    with pytest.raises(FormatError, match=r"'manifest.json' has a number of more digits"):
         saved(b"9" * 5000)
 
 
@@ -346,8 +357,8 @@ def test_refusal_is_one_line_of_bounded_length_whatever_the_archive_says(text):
         {"manifest.json": [{**ENTRY, "Config": text}], text: {"rootfs": {"diff_ids": []}}},
     ]
     for members in manifests:
-        with pytest.raises(ArchiveError) as caught:
-            read_images(Members({**LAYERS, **members}))
+        with pytest.raises(FormatError) as caught:
+            read_members({**LAYERS, **members})
 
         assert len(str(caught.value)) < 1000
         assert str(caught.value).isprintable()
@@ -373,7 +384,7 @@ configs = st.fixed_dictionaries({"rootfs": st.fixed_dictionaries({"diff_ids": st
 def test_any_json_is_read_or_refused(manifest, config):
     try:
         images = saved(manifest, config)
-    except StoreError:
+    except FormatError:
         return
     assert all(len(image.diff_ids) == len(image.layers) for image in images)
 
@@ -387,6 +398,6 @@ def test_any_json_is_read_or_refused(manifest, config):
 def test_any_legacy_json_is_read_or_refused(repositories, first, second):
     try:
         images = saved_long_ago({"repositories": repositories, f"{ONE}/json": first, f"{TWO}/json": second})
-    except StoreError:
+    except FormatError:
         return
     assert all(image.layers for image in images)

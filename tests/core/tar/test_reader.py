@@ -21,6 +21,7 @@ from pykka_imagestore.core.tar.format import (
     HARD_LINK,
     SYMLINK,
     EscapeError,
+    OverLimitError,
     TarError,
     clean_path,
 )
@@ -154,19 +155,19 @@ def test_nothing_at_all_is_an_empty_archive():
 
 @pytest.mark.parametrize("size", [1, 100, 511])
 def test_archive_that_ends_inside_a_header_is_refused(size):
-    with pytest.raises(TarError, match="ends inside a header"):
+    with pytest.raises(TarError, match="ends inside its header"):
         read(tars.file(b"a"), tars.file(b"b")[:size])
 
 
 @pytest.mark.parametrize("size", [512, 520])
 def test_archive_that_ends_inside_an_extension_header_is_refused(size):
-    with pytest.raises(TarError, match="ends inside an extension header"):
+    with pytest.raises(TarError, match="ends inside its extension header"):
         read(tars.pax({b"path": b"name"})[:size])
 
 
 @pytest.mark.parametrize("extension", [tars.pax({b"path": b"name"}), tars.long_name(b"name")])
 def test_archive_that_ends_before_the_entry_of_an_extension_header_is_refused(extension):
-    with pytest.raises(TarError, match="ends after an extension header"):
+    with pytest.raises(TarError, match="ends after its extension header"):
         read(extension, tars.END)
 
 
@@ -245,7 +246,7 @@ def test_malformed_number_is_refused(name, field):
     block = tars.header(b"name", **{name: field})
 
     if field.strip():  # blanks of any kind are nought, or refused
-        with pytest.raises(TarError, match="malformed"):
+        with pytest.raises(TarError, match=f"has a malformed {name}"):
             read_one(block)
     else:
         read_or_refuse(block)
@@ -283,8 +284,34 @@ def test_negative_size_is_refused():
 
 @pytest.mark.parametrize("field", [b"\x80\xff" + b"\xff" * 10, b"\xff\x00" + bytes(10)])
 def test_number_that_no_machine_holds_is_refused(field):
-    with pytest.raises(TarError, match="too large"):
+    with pytest.raises(TarError, match="has a size that is too large"):
         read_one(tars.header(b"name", size=field))
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        tars.pax({b"uid": b"x"}) + tars.header(b"bad"),
+        tars.header(b"bad", size=tars.base_256(-512, 12)),
+        tars.header(b"bad", b"Z"),
+    ],
+)
+def test_fault_of_an_entry_says_which_one_it_is(fault):
+    with pytest.raises(TarError) as caught:
+        list(read_entries(Bytes(tars.header(b"good") + fault)))
+
+    assert caught.value.where == (1, b"bad")
+
+
+def test_fault_is_said_of_an_entry_and_stays_what_it_was():
+    said = OverLimitError("is one too many", "entries").at(3, b"name")
+
+    assert (type(said), str(said), said.limit, said.where) == (
+        OverLimitError,
+        "is one too many",
+        "entries",
+        (3, b"name"),
+    )
 
 
 def test_more_different_numbers_than_are_remembered_are_read_right():

@@ -151,5 +151,5 @@ def test_gnu_map_in_a_header_that_is_not_gnus_is_refused():
 def test_gnu_map_that_is_cut_off_is_refused(size):
     whole = tars.gnu_sparse(b"f", 1000, [(number * 2, 1) for number in range(9)], b"x" * 9)
 
-    with pytest.raises(TarError, match="ends inside a sparse file's map"):
+    with pytest.raises(TarError, match="ends inside its sparse map"):
         list(read_entries(Bytes(whole[: 512 + size])))

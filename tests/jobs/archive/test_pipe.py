@@ -7,13 +7,15 @@ from contextlib import contextmanager
 
 import pytest
 from support.compressions import COMPRESS
+from support.hosts import Host
 from support.images import docker_save, layer
 
 from pykka_imagestore.errors import ArchiveError, UnsupportedArchiveError
 from pykka_imagestore.jobs.archive.pipe import PipeFile
-from pykka_imagestore.jobs.unpack.layer_stream import read_some
+from pykka_imagestore.jobs.unpack.inflate import read_some
 from pykka_imagestore.jobs.untar_image import UntarImage, untar_image
 from pykka_imagestore.runtime import DiscardedError
+from pykka_imagestore.runtime.worker import run_hosted
 
 BASE = layer({"etc/motd": b"hello" * 50_000})
 
@@ -54,7 +56,8 @@ def test_archive_through_a_pipe_is_copied_and_read_there(tmp_path, archive, comp
         (image,) = index(path, tmp_path).images
 
     assert image.unsafe_names == ("app:1",)
-    assert image.layers[0].origin == str(tmp_path / "copy.tar")
+    assert image.layers[0].location.path == str(tmp_path / "copy.tar")
+    assert image.layers[0].origin == path
     assert (tmp_path / "copy.tar").read_bytes() == archive
 
 
@@ -93,15 +96,11 @@ def test_pipe_that_ends_early(tmp_path, archive, compression):
         index(path, tmp_path)
 
 
-def test_discard_is_noticed_while_nothing_comes(tmp_path, monkeypatch):
-    def discarded():
-        raise DiscardedError
-
-    monkeypatch.setattr("pykka_imagestore.jobs.archive.pipe.raise_if_discarded", discarded)
+def test_discard_is_noticed_while_nothing_comes(tmp_path):
     ours, theirs = os.pipe()
 
     with pytest.raises(DiscardedError):
-        index(f"/proc/self/fd/{ours}", tmp_path)
+        run_hosted(Host(looks_before_discard=1), lambda path: index(path, tmp_path), f"/proc/self/fd/{ours}")
 
     os.close(ours)
     os.close(theirs)

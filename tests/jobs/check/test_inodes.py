@@ -5,12 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from pykka_imagestore.jobs.check import inodes as inodes_module
 from pykka_imagestore.jobs.check.inodes import Inodes
 
 
-def counted(*files: Path, names: int = 0) -> Inodes:
-    inodes = Inodes()
+def counted(*files: Path, names: int = 0, max_numbers: int = 200_000) -> Inodes:
+    inodes = Inodes(max_numbers)
     for file in files:
         inodes.add_file(file.stat().st_nlink)
     for _ in range(names):
@@ -32,20 +31,18 @@ def test_files_with_the_names_that_there_are_need_not_be_looked_at(files):
     assert counted(*files, names=1).find_joined(lambda: pytest.fail("why look?")) == 0
 
 
-@pytest.mark.parametrize("at_once", [200_000, 2])
-def test_files_that_were_made_one_are_counted_however_many_there_are(files, monkeypatch, at_once):
-    monkeypatch.setattr(inodes_module, "_MAX_NUMBERS", at_once)
+@pytest.mark.parametrize("max_numbers", [200_000, 2])
+def test_files_that_were_made_one_are_counted_however_many_there_are(files, max_numbers):
     for file in files[1:4]:
         file.unlink()
         os.link(files[0], file)
 
-    assert counted(*files).find_joined(lambda: [file.stat() for file in files]) == 3
+    assert counted(*files, max_numbers=max_numbers).find_joined(lambda: [file.stat() for file in files]) == 3
 
 
-@pytest.mark.parametrize("at_once", [200_000, 2])
-def test_names_elsewhere_are_none_of_ours(files, tmp_path, monkeypatch, at_once):
-    monkeypatch.setattr(inodes_module, "_MAX_NUMBERS", at_once)
+@pytest.mark.parametrize("max_numbers", [200_000, 2])
+def test_names_elsewhere_are_none_of_ours(files, tmp_path, max_numbers):
     for file in files:
         os.link(file, tmp_path / f"outside-{file.name}")
 
-    assert counted(*files).find_joined(lambda: [file.stat() for file in files]) == 0
+    assert counted(*files, max_numbers=max_numbers).find_joined(lambda: [file.stat() for file in files]) == 0

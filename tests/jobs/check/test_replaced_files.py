@@ -6,13 +6,12 @@ import os
 import shutil
 
 import pytest
-from support import tars
+from support import seams, tars
 from support.damage import faults, flip
-from support.layer_samples import NEW, OLD, OWNER, REPLACED
+from support.layer_samples import NEW, OLD, OWNER, REPLACED, UNCHECKABLE
 from support.layers import unpack_layer, unpack_with_peers
 
 from pykka_imagestore.jobs.check.findings import LayerCheck
-from pykka_imagestore.jobs.unpack import replaced as replaced_module
 
 root = pytest.mark.root
 SOUND = LayerCheck()
@@ -73,9 +72,9 @@ def test_nothing_is_kept_where_nothing_was_replaced(layer):
     assert sorted(os.listdir(layer.target)) == ["layer.pb", "rootfs", "tar-split.zst"]
 
 
-@pytest.mark.parametrize("limit", ["MAX_REPLACED", "MAX_PATHS_BYTES"])
+@pytest.mark.parametrize("limit", [seams.REPLACED_FILES, seams.REPLACED_PATHS_BYTES])
 def test_layer_that_replaces_too_much_is_unchecked_and_not_bad(tmp_path, monkeypatch, limit):
-    monkeypatch.setattr(replaced_module, limit, 8)
+    monkeypatch.setattr(limit, 8)
     parts = [tars.file(b"f", b"%d" % number, **OWNER) for number in range(20)]
 
     unpacked = unpack_layer(tars.tar(*parts), tmp_path)
@@ -87,17 +86,7 @@ def test_layer_that_replaces_too_much_is_unchecked_and_not_bad(tmp_path, monkeyp
 
 
 def test_symlink_on_the_way_that_is_replaced_leaves_the_layer_unchecked(tmp_path):
-    unpacked = unpack_layer(
-        tars.tar(
-            tars.directory(b"a"),
-            tars.directory(b"b"),
-            tars.symlink(b"s", b"a"),
-            tars.file(b"s/f", b"1"),
-            tars.symlink(b"s", b"b"),
-            tars.file(b"s/f", b"2"),
-        ),
-        tmp_path,
-    )
+    unpacked = unpack_layer(UNCHECKABLE, tmp_path)
 
     assert unpacked.check().faults == ()
     assert unpacked.check().unchecked != ()

@@ -13,8 +13,9 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from support import tars
-from support.changes import ACL, CAPABILITY, acl, roots, xattr
+from support import seams, tars
+from support.attributes import NOBODYS, acl
+from support.changes import ACL, CAPABILITY, roots, xattr
 from support.layer_samples import OTHERS, OWNER, PARTS, REPLACED
 from support.layers import unpack_layer
 from support.privileges import as_ordinary_user, in_user_namespace, with_capabilities
@@ -23,10 +24,8 @@ from support.processes import TIMEOUT
 from pykka_imagestore.core.tar.format import TarError
 from pykka_imagestore.errors import LayerError
 from pykka_imagestore.fs.remove_tree import remove_tree
-from pykka_imagestore.jobs.check import deep_check, directory_marks, hard_links
 from pykka_imagestore.jobs.check.findings import LayerCheck
 from pykka_imagestore.jobs.check_layer import CheckLayer, check_layer
-from pykka_imagestore.jobs.unpack import tree
 
 SOUND = LayerCheck()
 OF_AN_OLDER_VERSION = (
@@ -105,9 +104,8 @@ def check_hidden(directory, hidden, deep):
 # -- extended attributes that depend on one another, and on modes
 
 DEFAULT_ACL = xattr(b"system.posix_acl_default", ACL)
-ALL = (1 << 32) - 1
-WIDE_ACL = acl((1, 7, ALL), (2, 7, 7), (4, 7, ALL), (0x10, 7, ALL), (0x20, 7, ALL))
-PLAIN_ACL = acl((1, 6, ALL), (4, 4, ALL), (0x20, 4, ALL))
+WIDE_ACL = acl((1, 7, NOBODYS), (2, 7, 7), (4, 7, NOBODYS), (0x10, 7, NOBODYS), (0x20, 7, NOBODYS))
+PLAIN_ACL = acl((1, 6, NOBODYS), (4, 4, NOBODYS), (0x20, 4, NOBODYS))
 WITH_ATTRIBUTES = {
     "a default ACL": (DEFAULT_ACL + tars.directory(b"d", **OWNER), tars.file(b"d/f", b"x", mode=0o666, **OWNER)),
     "a default ACL of the root": (
@@ -159,7 +157,7 @@ def test_layer_with_attributes_is_as_its_entries_say(tmp_path, case):
 
 
 def test_more_attributes_of_directories_than_a_check_remembers_are_not_checked(tmp_path, monkeypatch):
-    monkeypatch.setattr(directory_marks, "_MAX_BYTES", 10)
+    monkeypatch.setattr(seams.MARKS_BYTES, 10)
     again = [xattr(b"user.%d" % number, b"value") + tars.directory(b"d", **OWNER) for number in range(9)]
     unpacked = unpack_layer(tars.tar(*again, tars.opaque(b"d"), tars.file(b"d/f", b"x", **OWNER)), tmp_path)
 
@@ -169,7 +167,7 @@ def test_more_attributes_of_directories_than_a_check_remembers_are_not_checked(t
 
 
 def test_more_links_to_what_was_replaced_than_a_check_remembers_are_not_checked(tmp_path, monkeypatch):
-    monkeypatch.setattr(hard_links, "_MAX_BYTES", 0)
+    monkeypatch.setattr(seams.LINKS_TO_REPLACED_BYTES, 0)
     parts = (tars.file(b"e", **OWNER), tars.hard_link(b"eh", b"e"), tars.file(b"e", b"new", **OWNER))
 
     assert unpack_layer(tars.tar(*parts), tmp_path).check() == LayerCheck(
@@ -189,7 +187,7 @@ LEADING_ROUND_AND_ROUND = (
 
 
 def test_layer_whose_directories_take_too_long_to_find_is_not_checked(tmp_path, monkeypatch):
-    monkeypatch.setattr(deep_check, "FREE_LOOKUPS", 1000, raising=False)
+    monkeypatch.setattr(seams.FREE_LOOKUPS_OF_A_CHECK, 1000)
     most = 1000 + 4 * 32 * (len(LINKED) + 12)
 
     unpacked = unpack_layer(tars.tar(*LEADING_ROUND_AND_ROUND), tmp_path)
@@ -198,8 +196,8 @@ def test_layer_whose_directories_take_too_long_to_find_is_not_checked(tmp_path, 
 
 
 def test_layer_whose_directories_take_as_long_to_find_as_a_layer_may_is_checked(tmp_path, monkeypatch):
-    monkeypatch.setattr(tree, "FREE_LOOKUPS", 100, raising=False)
-    monkeypatch.setattr(deep_check, "FREE_LOOKUPS", 100, raising=False)
+    monkeypatch.setattr(seams.FREE_LOOKUPS, 100)
+    monkeypatch.setattr(seams.FREE_LOOKUPS_OF_A_CHECK, 100)
     directories = [b"%d" % number + b"/d" * 18 for number in range(10)]
     parts = (
         tars.file(directory + b"/f%d" % round_, b"x", **OWNER)

@@ -2,13 +2,13 @@ from __future__ import annotations
 
 import os
 import resource
-import struct
 import tracemalloc
 import zlib
 from typing import Any
 
 import pytest
 from support import tars
+from support.attributes import MAY_BIND_LOW_PORTS, NOBODYS, acl
 from support.changes import ACL
 from support.layers import NEWER_FIELDS, blob_at, unpack_layer, unpack_with_peers
 from support.privileges import with_umask
@@ -201,13 +201,12 @@ def test_extended_attributes_are_set_on_every_type(unpack, kind):
 
 @root
 def test_file_capability_outlasts_the_change_of_owner(unpack):
-    capability = struct.pack("<IIIII", 0x02000001, 1 << 10, 0, 0, 0)  # cap_net_bind_service, effective
-
     unpacked = unpack(
-        tars.pax({b"SCHILY.xattr.security.capability": capability}), tars.file(b"it", b"x" * 1000, mode=0o755, uid=5)
+        tars.pax({b"SCHILY.xattr.security.capability": MAY_BIND_LOW_PORTS}),
+        tars.file(b"it", b"x" * 1000, mode=0o755, uid=5),
     )
 
-    assert unpacked.nodes[b"it"].xattrs == (("security.capability", capability),)
+    assert unpacked.nodes[b"it"].xattrs == (("security.capability", MAY_BIND_LOW_PORTS),)
 
 
 @pytest.mark.parametrize(
@@ -350,10 +349,10 @@ def test_set_group_id_directory_of_the_layer_speaks_of_later_files_alone(unpack)
 
 @root
 def test_default_acl_of_the_store_leaves_no_trace(tmp_path):
-    entries = ((1, 7, -1), (2, 7, 1000), (4, 5, -1), (0x10, 7, -1), (0x20, 5, -1))  # u::rwx,u:1000:rwx,g::r-x,m::rwx,..
-    acl = struct.pack("<I", 2) + b"".join(struct.pack("<HHi", *entry) for entry in entries)
+    # u::rwx,u:1000:rwx,g::r-x,m::rwx,o::r-x
+    default = acl((1, 7, NOBODYS), (2, 7, 1000), (4, 5, NOBODYS), (0x10, 7, NOBODYS), (0x20, 5, NOBODYS))
     try:
-        os.setxattr(tmp_path, "system.posix_acl_default", acl)
+        os.setxattr(tmp_path, "system.posix_acl_default", default)
     except OSError:
         pytest.skip("this file system has no access control lists")
 

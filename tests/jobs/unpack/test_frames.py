@@ -11,7 +11,7 @@ from support.compressions import COMPRESS
 from pykka_imagestore.core.limits import Limits
 from pykka_imagestore.core.tar.format import OverLimitError
 from pykka_imagestore.jobs.unpack.frames import FrameReader
-from pykka_imagestore.jobs.unpack.layer_stream import inflate
+from pykka_imagestore.jobs.unpack.inflate import inflate
 
 DATA = bytes(range(256)) * 3000
 FEW = Limits(frames=100)

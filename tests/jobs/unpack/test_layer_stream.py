@@ -16,9 +16,11 @@ from support.tars import file, tar
 
 from pykka_imagestore.core.byte_source import BLOCK_BYTES
 from pykka_imagestore.core.tar.format import TarError
+from pykka_imagestore.fs.write import write_all
 from pykka_imagestore.jobs.archive.file_source import FileSource
 from pykka_imagestore.jobs.archive.open_blob import open_blob
-from pykka_imagestore.jobs.unpack.layer_stream import LayerStream, is_compressed, write_all
+from pykka_imagestore.jobs.unpack.inflate import is_compressed
+from pykka_imagestore.jobs.unpack.layer_stream import LayerStream
 
 BODY = bytes(range(256)) * 3000  # three blocks, nearly
 

@@ -389,13 +389,16 @@ def a_directory_aside(order, root):
         (lambda *_: b"?", "it sent an answer of 1 bytes"),
         (lambda *_: bytes(65536), "it sent an answer of"),
         (lambda order, _: all_made(order, b"\0")[:-1], "it sent an answer of"),
-        (lambda order, _: all_made(order, b"\0", b"more"), "it sent an answer with a failure that cannot be"),
-        (lambda order, _: all_made(order, b"\x09"), "it sent an answer with bits that have no meaning, 9"),
+        (lambda order, _: all_made(order, b"\0", b"more"), "it sent an answer with an invalid failure"),
+        (lambda order, _: all_made(order, b"\x09"), "it sent an answer with unknown bits, 9"),
         (lambda order, _: all_made(order, b"\4"), "it sent an answer that is cut off"),
         (lambda order, _: all_made(order, b"\4", b"a" * 8 * order.files), r"it set no file aside as \.wh\.\.wh\.6161"),
         (a_directory_aside, r"it set no file aside as \.wh\.\.wh\.6161616161616161"),
-        (lambda order, _: struct.pack("=BHi", 1, order.files, 0) + bytes(order.files), "it sent an answer for"),
-        (lambda order, _: struct.pack("=BHi", 9, 0, 0) + bytes(order.files), "it sent an answer with a failure"),
+        (lambda order, _: struct.pack("=BHi", 1, order.files, 0) + bytes(order.files), "it sent an invalid answer for"),
+        (
+            lambda order, _: struct.pack("=BHi", 9, 0, 0) + bytes(order.files),
+            "it sent an answer with an invalid failure",
+        ),
     ],
 )
 def test_leader_believes_no_peer_that_says_what_none_does(tmp_path, answer, match):

@@ -10,7 +10,6 @@ import pytest
 from support.privileges import ORDINARY_USER, as_ordinary_user, with_umask
 from support.trees import describe, names
 
-from pykka_imagestore.jobs.unpack import sandbox as sandbox_module
 from pykka_imagestore.jobs.unpack.sandbox import MAX_LINE, Sandbox
 
 ANOTHER = 1000
@@ -252,7 +251,7 @@ def test_umask_makes_it_neither_open_nor_useless(tmp_path, umask):
 
 
 def test_file_system_without_nameless_files_gets_named_ones(tmp_path, monkeypatch):
-    monkeypatch.setattr(sandbox_module.os, "O_TMPFILE", os.O_DIRECTORY)  # as it looks to one that has none
+    monkeypatch.setattr(os, "O_TMPFILE", os.O_DIRECTORY)  # as it looks to one that has none
 
     say(tmp_path, "first", "second")
 

@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from pykka_imagestore.cli.arguments import store_directory
 from pykka_imagestore.cli.output import print_json, print_table
 from pykka_imagestore.cli.stored import view_store
-from pykka_imagestore.core.plan_prune import ImageUsage, LayerUsage, LeaseUsage
 from pykka_imagestore.core.sizes import format_size
+from pykka_imagestore.core.usage import ImageUsage, LayerUsage, LeaseUsage
 
 _FIRST = dt.datetime(1, 1, 1, tzinfo=dt.UTC).timestamp()
 _LAST = dt.datetime(9999, 12, 31, 23, 59, 59, tzinfo=dt.UTC).timestamp()

@@ -1,95 +1,115 @@
-"""JSON out of an archive, checked field by field; what is wrong becomes a sentence that names the field."""
+"""JSON out of an archive, checked field by field; a fault names the field, and the caller names the document. Pure."""
 
 from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
-from pykka_imagestore.errors import ArchiveError
-from pykka_imagestore.text import shown
+from pykka_imagestore.core.format_error import FormatError
 
 MAX_NESTING = 100
 
 
-def parse_json(archive: str, data: bytes, name: str, *, is_written_again: bool = False) -> Any:
-    """Parse the JSON of a member.
+def parse_json(data: bytes, *, is_written_again: bool = False) -> Any:
+    """Parse a document.
 
     Args:
-        archive: Path of the archive, for the sentence.
-        name: What the archive calls the member.
-        is_written_again: Whether its numbers are: then they must be such as a float can be.
+        is_written_again: Whether it will be written as JSON; then a float must be able to hold each of its numbers.
 
     Raises:
-        ArchiveError: It is no JSON, nested deeper than anything sound, or has a number that is out of range.
+        FormatError: It is no JSON, nested deeper than anything sound, or has a number that is out of range.
     """
     try:
         # Python alone would guess that bytes are UTF-16, and take surrogates and a mark at the beginning.
         parse_float = _parse_finite if is_written_again else None
         document = json.loads(data.decode(), parse_constant=_refuse_constant, parse_float=parse_float)
     except (json.JSONDecodeError, UnicodeDecodeError, RecursionError, _ConstantError) as error:
-        raise ArchiveError(archive, f"{shown(name)} is no JSON: {error}") from error
+        msg = f"is no JSON: {error}"
+        raise FormatError(msg) from error
     except OverflowError as error:
-        raise ArchiveError(archive, f"{shown(name)} has a number that is out of range") from error
+        msg = "has a number that is out of range"
+        raise FormatError(msg) from error
     except ValueError as error:
-        raise ArchiveError(archive, f"{shown(name)} has a number of more digits than anything sound") from error
+        msg = "has a number of more digits than anything sound"
+        raise FormatError(msg) from error
     if _is_nested(document, MAX_NESTING):
-        raise ArchiveError(archive, f"{shown(name)} has JSON nested more than {MAX_NESTING} deep")
+        msg = f"has JSON nested more than {MAX_NESTING} deep"
+        raise FormatError(msg)
     return document
 
 
-def expect_object(archive: str, value: object, where: str) -> dict[str, Any]:
+def expect_object(value: object, *where: str) -> dict[str, Any]:
     """Return a value that must be an object.
 
     Raises:
-        ArchiveError: It is none.
+        FormatError: It is none.
     """
     if not isinstance(value, dict):
-        raise ArchiveError(archive, f"{where} should be an object, but is {shape(value)}")
+        raise _unexpected("an object", value, where)
     return value
 
 
-def expect_list(archive: str, value: object, where: str) -> list[Any]:
-    """Return a value that must be a list; null, as Go writes an empty one, is empty.
+def get_list(fields: Mapping[str, Any], key: str) -> list[Any]:
+    """Return a field that must be a list; one that is missing, or null, as Go writes an empty one, is empty.
 
     Raises:
-        ArchiveError: It is none.
+        FormatError: It is none.
     """
+    value = fields.get(key)
     if value is None:
         return []
     if not isinstance(value, list):
-        raise ArchiveError(archive, f"{where} should be a list, but is {shape(value)}")
+        raise _unexpected("a list", value, (key,))
     return value
 
 
-def expect_text(archive: str, value: object, where: str) -> str:
-    """Return a value that must be a string.
+def get_text(fields: Mapping[str, Any], key: str) -> str:
+    """Return a field that must be a string.
 
     Raises:
-        ArchiveError: It is none.
+        FormatError: It is none, or missing.
     """
+    value = fields.get(key)
     if not isinstance(value, str):
-        raise ArchiveError(archive, f"{where} should be a string, but is {shape(value)}")
+        raise _unexpected("a string", value, (key,))
     return value
 
 
-def expect_texts(archive: str, value: object, where: str) -> tuple[str, ...]:
-    """Return a value that must be a list of strings, or null.
+def get_optional_text(fields: Mapping[str, Any], key: str) -> str:
+    """Return a field that must be a string; one that is missing, or null, is empty.
 
     Raises:
-        ArchiveError: It is none.
+        FormatError: It is none.
     """
-    return tuple(expect_text(archive, item, where) for item in expect_list(archive, value, where))
+    return "" if fields.get(key) is None else get_text(fields, key)
 
 
-def shape(value: object) -> str:
+def get_texts(fields: Mapping[str, Any], key: str) -> tuple[str, ...]:
+    """Return a field that must be a list of strings; one that is missing, or null, is empty.
+
+    Raises:
+        FormatError: It is none.
+    """
+    values = get_list(fields, key)
+    for number, value in enumerate(values):
+        if not isinstance(value, str):
+            raise _unexpected("a string", value, (f"{key} {number}",))
+    return tuple(values)
+
+
+def describe(value: object) -> str:
     """Return what a JSON value is, for a sentence."""
     if value is None:
         return "missing or null"
     if isinstance(value, list):
         return f"a list of {len(value)}"
     return {dict: "an object", str: "a string", bool: "true or false"}.get(type(value), "a number")
+
+
+def _unexpected(expected: str, value: object, where: tuple[str, ...]) -> FormatError:
+    return FormatError(f"should be {expected}, but is {describe(value)}", where)
 
 
 class _ConstantError(ValueError):
@@ -103,7 +123,7 @@ def _refuse_constant(constant: str) -> object:
 
 def _parse_finite(digits: str) -> float:
     number = float(digits)
-    if math.isinf(number):  # which would be written as something that is no JSON
+    if math.isinf(number):  # it would be written as something that is no JSON
         raise OverflowError
     return number
 

@@ -1,6 +1,6 @@
-"""The documents of an OCI image layout: descriptors, manifests and indexes, their shape checked. Pure.
+"""Parse the documents of an OCI image layout: descriptors, manifests and indexes. Pure.
 
-A document that could be read as a manifest by one program and as an index by another is refused, whatever its digest.
+A document that one program could read as a manifest and another as an index is refused, whatever its digest.
 
 Spec:
     OCI image-spec v1.1: descriptor.md, manifest.md, image-index.md, media-types.md; the advice on CVE-2021-41190.
@@ -15,9 +15,16 @@ from dataclasses import dataclass
 from typing import Any
 
 from pykka_imagestore.core.digest import Digest, is_blob_digest
-from pykka_imagestore.core.formats.json_fields import expect_list, expect_object, expect_text, parse_json, shape
+from pykka_imagestore.core.format_error import FormatError, UnsupportedFormatError, inside
+from pykka_imagestore.core.formats.json_fields import (
+    describe,
+    expect_object,
+    get_list,
+    get_optional_text,
+    get_text,
+    parse_json,
+)
 from pykka_imagestore.core.platform import Platform
-from pykka_imagestore.errors import ArchiveError, UnsupportedArchiveError
 from pykka_imagestore.text import shown
 
 INDEX_TYPES = frozenset(
@@ -62,12 +69,12 @@ _ANNOTATIONS = (REF_NAME, CONTAINERD_NAME, _REFERENCE_TYPE)
 
 @dataclass(frozen=True, slots=True)
 class Descriptor:
-    """What points to a blob.
+    """A reference to a blob.
 
     Attributes:
         platform: None if it names none.
         artifact_type: Empty if it names none.
-        annotations: Those that mean something here.
+        annotations: Those that are used here.
     """
 
     media_type: str
@@ -90,7 +97,7 @@ class Descriptor:
 
     @property
     def is_foreign(self) -> bool:
-        """Whether it points to a layer that may not be given away, and so is often left out."""
+        """Whether it points to a layer that may not be redistributed, and so is often left out."""
         return ".nondistributable." in self.media_type or ".foreign." in self.media_type
 
     def annotation(self, key: str) -> str:
@@ -98,7 +105,7 @@ class Descriptor:
         return self.annotations.get(key, "")
 
     def fault(self) -> str | None:
-        """Return why it does not point to an image, as the rest of a sentence; None if it may do."""
+        """Return why it does not point to an image, as the rest of a sentence; None if it may."""
         if self.media_type in _SCHEMA_1_TYPES:
             return _SCHEMA_1
         if self.media_type not in MANIFEST_TYPES:
@@ -126,88 +133,89 @@ class Manifest:
         return _artifact_fault(self.artifact_type)
 
 
-def parse_index(archive: str, data: bytes, name: str) -> tuple[Descriptor, ...]:
+def parse_index(data: bytes) -> tuple[Descriptor, ...]:
     """Return what an index points to.
 
-    Args:
-        archive: Path of the archive, for sentences.
-        name: What the archive calls the index.
-
     Raises:
-        ArchiveError: It is malformed, or could be read as a manifest too.
+        UnsupportedFormatError: It is a manifest of Docker's schema 1.
+        FormatError: It is malformed, or could be read as a manifest too.
     """
-    document = _parse(archive, data, name, INDEX_TYPES, "an index", ("layers", "config", "fsLayers"))
+    document = _parse(data, INDEX_TYPES, "an index", ("layers", "config", "fsLayers"))
     if "manifests" not in document:
-        raise ArchiveError(archive, f"{shown(name)} is no index: it has no manifests")
-    manifests = expect_list(archive, document["manifests"], f"{shown(name)}, manifests")
-    return _descriptors(archive, manifests, f"{shown(name)}, manifest")
+        msg = "is no index: it has no manifests"
+        raise FormatError(msg)
+    return _descriptors(get_list(document, "manifests"), "manifest")
 
 
-def parse_manifest(archive: str, data: bytes, name: str) -> Manifest:
+def parse_manifest(data: bytes) -> Manifest:
     """Return what a manifest says.
 
     Raises:
-        UnsupportedArchiveError: It is one of Docker's schema 1.
-        ArchiveError: It is malformed, or could be read as an index too.
+        UnsupportedFormatError: It is one of Docker's schema 1.
+        FormatError: It is malformed, or could be read as an index too.
     """
-    document = _parse(archive, data, name, MANIFEST_TYPES, "a manifest", ("manifests", "fsLayers"))
-    config = _descriptor(archive, document.get("config"), f"{shown(name)}, config")
-    layers = expect_list(archive, document.get("layers"), f"{shown(name)}, layers")
-    artifact_type = _optional_text(archive, document.get("artifactType"), f"{shown(name)}, artifactType")
-    return Manifest(config, _descriptors(archive, layers, f"{shown(name)}, layer"), artifact_type)
+    document = _parse(data, MANIFEST_TYPES, "a manifest", ("manifests", "fsLayers"))
+    config = _descriptor(document.get("config"), "config")
+    layers = _descriptors(get_list(document, "layers"), "layer")
+    return Manifest(config, layers, get_optional_text(document, "artifactType"))
 
 
-def _parse(
-    archive: str, data: bytes, name: str, media_types: Collection[str], kind: str, unfit: Iterable[str]
-) -> dict[str, Any]:
-    document = expect_object(archive, parse_json(archive, data, name), shown(name))
-    media_type = _optional_text(archive, document.get("mediaType"), f"{shown(name)}, mediaType")
+def _parse(data: bytes, media_types: Collection[str], kind: str, unfit: Iterable[str]) -> dict[str, Any]:
+    document = expect_object(parse_json(data))
+    media_type = get_optional_text(document, "mediaType")
     version = document.get("schemaVersion")
     if media_type in _SCHEMA_1_TYPES or (version == 1 and version is not True):
-        raise UnsupportedArchiveError(archive, f"{shown(name)} {_SCHEMA_1}")
+        raise UnsupportedFormatError(_SCHEMA_1)
     if version != 2:
-        found = repr(version) if type(version) in (int, float) else shape(version)
-        raise ArchiveError(archive, f"{shown(name)}, schemaVersion should be 2, but is {found}")
+        found = repr(version) if type(version) in (int, float) else describe(version)
+        msg = f"should be 2, but is {found}"
+        raise FormatError(msg, ("schemaVersion",))
     if media_type and media_type not in media_types:
-        reason = f"{shown(name)} is named as {kind}, but says that it is of the media type {shown(media_type)}"
-        raise ArchiveError(archive, reason)
+        msg = f"is named as {kind}, but says that it is of the media type {shown(media_type)}"
+        raise FormatError(msg)
     for field in unfit:
         if field in document:
-            reason = f"{shown(name)} is ambiguous: it is named as {kind}, but has {field} too"
-            raise ArchiveError(archive, reason)
+            msg = f"is ambiguous: it is named as {kind}, but has {field} too"
+            raise FormatError(msg)
     return document
 
 
-def _descriptors(archive: str, values: Iterable[object], where: str) -> tuple[Descriptor, ...]:
-    return tuple(_descriptor(archive, value, f"{where} {number}") for number, value in enumerate(values))
+def _descriptors(values: Iterable[object], what: str) -> tuple[Descriptor, ...]:
+    return tuple(_descriptor(value, f"{what} {number}") for number, value in enumerate(values))
 
 
-def _descriptor(archive: str, value: object, where: str) -> Descriptor:
-    fields = expect_object(archive, value, where)
-    media_type = expect_text(archive, fields.get("mediaType"), f"{where}, mediaType")
-    digest = expect_text(archive, fields.get("digest"), f"{where}, digest")
+def _descriptor(value: object, what: str) -> Descriptor:
+    with inside(what):
+        fields = expect_object(value)
+        return Descriptor(
+            sys.intern(get_text(fields, "mediaType")),
+            _get_digest(fields),
+            _get_size(fields),
+            Platform.from_fields(fields.get("platform")),
+            get_optional_text(fields, "artifactType"),
+            _annotations(expect_object(fields.get("annotations") or _NOTHING, "annotations")),
+        )
+
+
+def _get_digest(fields: Mapping[str, Any]) -> Digest:
+    digest = get_text(fields, "digest")
     if not is_blob_digest(digest):
-        raise ArchiveError(archive, f"{where}, digest: {shown(digest)} is no sha256 or sha512 digest")
+        msg = f"should be a sha256 or sha512 digest, but is {shown(digest)}"
+        raise FormatError(msg, ("digest",))
+    return Digest(digest)
+
+
+def _get_size(fields: Mapping[str, Any]) -> int:
     size = fields.get("size")
     if type(size) is not int or size < 0:
-        found = size if type(size) is int and size > -(2**63) else shape(size)
-        raise ArchiveError(archive, f"{where}, size should be a number of bytes, but is {found}")
-    return Descriptor(
-        sys.intern(media_type),
-        Digest(digest),
-        size,
-        Platform.from_fields(fields.get("platform")),
-        _optional_text(archive, fields.get("artifactType"), f"{where}, artifactType"),
-        _annotations(expect_object(archive, fields.get("annotations") or _NOTHING, f"{where}, annotations")),
-    )
+        found = size if type(size) is int and size > -(2**63) else describe(size)
+        msg = f"should be a number of bytes, but is {found}"
+        raise FormatError(msg, ("size",))
+    return size
 
 
 def _annotations(fields: dict[str, Any]) -> Mapping[str, str]:
     return {key: value for key in _ANNOTATIONS if isinstance(value := fields.get(key), str)} or _NOTHING
-
-
-def _optional_text(archive: str, value: object, where: str) -> str:
-    return "" if value is None else expect_text(archive, value, where)
 
 
 def _artifact_fault(artifact_type: str) -> str | None:

@@ -9,7 +9,7 @@ Spec:
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Final, Protocol
+from typing import Any, Final, Protocol, Self
 
 BLOCK: Final = 512
 MAX_PATH_BYTES: Final = 4096
@@ -25,13 +25,22 @@ _NUMBERS_SEEN: dict[bytes, int] = {}
 
 
 class TarError(Exception):
-    """A tar is malformed, or asks for what is not supported; the argument is the rest of a sentence.
+    """A tar is malformed, or asks for what is not supported.
+
+    Its text is the rest of a sentence about an entry; which archive and which layer it is in, the caller knows.
 
     Attributes:
-        where: Index and name of the entry that it is about, if that is not the one at hand.
+        reason: That text.
+        where: Index and name of the entry; None if it is the one at hand.
     """
 
-    where: tuple[int, bytes] | None = None
+    def __init__(self, reason: str, where: tuple[int, bytes] | None = None) -> None:
+        super().__init__(reason)
+        self.reason, self.where = reason, where
+
+    def at(self, index: int, name: bytes) -> Self:
+        """Return the same error, said of the entry that it is about."""
+        return type(self)(self.reason, (index, name))
 
 
 class OverLimitError(TarError):
@@ -41,12 +50,13 @@ class OverLimitError(TarError):
         limit: The limit's name in ``Limits``.
     """
 
-    def __init__(self, reason: str, limit: str) -> None:
-        super().__init__(reason, limit)
-        self.reason, self.limit = reason, limit
+    def __init__(self, reason: str, limit: str, where: tuple[int, bytes] | None = None) -> None:
+        super().__init__(reason, where)
+        self.limit = limit
 
-    def __str__(self) -> str:
-        return self.reason
+    def at(self, index: int, name: bytes) -> Self:
+        """Return the same error, said of the entry that it is about."""
+        return type(self)(self.reason, self.limit, (index, name))
 
 
 class EscapeError(TarError):
@@ -60,12 +70,12 @@ class Source(Protocol):
         """Return the next ``size`` bytes; fewer only at the end."""
 
     def skip(self, size: int) -> None:
-        """Pass over ``size`` bytes; the end is noticed by the next ``take``."""
+        """Skip ``size`` bytes; only the next ``take`` notices the end."""
 
 
 @dataclass(frozen=True, slots=True)
 class SparseMap:
-    """Which parts of a file its body holds, one after the other; the rest of the file are holes.
+    """Which parts of a file its body holds, one after the other; the rest of the file is holes.
 
     Attributes:
         size_bytes: Of the file, holes included.
@@ -140,46 +150,46 @@ def _clean_parts(name: bytes) -> list[bytes]:
     return parts
 
 
-def parse_number(field: bytes) -> int:
-    """Return a header's number: octal, or base-256 for what octal cannot hold.
+def parse_number(field: bytes, what: str) -> int:
+    """Return a number of a header, ``what`` it is of: octal, or base-256 for what octal cannot hold.
 
-    Most fields of most headers are ones seen before, so they are remembered.
+    Numbers are remembered, since most fields of a header have been seen before.
     """
     value = _NUMBERS_SEEN.get(field)
     if value is None:
-        value = _NUMBERS_SEEN[field] = _base_256(field) if field[0] & 0x80 else _octal(field)
+        value = _NUMBERS_SEEN[field] = _parse_base_256(field, what) if field[0] & 0x80 else _parse_octal(field, what)
         keep_bounded(_NUMBERS_SEEN)
     return value
 
 
 def parse_decimal(value: bytes, what: str) -> int:
-    """Return a number of a pax record; ``what`` names it, should it be malformed."""
+    """Return a decimal number of a pax record, ``what`` it is of."""
     if not value.isdigit() or len(value) > MAX_DECIMAL_DIGITS:
         msg = f"has a malformed {what} {value[:40]!r}"
         raise TarError(msg)
     return int(value)
 
 
-def _octal(field: bytes) -> int:
+def _parse_octal(field: bytes, what: str) -> int:
     digits = field.strip(b" \0").partition(b"\0")[0].rstrip()  # some tools leave garbage behind the NUL
     if digits.translate(None, b"01234567"):
-        msg = f"has a malformed number {field!r}"
+        msg = f"has a malformed {what} {field!r}"
         raise TarError(msg)
     return int(digits or b"0", 8)
 
 
-def _base_256(field: bytes) -> int:
+def _parse_base_256(field: bytes, what: str) -> int:
     bits = 8 * len(field) - 1
     value = int.from_bytes(field, "big") & ((1 << bits) - 1)
     if field[0] & 0x40:
         value -= 1 << bits
     if abs(value) >= 1 << 63:
-        msg = f"has a number that is too large, {field!r}"
+        msg = f"has a {what} that is too large, {field!r}"
         raise TarError(msg)
     return value
 
 
 def keep_bounded(memory: dict[bytes, Any]) -> None:
-    """Forget all that is remembered before it becomes much: a hostile tar may have no two headers alike."""
+    """Forget everything before it grows large: a hostile tar may have no two headers alike."""
     if len(memory) > _MAX_SEEN:
         memory.clear()

@@ -37,7 +37,7 @@ _NO_RECORDS: dict[bytes, bytes] = {}
 
 
 class Extensions:
-    """What extension headers say: of the next entry, or, if they are global, of all that follow.
+    """What extension headers say of the next entry; a global one, of all entries that follow.
 
     Where pax headers and GNU tar's give one entry two names, tools differ. Image tools are written in Go, whose reader
     takes GNU tar's, and the last of several pax headers alone.
@@ -47,13 +47,13 @@ class Extensions:
         self.present = False
         self._limits = limits
         self._bytes = self._records = self._xattr_bytes = self._segments = 0
-        self._most_records = _FREE_RECORDS
+        self._max_records = _FREE_RECORDS
         self._global: dict[bytes, bytes] = {}
         self._pax: dict[bytes, bytes] = {}
         self._gnu: dict[bytes, bytes] = {}
 
     def read(self, kind: int, size: int, source: Source) -> int:
-        """Take an extension header's body; return how much padding follows it."""
+        """Read an extension header's body; return how much padding follows it."""
         self._bytes += BLOCK + size
         if size < 0:
             msg = "has an extension header of negative size"
@@ -63,13 +63,13 @@ class Extensions:
             raise OverLimitError(msg, "extension_bytes")
         data = source.take(size)
         if len(data) < size:
-            msg = "the archive ends inside an extension header"
+            msg = "is cut off: the archive ends inside its extension header"
             raise TarError(msg)
         self.present = True
         if kind in _PAX_KINDS:
-            # Before they are parsed, for which one of six bytes takes as long as a name. Each has a line end at least.
+            # Counted before they are parsed: one of six bytes takes as long as a long one. Each has a line end.
             self._records += data.count(b"\n")
-            if self._records > self._most_records:
+            if self._records > self._max_records:
                 raise self._too_many_records()
             if kind == PAX:
                 self._pax = parse_pax(data)
@@ -80,7 +80,7 @@ class Extensions:
         return -size % BLOCK
 
     def apply(self, entry: Entry, source: Source) -> None:
-        """Change an entry as they say; take a sparse file's map from its body."""
+        """Give an entry what the headers before it say; read a sparse file's map from its body."""
         records = self._pax
         if self._global or self._gnu:
             records = {**self._global, **self._pax, **self._gnu}
@@ -88,26 +88,24 @@ class Extensions:
         self._pax = _NO_RECORDS
         if self._gnu:
             self._gnu = {}
-        self._most_records += self._limits.pax_records
+        self._max_records += self._limits.pax_records
         self.present = bool(self._global)
         is_sparse = _override(entry, records)
         if entry.xattrs:
             self._count_xattrs(entry.xattrs)
         if is_sparse:
             sparse = read_pax_map(entry, records, source)
-            self.count_segments(entry, sparse)
+            self.count_segments(sparse)
 
-    def count_segments(self, entry: Entry, sparse: SparseMap) -> None:
-        """Count the segments of a sparse file: one of a byte takes a block on disk, and as many calls as a long one."""
+    def count_segments(self, sparse: SparseMap) -> None:
+        """Count the segments of a sparse file: one of a byte costs a block on disk, and as many calls as a long one."""
         self._segments += len(sparse.segments)
         if self._segments > self._limits.segments:
             msg = f"brings the layer to {self._segments} segments of sparse files; {self._limits.segments} is the limit"
-            error = OverLimitError(msg, "segments")
-            error.where = entry.index, entry.name
-            raise error
+            raise OverLimitError(msg, "segments")
 
     def _keep_for_all(self, records: dict[bytes, bytes]) -> None:
-        """Keep what a global header says of entries: each that follows is changed by all of it."""
+        """Keep what a global header says: all of it applies to each entry that follows."""
         self._global.update((key, value) for key, value in records.items() if _is_of_entries(key))
         kept = sum(map(len, self._global)) + sum(map(len, self._global.values()))
         if kept > self._limits.global_bytes:
@@ -128,10 +126,10 @@ class Extensions:
             msg = f"{found}; {self._limits.xattr_bytes} is the limit"
             raise OverLimitError(msg, "xattr_bytes")
 
-    def see_that_none_is_left(self) -> None:
-        """Refuse an archive that ends here, if an entry was announced."""
+    def require_none_left(self) -> None:
+        """Refuse an archive that ends here, if an extension header announced another entry."""
         if self._pax or self._gnu:
-            msg = "the archive ends after an extension header, before its entry"
+            msg = "is cut off: the archive ends after its extension header"
             raise TarError(msg)
 
 
@@ -140,7 +138,7 @@ def _is_of_entries(key: bytes) -> bool:
 
 
 def _override(entry: Entry, records: dict[bytes, bytes]) -> bool:
-    """Change an entry as the records say; return whether they speak of a sparse file."""
+    """Give an entry what the records say; return whether they describe a sparse file."""
     xattrs = {}
     is_sparse = False
     for key, value in records.items():
@@ -208,7 +206,7 @@ def parse_time(value: bytes) -> int:
 
 
 def _parse_scientific(value: bytes) -> int:
-    """Return the nanoseconds of a time like ``-1.5e+05``, by no more of its digits than count."""
+    """Return the nanoseconds of a time like ``-1.5e+05``, computed from no more digits than count."""
     found = _SCIENTIFIC.fullmatch(value)
     if found is None:
         msg = f"has a malformed time {value[:40]!r}"

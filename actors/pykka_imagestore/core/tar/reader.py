@@ -59,22 +59,31 @@ def read_entries(source: Source, limits: Limits = DEFAULT_LIMITS) -> Iterator[En
     while (block := _next_header(source, padding)) is not None:
         kind = block[156]
         if kind in EXTENSIONS:
-            padding = extensions.read(kind, parse_number(block[124:136]), source)
+            padding = extensions.read(kind, parse_number(block[124:136], "size"), source)
             continue
         if index >= limits.entries:
             msg = f"is one more than {limits.entries} entries, the limit"
             raise OverLimitError(msg, "entries")
         entry = _entry(index, kind, block)
+        if extensions.present or entry.kind != FILE or entry.size < 0 or entry.name[-1:] == b"/":
+            _complete(entry, block, extensions, source)
+        padding = -entry.size % BLOCK
+        yield entry
+        index += 1
+    extensions.require_none_left()
+
+
+def _complete(entry: Entry, block: bytes, extensions: Extensions, source: Source) -> None:
+    """Give an entry what its extension headers say of it, and settle what it is if it may be no plain file."""
+    try:
         if extensions.present:
             extensions.apply(entry, source)
         if entry.kind != FILE or entry.size < 0 or entry.name[-1:] == b"/":
             _settle(entry, block, source)
             if entry.sparse is not None:
-                extensions.count_segments(entry, entry.sparse)
-        padding = -entry.size % BLOCK
-        yield entry
-        index += 1
-    extensions.see_that_none_is_left()
+                extensions.count_segments(entry.sparse)
+    except TarError as error:
+        raise error.at(entry.index, entry.name) from error
 
 
 def _next_header(source: Source, padding: int) -> bytes | None:
@@ -83,30 +92,30 @@ def _next_header(source: Source, padding: int) -> bytes | None:
     if len(block) < BLOCK:
         if not block:
             return None
-        msg = "the archive ends inside a header"
+        msg = "is cut off: the archive ends inside its header"
         raise TarError(msg)
     if block == _ZERO_BLOCK:
         return None
     # The low half of Adler-32 is one more than the sum, modulo 65521, and far quicker than to sum here. ASCII does not
     # come to more than that.
     if zlib.adler32(block) & 0xFFFF != _SUMS_SEEN.get(block[148:156]) or not block.isascii():
-        _check_sum(block)
+        _check_checksum(block)
     return block
 
 
-def _check_sum(block: bytes) -> None:
-    """Compare the header's sum, in which its own field counts as blanks; some old tars summed signed characters.
+def _check_checksum(block: bytes) -> None:
+    """Compare the header's checksum, in which its own field counts as blanks; some old tars summed signed characters.
 
-    Remembers the low half of Adler-32 that goes with a sum that is right.
+    For a checksum that is right, remembers the low half of the Adler-32 that goes with it.
     """
     field = block[148:156]
-    stated = parse_number(field)
+    stated = parse_number(field, "checksum")
     blanked = block[:148] + b" " * 8 + block[156:]
     if stated == sum(blanked):
         _SUMS_SEEN[field] = stated + sum(field) - _BLANK_CHECKSUM + 1
         keep_bounded(_SUMS_SEEN)
     elif stated != sum(struct.unpack("512b", blanked)):
-        msg = "the header's checksum is wrong: this is no tar, or it is damaged here"
+        msg = "is damaged, or no tar: the header's checksum is wrong"
         raise TarError(msg)
 
 
@@ -120,8 +129,8 @@ def _entry(index: int, kind: int, block: bytes) -> Entry:
         path,
         b"",
         *_permissions(block[100:124]),
-        parse_number(block[124:136]),
-        parse_number(block[136:148]) * 1_000_000_000,
+        parse_number(block[124:136], "size"),
+        parse_number(block[136:148], "mtime") * 1_000_000_000,
         0,
         0,
         NO_XATTRS,
@@ -129,25 +138,25 @@ def _entry(index: int, kind: int, block: bytes) -> Entry:
     if kind in _LINKS:
         entry.link = block[157:257].partition(b"\0")[0]
     elif kind in _DEVICES:
-        entry.major, entry.minor = parse_number(block[329:337]), parse_number(block[337:345])
+        entry.major, entry.minor = (parse_number(field, "device number") for field in (block[329:337], block[337:345]))
     return entry
 
 
 def _permissions(fields: bytes) -> tuple[int, int, int]:
-    """Return mode, uid and gid; few headers differ in them."""
+    """Return mode, uid and gid; remembered, since few headers differ in them."""
     known = _PERMISSIONS_SEEN.get(fields)
     if known is None:
         known = _PERMISSIONS_SEEN[fields] = (
-            parse_number(fields[:8]) & 0o7777,
-            parse_number(fields[8:16]),
-            parse_number(fields[16:]),
+            parse_number(fields[:8], "mode") & 0o7777,
+            parse_number(fields[8:16], "uid"),
+            parse_number(fields[16:], "gid"),
         )
         keep_bounded(_PERMISSIONS_SEEN)
     return known
 
 
 def _settle(entry: Entry, block: bytes, source: Source) -> None:
-    """Settle what an entry is that may be no plain file; refuse what is not supported."""
+    """Decide what an entry is that may be no plain file; refuse what is not supported."""
     if entry.kind in _WITHOUT_BODY:
         entry.size = 0
     elif entry.kind == GNU_SPARSE:
@@ -159,9 +168,8 @@ def _settle(entry: Entry, block: bytes, source: Source) -> None:
         msg = "has a negative size"
         raise TarError(msg)
     else:
-        # A directory, as before ustar, where it has no body, and as some tools still write; GNU tar and bsdtar then see
-        # no
-        # body, Go sees one, and so do we.
+        # A file whose name ends in "/" is a directory: so it was before ustar, and some tools still write it. If such
+        # an entry has a size, GNU tar and bsdtar read no body, but Go does, and so do we.
         if block[156]:
             source.skip(entry.size + -entry.size % BLOCK)
         entry.kind, entry.size, entry.sparse = DIRECTORY, 0, None

@@ -39,13 +39,13 @@ def read_gnu_map(entry: Entry, block: bytes, source: Source) -> None:
     while more:
         extension = source.take(BLOCK)
         if len(extension) < BLOCK:
-            msg = "the archive ends inside a sparse file's map"
+            msg = "is cut off: the archive ends inside its sparse map"
             raise TarError(msg)
         numbers += _gnu_segments(extension[:504])
         more = extension[504]
         _check_segments(len(numbers) // 2)
     entry.kind = FILE
-    entry.sparse = _sparse_map(parse_number(block[483:495]), numbers, entry.size)
+    entry.sparse = _sparse_map(parse_number(block[483:495], "sparse size"), numbers, entry.size)
 
 
 def _gnu_segments(fields: bytes) -> list[int]:
@@ -54,7 +54,7 @@ def _gnu_segments(fields: bytes) -> list[int]:
     for start in range(0, len(fields), 24):
         if not (fields[start] and fields[start + 12]):
             break
-        numbers += [parse_number(fields[start : start + 12]), parse_number(fields[start + 12 : start + 24])]
+        numbers += [parse_number(fields[at : at + 12], "sparse map") for at in (start, start + 12)]
     return numbers
 
 
@@ -62,7 +62,7 @@ def read_pax_map(entry: Entry, records: dict[bytes, bytes], source: Source) -> S
     """Return the map of GNU tar's pax formats: 0.0 and 0.1 have it in records, 1.0 at the beginning of the body."""
     version = records.get(b"GNU.sparse.major", b"0"), records.get(b"GNU.sparse.minor", b"")
     if entry.kind != FILE:
-        msg = "has the map of a sparse file, and is no file"
+        msg = "has the map of a sparse file, but is no file"
         raise TarError(msg)
     if version == (b"1", b"0"):
         numbers = _take_map(entry, source)

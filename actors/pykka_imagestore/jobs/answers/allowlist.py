@@ -9,9 +9,15 @@ import builtins
 from types import ModuleType
 
 from pykka_imagestore import errors
-from pykka_imagestore.core.archive import ArchivedImage, ArchiveIndex, RefusedImage
+from pykka_imagestore.core.archive_index import ArchivedImage, ArchiveIndex, RefusedImage
+from pykka_imagestore.core.format_error import (
+    FormatError,
+    LimitExceededError,
+    UnsupportedFormatError,
+    WrongDigestError,
+)
 from pykka_imagestore.core.identity import FileIdentity
-from pykka_imagestore.core.layer_blob import Absent, DirectoryMember, Estimate, FileRange, LayerBlob
+from pykka_imagestore.core.layer_blob import Absent, CopyRange, DirectoryMember, Estimate, FileRange, LayerBlob
 from pykka_imagestore.jobs.check.findings import LayerCheck
 from pykka_imagestore.jobs.check_configs import ConfigsCheck
 from pykka_imagestore.jobs.check_layer import CheckCounts
@@ -31,8 +37,9 @@ def _errors_of(module: ModuleType) -> list[type]:
 ANSWERS = PlainAnswers(
     [
         *(ArchivedImage, ArchiveIndex, RefusedImage, FileIdentity),
-        *(LayerBlob, FileRange, DirectoryMember, Absent, Estimate),
+        *(LayerBlob, FileRange, CopyRange, DirectoryMember, Absent, Estimate),
         *(LayerCounts, Unpacked, CheckCounts, LayerCheck, ConfigsCheck),
+        *(FormatError, UnsupportedFormatError, LimitExceededError, WrongDigestError),
         *_errors_of(errors),
         *_errors_of(builtins),
         PeerLostError,

@@ -1,7 +1,7 @@
-"""The members of an archive that is a directory, an OCI image layout: each opened component by component.
+"""The members of an archive that is a directory, an OCI image layout; each is opened component by component.
 
-No symbolic link in the directory is followed, and only regular files are opened: so nothing outside is reached, and
-nothing is waited for.
+No symbolic link in the directory is followed, and only regular files are opened. So nothing outside the directory is
+reached, and no open or read blocks.
 """
 
 from __future__ import annotations
@@ -10,20 +10,20 @@ import errno
 import os
 import stat
 
+from pykka_imagestore.core.format_error import FormatError
 from pykka_imagestore.core.identity import FileIdentity
-from pykka_imagestore.core.layer_blob import DirectoryMember, LayerBlob
-from pykka_imagestore.core.tar.format import TarError, clean_path
+from pykka_imagestore.core.layer_blob import Absent, DirectoryMember, LayerBlob
 from pykka_imagestore.core.totals import Totals
-from pykka_imagestore.errors import ArchiveError
 from pykka_imagestore.fs.flags import FILE_FLAGS
 from pykka_imagestore.fs.walk import Walk
 from pykka_imagestore.jobs.archive.estimates import Estimator
 from pykka_imagestore.jobs.archive.file_source import FileSource
+from pykka_imagestore.jobs.archive.json_reader import JsonReader
+from pykka_imagestore.jobs.archive.member_names import no_member, parse_member_name
 from pykka_imagestore.jobs.archive.opening import require_same
-from pykka_imagestore.jobs.archive.tar_members import JsonReader
 from pykka_imagestore.text import shown
 
-_MAX_DEPTH = 256  # what a walk of more takes grows with the square; a layout has two directories in one another
+_MAX_DEPTH = 256  # the cost of a walk grows with the square of its depth; a layout nests two directories
 _NOT_FOUND = frozenset({errno.ENOENT, errno.ENAMETOOLONG})
 _NO_FILE = frozenset({errno.ELOOP, errno.ENOTDIR})
 
@@ -32,29 +32,28 @@ class DirectoryMembers:
     """The files in a directory, by name.
 
     Args:
-        archive: Path of the directory; a symbolic link there, or above, is the caller's and is followed.
-        directory: The open directory.
-        totals: Counts what it asks for.
+        archive: Path of the directory. Symbolic links in the path itself are the caller's and are followed.
+        directory: The open directory. It is the caller's, and stays open as long as members are read.
+        totals: Counts what the archive asks for.
     """
 
     def __init__(self, archive: str, directory: int, totals: Totals) -> None:
-        self.archive = archive
-        self.totals = totals
+        self._archive = archive
         self._directory = directory
         self._estimator = Estimator()
-        self._json = JsonReader(archive, totals)
+        self._json = JsonReader(totals)
 
     def names(self) -> list[str]:
-        """Return nothing: names tell only the form before Docker 1.10, which comes as a tar."""
+        """Return nothing: only the form before Docker 1.10 is recognised by its names, and that form is a tar."""
         return []
 
     def has(self, name: str) -> bool:
-        """Tell whether there is something of that name, whatever it is."""
+        """Tell whether something has that name, whatever kind of file it is."""
         try:
             os.close(self._open(name))
         except FileNotFoundError:
             return False
-        except ArchiveError:
+        except FormatError:
             return True
         return True
 
@@ -62,7 +61,7 @@ class DirectoryMembers:
         """Return a member as a blob.
 
         Raises:
-            ArchiveError: There is no such member, or it is no regular file, or lies behind a symbolic link.
+            FormatError: There is no such member, it is no regular file, or a symbolic link leads to it.
         """
         file = self._open_member(unsafe_name)
         try:
@@ -70,34 +69,38 @@ class DirectoryMembers:
         finally:
             os.close(file)
 
+    def absent(self, reason: str) -> Absent:
+        """Return the location of what the archive names and does not hold."""
+        return Absent(self._archive, reason)
+
     def read_json(self, unsafe_name: str) -> bytes:
         """Return the bytes of a member that holds JSON, bounded.
 
         Raises:
-            ArchiveError: As ``blob``; or it is larger than JSON here may be, by itself or with all before.
-            ArchiveChangedError: It was written to meanwhile.
+            FormatError: As ``blob``; or it is larger than JSON here may be, by itself or with all before.
+            ArchiveChangedError: It was written to while it was read.
         """
         file = self._open_member(unsafe_name)
         try:
             identity = FileIdentity.of(os.fstat(file))
-            data = self._json.read(self._blob(unsafe_name, identity), self._source(file, identity))
-            require_same(self.archive, file, identity, what=_its_member(unsafe_name))
+            source = FileSource(file, self._archive, 0, identity.size_bytes)
+            data = self._json.read(self._blob(unsafe_name, identity), source)
+            require_same(self._archive, file, identity, what=_its_member(unsafe_name))
             return data
         finally:
             os.close(file)
 
-    def estimated(self, layer: LayerBlob) -> LayerBlob:
+    def with_estimate(self, layer: LayerBlob) -> LayerBlob:
         """Return a layer with its estimate.
 
         Raises:
-            ArchiveChangedError: Another file lies there than when the blob was found.
+            ArchiveChangedError: The file was replaced or written to since the blob was found.
         """
         file = self._open_member(layer.name)
         try:
-            identity = FileIdentity.of(os.fstat(file))
-            if isinstance(layer.location, DirectoryMember):
-                require_same(self.archive, file, layer.location.identity, what=_its_member(layer.name))
-            return self._estimator.estimate(layer, self._source(file, identity))
+            if isinstance(layer.location, DirectoryMember):  # every blob of this archive that is not absent
+                require_same(self._archive, file, layer.location.identity, what=_its_member(layer.name))
+            return self._estimator.estimate(layer, FileSource(file, self._archive, 0, layer.size))
         finally:
             os.close(file)
 
@@ -105,66 +108,61 @@ class DirectoryMembers:
         try:
             return self._open(unsafe_name)
         except FileNotFoundError:
-            raise ArchiveError(self.archive, f"it has no member {shown(unsafe_name)}") from None
+            raise no_member(unsafe_name) from None
 
     def _blob(self, unsafe_name: str, identity: FileIdentity) -> LayerBlob:
-        return LayerBlob(unsafe_name, identity.size_bytes, DirectoryMember(self.archive, unsafe_name, identity))
-
-    def _source(self, file: int, identity: FileIdentity) -> FileSource:
-        return FileSource(file, self.archive, 0, identity.size_bytes)
+        return LayerBlob(unsafe_name, identity.size_bytes, DirectoryMember(self._archive, unsafe_name, identity))
 
     def _open(self, unsafe_name: str) -> int:
-        return open_below(self._directory, self.archive, unsafe_name)
+        return open_below(self._directory, unsafe_name)
 
 
 def _its_member(unsafe_name: str) -> str:
     return f"its member {shown(unsafe_name)}"
 
 
-def open_below(directory: int, archive: str, unsafe_name: str) -> int:
+def open_below(directory: int, unsafe_name: str) -> int:
     """Open a regular file below a directory.
 
     Raises:
-        FileNotFoundError: There is nothing of that name.
-        ArchiveError: The name is none, or what it names is no regular file.
+        FileNotFoundError: Nothing has that name.
+        FormatError: The name is malformed, or what it names is no regular file.
     """
-    parent, _, base = _clean(archive, unsafe_name).rpartition(b"/")
+    parent, _, base = _parse(unsafe_name).rpartition(b"/")
     walk = Walk(directory, follows=False)
     try:
         if parent.count(b"/") > _MAX_DEPTH:
             raise OSError(errno.ENAMETOOLONG, os.strerror(errno.ENAMETOOLONG))
-        return _open_file(walk.directory(parent).directory, archive, unsafe_name, base)
+        return _open_file(walk.directory(parent).directory, unsafe_name, base)
     except OSError as error:
         if error.errno in _NOT_FOUND:
             raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), unsafe_name) from error
         if error.errno in _NO_FILE:
-            raise _no_file(archive, unsafe_name) from error
+            raise _no_file(unsafe_name) from error
         raise
     finally:
         walk.forget()
 
 
-def _open_file(directory: int, archive: str, unsafe_name: str, base: bytes) -> int:
-    # Looked at before: to open a device may be to use it.
+def _open_file(directory: int, unsafe_name: str, base: bytes) -> int:
+    # Its kind is checked before the open: opening a device may already use it.
     if not stat.S_ISREG(os.stat(base, dir_fd=directory, follow_symlinks=False).st_mode):
-        raise _no_file(archive, unsafe_name)
+        raise _no_file(unsafe_name)
     file = os.open(base, FILE_FLAGS, dir_fd=directory)
     if not stat.S_ISREG(os.fstat(file).st_mode):
         os.close(file)
-        raise _no_file(archive, unsafe_name)
+        raise _no_file(unsafe_name)
     return file
 
 
-def _clean(archive: str, unsafe_name: str) -> bytes:
-    try:
-        name = clean_path(unsafe_name.encode("utf-8", "surrogateescape"))
-    except (TarError, UnicodeEncodeError) as error:
-        raise ArchiveError(archive, f"it names a member {shown(unsafe_name)} that is no path in it") from error
+def _parse(unsafe_name: str) -> bytes:
+    name = parse_member_name(unsafe_name)
     if not name or b"\0" in name:
-        raise ArchiveError(archive, f"it names a member {shown(unsafe_name)} that is no path in it")
+        msg = f"it names a member {shown(unsafe_name)} that is no path in it"
+        raise FormatError(msg)
     return name
 
 
-def _no_file(archive: str, unsafe_name: str) -> ArchiveError:
-    reason = f"its member {shown(unsafe_name)} is no regular file; symbolic links in a directory are not followed"
-    return ArchiveError(archive, reason)
+def _no_file(unsafe_name: str) -> FormatError:
+    msg = "is no regular file; symbolic links in a directory are not followed"
+    return FormatError(msg, (_its_member(unsafe_name),))

@@ -1,7 +1,7 @@
-"""Open files that somebody else may replace meanwhile: nothing is waited for, and what is no file is not even opened.
+"""Open files that another user may replace at any time: no open blocks, and a device is never opened.
 
-A path that was looked at may lead to a pipe, a device or another file a moment later. So a place is opened first,
-which does nothing to what lies there, then looked at, and then that very file is opened for reading.
+A path that was checked may lead to a pipe, a device or another file a moment later. So the path is first opened with
+``O_PATH``, which has no effect on the file; the open file is checked; and then that same file is opened for reading.
 """
 
 from __future__ import annotations
@@ -19,10 +19,14 @@ _READ = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 
 
 def open_for_reading(path: str, refusal: Callable[[str], Exception], *kinds: int) -> int:
-    """Open what lies at a path, links followed, if it is of one of the kinds, ``stat.S_IFREG`` and so on.
+    """Open a path for reading, following symbolic links.
+
+    Args:
+        refusal: Makes the error for a file of another kind, from the name of that kind.
+        kinds: Which kinds of file are opened: ``stat.S_IFREG`` and so on.
 
     Raises:
-        Exception: The refusal of what is there, if it is of none; nothing was done to it.
+        Exception: The refusal, if the file is of another kind; it was not opened.
         OSError: It cannot be opened.
     """
     place = os.open(path, os.O_PATH | os.O_CLOEXEC)
@@ -39,7 +43,7 @@ def read_at(path: str, file: int, size: int, offset: int) -> bytes:
     """Return ``size`` bytes of an open file from ``offset`` on, fewer at its end.
 
     Raises:
-        OSError: It cannot be read; the error names it. On a network file system that is so if it is gone.
+        OSError: It cannot be read, on a network file system also because it was removed. The error names ``path``.
     """
     try:
         return os.pread(file, size, offset)
@@ -51,15 +55,15 @@ def read_at(path: str, file: int, size: int, offset: int) -> bytes:
 def require_same(
     archive: str, file: int, expected: FileIdentity | None, *, what: str = "it", with_ctime: bool = False
 ) -> None:
-    """See that an open file is the one that is expected, if one is, and was not written to.
+    """Require that an open file is the expected one and was not written to since; None expects nothing.
 
     Args:
         what: What errors call the file.
-        with_ctime: Whether its ctime counts, too: where no digest tells that the bytes are the right ones, a writer
-            may have set the mtime back.
+        with_ctime: Whether its ctime must be the same too. It must where no digest verifies the bytes, since a writer
+            can set the mtime back.
 
     Raises:
-        ArchiveChangedError: It is another, or was written to.
+        ArchiveChangedError: It is another file, or was written to.
     """
     if expected is None:
         return
@@ -75,14 +79,14 @@ def require_same(
 def unchanged(
     archive: str, file: int, expected: FileIdentity | None, *, what: str = "it", is_verified: bool = False
 ) -> Iterator[None]:
-    """See that an open file is the one that is expected, and was not written to when the block has read it.
+    """Require that an open file is the expected one, before the block reads it and after.
 
     Args:
-        is_verified: Whether the block ends well only if a digest tells that the bytes are the right ones. The file
-            may then change behind them; and else even its ctime counts.
+        is_verified: Whether the block succeeds only if a digest verifies the bytes. Then the file may change after they
+            were read. Otherwise even its ctime must stay the same.
 
     Raises:
-        ArchiveChangedError: As ``require_same``; also instead of an ArchiveError, which the change explains.
+        ArchiveChangedError: As ``require_same``; also in place of an ArchiveError, since the change explains it.
     """
     require_same(archive, file, expected, what=what, with_ctime=not is_verified)
     try:
@@ -95,14 +99,14 @@ def unchanged(
 
 
 def _open_place(path: str, place: int) -> int:
-    """Open for reading, without blocking, what ``place`` refers to; ``path`` led there."""
+    """Open the file that ``place`` refers to for reading, without blocking; ``path`` led there."""
     try:
         return os.open(f"/proc/self/fd/{place}", _READ)
     except OSError as error:
         error.filename = path
         if error.errno not in (errno.ENOENT, errno.EACCES):
             raise
-    # There is no /proc, or it is hidden; or there is no leave to read the file, and then this tells.
+    # /proc is missing or hidden; or this user may not read the file, and then the next open fails for that reason.
     file = os.open(path, _READ)
     if os.path.samestat(os.fstat(file), os.fstat(place)):
         return file

@@ -1,4 +1,4 @@
-"""A pipe as a file to read: its first bytes can be looked at, and who waits for more notices a discard."""
+"""A pipe as a ``ByteSource``: its first bytes can be peeked at, and a wait for more bytes ends at a discard."""
 
 from __future__ import annotations
 
@@ -8,11 +8,15 @@ import select
 
 from pykka_imagestore.runtime.worker import raise_if_discarded
 
-_PATIENCE = 100  # milliseconds until a worker that cannot be killed looks whether to stop
+_POLL_MILLISECONDS = 100  # after which a worker that cannot be killed checks whether to stop
 
 
 class PipeFile(io.RawIOBase):
-    """What comes through a pipe, from an open descriptor that does not block: a ``ByteSource``."""
+    """The bytes that come through a pipe.
+
+    Args:
+        descriptor: The open pipe, non-blocking. It is the caller's; ``close`` leaves it open.
+    """
 
     def __init__(self, descriptor: int) -> None:
         self._descriptor = descriptor
@@ -52,4 +56,4 @@ class PipeFile(io.RawIOBase):
                 return os.read(self._descriptor, size)
             except BlockingIOError:
                 raise_if_discarded()
-                self._poll.poll(_PATIENCE)
+                self._poll.poll(_POLL_MILLISECONDS)

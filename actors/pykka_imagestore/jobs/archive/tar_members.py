@@ -1,61 +1,25 @@
-"""The members of an archive that is a tar: found by its headers, no byte of a layer is read."""
+"""The members of an archive that is a tar, found by its headers: no byte of a layer is read."""
 
 from __future__ import annotations
 
-import itertools
 import os
-import re
 from dataclasses import dataclass, replace
 
-from pykka_imagestore.core.byte_source import ByteSource
+from pykka_imagestore.core.format_error import FormatError, UnsupportedFormatError
 from pykka_imagestore.core.identity import FileIdentity
-from pykka_imagestore.core.layer_blob import FileRange, LayerBlob
-from pykka_imagestore.core.tar.format import FILE, HARD_LINK, SYMLINK, OverLimitError, TarError, clean_path
+from pykka_imagestore.core.layer_blob import Absent, CopyRange, FileRange, LayerBlob
+from pykka_imagestore.core.tar.format import BLOCK, FILE, HARD_LINK, SYMLINK, Entry, TarError, clean_path
 from pykka_imagestore.core.tar.reader import read_entries
 from pykka_imagestore.core.totals import Totals
-from pykka_imagestore.errors import ArchiveError, LimitError, UnsupportedArchiveError
 from pykka_imagestore.jobs.archive.estimates import Estimator
 from pykka_imagestore.jobs.archive.file_source import FileSource
+from pykka_imagestore.jobs.archive.json_reader import JsonReader
+from pykka_imagestore.jobs.archive.member_names import no_member, parse_member_name, tar_fault
 from pykka_imagestore.jobs.archive.opening import read_at
 from pykka_imagestore.text import shown
 
-MAX_JSON_BYTES = 4 << 20
 _MAX_LINKS = 8
-_JSON_TOKEN = re.compile(rb'"(?:[^"\\]++|\\.)*+"?|([,:\[{])', re.DOTALL)  # a text, or what stands before a value
-
-
-class JsonReader:
-    """Reads an archive's JSON, no more than may be: small text becomes large objects, and any text may be named again.
-
-    Args:
-        totals: Counts what is read.
-    """
-
-    def __init__(self, archive: str, totals: Totals) -> None:
-        self._archive = archive
-        self._totals = totals
-
-    def read(self, blob: LayerBlob, source: ByteSource) -> bytes:
-        """Return the bytes of a member.
-
-        Args:
-            source: What they are read from.
-
-        Raises:
-            ArchiveError: It is larger than JSON here may be.
-            LimitError: All JSON together is, or there are too many values in it.
-        """
-        if blob.size > MAX_JSON_BYTES:
-            reason = f"its member {shown(blob.name)} has {blob.size} bytes; {MAX_JSON_BYTES} is the limit for JSON"
-            raise ArchiveError(self._archive, reason)
-        self._totals.add("json_bytes", blob.size, "bytes of JSON")
-        data = source.read(blob.size)
-        most = self._totals.limits.json_values
-        if sum(map(data.count, (b",", b":", b"[", b"{"))) > most:  # perhaps in texts
-            values = itertools.islice((token for token in _JSON_TOKEN.finditer(data) if token[1]), most + 1)
-            count = sum(1 for _ in values)
-            self._totals.check("json_values", count, f"its member {shown(blob.name)} has more values of JSON")
-        return data
+_MAGIC = slice(257, 262)  # of a header; the oldest tars have none
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,27 +29,26 @@ class _Member:
     link: bytes | None
 
 
-class Members:
-    """The files in a tar, by name; symbolic and hard links between them are followed, never outside."""
+class TarMembers:
+    """The files in a tar, by name; symbolic and hard links between them are followed, never outside.
+
+    Args:
+        archive: Path of the archive.
+        path: Path of the tar: the archive itself, or a copy of it.
+        file: The open tar. It is the caller's, and stays open as long as members are read.
+        totals: Counts what the archive asks for.
+
+    Raises:
+        UnsupportedFormatError: It is no tar.
+        FormatError: It is damaged, cut off or hostile.
+    """
 
     def __init__(self, archive: str, path: str, file: int, totals: Totals) -> None:
-        self.archive = archive
-        self.totals = totals
-        self._path = path
-        self._file = file
+        self._archive, self._path, self._file = archive, path, file
         self._identity = FileIdentity.of(os.fstat(file))
-        self._members: dict[bytes, _Member] = {}
+        self._members = _read_headers(_Seeker(path, file, self._identity.size_bytes), totals)
         self._estimator = Estimator()
-        self._json = JsonReader(archive, totals)
-        try:
-            self._read_headers(_Seeker(path, file, self._identity.size_bytes))
-        except OverLimitError as error:
-            reason = f"after {len(self._members)} members: {error}"
-            raise LimitError.of_archive(archive, reason, error.limit) from error
-        except TarError as error:
-            if not self._members:
-                raise UnsupportedArchiveError(archive, "is no image archive: it is no tar") from error
-            raise ArchiveError(archive, f"after {len(self._members)} members: {error}") from error
+        self._json = JsonReader(totals)
 
     def names(self) -> list[str]:
         """Return the names of all members, cleaned."""
@@ -99,86 +62,126 @@ class Members:
         """Return a member as a blob.
 
         Raises:
-            ArchiveError: There is no such member, or its links lead nowhere.
+            FormatError: There is no such member, or its links lead nowhere.
         """
         member = self._find(unsafe_name)
-        return LayerBlob(unsafe_name, member.size, FileRange(self._path, member.offset, self._identity))
+        return LayerBlob(unsafe_name, member.size, self._locate(member))
+
+    def absent(self, reason: str) -> Absent:
+        """Return the location of what the archive names and does not hold."""
+        return Absent(self._archive, reason)
 
     def read_json(self, unsafe_name: str) -> bytes:
         """Return the bytes of a member that holds JSON, bounded.
 
         Raises:
-            ArchiveError: There is no such member, or it is larger than JSON here may be, by itself or with all before.
+            FormatError: There is no such member, or it is larger than JSON here may be, by itself or with all before.
         """
         return self._json.read(self.blob(unsafe_name), self._source(unsafe_name))
 
-    def estimated(self, layer: LayerBlob) -> LayerBlob:
+    def with_estimate(self, layer: LayerBlob) -> LayerBlob:
         """Return a layer with its estimate."""
         return self._estimator.estimate(layer, self._source(layer.name))
+
+    def _locate(self, member: _Member) -> FileRange | CopyRange:
+        if self._path == self._archive:
+            return FileRange(self._path, member.offset, self._identity)
+        return CopyRange(self._archive, self._path, member.offset, self._identity)
 
     def _source(self, unsafe_name: str) -> FileSource:
         member = self._find(unsafe_name)
         return FileSource(self._file, self._path, member.offset, member.size)
 
     def _find(self, unsafe_name: str) -> _Member:
-        try:
-            name = clean_path(unsafe_name.encode("utf-8", "surrogateescape"))
-            for _ in range(_MAX_LINKS):
-                member = self._members[name]
-                if member.link is None:
-                    return member
-                name = member.link
-        except KeyError:
-            raise ArchiveError(self.archive, f"it has no member {shown(unsafe_name)}") from None
-        except TarError as error:
-            raise ArchiveError(self.archive, f"it names a member {shown(unsafe_name)} that {error}") from error
-        except UnicodeEncodeError as error:
-            raise ArchiveError(self.archive, f"it names a member {shown(unsafe_name)} that is no text") from error
-        raise ArchiveError(self.archive, f"its member {shown(unsafe_name)} is a link that leads nowhere")
+        name = parse_member_name(unsafe_name)
+        for _ in range(_MAX_LINKS):
+            member = self._members.get(name)
+            if member is None:
+                raise no_member(unsafe_name)
+            if member.link is None:
+                return member
+            name = member.link
+        msg = "is a link that leads nowhere"
+        raise FormatError(msg, (f"its member {shown(unsafe_name)}",))
 
-    def _read_headers(self, source: _Seeker) -> None:
-        limits = self.totals.limits
-        for entry in read_entries(source, replace(limits, entries=limits.members + 1)):  # which are no layer's
-            name, link = clean_path(entry.name), None
-            if entry.sparse is not None:
-                msg = f"its member {shown(entry.name)} is sparse, so it has to be packed again, without holes"
-                raise TarError(msg)
-            if entry.kind == HARD_LINK:
-                link = clean_path(entry.link)
-            elif entry.kind == SYMLINK:
-                link = clean_path(_beside(name, entry.link))
-            self.totals.add("members", 1, "members")
-            self.totals.add("member_name_bytes", len(name) + len(link or b""), "bytes of members' names")
+
+def _read_headers(source: _Seeker, totals: Totals) -> dict[bytes, _Member]:
+    members: dict[bytes, _Member] = {}
+    last: Entry | None = None
+    limits = replace(totals.limits, entries=totals.limits.members + 1)  # those of a layer are another matter
+    try:
+        for entry in read_entries(source, limits):
+            last = entry
+            name, link = _parse_names(entry)
+            totals.add("members", 1, "members")
+            totals.add("member_name_bytes", len(name) + len(link or b""), "bytes of members' names")
             if entry.kind == FILE:
-                source.require(entry.size)
-                self._members[name] = _Member(source.position, entry.size, None)
-                source.skip(entry.size)
+                members[name] = _Member(source.position, entry.size, None)
+                _skip_body(source, entry)
             elif link is not None:
-                self._members[name] = _Member(0, 0, link)
+                members[name] = _Member(0, 0, link)
+    except TarError as error:
+        if last is None and not source.begins_as_a_tar():
+            msg = "is no image archive: it is no tar; save the image with docker save, podman save or skopeo copy"
+            raise UnsupportedFormatError(msg) from error
+        where = "its first member:" if last is None else f"what follows its {_member(last)}:"
+        raise tar_fault(error, where) from error
+    return members
 
 
-class _Seeker:
-    """A ``Source`` that passes over bytes without reading them."""
-
-    def __init__(self, path: str, file: int, size_bytes: int) -> None:
-        self._path, self._file, self._size = path, file, size_bytes
-        self.position = 0
-
-    def take(self, size: int) -> bytes:
-        data = read_at(self._path, self._file, size, self.position)
-        self.position += len(data)
-        return data
-
-    def skip(self, size: int) -> None:
-        self.position = min(self.position + size, self._size)  # no further: an offset has 63 bits, a size may not
-
-    def require(self, size: int) -> None:
-        if self.position + size > self._size:
-            msg = f"it is cut off: {self.position + size} bytes are needed, {self._size} are there"
-            raise TarError(msg)
+def _parse_names(entry: Entry) -> tuple[bytes, bytes | None]:
+    """Return a member's name and, if it is a link, its target; both as names in the archive."""
+    try:
+        name = clean_path(entry.name)
+    except TarError as error:
+        raise tar_fault(error, f"its {_member(entry)}") from error
+    if entry.sparse is not None:
+        msg = "is sparse, so it has to be packed again, without holes"
+        raise FormatError(msg, (f"its {_member(entry)}",))
+    if entry.kind not in (HARD_LINK, SYMLINK):
+        return name, None
+    try:
+        return name, clean_path(entry.link if entry.kind == HARD_LINK else _beside(name, entry.link))
+    except TarError as error:
+        raise tar_fault(error, f"its {_member(entry)}", f"a link to {shown(entry.link)}") from error
 
 
 def _beside(name: bytes, link: bytes) -> bytes:
     """Return a symlink's target as a name in the archive."""
     directory, _, _ = name.rpartition(b"/")
     return link if link.startswith(b"/") else directory + b"/" + link
+
+
+def _skip_body(source: _Seeker, entry: Entry) -> None:
+    end = source.position + entry.size
+    if end > source.size_bytes:
+        msg = f"is cut off: it ends at byte {end}, and the archive has {source.size_bytes}"
+        raise FormatError(msg, (f"its {_member(entry)}",))
+    source.skip(entry.size)
+
+
+def _member(entry: Entry) -> str:
+    return f"member {entry.index} {shown(entry.name)}"
+
+
+class _Seeker:
+    """A ``Source`` that skips bytes without reading them."""
+
+    def __init__(self, path: str, file: int, size_bytes: int) -> None:
+        self._path, self._file = path, file
+        self.size_bytes = size_bytes
+        self.position = 0
+
+    def begins_as_a_tar(self) -> bool:
+        """Tell whether the first bytes are a tar header, whatever follows them."""
+        return read_at(self._path, self._file, BLOCK, 0)[_MAGIC] == b"ustar"
+
+    def take(self, size: int) -> bytes:
+        """Return the next ``size`` bytes; fewer only at the end."""
+        data = read_at(self._path, self._file, size, self.position)
+        self.position += len(data)
+        return data
+
+    def skip(self, size: int) -> None:
+        """Skip ``size`` bytes, but never past the end: an offset has 63 bits, a size may have more."""
+        self.position = min(self.position + size, self.size_bytes)

@@ -10,13 +10,18 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from os import stat_result
 
-_MAX_NUMBERS = 200_000  # inode numbers in memory
+_MAX_NUMBERS = 200_000
 
 
 class Inodes:
-    """Counts names and files."""
+    """Counts names and files.
 
-    def __init__(self) -> None:
+    Args:
+        max_numbers: How many inode numbers may be in memory.
+    """
+
+    def __init__(self, max_numbers: int = _MAX_NUMBERS) -> None:
+        self._max_numbers = max_numbers
         self._names = self._files = self._links = 0
 
     def add_file(self, links: int) -> None:
@@ -37,7 +42,7 @@ class Inodes:
         """
         if self._links == self._names:
             return 0
-        rounds = self._files // _MAX_NUMBERS + 1
+        rounds = self._files // self._max_numbers + 1
         return self._files - sum(_count(look(), number, rounds) for number in range(rounds))
 
 

@@ -28,9 +28,9 @@ from pykka_imagestore.fs.whiteouts import WHITEOUT_META_PREFIX
 
 BATCH_BYTES = 256 << 10
 BATCH_FILES = 128
-BATCH_SLOTS = 4  # of memory for each peer: one in work and some in wait
-MAX_PARENT_BYTES = 512  # bytes, so at most half as many directories in one another
-MAX_NAME_BYTES = 255  # bytes; no file system here takes more, and the leader says so
+BATCH_SLOTS = 4  # in each peer's memory: one batch is being made, and some wait
+MAX_PARENT_BYTES = 512  # so at most half as many directories in one another
+MAX_NAME_BYTES = 255  # no file system here takes more, and the leader says so
 
 _ORDER = struct.Struct("=IIIIQ")
 _RECORD = struct.Struct("=HIIqI")
@@ -46,7 +46,7 @@ _NO_NAMES = (b"", b".", b"..")
 ASIDE_TOKEN_BYTES = 8
 ORDER_BYTES = _ORDER.size
 RECORD_BYTES = _RECORD.size
-MAX_ACK_BYTES = _ACK.size + BATCH_FILES * (1 + ASIDE_TOKEN_BYTES) + _MAX_REASON_BYTES  # at most
+MAX_ACK_BYTES = _ACK.size + BATCH_FILES * (1 + ASIDE_TOKEN_BYTES) + _MAX_REASON_BYTES
 
 # Directory, name, mode, uid, gid, time, body.
 BatchFile = tuple[bytes, bytes, int, int, int, int, memoryview]
@@ -58,7 +58,7 @@ class MalformedMessageError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """To make the files of a batch.
+    """Tells a peer to make the files of a batch.
 
     Attributes:
         slot: Which slot of the memory it is in.
@@ -95,13 +95,13 @@ class Order:
             raise MalformedMessageError(msg)
         order = cls(*_ORDER.unpack(data))
         if not (order.slot < BATCH_SLOTS and 0 < order.files <= BATCH_FILES and order.size <= BATCH_BYTES):
-            msg = f"an order that cannot be: {order}"
+            msg = f"an invalid order: {order}"
             raise MalformedMessageError(msg)
         return order
 
 
 def pack_record(mode: int, uid: int, gid: int, mtime_ns: int, size: int) -> bytes | None:
-    """Return a file's record; None if one of the numbers is so large, or so small, that it has no place in there."""
+    """Return a file's record; None if one of the numbers is out of its range."""
     try:
         return _RECORD.pack(mode, uid, gid, mtime_ns, size)
     except struct.error:
@@ -109,7 +109,7 @@ def pack_record(mode: int, uid: int, gid: int, mtime_ns: int, size: int) -> byte
 
 
 def pack_paths(paths: Sequence[bytes]) -> bytes:
-    """Return the paths as a batch has them."""
+    """Return paths as they are written in a batch."""
     return b"\0".join(paths)
 
 
@@ -120,7 +120,7 @@ def parse_batch(order: Order, data: bytes) -> list[BatchFile]:
         The files. Their bodies are views of ``data``, not copies.
 
     Raises:
-        MalformedMessageError: It is not what the order says, or a path in it is none below the root.
+        MalformedMessageError: The batch is not what the order says, or a path in it is none below the root.
     """
     records_end = order.files * RECORD_BYTES
     start = records_end + order.paths_bytes
@@ -139,7 +139,7 @@ def parse_batch(order: Order, data: bytes) -> list[BatchFile]:
             known = parent
         end = start + size
         if name in _NO_NAMES or len(name) > MAX_NAME_BYTES or mode > _MODE_BITS or end > len(data):
-            msg = f"a file that cannot be, at {path[:MAX_NAME_BYTES]!r}, of mode {mode:o} and {size} bytes"
+            msg = f"an invalid file, at {path[:MAX_NAME_BYTES]!r}, of mode {mode:o} and {size} bytes"
             raise MalformedMessageError(msg)
         files.append((parent, name, mode, uid, gid, mtime_ns, bodies[start:end]))
         start = end
@@ -151,7 +151,7 @@ def parse_batch(order: Order, data: bytes) -> list[BatchFile]:
 
 def _check_parent(parent: bytes) -> None:
     if len(parent) > MAX_PARENT_BYTES or (parent and any(part in _NO_NAMES for part in parent.split(b"/"))):
-        msg = f"a file in a directory that cannot be, {parent[:MAX_NAME_BYTES]!r}"
+        msg = f"a file in an invalid directory, {parent[:MAX_NAME_BYTES]!r}"
         raise MalformedMessageError(msg)
 
 
@@ -225,7 +225,7 @@ def parse_ack(data: bytes, files: int) -> Ack:
     what, made, number = _ACK.unpack_from(data)
     is_done = what == _NOTHING
     if (made != files if is_done else made >= files) or bits[made + 1 :].strip(b"\0"):
-        msg = f"an answer for {made} of {files} files that cannot be"
+        msg = f"an invalid answer for {made} of {files} files"
         raise MalformedMessageError(msg)
     unset, asides, rest = _parse_bits(bits, data[_ACK.size + files :])
     return Ack(unset, asides, made, _parse_failure(what, number, rest))
@@ -237,7 +237,7 @@ def _parse_bits(bits: bytes, rest: bytes) -> tuple[list[tuple[int, str]], list[t
     asides: list[tuple[int, bytes]] = []
     if bits.strip(b"\0"):
         if max(bits) > _OWNER | _MODE | _ASIDE:
-            msg = f"an answer with bits that have no meaning, {max(bits)}"
+            msg = f"an answer with unknown bits, {max(bits)}"
             raise MalformedMessageError(msg)
         unset = [(number, what) for number, set_ in enumerate(bits) for what, bit in _BITS.items() if set_ & bit]
         numbers = [number for number, set_ in enumerate(bits) if set_ & _ASIDE]
@@ -251,7 +251,7 @@ def _parse_bits(bits: bytes, rest: bytes) -> tuple[list[tuple[int, str]], list[t
 
 
 def _parse_failure(what: int, number: int, text: bytes) -> TarError | OSError | None:
-    # The text ends up in a sentence for a terminal.
+    # The text ends up in a sentence that is printed to a terminal.
     reason = text.decode("ascii", "replace")
     if what == _NOTHING and not number and not text:
         return None
@@ -259,5 +259,5 @@ def _parse_failure(what: int, number: int, text: bytes) -> TarError | OSError | 
         return TarError(reason)
     if what == _DISK and 0 < number <= _MAX_ERRNO and not text:
         return OSError(number, os.strerror(number))
-    msg = f"an answer with a failure that cannot be: {what}, {number}, {text[:_MAX_REASON_BYTES]!r}"
+    msg = f"an answer with an invalid failure: {what}, {number}, {text[:_MAX_REASON_BYTES]!r}"
     raise MalformedMessageError(msg)

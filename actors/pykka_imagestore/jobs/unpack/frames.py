@@ -1,7 +1,7 @@
-"""Compressed frames and streams in a row, read as one: no more memory than is allowed, and no work for nothing.
+"""Reads compressed frames or streams in a row as one, with bounds on their memory and on their number.
 
-The readers of the standard library know no bound on an xz decoder's memory. Nor do they know how many frames there may
-be: a frame of zstd that holds nothing takes 8 bytes, a stream of xz 32, and each a decoder of its own.
+The readers of the standard library bound neither an xz decoder's memory nor the number of frames: an empty frame of
+zstd takes 8 bytes, an empty stream of xz 32, and each takes a decoder of its own.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from pykka_imagestore.core.tar.format import OverLimitError
 _BLOCK_BYTES = 256 * 1024
 _FIRST_BYTES = 1024
 _NO_ZERO = re.compile(rb"[^\0]")
-_WORTH_A_FRAME = 256  # bytes that come out: the shortest entry has twice as many
+_WORTH_A_FRAME = 256  # bytes that come out; the shortest entry has twice as many
 
 
 class Readable(Protocol):
@@ -27,7 +27,7 @@ class Readable(Protocol):
 
 
 class Decoder(Protocol):
-    """What inflates one frame, as those of the standard library do."""
+    """Inflates one frame, as the decoders of the standard library do."""
 
     @property
     def eof(self) -> bool:
@@ -39,7 +39,7 @@ class Decoder(Protocol):
 
     @property
     def unused_data(self) -> bytes:
-        """What went in and is behind the frame's end."""
+        """Bytes that went in and lie behind the frame's end."""
 
     def decompress(self, data: memoryview | bytes, max_length: int, /) -> bytes:
         """Return at most ``max_length`` bytes of what comes out."""
@@ -50,7 +50,7 @@ class FrameReader:
 
     Args:
         source: The compressed bytes.
-        new_decoder: Returns what inflates the next frame.
+        new_decoder: Returns a decoder for the next frame.
         limits: How many frames there may be.
         is_padded: Whether zero bytes may lie between two frames.
     """
@@ -87,7 +87,7 @@ class FrameReader:
         return parts[0] if len(parts) == 1 else b"".join(parts)
 
     def _take_input(self) -> memoryview | bytes:
-        """Return what the decoder is to have next: little of a new frame, for it gives back what is behind its end."""
+        """Return the decoder's next input: little of a new frame, since it gives back what lies behind its end."""
         if not self._decoder.needs_input:
             return b""
         if not self._fill():
@@ -99,7 +99,7 @@ class FrameReader:
         return data
 
     def _begin_frame(self) -> bool:
-        """Go on behind the end of a frame, if there is anything."""
+        """Go on behind the end of a frame; tell whether another one follows."""
         if self._at_end:
             return False
         self._position -= len(self._decoder.unused_data)
@@ -121,7 +121,7 @@ class FrameReader:
         return True
 
     def _fill(self) -> bool:
-        """Have bytes to go on with; return whether there are any."""
+        """Read a block if the last one is used up; tell whether there are more bytes."""
         if self._position == len(self._block):
             self._block, self._position = self._source.read(_BLOCK_BYTES), 0
         return bool(self._block)

@@ -48,6 +48,7 @@ from pykka_imagestore.jobs.unpack.batches import (
 from pykka_imagestore.jobs.unpack.layer_stream import LayerStream
 from pykka_imagestore.jobs.unpack.replaced import Replaced
 from pykka_imagestore.jobs.unpack.socket_path import short_path
+from pykka_imagestore.text import shown
 
 MAX_PEERS = 3  # more would wait for the leader, which parses about as fast as four workers make files
 
@@ -291,7 +292,7 @@ class Leader:
         if ack.failure is not None:
             self._lose(link)
             if isinstance(ack.failure, TarError):
-                ack.failure.where = batch.entries[ack.made][1:]
+                raise ack.failure.at(*batch.entries[ack.made][1:])
             raise ack.failure
 
     def _receive_ack(self, link: _PeerLink) -> tuple[_Batch, Ack]:
@@ -313,7 +314,7 @@ class Leader:
         try:
             self._replaced.set_aside(path, name, self._root)
         except (FileNotFoundError, IsADirectoryError) as error:
-            raise _distrust(f"it set no file aside as {name.decode()}") from error
+            raise _distrust(f"it set no file aside as {name.decode()} for {shown(path)}") from error
 
     def _lose(self, link: _PeerLink) -> None:
         """Do without a peer that has ended; the files that it was still to make are not made."""

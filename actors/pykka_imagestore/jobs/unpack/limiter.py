@@ -1,4 +1,4 @@
-"""Looks, while bytes are inflated and written, at how many they have become and whether the disk holds them."""
+"""Bounds what compressed bytes become: a number of bytes, a ratio, and the room on the disk."""
 
 from __future__ import annotations
 
@@ -14,14 +14,15 @@ from pykka_imagestore.errors import NoSpaceError
 RATIO_COUNTS_FROM = 1 << 30
 _LOOK_EVERY = 64 << 20
 _UID_MAP = "/proc/self/uid_map"
-_KEPT_FREE = 16 << 20  # for the store's own records, and whoever else writes here
+_KEPT_FREE = 16 << 20  # for the store's own records, and other programs that write here
 
 
 class Limiter:
-    """Bounds what one stream of bytes becomes, below the directory ``path`` if it is written at all.
+    """Bounds what one stream of bytes becomes.
 
     Args:
-        directory: The directory's descriptor; by default it is found by its path.
+        path: The directory that the bytes are written below; None if they are not written.
+        directory: That directory's descriptor; by default it is found by its path.
     """
 
     def __init__(self, limits: Limits, path: str | None, directory: int | None = None) -> None:
@@ -31,18 +32,22 @@ class Limiter:
         self._next_look = _LOOK_EVERY
 
     def check(self, bytes_read: int, size_bytes: int) -> None:
-        """Look at how far it has come: at bytes as they are stored, and at what they became.
+        """Check how far the stream has come.
+
+        Args:
+            bytes_read: Bytes read as they are stored.
+            size_bytes: What they became.
 
         Raises:
             OverLimitError: They became too many.
             NoSpaceError: The disk is all but full.
         """
         if size_bytes > self._limits.layer_bytes:
-            msg = f"brings it to {size_bytes} bytes; {self._limits.layer_bytes} is the limit"
+            msg = f"brings the total to {size_bytes} bytes; {self._limits.layer_bytes} is the limit"
             raise OverLimitError(msg, "layer_bytes")
         if size_bytes > RATIO_COUNTS_FROM and size_bytes > bytes_read * self._limits.inflate_ratio:
             ratio = f"{self._limits.inflate_ratio} for each is the limit"
-            msg = f"brings it to {size_bytes} bytes, inflated from {bytes_read}; {ratio}"
+            msg = f"brings the total to {size_bytes} bytes, inflated from {bytes_read}; {ratio}"
             raise OverLimitError(msg, "inflate_ratio")
         if self._path is not None and size_bytes >= self._next_look:
             self._next_look = size_bytes + _LOOK_EVERY
@@ -50,10 +55,10 @@ class Limiter:
 
 
 def require_space(path: str, needed_bytes: int, directory: int | None = None) -> None:
-    """See that the file system of ``path``, or of the open directory that it names, has room for so many bytes.
+    """Check that the file system of ``path``, or of the open directory that it names, has room for so many bytes.
 
     Raises:
-        NoSpaceError: It has not.
+        NoSpaceError: It has no such room.
     """
     free = free_bytes(path if directory is None else directory)
     if free is not None and free < needed_bytes:
@@ -78,14 +83,14 @@ def space_for(needed_bytes: int, directory: int, path: str) -> Iterator[None]:
 
 
 def free_bytes(path: str | int) -> int | None:
-    """Return the bytes that are free for this process; None where the file system does not tell."""
+    """Return the bytes that are free for this process; None if the file system does not tell."""
     status = os.statvfs(path)
     blocks = status.f_bfree if _has_the_reserve() else status.f_bavail
     return blocks * status.f_frsize if status.f_blocks else None
 
 
 def _has_the_reserve() -> bool:
-    """Tell whether file systems let this process have what they keep for root: not for the root of a user namespace.
+    """Tell whether this process may use what file systems reserve for root, which the root of a user namespace may not.
 
     Spec:
         user_namespaces(7), "User and group ID mappings"; mke2fs(8), "-m".
@@ -101,6 +106,6 @@ def _has_the_reserve() -> bool:
 
 
 def free_inodes(path: str | int) -> int | None:
-    """Return how many more files the file system of ``path`` takes; None where it knows no such bound."""
+    """Return how many more files the file system of ``path`` takes; None if it has no such bound."""
     status = os.statvfs(path)
     return status.f_ffree if status.f_files else None

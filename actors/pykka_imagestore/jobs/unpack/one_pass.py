@@ -1,4 +1,4 @@
-"""One pass over a layer's bytes: read, inflate, hash, parse, extract."""
+"""One pass over a layer's bytes: inflate, hash, parse, extract."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass
 
+from pykka_imagestore.core.byte_source import ByteSource
 from pykka_imagestore.core.digest import DiffID
 from pykka_imagestore.core.layer_blob import LayerBlob
 from pykka_imagestore.core.limits import DEFAULT_LIMITS, Limits
 from pykka_imagestore.core.tar.format import TarError
 from pykka_imagestore.core.tar.reader import read_entries
 from pykka_imagestore.errors import DigestMismatchError, LayerError
-from pykka_imagestore.jobs.archive.open_blob import open_blob
 from pykka_imagestore.jobs.unpack.extractor import Extracted, Extractor
 from pykka_imagestore.jobs.unpack.hash_thread import HashThread
 from pykka_imagestore.jobs.unpack.layer_counts import LayerCounts
@@ -34,6 +34,7 @@ class UnpackedLayer:
 
 
 def unpack(
+    source: ByteSource,
     layer: LayerBlob,
     root: int,
     path: str,
@@ -48,6 +49,8 @@ def unpack(
     """Unpack a layer into the empty directory that is open as ``root``; check its DiffID.
 
     Args:
+        source: The layer's bytes as they are stored.
+        layer: What is known of them.
         path: Where that directory is, for errors.
         diff_id: What the layer must turn out to be; None takes any.
         replaced: Keeps what later entries replace; by default nothing does.
@@ -56,12 +59,10 @@ def unpack(
         keep_root: Leave the directory's own owner, mode and attributes as they are.
 
     Raises:
-        As ``untar_layer``; but what was unpacked so far stays.
+        As ``untar_layer``; what was unpacked so far stays.
     """
     replaced = Replaced() if replaced is None else replaced
-    is_verified = diff_id is not None or layer.digest is not None
     with (
-        open_blob(layer, is_verified=is_verified) as source,
         HashThread() as hash_thread,
         Leader(peers_at, root, replaced) as leader,
         closing(Extractor(root, leader, replaced, limits, keep_root=keep_root)) as extractor,
@@ -77,7 +78,7 @@ def unpack(
         try:
             extracted = _extract_all(layer, stream, extractor, limits)
         except LayerError:
-            _check_blob(layer, stream)  # bytes that are not the publisher's are no fault of the image
+            _check_blob(layer, stream)  # a blob that is not the publisher's says nothing about the image
             raise
         leader.close()
         _check_blob(layer, stream)
@@ -88,7 +89,7 @@ def unpack(
 
 
 def _extract_all(layer: LayerBlob, stream: LayerStream, extractor: Extractor, limits: Limits) -> Extracted:
-    index, name = 0, b""  # of the entry at fault; one whose header is has no name yet
+    index, name = 0, b""  # of the entry at fault; a fault in a header comes before the name is known
     try:
         for entry in read_entries(stream, limits):
             name = entry.name

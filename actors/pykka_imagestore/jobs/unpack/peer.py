@@ -9,6 +9,7 @@ from typing import Self
 from pykka_imagestore.core.tar.format import FILE, Entry, TarError
 from pykka_imagestore.fs.attributes import Attributes, entry_fault
 from pykka_imagestore.fs.walk import Walk
+from pykka_imagestore.fs.write import write_all
 from pykka_imagestore.jobs.unpack.batches import (
     ASIDE_TOKEN_BYTES,
     BATCH_BYTES,
@@ -19,7 +20,6 @@ from pykka_imagestore.jobs.unpack.batches import (
     aside_name,
     parse_batch,
 )
-from pykka_imagestore.jobs.unpack.layer_stream import write_all
 
 
 class Peer:

@@ -23,7 +23,7 @@ from pykka_imagestore.fs.attributes import join
 from pykka_imagestore.fs.flags import DIRECTORY_FLAGS, FILE_FLAGS
 from pykka_imagestore.fs.made import make_directory
 from pykka_imagestore.fs.whiteouts import OPAQUE_WHITEOUT, is_whiteout, whiteout_of
-from pykka_imagestore.jobs.unpack.layer_stream import write_all
+from pykka_imagestore.fs.write import write_all
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -70,7 +70,7 @@ class Replaced:
         return ReplacedSummary(self._is_lost, self._checksum)
 
     def close(self) -> None:
-        """Close the files."""
+        """Close the files; the summary stays."""
         for descriptor in (self._directory, self._paths):
             if descriptor >= 0:
                 os.close(descriptor)
@@ -127,14 +127,14 @@ class Replaced:
 
 
 class Undone:
-    """What a ``Replaced`` noted, to be read while the layer's entries are gone through once more, in their order.
+    """Reads what a ``Replaced`` kept, for a check that goes through the layer's entries in their order.
 
     Attributes:
-        directory: A descriptor of it; negative if there is none.
+        directory: Descriptor of ``replaced/``; negative if there is none.
         checksum: CRC-32 of the bytes of ``paths``.
 
     Raises:
-        OSError: It cannot be read.
+        OSError: ``replaced/`` cannot be read.
     """
 
     def __init__(self, place: Path) -> None:
@@ -153,7 +153,7 @@ class Undone:
             raise
 
     def __bool__(self) -> bool:
-        """Tell whether there is anything."""
+        """Tell whether any entry's work was undone."""
         return bool(self._left)
 
     def close(self) -> None:
@@ -162,7 +162,7 @@ class Undone:
             os.close(self.directory)
 
     def take(self, path: bytes) -> int | None:
-        """Return the number of what the entry at hand did at ``path``; None if that is what lies in the tree."""
+        """Return the number of the entry at hand, at ``path``, if its work was undone; None if it lies in the tree."""
         left = self._left.get(path)
         if not left:
             self._latest.pop(path, None)
@@ -171,7 +171,7 @@ class Undone:
         return self._latest[path]
 
     def find(self, path: bytes) -> int | None:
-        """Return the number of what the latest entry at ``path`` did, unless that is what lies in the tree."""
+        """Return the number of the latest entry at ``path``, if its work was undone; None if it lies in the tree."""
         return self._latest.get(path)
 
     def names(self) -> list[bytes]:

@@ -1,8 +1,8 @@
-"""The directory that a caller names for what the workers say about a put: files ``stdout`` and ``stderr``.
+"""The directory that a caller names for the workers' messages about a put, in files ``stdout`` and ``stderr``.
 
-It may be another user's, who does there what he likes: a task's sandbox, and the store root's. So what lies there is
-looked at before it is written to. And nothing there, nor the lack of it, ever fails or holds up a put: whoever asked
-for the put is told all that matters anyway.
+It may be another user's, who can put anything there: a task's sandbox, while the store is root's. So a file there is
+checked before it is written to. Nothing there, nor the lack of it, ever fails or delays a put: the caller of the put is
+told all that matters anyway.
 """
 
 from __future__ import annotations
@@ -17,23 +17,22 @@ from pykka_imagestore.fs.made import FILE_MODE
 from pykka_imagestore.fs.place import Place
 from pykka_imagestore.text import escaped
 
-MAX_LINE = 4000  # characters; an archive's names are not to fill a task's disk
+MAX_LINE = 4000  # characters; an archive's names must not fill a task's disk
 
 _DIRECTORY_MODE = 0o755
-# Not blocking: a fifo without a reader, or a file of which another process has a lease, would be waited on.
+# Not blocking: opening a fifo without a reader, or a file that another process has a lease of, would wait.
 _APPEND = os.O_WRONLY | os.O_APPEND | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
 
 class Sandbox:
     """Appends whole lines, also beside other workers; an error that leaves the ``with`` block goes to ``stderr``.
 
-    A line is what is said, escaped: no name in it can begin another line, or do anything to a terminal. It is left out
-    if there is no such directory and it cannot be made; or if the file is a link, no regular file, has another name
-    somewhere, or another owner than the directory. A new file becomes the directory's owner's, if this process may give
-    it.
+    Each line is escaped: no name in it can begin another line, or do anything to a terminal. It is left out if the
+    directory is missing and cannot be made; or if the file is a symlink or no regular file, has a second name
+    somewhere, or another owner than the directory. A new file is given to the directory's owner, if this process may.
 
     Args:
-        directory: Made if it is missing; None says nothing anywhere.
+        directory: Made if it is missing; None writes nothing anywhere.
     """
 
     def __init__(self, directory: str | None) -> None:
@@ -76,7 +75,7 @@ def _open_log(name: str, directory: int) -> int:
     try:
         return os.open(name, _APPEND, dir_fd=directory)
     except FileNotFoundError:
-        with suppress(FileExistsError):  # of another worker, by now
+        with suppress(FileExistsError):  # another worker has made it by now
             return _make_log(name, directory)
         return os.open(name, _APPEND, dir_fd=directory)
 
@@ -84,9 +83,9 @@ def _open_log(name: str, directory: int) -> int:
 def _make_log(name: str, directory: int) -> int:
     owner = os.fstat(directory)
     try:
-        # Without a name until it has its owner: another worker would leave it alone.
+        # Without a name until it has its owner: until then another worker would not write to it.
         file = os.open(".", _APPEND & ~os.O_NOFOLLOW | os.O_TMPFILE, FILE_MODE, dir_fd=directory)
-    except OSError:  # a file system that has no such thing
+    except OSError:  # this file system has no such thing
         return os.open(name, _APPEND | os.O_CREAT | os.O_EXCL, FILE_MODE, dir_fd=directory)
     try:
         os.fchmod(file, FILE_MODE)
@@ -100,9 +99,9 @@ def _make_log(name: str, directory: int) -> int:
 
 
 def _may_be_written(file: int, directory: int) -> bool:
-    """Tell whether it is a file that nobody but the directory's owner could have put there, and nothing else's name."""
+    """Tell whether only the directory's owner can have put the file there, and it has no other name."""
     status = os.fstat(file)
     owners = {os.fstat(directory).st_uid}
     if os.geteuid() != 0:
-        owners.add(os.geteuid())  # what this process made there, and may not give away
+        owners.add(os.geteuid())  # of files that this process made there and may not give away
     return stat.S_ISREG(status.st_mode) and status.st_nlink == 1 and status.st_uid in owners

@@ -1,9 +1,9 @@
-"""What of a layer's tar is no file's body, kept so that the tar can be put together again, byte for byte.
+"""Keeps what of a layer's tar is no file's body, so that the tar can be put together again, byte for byte.
 
 One zstd frame, and nothing else. Uncompressed it is the concatenation of all bytes of the tar but the bodies of regular
 files that were unpacked: headers and extension headers, padding, maps of sparse files, end blocks, what follows them,
-and the bodies of entries that make no file, as a whiteout's. Whoever reads it as a tar knows at each file's header how
-many bytes are missing there. The idea is that of github.com/vbatts/tar-split.
+and the bodies of entries that make no file, as a whiteout's. A reader that parses it as a tar knows at each file's
+header how many bytes are missing there. The idea is that of github.com/vbatts/tar-split.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import Self
 from pykka_imagestore.core.byte_source import BLOCK_BYTES
 from pykka_imagestore.core.digest import DiffID
 from pykka_imagestore.fs.made import open_own
-from pykka_imagestore.jobs.unpack.layer_stream import MAX_ZSTD_WINDOW_LOG, read_some
+from pykka_imagestore.jobs.unpack.inflate import MAX_ZSTD_WINDOW_LOG, read_some
 
 if sys.version_info >= (3, 14):
     from compression import zstd
@@ -35,8 +35,8 @@ class TarSplitWriter:
         options = {
             int(zstd.CompressionParameter.compression_level): _LEVEL,
             int(zstd.CompressionParameter.checksum_flag): 1,
-            # Headers are like those close by. A larger window and a longer search cost twice the time, since they drive
-            # the rest of the work from the CPU's cache.
+            # Each header resembles those close by. A larger window and a longer search cost twice the time, because
+            # they evict the rest of the work from the CPU's cache.
             int(zstd.CompressionParameter.window_log): 17,
             int(zstd.CompressionParameter.target_length): 4,
         }
@@ -90,7 +90,7 @@ class _Sum:
 class TarSplitReader:
     """A layer's tar as it is put together again: a ``Source`` for the tar reader that hashes all that passes.
 
-    Files' bodies are not in the split. Whoever finds one's header gives the body to ``add``.
+    Files' bodies are not in the split: the caller passes each to ``add`` when it has found the file's header.
 
     Args:
         descriptor: The open split.
@@ -115,7 +115,7 @@ class TarSplitReader:
         """Return the next ``size`` bytes of the split; fewer only at the end.
 
         Raises:
-            TarError: It is damaged.
+            TarError: The split is damaged.
         """
         start, end = self._start, self._start + size
         if end <= self._end:

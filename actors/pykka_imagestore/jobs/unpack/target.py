@@ -25,10 +25,10 @@ _ROOT_MODE = 0o755  # of a directory that was made for this, if the layer says n
 
 
 class Target:
-    """The directory to unpack into: made for it, or empty and this user's own. Closed to others until ``finish``.
+    """The directory to unpack into: made for this, or empty and this user's own. Closed to others until ``finish``.
 
     Args:
-        path: Absolute. Symlinks in it are followed if this user or root made them.
+        path: An absolute path. Symlinks in it are followed if this user or root made them.
 
     Attributes:
         is_new: Whether it was made for this.
@@ -61,7 +61,7 @@ class Target:
         self.close()
 
     def close(self) -> None:
-        """Let go of the directory."""
+        """Close the directory's descriptors."""
         self._place.close()
         if self._directory >= 0:
             os.close(self._directory)
@@ -71,13 +71,13 @@ class Target:
         return FileIdentity.of(os.fstat(self._directory))
 
     def finish(self, root_mode: int | None) -> None:
-        """Open the directory to others as it is to stay: one that was there before, to no more of them than before.
+        """Open the directory to others for good; a directory that was there before, to nobody that it kept out.
 
         Args:
             root_mode: The mode that the layer says its root has; None if it says nothing.
 
         Raises:
-            OSError: That failed, and it is closed to others.
+            OSError: That failed, and the directory is still closed to others.
         """
         if self._before is not None:
             mode = self._before.mode
@@ -86,11 +86,11 @@ class Target:
             os.fchmod(self._directory, _ROOT_MODE & ~umask())
 
     def undo(self) -> None:
-        """Take back all that was done, also by a worker that was killed; safe to run again.
+        """Undo all that was done, also by a worker that was killed; safe to run again.
 
         Raises:
             NotRemovedError: Something is left; the directory is closed to others.
-            OSError: It could not be given back what it had.
+            OSError: Its mode, access control lists or times could not be restored.
         """
         empty_directory(self._directory, self.path)
         self._put_back()
@@ -135,7 +135,7 @@ class Target:
 
 @dataclass(frozen=True, slots=True)
 class _State:
-    """What a directory had before."""
+    """What an existing directory had before it was closed to others."""
 
     mode: int
     acls: tuple[tuple[bytes, bytes], ...]
@@ -151,7 +151,7 @@ class _State:
         return cls(stat.S_IMODE(status.st_mode), tuple(acls), (status.st_atime_ns, status.st_mtime_ns))
 
     def restore(self, directory: int, mode: int) -> None:
-        """Give a directory back its access control lists, and a mode, which lets others in, last."""
+        """Restore a directory's access control lists, and then set a mode, which may let others in."""
         for acl, value in self.acls:
             os.setxattr(directory, acl, value)
         os.fchmod(directory, mode)

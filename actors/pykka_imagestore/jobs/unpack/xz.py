@@ -1,4 +1,4 @@
-"""xz, with a bound on the memory that a stream may ask for."""
+"""Inflates xz with a bound on the memory that a stream may ask for."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ class XzDecoder:
     """Inflates one stream.
 
     Args:
-        memory_bytes: What it may ask for.
+        memory_bytes: How much memory it may ask for.
     """
 
     def __init__(self, memory_bytes: int) -> None:
@@ -30,7 +30,7 @@ class XzDecoder:
 
     @property
     def unused_data(self) -> bytes:
-        """What went in and is behind the stream's end."""
+        """Bytes that went in and lie behind the stream's end."""
         return self._decoder.unused_data
 
     def decompress(self, data: memoryview | bytes, max_length: int, /) -> bytes:

@@ -1,4 +1,4 @@
-"""Threads that come when there is something to do, and go when there has been nothing for long."""
+"""Threads that start when there is something to do, and end when idle for long."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import Callable
 from functools import partial
 
-from pykka_imagestore.runtime.bell import Bell
+from pykka_imagestore.runtime.auto_reset_event import AutoResetEvent
 from pykka_imagestore.runtime.callbacks import serving
 from pykka_imagestore.runtime.forks import Origin
 
@@ -18,24 +18,24 @@ logger = logging.getLogger(__name__)
 IDLE_SECONDS = 10.0
 
 
-class Crew:
-    """Calls functions in threads, in the order in which they came. Thread-safe; it need not be closed.
+class ThreadPool:
+    """Calls functions in threads, in the order of the requests. Thread-safe; it need not be closed.
 
-    The threads do not keep the interpreter from ending.
+    The threads are daemons: they do not keep the interpreter from ending.
 
     Args:
-        most: How many threads at most; with one, the functions run one after the other.
+        limit: How many threads at most; with one, the functions run one after the other.
         name: What the threads are called.
     """
 
-    def __init__(self, most: int, name: str) -> None:
+    def __init__(self, limit: int, name: str) -> None:
         self.origin = Origin()
         self.name = name
-        self._most = most
-        # Reentrant, because an abandoned future may complete, and so bring a call, during any allocation.
+        self._limit = limit
+        # Reentrant, because an abandoned future may complete, and so call this, during any allocation.
         self._condition = threading.Condition(threading.RLock())
         self._calls: deque[Callable[[], object]] = deque()
-        self._idle: list[Bell] = []  # of threads that wait for a call
+        self._idle: list[AutoResetEvent] = []  # of threads that wait for a call
         self._threads: set[threading.Thread] = set()
         self._open = 0  # calls that wait or run
         self._is_closed = False
@@ -44,11 +44,11 @@ class Crew:
         """Call ``function`` soon; what it raises is logged.
 
         Returns:
-            False if the crew is closed, and the function will not be called.
+            False if the pool is closed, so that the function is not called.
 
         Raises:
             ForkedError: This is a forked child, and the threads are in the parent.
-            RuntimeError: No thread could be started, and there is none that would call it later.
+            RuntimeError: No thread could be started, and no other is there to call it later.
         """
         self.origin.require(f"the thread {self.name!r}")
         with self._condition:
@@ -61,45 +61,46 @@ class Crew:
         if thread is not None:
             self._start(thread, call)
         with contextlib.suppress(IndexError):  # all are busy, and look again when they are done
-            self._idle.pop().ring()
+            self._idle.pop().set()
         return True
 
     def close(self, *, wait: bool) -> None:
-        """Call what was asked for, and nothing more. Idempotent.
+        """Make the calls that were requested, and accept no more. Idempotent.
 
         Args:
-            wait: Whether to return when that is done, and the threads are gone; at once in one of them.
+            wait: Whether to return only when they are made and the threads have ended. In one of these threads, it
+                returns at once.
         """
         with self._condition:
             self._is_closed = True
             threads = list(self._threads)
-            for bell in list(self._idle):
-                bell.ring()
+            for event in list(self._idle):
+                event.set()
             if not wait or threading.current_thread() in threads:
                 return
             self._condition.wait_for(lambda: not self._threads)
         for thread in threads:
-            if thread.ident is not None:  # else it could not be started
+            if thread.ident is not None:  # else starting it failed
                 thread.join()
 
     def _add_thread(self) -> threading.Thread | None:
-        if len(self._threads) >= min(self._most, self._open):
+        if len(self._threads) >= min(self._limit, self._open):
             return None
         thread = threading.Thread(target=self._serve, name=self.name, daemon=True)
         self._threads.add(thread)
-        if len(self._threads) > self._most:  # the collector has come in between, and brought a call
+        if len(self._threads) > self._limit:  # the garbage collector ran in between, and called this
             self._threads.discard(thread)
             return None
         return thread
 
     def _start(self, thread: threading.Thread, call: Callable[[], object]) -> None:
-        # Not under the lock: the new thread, whose beginning is waited for, may meet the collector first, and call.
+        # Not under the lock: start() waits for the new thread to begin, which may run the collector first, and so call.
         try:
             thread.start()
         except RuntimeError:
             with self._condition:
                 self._forget(thread)
-                if self._threads or call not in self._calls:  # another sees to it, or has
+                if self._threads or call not in self._calls:  # another thread makes the call, or has made it
                     return
                 self._calls.remove(call)
                 self._open -= 1
@@ -111,21 +112,21 @@ class Crew:
             self._condition.notify_all()
 
     def _serve(self) -> None:
-        bell = Bell()
-        # What a function brings about, such as a future's callbacks, may wait for what is asked for next.
-        with serving(partial(self._serve_once, bell), bell.ring):
-            while not self._is_over(was_idle=not self._serve_once(bell, IDLE_SECONDS)):
+        event = AutoResetEvent()
+        # A function may complete a future, whose callbacks may wait for a later request to this very thread.
+        with serving(partial(self._serve_once, event), event.set):
+            while not self._is_over(was_idle=not self._serve_once(event, IDLE_SECONDS)):
                 pass
 
-    def _serve_once(self, bell: Bell, seconds: float | None) -> bool:
-        """Run the next function, or wait for one; False if none has come within so many seconds."""
+    def _serve_once(self, event: AutoResetEvent, seconds: float | None) -> bool:
+        """Make the next call, or wait for one; False if none was requested within so many seconds."""
         if not self._calls:
-            self._idle.append(bell)
-            # Whoever comes from now on rings it.
-            was_rung = bool(self._calls) or self._is_closed or bell.wait(seconds)
+            self._idle.append(event)
+            # Calls that are requested from here on set the event.
+            was_set = bool(self._calls) or self._is_closed or event.wait(seconds)
             with contextlib.suppress(ValueError):
-                self._idle.remove(bell)
-            if not was_rung:
+                self._idle.remove(event)
+            if not was_set:
                 return False
         with contextlib.suppress(IndexError):  # another thread took it
             self._calls.popleft()()

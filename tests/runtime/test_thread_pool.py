@@ -5,14 +5,15 @@ import threading
 from functools import partial
 
 import pytest
+from support import seams
 
-from pykka_imagestore.runtime import SerialExecutor, WorkerPool, crew
-from pykka_imagestore.runtime.crew import Crew
+from pykka_imagestore.runtime import SerialExecutor, WorkerPool
+from pykka_imagestore.runtime.thread_pool import ThreadPool
 
 
 @pytest.fixture
 def _impatient(monkeypatch):
-    monkeypatch.setattr(crew, "IDLE_SECONDS", 0.001)
+    monkeypatch.setattr(seams.THREAD_IDLE_SECONDS, 0.001)
 
 
 def names():
@@ -21,7 +22,7 @@ def names():
 
 def test_one_thread_calls_functions_in_their_order():
     called = queue.SimpleQueue()
-    one = Crew(1, "crew-of-one")
+    one = ThreadPool(1, "pool-of-one")
 
     for number in range(100):
         one.call(partial(lambda number: called.put((number, threading.get_ident())), number))
@@ -33,13 +34,13 @@ def test_one_thread_calls_functions_in_their_order():
 
 def test_as_many_threads_as_there_are_calls_and_no_more_than_were_asked_for():
     together, go_on = threading.Barrier(3), threading.Event()
-    two = Crew(2, "crew-of-two")
+    two = ThreadPool(2, "pool-of-two")
 
     for _ in range(4):
         two.call(lambda: (together.wait(60), go_on.wait(60)))
 
     together.wait(60)
-    assert names().count("crew-of-two") == 2
+    assert names().count("pool-of-two") == 2
     go_on.set()
     together.wait(60)
 
@@ -50,7 +51,7 @@ def test_a_function_that_fails_is_logged_and_the_next_is_called_all_the_same(cap
     def fail():
         raise KeyboardInterrupt
 
-    one = Crew(1, "crew-that-fails")
+    one = ThreadPool(1, "pool-that-fails")
     one.call(fail)
     one.call(lambda: called.put("next"))
 
@@ -61,7 +62,7 @@ def test_a_function_that_fails_is_logged_and_the_next_is_called_all_the_same(cap
 @pytest.mark.parametrize(
     "make", [lambda: SerialExecutor("starved"), lambda: WorkerPool(1, threads=True)], ids=["one", "pool"]
 )
-def test_what_no_thread_could_be_started_for_fails_and_is_not_called_later(make, monkeypatch):
+def test_a_call_for_which_no_thread_could_be_started_fails_and_is_not_made_later(make, monkeypatch):
     called, starved = [], make()
     with monkeypatch.context() as patch:
         patch.setattr(threading.Thread, "start", refuse)
@@ -81,7 +82,7 @@ def refuse(_):
 @pytest.mark.usefixtures("_impatient")
 def test_a_thread_ends_when_idle_and_no_call_is_lost_however_close():
     called = queue.SimpleQueue()
-    one = Crew(1, "crew-that-comes-and-goes")
+    one = ThreadPool(1, "threads-that-come-and-go")
 
     for number in range(500):
         for each in range(1 + number % 3):
@@ -91,5 +92,5 @@ def test_a_thread_ends_when_idle_and_no_call_is_lost_however_close():
         if number % 5 == 0:
             threading.Event().wait(0.001)
 
-    while "crew-that-comes-and-goes" in names():
+    while "threads-that-come-and-go" in names():
         threading.Event().wait(0.001)
