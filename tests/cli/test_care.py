@@ -129,7 +129,7 @@ def test_du_tells_what_is_shared_and_what_is_not(stored):
 
     assert lines[0] == ["IMAGE", "SIZE", "OWN", "INODES", "LAST", "USED"]
     assert lines[1][:6] == ["new:1", "110", "KiB", "57.3", "KiB", "13"]
-    assert lines[2] == ["old:1", "110", "KiB", "57.3", "KiB", "13", "2001-09-09", "01:46:40+00:00"]
+    assert lines[2] == ["old:1", "110", "KiB", "57.3", "KiB", "13", "2001-09-09T01:46:40Z"]
     assert lines[3] == ["all", "of", "the", "store", "167", "KiB", "20"]
 
 
@@ -150,7 +150,7 @@ def test_du_with_json_has_numbers(stored):
         "bytes": OWN + base["bytes"],
         "own_bytes": OWN,
         "inodes": 13,
-        "last_used": "2001-09-09 01:46:40+00:00",
+        "last_used": "2001-09-09T01:46:40Z",
     }
 
 

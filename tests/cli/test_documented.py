@@ -51,7 +51,7 @@ def printed(imagestore, tmp_path: Path) -> dict[str, set[str]]:
     for name, upper in {"a": layer({"a": b"x"}), "b": UNCHECKABLE}.items():
         say("put", docker_save(tmp_path / f"{name}.tar", {f"{name}:1": [base, upper]}))
     say("get", "a:1")
-    say("list")
+    say("list", "--long")
     with LocalStore.start(imagestore.store) as store, store.get("a:1", lease=True).get(timeout=TIMEOUT) as leased:
         say("du")
         for part in ("rootfs/a", "tar-split.zst"):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import NoReturn
 
@@ -31,8 +32,10 @@ examples:
   imagestore prune --budget 20G --keep base:1.0
 """
 
+IMAGE_FIELDS = ("name", "config_digest", "layers")
 STORE_HELP = "the store's directory (default: $IMAGESTORE_DIR, else imagestore in $XDG_DATA_HOME or ~/.local/share)"
 NAME_HELP = "in any spelling: app, docker.io/library/app:latest"
+VERBOSE_HELP = "say on stderr what the store does"
 JSON_HELP = "print one JSON document instead of text for people"
 
 
@@ -47,6 +50,8 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
         options.parser.error(f"unrecognized arguments: {' '.join(unknown)}")
     if options.verb == "put" and options.name is not None and len(options.archives) > 1:
         options.parser.error("argument --name: puts one image, so name one archive")
+    if options.json and getattr(options, "format", None) is not None:
+        options.parser.error("argument --format: not allowed with argument --json")
     return options
 
 
@@ -61,6 +66,7 @@ def make_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--store", metavar="DIR", type=values.path, help=STORE_HELP)
     parser.add_argument("--json", action="store_true", help=JSON_HELP)
+    parser.add_argument("-v", "--verbose", action="store_true", help=VERBOSE_HELP)
     parser.add_argument("--version", action=_Version, nargs=0, help="print the version")
     verbs = _Verbs(parser.add_subparsers(dest="verb", metavar="VERB", required=True))
     _add_put(verbs)
@@ -119,6 +125,7 @@ class _Verbs:
         self._common = _Parser(add_help=False, argument_default=argparse.SUPPRESS)
         self._common.add_argument("--store", metavar="DIR", type=values.path, help=STORE_HELP)
         self._common.add_argument("--json", action="store_true", help=JSON_HELP)
+        self._common.add_argument("-v", "--verbose", action="store_true", help=VERBOSE_HELP)
 
     def add(self, verb: str, summary: str, more: str = "", other_name: str | None = None) -> _Parser:
         if other_name is not None:
@@ -176,6 +183,8 @@ def _add_put(verbs: _Verbs) -> None:
         help="do not wait until all is on disk: faster, but a power loss may leave damaged layers, unnoticed",
     )
     _add_workers(parser)
+    _add_quiet(parser, "show no progress, and print only the names")
+    _add_format(parser, IMAGE_FIELDS)
 
 
 def _add_get(verbs: _Verbs) -> None:
@@ -183,10 +192,25 @@ def _add_get(verbs: _Verbs) -> None:
         "get", "print where an image's layers lie", "Root layer first. The directories are for reading only."
     )
     _add_name(parser)
+    _add_quiet(parser, "print only the directories")
+    _add_format(parser, IMAGE_FIELDS)
 
 
 def _add_list(verbs: _Verbs) -> None:
-    verbs.add("list", "list all images", "Images with missing layers are marked incomplete.", other_name="ls")
+    parser = verbs.add(
+        "list",
+        "list all images",
+        "USED is how long ago an image was last put or got. Images with missing layers are marked incomplete.",
+        other_name="ls",
+    )
+    parser.add_argument(
+        "-l",
+        "--long",
+        action="store_true",
+        help="also the whole config digests, and what each image takes on disk, shared layers included",
+    )
+    _add_quiet(parser, "print only the names")
+    _add_format(parser, (*IMAGE_FIELDS, "missing", "last_used", "bytes"))
 
 
 def _add_inspect(verbs: _Verbs) -> None:
@@ -194,6 +218,7 @@ def _add_inspect(verbs: _Verbs) -> None:
         "inspect", "print the configs of images", "With --json, each is one compact document on one line."
     )
     _add_names(parser)
+    _add_format(parser)
 
 
 def _add_remove(verbs: _Verbs) -> None:
@@ -204,6 +229,7 @@ def _add_remove(verbs: _Verbs) -> None:
         other_name="rm",
     )
     _add_names(parser)
+    _add_quiet(parser, "show no progress, and print only the names")
 
 
 def _add_prune(verbs: _Verbs) -> None:
@@ -214,6 +240,7 @@ def _add_prune(verbs: _Verbs) -> None:
         "cannot be kept. A put or a get counts as use. Leased images and those that are being put stay. "
         "Prints what was removed.",
     )
+    _add_quiet(parser, "show no progress, and print only the names of images")
     parser.add_argument("--dry-run", action="store_true", help="only print what would be removed")
     parser.add_argument(
         "--keep",
@@ -275,6 +302,7 @@ def _add_deep(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--deep", action="store_true", help="read every byte, instead of only looking whether all parts are there"
     )
+    _add_quiet(parser, "show no progress, and print only what is wrong")
     _add_workers(parser)
 
 
@@ -287,6 +315,7 @@ def _add_unpack(verbs: _Verbs) -> None:
         "complete, and an existing directory never admits more users than before. Note that layers may hold "
         "set-user-ID programs.",
     )
+    _add_quiet(parser, "show no progress, and print only the DiffID")
     parser.add_argument(
         "layer", metavar="LAYER", type=values.path, help="a layer's tar; may be gzip, bzip2, xz or zstd"
     )
@@ -301,6 +330,21 @@ def _add_name(parser: argparse.ArgumentParser) -> None:
 
 def _add_names(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("names", metavar="NAME", nargs="+", type=values.image_name, help=NAME_HELP)
+
+
+def _add_quiet(parser: argparse.ArgumentParser, what: str) -> None:
+    parser.add_argument("-q", "--quiet", action="store_true", help=what)
+
+
+def _add_format(parser: argparse.ArgumentParser, fields: Sequence[str] = ()) -> None:
+    which = f": {', '.join(fields)}" if fields else ""
+    parser.add_argument(
+        "--format",
+        metavar="TEMPLATE",
+        type=partial(values.template, fields=fields),
+        help=f"print a line for each image, with the fields of its JSON document in braces{which}; "
+        r"as '{" + (fields[0] if fields else "config.Env") + r"}'; \t is a tab",
+    )
 
 
 def _add_workers(parser: argparse.ArgumentParser) -> None:

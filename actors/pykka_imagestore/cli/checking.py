@@ -45,22 +45,24 @@ def run_check(options: argparse.Namespace, *, repair: bool) -> None:
     with StopSignals() as signals:
         with LocalStore.start(directory, workers=options.workers) as store:
             work = store.repair if repair else store.check
-            with check_bar() as listener:
+            with check_bar(quiet=options.quiet) as listener:
                 report = signals.wait(work(deep=options.deep, progress=listener))
             signals.wait_if_not_stopped(store.swept())
         deep = " --deep" if options.deep else ""
         if options.json:
             print_json(_document(report))
         else:
-            _print(report, repair, deep)
+            _print(report, repair, deep, quiet=options.quiet)
     if report.faults:
         steps = _repair_steps(report, deep) if repair else _check_steps(report, deep)
         raise FaultsFoundError(str(directory), len(report.faults), tuple(steps))
 
 
-def _print(report: CheckReport, repair: bool, deep: str) -> None:
+def _print(report: CheckReport, repair: bool, deep: str, *, quiet: bool) -> None:
     for fault in report.faults:
         print_line(str(fault))
+    if quiet:
+        return
     for unchecked in report.unchecked:
         print_line(f"not checked: {unchecked}")
     for name in report.taken_out:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from signal import SIGINT, Signals
 
 from pykka_imagestore.cli.arguments import parse_arguments
-from pykka_imagestore.cli.log import show_warnings
+from pykka_imagestore.cli.log import show_log
 from pykka_imagestore.cli.output import OutputError, complain, flush_output, give_up_output
 from pykka_imagestore.cli.sentences import sentence_of
 from pykka_imagestore.cli.stop_signals import StoppedError
@@ -37,7 +37,7 @@ def _run(arguments: Sequence[str] | None) -> None:
     except SystemExit:
         flush_output()  # of the help, whose reader may be gone
         raise
-    show_warnings()
+    show_log(verbose=options.verbose)
     importlib.import_module(f"pykka_imagestore.cli.verbs.{options.verb}").run(options)
 
 

@@ -23,13 +23,13 @@ MAX_TITLE_LENGTH = 40
 
 
 @contextmanager
-def progress_bar() -> Iterator[Listener | None]:
+def progress_bar(*, quiet: bool) -> Iterator[Listener | None]:
     """Show the progress of a put while the block runs, and clear it afterwards.
 
     Yields:
         The listener to give the put, for any thread; None if there is no terminal.
     """
-    with _shown_bar("reading the archive") as update:
+    with _shown_bar("reading the archive", quiet=quiet) as update:
 
         def show(progress: Progress) -> None:
             update(
@@ -44,9 +44,9 @@ def progress_bar() -> Iterator[Listener | None]:
 
 
 @contextmanager
-def check_bar() -> Iterator[CheckListener | None]:
+def check_bar(*, quiet: bool) -> Iterator[CheckListener | None]:
     """Show the progress of a check, as ``progress_bar`` does."""
-    with _shown_bar("checking") as update:
+    with _shown_bar("checking", quiet=quiet) as update:
 
         def show(progress: CheckProgress) -> None:
             update(completed=progress.bytes_done, layers=f"{progress.layers_done}/{progress.layers_expected}")
@@ -55,9 +55,9 @@ def check_bar() -> Iterator[CheckListener | None]:
 
 
 @contextmanager
-def _shown_bar(title: str) -> Iterator[Any]:
+def _shown_bar(title: str, *, quiet: bool) -> Iterator[Any]:
     """Show a bar while the block runs; yield the function that updates it, or None if there is no terminal."""
-    if sys.stderr is None or not sys.stderr.isatty() or os.environ.get("TERM", "dumb") == "dumb":
+    if quiet or sys.stderr is None or not sys.stderr.isatty() or os.environ.get("TERM", "dumb") == "dumb":
         yield None
         return
     bar = _make_bar()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 
 from pykka_imagestore.cli.arguments import store_directory
-from pykka_imagestore.cli.output import image_document, print_json, print_table
+from pykka_imagestore.cli.output import image_document, print_formatted, print_json, print_lines, print_table
 from pykka_imagestore.cli.stored import view_store
 from pykka_imagestore.core.image_name import ImageName
 from pykka_imagestore.core.paths import StorePaths
@@ -17,6 +17,12 @@ def run(options: argparse.Namespace) -> None:
     image = StorePaths(store).locate(view_store(store).get(name))
     if options.json:
         print_json(image_document(image))
+        return
+    if options.format is not None:
+        print_formatted(options.format, [image_document(image)])
+        return
+    if options.quiet:
+        print_lines(str(layer.path) for layer in image.layers)
         return
     rows = [("name", image.name, ""), ("config", image.config_digest or "-", "")]
     rows += [("layer", layer.diff_id, str(layer.path)) for layer in image.layers]

@@ -6,7 +6,7 @@ import argparse
 
 from pykka_imagestore.cli.arguments import store_directory
 from pykka_imagestore.cli.json_text import parse_json
-from pykka_imagestore.cli.output import print_json, print_pretty
+from pykka_imagestore.cli.output import print_formatted, print_json, print_pretty
 from pykka_imagestore.cli.several import SomeFailedError, do_each
 from pykka_imagestore.cli.stored import view_store
 from pykka_imagestore.core.image_name import ImageName
@@ -17,10 +17,18 @@ from pykka_imagestore.errors import StoreError
 def run(options: argparse.Namespace) -> None:
     """Print each config: indented, or as one compact document."""
     view = view_store(store_directory(options.store))
-    show = print_json if options.json else print_pretty
-    failed = do_each(options.names, lambda name: show(_read_config(view, name)))
+    failed = do_each(options.names, lambda name: _show(options, _read_config(view, name)))
     if failed:
         raise SomeFailedError(failed, len(options.names), "image", "shown")
+
+
+def _show(options: argparse.Namespace, config: object) -> None:
+    if options.json:
+        print_json(config)
+    elif options.format is not None:
+        print_formatted(options.format, [config])
+    else:
+        print_pretty(config)
 
 
 def _read_config(view: StoredView, name: str) -> object:

@@ -6,7 +6,7 @@ import argparse
 from typing import Any
 
 from pykka_imagestore.cli.arguments import store_directory
-from pykka_imagestore.cli.output import counted, done_anyway, print_json, print_line
+from pykka_imagestore.cli.output import counted, done_anyway, print_json, print_line, print_lines
 from pykka_imagestore.cli.stop_signals import StopSignals
 from pykka_imagestore.cli.stored import require_store
 from pykka_imagestore.core.plan_prune import Pruned
@@ -40,6 +40,8 @@ def run(options: argparse.Namespace) -> None:
 def _print(options: argparse.Namespace, pruned: Pruned) -> None:
     if options.json:
         print_json(_document(pruned))
+    elif options.quiet:
+        print_lines(image.name for image in pruned.images)
     else:
         _print_lines(pruned, is_dry_run=options.dry_run)
 

@@ -7,7 +7,14 @@ from typing import Any
 
 from pykka_imagestore.cli.arguments import absolute, store_directory
 from pykka_imagestore.cli.descriptors import readable_path
-from pykka_imagestore.cli.output import done_anyway, image_document, print_images, print_json
+from pykka_imagestore.cli.output import (
+    done_anyway,
+    image_document,
+    print_formatted,
+    print_images,
+    print_json,
+    print_lines,
+)
 from pykka_imagestore.cli.progress_bar import progress_bar
 from pykka_imagestore.cli.several import SomeFailedError, do_each
 from pykka_imagestore.cli.stop_signals import StopSignals
@@ -32,7 +39,7 @@ def run(options: argparse.Namespace) -> None:
 
 
 def _put(store: LocalStore, options: argparse.Namespace, path: str, signals: StopSignals) -> tuple[ImageInfo, ...]:
-    with readable_path(path) as archive, progress_bar() as listener:
+    with readable_path(path) as archive, progress_bar(quiet=options.quiet) as listener:
         put = _start(store, options, archive, listener)
         return signals.wait(put) if options.name is None else (signals.wait(put),)
 
@@ -48,5 +55,9 @@ def _start(store: LocalStore, options: argparse.Namespace, archive: str, listene
 def _print(options: argparse.Namespace, images: list[ImageInfo]) -> None:
     if options.json:
         print_json([image_document(image) for image in images])
+    elif options.format is not None:
+        print_formatted(options.format, map(image_document, images))
+    elif options.quiet:
+        print_lines(image.name for image in images)
     elif images:
         print_images(images)

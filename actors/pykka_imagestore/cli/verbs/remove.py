@@ -33,4 +33,4 @@ def _print(options: argparse.Namespace, image: ImageInfo) -> None:
     if options.json:
         print_json(image_document(image))
     else:
-        print_line(f"removed {image.name}")
+        print_line(image.name if options.quiet else f"removed {image.name}")
