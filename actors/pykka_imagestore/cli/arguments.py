@@ -34,7 +34,9 @@ examples:
 
 IMAGE_FIELDS = ("name", "config_digest", "layers")
 STORE_HELP = "the store's directory (default: $IMAGESTORE_DIR, else imagestore in $XDG_DATA_HOME or ~/.local/share)"
-NAME_HELP = "in any spelling: app, docker.io/library/app:latest"
+NAME_HELP = (
+    "a name in any spelling: app, docker.io/library/app:latest; or a config digest, or at least 12 hex digits of one"
+)
 VERBOSE_HELP = "say on stderr what the store does"
 JSON_HELP = "print one JSON document instead of text for people"
 
@@ -245,10 +247,10 @@ def _add_prune(verbs: _Verbs) -> None:
     parser.add_argument(
         "--keep",
         metavar="NAME",
-        type=values.image_name,
+        type=values.stored_image,
         action="append",
         default=[],
-        help="do not remove this image; may be repeated",
+        help="do not remove this image, named as for get; may be repeated",
     )
     parser.add_argument(
         "--unused-for",
@@ -325,11 +327,11 @@ def _add_unpack(verbs: _Verbs) -> None:
 
 
 def _add_name(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("name", metavar="NAME", type=values.image_name, help=NAME_HELP)
+    parser.add_argument("name", metavar="NAME", type=values.stored_image, help=NAME_HELP)
 
 
 def _add_names(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("names", metavar="NAME", nargs="+", type=values.image_name, help=NAME_HELP)
+    parser.add_argument("names", metavar="NAME", nargs="+", type=values.stored_image, help=NAME_HELP)
 
 
 def _add_quiet(parser: argparse.ArgumentParser, what: str) -> None:

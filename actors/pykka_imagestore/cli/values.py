@@ -35,6 +35,13 @@ def image_name(text: str) -> str:
     return text
 
 
+def stored_image(text: str) -> str:
+    """Return what names an image that is in the store, as it is."""
+    from pykka_imagestore.cli.named import is_digest  # noqa: PLC0415
+
+    return text if is_digest(text) else image_name(text)
+
+
 def platform(text: str) -> str:
     """Return a platform as it is."""
     from pykka_imagestore.core.platform import Platform  # noqa: PLC0415

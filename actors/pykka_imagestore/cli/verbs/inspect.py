@@ -6,6 +6,7 @@ import argparse
 
 from pykka_imagestore.cli.arguments import store_directory
 from pykka_imagestore.cli.json_text import parse_json
+from pykka_imagestore.cli.named import find_names
 from pykka_imagestore.cli.output import print_formatted, print_json, print_pretty
 from pykka_imagestore.cli.several import SomeFailedError, do_each
 from pykka_imagestore.cli.stored import view_store
@@ -16,8 +17,9 @@ from pykka_imagestore.errors import StoreError
 
 def run(options: argparse.Namespace) -> None:
     """Print each config: indented, or as one compact document."""
-    view = view_store(store_directory(options.store))
-    failed = do_each(options.names, lambda name: _show(options, _read_config(view, name)))
+    store = store_directory(options.store)
+    view = view_store(store)
+    failed = do_each(options.names, lambda name: _show(options, _read_config(view, find_names(store, name)[0])))
     if failed:
         raise SomeFailedError(failed, len(options.names), "image", "shown")
 

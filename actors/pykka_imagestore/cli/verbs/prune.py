@@ -6,6 +6,7 @@ import argparse
 from typing import Any
 
 from pykka_imagestore.cli.arguments import store_directory
+from pykka_imagestore.cli.named import find_names
 from pykka_imagestore.cli.output import counted, done_anyway, print_json, print_line, print_lines
 from pykka_imagestore.cli.stop_signals import StopSignals
 from pykka_imagestore.cli.stored import require_store
@@ -18,11 +19,12 @@ def run(options: argparse.Namespace) -> None:
     """Prune, wait until all of it is deleted, and print what was removed."""
     directory = store_directory(options.store)
     require_store(directory)
+    keep = [name for text in options.keep for name in find_names(directory, text)]
     with StopSignals() as signals:
         with LocalStore.start(directory) as store:
             pruned = signals.wait(
                 store.prune(
-                    keep=options.keep,
+                    keep=keep,
                     unused_for=options.unused_for,
                     budget_bytes=options.budget,
                     budget_inodes=options.budget_inodes,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 
 from pykka_imagestore.cli.arguments import store_directory
+from pykka_imagestore.cli.named import find_only_name
 from pykka_imagestore.cli.output import done_anyway, image_document, print_json, print_line
 from pykka_imagestore.cli.several import SomeFailedError, do_each
 from pykka_imagestore.cli.stop_signals import StopSignals
@@ -20,7 +21,10 @@ def run(options: argparse.Namespace) -> None:
     removed: list[ImageInfo] = []
     with StopSignals() as signals:
         with LocalStore.start(directory) as store:
-            failed = do_each(options.names, lambda name: removed.append(signals.wait(store.remove(name))))
+            failed = do_each(
+                options.names,
+                lambda name: removed.append(signals.wait(store.remove(find_only_name(directory, name)))),
+            )
             signals.wait_if_not_stopped(store.swept())
         with done_anyway():
             for image in removed:
