@@ -6,6 +6,7 @@ import pty
 import shutil
 import subprocess
 import sys
+import termios
 from pathlib import Path
 from typing import Any
 
@@ -42,9 +43,10 @@ class CommandLine:
             },
         )
 
-    def on_terminal(self, *arguments: object, terminal: str | None = "xterm") -> tuple[str, bytes]:
-        """Run with stderr on a terminal; return what that showed, and stdout."""
+    def on_terminal(self, *arguments: object, terminal: str | None = "xterm", columns: int = 0) -> tuple[str, bytes]:
+        """Run with stderr on a terminal, which may not say how wide it is; return what that showed, and stdout."""
         ours, theirs = pty.openpty()
+        termios.tcsetwinsize(theirs, (24, columns))
         if terminal is not None:
             self.environment["TERM"] = terminal
         run = self.start(*arguments, stderr=theirs)

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from pykka_imagestore.cli import status_line
 from pykka_imagestore.cli.json_text import to_json
 from pykka_imagestore.core.image import ImageInfo
 from pykka_imagestore.text import escaped
@@ -128,7 +129,8 @@ def complain(sentence: str) -> None:
     if sys.stderr is None:
         return
     try:
-        print(f"imagestore: {escaped(sentence, MAX_SENTENCE_LENGTH)}", file=sys.stderr, flush=True)
+        with status_line.erased():
+            print(f"imagestore: {escaped(sentence, MAX_SENTENCE_LENGTH)}", file=sys.stderr, flush=True)
     except OSError:
         return  # nobody reads it; the exit status tells
 

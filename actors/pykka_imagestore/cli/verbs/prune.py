@@ -8,8 +8,10 @@ from typing import Any
 from pykka_imagestore.cli.arguments import store_directory
 from pykka_imagestore.cli.named import find_names
 from pykka_imagestore.cli.output import counted, done_anyway, print_json, print_line, print_lines
+from pykka_imagestore.cli.progress_bar import removal_bar
 from pykka_imagestore.cli.stop_signals import StopSignals
 from pykka_imagestore.cli.stored import require_store
+from pykka_imagestore.core.paths import StorePaths
 from pykka_imagestore.core.plan_prune import Pruned
 from pykka_imagestore.core.sizes import format_size
 from pykka_imagestore.local_store import LocalStore
@@ -21,7 +23,7 @@ def run(options: argparse.Namespace) -> None:
     require_store(directory)
     keep = [name for text in options.keep for name in find_names(directory, text)]
     with StopSignals() as signals:
-        with LocalStore.start(directory) as store:
+        with LocalStore.start(directory) as store, removal_bar(StorePaths(directory), quiet=options.quiet):
             pruned = signals.wait(
                 store.prune(
                     keep=keep,

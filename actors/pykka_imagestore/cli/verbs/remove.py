@@ -7,10 +7,12 @@ import argparse
 from pykka_imagestore.cli.arguments import store_directory
 from pykka_imagestore.cli.named import find_only_name
 from pykka_imagestore.cli.output import done_anyway, image_document, print_json, print_line
+from pykka_imagestore.cli.progress_bar import removal_bar
 from pykka_imagestore.cli.several import SomeFailedError, do_each
 from pykka_imagestore.cli.stop_signals import StopSignals
 from pykka_imagestore.cli.stored import require_store
 from pykka_imagestore.core.image import ImageInfo
+from pykka_imagestore.core.paths import StorePaths
 from pykka_imagestore.local_store import LocalStore
 
 
@@ -20,7 +22,7 @@ def run(options: argparse.Namespace) -> None:
     require_store(directory)
     removed: list[ImageInfo] = []
     with StopSignals() as signals:
-        with LocalStore.start(directory) as store:
+        with LocalStore.start(directory) as store, removal_bar(StorePaths(directory), quiet=options.quiet):
             failed = do_each(
                 options.names,
                 lambda name: removed.append(signals.wait(store.remove(find_only_name(directory, name)))),

@@ -10,6 +10,7 @@ from pykka_imagestore.cli.output import complain, done_anyway, print_json, print
 from pykka_imagestore.cli.progress_bar import progress_bar
 from pykka_imagestore.cli.stop_signals import StopSignals
 from pykka_imagestore.core.progress import LayerProgress, Progress
+from pykka_imagestore.core.sizes import format_size
 from pykka_imagestore.errors import NotRemovedError
 from pykka_imagestore.jobs.answers.allowlist import ANSWERS
 from pykka_imagestore.jobs.archive.layer_file import layer_file
@@ -55,7 +56,9 @@ def _print(options: argparse.Namespace, counts: LayerCounts) -> None:
     elif options.quiet:
         print_line(counts.diff_id)
     else:
-        print_table([("diff_id", counts.diff_id), ("bytes", str(counts.size_bytes)), ("entries", str(counts.entries))])
+        print_table(
+            [("diff_id", counts.diff_id), ("size", format_size(counts.size_bytes)), ("entries", str(counts.entries))]
+        )
 
 
 def _unpack(pool: WorkerPool, request: UnpackInto, listener: Listener | None) -> Future[Unpacked]:
