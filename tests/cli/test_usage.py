@@ -30,6 +30,7 @@ WRONG_OF_A_VERB = {
     "no field of a document": (["list", "--format", "{size}"], "no field 'size', but name, config_digest, layers"),
     "a brace alone": (["get", "--format", "{name", "app:1"], "'{name' has a brace without its other one"),
     "two forms of output": (["list", "--json", "--format", "{name}"], "--format: not allowed with argument --json"),
+    "no shell": (["completion", "tcsh"], "SHELL: invalid choice: 'tcsh'"),
     "no archive's path": (["put", ""], "ARCHIVE: the path is empty"),
     "no sandbox": (["put", "--sandbox", "", "a.tar"], "--sandbox: the path is empty"),
     "no directory": (["unpack", "layer.tar", ""], "DIRECTORY: the path is empty"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import importlib
 from collections.abc import Sequence
 from signal import SIGINT, Signals
@@ -38,7 +39,10 @@ def _run(arguments: Sequence[str] | None) -> None:
         flush_output()  # of the help, whose reader may be gone
         raise
     show_log(verbose=options.verbose)
-    importlib.import_module(f"pykka_imagestore.cli.verbs.{options.verb}").run(options)
+    verb = importlib.import_module(f"pykka_imagestore.cli.verbs.{options.verb}")
+    gc.freeze()  # what was imported stays until the end; see main
+    gc.enable()
+    verb.run(options)
 
 
 def _stopped(signal_number: Signals) -> int:

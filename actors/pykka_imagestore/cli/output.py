@@ -92,6 +92,11 @@ def print_lines(unsafe_texts: Iterable[str]) -> None:
         _print("\n".join(lines))
 
 
+def print_script(safe_text: str) -> None:
+    """Print a text of our own, line ends and all."""
+    _print(safe_text.removesuffix("\n"))
+
+
 def print_images(images: Iterable[ImageInfo]) -> None:
     """Print a table of images."""
     rows = [("NAME", "CONFIG", "LAYERS", "STATE")]
