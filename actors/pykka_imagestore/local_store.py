@@ -33,7 +33,6 @@ from pykka_imagestore.durable.locked_directory import LockedDirectory
 from pykka_imagestore.durable.stored_view import read_config
 from pykka_imagestore.errors import NoSpaceError, OverBudgetError, StoreClosedError
 from pykka_imagestore.handle import ask, or_closed
-from pykka_imagestore.jobs.answers.allowlist import ANSWERS
 from pykka_imagestore.jobs.find_archive import find_archive
 from pykka_imagestore.jobs.unpack.limiter import require_space
 from pykka_imagestore.jobs.untar_image import UntarImage, untar_image
@@ -51,17 +50,14 @@ from pykka_imagestore.runtime import (
     defer,
     gather,
     undiscardable,
-    usable_cpus,
-    usable_memory,
 )
 from pykka_imagestore.runtime.forks import Origin
 from pykka_imagestore.staging import Staging
 from pykka_imagestore.store_parts import StoreParts
 from pykka_imagestore.upkeep import Upkeep
+from pykka_imagestore.workers import start_workers
 
 T = TypeVar("T")
-
-MAX_WORKER_BYTES = 128 << 20  # no layer makes a worker take more
 
 
 class LocalStore(Upkeep):
@@ -118,7 +114,7 @@ class LocalStore(Upkeep):
         """
         own_pool = None
         if pool is None:
-            own_pool = pool = _start_pool(workers, worker_memory_bytes)
+            own_pool = pool = start_workers(workers, worker_memory_bytes)
         budget = Budget(budget_bytes, budget_inodes)
         options = PutOptions(_absolute(archive_dir), budget, layer_time_limit, durable, limits)
         parts = StoreParts.start(Path(directory).absolute(), pool, options)
@@ -540,11 +536,6 @@ class LocalStoreActor(Actor):
     async def _keep_to_budget(self) -> None:
         if self._options.budget:
             await self._collector.keep_to_budget()
-
-
-def _start_pool(workers: int | None, memory_limit_bytes: int | None) -> WorkerPool:
-    workers = workers or max(1, min(usable_cpus(), usable_memory() // MAX_WORKER_BYTES))
-    return WorkerPool(workers, name="imagestore", memory_limit_bytes=memory_limit_bytes, answers=ANSWERS)
 
 
 def _absolute(path: str | Path | None) -> str | None:

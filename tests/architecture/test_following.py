@@ -40,12 +40,12 @@ ALLOWED = {
     ("fs/attributes.py", "os.chmod(where, entry.mode & ~SET_ID)"): A_DESCRIPTOR_OR_PIN,
     ("fs/attributes.py", "os.getxattr(path, CAPABILITY)"): A_PIN,
     (
-        "fs/made.py",
+        "fs/create.py",
         "os.chmod(pin_path(directory), stat.S_IMODE(os.fstat(directory).st_mode) | mode & stat.S_IRWXU)",
     ): A_PIN,
-    ("fs/made.py", "os.open(path, flags | os.O_NOFOLLOW | os.O_CLOEXEC, FILE_MODE)"): "a file that we make",
-    ("fs/made.py", "open('/proc/self/status', 'rb')"): KERNELS,
-    ("fs/place.py", "os.stat('/')"): "the root",
+    ("fs/create.py", "os.open(path, flags | os.O_NOFOLLOW | os.O_CLOEXEC, FILE_MODE)"): "a file that we make",
+    ("fs/create.py", "open('/proc/self/status', 'rb')"): KERNELS,
+    ("fs/named_directory.py", "os.stat('/')"): "the root",
     ("fs/remove_tree.py", "os.open(above or '.', DIRECTORY_FLAGS & ~os.O_NOFOLLOW)"): CALLERS,
     ("fs/remove_tree.py", "os.chown(place, os.geteuid(), -1)"): A_PIN,
     ("fs/remove_tree.py", "os.chmod(place, stat.S_IRWXU if is_ours else _OPEN_TO_ALL)"): A_PIN,
@@ -325,8 +325,8 @@ ALLOWED_IN_A_STORE = {
     ("durable/locked_directory.py", "os.listdir(path)"): A_LOOK,
     ("durable/owner.py", "store.stat()"): THE_DIRECTORY,
     ("durable/references.py", "self._paths.references_lock.exists()"): "whether to try to lock it",
-    ("durable/standing.py", "os.access(root, os.W_OK)"): THE_DIRECTORY,
-    ("durable/standing.py", "root.stat()"): THE_DIRECTORY,
+    ("durable/permissions.py", "os.access(root, os.W_OK)"): THE_DIRECTORY,
+    ("durable/permissions.py", "root.stat()"): THE_DIRECTORY,
 }
 OF_PATH = {
     *("chmod", "exists", "is_block_device", "is_dir", "is_fifo", "is_file", "open", "read_bytes", "read_text"),

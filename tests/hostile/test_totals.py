@@ -18,8 +18,8 @@ from pykka_imagestore.jobs.answers.allowlist import ANSWERS
 from pykka_imagestore.jobs.hash_layer import hash_layer
 from pykka_imagestore.jobs.untar_image import UntarImage, untar_image
 from pykka_imagestore.jobs.untar_layer import UntarLayer, untar_layer
-from pykka_imagestore.local_store import MAX_WORKER_BYTES
 from pykka_imagestore.runtime import WorkerPool
+from pykka_imagestore.workers import MAX_WORKER_BYTES
 
 pytestmark = pytest.mark.combinations
 

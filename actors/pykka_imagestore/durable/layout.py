@@ -16,8 +16,8 @@ from pykka_imagestore.durable.locked_directory import find_orphans
 from pykka_imagestore.durable.locks import require_locks
 from pykka_imagestore.durable.marker import is_marked, mark
 from pykka_imagestore.durable.owner import told_if_foreign
+from pykka_imagestore.durable.permissions import find_permissions, has_directory
 from pykka_imagestore.durable.reserve import make_reserve
-from pykka_imagestore.durable.standing import find_standing, has_directory
 from pykka_imagestore.errors import MisplacedFileError
 
 _MAX_LOOKUPS = 64  # more layers are found faster by listing the directory
@@ -45,16 +45,16 @@ def require_readable(paths: StorePaths) -> None:
         As ``make_store``.
     """
     with told_if_foreign(paths.root):
-        find_standing(paths)
+        find_permissions(paths)
         is_marked(paths)
 
 
 def _make_store(paths: StorePaths, disk: Disk) -> None:
     new = _make_root(paths.root)
-    standing, has_marker = find_standing(paths), is_marked(paths)
-    if not standing.is_writable and paths.layers not in standing.missing:
+    permissions, has_marker = find_permissions(paths), is_marked(paths)
+    if not permissions.is_writable and paths.layers not in permissions.missing:
         return  # to be read only
-    for directory in standing.missing:
+    for directory in permissions.missing:
         _make_directory(directory)
     if not paths.journal.exists():  # until then the names may be unsynced: the process that made them may have died
         for above in {directory.parent for directory in (paths.layers, paths.root, *new)}:

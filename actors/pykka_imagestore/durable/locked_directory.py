@@ -14,8 +14,8 @@ import stat
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from pykka_imagestore.core.own_names import is_random_name, is_work
 from pykka_imagestore.core.paths import LOCK
+from pykka_imagestore.core.store_names import is_random_name, is_work
 from pykka_imagestore.durable.files import make_directory
 from pykka_imagestore.durable.locks import FileLock, acquire, is_locked, locked
 

@@ -13,8 +13,8 @@ import re
 from contextlib import suppress
 from pathlib import Path
 
-from pykka_imagestore.core.own_names import DIRECTORIES, find_foreign
 from pykka_imagestore.core.paths import StorePaths
+from pykka_imagestore.core.store_names import DIRECTORIES, find_foreign
 from pykka_imagestore.durable.disk import Disk, write_whole
 from pykka_imagestore.durable.files import read_file
 from pykka_imagestore.durable.locks import locked

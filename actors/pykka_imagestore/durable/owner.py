@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from pykka_imagestore.core.own_names import is_own_name
 from pykka_imagestore.core.paths import LOCK
+from pykka_imagestore.core.store_names import is_own_name
 from pykka_imagestore.errors import ForeignStoreError
 
 ROOT_USER = 0

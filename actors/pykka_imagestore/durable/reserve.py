@@ -18,7 +18,7 @@ from typing import TypeVar
 
 from pykka_imagestore.core.paths import StorePaths
 from pykka_imagestore.durable.files import create_file, make_directory
-from pykka_imagestore.durable.standing import has_directory
+from pykka_imagestore.durable.permissions import has_directory
 from pykka_imagestore.errors import StateError
 
 T = TypeVar("T")

@@ -15,9 +15,9 @@ import stat
 from contextlib import suppress
 
 from pykka_imagestore.core.tar.format import BLOCK_DEVICE, CHARACTER_DEVICE, FIFO, SYMLINK, Entry, TarError
-from pykka_imagestore.fs.made import umask
+from pykka_imagestore.fs.create import umask
 from pykka_imagestore.fs.pins import pinned
-from pykka_imagestore.fs.unset import Unset, UnsetLog
+from pykka_imagestore.fs.unset_attributes import Unset, UnsetLog
 from pykka_imagestore.text import shown
 
 SET_ID = stat.S_ISUID | stat.S_ISGID

@@ -16,7 +16,7 @@ from contextlib import closing, suppress
 from pykka_imagestore.errors import NotRemovedError
 from pykka_imagestore.fs.flags import DIRECTORY_FLAGS
 from pykka_imagestore.fs.pins import pin_path
-from pykka_imagestore.fs.trail import Level, Trail
+from pykka_imagestore.fs.removal_trail import Level, Trail
 
 _CHOICE = 64  # directories to choose from at a time
 _MAX_LEFT = 1000  # in one directory, before the rest of it is not tried any more

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pykka_imagestore.core.identity import FileIdentity
 from pykka_imagestore.core.layer_blob import LayerBlob
 from pykka_imagestore.errors import StateError
-from pykka_imagestore.fs.place import Place
+from pykka_imagestore.fs.named_directory import NamedDirectory
 from pykka_imagestore.jobs.archive.open_blob import open_blob
 from pykka_imagestore.jobs.unpack.layer_counts import LayerCounts
 from pykka_imagestore.jobs.unpack.limiter import space_for
@@ -58,7 +58,7 @@ def unpack_into(request: UnpackInto) -> Unpacked:
         What was unpacked so far stays, until ``Target.undo``.
     """
     layer = request.layer
-    with Place(request.directory) as place:
+    with NamedDirectory(request.directory) as place:
         directory = place.open()
     try:
         if FileIdentity.of(os.fstat(directory)) != request.identity:

@@ -20,7 +20,7 @@ from pykka_imagestore.core.limits import DEFAULT_LIMITS, Limits
 from pykka_imagestore.core.platform import Platform, WantedPlatform
 from pykka_imagestore.core.tar.format import TarError
 from pykka_imagestore.core.totals import Totals
-from pykka_imagestore.fs.made import open_own
+from pykka_imagestore.fs.create import open_own
 from pykka_imagestore.jobs.archive.directory_members import DirectoryMembers
 from pykka_imagestore.jobs.archive.file_source import FileSource
 from pykka_imagestore.jobs.archive.member_names import tar_fault

@@ -17,8 +17,8 @@ from pykka_imagestore.errors import (
     NotRemovedError,
 )
 from pykka_imagestore.fs.attributes import disown
+from pykka_imagestore.fs.create import make_directory, open_own
 from pykka_imagestore.fs.flags import DIRECTORY_FLAGS
-from pykka_imagestore.fs.made import make_directory, open_own
 from pykka_imagestore.fs.remove_tree import remove_tree
 from pykka_imagestore.fs.times import find_time_range
 from pykka_imagestore.jobs.archive.open_blob import open_blob

@@ -65,25 +65,19 @@ def read_entries(source: Source, limits: Limits = DEFAULT_LIMITS) -> Iterator[En
             msg = f"is one more than {limits.entries} entries, the limit"
             raise OverLimitError(msg, "entries")
         entry = _entry(index, kind, block)
-        if extensions.present or entry.kind != FILE or entry.size < 0 or entry.name[-1:] == b"/":
-            _complete(entry, block, extensions, source)
+        try:
+            if extensions.present:
+                extensions.apply(entry, source)
+            if entry.kind != FILE or entry.size < 0 or entry.name[-1:] == b"/":
+                _settle(entry, block, source)
+                if entry.sparse is not None:
+                    extensions.count_segments(entry.sparse)
+        except TarError as error:
+            raise error.at(entry.index, entry.name) from error
         padding = -entry.size % BLOCK
         yield entry
         index += 1
     extensions.require_none_left()
-
-
-def _complete(entry: Entry, block: bytes, extensions: Extensions, source: Source) -> None:
-    """Give an entry what its extension headers say of it, and settle what it is if it may be no plain file."""
-    try:
-        if extensions.present:
-            extensions.apply(entry, source)
-        if entry.kind != FILE or entry.size < 0 or entry.name[-1:] == b"/":
-            _settle(entry, block, source)
-            if entry.sparse is not None:
-                extensions.count_segments(entry.sparse)
-    except TarError as error:
-        raise error.at(entry.index, entry.name) from error
 
 
 def _next_header(source: Source, padding: int) -> bytes | None:

@@ -124,7 +124,7 @@ def _read_headers(source: _Seeker, totals: Totals) -> dict[bytes, _Member]:
         if last is None and not source.begins_as_a_tar():
             msg = "is no image archive: it is no tar; save the image with docker save, podman save or skopeo copy"
             raise UnsupportedFormatError(msg) from error
-        where = "its first member:" if last is None else f"what follows its {_member(last)}:"
+        where = "its first member" if last is None else f"what follows its {_member(last)}"
         raise tar_fault(error, where) from error
     return members
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from pykka_imagestore.core.tar.format import Entry, OverLimitError
 from pykka_imagestore.fs.attributes import ACL, DEFAULT_ACL, SET_ID, Attributes, check_owner
-from pykka_imagestore.fs.made import make_directory
+from pykka_imagestore.fs.create import make_directory
 
 IMPLICIT_MODE = 0o755
 

@@ -29,7 +29,7 @@ from typing import Self
 
 from pykka_imagestore.core.tar.format import Entry, TarError
 from pykka_imagestore.fs.flags import DIRECTORY_FLAGS
-from pykka_imagestore.fs.unset import Unset, UnsetLog
+from pykka_imagestore.fs.unset_attributes import Unset, UnsetLog
 from pykka_imagestore.jobs.unpack.batches import (
     BATCH_BYTES,
     BATCH_FILES,

@@ -20,8 +20,8 @@ from typing import TYPE_CHECKING
 
 from pykka_imagestore.core.paths import REPLACED_PATHS
 from pykka_imagestore.fs.attributes import join
+from pykka_imagestore.fs.create import make_directory
 from pykka_imagestore.fs.flags import DIRECTORY_FLAGS, FILE_FLAGS
-from pykka_imagestore.fs.made import make_directory
 from pykka_imagestore.fs.whiteouts import OPAQUE_WHITEOUT, is_whiteout, whiteout_of
 from pykka_imagestore.fs.write import write_all
 

@@ -13,8 +13,8 @@ from contextlib import suppress
 from typing import Self
 
 from pykka_imagestore.errors import InvalidInputError
-from pykka_imagestore.fs.made import FILE_MODE
-from pykka_imagestore.fs.place import Place
+from pykka_imagestore.fs.create import FILE_MODE
+from pykka_imagestore.fs.named_directory import NamedDirectory
 from pykka_imagestore.text import escaped
 
 MAX_LINE = 4000  # characters; an archive's names must not fill a task's disk
@@ -41,7 +41,7 @@ class Sandbox:
 
     def __enter__(self) -> Self:
         if self._path is not None:
-            with suppress(OSError, InvalidInputError), Place(self._path, make_above=_DIRECTORY_MODE) as place:
+            with suppress(OSError, InvalidInputError), NamedDirectory(self._path, make_above=_DIRECTORY_MODE) as place:
                 place.make(_DIRECTORY_MODE)
                 self._directory = place.open()
         return self

@@ -17,7 +17,7 @@ from typing import Self
 
 from pykka_imagestore.core.byte_source import BLOCK_BYTES
 from pykka_imagestore.core.digest import DiffID
-from pykka_imagestore.fs.made import open_own
+from pykka_imagestore.fs.create import open_own
 from pykka_imagestore.jobs.unpack.inflate import MAX_ZSTD_WINDOW_LOG, read_some
 
 if sys.version_info >= (3, 14):

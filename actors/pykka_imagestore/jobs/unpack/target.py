@@ -17,8 +17,8 @@ from typing import Self
 from pykka_imagestore.core.identity import FileIdentity
 from pykka_imagestore.errors import InvalidInputError, NotRemovedError
 from pykka_imagestore.fs.attributes import ACLS, disown, remove_acls
-from pykka_imagestore.fs.made import umask
-from pykka_imagestore.fs.place import Place
+from pykka_imagestore.fs.create import umask
+from pykka_imagestore.fs.named_directory import NamedDirectory
 from pykka_imagestore.fs.remove_tree import empty_directory
 
 _ROOT_MODE = 0o755  # of a directory that was made for this, if the layer says nothing
@@ -43,7 +43,7 @@ class Target:
         self.path = path
         self._directory = -1
         self._before: _State | None = None
-        self._place = Place(path)
+        self._place = NamedDirectory(path)
         self.is_new = False
         try:
             self.is_new = self._place.make(stat.S_IRWXU)

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pykka_imagestore.core.digest import directory_name, sha256
-from pykka_imagestore.core.own_names import DIRECTORIES, find_foreign, is_random_name, is_work
+from pykka_imagestore.core.store_names import DIRECTORIES, find_foreign, is_random_name, is_work
 
 DIGEST = directory_name(sha256(b"x"))
 FILES = ("imagestore", "storedImages", "storedImages.journal")

@@ -21,7 +21,7 @@ logger = logger_of(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class Standing:
+class Permissions:
     """What a store's directory is to this user.
 
     Attributes:
@@ -33,7 +33,7 @@ class Standing:
     missing: tuple[Path, ...]
 
 
-def find_standing(paths: StorePaths) -> Standing:
+def find_permissions(paths: StorePaths) -> Permissions:
     """Tell whether this user may write into a store whose directory exists; refuse one that others may write into.
 
     Others may make files of their own in it if it has the sticky bit, as the root of a tmpfs does: these are not taken.
@@ -60,14 +60,14 @@ def find_standing(paths: StorePaths) -> Standing:
             _warn_if_open_to_group(directory, status)
         elif directory != paths.reserve:  # which an older store on a full disk does without
             missing.append(directory)
-    return Standing(is_writable, tuple(missing))
+    return Permissions(is_writable, tuple(missing))
 
 
 def has_directory(directory: Path) -> bool:
     """Tell whether a store's directory is there; see that it is one, and the store's.
 
     Raises:
-        As ``find_standing``.
+        As ``find_permissions``.
     """
     return _find_directory(directory) is not None
 

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from pykka_imagestore.fs.unset import Unset, UnsetLog
+from pykka_imagestore.fs.unset_attributes import Unset, UnsetLog
 
 
 def test_what_could_not_be_set_is_listed_up_to_a_length_and_counted():

@@ -13,13 +13,13 @@ import stat
 from typing import Self
 
 from pykka_imagestore.errors import InvalidInputError
+from pykka_imagestore.fs.create import make_directory
 from pykka_imagestore.fs.flags import DIRECTORY_FLAGS
-from pykka_imagestore.fs.made import make_directory
 from pykka_imagestore.fs.pins import PIN_FLAGS
 from pykka_imagestore.fs.walk import MAX_SYMLINKS
 
 
-class Place:
+class NamedDirectory:
     """Where a directory is, or is to be: the directory above, which stays open, and a name in there that is no symlink.
 
     Args:

@@ -9,9 +9,9 @@ import pytest
 from support.privileges import with_umask
 
 from pykka_imagestore.durable import files
-from pykka_imagestore.fs import made
+from pykka_imagestore.fs import create
 
-MAKE = {"by a name": lambda path, mode: made.make_directory(str(path), mode), "by a path": files.make_directory}
+MAKE = {"by a name": lambda path, mode: create.make_directory(str(path), mode), "by a path": files.make_directory}
 
 
 def modes_made(path, mode):
