@@ -38,7 +38,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 # Installations share the directory build/.
 .NOTPARALLEL:
 
-.PHONY: demo test lint types proto proto-check docs pytest coverage crash pykka-suite fuzz fuzz-tools bench clean
+.PHONY: demo test lint types proto proto-check man docs pytest coverage crash pykka-suite fuzz fuzz-tools bench clean
 
 demo: $(DEMO)/installed
 	$(DEMO)/bin/python examples/quickstart.py $(ARCHIVE)
@@ -84,6 +84,9 @@ proto-check: $(TEST)/installed
 	$(PROTOC) --python_out=$(TEST)/proto --pyi_out=$(TEST)/proto
 	diff -r -x __init__.py -x __pycache__ $(TEST)/proto/pykka_imagestore/_proto actors/pykka_imagestore/_proto \
 		|| { echo "_proto/ is not what proto/ generates: run 'make proto'" >&2; exit 1; }
+
+man: $(TEST)/installed
+	$(TEST)/bin/python docs/_ext/man_page.py > docs/imagestore.1.new && mv docs/imagestore.1.new docs/imagestore.1
 
 docs: .venv/docs/built
 	@echo "the pages are in $(<D)/index.html"

@@ -180,7 +180,7 @@ class CheckerActor(StoreActor):
             check = tasks.LayerCheck(
                 unchecked=(f"takes longer to check than the {limit:g} seconds that a layer may take",)
             )
-        progress.complete()
+        progress.complete(layer)
         return check
 
 
@@ -191,14 +191,17 @@ class _Progress:
         self._layers = layers
         self._done = 0
         self._bytes: dict[DiffID, int] = {}
+        self._sizes: dict[DiffID, int] = {}
         self._listener = listener
 
     def advance(self, layer: DiffID, counts: CheckCounts) -> None:
-        self._bytes[layer] = counts.checked_bytes
+        self._bytes[layer] = max(counts.checked_bytes, self._bytes.get(layer, 0))
+        self._sizes[layer] = counts.size_bytes
         self._tell()
 
-    def complete(self) -> None:
+    def complete(self, layer: DiffID) -> None:
         self._done += 1
+        self._bytes[layer] = self._sizes.get(layer, 0)  # the last report came up to a tenth of a second before the end
         self._tell()
 
     def _tell(self) -> None:
