@@ -134,7 +134,7 @@ def test_limit_holds_among_a_thousand_calls_of_which_some_are_discarded(ref):
     outcomes = [answer.recover(lambda _: None).get(timeout=TIMEOUT) for answer in answers]
 
     assert {outcome[0] for outcome in outcomes if outcome} == {n for n, a in enumerate(answers) if a.is_ready()}
-    assert dispatch(ref, Fetcher.get_most).get(timeout=TIMEOUT) == 2
+    assert dispatch(ref, Fetcher.get_most).get(timeout=TIMEOUT) <= 2
     assert dispatch(ref, Fetcher.fetch, -1, after(0)).get(timeout=TIMEOUT) == (-1, None)
 
 

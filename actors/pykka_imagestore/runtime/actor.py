@@ -73,8 +73,8 @@ class Actor(pykka.ThreadingActor):
 
         Args:
             mailbox: How many messages may wait for the actor, besides the one that it handles; None for any number.
-                A message from the actor itself or from a callback of a future goes in beyond the limit, and so does
-                what the actor could else wait for in a circle.
+                A message from the actor itself, from a callback of a future, or from an actor in whose mailbox this one
+                waits for a place, goes in beyond the limit.
             when_full: What becomes of a message beyond that. With ``"wait"``, its sender waits in ``tell``, ``ask`` or
                 ``dispatch``; a blocking ``ask`` waits no longer than its timeout. With ``"fail"``, an answer fails
                 with MailboxFullError, and ``tell`` raises it.
