@@ -9,6 +9,7 @@ import socket
 import sys
 import threading
 import time
+import weakref
 from functools import partial
 from itertools import chain
 from pathlib import Path
@@ -710,6 +711,18 @@ def test_close_kills_what_runs_and_fails_what_waits(rendezvous):
         assert worker.is_gone()
     assert isinstance(running.error(), PoolClosedError)
     assert isinstance(waiting.error(), PoolClosedError)
+
+
+def test_a_pool_that_was_never_used_is_freed_with_its_last_reference():
+    pool = WorkerPool(1)
+    engine = weakref.ref(pool._engine)
+    gc.disable()
+    try:
+        del pool
+
+        assert engine() is None
+    finally:
+        gc.enable()
 
 
 def test_close_is_idempotent_and_a_closed_pool_refuses():

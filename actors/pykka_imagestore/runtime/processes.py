@@ -46,7 +46,7 @@ class ProcessEngine:
         end_if_not_taken_over()
         self._setup = dump_setup(options)  # before any process starts: whatever the answers raise reaches the caller
         self._answers = options.answers
-        self._loop = EventLoop("imagestore-workers", self._kill_overdue, self._hand_out, self._shut_down)
+        self._loop = EventLoop("imagestore-workers")
         self._with_messages: set[Task] = set()  # tasks for whose messages a call waits in the loop
         # What follows belongs to the loop's thread.
         self._is_settling = False
@@ -65,7 +65,7 @@ class ProcessEngine:
         if task.messages is not None:
             task.messages.listen(partial(self._note_messages, task))
         try:
-            self._loop.start()
+            self._loop.start(self._kill_overdue, self._hand_out, self._shut_down)
         except (OSError, RuntimeError) as error:
             task.promise.fail(WorkerStartError(task.name, str(error)))
         else:
