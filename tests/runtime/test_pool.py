@@ -5,6 +5,7 @@ import gc
 import os
 import pickle
 import queue
+import signal
 import socket
 import sys
 import threading
@@ -32,6 +33,7 @@ from pykka_imagestore.runtime import (
     WorkerPool,
     WorkerStartError,
     WorkerTimeoutError,
+    after,
     collect,
     select,
 )
@@ -542,6 +544,66 @@ def test_reports_are_dropped_only_when_the_socket_is_full(rendezvous):
         arrived = [reports.get(timeout=TIMEOUT) for _ in range(holds)]
 
     assert arrived == list(range(holds))
+
+
+# -- arguments whose pickling waits, so that the thread serves others meanwhile
+
+
+class WaitsWhenPickled:
+    """21 in a worker."""
+
+    def __init__(self, is_over):
+        self.is_over = is_over
+
+    def __reduce__(self):
+        while not self.is_over():
+            after(0.01).get(timeout=TIMEOUT)
+        return int, ("21",)
+
+
+def test_a_task_gets_another_worker_if_the_idle_one_ends_while_its_argument_is_pickled():
+    with WorkerPool(1) as pool:
+        pid = pool.run(work.pid_of, None).get(timeout=TIMEOUT)
+
+        def is_buried():
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+            return not os.path.exists(f"/proc/{pid}")
+
+        assert pool.run(work.double, WaitsWhenPickled(is_buried)).get(timeout=20) == 42
+
+
+def test_a_task_is_discarded_if_that_is_asked_while_its_argument_is_pickled(pool):
+    begun, others = threading.Event(), []
+
+    def is_over():
+        begun.set()
+        return task.has_discard() and others and others[0].done()
+
+    task = pool.run(work.double, WaitsWhenPickled(is_over))
+    assert begun.wait(TIMEOUT)
+    task.discard()
+    others.append(pool.run(work.double, 1))  # served after the discard
+
+    with pytest.raises(DiscardedError):
+        task.get(timeout=20)
+
+
+def test_a_task_is_refused_if_the_pool_is_closed_while_its_argument_is_pickled():
+    pool = WorkerPool(1)
+    begun = threading.Event()
+
+    def is_over():
+        begun.set()
+        assert isinstance(pool._engine, ProcessEngine)
+        return pool._engine._loop.is_stopped
+
+    task = pool.run(work.double, WaitsWhenPickled(is_over))
+    assert begun.wait(TIMEOUT)
+    pool.close()
+
+    with pytest.raises(PoolClosedError):
+        task.get(timeout=20)
 
 
 # -- messages

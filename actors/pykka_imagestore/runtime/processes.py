@@ -120,20 +120,26 @@ class ProcessEngine:
         while self._waiting and not self._loop.is_stopped:
             if self._workers.has_idle():
                 task = self._waiting.get()
-                if task.starts or task.take():
-                    self._give(task, self._workers.take_idle())
+                if task.is_taken or task.take():
+                    self._give(task)
             elif self._workers.may_start(len(self._waiting)):
                 self._start_worker()
             else:
                 return
 
-    def _give(self, task: Task, worker: WorkerHandle) -> None:
+    def _give(self, task: Task) -> None:
         try:
             payload = dump_task(task)
         except BaseException as error:  # noqa: BLE001 - the future fails with it
-            self._workers.set_idle(worker)
             self._settle(task.promise.fail, error)
+            return
+        # What pickles the argument may have waited for a future, so that this thread served others meanwhile.
+        if self._loop.is_stopped or task.promise.future.has_discard():
+            self._end_task(task, PoolClosedError())
+        elif not self._workers.has_idle():
+            self._waiting.put_back(task)
         else:
+            worker = self._workers.take_idle()
             worker.begin(task, payload)
             self._send(worker)
 
