@@ -276,14 +276,19 @@ def test_a_pool_whose_thread_fails_answers_all_who_wait_and_is_closed(caplog):
     assert "The thread of a worker pool failed" in caplog.text
 
 
-def test_where_no_thread_can_be_started_reports_wait_and_tasks_go_on(pool, no_threads):
-    assert pool.run(work.double, 1).get(timeout=TIMEOUT) == 2
+def test_where_no_thread_can_be_started_reports_are_dropped_and_tasks_go_on(no_threads, rendezvous):
     reports = queue.SimpleQueue()
-    with no_threads():
-        task = pool.run(work.report_more_than_the_socket_holds, None, on_report=reports.put)
-        assert task.get(timeout=TIMEOUT) == 1000
-        assert reports.empty()
-        assert pool.run(work.double, 21).get(timeout=TIMEOUT) == 42
+    with WorkerPool(1) as pool:
+        assert pool.run(work.double, 1).get(timeout=TIMEOUT) == 2
+        with no_threads():
+            task = pool.run(work.report_more_than_the_socket_holds, None, on_report=reports.put)
+            assert task.get(timeout=TIMEOUT) == 1000
+            assert pool.run(work.double, 21).get(timeout=TIMEOUT) == 42
+
+        pool.run(work.report_all_then_wait, (["later"], rendezvous.address), on_report=reports.put)
+        with rendezvous.next() as worker:
+            assert reports.get(timeout=TIMEOUT) == "later"
+            worker.answer("")
 
 
 def test_a_start_that_failed_is_tried_again_though_another_worker_is_never_idle(pool, rendezvous, monkeypatch):
@@ -578,12 +583,12 @@ def test_a_task_is_discarded_if_that_is_asked_while_its_argument_is_pickled(pool
 
     def is_over():
         begun.set()
-        return task.has_discard() and others and others[0].done()
+        return others and others[0].done()
 
     task = pool.run(work.double, WaitsWhenPickled(is_over))
     assert begun.wait(TIMEOUT)
     task.discard()
-    others.append(pool.run(work.double, 1))  # served after the discard
+    others.append(pool.run(work.double, 1))  # comes after the discard
 
     with pytest.raises(DiscardedError):
         task.get(timeout=20)
