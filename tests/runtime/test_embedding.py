@@ -5,6 +5,7 @@ Each row of docs/runtime.md's table "In which programs" has a test here.
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import subprocess
@@ -162,6 +163,20 @@ def test_a_program_with_no_python_says_so(monkeypatch, tmp_path):
     monkeypatch.setattr(sysconfig, "get_config_var", lambda _: None)
 
     with WorkerPool(1) as pool, pytest.raises(WorkerStartError, match=r"'/usr/bin/uwsgi', is no Python, .* set sys"):
+        pool.run(worker_functions.double, 1).get(timeout=TIMEOUT)
+
+
+@pytest.mark.parametrize("call", ["pidfd_open", "waitid"])
+def test_a_system_without_a_call_that_workers_need_says_so(monkeypatch, call):
+    def refuse(*_):
+        raise OSError(errno.EINVAL, "Invalid argument")
+
+    monkeypatch.setattr(os, call, refuse)
+
+    with (
+        WorkerPool(1) as pool,
+        pytest.raises(WorkerStartError, match=r"pidfd_open, or waitid .* Invalid argument; it takes Linux 5\.4"),
+    ):
         pool.run(worker_functions.double, 1).get(timeout=TIMEOUT)
 
 

@@ -5,10 +5,12 @@ import gc
 import os
 import pickle
 import queue
+import signal
 import socket
 import sys
 import threading
 import time
+import weakref
 from functools import partial
 from itertools import chain
 from pathlib import Path
@@ -31,6 +33,7 @@ from pykka_imagestore.runtime import (
     WorkerPool,
     WorkerStartError,
     WorkerTimeoutError,
+    after,
     collect,
     select,
 )
@@ -273,14 +276,19 @@ def test_a_pool_whose_thread_fails_answers_all_who_wait_and_is_closed(caplog):
     assert "The thread of a worker pool failed" in caplog.text
 
 
-def test_where_no_thread_can_be_started_reports_wait_and_tasks_go_on(pool, no_threads):
-    assert pool.run(work.double, 1).get(timeout=TIMEOUT) == 2
+def test_where_no_thread_can_be_started_reports_are_dropped_and_tasks_go_on(no_threads, rendezvous):
     reports = queue.SimpleQueue()
-    with no_threads():
-        task = pool.run(work.report_more_than_the_socket_holds, None, on_report=reports.put)
-        assert task.get(timeout=TIMEOUT) == 1000
-        assert reports.empty()
-        assert pool.run(work.double, 21).get(timeout=TIMEOUT) == 42
+    with WorkerPool(1) as pool:
+        assert pool.run(work.double, 1).get(timeout=TIMEOUT) == 2
+        with no_threads():
+            task = pool.run(work.report_more_than_the_socket_holds, None, on_report=reports.put)
+            assert task.get(timeout=TIMEOUT) == 1000
+            assert pool.run(work.double, 21).get(timeout=TIMEOUT) == 42
+
+        pool.run(work.report_all_then_wait, (["later"], rendezvous.address), on_report=reports.put)
+        with rendezvous.next() as worker:
+            assert reports.get(timeout=TIMEOUT) == "later"
+            worker.answer("")
 
 
 def test_a_start_that_failed_is_tried_again_though_another_worker_is_never_idle(pool, rendezvous, monkeypatch):
@@ -543,6 +551,66 @@ def test_reports_are_dropped_only_when_the_socket_is_full(rendezvous):
     assert arrived == list(range(holds))
 
 
+# -- arguments whose pickling waits, so that the thread serves others meanwhile
+
+
+class WaitsWhenPickled:
+    """21 in a worker."""
+
+    def __init__(self, is_over):
+        self.is_over = is_over
+
+    def __reduce__(self):
+        while not self.is_over():
+            after(0.01).get(timeout=TIMEOUT)
+        return int, ("21",)
+
+
+def test_a_task_gets_another_worker_if_the_idle_one_ends_while_its_argument_is_pickled():
+    with WorkerPool(1) as pool:
+        pid = pool.run(work.pid_of, None).get(timeout=TIMEOUT)
+
+        def is_buried():
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+            return not os.path.exists(f"/proc/{pid}")
+
+        assert pool.run(work.double, WaitsWhenPickled(is_buried)).get(timeout=20) == 42
+
+
+def test_a_task_is_discarded_if_that_is_asked_while_its_argument_is_pickled(pool):
+    begun, others = threading.Event(), []
+
+    def is_over():
+        begun.set()
+        return others and others[0].done()
+
+    task = pool.run(work.double, WaitsWhenPickled(is_over))
+    assert begun.wait(TIMEOUT)
+    task.discard()
+    others.append(pool.run(work.double, 1))  # comes after the discard
+
+    with pytest.raises(DiscardedError):
+        task.get(timeout=20)
+
+
+def test_a_task_is_refused_if_the_pool_is_closed_while_its_argument_is_pickled():
+    pool = WorkerPool(1)
+    begun = threading.Event()
+
+    def is_over():
+        begun.set()
+        assert isinstance(pool._engine, ProcessEngine)
+        return pool._engine._loop.is_stopped
+
+    task = pool.run(work.double, WaitsWhenPickled(is_over))
+    assert begun.wait(TIMEOUT)
+    pool.close()
+
+    with pytest.raises(PoolClosedError):
+        task.get(timeout=20)
+
+
 # -- messages
 
 
@@ -710,6 +778,18 @@ def test_close_kills_what_runs_and_fails_what_waits(rendezvous):
         assert worker.is_gone()
     assert isinstance(running.error(), PoolClosedError)
     assert isinstance(waiting.error(), PoolClosedError)
+
+
+def test_a_pool_that_was_never_used_is_freed_with_its_last_reference():
+    pool = WorkerPool(1)
+    engine = weakref.ref(pool._engine)
+    gc.disable()
+    try:
+        del pool
+
+        assert engine() is None
+    finally:
+        gc.enable()
 
 
 def test_close_is_idempotent_and_a_closed_pool_refuses():

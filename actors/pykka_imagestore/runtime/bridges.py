@@ -40,7 +40,11 @@ def wait_in_asyncio(future: Future[Any]) -> Generator[Any, None, None]:
 
 
 def to_concurrent(future: Future[T]) -> concurrent.futures.Future[T]:
-    """Return a ``concurrent.futures.Future`` with the outcome of ``future``; cancelling it discards that."""
+    """Return a ``concurrent.futures.Future`` with the outcome of ``future``; cancelling it discards that.
+
+    Its callback stays when the twin is cancelled: ``wait`` and ``as_completed`` hear of that only once the future is
+    final, so that what the work has used may be removed then.
+    """
     twin: concurrent.futures.Future[T] = concurrent.futures.Future()
     twin.add_done_callback(lambda twin: future.discard() if twin.cancelled() else None)
 

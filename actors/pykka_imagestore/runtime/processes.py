@@ -46,7 +46,7 @@ class ProcessEngine:
         end_if_not_taken_over()
         self._setup = dump_setup(options)  # before any process starts: whatever the answers raise reaches the caller
         self._answers = options.answers
-        self._loop = EventLoop("imagestore-workers", self._kill_overdue, self._hand_out, self._shut_down)
+        self._loop = EventLoop("imagestore-workers")
         self._with_messages: set[Task] = set()  # tasks for whose messages a call waits in the loop
         # What follows belongs to the loop's thread.
         self._is_settling = False
@@ -65,7 +65,7 @@ class ProcessEngine:
         if task.messages is not None:
             task.messages.listen(partial(self._note_messages, task))
         try:
-            self._loop.start()
+            self._loop.start(self._kill_overdue, self._hand_out, self._shut_down)
         except (OSError, RuntimeError) as error:
             task.promise.fail(WorkerStartError(task.name, str(error)))
         else:
@@ -120,20 +120,26 @@ class ProcessEngine:
         while self._waiting and not self._loop.is_stopped:
             if self._workers.has_idle():
                 task = self._waiting.get()
-                if task.starts or task.take():
-                    self._give(task, self._workers.take_idle())
+                if task.is_taken or task.take():
+                    self._give(task)
             elif self._workers.may_start(len(self._waiting)):
                 self._start_worker()
             else:
                 return
 
-    def _give(self, task: Task, worker: WorkerHandle) -> None:
+    def _give(self, task: Task) -> None:
         try:
             payload = dump_task(task)
         except BaseException as error:  # noqa: BLE001 - the future fails with it
-            self._workers.set_idle(worker)
             self._settle(task.promise.fail, error)
+            return
+        # What pickles the argument may have waited for a future, so that this thread served others meanwhile.
+        if self._loop.is_stopped or task.promise.future.has_discard():
+            self._end_task(task, PoolClosedError())
+        elif not self._workers.has_idle():
+            self._waiting.put_back(task)
         else:
+            worker = self._workers.take_idle()
             worker.begin(task, payload)
             self._send(worker)
 
