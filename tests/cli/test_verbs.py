@@ -371,7 +371,7 @@ def test_user_without_a_home_is_told_to_name_a_store(monkeypatch):
     monkeypatch.delenv("HOME", raising=False)
     monkeypatch.setattr("pwd.getpwuid", fail)
 
-    with pytest.raises(InvalidInputError, match="no home directory; .* --store"):
+    with pytest.raises(InvalidInputError, match=r"no home directory; .* --store"):
         store_directory(None, {})
 
 
