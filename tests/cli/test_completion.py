@@ -9,8 +9,9 @@ import subprocess
 import pytest
 from support.processes import TIMEOUT
 
-from pykka_imagestore.cli.arguments import SHELLS, make_parser
+from pykka_imagestore.cli.arguments import make_parser
 from pykka_imagestore.cli.completion import find_verbs, make_script
+from pykka_imagestore.cli.verb_arguments import SHELLS
 
 
 def require(shell: str) -> None:

@@ -1,18 +1,15 @@
-"""The command line: its verbs and options, and where the store lies."""
+"""The command line as a whole, and where the store lies."""
 
 from __future__ import annotations
 
 import argparse
 import os
 from collections.abc import Mapping, Sequence
-from functools import partial
 from pathlib import Path
-from typing import NoReturn
 
-from pykka_imagestore.cli import values
-from pykka_imagestore.cli.status_line import DEFAULT_WIDTH
+from pykka_imagestore.cli.parser import Parser, RawHelp, Verbs, add_common_options
+from pykka_imagestore.cli.verb_arguments import add_verbs
 from pykka_imagestore.errors import InvalidInputError
-from pykka_imagestore.text import escaped
 
 DESCRIPTION = "Keep container images as directories: put archives and OCI layouts, get the paths of their layers."
 
@@ -33,15 +30,6 @@ examples:
   imagestore prune --budget 20G --keep base:1.0
 """
 
-SHELLS = ("bash", "zsh", "fish")
-IMAGE_FIELDS = ("name", "config_digest", "layers")
-STORE_HELP = "the store's directory (default: $IMAGESTORE_DIR, else imagestore in $XDG_DATA_HOME or ~/.local/share)"
-NAME_HELP = (
-    "a name in any spelling: app, docker.io/library/app:latest; or a config digest, or at least 12 hex digits of one"
-)
-VERBOSE_HELP = "say on stderr what the store does"
-JSON_HELP = "print one JSON document instead of text for people"
-
 
 def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     """Parse the command line; ``verb`` names what to do.
@@ -61,29 +49,16 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
 
 def make_parser() -> argparse.ArgumentParser:
     """Return the parser of the command line. The documentation is generated from it, too."""
-    parser = _Parser(
+    parser = Parser(
         prog="imagestore",
         description=DESCRIPTION,
         epilog=EPILOG,
-        formatter_class=_RawHelp,
+        formatter_class=RawHelp,
         allow_abbrev=False,
     )
-    parser.add_argument("--store", metavar="DIR", type=values.path, help=STORE_HELP)
-    parser.add_argument("--json", action="store_true", help=JSON_HELP)
-    parser.add_argument("-v", "--verbose", action="store_true", help=VERBOSE_HELP)
+    add_common_options(parser)
     parser.add_argument("--version", action=_Version, nargs=0, help="print the version")
-    verbs = _Verbs(parser.add_subparsers(dest="verb", metavar="VERB", required=True, prog="imagestore"))
-    _add_put(verbs)
-    _add_get(verbs)
-    _add_list(verbs)
-    _add_inspect(verbs)
-    _add_remove(verbs)
-    _add_prune(verbs)
-    _add_du(verbs)
-    _add_check(verbs)
-    _add_repair(verbs)
-    _add_unpack(verbs)
-    _add_completion(verbs)
+    add_verbs(Verbs(parser.add_subparsers(dest="verb", metavar="VERB", required=True, prog="imagestore")))
     return parser
 
 
@@ -121,283 +96,6 @@ def absolute(path: str) -> str:
         return str(Path(path).absolute())
     except FileNotFoundError:
         raise InvalidInputError(f"{path}: the working directory was deleted; name an absolute path") from None
-
-
-class _Help(argparse.HelpFormatter):
-    """Help as wide as the terminal. Argparse itself makes one for each option, and imports shutil to do so: 4 ms."""
-
-    def __init__(self, prog: str) -> None:
-        super().__init__(prog, width=_columns() - 2)
-
-
-class _RawHelp(_Help, argparse.RawDescriptionHelpFormatter):
-    pass
-
-
-def _columns() -> int:
-    columns = os.environ.get("COLUMNS", "")
-    if columns.isdecimal() and int(columns):
-        return int(columns)
-    try:
-        return os.get_terminal_size().columns or DEFAULT_WIDTH
-    except OSError:
-        return DEFAULT_WIDTH
-
-
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        super().error(escaped(message))  # an argument may be a file name from an untrusted source
-
-
-class _Verbs:
-    """Adds verbs. Each takes the common options too, so these may stand before the verb or after it."""
-
-    def __init__(self, parsers: argparse._SubParsersAction[_Parser]) -> None:
-        self._parsers = parsers
-        # A default here would override an option that stood before the verb.
-        self._common = _Parser(add_help=False, argument_default=argparse.SUPPRESS, formatter_class=_Help)
-        self._common.add_argument("--store", metavar="DIR", type=values.path, help=STORE_HELP)
-        self._common.add_argument("--json", action="store_true", help=JSON_HELP)
-        self._common.add_argument("-v", "--verbose", action="store_true", help=VERBOSE_HELP)
-
-    def add(self, verb: str, summary: str, more: str = "", other_name: str | None = None) -> _Parser:
-        if other_name is not None:
-            more = f"{more} Another name of this verb is {other_name}.".lstrip()
-        parser = self._parsers.add_parser(
-            verb,
-            aliases=[] if other_name is None else [other_name],
-            help=summary,
-            description=f"{summary[0].upper()}{summary[1:]}. {more}",
-            parents=[self._common],
-            formatter_class=_Help,
-            allow_abbrev=False,
-        )
-        parser.set_defaults(verb=verb, parser=parser)  # whichever name was typed
-        return parser
-
-
-def _add_put(verbs: _Verbs) -> None:
-    parser = verbs.add(
-        "put",
-        "put the images of archives into the store",
-        "Without --name, every image is put under every name that its archive gives it, as docker load does. "
-        "Layers that the store has are not read again. If an archive is refused, the others are put all the same. "
-        "Prints the images.",
-        other_name="load",
-    )
-    parser.add_argument(
-        "archives",
-        metavar="ARCHIVE",
-        nargs="+",
-        type=values.path,
-        help="what docker save wrote, or an OCI archive; may be gzip, bzip2, xz or zstd; - for standard input; "
-        "or a directory that is an OCI layout",
-    )
-    parser.add_argument("--name", type=values.image_name, help="put one image, under this name")
-    parser.add_argument(
-        "--select",
-        metavar="REF",
-        help="which image, if there are several: its name or tag there, or the digest of its config or manifest",
-    )
-    parser.add_argument(
-        "--platform",
-        metavar="OS/ARCH",
-        type=values.platform,
-        help="which of the images that share a name: linux/arm64, linux/arm/v7 (default: this machine's)",
-    )
-    parser.add_argument(
-        "--sandbox",
-        metavar="DIR",
-        type=values.path,
-        help="directory for the workers' output, in its files stdout and stderr",
-    )
-    parser.add_argument(
-        "--not-durable",
-        action="store_true",
-        help="do not wait until all is on disk: faster, but a power loss may leave damaged layers, unnoticed",
-    )
-    _add_workers(parser)
-    _add_quiet(parser, "show no progress, and print only the names")
-    _add_format(parser, IMAGE_FIELDS)
-
-
-def _add_get(verbs: _Verbs) -> None:
-    parser = verbs.add(
-        "get", "print where an image's layers lie", "Root layer first. The directories are for reading only."
-    )
-    _add_name(parser)
-    _add_quiet(parser, "print only the directories")
-    _add_format(parser, IMAGE_FIELDS)
-
-
-def _add_list(verbs: _Verbs) -> None:
-    parser = verbs.add(
-        "list",
-        "list all images",
-        "USED is how long ago an image was last put or got. Images with missing layers are marked incomplete.",
-        other_name="ls",
-    )
-    parser.add_argument(
-        "-l",
-        "--long",
-        action="store_true",
-        help="also the whole config digests, and what each image takes on disk, shared layers included",
-    )
-    _add_quiet(parser, "print only the names")
-    _add_format(parser, (*IMAGE_FIELDS, "missing", "last_used", "bytes"))
-
-
-def _add_inspect(verbs: _Verbs) -> None:
-    parser = verbs.add(
-        "inspect", "print the configs of images", "With --json, each is one compact document on one line."
-    )
-    _add_names(parser)
-    _add_format(parser)
-
-
-def _add_remove(verbs: _Verbs) -> None:
-    parser = verbs.add(
-        "remove",
-        "remove images",
-        "Layers that no other image has are deleted. If one image cannot be removed, the others are all the same.",
-        other_name="rm",
-    )
-    _add_names(parser)
-    _add_quiet(parser, "show no progress, and print only the names")
-
-
-def _add_prune(verbs: _Verbs) -> None:
-    parser = verbs.add(
-        "prune",
-        "remove images that are not used, and layers that no image has",
-        "Without --unused-for, --budget and --budget-inodes no image is removed, and none is removed for a budget that "
-        "cannot be kept. A put or a get counts as use. Leased images and those that are being put stay. "
-        "Prints what was removed.",
-    )
-    _add_quiet(parser, "show no progress, and print only the names of images")
-    parser.add_argument("--dry-run", action="store_true", help="only print what would be removed")
-    parser.add_argument(
-        "--keep",
-        metavar="NAME",
-        type=values.stored_image,
-        action="append",
-        default=[],
-        help="do not remove this image, named as for get; may be repeated",
-    )
-    parser.add_argument(
-        "--unused-for",
-        metavar="TIME",
-        type=values.duration,
-        help="remove images not used for this long: seconds, or 30m, 12h, 7d, 2w",
-    )
-    parser.add_argument(
-        "--budget",
-        metavar="SIZE",
-        type=values.size,
-        help="remove the least recently used images until the rest takes no more than this: bytes, or 500M, 20G",
-    )
-    parser.add_argument(
-        "--budget-inodes",
-        metavar="N",
-        type=values.number,
-        help="the same for inodes: until the rest has no more than N files, directories and other nodes",
-    )
-
-
-def _add_du(verbs: _Verbs) -> None:
-    parser = verbs.add(
-        "du",
-        "print what images cost on disk",
-        "OWN is what the image shares with no other, so what removing it frees. Also lists leases.",
-    )
-    parser.add_argument("--layers", action="store_true", help="list the layers too")
-
-
-def _add_check(verbs: _Verbs) -> None:
-    parser = verbs.add(
-        "check",
-        "check that what is stored is what was put",
-        "Changes nothing. Prints what is wrong, and exits with 1 if anything is.",
-    )
-    _add_deep(parser)
-
-
-def _add_repair(verbs: _Verbs) -> None:
-    parser = verbs.add(
-        "repair",
-        "check, and take out damaged layers and configs",
-        "Their images are incomplete until they are put again. What only a deep check finds, only --deep repairs. "
-        "Exits with 1 if anything was wrong.",
-    )
-    _add_deep(parser)
-
-
-def _add_deep(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--deep", action="store_true", help="read every byte, instead of only looking whether all parts are there"
-    )
-    _add_quiet(parser, "show no progress, and print only what is wrong")
-    _add_workers(parser)
-
-
-def _add_unpack(verbs: _Verbs) -> None:
-    parser = verbs.add(
-        "unpack",
-        "unpack one layer file into an empty directory",
-        "The store is not touched. Prints the layer's DiffID, the bytes of its tar, and its entries. "
-        "If the layer is refused, nothing of it is left. Other users cannot enter the directory until the layer is "
-        "complete, and an existing directory never admits more users than before. Note that layers may hold "
-        "set-user-ID programs.",
-    )
-    _add_quiet(parser, "show no progress, and print only the DiffID")
-    parser.add_argument(
-        "layer", metavar="LAYER", type=values.path, help="a layer's tar; may be gzip, bzip2, xz or zstd"
-    )
-    parser.add_argument(
-        "directory", metavar="DIRECTORY", type=values.path, help="empty and your own; made if it does not exist"
-    )
-
-
-def _add_completion(verbs: _Verbs) -> None:
-    parser = verbs.add(
-        "completion",
-        "print a script that completes this command line in a shell",
-        "Names of images are completed, too. In bash: source <(imagestore completion bash); in zsh the same with zsh, "
-        "after compinit; in fish: imagestore completion fish | source.",
-    )
-    parser.add_argument("shell", metavar="SHELL", choices=SHELLS, help="bash, zsh or fish")
-
-
-def _add_name(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("name", metavar="NAME", type=values.stored_image, help=NAME_HELP)
-
-
-def _add_names(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("names", metavar="NAME", nargs="+", type=values.stored_image, help=NAME_HELP)
-
-
-def _add_quiet(parser: argparse.ArgumentParser, what: str) -> None:
-    parser.add_argument("-q", "--quiet", action="store_true", help=what)
-
-
-def _add_format(parser: argparse.ArgumentParser, fields: Sequence[str] = ()) -> None:
-    which = f": {', '.join(fields)}" if fields else ""
-    parser.add_argument(
-        "--format",
-        metavar="TEMPLATE",
-        type=partial(values.template, fields=fields),
-        help=f"print a line for each image, with the fields of its JSON document in braces{which}; "
-        r"as '{" + (fields[0] if fields else "config.Env") + r"}'; \t is a tab",
-    )
-
-
-def _add_workers(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--workers",
-        metavar="N",
-        type=values.positive_number,
-        help="worker processes (default: the number of CPUs that may be used)",
-    )
 
 
 class _Version(argparse.Action):

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from pykka_imagestore.core.sizes import format_size
 
 _MAX_TITLE_LENGTH = 40
-_MIN_BAR, _MAX_BAR = 6, 40  # characters between the brackets
+_MIN_TITLE_LENGTH = 6  # less of it says nothing
+_MIN_BAR, _MAX_BAR = 4, 40  # characters between the brackets
 _ORDER = ("title", "bar", "percent", "amount", "rate", "time", "details")
 _BY_IMPORTANCE = ("percent", "time", "rate", "bar", "title", "amount", "details")
 
@@ -42,7 +43,7 @@ def bar_text(reading: Reading, width: int, seconds: float, rate: float) -> str:
     shown: dict[str, str] = {}
     for name in _BY_IMPORTANCE:
         text, room = parts.get(name, ""), width - sum(len(part) + 1 for part in shown.values())
-        if name == "title" and len(text) > room >= _MIN_BAR:
+        if name == "title" and len(text) > room >= _MIN_TITLE_LENGTH:
             text = f"{text[: room - 2]}.."
         if text and len(text) <= room:
             shown[name] = text

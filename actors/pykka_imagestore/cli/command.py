@@ -35,13 +35,14 @@ def run_command(arguments: Sequence[str] | None) -> int:
 def _run(arguments: Sequence[str] | None) -> None:
     try:
         options = parse_arguments(arguments)
+        show_log(verbose=options.verbose)
+        verb = importlib.import_module(f"pykka_imagestore.cli.verbs.{options.verb}")
     except SystemExit:
         flush_output()  # of the help, whose reader may be gone
         raise
-    show_log(verbose=options.verbose)
-    verb = importlib.import_module(f"pykka_imagestore.cli.verbs.{options.verb}")
-    gc.freeze()  # what was imported stays until the end; see main
-    gc.enable()
+    finally:
+        gc.freeze()  # what was imported stays until the end; see main
+        gc.enable()
     verb.run(options)
 
 

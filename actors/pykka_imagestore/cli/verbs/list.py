@@ -88,8 +88,8 @@ def _print_table(
         header = ("NAME", "CONFIG", "LAYERS", "USED", "STATE")
     rows = [header]
     for image in images:
-        config = (image.config_digest or "-") if is_long else shortened(image.config_digest)
         size = (format_size(sizes[image.name]),) if is_long else ()
         age = f"{ages[image.name]} ago" if image.name in ages else "-"
+        config = shortened(image.config_digest)
         rows.append((image.name, config, str(len(image.layers)), *size, age, state_of(image)))
     print_table(rows)
