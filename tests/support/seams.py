@@ -41,6 +41,7 @@ OPEN_LOCK = f"{_DURABLE}.locks.open_file"
 REMOVE_STAGING = f"{_PACKAGE}.staging.remove_staging"
 EXTRACT = f"{_JOBS}.unpack.extractor.Extractor.extract"
 LEADER = f"{_JOBS}.unpack.one_pass.Leader"
+CHECK_BLOB = f"{_JOBS}.unpack.one_pass._check_blob"
 CHECK_STEPS = (
     f"{_JOBS}.check.shallow_check._check_record",
     f"{_JOBS}.check.shallow_check._check_part",
