@@ -17,11 +17,12 @@ from support.layers import blob_of
 from support.processes import TIMEOUT, wait_for
 
 from pykka_imagestore.core.digest import DiffID
+from pykka_imagestore.core.layer_blob import Absent, LayerBlob
 from pykka_imagestore.core.paths import StorePaths
 from pykka_imagestore.durable.disk import Disk
 from pykka_imagestore.durable.layout import find_layers, make_store
 from pykka_imagestore.durable.locks import acquire, layer_byte
-from pykka_imagestore.errors import DigestMismatchError
+from pykka_imagestore.errors import ArchiveError, DigestMismatchError
 from pykka_imagestore.layer_store import LayerStore
 from pykka_imagestore.runtime import DiscardedError, WorkerPool, collect
 
@@ -119,6 +120,19 @@ def test_layer_that_is_there_is_not_unpacked_again(layers: LayerStore, threads: 
     layers.put(LAYER, blob_of(DATA, tmp_path), listener=told).get(timeout=TIMEOUT)
 
     assert threads.begun.qsize() == 1
+    assert told.completed == [(LAYER, None)]
+
+
+def test_layer_that_is_there_needs_no_blob(layers: LayerStore, threads: GatedThreads, tmp_path: Path) -> None:
+    threads.gate.set()
+    absent = LayerBlob("layer.tar", 3, Absent("image.tar", "is missing"))
+    with pytest.raises(ArchiveError, match=r"layer\.tar is missing, and the store does not have it"):
+        layers.put(LAYER, absent).get(timeout=TIMEOUT)
+    layers.put(LAYER, blob_of(DATA, tmp_path)).get(timeout=TIMEOUT)
+    told = Told()
+
+    layers.put(LAYER, absent, listener=told).get(timeout=TIMEOUT)
+
     assert told.completed == [(LAYER, None)]
 
 

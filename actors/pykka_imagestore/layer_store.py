@@ -220,6 +220,8 @@ class LayerStoreActor(Actor):
 
     async def _unpack(self, diff_id: DiffID, layer: LayerBlob, sandbox: str | None) -> None:
         if layer.absence:
+            if not await self._find_missing((diff_id,)):  # another process may have put it since it was wanted
+                return self._tell_complete(diff_id, None)
             reason = f"its blob {plain(layer.name)} {layer.absence}, and the store does not have it"
             raise ArchiveError(layer.origin, reason)
         async with self._slots.held():  # each takes open files, and other processes may unpack those that wait
@@ -228,7 +230,7 @@ class LayerStoreActor(Actor):
                 entries = await self._unpack_locked(diff_id, layer, sandbox)
             finally:
                 lock.release()
-        self._tell_complete(diff_id, entries)
+        return self._tell_complete(diff_id, entries)
 
     async def _lock_layer(self, diff_id: DiffID) -> FileLock:
         """Be the only one, of all processes, to unpack a layer."""
