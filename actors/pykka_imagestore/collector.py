@@ -120,8 +120,10 @@ class Collector:
 
     def close(self) -> None:
         """Stop deleting; the next store on this directory deletes what is left. Idempotent."""
-        dispatch(self._actor, CollectorActor.close).recover(lambda _: None).get(timeout=120)
-        self._actor.stop(timeout=60)
+        try:
+            dispatch(self._actor, CollectorActor.close).recover(lambda _: None).get(timeout=120)
+        finally:
+            self._actor.stop(timeout=60)
 
 
 class CollectorActor(Actor):

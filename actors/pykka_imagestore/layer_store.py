@@ -140,8 +140,10 @@ class LayerStore(Handle):
 
     def close(self) -> None:
         """Stop all work and wait for it; nothing unfinished is left. Idempotent."""
-        dispatch(self._actor, LayerStoreActor.close).recover(lambda _: None).get(timeout=120)
-        self._actor.stop(timeout=60)
+        try:
+            dispatch(self._actor, LayerStoreActor.close).recover(lambda _: None).get(timeout=120)
+        finally:
+            self._actor.stop(timeout=60)
 
 
 class LayerStoreActor(Actor):

@@ -8,7 +8,7 @@ Source: Apache Mesos, src/slave/containerizer/mesos/provisioner/docker/{store,lo
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Coroutine, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal, TypeVar, overload
@@ -296,14 +296,13 @@ class LocalStore(Upkeep):
         """
         if not self._origin.is_here():
             return
-        try:
-            ask(self._actor, LocalStoreActor.close).recover(lambda _: None).get(timeout=120)
-            self._parts.close_workers()
-        finally:
+        with ExitStack() as closing:  # the last one first, even if a step before it fails or is interrupted
+            closing.callback(self._parts.references.close)
+            closing.callback(self._actor.stop, timeout=60)
             if self._own_pool is not None:
-                self._own_pool.close()
-            self._actor.stop(timeout=60)
-            self._parts.references.close()
+                closing.callback(self._own_pool.close)
+            closing.callback(self._parts.close)
+            ask(self._actor, LocalStoreActor.close).recover(lambda _: None).get(timeout=120)
 
 
 class LocalStoreActor(Actor):
