@@ -8,7 +8,7 @@ Source: Apache Mesos, src/slave/containerizer/mesos/provisioner/docker/{local_pu
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from typing import Protocol
@@ -23,7 +23,7 @@ from pykka_imagestore.durable.layout import find_missing
 from pykka_imagestore.durable.locks import FileLock, acquire, layer_byte
 from pykka_imagestore.durable.log import logger_of
 from pykka_imagestore.errors import ArchiveError, StoreClosedError
-from pykka_imagestore.handle import Handle
+from pykka_imagestore.handle import Handle, ask
 from pykka_imagestore.jobs.hash_layer import hash_layer
 from pykka_imagestore.jobs.help_unpack import HelpUnpack, help_unpack
 from pykka_imagestore.jobs.move_layer import MoveLayer, move_layer
@@ -41,7 +41,6 @@ from pykka_imagestore.runtime import (
     WorkerPool,
     defer,
     discard_all,
-    dispatch,
     run_blocking,
 )
 from pykka_imagestore.staging import Staging
@@ -99,7 +98,7 @@ class LayerStore(Handle):
 
         A layer that is being put is among them even if it is visible already: it may not be durable yet.
         """
-        return dispatch(self._actor, LayerStoreActor.find_wanted, tuple(diff_ids))
+        return ask(self._actor, LayerStoreActor.find_wanted, tuple(diff_ids))
 
     def put(
         self, diff_id: DiffID, layer: LayerBlob, sandbox: str | None = None, listener: LayerListener | None = None
@@ -126,8 +125,9 @@ class LayerStore(Handle):
             NoSpaceError: The disk is full, or would be.
             OSError: The disk failed.
             WorkerDiedError: A worker process was killed, twice.
+            StoreClosedError: The layer store was closed before the layer was in it.
         """
-        return dispatch(self._actor, LayerStoreActor.put, diff_id, layer, sandbox, listener)
+        return ask(self._actor, LayerStoreActor.put, diff_id, layer, sandbox, listener)
 
     def hash_layer(self, layer: LayerBlob) -> Future[DiffID]:
         """Compute a layer's DiffID without unpacking it, where nothing claims one.
@@ -136,12 +136,12 @@ class LayerStore(Handle):
             LayerError: It cannot be inflated, or to more than the limits allow.
             ArchiveChangedError: Its file was replaced or written to since it was indexed.
         """
-        return dispatch(self._actor, LayerStoreActor.hash_layer, layer)
+        return ask(self._actor, LayerStoreActor.hash_layer, layer)
 
     def close(self) -> None:
         """Stop all work and wait for it; nothing unfinished is left. Idempotent."""
         try:
-            dispatch(self._actor, LayerStoreActor.close).recover(lambda _: None).get(timeout=120)
+            ask(self._actor, LayerStoreActor.close).recover(lambda _: None).get(timeout=120)
         finally:
             self._actor.stop(timeout=60)
 
@@ -162,7 +162,7 @@ class LayerStoreActor(Actor):
         self._flights: SingleFlight[DiffID, None] = SingleFlight()
         self._listeners: dict[DiffID, list[LayerListener]] = {}
         self._slots = Semaphore(pool.workers + MAX_WAITING_LAYERS)
-        self._work = InFlight()  # layers whose work has not ended, discarded ones too
+        self._work = InFlight()  # all that `close` waits for, discarded work too
         # Short file operations only, in a thread: the worker processes may all be busy.
         self._executor = SerialExecutor("layer-store")
         # Waits for the disk, which takes no CPU, while the worker processes go on with other layers.
@@ -180,8 +180,10 @@ class LayerStoreActor(Actor):
             await self._join_or_unpack(diff_id, layer, sandbox)
 
     def hash_layer(self, layer: LayerBlob) -> Future[DiffID]:
+        if self._closed:
+            raise StoreClosedError
         hash_it = partial(hash_layer, limits=self._limits)
-        return self._pool.run(hash_it, layer, retry=True, time_limit=self._layer_time_limit)
+        return self._work.add(self._pool.run(hash_it, layer, retry=True, time_limit=self._layer_time_limit))
 
     async def close(self) -> None:
         self._closed = True
@@ -207,7 +209,7 @@ class LayerStoreActor(Actor):
 
         while True:
             try:
-                await self._flights.join(diff_id, start)
+                await self._join(diff_id, start)
             except DiscardedError:
                 raise
             except Exception:
@@ -219,6 +221,16 @@ class LayerStoreActor(Actor):
             else:
                 if mine or not await self._find_missing((diff_id,)):
                     return None
+
+    async def _join(self, diff_id: DiffID, start: Callable[[], Future[None]]) -> None:
+        """Join the work on a layer; StoreClosedError where ``close`` stops it."""
+        joined = self._flights.join(diff_id, start)
+        try:
+            await joined
+        except DiscardedError as error:
+            if self._closed and not joined.has_discard():
+                raise StoreClosedError from error
+            raise
 
     async def _unpack(self, diff_id: DiffID, layer: LayerBlob, sandbox: str | None) -> None:
         if layer.absence:
