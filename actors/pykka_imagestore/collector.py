@@ -31,7 +31,6 @@ from pykka_imagestore.durable.locked_directory import LockedDirectory
 from pykka_imagestore.durable.log import logger_of
 from pykka_imagestore.durable.remover import Remover
 from pykka_imagestore.durable.reserve import make_reserve
-from pykka_imagestore.durable.stored_view import StoredView
 from pykka_imagestore.errors import StoreError
 from pykka_imagestore.fs.remove_tree import remove_tree
 from pykka_imagestore.jobs.unpack.leader import MAX_PEERS
@@ -180,8 +179,7 @@ class CollectorActor(Actor):
         return self._executor.run(self._remover.view.weigh, layers)
 
     async def usage(self) -> Usage:
-        await self._references.ready()
-        return await self._executor.run(StoredView.usage, self._remover.view)
+        return await self._executor.run(self._remover.view.usage, await self._references.list())
 
     def swept(self) -> Future[None]:
         return self._deletions.ended()
@@ -239,8 +237,8 @@ class CollectorActor(Actor):
     async def _prune_to_budget(self, more_bytes: int) -> Pruned | None:
         """Prune if the store is over its budget; return the outcome if it still is."""
         room = self._budget + Size(-more_bytes)
-        await self._references.ready()
-        if room.holds((await self._executor.run(StoredView.inventory, self._remover.view)).size()):
+        inventory = await self._executor.run(self._remover.view.inventory, await self._references.list())
+        if room.holds(inventory.size()):
             return None
         pruned = await self._prune(PruneOptions(budget=room))
         if pruned.is_out_of_reach:

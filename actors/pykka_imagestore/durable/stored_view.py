@@ -93,13 +93,9 @@ class StoredView:
         """Return what some layers take together; those that are not there count nothing."""
         return self._inventories.weigh(layers)
 
-    def usage(self) -> Usage:
-        """Return what each image and layer costs, and who has leases.
-
-        Raises:
-            CheckpointError: As ``list``.
-        """
-        return measure(self.inventory(), find_leases(self._paths))
+    def usage(self, images: Iterable[DockerImage] | None = None) -> Usage:
+        """Return what each image and layer costs, and who has leases; arguments and errors are ``inventory``'s."""
+        return measure(self.inventory(images), find_leases(self._paths))
 
 
 def read_config(paths: StorePaths, image: DockerImage) -> bytes:
