@@ -16,6 +16,7 @@ from typing import Any
 
 import pykka
 import pytest
+from support import seams
 from support.images import diff_id, docker_save, layer, long_layer, worker_pids, write_members
 from support.layouts import AMD64, ARM64, Layout
 from support.processes import TIMEOUT
@@ -479,7 +480,7 @@ def test_interrupted_close_leaves_nothing_running(
             raise KeyboardInterrupt
         return get(future, timeout=timeout)
 
-    monkeypatch.setattr(Future, "get", interrupted)
+    monkeypatch.setattr(seams.WAIT_FOR_FUTURE, interrupted)
     with pytest.raises(KeyboardInterrupt):
         store.close()
     monkeypatch.undo()

@@ -48,12 +48,12 @@ from pykka_imagestore.text import plain
 
 logger = logger_of(__name__)
 
-MIN_HELPED_COST = 32 << 20  # bytes, see LayerBlob.cost: a cheaper layer is done before help has come
+MIN_HELPED_COST = 32 << 20  # bytes, see LayerBlob.cost: a cheaper layer is done before peers have come
 MAX_WAITING_LAYERS = 14  # for a worker, or for another process that unpacks the same layer
 
 
 class LayerListener(Protocol):
-    """Learns how far layers have come, in a thread of the layer store; it must neither block nor raise."""
+    """Learns how far layers have come. The thread of the layer store's actor calls it; it must not block or raise."""
 
     def advance(self, diff_id: DiffID, bytes_done: int, entries_done: int) -> None:
         """Note how much of a layer has been unpacked."""
@@ -85,7 +85,7 @@ class LayerStore(Handle):
 
         Args:
             paths: The store.
-            pool: Runs ``untar_layer``, ``hash_layer`` and the helpers. It stays the caller's to close.
+            pool: Runs ``untar_layer``, ``hash_layer`` and ``help_unpack``. It stays the caller's to close.
             durable: Whether a layer is synced before its future is ready.
             limits: How much a layer may ask for.
             layer_time_limit: Seconds that it may take to unpack or hash a layer; None for any number.
@@ -96,7 +96,8 @@ class LayerStore(Handle):
     def find_wanted(self, diff_ids: Iterable[DiffID]) -> Future[frozenset[DiffID]]:
         """Return those layers that ``put`` must be asked for: all others are in the store, whole.
 
-        A layer that is being put is among them even if it is visible already: it may not be durable yet.
+        That stays true only while the caller holds a lease that needs these layers; otherwise a removal may take them
+        at any time. A layer that is being put is returned even if it is visible already: it may not be durable yet.
         """
         return ask(self._actor, LayerStoreActor.find_wanted, tuple(diff_ids))
 
@@ -162,7 +163,7 @@ class LayerStoreActor(Actor):
         self._flights: SingleFlight[DiffID, None] = SingleFlight()
         self._listeners: dict[DiffID, list[LayerListener]] = {}
         self._slots = Semaphore(pool.workers + MAX_WAITING_LAYERS)
-        self._work = InFlight()  # all that `close` waits for, discarded work too
+        self._work = InFlight()  # layers that are unpacked or hashed; discarded ones until their work has ended
         # Short file operations only, in a thread: the worker processes may all be busy.
         self._executor = SerialExecutor("layer-store")
         # Waits for the disk, which takes no CPU, while the worker processes go on with other layers.
@@ -317,7 +318,7 @@ class LayerStoreActor(Actor):
                 del self._listeners[diff_id]
 
     def _tell_counts(self, diff_id: DiffID, counts: LayerCounts, call: _HelpCall | None) -> None:
-        # Not before it is under way: a helper stays to the end, and other layers of the put want a worker each.
+        # Not before it is under way: a peer stays to the end, and other layers of the put want a worker each.
         if counts.entries and call is not None:
             call.make()
         for listener in self._listeners.get(diff_id, ()):
@@ -355,6 +356,6 @@ class _HelpCall:
         self._is_open = False
 
     async def cancel(self) -> None:
-        """Stop the helpers; return when none is at work in the layer's directory any more."""
+        """Stop the peers; return when none is at work in the layer's directory any more."""
         self.close()
         await discard_all(self._peers)

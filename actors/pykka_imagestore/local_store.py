@@ -36,7 +36,7 @@ from pykka_imagestore.handle import ask, or_closed
 from pykka_imagestore.jobs.find_archive import find_archive
 from pykka_imagestore.jobs.unpack.limiter import require_space
 from pykka_imagestore.jobs.untar_image import UntarImage, untar_image
-from pykka_imagestore.lease_desk import LeaseDesk
+from pykka_imagestore.lease_taker import LeaseTaker
 from pykka_imagestore.leased_image import LeasedImage
 from pykka_imagestore.progress import Listener
 from pykka_imagestore.puts import LegacyDiffIDs, PutArguments, PutOptions, PutRequest, Puts, PutUnderWay
@@ -325,7 +325,7 @@ class LocalStoreActor(Actor):
         self._listener_thread = SerialExecutor("progress")
         self._puts = Puts(self._listener_thread)
         self._staging = Staging(self, parts.paths, self._executor, pool)
-        self._desk = LeaseDesk(parts.paths, parts.references, self._executor)
+        self._lease_taker = LeaseTaker(parts.paths, parts.references, self._executor)
 
     # -- what the handle offers
 
@@ -340,7 +340,7 @@ class LocalStoreActor(Actor):
     async def put_leased(self, name: str, how: PutArguments, listener: Listener | None) -> LeasedImage:
         request = await self._request(ImageName.parse(name), how)
         put = self._join(request, listener, self._put_one)
-        leased = self._puts.wish_for_lease(request)
+        leased = self._puts.request_lease(request)
         try:
             await put
             return await leased
@@ -358,11 +358,11 @@ class LocalStoreActor(Actor):
 
     async def lease(self, name: str) -> LeasedImage:
         await self.recover()
-        return await self._desk.lease(name)
+        return await self._lease_taker.lease(name)
 
     async def take_over(self, token: str) -> LeasedImage:
         await self.recover()
-        return await self._desk.take_over(token)
+        return await self._lease_taker.take_over(token)
 
     async def close(self) -> None:
         self._closed = True
@@ -425,12 +425,12 @@ class LocalStoreActor(Actor):
                 index = await self.untar_image(request, staging)
                 planned = plan_put(index, request.name, request.select, limits)
                 legacy = LegacyDiffIDs(self._layers)
-                with self._leased_to_the_end() as lease:
+                with self._hold_put_lease() as lease:
                     for each in planned:  # one after the other, so that images with layers in common read them once
                         stored.append(self.spawn(self.put_image(each, put, staging, lease, legacy)))
                         await stored[-1]
                     await self._keep_to_budget()
-                    await self._desk.grant(put.wishes, stored[0].get(timeout=0)[0])
+                    await self._lease_taker.grant(put.lease_requests, stored[0].get(timeout=0)[0])
         except DiscardedError:
             if not planned or len(stored) < len(planned) or not stored[-1].is_ready():
                 raise
@@ -439,7 +439,7 @@ class LocalStoreActor(Actor):
         return self._paths.locate_all(image for images in stored for image in images.get(timeout=0))
 
     @contextmanager
-    def _leased_to_the_end(self) -> Iterator[PutLease]:
+    def _hold_put_lease(self) -> Iterator[PutLease]:
         """Lend the lease of a put, for all its images: a later one must not push out an earlier one."""
         lease = PutLease(self._paths)
         try:

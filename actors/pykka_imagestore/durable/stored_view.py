@@ -1,7 +1,7 @@
 """What a store holds, as its files have it now: one view for its actors and for the command line.
 
-It only reads, needs no lock, and works on a read-only file system. The one thing that it writes, where it may, is when
-an image was last used.
+Apart from the time at which an image was last used, which it writes where it may, it only reads. It needs no lock, and
+works on a read-only file system.
 """
 
 from __future__ import annotations

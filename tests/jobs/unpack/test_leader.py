@@ -345,7 +345,7 @@ def test_leader_that_may_make_no_file_as_large_as_the_memory_goes_on_alone(tmp_p
         finally:
             resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
-        assert not leader.peers
+        assert not leader.has_peers
         assert peer.recv(1) == b""
 
 
