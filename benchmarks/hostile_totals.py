@@ -24,6 +24,7 @@ Write = Callable[[Path, int], None]
 _BLOCK = 512
 _END = bytes(2 * _BLOCK)
 _OCI = "application/vnd.oci.image"
+_LARGE_WINDOW = {int(zstd.CompressionParameter.compression_level): 1, int(zstd.CompressionParameter.window_log): 27}
 
 
 # -- tar, by hand
@@ -102,6 +103,13 @@ def _frames(first: Callable[[bytes], bytes], frame: bytes) -> Write:
         _write_image(path, first(tar) + frame * n, tar)
 
     return write
+
+
+def _directories_behind_a_window(path: Path, n: int) -> None:
+    """Write a layer that fills the largest window of zstd, and then has directories, which no entry names."""
+    paths = (b"%d/%06d/.wh.x" % (number // 1000, number) for number in range(n))
+    tar = b"".join([_entry(b".wh.x", body=bytes(129 << 20)), *map(_entry, paths), _END])
+    _write_image(path, zstd.compress(tar, options=_LARGE_WINDOW), tar)
 
 
 def _frames_around(path: Path, n: int) -> None:
@@ -384,6 +392,11 @@ TOTALS: dict[str, tuple[Write, int]] = {
     "gzip members of nothing": (_frames(gzip.compress, gzip.compress(b"", mtime=0)), 50_000),
     "zstd frames of nothing": (_frames(zstd.compress, zstd.compress(b"")), 30_000),
     "zstd frames to skip": (_frames(zstd.compress, bytes.fromhex("502a4d1800000000")), 30_000),
+    "zstd frames of nothing with a window of 128 MiB": (
+        _frames(zstd.compress, bytes.fromhex("28b52ffd0088010000")),
+        10_000,
+    ),
+    "directories behind a window of 128 MiB": (_directories_behind_a_window, 25_000),
     "xz streams of nothing": (_frames(lzma.compress, lzma.compress(b"")), 50_000),
     "bzip2 streams of nothing": (_frames(bz2.compress, bz2.compress(b"")), 50_000),
     "zstd frames around an archive": (_frames_around, 30_000),

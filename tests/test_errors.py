@@ -37,6 +37,8 @@ ARGUMENTS = {
     errors.NotRemovedError: ("store/gc/1/f", "something is mounted there", 3),
     errors.OverBudgetError: ("store", 2000, 1000),
     errors.NoSpaceError: ("store/staging/1", 2000, 1000),
+    errors.FileTooLargeError: ("image.tar", "layer layer.tar: entry 3 'f'", 2000, 1000),
+    errors.ProcUnavailableError: ("/proc/self/status", 2),
     StoreError: ("something",),
 }
 CLASSES = [error for _, error in inspect.getmembers(errors, inspect.isclass) if issubclass(error, Exception)]

@@ -215,7 +215,7 @@ def test_layer_that_another_process_puts_meanwhile_is_not_unpacked(
 ) -> None:
     lock, told = acquire(paths.layers_lock, layer_byte(LAYER)), Told()
     put = layers.put(LAYER, blob_of(DATA, tmp_path), listener=told)
-    wait_for(lambda: any(thread.name == "blocking" for thread in threading.enumerate()))
+    wait_for(lambda: any(thread.name == "imagestore-blocking" for thread in threading.enumerate()))
 
     paths.rootfs(LAYER).mkdir(parents=True)
     lock.release()

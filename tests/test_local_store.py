@@ -114,6 +114,27 @@ def test_a_long_directory_for_temporary_files_is_no_hindrance(tmp_path: Path) ->
     assert (ran.stdout, ran.stderr) == (b"app:latest\n", b"")
 
 
+def test_image_named_by_a_digest_is_found_with_and_without_its_tag(tmp_path: Path) -> None:
+    layout = Layout()
+    manifest = layout.manifest(APP)
+    layout.name(manifest)
+    archive = layout.write_tar(tmp_path / "app.tar")
+    name, labelled = f"app@{manifest['digest']}", f"app:1@{manifest['digest']}"
+
+    with LocalStore.start(tmp_path / "store") as store:
+        assert store.put(labelled, archive).get(timeout=TIMEOUT).name == labelled
+        with pytest.raises(DigestMismatchError, match=f"but has {manifest['digest']}"):
+            store.put(f"app@sha256:{'a' * 64}", archive).get(timeout=TIMEOUT)
+    with LocalStore.start(tmp_path / "store") as store:
+        for spelling in (name, labelled, f"docker.io/library/app:other@{manifest['digest']}"):
+            assert store.get(spelling).get(timeout=TIMEOUT).name == labelled
+        assert store.prune(keep=[name], unused_for=0).get(timeout=TIMEOUT).images == ()
+        assert store.put(name, archive).get(timeout=TIMEOUT).name == name
+        assert [image.name for image in store.list().get(timeout=TIMEOUT)] == [name]
+        store.remove(labelled).get(timeout=TIMEOUT)
+        assert store.list().get(timeout=TIMEOUT) == ()
+
+
 def test_put_image_is_there_again_after_a_restart(tmp_path: Path) -> None:
     archive = docker_save(tmp_path / "app.tar", {"app:v1": [BASE, APP]})
     with LocalStore.start(tmp_path / "store") as store:

@@ -139,7 +139,7 @@ def test_layer_that_another_process_put_meanwhile_is_not_unpacked(store: LocalSt
 
 
 def is_waiting_for_a_layer() -> bool:
-    return any(thread.name == "blocking" for thread in threading.enumerate())
+    return any(thread.name == "imagestore-blocking" for thread in threading.enumerate())
 
 
 def wait_until(condition: Callable[[], bool]) -> None:

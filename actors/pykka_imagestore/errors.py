@@ -29,6 +29,8 @@ StoreError
         NotRemovedError         something is in the way: see to that, and remove it again
         OverBudgetError         an image is larger than the store may be: raise its budget
         NoSpaceError            the disk is full, and this is an OSError, too: free some of it
+        FileTooLargeError       no file here may be as large, and this is an OSError, too: raise the limit
+        ProcUnavailableError    /proc cannot be used, and this is an OSError, too: mount it
 """
 
 from __future__ import annotations
@@ -557,3 +559,55 @@ class NoSpaceError(StateError, OSError):
         if self.free_inodes == 0:
             found = f"{self.free_bytes} bytes are left, but no inodes: the file system holds no more files"
         return f"{self.strerror}: {self.path}: {found}. Nothing of it was stored; make room, or move the store"
+
+
+class FileTooLargeError(StateError, OSError):
+    """A file would be larger than this process, or its file system, lets any file be.
+
+    Attributes:
+        archive: Path of the archive.
+        what: Which file it would be.
+        size_bytes: How large it would be, at least.
+        limit_bytes: How large this process may make a file; None if only the file system has a limit.
+    """
+
+    def __init__(self, archive: str, what: str, size_bytes: int, limit_bytes: int | None) -> None:
+        OSError.__init__(self, errno.EFBIG, os.strerror(errno.EFBIG), archive)
+        self.archive, self.what, self.size_bytes, self.limit_bytes = archive, what, size_bytes, limit_bytes
+
+    def __reduce__(self) -> tuple[type[FileTooLargeError], tuple[str, str, int, int | None]]:
+        # An OSError would pass on its errno and its text.
+        return type(self), (self.archive, self.what, self.size_bytes, self.limit_bytes)
+
+    def __str__(self) -> str:
+        limit = "the file system of the store takes no file as large"
+        remedy = "move the store to another file system"
+        if self.limit_bytes is not None:
+            limit = f"no file of this process may have more than {self.limit_bytes}"
+            remedy = "raise that limit (ulimit -f)"
+        return (
+            f"{self.archive}: {self.what} has {self.size_bytes} bytes or more, and {limit}. Nothing of it was stored; "
+            f"{remedy}"
+        )
+
+
+class ProcUnavailableError(StateError, OSError):
+    """The file system /proc, which unpacking needs, is not there or may not be read.
+
+    Attributes:
+        path: What could not be read.
+        reason: Why.
+    """
+
+    def __init__(self, path: str, number: int) -> None:
+        OSError.__init__(self, number, os.strerror(number), path)
+        self.path, self.reason = path, os.strerror(number)
+
+    def __reduce__(self) -> tuple[type[ProcUnavailableError], tuple[str, int]]:
+        return type(self), (self.path, self.errno or 0)
+
+    def __str__(self) -> str:
+        return (
+            f"{self.path}: {self.reason}, and unpacking a layer needs /proc. Nothing of it was stored; have it mounted "
+            "where this process runs: mount -t proc proc /proc"
+        )

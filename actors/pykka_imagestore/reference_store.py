@@ -20,6 +20,7 @@ import pykka
 from pykka_imagestore.core.digest import DiffID, Digest, is_sha256
 from pykka_imagestore.core.image import DockerImage
 from pykka_imagestore.core.image_name import ImageName
+from pykka_imagestore.core.parameters import parse_path, require_flag
 from pykka_imagestore.core.paths import StorePaths
 from pykka_imagestore.durable.disk import disk
 from pykka_imagestore.durable.layout import make_store
@@ -27,8 +28,8 @@ from pykka_imagestore.durable.log import logger_of
 from pykka_imagestore.durable.references import Change, Put, References, Remove
 from pykka_imagestore.durable.stored_view import StoredView
 from pykka_imagestore.errors import ImageIncompleteError, InvalidInputError, NotFoundError, StoreError
-from pykka_imagestore.handle import Handle
-from pykka_imagestore.runtime import Actor, Future, Promise, SerialExecutor, dispatch, undiscardable
+from pykka_imagestore.handle import Handle, StoreActor
+from pykka_imagestore.runtime import Future, Promise, SerialExecutor, dispatch, undiscardable
 from pykka_imagestore.text import shown
 
 logger = logger_of(__name__)
@@ -57,7 +58,9 @@ class ReferenceStore(Handle):
             directory: The store's directory; made if missing.
             durable: Whether a change is synced before its future is ready. Without, a power loss may undo it.
         """
-        return cls(ReferenceStoreActor.start(StorePaths(Path(directory).absolute()), durable=durable))
+        root = parse_path("directory", directory).absolute()
+        require_flag("durable", durable)
+        return cls(ReferenceStoreActor.start(StorePaths(root), durable=durable))
 
     def recover(self) -> Future[tuple[DockerImage, ...]]:
         """Read the images. Every other method does so first, and again if it failed.
@@ -134,7 +137,7 @@ class ReferenceStore(Handle):
             self._actor.stop(timeout=60)
 
 
-class ReferenceStoreActor(Actor):
+class ReferenceStoreActor(StoreActor):
     """Reads and writes in threads of its own. It keeps no table of images: the files are the truth."""
 
     def __init__(self, paths: StorePaths, *, durable: bool) -> None:
@@ -145,7 +148,8 @@ class ReferenceStoreActor(Actor):
         self._view = StoredView(paths, self._references)
         self._recovery: Future[None] | None = None
         # In threads of their own, since the worker processes may all be busy. Two, so that a read waits for no sync.
-        self._reader, self._writer = SerialExecutor("reference-reader"), SerialExecutor("reference-writer")
+        self._reader = SerialExecutor("imagestore-reference-reader")
+        self._writer = SerialExecutor("imagestore-reference-writer")
         self._commits = _Commits(self._references, self._writer)
 
     async def recover(self) -> tuple[DockerImage, ...]:
@@ -163,7 +167,7 @@ class ReferenceStoreActor(Actor):
     def put_all(
         self, names: tuple[str, ...], layers: tuple[DiffID, ...], config_digest: Digest | None
     ) -> Future[tuple[DockerImage, ...]]:
-        images = tuple(DockerImage(ImageName.parse(name).stored, layers, config_digest) for name in names)
+        images = tuple(DockerImage(ImageName.parse(name).labelled, layers, config_digest) for name in names)
         for digest in (*layers, *([] if config_digest is None else [config_digest])):
             if not is_sha256(digest):
                 raise InvalidInputError(f"{shown(str(digest))} is no sha256 digest, and so no layer or config")

@@ -18,6 +18,7 @@ from support.tars import file, tar
 
 from pykka_imagestore._proto.journal_pb2 import JournalFrame
 from pykka_imagestore.core.journal import Frame, pack_frame, pack_header
+from pykka_imagestore.core.sizes import format_size
 from pykka_imagestore.durable.checkpoint import read_checkpoint, to_message
 
 BASE = layer({"etc/os-release": b"ID=test\n"})
@@ -274,7 +275,7 @@ def test_unpack_into_an_empty_directory_prints_what_it_was(imagestore, tmp_path)
 
     assert [line.split() for line in done.stdout.splitlines()] == [
         ["diff_id", diff_id(BASE)],
-        ["bytes", str(len(BASE))],
+        ["size", *format_size(len(BASE)).split()],
         ["entries", "1"],
     ]
     assert names(directory) == ["etc"]

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pykka_imagestore.core.image_name import ImageName
+from pykka_imagestore.core.image_name import ImageName, without_label
 from pykka_imagestore.errors import InvalidNameError
 
 CASES = json.loads(Path(__file__).with_name("references.json").read_text())["cases"]
@@ -128,6 +128,15 @@ def test_normalized_form_is_a_fixed_point(name):
 @given(names)
 def test_stored_form_means_the_same_image(name):
     assert ImageName.parse_normalized(name.stored).key == name.key
+
+
+@given(names)
+def test_labelled_form_means_the_same_image_and_keeps_the_tag(name):
+    labelled = ImageName.parse_normalized(name.labelled)
+
+    assert without_label(name.labelled) == name.stored
+    assert labelled.key == name.key
+    assert labelled.tag == (name.tag if name.digest else name.tag or "latest")
 
 
 @given(names)

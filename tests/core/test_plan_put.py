@@ -11,7 +11,13 @@ from pykka_imagestore.core.format_error import FormatError
 from pykka_imagestore.core.image_name import ImageName
 from pykka_imagestore.core.limits import Limits
 from pykka_imagestore.core.plan_put import plan_put
-from pykka_imagestore.errors import AmbiguousImageError, ArchiveError, LimitError
+from pykka_imagestore.errors import (
+    AmbiguousImageError,
+    ArchiveError,
+    DigestMismatchError,
+    LimitError,
+    UnsupportedArchiveError,
+)
 
 ALPHA, BETA, GAMMA = (sha256(config) for config in (b"alpha", b"beta", b"gamma"))
 
@@ -157,6 +163,61 @@ def test_tag_is_no_name():
         put(index(TAGGED))
     with pytest.raises(AmbiguousImageError, match=r"which of its 2 images v1.0:latest is"):
         put(index(TAGGED, image(b"beta", "beta")), "v1.0")
+
+
+# -- names with a digest
+
+INDEX = sha256(b"index")
+BY_DIGEST = ArchivedImage((), b"alpha", (), (), (), (INDEX, MANIFEST))
+OTHER = sha256(b"another manifest")
+
+
+@pytest.mark.parametrize("digest", [MANIFEST, INDEX])
+@pytest.mark.parametrize("other", [[], [image(b"beta", "beta")], [ArchivedImage((), b"beta", (), (), (), (OTHER,))]])
+def test_name_with_the_digest_of_a_manifest_is_kept_with_it(digest, other):
+    assert put(index(BY_DIGEST, *other), f"app@{digest}") == [(f"app@{digest}", ALPHA)]
+    assert put(index(BY_DIGEST, *other), f"app@{digest}", ALPHA) == [(f"app@{digest}", ALPHA)]
+
+
+def test_tag_beside_a_digest_is_a_label():
+    assert put(index(BY_DIGEST), f"app:1@{MANIFEST}") == [(f"app:1@{MANIFEST}", ALPHA)]
+
+
+@pytest.mark.parametrize("other", [OTHER, ALPHA, "sha512:" + "a" * 128])
+@pytest.mark.parametrize("select", [None, ALPHA])
+def test_name_with_another_digest_is_refused_with_that_of_the_manifest(other, select):
+    with pytest.raises(DigestMismatchError) as caught:
+        put(index(BY_DIGEST), f"app@{other}", select)
+
+    assert (caught.value.expected, caught.value.found) == (other, MANIFEST)
+    assert str(caught.value).startswith(f"image.tar: its manifest should have digest {other} but has {MANIFEST}. ")
+
+
+def test_name_with_a_digest_that_none_of_several_images_has_is_refused_with_those_that_they_have():
+    several = index(BY_DIGEST, ArchivedImage(("beta",), b"beta", (), (), (), (OTHER,)))
+
+    with pytest.raises(AmbiguousImageError, match=rf"no image in it is app@{GAMMA}; it holds {INDEX}, .*{OTHER}"):
+        put(several, f"app@{GAMMA}")
+
+
+def test_archive_without_manifests_is_refused_for_a_name_with_a_digest():
+    with pytest.raises(UnsupportedArchiveError) as caught:
+        put(index(image(b"alpha", "app:1")), f"app@{MANIFEST}")
+
+    assert "has no manifest to compare with app@sha256:" in str(caught.value)
+    assert "put it under a name with a tag" in str(caught.value)
+
+
+def test_digests_in_the_archives_own_names_are_compared():
+    own = ArchivedImage((f"app:1@{MANIFEST}", f"app:2@{MANIFEST}", "app"), b"alpha", (), (), (), (MANIFEST,))
+    wrong = ArchivedImage((f"app@{OTHER}",), b"alpha", (), (), (), (MANIFEST,))
+
+    assert put(index(own)) == [(f"app:2@{MANIFEST}", "app:latest", ALPHA)]
+    assert put(index(wrong), "app") == [("app:latest", ALPHA)]
+    with pytest.raises(DigestMismatchError):
+        put(index(wrong))
+    with pytest.raises(UnsupportedArchiveError):
+        put(index(image(b"alpha", f"app@{MANIFEST}")))
 
 
 def test_what_cannot_be_put_is_no_matter_where_it_is_not_meant():

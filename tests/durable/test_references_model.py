@@ -11,7 +11,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 
 from pykka_imagestore.core.digest import DiffID, sha256
 from pykka_imagestore.core.image import DockerImage
-from pykka_imagestore.core.image_name import ImageName
+from pykka_imagestore.core.image_name import ImageName, without_label
 from pykka_imagestore.core.journal import Frame, pack_frame
 from pykka_imagestore.core.paths import StorePaths
 from pykka_imagestore.durable.disk import Disk, ForgetfulDisk
@@ -20,7 +20,8 @@ from pykka_imagestore.durable.references import Put, References, Remove
 from pykka_imagestore.fs.remove_tree import remove_tree
 
 LAYERS = [DiffID(sha256(b"%d" % number)) for number in range(3)]
-names = st.sampled_from(["a:latest", "b:1", "quay.io/team/c:2"])
+BY_DIGEST = sha256(b"manifest")
+names = st.sampled_from(["a:latest", "b:1", "quay.io/team/c:2", f"d@{BY_DIGEST}", f"d:1@{BY_DIGEST}"])
 images = st.builds(DockerImage, names, st.lists(st.sampled_from(LAYERS), max_size=2).map(tuple))
 removals = st.builds(lambda name: Remove(ImageName.parse(name)), names)
 removals_of_one = st.builds(lambda image: Remove(ImageName.parse(image.name), only=image), images)
@@ -54,7 +55,7 @@ class Model(RuleBasedStateMachine):
 
     def expect(self, change: Put | Remove) -> DockerImage | None:
         if isinstance(change, Put):
-            self.expected[change.image.name] = change.image
+            self.expected[without_label(change.image.name)] = change.image
             return change.image
         before = self.expected.get(change.name.stored)
         if before is None or change.only not in (None, before):
@@ -71,7 +72,9 @@ class Model(RuleBasedStateMachine):
 
     @rule(replica=replicas, name=names)
     def find(self, replica: int, name: str) -> None:
-        assert self.replicas[replica].find(ImageName.parse(name)) == self.expected.get(name)
+        parsed = ImageName.parse(name)
+
+        assert self.replicas[replica].find(parsed) == self.expected.get(parsed.stored)
 
     @rule(replica=replicas)
     def close(self, replica: int) -> None:

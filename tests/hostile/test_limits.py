@@ -185,7 +185,7 @@ def test_compressed_archive_that_is_a_bomb(tmp_path):
         untar_image(request)
 
 
-@pytest.mark.parametrize(("dictionary", "taken"), [(64 << 20, True), (256 << 20, False)])
+@pytest.mark.parametrize(("dictionary", "taken"), [(64 << 20, True), (128 << 20, True), (256 << 20, False)])
 def test_xz_dictionary_that_would_take_all_memory(tmp_path, dictionary, taken):
     filters = [{"id": lzma.FILTER_LZMA2, "preset": 0, "dict_size": 4096}]
     data = bytearray(lzma.compress(tars.tar(tars.file(b"f", b"x")), filters=filters))
@@ -194,8 +194,43 @@ def test_xz_dictionary_that_would_take_all_memory(tmp_path, dictionary, taken):
     if taken:
         assert unpack_layer(bytes(data), tmp_path).kinds == {b"f": "f"}
         return
-    with pytest.raises(LimitError, match=r"asks for more memory to be inflated than 83886080 bytes"):
+    with pytest.raises(LimitError, match=r"asks for more memory to be inflated than 142606336 bytes"):
         unpack_layer(bytes(data), tmp_path)
+
+
+def zstd_frame(data, window_log):
+    """Return a frame of one block that is not compressed, whose decoder needs such a window."""
+    block = (1 | len(data) << 3).to_bytes(3, "little") + data
+    return bytes([0x28, 0xB5, 0x2F, 0xFD, 0, (window_log - 10) << 3]) + block
+
+
+@pytest.mark.parametrize(
+    ("log", "limits", "most"),
+    [(27, Limits(), None), (28, Limits(), 27), (31, Limits(), 27), (27, Limits(decoder_bytes=80 << 20), 26)],
+)
+def test_zstd_window_that_would_take_all_memory(tmp_path, log, limits, most):
+    data = zstd_frame(tars.tar(tars.file(b"f", b"x")), log)
+
+    if most is None:
+        assert unpack_layer(data, tmp_path, limits=limits).kinds == {b"f": "f"}
+        return
+    for read in (
+        lambda: unpack_layer(data, tmp_path, limits=limits),
+        lambda: hash_layer(blob_of(data, tmp_path), limits),
+    ):
+        with pytest.raises(LimitError, match=f"asks for a window of more than {1 << most} bytes") as caught:
+            read()
+        assert caught.value.limit == "decoder_bytes"
+
+
+def test_zstd_window_of_a_whole_archive_is_bounded(tmp_path):
+    plain = docker_save(tmp_path / "app.tar", {"app": [layer({"f": b"x"})]}).read_bytes()
+    (tmp_path / "app.tar.zst").write_bytes(zstd_frame(plain, 27))
+    request = UntarImage(str(tmp_path / "app.tar.zst"), str(tmp_path / "inflated"))
+
+    assert len(untar_image(request).images) == 1
+    with pytest.raises(LimitError, match="it asks for a window of more than 67108864 bytes"):
+        untar_image(replace(request, limits=Limits(decoder_bytes=127 << 20)))
 
 
 def block_header(dictionary):

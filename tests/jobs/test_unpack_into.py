@@ -55,6 +55,18 @@ def directory(tmp_path):
     return tmp_path / "rootfs"
 
 
+def test_nothing_is_left_of_the_bookkeeping_of_aufs(layers, directory):
+    aufs = tars.file(b".wh..wh.plnk/7.1", b"x") + tars.hard_link(b"a", b".wh..wh.plnk/7.1")
+
+    unpack(tars.tar(aufs), directory, layers)
+
+    assert names(directory) == [b"a"]
+    assert (directory / "a").stat().st_nlink == 1
+    with pytest.raises(LayerError):
+        unpack(tars.tar(aufs, tars.file(b"../outside")), directory.with_name("refused"), layers)
+    assert not directory.with_name("refused").exists()
+
+
 # -- who may enter
 
 

@@ -5,10 +5,13 @@ import gc
 import os
 import pickle
 import queue
+import socket
 import sys
 import threading
 import time
 from functools import partial
+from itertools import chain
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -33,6 +36,8 @@ from pykka_imagestore.runtime import (
 )
 from pykka_imagestore.runtime.cpus import usable_cpus
 from pykka_imagestore.runtime.processes import ProcessEngine
+from pykka_imagestore.runtime.wire import REPORT, message
+from pykka_imagestore.runtime.worker import PickledAnswers
 
 
 @pytest.fixture
@@ -162,6 +167,27 @@ def test_a_process_that_cannot_start_fails_the_task_with_a_sentence():
         pytest.raises(WorkerStartError, match="no worker process could be started for double"),
     ):
         pool.run(work.double, 1).get(timeout=TIMEOUT)
+
+
+def open_and_started():
+    """Return this process's descriptors and children."""
+    children = chain.from_iterable(path.read_text().split() for path in Path("/proc/self/task").glob("*/children"))
+    return {*os.listdir("/proc/self/fd"), *(f"child {pid}" for pid in children)}
+
+
+def test_answers_that_cannot_be_sent_to_a_worker_are_refused_before_any_process_starts():
+    class HoldsALock(PickledAnswers):
+        def __init__(self):
+            self.lock = threading.Lock()
+
+    before = open_and_started()
+    with (
+        pytest.raises(pickle.PicklingError, match="answers, HoldsALock, cannot be sent to a worker process"),
+        WorkerPool(1, answers=HoldsALock()) as pool,
+    ):
+        pool.run(work.double, 1).get(timeout=TIMEOUT)
+
+    assert open_and_started() <= before
 
 
 @pytest.mark.parametrize("odd", [7, b"/bytes", "/surro\ud800gate", "/with\0nothing"])
@@ -490,6 +516,31 @@ def test_a_listener_that_is_slow_does_not_hold_up_the_task(pool):
     go_on.set()
 
     assert result == 1000
+
+
+def test_reports_are_dropped_only_when_the_socket_is_full(rendezvous):
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    holds = 0
+    with ours, theirs, contextlib.suppress(BlockingIOError):
+        while True:
+            ours.send(message(REPORT, 1, pickle.dumps(holds)), socket.MSG_DONTWAIT)
+            holds += 1
+    reports, held, go_on = queue.SimpleQueue(), threading.Event(), threading.Event()
+    with WorkerPool(1) as pool:
+        task = pool.run(work.report_between_two_meetings, (1000, rendezvous.address), on_report=reports.put)
+        with rendezvous.next() as worker:
+            assert isinstance(pool._engine, ProcessEngine)
+            pool._engine._loop.call(lambda: held.set() or go_on.wait(TIMEOUT))  # so it hears nothing
+            assert held.wait(TIMEOUT)
+            worker.answer("")
+        with rendezvous.next() as worker:
+            go_on.set()
+            worker.answer("")
+        task.get(timeout=TIMEOUT)
+
+        arrived = [reports.get(timeout=TIMEOUT) for _ in range(holds)]
+
+    assert arrived == list(range(holds))
 
 
 # -- messages

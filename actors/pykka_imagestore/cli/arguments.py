@@ -5,10 +5,12 @@ from __future__ import annotations
 import argparse
 import os
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import NoReturn
 
 from pykka_imagestore.cli import values
+from pykka_imagestore.cli.status_line import DEFAULT_WIDTH
 from pykka_imagestore.errors import InvalidInputError
 from pykka_imagestore.text import escaped
 
@@ -23,6 +25,7 @@ exit status:
 
 examples:
   docker save app:1.0 | imagestore put -
+  imagestore put images/*.tar
   skopeo copy docker://app:1.0 oci:app && imagestore put --name app:1.0 app
   imagestore get app:1.0
   imagestore get --json app:1.0 | jq -r '.layers[].path'
@@ -30,7 +33,13 @@ examples:
   imagestore prune --budget 20G --keep base:1.0
 """
 
+SHELLS = ("bash", "zsh", "fish")
+IMAGE_FIELDS = ("name", "config_digest", "layers")
 STORE_HELP = "the store's directory (default: $IMAGESTORE_DIR, else imagestore in $XDG_DATA_HOME or ~/.local/share)"
+NAME_HELP = (
+    "a name in any spelling: app, docker.io/library/app:latest; or a config digest, or at least 12 hex digits of one"
+)
+VERBOSE_HELP = "say on stderr what the store does"
 JSON_HELP = "print one JSON document instead of text for people"
 
 
@@ -40,7 +49,14 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     Raises:
         SystemExit: With status 2 and a message for wrong usage, with 0 after help.
     """
-    return make_parser().parse_args(arguments)
+    options, unknown = make_parser().parse_known_args(arguments)
+    if unknown:  # argparse would show the usage of the program, which lists no option of the verb
+        options.parser.error(f"unrecognized arguments: {' '.join(unknown)}")
+    if options.verb == "put" and options.name is not None and len(options.archives) > 1:
+        options.parser.error("argument --name: puts one image, so name one archive")
+    if options.json and getattr(options, "format", None) is not None:
+        options.parser.error("argument --format: not allowed with argument --json")
+    return options
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -49,12 +65,14 @@ def make_parser() -> argparse.ArgumentParser:
         prog="imagestore",
         description=DESCRIPTION,
         epilog=EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        formatter_class=_RawHelp,
+        allow_abbrev=False,
     )
     parser.add_argument("--store", metavar="DIR", type=values.path, help=STORE_HELP)
     parser.add_argument("--json", action="store_true", help=JSON_HELP)
+    parser.add_argument("-v", "--verbose", action="store_true", help=VERBOSE_HELP)
     parser.add_argument("--version", action=_Version, nargs=0, help="print the version")
-    verbs = _Verbs(parser.add_subparsers(dest="verb", metavar="VERB", required=True))
+    verbs = _Verbs(parser.add_subparsers(dest="verb", metavar="VERB", required=True, prog="imagestore"))
     _add_put(verbs)
     _add_get(verbs)
     _add_list(verbs)
@@ -65,6 +83,7 @@ def make_parser() -> argparse.ArgumentParser:
     _add_check(verbs)
     _add_repair(verbs)
     _add_unpack(verbs)
+    _add_completion(verbs)
     return parser
 
 
@@ -75,6 +94,9 @@ def store_directory(option: str | None, environment: Mapping[str, str] = os.envi
         option: The value of ``--store``; None if it was not given.
         environment: The environment. An empty variable counts as unset.
 
+    Raises:
+        InvalidInputError: None is named, and this user has no home directory.
+
     Spec:
         XDG Base Directory Specification: a relative $XDG_DATA_HOME is to be ignored.
     """
@@ -82,7 +104,11 @@ def store_directory(option: str | None, environment: Mapping[str, str] = os.envi
     if named:
         return Path(absolute(named))
     data = Path(environment.get("XDG_DATA_HOME", ""))
-    return (data if data.is_absolute() else Path("~/.local/share").expanduser()) / "imagestore"
+    try:
+        return (data if data.is_absolute() else Path("~/.local/share").expanduser()) / "imagestore"
+    except RuntimeError:
+        reason = f"user {os.getuid()} has no home directory, and HOME is not set, so no store is found there"
+        raise InvalidInputError(f"{reason}; name one with --store, or in IMAGESTORE_DIR") from None
 
 
 def absolute(path: str) -> str:
@@ -97,6 +123,27 @@ def absolute(path: str) -> str:
         raise InvalidInputError(f"{path}: the working directory was deleted; name an absolute path") from None
 
 
+class _Help(argparse.HelpFormatter):
+    """Help as wide as the terminal. Argparse itself makes one for each option, and imports shutil to do so: 4 ms."""
+
+    def __init__(self, prog: str) -> None:
+        super().__init__(prog, width=_columns() - 2)
+
+
+class _RawHelp(_Help, argparse.RawDescriptionHelpFormatter):
+    pass
+
+
+def _columns() -> int:
+    columns = os.environ.get("COLUMNS", "")
+    if columns.isdecimal() and int(columns):
+        return int(columns)
+    try:
+        return os.get_terminal_size().columns or DEFAULT_WIDTH
+    except OSError:
+        return DEFAULT_WIDTH
+
+
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         super().error(escaped(message))  # an argument may be a file name from an untrusted source
@@ -108,26 +155,40 @@ class _Verbs:
     def __init__(self, parsers: argparse._SubParsersAction[_Parser]) -> None:
         self._parsers = parsers
         # A default here would override an option that stood before the verb.
-        self._common = _Parser(add_help=False, argument_default=argparse.SUPPRESS)
+        self._common = _Parser(add_help=False, argument_default=argparse.SUPPRESS, formatter_class=_Help)
         self._common.add_argument("--store", metavar="DIR", type=values.path, help=STORE_HELP)
         self._common.add_argument("--json", action="store_true", help=JSON_HELP)
+        self._common.add_argument("-v", "--verbose", action="store_true", help=VERBOSE_HELP)
 
-    def add(self, verb: str, summary: str, more: str = "") -> _Parser:
-        return self._parsers.add_parser(
-            verb, help=summary, description=f"{summary[0].upper()}{summary[1:]}. {more}", parents=[self._common]
+    def add(self, verb: str, summary: str, more: str = "", other_name: str | None = None) -> _Parser:
+        if other_name is not None:
+            more = f"{more} Another name of this verb is {other_name}.".lstrip()
+        parser = self._parsers.add_parser(
+            verb,
+            aliases=[] if other_name is None else [other_name],
+            help=summary,
+            description=f"{summary[0].upper()}{summary[1:]}. {more}",
+            parents=[self._common],
+            formatter_class=_Help,
+            allow_abbrev=False,
         )
+        parser.set_defaults(verb=verb, parser=parser)  # whichever name was typed
+        return parser
 
 
 def _add_put(verbs: _Verbs) -> None:
     parser = verbs.add(
         "put",
-        "put the images of an archive into the store",
-        "Without --name, every image is put under every name that the archive gives it, as docker load does. "
-        "Layers that the store has are not read again. Prints the images.",
+        "put the images of archives into the store",
+        "Without --name, every image is put under every name that its archive gives it, as docker load does. "
+        "Layers that the store has are not read again. If an archive is refused, the others are put all the same. "
+        "Prints the images.",
+        other_name="load",
     )
     parser.add_argument(
-        "archive",
+        "archives",
         metavar="ARCHIVE",
+        nargs="+",
         type=values.path,
         help="what docker save wrote, or an OCI archive; may be gzip, bzip2, xz or zstd; - for standard input; "
         "or a directory that is an OCI layout",
@@ -156,6 +217,8 @@ def _add_put(verbs: _Verbs) -> None:
         help="do not wait until all is on disk: faster, but a power loss may leave damaged layers, unnoticed",
     )
     _add_workers(parser)
+    _add_quiet(parser, "show no progress, and print only the names")
+    _add_format(parser, IMAGE_FIELDS)
 
 
 def _add_get(verbs: _Verbs) -> None:
@@ -163,20 +226,44 @@ def _add_get(verbs: _Verbs) -> None:
         "get", "print where an image's layers lie", "Root layer first. The directories are for reading only."
     )
     _add_name(parser)
+    _add_quiet(parser, "print only the directories")
+    _add_format(parser, IMAGE_FIELDS)
 
 
 def _add_list(verbs: _Verbs) -> None:
-    verbs.add("list", "list all images", "Images with missing layers are marked incomplete.")
+    parser = verbs.add(
+        "list",
+        "list all images",
+        "USED is how long ago an image was last put or got. Images with missing layers are marked incomplete.",
+        other_name="ls",
+    )
+    parser.add_argument(
+        "-l",
+        "--long",
+        action="store_true",
+        help="also the whole config digests, and what each image takes on disk, shared layers included",
+    )
+    _add_quiet(parser, "print only the names")
+    _add_format(parser, (*IMAGE_FIELDS, "missing", "last_used", "bytes"))
 
 
 def _add_inspect(verbs: _Verbs) -> None:
-    parser = verbs.add("inspect", "print an image's config", "With --json, the same as one compact document.")
-    _add_name(parser)
+    parser = verbs.add(
+        "inspect", "print the configs of images", "With --json, each is one compact document on one line."
+    )
+    _add_names(parser)
+    _add_format(parser)
 
 
 def _add_remove(verbs: _Verbs) -> None:
-    parser = verbs.add("remove", "remove an image", "Layers that no other image has are deleted.")
-    _add_name(parser)
+    parser = verbs.add(
+        "remove",
+        "remove images",
+        "Layers that no other image has are deleted. If one image cannot be removed, the others are all the same.",
+        other_name="rm",
+    )
+    _add_names(parser)
+    _add_quiet(parser, "show no progress, and print only the names")
 
 
 def _add_prune(verbs: _Verbs) -> None:
@@ -187,14 +274,15 @@ def _add_prune(verbs: _Verbs) -> None:
         "cannot be kept. A put or a get counts as use. Leased images and those that are being put stay. "
         "Prints what was removed.",
     )
+    _add_quiet(parser, "show no progress, and print only the names of images")
     parser.add_argument("--dry-run", action="store_true", help="only print what would be removed")
     parser.add_argument(
         "--keep",
         metavar="NAME",
-        type=values.image_name,
+        type=values.stored_image,
         action="append",
         default=[],
-        help="do not remove this image; may be repeated",
+        help="do not remove this image, named as for get; may be repeated",
     )
     parser.add_argument(
         "--unused-for",
@@ -248,6 +336,7 @@ def _add_deep(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--deep", action="store_true", help="read every byte, instead of only looking whether all parts are there"
     )
+    _add_quiet(parser, "show no progress, and print only what is wrong")
     _add_workers(parser)
 
 
@@ -260,6 +349,7 @@ def _add_unpack(verbs: _Verbs) -> None:
         "complete, and an existing directory never admits more users than before. Note that layers may hold "
         "set-user-ID programs.",
     )
+    _add_quiet(parser, "show no progress, and print only the DiffID")
     parser.add_argument(
         "layer", metavar="LAYER", type=values.path, help="a layer's tar; may be gzip, bzip2, xz or zstd"
     )
@@ -268,9 +358,36 @@ def _add_unpack(verbs: _Verbs) -> None:
     )
 
 
+def _add_completion(verbs: _Verbs) -> None:
+    parser = verbs.add(
+        "completion",
+        "print a script that completes this command line in a shell",
+        "Names of images are completed, too. In bash: source <(imagestore completion bash); in zsh the same with zsh, "
+        "after compinit; in fish: imagestore completion fish | source.",
+    )
+    parser.add_argument("shell", metavar="SHELL", choices=SHELLS, help="bash, zsh or fish")
+
+
 def _add_name(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("name", metavar="NAME", type=values.stored_image, help=NAME_HELP)
+
+
+def _add_names(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("names", metavar="NAME", nargs="+", type=values.stored_image, help=NAME_HELP)
+
+
+def _add_quiet(parser: argparse.ArgumentParser, what: str) -> None:
+    parser.add_argument("-q", "--quiet", action="store_true", help=what)
+
+
+def _add_format(parser: argparse.ArgumentParser, fields: Sequence[str] = ()) -> None:
+    which = f": {', '.join(fields)}" if fields else ""
     parser.add_argument(
-        "name", metavar="NAME", type=values.image_name, help="in any spelling: app, docker.io/library/app:latest"
+        "--format",
+        metavar="TEMPLATE",
+        type=partial(values.template, fields=fields),
+        help=f"print a line for each image, with the fields of its JSON document in braces{which}; "
+        r"as '{" + (fields[0] if fields else "config.Env") + r"}'; \t is a tab",
     )
 
 

@@ -112,9 +112,12 @@ class ImageName:
     @property
     def stored(self) -> str:
         """The familiar form with its tag, ``ubuntu:latest``, or the key where that would name another image."""
-        name = self.with_default_tag()
-        # Docker shows docker.io/localhost/app as localhost/app, which is an image of another registry.
-        return name.familiar if self.parse_normalized(name.familiar) == name else name.normalized
+        return self.with_default_tag()._shortest()
+
+    @property
+    def labelled(self) -> str:
+        """``stored``, and the tag that a name has beside its digest: a label, by which no image is found."""
+        return self.stored if self.digest is None else self._shortest()
 
     def with_default_tag(self) -> ImageName:
         """Return the name with exactly one of tag and digest: the digest if there is one, else a tag.
@@ -126,10 +129,23 @@ class ImageName:
             return replace(self, tag=None)
         return replace(self, tag=self.tag or DEFAULT_TAG)
 
+    def _shortest(self) -> str:
+        # Docker shows docker.io/localhost/app as localhost/app, which is an image of another registry.
+        return self.familiar if self.parse_normalized(self.familiar) == self else self.normalized
+
     def _with_suffix(self, repository: str) -> str:
         tag = f":{self.tag}" if self.tag is not None else ""
         digest = f"@{self.digest}" if self.digest is not None else ""
         return f"{repository}{tag}{digest}"
+
+
+def without_label(labelled: str) -> str:
+    """Return the ``stored`` form of a name, given its ``labelled`` form."""
+    repository, at, digest = labelled.partition("@")
+    if not at:
+        return labelled
+    above, slash, last = repository.rpartition("/")
+    return f"{above}{slash}{last.partition(':')[0]}@{digest}"
 
 
 def _cut(unsafe_text: str) -> ImageName:

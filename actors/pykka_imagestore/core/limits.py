@@ -23,7 +23,8 @@ class Limits:
         pax_records: Pax records of an entry that has some, on average, once they were two millions.
         xattrs: Extended attributes of one entry.
         xattr_bytes: Bytes of the extended attributes of all entries; a global header gives each entry its own.
-        decoder_bytes: Memory that an xz stream may ask for; ``xz -9`` asks for 65 MiB.
+        decoder_bytes: Memory that an xz stream or the window of a zstd frame may ask for, the latter as a power of two;
+            ``zstd --ultra -22`` and ``--long=27`` ask for 128 MiB, ``xz -9`` for 65 MiB.
         memory_bytes: Memory for the directories of a layer, which get their times last; 40 MiB are some 140,000
             directories.
         frames: Frames and streams in a row of a compressed layer, beyond one for each 256 bytes that they become.
@@ -49,7 +50,7 @@ class Limits:
     pax_records: int = 32
     xattrs: int = 64
     xattr_bytes: int = 4 << 30
-    decoder_bytes: int = 80 << 20
+    decoder_bytes: int = 136 << 20
     memory_bytes: int = 40 << 20
     frames: int = 100_000
     members: int = 100_000

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from pykka_imagestore.core.archive_index import ArchivedImage, ArchiveIndex, RefusedImage
 from pykka_imagestore.core.digest import sha256
-from pykka_imagestore.core.format_error import about_archive
+from pykka_imagestore.core.format_error import UnsupportedFormatError, WrongDigestError, about_archive
 from pykka_imagestore.core.image_name import ImageName
 from pykka_imagestore.core.limits import DEFAULT_LIMITS, Limits
 from pykka_imagestore.core.planned_image import PlannedImage
@@ -22,7 +22,8 @@ def plan_put(
 
     Args:
         index: What the archive holds.
-        name: The name to put one image under; None puts each image under every name that it has.
+        name: The name to put one image under; None puts each image under every name that it has. A digest in it must
+            be that of the image's manifest, or of an index that led there.
         select: Which image, where there are several: one of its names or tags, the digest of its config or manifest,
             or the first 12 or more hex digits of that.
         limits: How much an archive may ask for.
@@ -46,16 +47,18 @@ def plan_put(
 
 def _choose(index: ArchiveIndex, name: ImageName | None, select: str | None) -> tuple[PlannedImage, ...]:
     images = index.images if select is None else _select(index, select)
-    named = tuple(image for image in images if name is not None and name.key in _keys(image.unsafe_names))
+    named = () if name is None else tuple(image for image in images if _has_name(image, name))
     if select is None and len(named) != 1:
         _require_none_refused(index)
     if name is None:
         return tuple(_planned(image, _own_names(index, image)) for image in images)
+    if name.digest is not None and not named:
+        raise _wrong_digest(index, images, name)
     images = named or images
     if len(images) > 1:
         reason = f"it is not clear which of its {len(images)} images {name.stored} is; select one"
         raise AmbiguousImageError(index.path, reason, _choices(index))
-    return (_planned(images[0], (name.stored,)),)
+    return (_planned(images[0], (name.labelled,)),)
 
 
 def _planned(image: ArchivedImage, names: tuple[str, ...]) -> PlannedImage:
@@ -95,19 +98,41 @@ def _is_named(image: ArchivedImage | RefusedImage, select: str) -> bool:
         return False
 
 
+def _has_name(image: ArchivedImage, name: ImageName) -> bool:
+    """Tell whether an image is the one of a name: by its manifest, if the name has the digest of one."""
+    return name.key in _keys(image.unsafe_names) if name.digest is None else name.digest in image.digests
+
+
+def _wrong_digest(index: ArchiveIndex, images: Sequence[ArchivedImage], name: ImageName) -> Exception:
+    """Return the refusal of a name with a digest that none of these images has."""
+    found = [digest for image in images for digest in image.digests]
+    if not found:
+        msg = (
+            f"has no manifest to compare with {name.labelled}, as docker save writes it; put it under a name with a "
+            "tag, or save it with its manifest: skopeo copy to oci-archive:, or podman save --format oci-archive"
+        )
+        return UnsupportedFormatError(msg)
+    if len(images) > 1:
+        return AmbiguousImageError(index.path, f"no image in it is {name.labelled}", found)
+    return WrongDigestError(str(name.digest), found[-1], ("its manifest",))
+
+
 def _own_names(index: ArchiveIndex, image: ArchivedImage) -> tuple[str, ...]:
-    names = []
+    names: dict[str, str] = {}
     for unsafe_name in image.unsafe_names:
         try:
-            names.append(ImageName.parse(unsafe_name).stored)
+            name = ImageName.parse(unsafe_name)
         except InvalidNameError as error:
             reason = f"{error}; name the image yourself"
             raise AmbiguousImageError(index.path, reason, _choices(index)) from error
+        if name.digest is not None and not _has_name(image, name):
+            raise _wrong_digest(index, (image,), name)
+        names[name.key] = name.labelled
     if not names:
         only = f", only the tag {shown(image.unsafe_tags[0])}" if image.unsafe_tags else ""
         reason = f"image {sha256(image.config)} has no name{only}; name it yourself"
         raise AmbiguousImageError(index.path, reason, _choices(index))
-    return tuple(dict.fromkeys(names))
+    return tuple(names.values())
 
 
 def _keys(unsafe_names: Sequence[str]) -> set[str]:

@@ -12,7 +12,7 @@ from functools import partial
 
 from pykka_imagestore._proto.journal_pb2 import JournalFrame
 from pykka_imagestore.core.image import DockerImage
-from pykka_imagestore.core.image_name import ImageName
+from pykka_imagestore.core.image_name import ImageName, without_label
 from pykka_imagestore.core.paths import StorePaths
 from pykka_imagestore.durable.checkpoint import to_message
 from pykka_imagestore.durable.disk import Disk
@@ -201,7 +201,7 @@ def _plan(
     frame = JournalFrame()
     planned: dict[str, DockerImage | None] = {}
     for change in changes:
-        key = change.image.name if isinstance(change, Put) else change.name.stored
+        key = without_label(change.image.name) if isinstance(change, Put) else change.name.stored
         before = planned[key] if key in planned else images.get(key)
         if isinstance(change, Put):
             answers.append(change.image)

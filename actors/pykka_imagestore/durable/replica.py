@@ -15,7 +15,7 @@ from google.protobuf.message import DecodeError
 
 from pykka_imagestore._proto.journal_pb2 import JournalFrame
 from pykka_imagestore.core.image import DockerImage
-from pykka_imagestore.core.image_name import ImageName
+from pykka_imagestore.core.image_name import ImageName, without_label
 from pykka_imagestore.core.journal import Frame, find_attested, parse_frame
 from pykka_imagestore.core.paths import StorePaths
 from pykka_imagestore.durable.checkpoint import from_message, read_checkpoint
@@ -30,7 +30,7 @@ class Replica:
     Attributes:
         lock: Taken after the writers' lock, never before it. No sync is waited for while it is held, but for that of
             the first journal.
-        images: By their names, as they are stored.
+        images: By their names, as they are stored, without labels.
         sequence: Of the last change that they show.
         journal: The open journal; None if there is none.
         checkpoint_bytes: Size of the checkpoint.
@@ -77,7 +77,7 @@ class Replica:
             reason = f"it continues from change {journal.sequence}, but {self._paths.stored_images.name} holds only "
             raise CheckpointError(str(self._paths.journal), f"{reason}those up to {checkpoint.sequence}")
         self.journal = journal
-        self.images = {image.name: image for image in checkpoint.images}
+        self.images = {without_label(image.name): image for image in checkpoint.images}
         self.sequence = checkpoint.sequence
         self.checkpoint_bytes = checkpoint.size_bytes
         self._is_loaded = True
@@ -132,7 +132,7 @@ class Replica:
         for change in message.changes:
             if change.HasField("put"):
                 image = from_message(path, change.put)
-                self.images[image.name] = image
+                self.images[without_label(image.name)] = image
             else:
                 self.images.pop(_name_of_removal(path, change), None)
         self.sequence = frame.sequence

@@ -46,7 +46,6 @@ _ENTRY_FAULTS = frozenset(
         errno.EISDIR,
         errno.EINVAL,
         errno.EMLINK,
-        errno.EFBIG,
     }
 )
 

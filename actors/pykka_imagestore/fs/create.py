@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import stat
 
+from pykka_imagestore.errors import ProcUnavailableError
 from pykka_imagestore.fs.pins import PIN_FLAGS, pin_path
 
 FILE_MODE = 0o644
@@ -38,10 +39,17 @@ def open_own(path: str, flags: int) -> int:
 
 
 def umask() -> int:
-    """Return this process' umask without setting it, which other threads would notice."""
-    with open("/proc/self/status", "rb") as status:
-        for line in status:
-            key, _, value = line.partition(b":")
-            if key == b"Umask":
-                return int(value, 8)
+    """Return this process' umask without setting it, which other threads would notice.
+
+    Raises:
+        ProcUnavailableError: There is no /proc.
+    """
+    try:
+        with open("/proc/self/status", "rb") as status:
+            for line in status:
+                key, _, value = line.partition(b":")
+                if key == b"Umask":
+                    return int(value, 8)
+    except OSError as error:
+        raise ProcUnavailableError("/proc/self/status", error.errno or 0) from error
     return 0o777  # unknown: set every mode by hand

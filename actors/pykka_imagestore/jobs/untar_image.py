@@ -21,6 +21,7 @@ from pykka_imagestore.core.platform import Platform, WantedPlatform
 from pykka_imagestore.core.tar.format import TarError
 from pykka_imagestore.core.totals import Totals
 from pykka_imagestore.fs.create import open_own
+from pykka_imagestore.fs.write import write_all
 from pykka_imagestore.jobs.archive.directory_members import DirectoryMembers
 from pykka_imagestore.jobs.archive.file_source import FileSource
 from pykka_imagestore.jobs.archive.member_names import tar_fault
@@ -33,7 +34,7 @@ from pykka_imagestore.jobs.unpack.inflate import (
     is_compressed,
     read_some,
 )
-from pykka_imagestore.jobs.unpack.limiter import Limiter
+from pykka_imagestore.jobs.unpack.limiter import Limiter, space_for, too_large
 from pykka_imagestore.jobs.unpack.sandbox import Sandbox
 from pykka_imagestore.runtime.worker import raise_if_discarded
 
@@ -135,15 +136,25 @@ def _index_copy(request: UntarImage, source: ByteSource, magic: bytes, totals: T
 
 def _inflate(request: UntarImage, source: ByteSource, magic: bytes) -> None:
     inflated = inflate(source, magic, request.limits)
-    with open(request.inflated, "wb", opener=open_own) as target:
-        guard = Limiter(request.limits, os.path.dirname(request.inflated))
+    directory, size_bytes = os.path.dirname(request.inflated), 0
+    guard = Limiter(request.limits, directory)
+    with (
+        space_for(BLOCK_BYTES, directory, request.inflated),
+        open(request.inflated, "wb", buffering=0, opener=open_own) as target,
+    ):
         try:
             while block := read_some(inflated, BLOCK_BYTES):
                 raise_if_discarded()
-                target.write(block)
-                guard.check(source.bytes_read, target.tell())
+                size_bytes += len(block)
+                write_all(target.fileno(), block)
+                guard.check(source.bytes_read, size_bytes)
         except TarError as error:
             raise tar_fault(error, "it") from error
+        except OSError as error:
+            refusal = too_large(error, request.archive, "its copy that is a tar", size_bytes)
+            if refusal is None:
+                raise
+            raise refusal from error
 
 
 def _read(request: UntarImage, members: TarMembers | DirectoryMembers, totals: Totals) -> ArchiveIndex:

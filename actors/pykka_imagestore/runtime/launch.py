@@ -116,6 +116,7 @@ def start_process() -> WorkerProcess:
     _require_pidfds()
     ours, theirs = map(_above_standard, socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET))
     with theirs:
+        theirs.setblocking(True)  # whatever socket.setdefaulttimeout() says: the bootstrap waits in read()
         try:
             process = _Frozen(ours, theirs) if is_frozen() else _Python(ours, theirs)
         except BaseException:

@@ -384,6 +384,36 @@ def test_artifacts_in_an_index_are_no_choice(layout):
     assert only(layout).diff_ids == (sha256(BASE),)
 
 
+@pytest.mark.parametrize("order", [1, -1])
+@pytest.mark.parametrize("depth", [0, 1, 2])
+@pytest.mark.parametrize(
+    "fields", [{}, {"artifactType": "application/vnd.example"}, {"platform": {**AMD64, "os.features": ["nydus"]}}]
+)
+def test_artifact_for_the_same_platform_is_no_choice(layout, order, depth, fields):
+    descriptors = [artifact(layout, **{"platform": AMD64, **fields}), layout.manifest(BASE, platform=AMD64)][::order]
+    for _ in range(depth):
+        descriptors = [layout.index(*descriptors)]
+    for descriptor in descriptors:
+        layout.name(descriptor, "app:1")
+
+    assert only(layout).diff_ids == (sha256(BASE),)
+
+
+def test_artifact_for_a_newer_variant_is_no_choice(layout):
+    layout.name(
+        layout.index(artifact(layout, platform=arm("v7")), *multi_platform(layout, arm("v6"), arm("v5"))), "a:1"
+    )
+
+    assert platforms_of(read(layout, asked("linux/arm/v7"))) == ["linux/arm/v6"]
+
+
+def test_image_that_is_broken_is_not_passed_over_for_another_of_its_platform(layout):
+    broken = layout.blob({"schemaVersion": 2}, MANIFEST_TYPE, platform=AMD64)
+    layout.name(layout.index(broken, layout.manifest(BASE, platform=AMD64)), "app:1")
+
+    assert "config should be an object" in str(refusal(layout).error)
+
+
 def test_artifact_that_is_named_as_an_image_for_a_platform_is_refused(layout):
     layout.name(layout.index(artifact(layout, platform=AMD64)), "app:1")
 

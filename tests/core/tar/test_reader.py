@@ -451,10 +451,22 @@ def test_malformed_pax_number_is_refused(key, value):
         read_one(tars.pax({key: value}), tars.file(b"name"))
 
 
+@pytest.mark.parametrize("zeros", [1, 23, 5000])
+def test_zeros_may_lead_a_pax_number(zeros):
+    records = {key: b"0" * zeros + value for key, value in {b"size": b"5", b"uid": b"70000", b"gid": b""}.items()}
+
+    entry = read_one(tars.pax(records), tars.file(b"name", b"hello", size=0), tars.padded(b""))
+
+    assert (entry.size, entry.uid, entry.gid) == (5, 70000, 0)
+
+
 @pytest.mark.parametrize(
     ("value", "nanoseconds"),
     [
         (b"0", 0),
+        (b"0" * 30, 0),
+        (b"0" * 5000 + b"1.5", 1_500_000_000),
+        (b"-" + b"0" * 30 + b"1.5", -1_500_000_000),
         (b"1", 10**9),
         (b"1.", 10**9),
         (b"1.5", 1_500_000_000),

@@ -59,6 +59,23 @@ def test_pax_map_without_a_size_is_of_the_bodys_size():
     assert entry.sparse == SparseMap(3, ((0, 3),))
 
 
+def test_zeros_may_lead_the_numbers_of_a_map_in_a_record():
+    records = {b"GNU.sparse.size": b"0" * 20 + b"9", b"GNU.sparse.map": b"0" * 30 + b"," + b"0" * 30 + b"3"}
+
+    [(entry, _)] = read(tars.pax(records), tars.file(b"f", b"abc"))
+
+    assert entry.sparse == SparseMap(9, ((0, 3),))
+
+
+def test_zeros_may_lead_the_numbers_of_a_map_in_a_body():
+    records = {b"GNU.sparse.major": b"1", b"GNU.sparse.minor": b"0", b"GNU.sparse.realsize": b"9"}
+    lines = b"".join(b"0" * 300 + number + b"\n" for number in (b"1", b"4", b"3"))
+
+    [(entry, _)] = read(tars.pax(records), tars.file(b"f", tars.padded(lines) + b"abc"))
+
+    assert entry.sparse == SparseMap(9, ((4, 3),))
+
+
 # -- lies
 
 

@@ -97,8 +97,17 @@ class _Chooser:
         suitable = [image for image in images if image.platform and image.platform.suits(self._wanted.platform)]
         if not suitable:
             return [image for image in images if image.platform is None]
-        best = max(image.platform.age for image in suitable if image.platform)
-        return [image for image in suitable if image.platform and image.platform.age == best]
+        # An index that is made for two runtimes may name an artifact first, for the same platform as the image.
+        real = [image for image in suitable if not self._is_artifact(image)]
+        best = max(image.platform.age for image in real or suitable if image.platform)
+        return [image for image in real or suitable if image.platform and image.platform.age == best]
+
+    def _is_artifact(self, candidate: Candidate) -> bool:
+        """Tell whether the manifest says that it is no image; what is wrong with it otherwise, its put tells."""
+        try:
+            return self._blobs.manifest(candidate.descriptor).fault() is not None
+        except FormatError:
+            return False
 
     def _refusal(self, candidates: Sequence[Candidate]) -> Exception:
         what = self._what()

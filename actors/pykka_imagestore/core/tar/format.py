@@ -163,11 +163,11 @@ def parse_number(field: bytes, what: str) -> int:
 
 
 def parse_decimal(value: bytes, what: str) -> int:
-    """Return a decimal number of a pax record, ``what`` it is of."""
-    if not value.isdigit() or len(value) > MAX_DECIMAL_DIGITS:
+    """Return a decimal number of a pax record, ``what`` it is of; any number of zeros may lead it."""
+    if not value.isdigit() or len(value.lstrip(b"0")) > MAX_DECIMAL_DIGITS:
         msg = f"has a malformed {what} {value[:40]!r}"
         raise TarError(msg)
-    return int(value)
+    return int(value.lstrip(b"0") or b"0")  # Python refuses to convert more than 4,300 digits
 
 
 def _parse_octal(field: bytes, what: str) -> int:

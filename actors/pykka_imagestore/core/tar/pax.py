@@ -198,8 +198,9 @@ def parse_time(value: bytes) -> int:
     ``2e-09``, though POSIX knows no such form.
     """
     whole, _, fraction = value.partition(b".")
-    digits = whole.removeprefix(b"-")
-    if not digits.isdigit() or (fraction and not fraction.isdigit()) or len(digits) > _MAX_SECONDS_DIGITS:
+    unsigned = whole.removeprefix(b"-")
+    digits = unsigned.lstrip(b"0") or b"0"
+    if not unsigned.isdigit() or (fraction and not fraction.isdigit()) or len(digits) > _MAX_SECONDS_DIGITS:
         return _parse_scientific(value)
     nanoseconds = int(digits) * 1_000_000_000 + int((fraction + b"000000000")[:9])
     return -nanoseconds if whole.startswith(b"-") else nanoseconds

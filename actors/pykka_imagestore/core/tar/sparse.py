@@ -11,7 +11,6 @@ from typing import Final
 from pykka_imagestore.core.tar.format import (
     BLOCK,
     FILE,
-    MAX_DECIMAL_DIGITS,
     Entry,
     Source,
     SparseMap,
@@ -91,7 +90,7 @@ def _take_map(entry: Entry, source: Source) -> list[int]:
         lines += whole
         if wanted == 1 and lines:
             wanted += 2 * _check_segments(parse_decimal(lines[0], "sparse map"))
-        if len(lines) < wanted and len(rest) > MAX_DECIMAL_DIGITS:
+        if len(lines) < wanted and len(rest) > BLOCK:  # zeros may lead a number, but not for ever
             msg = f"has a malformed sparse map {rest[:40]!r}"
             raise TarError(msg)
     return [parse_decimal(line, "sparse map") for line in lines[1:wanted]]

@@ -27,6 +27,7 @@ from pykka_imagestore.core.paths import RECORD, REPLACED, ROOTFS, TAR_SPLIT
 from pykka_imagestore.core.tar.format import (
     CHARACTER_DEVICE,
     DIRECTORY,
+    FILE,
     HARD_LINK,
     Entry,
     OverLimitError,
@@ -146,7 +147,7 @@ class DeepCheck:
     def _check_entry(self, entry: Entry) -> None:
         parent, _, name = clean_path(entry.name).rpartition(b"/")
         if parent.startswith(WHITEOUT_META_PREFIX):
-            self._tar.source.skip(entry.size)
+            self._check_hidden(entry, join(parent, name))
         elif name.startswith(WHITEOUT_PREFIX):
             self._tar.source.skip(entry.size)
             self._whiteouts.check(parent, name)
@@ -154,6 +155,14 @@ class DeepCheck:
             self._whiteouts.check(parent, WHITEOUT_PREFIX + name)
         elif entry.kind != HARD_LINK or not self._links.leads_to_itself(entry, join(parent, name)):
             self._check_work(entry, parent, name)
+
+    def _check_hidden(self, entry: Entry, path: bytes) -> None:
+        """Compare a file of aufs' bookkeeping, if it was kept for hard links."""
+        number = self._undone.take(path) if entry.kind == FILE else None
+        if number is None:
+            self._tar.source.skip(entry.size)
+        else:
+            self._replaced.check(entry, path, number)
 
     def _check_work(self, entry: Entry, parent: bytes, name: bytes) -> None:
         """Compare what an entry made with the entry, wherever that lies now."""

@@ -37,6 +37,7 @@ from pykka_imagestore.fs.unset_attributes import Unset, UnsetLog
 from pykka_imagestore.fs.whiteouts import WHITEOUT_PREFIX, is_whiteout
 from pykka_imagestore.jobs.unpack.directories import Directories
 from pykka_imagestore.jobs.unpack.disk_use import DiskUse
+from pykka_imagestore.jobs.unpack.hidden_files import HiddenFiles
 from pykka_imagestore.jobs.unpack.layer_stream import LayerStream
 from pykka_imagestore.jobs.unpack.leader import Leader
 from pykka_imagestore.jobs.unpack.replaced import Replaced
@@ -95,6 +96,7 @@ class Extractor:
         self._sparse = SparseWriter(limits.layer_bytes)
         self._attributes = Attributes()
         self._disk_use = DiskUse()
+        self._hidden = HiddenFiles(root, replaced, self._attributes, self._disk_use, self._fill_file)
         self._directories = Directories(root, self._attributes, limits.memory_bytes, keep_root=keep_root)
         self._whiteouts = WhiteoutWriter(root, replaced, self._disk_use)
         self._tree = Tree(
@@ -140,6 +142,7 @@ class Extractor:
             OSError: The disk failed.
         """
         self._leader.wait()
+        self._hidden.set_aside()
         self._tree.close()
         for path in self._directories.deepest_first():
             self._tree.make_room()
@@ -170,6 +173,7 @@ class Extractor:
 
     def close(self) -> None:
         """Close all directories but the root."""
+        self._hidden.close()
         self._tree.close()
 
     def _extract(self, entry: Entry, stream: LayerStream) -> None:
@@ -185,10 +189,11 @@ class Extractor:
             self._disk_use.add_file(entry, name)
             self._make_file(entry, directory, parent, name, stream)
             return
-        self._disk_use.add_name(name, entry.xattrs)
         if directory < 0:
-            stream.skip(entry.size)
-        elif is_whiteout_entry:
+            self._hidden.extract(entry, stream)
+            return
+        self._disk_use.add_name(name, entry.xattrs)
+        if is_whiteout_entry:
             stream.skip(entry.size)
             self._apply_whiteout(directory, parent, name)
         elif name:
@@ -213,6 +218,10 @@ class Extractor:
         except FileExistsError:
             directory = self._tree.clear(directory, parent, name)
             file = self._attributes.create_file(entry, directory, name)
+        self._fill_file(entry, parent, name, file, stream)
+
+    def _fill_file(self, entry: Entry, parent: bytes, name: bytes, file: int, stream: LayerStream) -> None:
+        """Write an open file's body, give it its attributes, and close it."""
         try:
             if entry.sparse is not None:
                 self._sparse.write(entry.sparse, entry.size, file, stream)
@@ -259,8 +268,13 @@ class Extractor:
         self._attributes.finish_node(entry, join(parent, name), name, directory)
 
     def _make_hard_link(self, entry: Entry, directory: int, parent: bytes, name: bytes) -> None:
-        target_parent, _, target = clean_path(entry.link).rpartition(b"/")
-        path = join(parent, name)
+        link, path = clean_path(entry.link), join(parent, name)
+        if self._hidden.has(link):
+            if _exists(name, directory):
+                directory = self._tree.clear(directory, parent, name)
+            self._hidden.link(link, name, directory)
+            return
+        target_parent, _, target = link.rpartition(b"/")
         try:
             target_directory, real_parent, _ = self._tree.directory(target_parent, make=False)
             source = join(real_parent, target)

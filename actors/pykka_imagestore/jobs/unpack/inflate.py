@@ -12,15 +12,13 @@ from isal import igzip, igzip_lib
 
 from pykka_imagestore.core.byte_source import BLOCK_BYTES, ByteSource
 from pykka_imagestore.core.limits import DEFAULT_LIMITS, Limits
-from pykka_imagestore.core.tar.format import TarError
+from pykka_imagestore.core.tar.format import OverLimitError, TarError
 from pykka_imagestore.jobs.unpack.frames import FrameReader, Readable
 
 if sys.version_info >= (3, 14):
     from compression import zstd
 else:
     from backports import zstd
-
-MAX_ZSTD_WINDOW_LOG = 25  # the decoder keeps 32 MiB
 
 _GZIP, _XZ = b"\x1f\x8b", b"\xfd7zXZ\0"
 _ZSTD = re.compile(rb"\x28\xb5\x2f\xfd|[\x50-\x5f]\x2a\x4d\x18")  # a frame, or one to skip: pzstd begins so
@@ -44,8 +42,7 @@ def inflate(file: ByteSource | BinaryIO, magic: bytes, limits: Limits = DEFAULT_
     if magic.startswith(_GZIP):
         return cast(Readable, igzip.open(source))  # type: ignore[no-untyped-call]
     if _ZSTD.match(magic):
-        options = {int(zstd.DecompressionParameter.window_log_max): MAX_ZSTD_WINDOW_LOG}
-        return FrameReader(source, partial(zstd.ZstdDecompressor, options=options), limits)
+        return _ZstdReader(source, limits)
     if magic.startswith(_XZ):
         from pykka_imagestore.jobs.unpack.xz import XzDecoder  # noqa: PLC0415 - seldom needed
 
@@ -55,6 +52,26 @@ def inflate(file: ByteSource | BinaryIO, magic: bytes, limits: Limits = DEFAULT_
 
         return cast(Readable, bz2.BZ2File(_in_blocks(source)))
     return cast(Readable, source)
+
+
+class _ZstdReader(FrameReader):
+    """Reads zstd frames, each with a window of no more bytes than a decoder may have."""
+
+    def __init__(self, source: Readable, limits: Limits) -> None:
+        parameter = zstd.DecompressionParameter.window_log_max
+        least, most = parameter.bounds()
+        log = min(max(limits.decoder_bytes.bit_length() - 1, least), most)
+        self._max_window_bytes = 1 << log
+        super().__init__(source, partial(zstd.ZstdDecompressor, options={int(parameter): log}), limits)
+
+    def read(self, size: int, /) -> bytes:
+        try:
+            return super().read(size)
+        except zstd.ZstdError as error:
+            if "too much memory" not in str(error):
+                raise
+            msg = f"asks for a window of more than {self._max_window_bytes} bytes to be inflated, the limit"
+            raise OverLimitError(msg, "decoder_bytes") from error
 
 
 def _in_blocks(source: BinaryIO) -> BinaryIO:

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 
 from pykka_imagestore.core.limits import Limits
 from pykka_imagestore.core.tar.format import OverLimitError
-from pykka_imagestore.errors import NoSpaceError
+from pykka_imagestore.errors import FileTooLargeError, NoSpaceError
 
 RATIO_COUNTS_FROM = 1 << 30
 _LOOK_EVERY = 64 << 20
@@ -54,7 +54,7 @@ class Limiter:
             require_space(self._path, _KEPT_FREE, self._directory)
 
 
-def require_space(path: str, needed_bytes: int, directory: int | None = None) -> None:
+def require_space(path: str, needed_bytes: int, directory: int | str | None = None) -> None:
     """Check that the file system of ``path``, or of the open directory that it names, has room for so many bytes.
 
     Raises:
@@ -66,8 +66,8 @@ def require_space(path: str, needed_bytes: int, directory: int | None = None) ->
 
 
 @contextmanager
-def space_for(needed_bytes: int, directory: int, path: str) -> Iterator[None]:
-    """Check first that a layer may fit into an open directory; if the disk turns out full, say how much is missing.
+def space_for(needed_bytes: int, directory: int | str, path: str) -> Iterator[None]:
+    """Check first that so many bytes may fit into a directory; if the disk turns out full, say how much is missing.
 
     Raises:
         NoSpaceError: The disk is full, or would be.
@@ -80,6 +80,24 @@ def space_for(needed_bytes: int, directory: int, path: str) -> Iterator[None]:
         if free is None or isinstance(error, NoSpaceError):
             raise
         raise NoSpaceError(path, needed_bytes, free, free_inodes(directory)) from error
+
+
+def too_large(error: OSError, archive: str, what: str, size_bytes: int) -> FileTooLargeError | None:
+    """Return what to say of a file that cannot be as large as it should be; None if an error is about something else.
+
+    Args:
+        what: Which file.
+        size_bytes: How large it should be, at least.
+    """
+    if error.errno != errno.EFBIG:
+        return None
+    import resource  # noqa: PLC0415 - seldom needed
+
+    limit, _ = resource.getrlimit(resource.RLIMIT_FSIZE)
+    if limit == resource.RLIM_INFINITY:
+        return FileTooLargeError(archive, what, size_bytes, None)
+    # A smaller file is not the one that was refused.
+    return FileTooLargeError(archive, what, size_bytes, limit) if size_bytes > limit else None
 
 
 def free_bytes(path: str | int) -> int | None:

@@ -18,11 +18,11 @@ from pykka_imagestore.jobs.unpack.hash_thread import HashThread
 from pykka_imagestore.jobs.unpack.layer_counts import LayerCounts
 from pykka_imagestore.jobs.unpack.layer_stream import LayerStream
 from pykka_imagestore.jobs.unpack.leader import Leader
-from pykka_imagestore.jobs.unpack.limiter import Limiter
+from pykka_imagestore.jobs.unpack.limiter import Limiter, too_large
 from pykka_imagestore.jobs.unpack.refusals import layer_refusal
 from pykka_imagestore.jobs.unpack.replaced import Replaced
 from pykka_imagestore.jobs.unpack.ticker import Ticker
-from pykka_imagestore.text import plain
+from pykka_imagestore.text import plain, shown
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,10 +91,10 @@ def unpack(
 
 
 def _extract_all(layer: LayerBlob, stream: LayerStream, extractor: Extractor, limits: Limits) -> Extracted:
-    index, name = 0, b""  # of the entry at fault; a fault in a header comes before the name is known
+    index, name, size = 0, b"", 0  # of the entry at fault; a fault in a header comes before the name is known
     try:
         for entry in read_entries(stream, limits):
-            name = entry.name
+            name, size = entry.name, entry.size if entry.sparse is None else entry.sparse.size_bytes
             extractor.extract(entry, stream)
             index, name = entry.index + 1, b""
         stream.drain()
@@ -103,6 +103,11 @@ def _extract_all(layer: LayerBlob, stream: LayerStream, extractor: Extractor, li
         error = extractor.first_fault(found)
         index, name = error.where or (index, name)
         raise layer_refusal(layer, index, name, error) from error
+    except OSError as error:
+        refusal = too_large(error, layer.origin, f"layer {plain(layer.name)}: entry {index} {shown(name)}", size)
+        if refusal is None:
+            raise
+        raise refusal from error
 
 
 def _check_blob(layer: LayerBlob, stream: LayerStream) -> None:

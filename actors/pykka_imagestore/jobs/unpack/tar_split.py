@@ -18,7 +18,7 @@ from typing import Self
 from pykka_imagestore.core.byte_source import BLOCK_BYTES
 from pykka_imagestore.core.digest import DiffID
 from pykka_imagestore.fs.create import open_own
-from pykka_imagestore.jobs.unpack.inflate import MAX_ZSTD_WINDOW_LOG, read_some
+from pykka_imagestore.jobs.unpack.inflate import read_some
 
 if sys.version_info >= (3, 14):
     from compression import zstd
@@ -26,6 +26,8 @@ else:
     from backports import zstd
 
 _LEVEL = 1
+_WINDOW_LOG = 17
+_MAX_WINDOW_LOG = 25  # older versions had larger windows
 
 
 class TarSplitWriter:
@@ -37,7 +39,7 @@ class TarSplitWriter:
             int(zstd.CompressionParameter.checksum_flag): 1,
             # Each header resembles those close by. A larger window and a longer search cost twice the time, because
             # they evict the rest of the work from the CPU's cache.
-            int(zstd.CompressionParameter.window_log): 17,
+            int(zstd.CompressionParameter.window_log): _WINDOW_LOG,
             int(zstd.CompressionParameter.target_length): 4,
         }
         self._sum = _Sum(path)
@@ -98,7 +100,7 @@ class TarSplitReader:
     """
 
     def __init__(self, descriptor: int, on_block: Callable[[], object]) -> None:
-        options = {int(zstd.DecompressionParameter.window_log_max): MAX_ZSTD_WINDOW_LOG}
+        options = {int(zstd.DecompressionParameter.window_log_max): _MAX_WINDOW_LOG}
         self._file = zstd.ZstdFile(os.fdopen(descriptor, "rb", closefd=False), options=options)
         self._on_block = on_block
         self._next_block = 0
