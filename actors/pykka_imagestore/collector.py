@@ -33,7 +33,6 @@ from pykka_imagestore.durable.locked_directory import LockedDirectory
 from pykka_imagestore.durable.log import logger_of
 from pykka_imagestore.durable.remover import Remover
 from pykka_imagestore.durable.reserve import make_reserve
-from pykka_imagestore.durable.stored_view import StoredView
 from pykka_imagestore.errors import StoreError
 from pykka_imagestore.fs.remove_tree import remove_tree
 from pykka_imagestore.handle import StoreActor
@@ -125,8 +124,10 @@ class Collector:
 
     def close(self) -> None:
         """Stop deleting; the next store on this directory deletes what is left. Idempotent."""
-        dispatch(self._actor, CollectorActor.close).recover(lambda _: None).get(timeout=120)
-        self._actor.stop(timeout=60)
+        try:
+            dispatch(self._actor, CollectorActor.close).recover(lambda _: None).get(timeout=120)
+        finally:
+            self._actor.stop(timeout=60)
 
 
 class CollectorActor(StoreActor):
@@ -189,8 +190,7 @@ class CollectorActor(StoreActor):
         return self._executor.run(self._remover.view.weigh, layers)
 
     async def usage(self) -> Usage:
-        await self._references.ready()
-        return await self._executor.run(StoredView.usage, self._remover.view)
+        return await self._executor.run(self._remover.view.usage, await self._references.list())
 
     def swept(self) -> Future[None]:
         return self._deletions.ended()
@@ -273,8 +273,8 @@ class CollectorActor(StoreActor):
     async def _prune_to_budget(self, more_bytes: int) -> Pruned | None:
         """Prune if the store is over its budget; return the outcome if it still is."""
         room = self._budget + Size(-more_bytes)
-        await self._references.ready()
-        if room.holds((await self._executor.run(StoredView.inventory, self._remover.view)).size()):
+        inventory = await self._executor.run(self._remover.view.inventory, await self._references.list())
+        if room.holds(inventory.size()):
             return None
         pruned = await self._prune(PruneOptions(budget=room), "budget")
         if pruned.is_out_of_reach:

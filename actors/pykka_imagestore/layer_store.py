@@ -9,7 +9,7 @@ Source: Apache Mesos, src/slave/containerizer/mesos/provisioner/docker/{local_pu
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Protocol
@@ -24,7 +24,7 @@ from pykka_imagestore.durable.layout import find_missing
 from pykka_imagestore.durable.locks import FileLock, acquire, layer_byte
 from pykka_imagestore.durable.log import logger_of
 from pykka_imagestore.errors import ArchiveError, StoreClosedError
-from pykka_imagestore.handle import Handle, StoreActor
+from pykka_imagestore.handle import Handle, StoreActor, ask
 from pykka_imagestore.jobs import tasks
 from pykka_imagestore.monitor import Monitor
 from pykka_imagestore.runtime import (
@@ -37,7 +37,6 @@ from pykka_imagestore.runtime import (
     WorkerPool,
     defer,
     discard_all,
-    dispatch,
     run_blocking,
 )
 from pykka_imagestore.staging import Staging
@@ -50,12 +49,12 @@ if TYPE_CHECKING:
 
 logger = logger_of(__name__)
 
-MIN_HELPED_COST = 32 << 20  # bytes, see LayerBlob.cost: a cheaper layer is done before help has come
+MIN_HELPED_COST = 32 << 20  # bytes, see LayerBlob.cost: a cheaper layer is done before peers have come
 MAX_WAITING_LAYERS = 14  # for a worker, or for another process that unpacks the same layer
 
 
 class LayerListener(Protocol):
-    """Learns how far layers have come, in a thread of the layer store; it must neither block nor raise."""
+    """Learns how far layers have come. The thread of the layer store's actor calls it; it must not block or raise."""
 
     def advance(self, diff_id: DiffID, bytes_done: int, entries_done: int) -> None:
         """Note how much of a layer has been unpacked."""
@@ -88,7 +87,7 @@ class LayerStore(Handle):
 
         Args:
             paths: The store.
-            pool: Runs ``untar_layer``, ``hash_layer`` and the helpers. It stays the caller's to close.
+            pool: Runs ``untar_layer``, ``hash_layer`` and ``help_unpack``. It stays the caller's to close.
             durable: Whether a layer is synced before its future is ready.
             limits: How much a layer may ask for.
             layer_time_limit: Seconds that it may take to unpack or hash a layer; None for any number.
@@ -104,9 +103,10 @@ class LayerStore(Handle):
     def find_wanted(self, diff_ids: Iterable[DiffID]) -> Future[frozenset[DiffID]]:
         """Return those layers that ``put`` must be asked for: all others are in the store, whole.
 
-        A layer that is being put is among them even if it is visible already: it may not be durable yet.
+        That stays true only while the caller holds a lease that needs these layers; otherwise a removal may take them
+        at any time. A layer that is being put is returned even if it is visible already: it may not be durable yet.
         """
-        return dispatch(self._actor, LayerStoreActor.find_wanted, tuple(diff_ids))
+        return ask(self._actor, LayerStoreActor.find_wanted, tuple(diff_ids))
 
     def put(
         self, diff_id: DiffID, layer: LayerBlob, sandbox: str | None = None, listener: LayerListener | None = None
@@ -133,8 +133,9 @@ class LayerStore(Handle):
             NoSpaceError: The disk is full, or would be.
             OSError: The disk failed.
             WorkerDiedError: A worker process was killed, twice.
+            StoreClosedError: The layer store was closed before the layer was in it.
         """
-        return dispatch(self._actor, LayerStoreActor.put, diff_id, layer, sandbox, listener)
+        return ask(self._actor, LayerStoreActor.put, diff_id, layer, sandbox, listener)
 
     def hash_layer(self, layer: LayerBlob) -> Future[DiffID]:
         """Compute a layer's DiffID without unpacking it, where nothing claims one.
@@ -143,12 +144,14 @@ class LayerStore(Handle):
             LayerError: It cannot be inflated, or to more than the limits allow.
             ArchiveChangedError: Its file was replaced or written to since it was indexed.
         """
-        return dispatch(self._actor, LayerStoreActor.hash_layer, layer)
+        return ask(self._actor, LayerStoreActor.hash_layer, layer)
 
     def close(self) -> None:
         """Stop all work and wait for it; nothing unfinished is left. Idempotent."""
-        dispatch(self._actor, LayerStoreActor.close).recover(lambda _: None).get(timeout=120)
-        self._actor.stop(timeout=60)
+        try:
+            ask(self._actor, LayerStoreActor.close).recover(lambda _: None).get(timeout=120)
+        finally:
+            self._actor.stop(timeout=60)
 
 
 class LayerStoreActor(StoreActor):
@@ -175,7 +178,7 @@ class LayerStoreActor(StoreActor):
         self._flights: SingleFlight[DiffID, None] = SingleFlight()
         self._listeners: dict[DiffID, list[LayerListener]] = {}
         self._slots = Semaphore(pool.workers + MAX_WAITING_LAYERS)
-        self._work = InFlight()  # layers whose work has not ended, discarded ones too
+        self._work = InFlight()  # layers that are unpacked or hashed; discarded ones until their work has ended
         # Short file operations only, in a thread: the worker processes may all be busy.
         self._executor = SerialExecutor("imagestore-layer-store")
         # Waits for the disk, which takes no CPU, while the worker processes go on with other layers.
@@ -193,8 +196,10 @@ class LayerStoreActor(StoreActor):
             await self._join_or_unpack(diff_id, layer, sandbox)
 
     def hash_layer(self, layer: LayerBlob) -> Future[DiffID]:
+        if self._closed:
+            raise StoreClosedError
         hash_it = partial(tasks.hash_layer, limits=self._limits)
-        return self._pool.run(hash_it, layer, retry=True, time_limit=self._layer_time_limit)
+        return self._work.add(self._pool.run(hash_it, layer, retry=True, time_limit=self._layer_time_limit))
 
     async def close(self) -> None:
         self._closed = True
@@ -220,7 +225,7 @@ class LayerStoreActor(StoreActor):
 
         while True:
             try:
-                await self._flights.join(diff_id, start)
+                await self._join(diff_id, start)
             except DiscardedError:
                 raise
             except Exception:
@@ -233,8 +238,20 @@ class LayerStoreActor(StoreActor):
                 if mine or not await self._find_missing((diff_id,)):
                     return None
 
+    async def _join(self, diff_id: DiffID, start: Callable[[], Future[None]]) -> None:
+        """Join the work on a layer; StoreClosedError where ``close`` stops it."""
+        joined = self._flights.join(diff_id, start)
+        try:
+            await joined
+        except DiscardedError as error:
+            if self._closed and not joined.has_discard():
+                raise StoreClosedError from error
+            raise
+
     async def _unpack(self, diff_id: DiffID, layer: LayerBlob, sandbox: str | None) -> None:
         if layer.absence:
+            if not await self._find_missing((diff_id,)):  # another process may have put it since it was wanted
+                return self._tell_complete(diff_id, None)
             reason = f"its blob {plain(layer.name)} {layer.absence}, and the store does not have it"
             raise ArchiveError(layer.origin, reason)
         async with self._slots.held():  # each takes open files, and other processes may unpack those that wait
@@ -243,7 +260,7 @@ class LayerStoreActor(StoreActor):
                 entries = await self._unpack_locked(diff_id, layer, sandbox)
             finally:
                 lock.release()
-        self._tell_complete(diff_id, entries)
+        return self._tell_complete(diff_id, entries)
 
     async def _lock_layer(self, diff_id: DiffID) -> FileLock:
         """Be the only one, of all processes, to unpack a layer."""
@@ -322,7 +339,7 @@ class LayerStoreActor(StoreActor):
                 del self._listeners[diff_id]
 
     def _tell_counts(self, diff_id: DiffID, counts: LayerCounts, call: _HelpCall | None) -> None:
-        # Not before it is under way: a helper stays to the end, and other layers of the put want a worker each.
+        # Not before it is under way: a peer stays to the end, and other layers of the put want a worker each.
         if counts.entries and call is not None:
             call.make()
         for listener in self._listeners.get(diff_id, ()):
@@ -362,6 +379,6 @@ class _HelpCall:
         self._is_open = False
 
     async def cancel(self) -> None:
-        """Stop the helpers; return when none is at work in the layer's directory any more."""
+        """Stop the peers; return when none is at work in the layer's directory any more."""
         self.close()
         await discard_all(self._peers)

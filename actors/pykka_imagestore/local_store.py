@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Collection, Coroutine, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
@@ -32,7 +32,7 @@ from pykka_imagestore.durable.stored_view import read_config
 from pykka_imagestore.errors import NoSpaceError, OverBudgetError, StoreClosedError
 from pykka_imagestore.handle import StoreActor, ask, in_future, or_closed
 from pykka_imagestore.jobs import tasks
-from pykka_imagestore.lease_desk import LeaseDesk
+from pykka_imagestore.lease_taker import LeaseTaker
 from pykka_imagestore.leased_image import LeasedImage
 from pykka_imagestore.monitor import EventListener, Monitor
 from pykka_imagestore.progress import Listener
@@ -317,15 +317,14 @@ class LocalStore(Upkeep):
         """
         if not self._origin.is_here():
             return
-        try:
-            ask(self._actor, LocalStoreActor.close).recover(lambda _: None).get(timeout=120)
-            self._parts.close_workers()
-        finally:
+        with ExitStack() as closing:  # the last one first, even if a step before it fails or is interrupted
+            closing.callback(self._parts.monitor.close)
+            closing.callback(self._parts.references.close)
+            closing.callback(self._actor.stop, timeout=60)
             if self._own_pool is not None:
-                self._own_pool.close()
-            self._actor.stop(timeout=60)
-            self._parts.references.close()
-            self._parts.monitor.close()
+                closing.callback(self._own_pool.close)
+            closing.callback(self._parts.close)
+            ask(self._actor, LocalStoreActor.close).recover(lambda _: None).get(timeout=120)
 
 
 class LocalStoreActor(StoreActor):
@@ -349,7 +348,7 @@ class LocalStoreActor(StoreActor):
         self._listener_thread = SerialExecutor("imagestore-progress")
         self._puts = Puts(self._listener_thread)
         self._staging = Staging(self, parts.paths, self._executor, pool)
-        self._desk = LeaseDesk(parts.paths, parts.references, self._executor)
+        self._lease_taker = LeaseTaker(parts.paths, parts.references, self._executor)
 
     # -- what the handle offers
 
@@ -364,7 +363,7 @@ class LocalStoreActor(StoreActor):
     async def put_leased(self, name: str, how: PutArguments, listener: Listener | None) -> LeasedImage:
         request = await self._request(ImageName.parse(name), how)
         put = self._join(request, listener, self._put_one)
-        leased = self._puts.wish_for_lease(request)
+        leased = self._puts.request_lease(request)
         try:
             await put
             return await leased
@@ -382,11 +381,11 @@ class LocalStoreActor(StoreActor):
 
     async def lease(self, name: str) -> LeasedImage:
         await self.recover()
-        return await self._desk.lease(name)
+        return await self._lease_taker.lease(name)
 
     async def take_over(self, token: str) -> LeasedImage:
         await self.recover()
-        return await self._desk.take_over(token)
+        return await self._lease_taker.take_over(token)
 
     async def close(self) -> None:
         self._closed = True
@@ -471,12 +470,12 @@ class LocalStoreActor(StoreActor):
                 index = await self.untar_image(request, staging)
                 planned = tasks.plan_put(index, request.name, request.select, limits)
                 legacy = LegacyDiffIDs(self._layers)
-                with self._leased_to_the_end() as lease:
+                with self._hold_put_lease() as lease:
                     for each in planned:  # one after the other, so that images with layers in common read them once
                         stored.append(self.spawn(self.put_image(each, put, staging, lease, legacy)))
                         await stored[-1]
                     await self._keep_to_budget()
-                    await self._desk.grant(put.wishes, stored[0].get(timeout=0)[0])
+                    await self._lease_taker.grant(put.lease_requests, stored[0].get(timeout=0)[0])
         except DiscardedError:
             if not planned or len(stored) < len(planned) or not stored[-1].is_ready():
                 raise
@@ -485,7 +484,7 @@ class LocalStoreActor(StoreActor):
         return self._paths.locate_all(image for images in stored for image in images.get(timeout=0))
 
     @contextmanager
-    def _leased_to_the_end(self) -> Iterator[PutLease]:
+    def _hold_put_lease(self) -> Iterator[PutLease]:
         """Lend the lease of a put, for all its images: a later one must not push out an earlier one."""
         lease = PutLease(self._paths)
         try:

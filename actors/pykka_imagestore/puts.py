@@ -130,13 +130,13 @@ class PutUnderWay:
     Attributes:
         request: What it was asked for.
         feed: Tells listeners how far it has come.
-        wishes: Callers who want a lease of the image.
+        lease_requests: Promises of the callers who want a lease of the image.
         begun: When it began, on the monotonic clock.
     """
 
     request: PutRequest
     feed: ProgressFeed
-    wishes: list[Promise[LeasedImage]] = field(default_factory=list)
+    lease_requests: list[Promise[LeasedImage]] = field(default_factory=list)
     begun: float = field(default_factory=time.monotonic)
 
 
@@ -168,12 +168,12 @@ class Puts:
             put.feed.listen(listener)
         return handle
 
-    def wish_for_lease(self, request: PutRequest) -> Future[LeasedImage]:
+    def request_lease(self, request: PutRequest) -> Future[LeasedImage]:
         """Return a lease of the image that the put of a request brings, once the image is there."""
         promise: Promise[LeasedImage] = Promise()
         put = self._latest(request)
         if put is not None:
-            put.wishes.append(promise)
+            put.lease_requests.append(promise)
         return promise.future
 
     def forget(self, put: PutUnderWay) -> None:

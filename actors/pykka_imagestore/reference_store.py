@@ -131,8 +131,10 @@ class ReferenceStore(Handle):
 
     def close(self) -> None:
         """Make the changes that were asked for, and stop. Idempotent."""
-        dispatch(self._actor, ReferenceStoreActor.close).recover(lambda _: None).get(timeout=60)
-        self._actor.stop(timeout=60)
+        try:
+            dispatch(self._actor, ReferenceStoreActor.close).recover(lambda _: None).get(timeout=60)
+        finally:
+            self._actor.stop(timeout=60)
 
 
 class ReferenceStoreActor(StoreActor):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -43,8 +44,8 @@ class StoreParts:
         checker = Checker.start(paths, references, collector, pool, limits, time_limit)
         return cls(paths, references, layers, collector, checker, monitor)
 
-    def close_workers(self) -> None:
-        """Stop all that uses the pool, and wait for it. Idempotent."""
-        self.layers.close()
-        self.checker.close()
-        self.collector.close()
+    def close(self) -> None:
+        """Stop all but the references and the monitor, which puts that are being stopped still need. Idempotent."""
+        with ExitStack() as closing:  # the last one first, even if one before it fails or is interrupted
+            for part in (self.collector, self.checker, self.layers):
+                closing.callback(part.close)

@@ -43,6 +43,7 @@ OPEN_LOCK = f"{_DURABLE}.locks.open_file"
 REMOVE_STAGING = f"{_PACKAGE}.staging.remove_staging"
 EXTRACT = f"{_JOBS}.unpack.extractor.Extractor.extract"
 LEADER = f"{_JOBS}.unpack.one_pass.Leader"
+CHECK_BLOB = f"{_JOBS}.unpack.one_pass._check_blob"
 CHECK_STEPS = (
     f"{_JOBS}.check.shallow_check._check_record",
     f"{_JOBS}.check.shallow_check._check_part",
@@ -56,7 +57,8 @@ WRITE_LEASE = f"{_DURABLE}.locks.FileLock.write"
 READ_MARKER = f"{_DURABLE}.marker.read_file"
 SYNCFS = f"{_DURABLE}.disk._syncfs"
 WATCH_LEASES = f"{_DURABLE}.lease_watch._watch"
-LEASE_IMAGE = f"{_PACKAGE}.lease_desk.lease_image"
+LEASE_IMAGE = f"{_PACKAGE}.lease_taker.lease_image"
+WAIT_FOR_FUTURE = f"{_RUNTIME}.future.Future.get"
 REQUIRE_SPACE = f"{_JOBS}.tasks.require_space"
 UID_MAP = f"{_JOBS}.unpack.limiter._UID_MAP"
 

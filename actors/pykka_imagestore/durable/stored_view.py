@@ -1,7 +1,7 @@
 """What a store holds, as its files have it now: one view for its actors and for the command line.
 
-It only reads, needs no lock, and works on a read-only file system. The one thing that it writes, where it may, is when
-an image was last used.
+Apart from the time at which an image was last used, which it writes where it may, it only reads. It needs no lock, and
+works on a read-only file system.
 """
 
 from __future__ import annotations
@@ -99,17 +99,13 @@ class StoredView:
         """Return how many layers a directory below gc/ has, and what they and the configs there take."""
         return self._inventories.weigh_moved(waiting)
 
-    def usage(self) -> Usage:
-        """Return what each image and layer costs, and who has leases.
-
-        Raises:
-            CheckpointError: As ``list``.
-        """
+    def usage(self, images: Iterable[DockerImage] | None = None) -> Usage:
+        """Return what each image and layer costs, and who has leases; arguments and errors are ``inventory``'s."""
         # Imported here: a list of images should be there at once, and needs neither.
         from pykka_imagestore.core.usage import measure  # noqa: PLC0415
         from pykka_imagestore.durable.leases import find_leases  # noqa: PLC0415
 
-        return measure(self.inventory(), find_leases(self._paths))
+        return measure(self.inventory(images), find_leases(self._paths))
 
 
 def read_config(paths: StorePaths, image: DockerImage) -> bytes:
