@@ -118,9 +118,7 @@ class Completable(pykka.ThreadingFuture[T]):
         return cast(T, self._value)
 
     def discard(self) -> bool:
-        """Ask the producer to stop; the future stays pending until the producer has stopped.
-
-        ``on_discard`` callbacks run now, in this thread.
+        """Ask the producer to stop, by its ``on_discard`` callbacks, here and now; the future is pending until it has.
 
         Returns:
             False if the future is final or a discard was requested before.
@@ -165,8 +163,7 @@ class Completable(pykka.ThreadingFuture[T]):
     def watch(self, callback: Callable[[Self], object]) -> Callable[[], bool]:
         """Do what ``on_any`` does, and return a function that withdraws the callback.
 
-        A pending future keeps every callback, and all that the callback refers to, until it is final. So what may lose
-        interest in a long-lived future should ``watch`` it, and withdraw then.
+        A pending future keeps its callbacks and what they refer to: withdraw what lost interest in a long-lived one.
 
         Returns:
             Withdraws the callback; returns False if it was withdrawn before, or the future is final.
@@ -180,10 +177,7 @@ class Completable(pykka.ThreadingFuture[T]):
         return withdraw
 
     def on_discard(self, callback: Callable[[], object]) -> Self:
-        """Call ``callback()`` when a discard is requested, in the requesting thread.
-
-        At once if it was requested already; never if the future completes first.
-        """
+        """Call ``callback()`` in the thread that requests a discard; now if one was, never if the future ends first."""
         if self.done():
             return self
         with self._lock:
@@ -198,12 +192,10 @@ class Completable(pykka.ThreadingFuture[T]):
     # -- inside
 
     def _is_lost(self) -> bool:
-        """Tell whether this pending future belongs to the parent of this forked child; fail it in that case.
-
-        Its lock, which another thread may have held at the fork, is never taken: no method takes that of a final one.
-        """
+        """Tell whether this pending future belongs to the parent of this forked child; fail it in that case."""
         if self._origin is forks.here:
             return False
+        # Its lock, which another thread may have held at the fork, is never taken: no method takes that of a final one.
         self._error = ForkedError("this future")
         self._callbacks, self._discard_callbacks, self._wakers = {}, [], ()
         self._state = _FAILED

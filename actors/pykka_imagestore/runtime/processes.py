@@ -266,8 +266,7 @@ class ProcessEngine:
         if kind == HELLO and not worker.is_ready:
             self._welcome(worker, body)
         elif task is None or task.number != number or kind not in (RESULT, ERROR, REPORT):
-            msg = "it sent a message that answers nothing"
-            raise MalformedError(msg)
+            raise MalformedError("it sent a message that answers nothing")
         elif kind == REPORT:
             self._pass_report_on(task, body)
         else:
@@ -275,26 +274,34 @@ class ProcessEngine:
 
     def _welcome(self, worker: WorkerHandle, body: bytes) -> None:
         """Let a process that is ready take tasks."""
-        if body != str(sys.implementation.cache_tag).encode():
-            msg = f"{find_python()} is another Python than this program's; set sys.executable to the right one"
-            raise MalformedError(msg)
+        _require_same_python(body)
         self._workers.note_success()
         worker.is_ready = True
         worker.rest()
         self._workers.set_idle(worker)
 
     def _pass_report_on(self, task: Task, body: bytes) -> None:
-        if len(body) > MAX_REPORT_BYTES:
-            msg = f"it sent a report of {len(body)} bytes; {MAX_REPORT_BYTES} are the most"
-            raise MalformedError(msg)
         try:
-            report = self._answers.load(body)
+            report = _load_report(self._answers, body)
         except MalformedError:
             raise
         except BaseException:  # whatever a foreign class raises when it is unpickled
             logger.exception("A report of %s cannot be read", task.name)
         else:
             self._reporter.pass_on(task, report)
+
+
+def _require_same_python(tag: bytes) -> None:
+    if tag != str(sys.implementation.cache_tag).encode():
+        msg = f"{find_python()} is another Python than this program's; set sys.executable to the right one"
+        raise MalformedError(msg)
+
+
+def _load_report(answers: Answers, body: bytes) -> Any:
+    if len(body) > MAX_REPORT_BYTES:
+        msg = f"it sent a report of {len(body)} bytes; {MAX_REPORT_BYTES} are the most"
+        raise MalformedError(msg)
+    return answers.load(body)
 
 
 def _outcome(kind: bytes, promise: Promise[Any], answers: Answers, body: bytes) -> tuple[Callable[[Any], object], Any]:
