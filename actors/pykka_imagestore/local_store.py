@@ -90,6 +90,7 @@ class LocalStore(Upkeep):
         layer_time_limit: float | None = None,
         durable: bool = True,
         limits: Limits = DEFAULT_LIMITS,
+        follow_links: bool = False,
         pool: WorkerPool | None = None,
     ) -> LocalStore:
         """Start a store. No disk is read until it is first needed; worker processes start with the first put.
@@ -109,6 +110,8 @@ class LocalStore(Upkeep):
             durable: Whether all that a put writes is synced before its future is ready. If not, a power loss may leave
                 incomplete layers that nothing detects.
             limits: How much an archive may ask for.
+            follow_links: Whether symbolic links in archives that are directories are followed, to any regular file that
+                this user may read. Of an archive from elsewhere they should not be.
             pool: Runs the work instead of processes of the store's own; stores may share one. The caller closes it,
                 after the store. The pool's own ``answers`` says what its workers may send back.
         """
@@ -116,7 +119,7 @@ class LocalStore(Upkeep):
         if pool is None:
             own_pool = pool = start_workers(workers, worker_memory_bytes)
         budget = Budget(budget_bytes, budget_inodes)
-        options = PutOptions(_absolute(archive_dir), budget, layer_time_limit, durable, limits)
+        options = PutOptions(_absolute(archive_dir), budget, layer_time_limit, durable, limits, follow_links)
         parts = StoreParts.start(Path(directory).absolute(), pool, options)
         return cls(LocalStoreActor.start(parts, pool, options), parts, own_pool)
 
@@ -454,7 +457,9 @@ class LocalStoreActor(Actor):
     async def untar_image(self, request: PutRequest, staging: LockedDirectory) -> ArchiveIndex:
         """Find out what the archive holds."""
         archive, copy = request.archive, str(staging.path / "archive.tar")
-        job = UntarImage(archive.path, copy, request.sandbox, request.platform, self._options.limits, archive.identity)
+        limits, follow_links = self._options.limits, self._options.follow_links
+        how = request.sandbox, request.platform, limits, archive.identity, follow_links
+        job = UntarImage(archive.path, copy, *how)
         # What came through a pipe cannot be read again.
         limit, retry = self._options.layer_time_limit, not archive.is_pipe
         return await self._pool.run(untar_image, job, retry=retry, time_limit=limit, stop_file=f"{copy}.stop")

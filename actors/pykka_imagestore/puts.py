@@ -71,6 +71,7 @@ class PutOptions:
         layer_time_limit: Seconds that a layer, or an archive's index, may take a worker; None for any number.
         durable: Whether all is synced.
         limits: How much an archive may ask for.
+        follow_links: Whether symbolic links in an archive that is a directory are followed.
     """
 
     archive_dir: str | None
@@ -78,6 +79,7 @@ class PutOptions:
     layer_time_limit: float | None
     durable: bool
     limits: Limits
+    follow_links: bool = False
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -158,6 +158,11 @@ def _add_put(verbs: _Verbs) -> None:
         help="directory for the workers' output, in its files stdout and stderr",
     )
     parser.add_argument(
+        "--follow-links",
+        action="store_true",
+        help="follow symbolic links in a directory that is an OCI layout, wherever they lead",
+    )
+    parser.add_argument(
         "--not-durable",
         action="store_true",
         help="do not wait until all is on disk: faster, but a power loss may leave damaged layers, unnoticed",

@@ -30,7 +30,9 @@ def run(options: argparse.Namespace) -> None:
 
 def _put(options: argparse.Namespace, archive: str, signals: StopSignals) -> tuple[ImageInfo, ...]:
     directory = store_directory(options.store)
-    with LocalStore.start(directory, workers=options.workers, durable=not options.not_durable) as store:
+    with LocalStore.start(
+        directory, workers=options.workers, durable=not options.not_durable, follow_links=options.follow_links
+    ) as store:
         with progress_bar() as listener:
             put = _start(store, options, archive, listener)
             images = signals.wait(put) if options.name is None else (signals.wait(put),)
