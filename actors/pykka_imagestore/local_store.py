@@ -235,11 +235,12 @@ class LocalStore(Upkeep):
     ) -> Future[tuple[ImageInfo, ...]]:
         """Put every image of an archive under every name that it has there, as ``docker load`` does.
 
+        An image without a name is put under the digest of its config, ``sha256:<hex>``, and found by that.
         Artifacts beside the images, such as signatures, are skipped. Arguments, results and errors are those of
         ``put``, for each name.
 
         Raises:
-            AmbiguousImageError: An image has no name, or none that is valid. Nothing is put then.
+            AmbiguousImageError: An image has a name that is not valid. Nothing is put then.
         """
         how = PutArguments(_absolute(archive), _absolute(sandbox), select, platform)
         return ask(self._actor, LocalStoreActor.load, how, progress)

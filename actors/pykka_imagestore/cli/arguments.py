@@ -130,6 +130,7 @@ def _add_put(verbs: _Verbs) -> None:
         "put",
         "put the images of an archive into the store",
         "Without --name, every image is put under every name that the archive gives it, as docker load does. "
+        "One without a name is put under the digest of its config. "
         "Layers that the store has are not read again. Prints the images.",
     )
     parser.add_argument(
@@ -203,7 +204,7 @@ def _add_prune(verbs: _Verbs) -> None:
     parser.add_argument(
         "--keep",
         metavar="NAME",
-        type=values.image_name,
+        type=values.stored_image,
         action="append",
         default=[],
         help="do not remove this image; may be repeated",
@@ -282,7 +283,7 @@ def _add_unpack(verbs: _Verbs) -> None:
 
 def _add_name(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "name", metavar="NAME", type=values.image_name, help="in any spelling: app, docker.io/library/app:latest"
+        "name", metavar="NAME", type=values.stored_image, help="in any spelling: app, docker.io/library/app:latest"
     )
 
 

@@ -32,6 +32,14 @@ def image_name(text: str) -> str:
     return text
 
 
+def stored_image(text: str) -> str:
+    """Return what names an image that is in the store, as it is."""
+    from pykka_imagestore.core.image_name import ImageName  # noqa: PLC0415
+
+    _parse(ImageName.parse_stored, text)
+    return text
+
+
 def platform(text: str) -> str:
     """Return a platform as it is."""
     from pykka_imagestore.core.platform import Platform  # noqa: PLC0415

@@ -54,7 +54,7 @@ class PruneOptions:
         for what, number in numbers.items():
             if number is not None and not number >= 0:
                 raise InvalidInputError(f"{what} is {number}; a negative one would remove everything")
-        return cls(tuple(map(ImageName.parse, keep)), unused_for, Budget(budget_bytes, budget_inodes), dry_run)
+        return cls(tuple(map(ImageName.parse_stored, keep)), unused_for, Budget(budget_bytes, budget_inodes), dry_run)
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,7 @@ from pykka_imagestore.core.paths import StorePaths
 
 def run(options: argparse.Namespace) -> None:
     """Print the image's config digest and the path of each layer, root layer first."""
-    store, name = store_directory(options.store), ImageName.parse(options.name)
+    store, name = store_directory(options.store), ImageName.parse_stored(options.name)
     image = StorePaths(store).locate(view_store(store).get(name))
     if options.json:
         print_json(image_document(image))

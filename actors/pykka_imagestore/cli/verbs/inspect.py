@@ -14,7 +14,7 @@ from pykka_imagestore.errors import StoreError
 
 def run(options: argparse.Namespace) -> None:
     """Print the config: indented, or as one compact document."""
-    store, name = store_directory(options.store), ImageName.parse(options.name)
+    store, name = store_directory(options.store), ImageName.parse_stored(options.name)
     view = view_store(store)
     image = view.get(name)
     try:
