@@ -67,7 +67,9 @@ def test_put_of_a_layout_selected_by_a_tag(imagestore, tmp_path):
         layout.name(layout.manifest(data), tag)
     layout.write_directory(tmp_path / "layout")
 
-    assert_refused(imagestore("put", tmp_path / "layout"), "only the tag 'one'", "it holds one, two", "--select")
+    assert [found for _, found in put(imagestore, tmp_path / "layout")] == [diff_id(BASE), diff_id(APP)]
+    refused = imagestore("put", tmp_path / "layout", "--name", "app:2")
+    assert_refused(refused, "which of its 2 images app:2 is", "it holds one, two", "--select")
     assert put(imagestore, tmp_path / "layout", "--name", "app:2", "--select", "two") == [("app:2", diff_id(APP))]
 
 
