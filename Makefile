@@ -9,6 +9,7 @@
 #                       FUZZ_FLAGS holds more of libFuzzer's options
 #   ROUNDS=500          how often `make crash` kills a program that uses a store, `make test` 5 times; as much more of all
 #                       that is random
+#   PYKKA_SOURCE=DIR    a checkout of Pykka's sources, whose tests `make pykka-suite` runs on our runtime too
 #   SWAP_SECONDS=60     how long `make crash` has another user swap what root unpacks, removes, puts and repairs, each
 
 PRINT_VERSION := import sys; sys.version_info >= (3, 11) or sys.exit(1); print("%d.%d" % sys.version_info[:2])
@@ -37,7 +38,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 # Installations share the directory build/.
 .NOTPARALLEL:
 
-.PHONY: demo test lint types proto proto-check docs pytest coverage crash fuzz fuzz-tools bench clean
+.PHONY: demo test lint types proto proto-check man docs pytest coverage crash pykka-suite fuzz fuzz-tools bench clean
 
 demo: $(DEMO)/installed
 	$(DEMO)/bin/python examples/quickstart.py $(ARCHIVE)
@@ -64,6 +65,13 @@ crash: $(TEST)/installed
 	IMAGESTORE_CRASH_ROUNDS=$(ROUNDS) IMAGESTORE_SWAP_SECONDS=$(SWAP_SECONDS) IMAGESTORE_COMBINATIONS=all \
 		$(TEST)/bin/pytest --numprocesses=auto --quiet -o faulthandler_timeout=0 tests/crash $(PYTEST_FLAGS)
 
+# In the checkout, whose tests import one another as `tests`; nothing is written there.
+pykka-suite: $(TEST)/installed
+	@[ -f "$(PYKKA_SOURCE)/tests/test_future.py" ] || \
+		{ echo "name a checkout of Pykka's sources: make pykka-suite PYKKA_SOURCE=DIR" >&2; exit 1; }
+	cd "$(PYKKA_SOURCE)" && PYTHONDONTWRITEBYTECODE=1 PYTHONPATH="$(CURDIR)/tests/pykka_suite:." \
+		$(abspath $(TEST))/bin/pytest --quiet -p plugin -p no:cacheprovider $(PYTEST_FLAGS) tests
+
 # The files' names in the pool of descriptors, which all libraries share, begin with our package's name.
 PROTOC = $(TEST)/bin/python -m grpc_tools.protoc --proto_path=pykka_imagestore/_proto=proto \
 	$(PROTOS:proto/%=pykka_imagestore/_proto/%)
@@ -76,6 +84,9 @@ proto-check: $(TEST)/installed
 	$(PROTOC) --python_out=$(TEST)/proto --pyi_out=$(TEST)/proto
 	diff -r -x __init__.py -x __pycache__ $(TEST)/proto/pykka_imagestore/_proto actors/pykka_imagestore/_proto \
 		|| { echo "_proto/ is not what proto/ generates: run 'make proto'" >&2; exit 1; }
+
+man: $(TEST)/installed
+	$(TEST)/bin/python docs/_ext/man_page.py > docs/imagestore.1.new && mv docs/imagestore.1.new docs/imagestore.1
 
 docs: .venv/docs/built
 	@echo "the pages are in $(<D)/index.html"

@@ -19,6 +19,7 @@ from pathlib import Path
 from ours import TIMEOUT, seconds_of
 from places import Places, add_place_arguments, work_directory
 from rows import Column, Rows, add_output_arguments, print_table, write_json
+from samples import Shape, write_docker_archive, write_layer
 
 from pykka_imagestore import DiffID, LocalStore, ReferenceStore
 from pykka_imagestore._proto.docker_provisioner_pb2 import DockerProvisionerImages
@@ -31,16 +32,18 @@ COLUMNS = [
     Column("a second", lambda row: f"{1 / row.median():,.0f}"),
 ]
 LAYERS = [DiffID(f"sha256:{number:064x}") for number in range(1, 6)]
+MOST_OWN_LAYERS = 10_000  # images; to make the directories of more takes minutes
 FRAME = bytes(450)  # what a change of an image with five layers takes
 
 
-def fill(store: Path, images: int) -> None:
-    """Write the checkpoint of a store with a number of images, and their layers."""
-    for layer in LAYERS:
-        (store / "layers" / layer.replace(":", "-") / "rootfs").mkdir(parents=True)
+def fill(store: Path, images: int, *, own_layers: bool = False) -> None:
+    """Write the checkpoint of a store with a number of images, and their layers; each has perhaps one of its own."""
     message = DockerProvisionerImages()
     for number in range(images):
-        message.images.add(name=f"example.com/team/image{number}:latest", layer_ids=LAYERS)
+        layers = [*LAYERS[1:], DiffID(f"sha256:{number + 1000:064x}")] if own_layers else LAYERS
+        for layer in layers if own_layers or number == 0 else []:
+            (store / "layers" / layer.replace(":", "-") / "rootfs").mkdir(parents=True, exist_ok=True)
+        message.images.add(name=f"example.com/team/image{number}:latest", layer_ids=layers)
     data = message.SerializeToString()
     (store / "storedImages").write_bytes(struct.pack("<I", len(data)) + data)
 
@@ -73,6 +76,27 @@ def measure(directory: Path, images: int, count: int, rows: Rows) -> None:
     os.close(file)
     with LocalStore.start(store, workers=1) as local:
         rows.add(f"recover of a local store, {many}", seconds=seconds_of(lambda: local.recover().get(timeout=TIMEOUT)))
+    if images <= MOST_OWN_LAYERS:
+        measure_images(directory, images, rows)
+
+
+def measure_images(directory: Path, images: int, rows: Rows) -> None:
+    """Measure what a program with a local store waits for, where each image has a layer of its own."""
+    fill(directory / "images", images, own_layers=True)
+    tiny = [
+        write_docker_archive(directory / f"{number}.tar", [write_layer(directory / "layer", Shape("", 1, 100), number)])
+        for number in range(20)
+    ]
+    with LocalStore.start(directory / "images", workers=2) as store:
+        store.put("first", tiny[0]).get(timeout=TIMEOUT)  # starts the workers
+
+        def put(number: int) -> None:
+            store.put(f"new{number}", tiny[number + 1]).get(timeout=TIMEOUT)
+
+        many = f"{images:,} images"
+        rows.add(f"put of a tiny image beside {many}", seconds=one_by_one(put, len(tiny) - 1))
+        listed = one_by_one(lambda _: store.list().get(timeout=TIMEOUT), 20)
+        rows.add(f"list of a local store, {many} with a layer each", seconds=listed)
 
 
 def main() -> None:

@@ -1,58 +1,59 @@
-"""An asyncio program awaits an actor. Its loop is not blocked, and cancelling a task stops the work behind it."""
+"""An asyncio service ensures images: requests share puts, and what nobody waits for any more is stopped."""
 
 import asyncio
-import time
+import hashlib
+import io
+import json
+import os
+import tarfile
+from contextlib import suppress
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
-from pykka_imagestore.runtime import Actor, WorkerPool, dispatch
-
-
-class Agent(Actor):
-    """Answers at once what it knows, and asks worker processes for the rest."""
-
-    def __init__(self, pool: WorkerPool) -> None:
-        super().__init__()
-        self._pool = pool
-        self._sums: dict[int, int] = {}
-
-    async def sum_up_to(self, number: int) -> int:
-        if number not in self._sums:
-            self._sums[number] = await self._pool.run(sum, range(number + 1))  # other messages run meanwhile
-        return self._sums[number]
-
-    async def nap(self, seconds: float) -> None:
-        await self._pool.run(time.sleep, seconds)
+from pykka_imagestore import LeasedImage, LocalStore, NotFoundError
 
 
-class Clock:
-    """Counts the iterations of the loop."""
-
-    def __init__(self) -> None:
-        self.ticks = 0
-
-    async def run(self) -> None:
-        while True:
-            await asyncio.sleep(0.001)
-            self.ticks += 1
+def tar_of(members: dict[str, bytes]) -> bytes:
+    with tarfile.open(fileobj=(data := io.BytesIO()), mode="w") as tar:
+        for name, body in members.items():
+            member = tarfile.TarInfo(name)
+            member.size = len(body)
+            tar.addfile(member, io.BytesIO(body))
+    return data.getvalue()
 
 
-async def main(pool: WorkerPool) -> None:
-    agent, clock = Agent.start(pool), Clock()
-    ticking = asyncio.create_task(clock.run())
-
-    numbers = (4_000_000, 10, 8_000_000)
-    sums = await asyncio.gather(*(dispatch(agent, Agent.sum_up_to, number) for number in numbers))
-    print(f"The sums up to {numbers} are {sums}; meanwhile the loop ran {clock.ticks} times.")
-
-    begin = time.perf_counter()
-    await dispatch(agent, Agent.sum_up_to, 8_000_000)
-    print(f"Asked again, the agent knew: {(time.perf_counter() - begin) * 1000:.1f} ms.")
-
-    try:
-        await asyncio.wait_for(dispatch(agent, Agent.nap, 600), timeout=0.2)
-    except TimeoutError:
-        print("A nap of ten minutes was cancelled after 0.2 s. That discards its future and kills its worker.")
-    ticking.cancel()
+def docker_save(path: Path, files: int) -> Path:
+    layer = tar_of({f"data/{number}": b"body\n" * 100 for number in range(files)})
+    config = {"rootfs": {"diff_ids": [f"sha256:{hashlib.sha256(layer).hexdigest()}"]}}
+    documents = {"manifest.json": [{"Config": "config.json", "Layers": ["layer.tar"]}], "config.json": config}
+    path.write_bytes(tar_of({n: json.dumps(d).encode() for n, d in documents.items()} | {"layer.tar": layer}))
+    return path
 
 
-with WorkerPool(2) as workers:
-    asyncio.run(main(workers))
+async def ensure(store: LocalStore, name: str, archive: Path) -> LeasedImage:
+    """Return a lease of an image, which is put first if it is not there. Cancelling this gives that request up."""
+    with suppress(NotFoundError):
+        return await store.get(name, lease=True)
+    return await store.put(name, archive, lease=True)
+
+
+async def main(work: Path) -> None:
+    small, large = docker_save(work / "small.tar", 10), docker_save(work / "large.tar", 20_000)
+    async with LocalStore.start(work / "store") as store:  # is closed in a thread: the loop goes on
+        for leased in await asyncio.gather(*(ensure(store, "small:1", small) for _ in range(3))):
+            with leased:  # the layers stay until the end of this block, whatever a prune or a budget removes
+                files = await asyncio.to_thread(os.listdir, leased.image.layers[0].path / "data")
+        print(f"Three requests got an image of {len(files)} files, unpacked {store.stats().layers_unpacked} time.")
+        try:
+            await asyncio.wait_for(ensure(store, "large:1", large), timeout=0.1)
+        except TimeoutError:
+            print("0.1 s is not enough for a large image.")
+        request = asyncio.create_task(ensure(store, "large:1", large))
+        await asyncio.sleep(0.1)
+        request.cancel()
+        await asyncio.wait([request])
+        print(f"Another was cancelled. In the store: {[image.name for image in await store.list()]}.")
+
+
+with TemporaryDirectory(prefix="imagestore-demo-") as directory:
+    asyncio.run(main(Path(directory)))

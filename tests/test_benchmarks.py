@@ -25,7 +25,12 @@ ROWS = {  # of each script, some that its result must have
     "durability": ["nothing synced", "syncfs for each layer, beside", "fsync of each file"],
     "latency": ["put again"],
     "layers": ["GNU tar", "ours, 2 workers", "rm -rf", "remove_tree, 2 workers"],
-    "references": ["append and fdatasync, 10 images", "put, 10 images", "recover, 10 images"],
+    "references": [
+        "append and fdatasync, 10 images",
+        "put, 10 images",
+        "recover, 10 images",
+        "put of a tiny image beside 10 images",
+    ],
     "sharing": ["put, 1 process", "put, 2 processes, durable", "prune, until its caller may go on", "rm -rf"],
     "stages": ["index", "read", "inflate, gzip (isal)", "hash", "parse", "write", "untar_layer, zstd"],
 }

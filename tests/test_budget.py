@@ -286,7 +286,7 @@ def over_budget(store: LocalStore, directory: Path, numbers: Iterable[int] = ran
 
 
 def watches() -> list[str]:
-    return [thread.name for thread in threading.enumerate() if thread.name == "lease-watch"]
+    return [thread.name for thread in threading.enumerate() if thread.name == "imagestore-lease-watch"]
 
 
 def test_a_budget_holds_again_when_a_lease_is_released(store: LocalStore, tmp_path: Path) -> None:

@@ -9,15 +9,19 @@ import threading
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import pytest
+from support import seams
 from support.images import diff_id, docker_save, layer
 from support.privileges import immutable
 from support.processes import TIMEOUT, Program
+from support.stores import opened
 
 from pykka_imagestore import ImageInfo, InvalidNameError, LocalStore, NotFoundError, ReferenceStore, StoreClosedError
 from pykka_imagestore.core.image import Recovery
 from pykka_imagestore.core.paths import StorePaths
+from pykka_imagestore.durable.checkpoint import read_checkpoint
 from pykka_imagestore.runtime import Future, await_all, collect
 
 BASE = layer({"etc/os-release": b"ID=test\n"})
@@ -260,6 +264,20 @@ def test_image_leased_by_a_process_that_is_killed_goes(store: LocalStore, paths:
 
 
 # -- usage and recovery
+
+
+def test_store_within_its_budget_keeps_its_images_in_memory_once(tmp_path: Path) -> None:
+    archive = docker_save(tmp_path / "base.tar", {"base": [BASE]})
+
+    with (
+        patch(seams.READ_CHECKPOINT, side_effect=read_checkpoint) as read,
+        opened(tmp_path / "store", budget_bytes=1 << 30) as store,
+    ):
+        store.put("base", archive).get(timeout=TIMEOUT)
+        usage = store.usage().get(timeout=TIMEOUT)
+
+    assert [image.name for image in usage.images] == ["base:latest"]
+    assert read.call_count == 1
 
 
 @pytest.mark.usefixtures("images")

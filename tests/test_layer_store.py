@@ -7,7 +7,7 @@ import queue
 import threading
 from collections.abc import Iterator
 from concurrent.futures import Future as ConcurrentFuture
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +17,12 @@ from support.layers import blob_of
 from support.processes import TIMEOUT, wait_for
 
 from pykka_imagestore.core.digest import DiffID
+from pykka_imagestore.core.layer_blob import Absent, LayerBlob
 from pykka_imagestore.core.paths import StorePaths
 from pykka_imagestore.durable.disk import Disk
 from pykka_imagestore.durable.layout import find_layers, make_store
 from pykka_imagestore.durable.locks import acquire, layer_byte
-from pykka_imagestore.errors import DigestMismatchError
+from pykka_imagestore.errors import ArchiveError, DigestMismatchError, StoreClosedError
 from pykka_imagestore.layer_store import LayerStore
 from pykka_imagestore.runtime import DiscardedError, WorkerPool, collect
 
@@ -122,6 +123,19 @@ def test_layer_that_is_there_is_not_unpacked_again(layers: LayerStore, threads: 
     assert told.completed == [(LAYER, None)]
 
 
+def test_layer_that_is_there_needs_no_blob(layers: LayerStore, threads: GatedThreads, tmp_path: Path) -> None:
+    threads.gate.set()
+    absent = LayerBlob("layer.tar", 3, Absent("image.tar", "is missing"))
+    with pytest.raises(ArchiveError, match=r"layer\.tar is missing, and the store does not have it"):
+        layers.put(LAYER, absent).get(timeout=TIMEOUT)
+    layers.put(LAYER, blob_of(DATA, tmp_path)).get(timeout=TIMEOUT)
+    told = Told()
+
+    layers.put(LAYER, absent, listener=told).get(timeout=TIMEOUT)
+
+    assert told.completed == [(LAYER, None)]
+
+
 def test_put_that_joined_a_failing_one_tries_its_own_copy(
     layers: LayerStore, paths: StorePaths, threads: GatedThreads, tmp_path: Path
 ) -> None:
@@ -201,7 +215,7 @@ def test_layer_that_another_process_puts_meanwhile_is_not_unpacked(
 ) -> None:
     lock, told = acquire(paths.layers_lock, layer_byte(LAYER)), Told()
     put = layers.put(LAYER, blob_of(DATA, tmp_path), listener=told)
-    wait_for(lambda: any(thread.name == "blocking" for thread in threading.enumerate()))
+    wait_for(lambda: any(thread.name == "imagestore-blocking" for thread in threading.enumerate()))
 
     paths.rootfs(LAYER).mkdir(parents=True)
     lock.release()
@@ -246,9 +260,47 @@ def test_close_stops_a_put_and_leaves_nothing(
         threads.gate.set()
         closed.result(TIMEOUT)
 
-    assert isinstance(put.error(), DiscardedError)
+    assert isinstance(put.error(), StoreClosedError)
     assert find_layers(paths) == []
     assert_nothing_is_left(paths)
+
+
+def test_put_that_was_discarded_before_the_store_is_closed_is_discarded(
+    layers: LayerStore, threads: GatedThreads, tmp_path: Path
+) -> None:
+    put = layers.put(LAYER, blob_of(DATA, tmp_path))
+    threads.begun.get(timeout=TIMEOUT)
+
+    put.discard()
+    with ThreadPoolExecutor(1) as closing:
+        closed = closing.submit(layers.close)
+        threads.gate.set()
+        closed.result(TIMEOUT)
+
+    assert put.is_discarded()
+
+
+def test_close_stops_the_computation_of_a_diff_id(layers: LayerStore, threads: GatedThreads, tmp_path: Path) -> None:
+    hashed = layers.hash_layer(blob_of(DATA, tmp_path))
+    threads.begun.get(timeout=TIMEOUT)
+    with ThreadPoolExecutor(1) as closing:
+        closed = closing.submit(layers.close)
+        has_waited = not wait([closed], timeout=0.1).done
+        threads.gate.set()
+        closed.result(TIMEOUT)
+
+    assert has_waited
+    assert hashed.is_discarded()
+
+
+def test_closed_layer_store_says_so(layers: LayerStore, tmp_path: Path) -> None:
+    blob = blob_of(DATA, tmp_path)
+
+    layers.close()
+
+    for answer in (layers.put(LAYER, blob), layers.hash_layer(blob), layers.find_wanted([LAYER])):
+        with pytest.raises(StoreClosedError):
+            answer.get(timeout=TIMEOUT)
 
 
 def test_diff_id_of_a_layer_that_claims_none_is_computed(

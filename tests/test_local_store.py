@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import gzip
+import itertools
 import os
 import queue
 import signal
@@ -15,6 +16,7 @@ from typing import Any
 
 import pykka
 import pytest
+from support import seams
 from support.images import diff_id, docker_save, layer, long_layer, worker_pids, write_members
 from support.layouts import AMD64, ARM64, Layout
 from support.processes import TIMEOUT
@@ -503,6 +505,32 @@ def test_close_during_a_put_stops_it_and_leaves_nothing(tmp_path: Path, slow: by
     assert worker_pids() == set()
     with pytest.raises(StoreClosedError):
         store.get("app").get(timeout=TIMEOUT)
+
+
+@pytest.mark.parametrize("waits_before", [0, 1, 2, 3])
+def test_interrupted_close_leaves_nothing_running(
+    tmp_path: Path, slow: bytes, monkeypatch: pytest.MonkeyPatch, waits_before: int
+) -> None:
+    store = LocalStore.start(tmp_path / "store", workers=1)
+    underway = Underway()
+    put = store.put("app", docker_save(tmp_path / "app.tar", {"app": [slow]}), progress=underway)
+    underway.wait()
+    get, waits = Future.get, itertools.count()
+
+    def interrupted(future: Future[Any], *, timeout: float | None = None) -> Any:
+        if threading.current_thread() is threading.main_thread() and next(waits) == waits_before:
+            raise KeyboardInterrupt
+        return get(future, timeout=timeout)
+
+    monkeypatch.setattr(seams.WAIT_FOR_FUTURE, interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        store.close()
+    monkeypatch.undo()
+
+    assert pykka.ActorRegistry.get_all() == []
+    assert worker_pids() == set()
+    with pytest.raises((DiscardedError, StoreClosedError)):
+        put.get(timeout=TIMEOUT)
 
 
 def test_close_right_after_a_put_stops_it_and_leaves_nothing(tmp_path: Path) -> None:

@@ -8,10 +8,14 @@ import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
+from unittest.mock import patch
 
 import pytest
+from support import seams
 from support.images import diff_id, docker_save, layer, long_layer
+from support.layouts import LAYER_TYPE, Layout, path_of
 from support.processes import TIMEOUT, Program
+from support.stores import opened
 
 from pykka_imagestore import LocalStore, NotFoundError
 from pykka_imagestore.core.digest import DiffID
@@ -135,7 +139,7 @@ def test_layer_that_another_process_put_meanwhile_is_not_unpacked(store: LocalSt
 
 
 def is_waiting_for_a_layer() -> bool:
-    return any(thread.name == "blocking" for thread in threading.enumerate())
+    return any(thread.name == "imagestore-blocking" for thread in threading.enumerate())
 
 
 def wait_until(condition: Callable[[], bool]) -> None:
@@ -143,3 +147,19 @@ def wait_until(condition: Callable[[], bool]) -> None:
     while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.005)  # another process' work: there is nothing to wait on
+
+
+def test_put_of_an_archive_without_a_layer_that_another_store_puts_meanwhile(store: LocalStore, tmp_path: Path) -> None:
+    layout, others = Layout(), docker_save(tmp_path / "base.tar", {"base": [BASE]})
+    blob = layout.blob(BASE, LAYER_TYPE)
+    layout.name(layout.manifest(BASE, fields={"layers": [blob]}), "app:1")
+    del layout.members[path_of(blob["digest"])]
+    sparse = layout.write_directory(tmp_path / "sparse")
+
+    with opened(tmp_path / "store") as other:
+        first = [lambda: other.put("base", others).get(timeout=TIMEOUT)]
+        with patch(seams.REQUIRE_SPACE, lambda *_: first and first.pop()()):
+            image = store.put("app:1", sparse).get(timeout=TIMEOUT)
+
+    assert not first
+    assert [layer.diff_id for layer in image.layers] == [diff_id(BASE)]

@@ -4,8 +4,20 @@ from __future__ import annotations
 
 TYPE_CHECKING = False  # typing's takes longer to import than a worker process to start
 if TYPE_CHECKING:
+    __version__: str
     from pykka_imagestore.core.check_report import CheckProgress, CheckReport, Finding
     from pykka_imagestore.core.digest import DiffID, Digest
+    from pykka_imagestore.core.events import (
+        ArchiveIndexed,
+        Event,
+        ImagePut,
+        ImagesRemoved,
+        LayerUnpacked,
+        PutFailed,
+        PutJoined,
+        StoreStats,
+        Swept,
+    )
     from pykka_imagestore.core.image import DockerImage, ImageInfo, Layer, Recovery
     from pykka_imagestore.core.image_name import ImageName
     from pykka_imagestore.core.limits import Limits
@@ -52,6 +64,7 @@ __all__ = [
     "AmbiguousImageError",
     "ArchiveChangedError",
     "ArchiveError",
+    "ArchiveIndexed",
     "CheckProgress",
     "CheckReport",
     "CheckpointError",
@@ -60,18 +73,22 @@ __all__ = [
     "DigestMismatchError",
     "DockerImage",
     "EscapingEntryError",
+    "Event",
     "FileTooLargeError",
     "Finding",
     "ForeignStoreError",
     "ImageIncompleteError",
     "ImageInfo",
     "ImageName",
+    "ImagePut",
     "ImageUsage",
+    "ImagesRemoved",
     "InvalidInputError",
     "InvalidNameError",
     "Layer",
     "LayerError",
     "LayerProgress",
+    "LayerUnpacked",
     "LayerUsage",
     "LeaseEndedError",
     "LeaseError",
@@ -91,6 +108,8 @@ __all__ = [
     "ProcUnavailableError",
     "Progress",
     "Pruned",
+    "PutFailed",
+    "PutJoined",
     "RecordError",
     "Recovery",
     "ReferenceStore",
@@ -99,6 +118,8 @@ __all__ = [
     "StoreClosedError",
     "StoreError",
     "StoreFormatError",
+    "StoreStats",
+    "Swept",
     "UnsafeStoreError",
     "UnsupportedArchiveError",
     "Usage",
@@ -119,6 +140,15 @@ _HOMES = {
     "FileTooLargeError": "errors",
     "ForeignStoreError": "errors",
     "Finding": "core.check_report",
+    "ArchiveIndexed": "core.events",
+    "Event": "core.events",
+    "ImagePut": "core.events",
+    "ImagesRemoved": "core.events",
+    "LayerUnpacked": "core.events",
+    "PutFailed": "core.events",
+    "PutJoined": "core.events",
+    "StoreStats": "core.events",
+    "Swept": "core.events",
     "ImageIncompleteError": "errors",
     "ImageInfo": "core.image",
     "ImageName": "core.image_name",
@@ -163,6 +193,8 @@ _HOMES = {
 
 def __getattr__(name: str) -> object:
     """Import a public name's module when the name is first used: the command line, and each worker, need few."""
+    if name == "__version__":
+        return _installed_version()
     if name not in _HOMES:
         msg = f"module {__name__!r} has no attribute {name!r}"
         raise AttributeError(msg)
@@ -172,5 +204,15 @@ def __getattr__(name: str) -> object:
     return value
 
 
+def _installed_version() -> str:
+    from importlib.metadata import PackageNotFoundError, version  # noqa: PLC0415 - takes longer than all else here
+
+    try:
+        return version("pykka-imagestore")
+    except PackageNotFoundError as error:
+        msg = "pykka_imagestore is not installed, only found on the path, and so has no version"
+        raise AttributeError(msg) from error
+
+
 def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+    return sorted({*globals(), *__all__, "__version__"})

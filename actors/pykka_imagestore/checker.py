@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import pykka
 
@@ -25,12 +26,10 @@ from pykka_imagestore.core.paths import StorePaths
 from pykka_imagestore.durable.identity import Identity
 from pykka_imagestore.durable.layout import find_configs, find_layers
 from pykka_imagestore.durable.marker import find_strangers
-from pykka_imagestore.jobs.check.findings import LayerCheck
-from pykka_imagestore.jobs.check_configs import CheckConfigs, ConfigsCheck, Stack, check_configs
-from pykka_imagestore.jobs.check_layer import CheckCounts, CheckLayer, check_layer
+from pykka_imagestore.handle import StoreActor
+from pykka_imagestore.jobs import tasks
 from pykka_imagestore.reference_store import ReferenceStore
 from pykka_imagestore.runtime import (
-    Actor,
     Future,
     SerialExecutor,
     WorkerPool,
@@ -39,6 +38,11 @@ from pykka_imagestore.runtime import (
     dispatch,
     gather,
 )
+
+if TYPE_CHECKING:
+    from pykka_imagestore.jobs.check_configs import ConfigsCheck, Stack
+    from pykka_imagestore.jobs.check_layer import CheckCounts
+
 
 CheckListener = Callable[[CheckProgress], object]
 
@@ -82,7 +86,7 @@ class Checker:
         self._actor.stop(timeout=60)
 
 
-class CheckerActor(Actor):
+class CheckerActor(StoreActor):
     """Runs checks; keeps no state between them."""
 
     def __init__(
@@ -101,7 +105,7 @@ class CheckerActor(Actor):
         self._collector = collector
         self._pool = pool
         self._limits = limits
-        self._executor = SerialExecutor("checker")
+        self._executor = SerialExecutor("imagestore-checker")
 
     async def check(self, deep: bool, listener: CheckListener | None) -> CheckReport:
         report, _ = await self._check_all(deep, listener)
@@ -154,25 +158,29 @@ class CheckerActor(Actor):
         """Return what was found, and the stacks of layers that images have and their config does not list."""
         stacks = dict.fromkeys(configs, ()) | stacks_by_config(await self._references.list())
         # No time limit: the configs are only hashed, so nothing in them can make the work longer.
-        check = await self._pool.run(check_configs, CheckConfigs(str(self._paths.configs), stacks), retry=True)
+        check = await self._pool.run(
+            tasks.check_configs, tasks.CheckConfigs(str(self._paths.configs), stacks), retry=True
+        )
         return check, {(config, stacks[config][number]) for config, each in check.others.items() for number in each}
 
     async def _check_layers(
         self, layers: list[DiffID], deep: bool, listener: CheckListener | None
-    ) -> dict[DiffID, LayerCheck]:
+    ) -> dict[DiffID, tasks.LayerCheck]:
         progress = _Progress(len(layers), listener)
         checks = await gather([self.spawn(self._check_layer(layer, deep, progress)) for layer in layers])
         return dict(zip(layers, checks, strict=True))
 
-    async def _check_layer(self, layer: DiffID, deep: bool, progress: _Progress) -> LayerCheck:
-        request = CheckLayer(str(self._paths.layer(layer)), layer, deep, self._limits)
+    async def _check_layer(self, layer: DiffID, deep: bool, progress: _Progress) -> tasks.LayerCheck:
+        request = tasks.CheckLayer(str(self._paths.layer(layer)), layer, deep, self._limits)
         tell = defer(self.actor_ref, lambda _, counts: progress.advance(layer, counts))
         limit = self._layer_time_limit
         try:
-            check = await self._pool.run(check_layer, request, retry=True, time_limit=limit, on_report=tell)
+            check = await self._pool.run(tasks.check_layer, request, retry=True, time_limit=limit, on_report=tell)
         except WorkerTimeoutError:
-            check = LayerCheck(unchecked=(f"takes longer to check than the {limit:g} seconds that a layer may take",))
-        progress.complete()
+            check = tasks.LayerCheck(
+                unchecked=(f"takes longer to check than the {limit:g} seconds that a layer may take",)
+            )
+        progress.complete(layer)
         return check
 
 
@@ -183,14 +191,17 @@ class _Progress:
         self._layers = layers
         self._done = 0
         self._bytes: dict[DiffID, int] = {}
+        self._sizes: dict[DiffID, int] = {}
         self._listener = listener
 
     def advance(self, layer: DiffID, counts: CheckCounts) -> None:
-        self._bytes[layer] = counts.checked_bytes
+        self._bytes[layer] = max(counts.checked_bytes, self._bytes.get(layer, 0))
+        self._sizes[layer] = counts.size_bytes
         self._tell()
 
-    def complete(self) -> None:
+    def complete(self, layer: DiffID) -> None:
         self._done += 1
+        self._bytes[layer] = self._sizes.get(layer, 0)  # the last report came up to a tenth of a second before the end
         self._tell()
 
     def _tell(self) -> None:

@@ -9,6 +9,7 @@ Source: Apache Mesos, src/slave/containerizer/mesos/provisioner/docker/store.cpp
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable, Mapping
 from functools import partial
 from pathlib import Path
@@ -18,6 +19,7 @@ import pykka
 from pykka_imagestore.core.budget import NO_BUDGET, Budget, Size
 from pykka_imagestore.core.check_report import Evicted
 from pykka_imagestore.core.digest import DiffID, Digest
+from pykka_imagestore.core.events import ImagesRemoved, Swept
 from pykka_imagestore.core.image import DockerImage
 from pykka_imagestore.core.image_name import ImageName
 from pykka_imagestore.core.paths import StorePaths
@@ -31,13 +33,13 @@ from pykka_imagestore.durable.locked_directory import LockedDirectory
 from pykka_imagestore.durable.log import logger_of
 from pykka_imagestore.durable.remover import Remover
 from pykka_imagestore.durable.reserve import make_reserve
-from pykka_imagestore.durable.stored_view import StoredView
 from pykka_imagestore.errors import StoreError
 from pykka_imagestore.fs.remove_tree import remove_tree
-from pykka_imagestore.jobs.unpack.leader import MAX_PEERS
+from pykka_imagestore.handle import StoreActor
+from pykka_imagestore.jobs import tasks
+from pykka_imagestore.monitor import Monitor
 from pykka_imagestore.reference_store import ReferenceStore
 from pykka_imagestore.runtime import (
-    Actor,
     Future,
     InFlight,
     SerialExecutor,
@@ -66,9 +68,11 @@ class Collector:
         *,
         durable: bool,
         budget: Budget = NO_BUDGET,
+        monitor: Monitor | None = None,
     ) -> Collector:
         """Start a collector whose deletions ``pool`` runs. No disk is read until the first call."""
-        return cls(CollectorActor.start(paths, references, pool, durable=durable, budget=budget))
+        monitor = monitor or Monitor()
+        return cls(CollectorActor.start(paths, references, pool, durable=durable, budget=budget, monitor=monitor))
 
     def sweep(self) -> Future[int]:
         """Delete in the background what dead processes left in staging/ and gc/; return how many directories."""
@@ -120,11 +124,13 @@ class Collector:
 
     def close(self) -> None:
         """Stop deleting; the next store on this directory deletes what is left. Idempotent."""
-        dispatch(self._actor, CollectorActor.close).recover(lambda _: None).get(timeout=120)
-        self._actor.stop(timeout=60)
+        try:
+            dispatch(self._actor, CollectorActor.close).recover(lambda _: None).get(timeout=120)
+        finally:
+            self._actor.stop(timeout=60)
 
 
-class CollectorActor(Actor):
+class CollectorActor(StoreActor):
     """Owns the deletions under way, and the watch for leases that keep the store above its budget."""
 
     def __init__(
@@ -135,8 +141,10 @@ class CollectorActor(Actor):
         *,
         durable: bool,
         budget: Budget,
+        monitor: Monitor,
     ) -> None:
         super().__init__()
+        self._monitor = monitor
         self._budget = budget
         self._watch: LeaseWatch | None = None  # while the store is over its budget
         self._have_leases_ended = self._is_pruning_again = False
@@ -146,11 +154,15 @@ class CollectorActor(Actor):
         self._disk = disk(durable=durable)
         self._remover = Remover(paths, self._disk)
         self._removals, self._deletions = InFlight(), InFlight()
+        self._deleting: set[Path] = set()
         self._closed = False
-        self._executor, self._syncing = SerialExecutor("collector"), SerialExecutor("collector-sync")
+        self._executor = SerialExecutor("imagestore-collector")
+        self._syncing = SerialExecutor("imagestore-collector-sync")
 
     async def sweep(self) -> int:
         orphans = await self._executor.run(find_orphaned_work, self._paths)
+        # Of one that this process deletes, the lock may be gone already, and so look like a dead process'.
+        orphans = [orphan for orphan in orphans if orphan not in self._deleting]
         for orphan in orphans:
             self._delete_behind(orphan)
         return len(orphans)
@@ -161,7 +173,7 @@ class CollectorActor(Actor):
         return undiscardable(self._removals.add(self.spawn(self._remove(ImageName.parse_stored(name)))))
 
     def prune(self, options: PruneOptions) -> Future[Pruned]:
-        return undiscardable(self._removals.add(self.spawn(self._prune(options))))
+        return undiscardable(self._removals.add(self.spawn(self._prune(options, "prune"))))
 
     def evict(self, layers: Mapping[DiffID, Identity], configs: tuple[Digest, ...]) -> Future[Evicted]:
         return undiscardable(self._removals.add(self.spawn(self._evict(layers, configs))))
@@ -178,8 +190,7 @@ class CollectorActor(Actor):
         return self._executor.run(self._remover.view.weigh, layers)
 
     async def usage(self) -> Usage:
-        await self._references.ready()
-        return await self._executor.run(StoredView.usage, self._remover.view)
+        return await self._executor.run(self._remover.view.usage, await self._references.list())
 
     def swept(self) -> Future[None]:
         return self._deletions.ended()
@@ -201,23 +212,48 @@ class CollectorActor(Actor):
 
     async def _remove(self, name: ImageName) -> DockerImage:
         await self._references.ready()
+        begun = time.monotonic()
         image, waiting = await self._executor.run(self._remover.remove, name)
-        self._delete_moved(waiting)
+        self._note_moved("remove", (image.name,), waiting, begun, await self._weigh_moved(waiting))
         return image
 
-    async def _prune(self, options: PruneOptions) -> Pruned:
+    async def _prune(self, options: PruneOptions, cause: str) -> Pruned:
         await self._references.ready()  # it checks that the directory is a store, before anything in it is deleted
         if not options.dry_run:
             await self.sweep()
+        begun = time.monotonic()
         pruned, waiting = await self._executor.run(self._remover.prune, options)
-        self._delete_moved(waiting)
+        if not options.dry_run:
+            names, moved = tuple(image.name for image in pruned.images), (len(pruned.layers), pruned.freed_bytes)
+            self._note_moved(cause, names, waiting, begun, moved)
         return pruned
 
     async def _evict(self, layers: Mapping[DiffID, Identity], configs: tuple[Digest, ...]) -> Evicted:
         await self._references.ready()
+        begun = time.monotonic()
         taken, waiting = await self._executor.run(partial(self._remover.evict, layers), configs)
-        self._delete_moved(waiting)
+        self._note_moved("repair", (), waiting, begun, await self._weigh_moved(waiting))
         return taken
+
+    async def _weigh_moved(self, waiting: LockedDirectory | None) -> tuple[int, int]:
+        """Return how many layers wait below gc/ in a directory, and what it takes on disk."""
+        if waiting is None:
+            return 0, 0
+        try:
+            layers, size = await self._executor.run(self._remover.view.weigh_moved, waiting.path)
+        except (StoreError, OSError):
+            return 0, 0  # the removal is done all the same
+        return layers, size.bytes
+
+    def _note_moved(
+        self, cause: str, names: tuple[str, ...], waiting: LockedDirectory | None, begun: float, moved: tuple[int, int]
+    ) -> None:
+        """Tell of what was removed, and delete in the background what waits below gc/."""
+        layers, size_bytes = moved
+        if waiting is not None:
+            self._delete_behind(waiting.path, size_bytes).on_any(lambda _: waiting.release())
+        if waiting is not None or names:
+            self._monitor.note(ImagesRemoved(cause, names, layers, size_bytes, time.monotonic() - begun))
 
     async def _keep_to_budget(self, more_bytes: int) -> None:
         if not self._budget:
@@ -237,13 +273,13 @@ class CollectorActor(Actor):
     async def _prune_to_budget(self, more_bytes: int) -> Pruned | None:
         """Prune if the store is over its budget; return the outcome if it still is."""
         room = self._budget + Size(-more_bytes)
-        await self._references.ready()
-        if room.holds((await self._executor.run(StoredView.inventory, self._remover.view)).size()):
+        inventory = await self._executor.run(self._remover.view.inventory, await self._references.list())
+        if room.holds(inventory.size()):
             return None
-        pruned = await self._prune(PruneOptions(budget=room))
+        pruned = await self._prune(PruneOptions(budget=room), "budget")
         if pruned.is_out_of_reach:
             # Otherwise the store would grow without bound for as long as leases keep it above its budget.
-            pruned = await self._prune(PruneOptions(budget=room + pruned.least))
+            pruned = await self._prune(PruneOptions(budget=room + pruned.least), "budget")
         return None if self._budget.holds(pruned.kept) else pruned
 
     def _start_watching(self) -> bool:
@@ -274,12 +310,9 @@ class CollectorActor(Actor):
             await self._keep_to_budget(0)
         self._is_pruning_again = False
 
-    def _delete_moved(self, waiting: LockedDirectory | None) -> None:
-        if waiting is not None:
-            self._delete_behind(waiting.path).on_any(lambda _: waiting.release())
-
-    def _delete_behind(self, path: Path) -> Future[None]:
-        deletion = self._deletions.add(self.spawn(self._delete(path)))
+    def _delete_behind(self, path: Path, size_bytes: int | None = None) -> Future[None]:
+        self._deleting.add(path)
+        deletion = self._deletions.add(self.spawn(self._delete(path, size_bytes)))
         if self._closed:
             deletion.discard()
         deletion.on_failed(
@@ -287,14 +320,26 @@ class CollectorActor(Actor):
         )
         return deletion
 
-    async def _delete(self, path: Path) -> None:
-        # A power cut could otherwise undo the rename but not all of the deletion: the layer would be back, incomplete.
-        await self._syncing.run(self._sync_names, path)
+    async def _delete(self, path: Path, size_bytes: int | None) -> None:
+        begun = time.monotonic()
+        try:
+            # A power cut could otherwise undo the rename but not all of the deletion: the layer would be back,
+            # incomplete.
+            await self._syncing.run(self._sync_names, path)
+            await self._remove_tree(path)
+        finally:
+            self._deleting.discard(path)
+        directory = str(path.relative_to(self._paths.root))
+        self._monitor.note(Swept(directory, size_bytes, time.monotonic() - begun))
+        await self._syncing.run(make_reserve, self._paths)
+
+    async def _remove_tree(self, path: Path) -> None:
         # No time limit: a deletion that is given up half-way is begun again by the next sweep.
         deletion = self._pool.run(remove_tree, str(path), retry=True)
         # Nobody waits for these: they only make it faster.
         helpers = [
-            self._pool.run(remove_tree, str(path), idle=True) for _ in range(min(self._pool.workers - 1, MAX_PEERS))
+            self._pool.run(remove_tree, str(path), idle=True)
+            for _ in range(min(self._pool.workers - 1, tasks.MAX_PEERS))
         ]
         try:
             await deletion
@@ -303,7 +348,6 @@ class CollectorActor(Actor):
             if not isinstance(error, GeneratorExit):  # then the actor has ended, and nothing can be awaited
                 await ended
             raise
-        await self._syncing.run(make_reserve, self._paths)
 
     def _sync_names(self, path: Path) -> None:
         for directory in (self._paths.layers, self._paths.configs, path.parent):

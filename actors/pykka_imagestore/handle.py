@@ -2,24 +2,28 @@
 
 from __future__ import annotations
 
+import asyncio
+import threading
 from abc import abstractmethod
 from collections.abc import Callable, Coroutine
+from functools import wraps
 from types import TracebackType
 from typing import Any, Concatenate, ParamSpec, Self, TypeVar, cast
 
 import pykka
 
 from pykka_imagestore.core.uncopyable import Uncopyable
-from pykka_imagestore.errors import StoreClosedError
-from pykka_imagestore.runtime import Actor, Future, dispatch
+from pykka_imagestore.errors import InvalidInputError, StoreClosedError
+from pykka_imagestore.runtime import Actor, Future, dispatch, failed
 
 A = TypeVar("A", bound=Actor)
 P = ParamSpec("P")
 T = TypeVar("T")
+F = TypeVar("F", bound=Future[Any])
 
 
 class Handle(Uncopyable):
-    """A base for handles on what lives in a store's directory; one is closed at the end of its ``with`` block."""
+    """A base for handles on what lives in a store's directory; closed at the end of ``with`` and ``async with``."""
 
     instead = "start one in each process, on the same directory"
 
@@ -29,9 +33,24 @@ class Handle(Uncopyable):
     def __exit__(self, kind: type[BaseException] | None, error: object, traceback: TracebackType | None) -> None:
         self.close()
 
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, kind: type[BaseException] | None, error: object, traceback: TracebackType | None) -> None:
+        # In a thread, since it waits. One whose task is cancelled meanwhile goes on closing there.
+        await asyncio.to_thread(self.close)
+
     @abstractmethod
     def close(self) -> None:
         """Stop all work and wait for it. Idempotent."""
+
+
+class StoreActor(Actor):
+    """A base for a store's actors: the names of their threads tell whose they are."""
+
+    def on_start(self) -> None:
+        thread = threading.current_thread()
+        thread.name = f"imagestore-{thread.name}"
 
 
 def ask(
@@ -42,6 +61,19 @@ def ask(
 ) -> Future[T]:
     """Dispatch a method to a store's actor; StoreClosedError where the actor has ended."""
     return or_closed(cast("Future[T]", dispatch(actor, method, *args, **kwargs)))
+
+
+def in_future(method: Callable[P, F]) -> Callable[P, F]:
+    """Have a handle's method fail its future, instead of raising, where it refuses what the caller gave."""
+
+    @wraps(method)
+    def call(*args: P.args, **kwargs: P.kwargs) -> F:
+        try:
+            return method(*args, **kwargs)
+        except InvalidInputError as error:
+            return cast("F", failed(error))
+
+    return call
 
 
 def or_closed(answer: Future[T]) -> Future[T]:

@@ -7,24 +7,22 @@ Source: Apache Mesos, src/slave/containerizer/mesos/provisioner/docker/{store,lo
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Collection, Coroutine, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
 
 import pykka
 
-from pykka_imagestore.core.archive_index import ArchiveIndex
 from pykka_imagestore.core.budget import Budget, Size
 from pykka_imagestore.core.digest import DiffID, sha256
-from pykka_imagestore.core.formats.docker_archive import legacy_config
+from pykka_imagestore.core.events import ArchiveIndexed, ImagePut, PutFailed, PutJoined
 from pykka_imagestore.core.image import DockerImage, ImageInfo, Recovery
 from pykka_imagestore.core.image_name import ImageName
-from pykka_imagestore.core.layer_blob import LayerBlob
 from pykka_imagestore.core.limits import DEFAULT_LIMITS, Limits
-from pykka_imagestore.core.plan_put import plan_put
-from pykka_imagestore.core.planned_image import PlannedImage
+from pykka_imagestore.core.parameters import parse_path, require_count, require_flag, require_function, require_type
 from pykka_imagestore.core.platform import Platform
 from pykka_imagestore.durable.disk import disk
 from pykka_imagestore.durable.layout import write_config
@@ -32,16 +30,14 @@ from pykka_imagestore.durable.leases import PutLease
 from pykka_imagestore.durable.locked_directory import LockedDirectory
 from pykka_imagestore.durable.stored_view import read_config
 from pykka_imagestore.errors import NoSpaceError, OverBudgetError, StoreClosedError
-from pykka_imagestore.handle import ask, or_closed
-from pykka_imagestore.jobs.find_archive import find_archive
-from pykka_imagestore.jobs.unpack.limiter import require_space
-from pykka_imagestore.jobs.untar_image import UntarImage, untar_image
-from pykka_imagestore.lease_desk import LeaseDesk
+from pykka_imagestore.handle import StoreActor, ask, in_future, or_closed
+from pykka_imagestore.jobs import tasks
+from pykka_imagestore.lease_taker import LeaseTaker
 from pykka_imagestore.leased_image import LeasedImage
+from pykka_imagestore.monitor import EventListener, Monitor
 from pykka_imagestore.progress import Listener
 from pykka_imagestore.puts import LegacyDiffIDs, PutArguments, PutOptions, PutRequest, Puts, PutUnderWay
 from pykka_imagestore.runtime import (
-    Actor,
     DiscardedError,
     Future,
     InFlight,
@@ -57,6 +53,11 @@ from pykka_imagestore.store_parts import StoreParts
 from pykka_imagestore.upkeep import Upkeep
 from pykka_imagestore.workers import start_workers
 
+if TYPE_CHECKING:
+    from pykka_imagestore.core.archive_index import ArchiveIndex
+    from pykka_imagestore.core.layer_blob import LayerBlob
+    from pykka_imagestore.core.planned_image import PlannedImage
+
 T = TypeVar("T")
 
 
@@ -68,7 +69,7 @@ class LocalStore(Upkeep):
 
     Methods return at once; results, and errors, arrive through the future. Thread-safe. Names are taken in any
     spelling: ``ubuntu`` and ``docker.io/library/ubuntu:latest`` are one image. ``close()``, or leaving the ``with``
-    block, stops all work and the worker processes.
+    block, stops all work and the worker processes; ``async with`` does so without blocking the event loop.
     """
 
     def __init__(self, actor: pykka.ActorRef[LocalStoreActor], parts: StoreParts, own_pool: WorkerPool | None) -> None:
@@ -92,6 +93,7 @@ class LocalStore(Upkeep):
         limits: Limits = DEFAULT_LIMITS,
         follow_links: bool = False,
         pool: WorkerPool | None = None,
+        on_event: EventListener | None = None,
     ) -> LocalStore:
         """Start a store. No disk is read until it is first needed; worker processes start with the first put.
 
@@ -114,13 +116,25 @@ class LocalStore(Upkeep):
                 this user may read. Of an archive from elsewhere they should not be.
             pool: Runs the work instead of processes of the store's own; stores may share one. The caller closes it,
                 after the store. The pool's own ``answers`` says what its workers may send back.
+            on_event: Told of each ``Event``, one after the other, in a thread of the store; those of the last moment
+                perhaps after ``close``. Slow ones hold nothing up, but events beyond the 10,000 that wait are dropped.
+
+        Raises:
+            InvalidInputError: A parameter is of another type, or a number is too small. Nothing was started.
         """
+        root = parse_path("directory", directory).absolute()
+        budget = Budget.of(budget_bytes, budget_inodes)
+        options = PutOptions.of(
+            archive_dir, budget, layer_time_limit, durable=durable, limits=limits, follow_links=follow_links
+        )
+        require_function("on_event", on_event)
+        require_count("workers", workers, 1, "processes")
+        require_count("worker_memory_bytes", worker_memory_bytes, 1, "bytes")
         own_pool = None
         if pool is None:
             own_pool = pool = start_workers(workers, worker_memory_bytes)
-        budget = Budget(budget_bytes, budget_inodes)
-        options = PutOptions(_absolute(archive_dir), budget, layer_time_limit, durable, limits, follow_links)
-        parts = StoreParts.start(Path(directory).absolute(), pool, options)
+        require_type("pool", pool, WorkerPool, "a WorkerPool, or None")
+        parts = StoreParts.start(root, pool, options, Monitor(on_event))
         return cls(LocalStoreActor.start(parts, pool, options), parts, own_pool)
 
     def recover(self) -> Future[Recovery]:
@@ -173,6 +187,7 @@ class LocalStore(Upkeep):
         progress: Listener | None = None,
         lease: bool,
     ) -> Future[ImageInfo] | Future[LeasedImage]: ...
+    @in_future
     def put(
         self,
         name: str,
@@ -219,11 +234,14 @@ class LocalStore(Upkeep):
             OSError: It cannot be read, or the disk failed.
             WorkerDiedError: A worker process was killed, twice.
         """
-        how = PutArguments(_absolute(archive), _absolute(sandbox), select, platform)
+        how = PutArguments.of(archive, sandbox, select, platform)
+        require_function("progress", progress)
+        require_flag("lease", lease)
         if lease:
             return ask(self._actor, LocalStoreActor.put_leased, name, how, progress)
         return ask(self._actor, LocalStoreActor.put, name, how, progress)
 
+    @in_future
     def load(
         self,
         archive: str | Path,
@@ -242,7 +260,8 @@ class LocalStore(Upkeep):
         Raises:
             AmbiguousImageError: An image has a name that is not valid. Nothing is put then.
         """
-        how = PutArguments(_absolute(archive), _absolute(sandbox), select, platform)
+        how = PutArguments.of(parse_path("archive", archive), sandbox, select, platform)
+        require_function("progress", progress)
         return ask(self._actor, LocalStoreActor.load, how, progress)
 
     @overload
@@ -251,6 +270,7 @@ class LocalStore(Upkeep):
     def get(self, name: str, *, lease: Literal[True]) -> Future[LeasedImage]: ...
     @overload
     def get(self, name: str, *, lease: bool) -> Future[ImageInfo] | Future[LeasedImage]: ...
+    @in_future
     def get(self, name: str, *, lease: bool = False) -> Future[ImageInfo] | Future[LeasedImage]:
         """Return an image that is in the store; it counts as used now.
 
@@ -263,10 +283,12 @@ class LocalStore(Upkeep):
             InvalidNameError: ``name`` is no image name.
             NotFoundError: It is not there; ImageIncompleteError if some of its layers are not.
         """
+        require_flag("lease", lease)
         if lease:
             return ask(self._actor, LocalStoreActor.lease, name)
         return or_closed(self._parts.references.get(name).then(self._parts.paths.locate))
 
+    @in_future
     def take_over(self, token: str) -> Future[LeasedImage]:
         """Take a lease of this process' own on an image that this process or another one has leased.
 
@@ -282,6 +304,7 @@ class LocalStore(Upkeep):
             InvalidInputError: ``token`` is no token of a lease.
             LeaseEndedError: That lease is not held any more.
         """
+        require_type("token", token, str, "the token of a LeasedImage, a str")
         return ask(self._actor, LocalStoreActor.take_over, token)
 
     def list(self) -> Future[tuple[ImageInfo, ...]]:
@@ -300,17 +323,17 @@ class LocalStore(Upkeep):
         """
         if not self._origin.is_here():
             return
-        try:
-            ask(self._actor, LocalStoreActor.close).recover(lambda _: None).get(timeout=120)
-            self._parts.close_workers()
-        finally:
+        with ExitStack() as closing:  # the last one first, even if a step before it fails or is interrupted
+            closing.callback(self._parts.monitor.close)
+            closing.callback(self._parts.references.close)
+            closing.callback(self._actor.stop, timeout=60)
             if self._own_pool is not None:
-                self._own_pool.close()
-            self._actor.stop(timeout=60)
-            self._parts.references.close()
+                closing.callback(self._own_pool.close)
+            closing.callback(self._parts.close)
+            ask(self._actor, LocalStoreActor.close).recover(lambda _: None).get(timeout=120)
 
 
-class LocalStoreActor(Actor):
+class LocalStoreActor(StoreActor):
     """Owns the table of puts under way. Only its own thread touches it."""
 
     def __init__(self, parts: StoreParts, pool: WorkerPool, options: PutOptions) -> None:
@@ -320,17 +343,18 @@ class LocalStoreActor(Actor):
         self._references = parts.references
         self._layers = parts.layers
         self._collector = parts.collector
+        self._monitor = parts.monitor
         self._pool = pool
         self._disk = disk(durable=options.durable)
         self._closed = False
         self._recovery: Future[Recovery] | None = None
         self._work = InFlight()  # puts that have not ended, discarded ones too
         # Short file operations only, in a thread: the worker processes may all be busy.
-        self._executor = SerialExecutor("local-store")
-        self._listener_thread = SerialExecutor("progress")
+        self._executor = SerialExecutor("imagestore-local-store")
+        self._listener_thread = SerialExecutor("imagestore-progress")
         self._puts = Puts(self._listener_thread)
         self._staging = Staging(self, parts.paths, self._executor, pool)
-        self._desk = LeaseDesk(parts.paths, parts.references, self._executor)
+        self._lease_taker = LeaseTaker(parts.paths, parts.references, self._executor)
 
     # -- what the handle offers
 
@@ -345,7 +369,7 @@ class LocalStoreActor(Actor):
     async def put_leased(self, name: str, how: PutArguments, listener: Listener | None) -> LeasedImage:
         request = await self._request(ImageName.parse(name), how)
         put = self._join(request, listener, self._put_one)
-        leased = self._puts.wish_for_lease(request)
+        leased = self._puts.request_lease(request)
         try:
             await put
             return await leased
@@ -363,11 +387,11 @@ class LocalStoreActor(Actor):
 
     async def lease(self, name: str) -> LeasedImage:
         await self.recover()
-        return await self._desk.lease(name)
+        return await self._lease_taker.lease(name)
 
     async def take_over(self, token: str) -> LeasedImage:
         await self.recover()
-        return await self._desk.take_over(token)
+        return await self._lease_taker.take_over(token)
 
     async def close(self) -> None:
         self._closed = True
@@ -393,7 +417,9 @@ class LocalStoreActor(Actor):
         if self._closed:
             raise StoreClosedError
         platform = None if how.platform is None else Platform.parse(how.platform)
-        found = self._executor.run(partial(find_archive, self._options.archive_dir, how.archive), name)
+        begun = time.monotonic()
+        found = self._executor.run(partial(tasks.find_archive, self._options.archive_dir, how.archive), name)
+        found.on_failed(lambda error: self._note_failure(None if name is None else name.stored, error, begun))
         return self._work.add(found.then(lambda found: PutRequest(name, found, how.sandbox, how.select, platform)))
 
     def _start(
@@ -414,12 +440,32 @@ class LocalStoreActor(Actor):
     ) -> Future[T]:
         if self._closed:
             raise StoreClosedError
-        return self._puts.join(request, listener, lambda put: self._work.add(self.spawn(run(put))))
+        begun: list[PutUnderWay] = []
+
+        def begin(put: PutUnderWay) -> Future[T]:
+            begun.append(put)
+            return self._work.add(self.spawn(run(put)))
+
+        handle = self._puts.join(request, listener, begin)
+        if not begun:
+            self._monitor.note(PutJoined(request.shown_name))
+        return handle
 
     async def _put_one(self, put: PutUnderWay) -> ImageInfo:
         return (await self._put(put))[0]
 
     async def _put(self, put: PutUnderWay) -> tuple[ImageInfo, ...]:
+        try:
+            return await self._put_planned(put)
+        except Exception as error:
+            self._note_failure(put.request.shown_name, error, put.begun)
+            raise
+
+    def _note_failure(self, name: str | None, error: BaseException, begun: float) -> None:
+        is_discarded = isinstance(error, DiscardedError)
+        self._monitor.note(PutFailed(name, str(error), is_discarded, time.monotonic() - begun))
+
+    async def _put_planned(self, put: PutUnderWay) -> tuple[ImageInfo, ...]:
         """Put each planned image. A discard that comes once all of them are stored comes too late."""
         request, limits = put.request, self._options.limits
         planned: tuple[PlannedImage, ...] = ()
@@ -428,14 +474,14 @@ class LocalStoreActor(Actor):
             await self.recover()
             async with self._staging.lend() as staging:
                 index = await self.untar_image(request, staging)
-                planned = plan_put(index, request.name, request.select, limits)
+                planned = tasks.plan_put(index, request.name, request.select, limits)
                 legacy = LegacyDiffIDs(self._layers)
-                with self._leased_to_the_end() as lease:
+                with self._hold_put_lease() as lease:
                     for each in planned:  # one after the other, so that images with layers in common read them once
                         stored.append(self.spawn(self.put_image(each, put, staging, lease, legacy)))
                         await stored[-1]
                     await self._keep_to_budget()
-                    await self._desk.grant(put.wishes, stored[0].get(timeout=0)[0])
+                    await self._lease_taker.grant(put.lease_requests, stored[0].get(timeout=0)[0])
         except DiscardedError:
             if not planned or len(stored) < len(planned) or not stored[-1].is_ready():
                 raise
@@ -444,7 +490,7 @@ class LocalStoreActor(Actor):
         return self._paths.locate_all(image for images in stored for image in images.get(timeout=0))
 
     @contextmanager
-    def _leased_to_the_end(self) -> Iterator[PutLease]:
+    def _hold_put_lease(self) -> Iterator[PutLease]:
         """Lend the lease of a put, for all its images: a later one must not push out an earlier one."""
         lease = PutLease(self._paths)
         try:
@@ -460,10 +506,13 @@ class LocalStoreActor(Actor):
         archive, copy = request.archive, str(staging.path / "archive.tar")
         limits, follow_links = self._options.limits, self._options.follow_links
         how = request.sandbox, request.platform, limits, archive.identity, follow_links
-        job = UntarImage(archive.path, copy, *how)
+        job = tasks.UntarImage(archive.path, copy, *how)
         # What came through a pipe cannot be read again.
         limit, retry = self._options.layer_time_limit, not archive.is_pipe
-        return await self._pool.run(untar_image, job, retry=retry, time_limit=limit, stop_file=f"{copy}.stop")
+        begun = time.monotonic()
+        index = await self._pool.run(tasks.untar_image, job, retry=retry, time_limit=limit, stop_file=f"{copy}.stop")
+        self._monitor.note(ArchiveIndexed(archive.path, time.monotonic() - begun))
+        return index
 
     async def put_image(
         self,
@@ -481,7 +530,7 @@ class LocalStoreActor(Actor):
         config, diff_ids = planned.config, planned.diff_ids
         if diff_ids is None:
             diff_ids = await legacy.find(planned.layers)
-            config = await self._executor.run(partial(legacy_config, config), diff_ids)
+            config = await self._executor.run(partial(tasks.legacy_config, config), diff_ids)
         layers, config_digest = dict(zip(diff_ids, planned.layers, strict=True)), sha256(config)
         put.feed.expect(planned.names, {diff_id: layer.size for diff_id, layer in layers.items()})
         await self._executor.run(partial(lease.need, diff_ids, config_digest), f"put of {planned.names[0]}")
@@ -490,6 +539,7 @@ class LocalStoreActor(Actor):
         await self.put_layers(layers, wanted, put)
         if wanted and self._options.budget:
             self._refuse_over_budget(await self._collector.weigh(diff_ids))
+        layers_put = time.monotonic()
         await self._write_config(config, staging)
         # A put that starts from here on must not join this one: a removal may already have undone it.
         self._puts.forget(put)
@@ -497,7 +547,10 @@ class LocalStoreActor(Actor):
         storing = undiscardable(self._references.put_all(planned.names, diff_ids, config_digest))
         with suppress(DiscardedError):
             await storing
-        return storing.get(timeout=0)
+        images, now = storing.get(timeout=0), time.monotonic()
+        found, size_bytes = len(layers) - len(wanted), sum(layers[diff_id].size for diff_id in wanted)
+        self._monitor.note(ImagePut(planned.names, len(layers), found, size_bytes, now - put.begun, now - layers_put))
+        return images
 
     async def put_layers(
         self, layers: Mapping[DiffID, LayerBlob], wanted: Collection[DiffID], put: PutUnderWay
@@ -527,7 +580,7 @@ class LocalStoreActor(Actor):
         only if the disk has no room for both.
         """
         self._refuse_over_budget(Size(needed_bytes))
-        require = partial(require_space, str(self._paths.root))
+        require = partial(tasks.require_space, str(self._paths.root))
         try:
             await self._executor.run(require, needed_bytes)
         except NoSpaceError:
@@ -542,7 +595,3 @@ class LocalStoreActor(Actor):
     async def _keep_to_budget(self) -> None:
         if self._options.budget:
             await self._collector.keep_to_budget()
-
-
-def _absolute(path: str | Path | None) -> str | None:
-    return None if path is None else str(Path(path).absolute())

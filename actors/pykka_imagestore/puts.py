@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from pykka_imagestore.core.budget import Budget
 from pykka_imagestore.core.digest import DiffID
 from pykka_imagestore.core.image_name import ImageName
-from pykka_imagestore.core.layer_blob import LayerBlob, Place
 from pykka_imagestore.core.limits import Limits
+from pykka_imagestore.core.parameters import parse_path, require_flag, require_seconds, require_text, require_type
 from pykka_imagestore.core.platform import Platform
-from pykka_imagestore.jobs.find_archive import FoundArchive
 from pykka_imagestore.layer_store import LayerStore
 from pykka_imagestore.leased_image import LeasedImage
 from pykka_imagestore.progress import Listener, ProgressFeed
 from pykka_imagestore.runtime import Future, Promise, SerialExecutor, SingleFlight, gather
+
+if TYPE_CHECKING:
+    from pykka_imagestore.core.layer_blob import LayerBlob, Place
+    from pykka_imagestore.jobs.find_archive import FoundArchive
 
 T = TypeVar("T")
 
@@ -37,6 +42,19 @@ class PutArguments:
     select: str | None
     platform: str | None
 
+    @classmethod
+    def of(
+        cls, archive: str | Path | None, sandbox: str | Path | None, select: str | None, platform: str | None
+    ) -> Self:
+        """Make them of what a caller says.
+
+        Raises:
+            InvalidInputError: A path is none, or a text is none.
+        """
+        require_text("select", select)
+        require_text("platform", platform)
+        return cls(_absolute("archive", archive), _absolute("sandbox", sandbox), select, platform)
+
 
 @dataclass(frozen=True, slots=True)
 class PutRequest:
@@ -53,6 +71,11 @@ class PutRequest:
     sandbox: str | None
     select: str | None
     platform: Platform | None
+
+    @property
+    def shown_name(self) -> str | None:
+        """The name as the store shows it."""
+        return None if self.name is None else self.name.stored
 
     @property
     def key(self) -> tuple[object, ...]:
@@ -81,6 +104,28 @@ class PutOptions:
     limits: Limits
     follow_links: bool = False
 
+    @classmethod
+    def of(
+        cls,
+        archive_dir: str | Path | None,
+        budget: Budget,
+        layer_time_limit: float | None,
+        *,
+        durable: bool,
+        limits: Limits,
+        follow_links: bool = False,
+    ) -> Self:
+        """Make them of what a caller says.
+
+        Raises:
+            InvalidInputError: One is of another type, or a time limit is not above 0.
+        """
+        require_seconds("layer_time_limit", layer_time_limit, above_zero=True)
+        require_flag("durable", durable)
+        require_type("limits", limits, Limits, "a Limits")
+        require_flag("follow_links", follow_links)
+        return cls(_absolute("archive_dir", archive_dir), budget, layer_time_limit, durable, limits, follow_links)
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class PutUnderWay:
@@ -89,12 +134,14 @@ class PutUnderWay:
     Attributes:
         request: What it was asked for.
         feed: Tells listeners how far it has come.
-        wishes: Callers who want a lease of the image.
+        lease_requests: Promises of the callers who want a lease of the image.
+        begun: When it began, on the monotonic clock.
     """
 
     request: PutRequest
     feed: ProgressFeed
-    wishes: list[Promise[LeasedImage]] = field(default_factory=list)
+    lease_requests: list[Promise[LeasedImage]] = field(default_factory=list)
+    begun: float = field(default_factory=time.monotonic)
 
 
 class Puts:
@@ -125,12 +172,12 @@ class Puts:
             put.feed.listen(listener)
         return handle
 
-    def wish_for_lease(self, request: PutRequest) -> Future[LeasedImage]:
+    def request_lease(self, request: PutRequest) -> Future[LeasedImage]:
         """Return a lease of the image that the put of a request brings, once the image is there."""
         promise: Promise[LeasedImage] = Promise()
         put = self._latest(request)
         if put is not None:
-            put.wishes.append(promise)
+            put.lease_requests.append(promise)
         return promise.future
 
     def forget(self, put: PutUnderWay) -> None:
@@ -161,3 +208,7 @@ class LegacyDiffIDs:
         found = await gather([self._layers.hash_layer(layer) for layer in new.values()])
         self._known.update(zip(new, found, strict=True))
         return tuple(self._known[layer.place] for layer in layers)
+
+
+def _absolute(what: str, path: str | Path | None) -> str | None:
+    return None if path is None else str(parse_path(what, path).absolute())

@@ -20,6 +20,7 @@ import pykka
 from pykka_imagestore.core.digest import DiffID, Digest, is_sha256
 from pykka_imagestore.core.image import DockerImage
 from pykka_imagestore.core.image_name import ImageName
+from pykka_imagestore.core.parameters import parse_path, require_flag
 from pykka_imagestore.core.paths import StorePaths
 from pykka_imagestore.durable.disk import disk
 from pykka_imagestore.durable.layout import make_store
@@ -27,8 +28,8 @@ from pykka_imagestore.durable.log import logger_of
 from pykka_imagestore.durable.references import Change, Put, References, Remove
 from pykka_imagestore.durable.stored_view import StoredView
 from pykka_imagestore.errors import ImageIncompleteError, InvalidInputError, NotFoundError, StoreError
-from pykka_imagestore.handle import Handle
-from pykka_imagestore.runtime import Actor, Future, Promise, SerialExecutor, dispatch, undiscardable
+from pykka_imagestore.handle import Handle, StoreActor
+from pykka_imagestore.runtime import Future, Promise, SerialExecutor, dispatch, undiscardable
 from pykka_imagestore.text import shown
 
 logger = logger_of(__name__)
@@ -57,7 +58,9 @@ class ReferenceStore(Handle):
             directory: The store's directory; made if missing.
             durable: Whether a change is synced before its future is ready. Without, a power loss may undo it.
         """
-        return cls(ReferenceStoreActor.start(StorePaths(Path(directory).absolute()), durable=durable))
+        root = parse_path("directory", directory).absolute()
+        require_flag("durable", durable)
+        return cls(ReferenceStoreActor.start(StorePaths(root), durable=durable))
 
     def recover(self) -> Future[tuple[DockerImage, ...]]:
         """Read the images. Every other method does so first, and again if it failed.
@@ -128,11 +131,13 @@ class ReferenceStore(Handle):
 
     def close(self) -> None:
         """Make the changes that were asked for, and stop. Idempotent."""
-        dispatch(self._actor, ReferenceStoreActor.close).recover(lambda _: None).get(timeout=60)
-        self._actor.stop(timeout=60)
+        try:
+            dispatch(self._actor, ReferenceStoreActor.close).recover(lambda _: None).get(timeout=60)
+        finally:
+            self._actor.stop(timeout=60)
 
 
-class ReferenceStoreActor(Actor):
+class ReferenceStoreActor(StoreActor):
     """Reads and writes in threads of its own. It keeps no table of images: the files are the truth."""
 
     def __init__(self, paths: StorePaths, *, durable: bool) -> None:
@@ -143,7 +148,8 @@ class ReferenceStoreActor(Actor):
         self._view = StoredView(paths, self._references)
         self._recovery: Future[None] | None = None
         # In threads of their own, since the worker processes may all be busy. Two, so that a read waits for no sync.
-        self._reader, self._writer = SerialExecutor("reference-reader"), SerialExecutor("reference-writer")
+        self._reader = SerialExecutor("imagestore-reference-reader")
+        self._writer = SerialExecutor("imagestore-reference-writer")
         self._commits = _Commits(self._references, self._writer)
 
     async def recover(self) -> tuple[DockerImage, ...]:

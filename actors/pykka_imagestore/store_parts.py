@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,6 +10,7 @@ from pykka_imagestore.checker import Checker
 from pykka_imagestore.collector import Collector
 from pykka_imagestore.core.paths import StorePaths
 from pykka_imagestore.layer_store import LayerStore
+from pykka_imagestore.monitor import Monitor
 from pykka_imagestore.puts import PutOptions
 from pykka_imagestore.reference_store import ReferenceStore
 from pykka_imagestore.runtime import WorkerPool
@@ -23,9 +25,10 @@ class StoreParts:
     layers: LayerStore
     collector: Collector
     checker: Checker
+    monitor: Monitor
 
     @classmethod
-    def start(cls, directory: Path, pool: WorkerPool, options: PutOptions) -> StoreParts:
+    def start(cls, directory: Path, pool: WorkerPool, options: PutOptions, monitor: Monitor) -> StoreParts:
         """Start all of them; ``pool`` runs their work. No disk is read until it is first needed."""
         paths, durable, limits, time_limit = (
             StorePaths(directory),
@@ -34,13 +37,15 @@ class StoreParts:
             options.layer_time_limit,
         )
         references = ReferenceStore.start(directory, durable=durable)
-        layers = LayerStore.start(paths, pool, durable=durable, limits=limits, layer_time_limit=time_limit)
-        collector = Collector.start(paths, references, pool, durable=durable, budget=options.budget)
+        layers = LayerStore.start(
+            paths, pool, durable=durable, limits=limits, layer_time_limit=time_limit, monitor=monitor
+        )
+        collector = Collector.start(paths, references, pool, durable=durable, budget=options.budget, monitor=monitor)
         checker = Checker.start(paths, references, collector, pool, limits, time_limit)
-        return cls(paths, references, layers, collector, checker)
+        return cls(paths, references, layers, collector, checker, monitor)
 
-    def close_workers(self) -> None:
-        """Stop all that uses the pool, and wait for it. Idempotent."""
-        self.layers.close()
-        self.checker.close()
-        self.collector.close()
+    def close(self) -> None:
+        """Stop all but the references and the monitor, which puts that are being stopped still need. Idempotent."""
+        with ExitStack() as closing:  # the last one first, even if one before it fails or is interrupted
+            for part in (self.collector, self.checker, self.layers):
+                closing.callback(part.close)

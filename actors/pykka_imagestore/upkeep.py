@@ -6,12 +6,13 @@ from collections.abc import Iterable
 
 from pykka_imagestore.checker import CheckListener
 from pykka_imagestore.core.check_report import CheckReport
+from pykka_imagestore.core.events import StoreStats
 from pykka_imagestore.core.image import ImageInfo
+from pykka_imagestore.core.parameters import require_flag, require_function
 from pykka_imagestore.core.plan_prune import Pruned, PruneOptions
 from pykka_imagestore.core.usage import Usage
-from pykka_imagestore.errors import InvalidInputError
-from pykka_imagestore.handle import Handle, or_closed
-from pykka_imagestore.runtime import Future, failed, undiscardable
+from pykka_imagestore.handle import Handle, in_future, or_closed
+from pykka_imagestore.runtime import Future, undiscardable
 from pykka_imagestore.store_parts import StoreParts
 
 
@@ -34,6 +35,7 @@ class Upkeep(Handle):
         # Once the name is gone, its layers must go too, even if the caller discards the future.
         return undiscardable(or_closed(self._parts.collector.remove(name).then(self._parts.paths.locate)))
 
+    @in_future
     def prune(
         self,
         *,
@@ -64,16 +66,18 @@ class Upkeep(Handle):
         Raises:
             InvalidInputError: A name in ``keep`` is no image name, or a number is negative.
         """
-        try:
-            options = PruneOptions.of(keep, unused_for, budget_bytes, budget_inodes, dry_run=dry_run)
-        except InvalidInputError as error:
-            return failed(error)
+        options = PruneOptions.of(keep, unused_for, budget_bytes, budget_inodes, dry_run=dry_run)
         return undiscardable(or_closed(self._parts.collector.prune(options)))
 
     def usage(self) -> Future[Usage]:
         """Return what each image and layer costs on disk, shared and alone; and who has leases."""
         return or_closed(self._parts.collector.usage())
 
+    def stats(self) -> StoreStats:
+        """Return what this store has done since it was started; at once, also after ``close``."""
+        return self._parts.monitor.stats()
+
+    @in_future
     def check(self, *, deep: bool = False, progress: CheckListener | None = None) -> Future[CheckReport]:
         """Check whether what is stored is intact; nothing is changed.
 
@@ -82,13 +86,18 @@ class Upkeep(Handle):
                 only the configs are read, and each layer's parts looked for.
             progress: Told how far it has come, in a thread of the store; it must not block.
         """
+        require_flag("deep", deep)
+        require_function("progress", progress)
         return or_closed(self._parts.checker.check(deep=deep, listener=progress))
 
+    @in_future
     def repair(self, *, deep: bool = False, progress: CheckListener | None = None) -> Future[CheckReport]:
         """Check, and take out the layers and configs that are damaged; the next put of their images brings them back.
 
         Damaged ones that are leased stay, and are not in the report's ``taken_out``. Arguments are those of ``check``.
         """
+        require_flag("deep", deep)
+        require_function("progress", progress)
         return or_closed(self._parts.checker.repair(deep=deep, listener=progress))
 
     def swept(self) -> Future[None]:

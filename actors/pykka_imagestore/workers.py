@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pykka_imagestore.jobs.answers.allowlist import ANSWERS
 from pykka_imagestore.runtime import WorkerPool, usable_cpus, usable_memory
 
 MAX_WORKER_BYTES = 208 << 20  # no layer makes a worker take more
@@ -15,6 +14,9 @@ def default_workers() -> int:
 
 def start_workers(workers: int | None, memory_limit_bytes: int | None) -> WorkerPool:
     """Start a store's own pool; by default of ``default_workers()``."""
+    # With all that tasks answer comes all that they do: only a store that is started needs it.
+    from pykka_imagestore.jobs.answers.allowlist import ANSWERS  # noqa: PLC0415
+
     return WorkerPool(
         workers or default_workers(), name="imagestore", memory_limit_bytes=memory_limit_bytes, answers=ANSWERS
     )

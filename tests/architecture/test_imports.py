@@ -38,6 +38,7 @@ MAY_IMPORT = {  # room: the rooms, and single modules of others, that it may imp
     "runtime": {"runtime"},
     "pairs": BELOW_PAIRS | {"pairs"},
     "public names": {"core", "errors", "pairs", "runtime"},
+    "__main__": {"cli"},
     "cli": BELOW_PAIRS | {"cli", "pairs", "public names"},
     "cli.verbs": BELOW_PAIRS | {"cli", "pairs", "public names"},  # and no other verb
 }

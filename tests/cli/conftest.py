@@ -6,6 +6,7 @@ import pty
 import shutil
 import subprocess
 import sys
+import termios
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ class CommandLine:
     def __init__(self, store: Path) -> None:
         self.store = store
         installed = Path(sys.executable).with_name("imagestore")
-        self.command = [str(installed)] if installed.exists() else [sys.executable, "-m", "pykka_imagestore.cli"]
+        self.command = [str(installed)] if installed.exists() else [sys.executable, "-m", "pykka_imagestore"]
         self.environment = {**os.environ, "IMAGESTORE_DIR": str(store), "PYTHONWARNINGS": "error"}
         self.environment.pop("PYTHONUNBUFFERED", None)  # as users have it
 
@@ -42,9 +43,10 @@ class CommandLine:
             },
         )
 
-    def on_terminal(self, *arguments: object, terminal: str | None = "xterm") -> tuple[str, bytes]:
-        """Run with stderr on a terminal; return what that showed, and stdout."""
+    def on_terminal(self, *arguments: object, terminal: str | None = "xterm", columns: int = 0) -> tuple[str, bytes]:
+        """Run with stderr on a terminal, which may not say how wide it is; return what that showed, and stdout."""
         ours, theirs = pty.openpty()
+        termios.tcsetwinsize(theirs, (24, columns))
         if terminal is not None:
             self.environment["TERM"] = terminal
         run = self.start(*arguments, stderr=theirs)

@@ -207,7 +207,9 @@ def test_wrong_usage_shows_arguments_escaped(imagestore):
 
     for arguments in (
         [name],
-        ["put", "a", name],
+        ["list", name],
+        ["put", "--format", "{" + name, "a"],
+        ["list", "--format", "{" + name + "}"],
         ["--" + name],
         ["put", "--workers", name, "a"],
         ["put", "--name", name, "a"],

@@ -61,25 +61,6 @@ def test_killed_put_leaves_no_worker_and_the_next_put_sweeps_up(imagestore, arch
     wait_for(lambda: names(imagestore.store / "staging") == [])
 
 
-def test_progress_is_shown_on_a_terminal(imagestore, long_archive):
-    shown, output = imagestore.on_terminal("put", long_archive)
-
-    assert "long:1" in shown
-    assert "entries" in shown
-    assert "MB" in shown
-    assert output.splitlines()[1].startswith(b"long:1")
-
-
-@pytest.mark.parametrize("terminal", ["dumb", None])
-def test_no_progress_is_shown_where_it_cannot_be(imagestore, archive, terminal):
-    if terminal is None:
-        imagestore.environment.pop("TERM", None)
-
-    shown, _ = imagestore.on_terminal("put", archive, terminal=terminal)
-
-    assert shown == ""
-
-
 @pytest.mark.parametrize("verb", [["list"], ["list", "--json"], ["--help"]])
 @pytest.mark.parametrize("where", ["closed pipe", "full disk"])
 def test_output_that_cannot_be_written_is_one_sentence(filled, verb, where):
@@ -96,7 +77,7 @@ def test_reading_verbs_start_neither_actors_nor_workers(filled):
 import sys
 from pykka_imagestore.cli import main
 status = main(["get", "app:1"])
-print(status, sorted({"rich", "pykka_imagestore.jobs.unpack.extractor", "importlib.metadata"} & set(sys.modules)))
+print(status, sorted({"pykka", "pykka_imagestore.jobs.unpack.extractor", "importlib.metadata"} & set(sys.modules)))
 """
 
     done = subprocess.run(

@@ -7,10 +7,13 @@ import pytest
 WRONG = {
     "no verb": ([], "VERB"),
     "no such verb": (["fetch"], "'fetch'"),
-    "too many arguments": (["get", "a", "b"], "unrecognized arguments: b"),
-    "no such option": (["list", "--colour"], "--colour"),
 }
 WRONG_OF_A_VERB = {
+    "too many arguments": (["get", "a", "b"], "unrecognized arguments: b"),
+    "no such option": (["list", "--colour"], "unrecognized arguments: --colour"),
+    "an abbreviated option": (["prune", "--dry"], "unrecognized arguments: --dry"),
+    "an abbreviated common option": (["list", "--js"], "unrecognized arguments: --js"),
+    "a name for several archives": (["put", "--name", "a", "a.tar", "b.tar"], "--name: puts one image"),
     "no archive": (["put"], "ARCHIVE"),
     "no number of workers": (["put", "--workers", "0", "a.tar"], "--workers: '0' is no positive number"),
     "no name to get": (["get", "Not A Name"], "'Not A Name' is not an image name"),
@@ -24,6 +27,10 @@ WRONG_OF_A_VERB = {
     "no duration": (["prune", "--unused-for", "long"], "--unused-for: 'long' is no duration"),
     "no number of inodes": (["prune", "--budget-inodes", "x"], "--budget-inodes: 'x' is no number from 0 up"),
     "a negative number of inodes": (["prune", "--budget-inodes=-1"], "--budget-inodes: '-1' is no number from 0 up"),
+    "no field of a document": (["list", "--format", "{size}"], "no field 'size', but name, config_digest, layers"),
+    "a brace alone": (["get", "--format", "{name", "app:1"], "'{name' has a brace without its other one"),
+    "two forms of output": (["list", "--json", "--format", "{name}"], "--format: not allowed with argument --json"),
+    "no shell": (["completion", "tcsh"], "SHELL: invalid choice: 'tcsh'"),
     "no archive's path": (["put", ""], "ARCHIVE: the path is empty"),
     "no sandbox": (["put", "--sandbox", "", "a.tar"], "--sandbox: the path is empty"),
     "no directory": (["unpack", "layer.tar", ""], "DIRECTORY: the path is empty"),
@@ -42,6 +49,17 @@ def test_wrong_usage_has_exit_status_2_and_changes_nothing(filled, case):
     assert done.stderr.splitlines()[-1].startswith(f"{program}: error: ")
     assert words in done.stderr.splitlines()[-1]
     assert "app:1" in filled("list").stdout
+
+
+def test_wrong_usage_of_another_name_shows_the_usage_of_its_verb(filled):
+    done = filled("ls", "--colour")
+
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("usage: imagestore list [")
+
+
+def test_abbreviated_option_before_the_verb_is_refused(filled):
+    assert filled("--js", "list").returncode == 2
 
 
 VERBS = [

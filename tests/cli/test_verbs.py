@@ -17,8 +17,11 @@ from support.images import diff_id, docker_save, layer, write_members
 from support.tars import file, tar
 
 from pykka_imagestore._proto.journal_pb2 import JournalFrame
+from pykka_imagestore.cli.arguments import store_directory
 from pykka_imagestore.core.journal import Frame, pack_frame, pack_header
+from pykka_imagestore.core.sizes import format_size
 from pykka_imagestore.durable.checkpoint import read_checkpoint, to_message
+from pykka_imagestore.errors import InvalidInputError
 
 BASE = layer({"etc/os-release": b"ID=test\n"})
 
@@ -278,7 +281,7 @@ def test_unpack_into_an_empty_directory_prints_what_it_was(imagestore, tmp_path)
 
     assert [line.split() for line in done.stdout.splitlines()] == [
         ["diff_id", diff_id(BASE)],
-        ["bytes", str(len(BASE))],
+        ["size", *format_size(len(BASE)).split()],
         ["entries", "1"],
     ]
     assert names(directory) == ["etc"]
@@ -363,6 +366,17 @@ def test_where_the_store_lies_by_default(imagestore, put_once, tmp_path, variabl
     shutil.copytree(put_once.store, tmp_path / expected)
 
     assert "app:1" in imagestore("list").stdout
+
+
+def test_user_without_a_home_is_told_to_name_a_store(monkeypatch):
+    def fail(_: int) -> None:
+        raise KeyError
+
+    monkeypatch.delenv("HOME", raising=False)
+    monkeypatch.setattr("pwd.getpwuid", fail)
+
+    with pytest.raises(InvalidInputError, match=r"no home directory.* --store"):
+        store_directory(None, {})
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["put", "--help"], ["--version"]])

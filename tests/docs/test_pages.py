@@ -51,7 +51,7 @@ def pattern(output: str) -> str:
 @pytest.fixture
 def run(tmp_path: Path) -> Run:
     """Return what runs a command as a reader's shell would, whose PATH has ``python`` and ``imagestore``."""
-    programs = {"python": "", "imagestore": "-m pykka_imagestore.cli"}
+    programs = {"python": "", "imagestore": "-m pykka_imagestore"}
     for name, options in programs.items():
         script = tmp_path / "bin" / name
         script.parent.mkdir(exist_ok=True)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import os
 
 import pytest
@@ -101,7 +102,7 @@ def test_syncing_a_file_as_a_directory_fails(tmp_path):
 
 
 def test_failure_to_sync_is_an_error_with_the_path(tmp_path, monkeypatch):
-    monkeypatch.setattr(seams.SYNCFS, lambda _: -1)
+    monkeypatch.setattr(seams.SYNCFS, lambda _: errno.EIO)
 
     with pytest.raises(OSError, match=str(tmp_path)):
         Disk().sync_file_system(tmp_path)

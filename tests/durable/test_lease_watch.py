@@ -80,7 +80,7 @@ def test_nothing_of_it_is_left_when_it_is_closed(paths: StorePaths) -> None:
         LeaseWatch(paths.leases, lambda: None).close()
 
     assert set(os.listdir("/proc/self/fd")) == before
-    assert not any(thread.name == "lease-watch" for thread in threading.enumerate())
+    assert not any(thread.name == "imagestore-lease-watch" for thread in threading.enumerate())
 
 
 def test_what_is_not_there_cannot_be_watched(tmp_path: Path) -> None:

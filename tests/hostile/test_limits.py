@@ -21,7 +21,8 @@ from support.layers import blob_of, refusal, unpack_layer
 from support.privileges import as_ordinary_user, on_file_system
 from support.processes import TIMEOUT
 
-from pykka_imagestore import LimitError, Limits, LocalStore, NoSpaceError
+from pykka_imagestore import DigestMismatchError, LimitError, Limits, LocalStore, NoSpaceError
+from pykka_imagestore.core.digest import sha256
 from pykka_imagestore.jobs.hash_layer import hash_layer
 from pykka_imagestore.jobs.unpack import limiter
 from pykka_imagestore.jobs.untar_image import UntarImage, untar_image
@@ -133,6 +134,36 @@ def test_bomb_is_refused_by_its_ratio(tmp_path, monkeypatch):
     assert not (tmp_path / "layer").exists()
     with pytest.raises(LimitError, match=r"200 for each"):
         hash_layer(blob_of(bomb, tmp_path))
+
+
+@pytest.mark.parametrize("compress", [bytes, gzip.compress])
+def test_layer_past_a_limit_whose_blob_has_a_digest(tmp_path, compress):
+    data = compress(tars.tar(tars.file(b"f", os.urandom(400_000)), tars.file(b"g", os.urandom(2_000_000))))
+    stored, limits = replace(blob_of(data, tmp_path), digest=sha256(data)), Limits(layer_bytes=300_000)
+
+    with pytest.raises(LimitError, match=r"entry 0 'f' brings the total to \d+ bytes; 300000 is the limit"):
+        untar_layer(UntarLayer(stored, str(tmp_path / "layer"), limits=limits))
+
+    assert not (tmp_path / "layer").exists()
+
+
+def test_bomb_whose_blob_has_a_digest(tmp_path, monkeypatch):
+    monkeypatch.setattr(seams.RATIO_COUNTS_FROM, 4 << 20)
+    bomb = gzip.compress(tars.tar(tars.file(b"f", bytes(5 << 20)), tars.file(b"g", os.urandom(1 << 20))))
+    stored = replace(blob_of(bomb, tmp_path), digest=sha256(bomb))
+
+    with pytest.raises(LimitError, match=r"entry 0 'f' brings the total to \d+ bytes, inflated from \d+; 1 for each"):
+        untar_layer(UntarLayer(stored, str(tmp_path / "layer"), limits=Limits(inflate_ratio=1)))
+
+
+@pytest.mark.parametrize("limits", [Limits(entries=1), Limits(entries=1, layer_bytes=700_000)])
+def test_layer_past_a_limit_whose_blob_is_another(tmp_path, limits):
+    data = tars.tar(tars.file(b"f"), tars.file(b"g", bytes(1_000_000)))
+    stored = replace(blob_of(data, tmp_path), digest=sha256(b"others"))
+    is_read_to_its_end = limits.layer_bytes > len(data)
+
+    with pytest.raises(DigestMismatchError if is_read_to_its_end else LimitError):
+        untar_layer(UntarLayer(stored, str(tmp_path / "layer"), limits=limits))
 
 
 def test_small_layer_may_inflate_as_it_likes(tmp_path):

@@ -5,6 +5,7 @@ Each row of docs/runtime.md's table "In which programs" has a test here.
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import subprocess
@@ -140,6 +141,18 @@ def test_a_machine_that_lacks_directories_has_workers(before):
     assert run("print(use())", before=before) == "42\n"
 
 
+def test_a_program_whose_sockets_have_a_timeout_by_default_has_workers_and_large_results():
+    printed = run("""
+        import socket
+        socket.setdefaulttimeout(60)
+        sys.path.extend(f"/{number}/{'x' * 100}" for number in range(5000))  # more than a socket holds
+        with WorkerPool(1) as pool:
+            print(len(pool.run(bytes, 10_000_000).get(timeout=60)))
+    """)
+
+    assert printed == "10000000\n"
+
+
 def test_an_embedded_python_is_run_by_the_one_beside_it():
     assert run("sys.executable = '/usr/bin/uwsgi'; print(use())") == "42\n"
 
@@ -150,6 +163,20 @@ def test_a_program_with_no_python_says_so(monkeypatch, tmp_path):
     monkeypatch.setattr(sysconfig, "get_config_var", lambda _: None)
 
     with WorkerPool(1) as pool, pytest.raises(WorkerStartError, match=r"'/usr/bin/uwsgi', is no Python, .* set sys"):
+        pool.run(worker_functions.double, 1).get(timeout=TIMEOUT)
+
+
+@pytest.mark.parametrize("call", ["pidfd_open", "waitid"])
+def test_a_system_without_a_call_that_workers_need_says_so(monkeypatch, call):
+    def refuse(*_):
+        raise OSError(errno.EINVAL, "Invalid argument")
+
+    monkeypatch.setattr(os, call, refuse)
+
+    with (
+        WorkerPool(1) as pool,
+        pytest.raises(WorkerStartError, match=r"pidfd_open, or waitid .* Invalid argument; it takes Linux 5\.4"),
+    ):
         pool.run(worker_functions.double, 1).get(timeout=TIMEOUT)
 
 
@@ -374,3 +401,40 @@ def test_a_frozen_daemonic_process_says_so(frozen):
     done = run_frozen(frozen, DAEMONIC="1")
 
     assert "which gives a daemonic process none; use the store or pool in a process that is not daemonic" in done.stdout
+
+
+GEVENT = """
+from gevent import monkey
+monkey.patch_all()
+import zlib
+import gevent
+from pykka_imagestore.runtime import Actor, Future, Promise, SerialExecutor, WorkerPool, after, dispatch, tell_every
+
+class Counter(Actor):
+    count = 0
+    def on_receive(self, _):
+        self.count += 1
+    async def later(self, value):
+        await after(0.001)
+        return value
+    def get_count(self):
+        return self.count
+
+ref = Counter.start(mailbox=1)
+tell_every(ref, 0.001, "tick")
+senders = [gevent.spawn(lambda: [ref.tell("message") for _ in range(50)]) for _ in range(3)]
+gevent.joinall(senders, raise_error=True)
+print(dispatch(ref, Counter.later, 1).get(timeout=60), dispatch(ref, Counter.get_count).get(timeout=60) >= 150)
+hooked, executor = Future(), SerialExecutor("executor")
+hooked.set_get_hook(lambda _: 2)
+print(hooked.then(lambda value: value).get(timeout=60), executor.run(len, "abc").get(timeout=60))
+with WorkerPool(1, threads=True) as threads, WorkerPool(1) as processes:
+    print(threads.run(len, "abcd").get(timeout=60), processes.run(zlib.crc32, b"abc").get(timeout=60))
+print(ref.stop(timeout=60))
+"""
+
+
+def test_a_program_whose_threads_gevent_has_patched_works():
+    pytest.importorskip("gevent", reason="needs gevent")
+
+    assert outcome([sys.executable, "-c", GEVENT]) == "1 True\n2 3\n4 891568578\nTrue\n"

@@ -20,6 +20,7 @@ from support.processes import TIMEOUT
 
 from pykka_imagestore.runtime import (
     Actor,
+    Future,
     InFlight,
     Messages,
     Promise,
@@ -33,6 +34,8 @@ from pykka_imagestore.runtime import (
     ready,
     run_blocking,
     select,
+    tell_every,
+    tell_later,
     terminate,
     undiscardable,
 )
@@ -410,3 +413,79 @@ def test_child_that_ends_harms_nothing_of_the_parents(end):
     )
 
     assert (done.stdout, done.stderr) == ("unharmed\n", "")
+
+
+# -- get hooks, mailboxes and scheduled messages
+
+
+def test_future_of_a_hook_has_failed_in_the_child_and_a_new_one_works():
+    entered, leave, pending = threading.Event(), threading.Event(), Future()
+
+    def hook(timeout):
+        entered.set()
+        return leave.wait(timeout)
+
+    pending.set_get_hook(hook)
+    result = pending.then(lambda value: value)
+    assert entered.wait(TIMEOUT)  # a thread is in the hook, and has its lock
+
+    def use():
+        mine, plain = Future(), pykka.ThreadingFuture()
+        mine.set_get_hook(lambda _: 7)
+        plain.set(8)
+        errors = [raised_by(lambda: pending.get(timeout=TIMEOUT)), raised_by(lambda: pending.set_get_hook(hook))]
+        return errors, mine.then(lambda value: value).get(timeout=TIMEOUT), ready(1).join(plain).get(timeout=TIMEOUT)
+
+    assert in_child(use) == "(['ForkedError', 'Full'], 7, [1, 8])"
+    leave.set()
+    assert result.get(timeout=TIMEOUT) is True
+
+
+def test_full_mailbox_of_the_parents_refuses_at_once_in_the_child_and_a_new_one_works():
+    ref, begin, entered = Counter.start(mailbox=1), Promise(), threading.Event()
+
+    def hold(_):
+        entered.set()
+        return begin.future.get(timeout=TIMEOUT)
+
+    held = dispatch(ref, hold)
+    assert entered.wait(TIMEOUT)
+    waiting = dispatch(ref, Counter.add, 1)
+    sender = threading.Thread(target=dispatch, args=(ref, Counter.add, 2))
+    sender.start()
+
+    def use():
+        mine = Counter.start(mailbox=1)
+        answers = [dispatch(mine, Counter.add, 1) for _ in range(10)]
+        return (
+            raised_by(lambda: ref.tell(3)),
+            raised_by(lambda: ref.ask(3, timeout=TIMEOUT)),
+            raised_by(lambda: dispatch(ref, Counter.add, 3).get(timeout=TIMEOUT)),
+            [answer.get(timeout=TIMEOUT) for answer in answers][-1],
+        )
+
+    assert in_child(use) == "('ForkedError', 'ForkedError', 'ForkedError', 10)"
+    begin.set(None)
+    assert [each.get(timeout=TIMEOUT) for each in (held, waiting)] == [None, 1]
+    sender.join(TIMEOUT)
+    ref.stop(timeout=TIMEOUT)
+
+
+def test_scheduled_message_of_the_parents_is_not_the_childs(ref):
+    scheduled = tell_every(ref, 0.001, 0)
+    later = tell_later(ref, 3600, 0)
+
+    def use():
+        told = threading.Event()
+        mine: Any = Counter.start()
+        tell_every(mine, 0.001, 0)
+        mine.actor_inbox.on_ended(told.set)
+        tell_later(mine, 0.01, 0)
+        after(0.02).then(lambda _: terminate(mine)).get(timeout=TIMEOUT)
+        over = [scheduled.is_over(), scheduled.cancel(), later.cancel()]
+        return over, raised_by(lambda: tell_later(ref, 1, 0)), told.wait(TIMEOUT)
+
+    assert in_child(use) == "([True, False, False], 'ForkedError', True)"
+    assert not scheduled.is_over()
+    assert later.cancel()
+    assert scheduled.cancel()

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import os
+import queue
 import signal
 import subprocess
 import sys
@@ -160,15 +162,61 @@ def test_what_is_asked_with_a_message_raises_in_the_caller(ending):
     assert ref.is_alive()
 
 
+def test_what_is_told_and_is_no_exception_stops_all_actors_as_in_pykka(ending, caplog):
+    caplog.set_level(logging.DEBUG, "pykka")
+    stopped: queue.SimpleQueue[str] = queue.SimpleQueue()
+
+    class Stopping(Raising):
+        def __init__(self, name):
+            super().__init__()
+            self._name = name
+
+        def on_stop(self):
+            stopped.put(self._name)
+
+    first, second, third, fourth = (Stopping.start(name) for name in ("first", "second", "third", "fourth"))
+
+    third.tell(ending)
+
+    assert [stopped.get(timeout=TIMEOUT) for _ in range(4)] == ["third", "fourth", "second", "first"]
+    assert not any(ref.is_alive() for ref in (first, second, third, fourth))
+    assert f"{ending()!r} in {third}. Stopping all actors." in caplog.messages
+    with pytest.raises(pykka.ActorDeadError):
+        dispatch(third, Raising.echo, 1).get(timeout=TIMEOUT)
+
+
+def test_actor_that_waits_for_the_one_that_stops_all_is_answered():
+    begin: Promise[None] = Promise()
+    raising, waiting = Raising.start(), Raising.start()
+    held = dispatch(raising, lambda _: begin.future.get(timeout=TIMEOUT))
+    raising.tell(SystemExit)
+    waits = dispatch(waiting, lambda _: dispatch(raising, Raising.echo, 1).get(timeout=TIMEOUT))
+    begin.set(None)
+
+    assert isinstance(error_of(waits), pykka.ActorDeadError)
+    assert held.get(timeout=TIMEOUT) is None
+
+
 @pytest.mark.usefixtures("bystander")
-def test_what_is_told_ends_the_actor_as_any_exception_does_and_no_other(ending, caplog):
+def test_exception_that_is_told_ends_its_actor_alone(caplog):
     ref = Raising.start()
-    ref.tell(ending)
+    ref.tell(OSError)
 
     with pytest.raises(pykka.ActorDeadError):
         dispatch(ref, Raising.echo, 1).get(timeout=TIMEOUT)
 
-    assert ending.__name__ in caplog.text
+    assert "OSError" in caplog.text
+
+
+@pytest.mark.parametrize("method", [Raising.raises_later, Raising.raises_at_once])
+@pytest.mark.usefixtures("bystander")
+def test_actor_survives_what_an_async_method_raises_that_was_told(method, ending):
+    ref = Raising.start()
+
+    getattr(ref.proxy(), method.__name__).defer(ending)
+
+    assert dispatch(ref, lambda _: after(0.01)).get(timeout=TIMEOUT) is None
+    assert ref.is_alive()
 
 
 @pytest.mark.usefixtures("bystander")

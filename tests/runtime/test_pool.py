@@ -5,10 +5,15 @@ import gc
 import os
 import pickle
 import queue
+import signal
+import socket
 import sys
 import threading
 import time
+import weakref
 from functools import partial
+from itertools import chain
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -28,11 +33,14 @@ from pykka_imagestore.runtime import (
     WorkerPool,
     WorkerStartError,
     WorkerTimeoutError,
+    after,
     collect,
     select,
 )
 from pykka_imagestore.runtime.cpus import usable_cpus
 from pykka_imagestore.runtime.processes import ProcessEngine
+from pykka_imagestore.runtime.wire import REPORT, message
+from pykka_imagestore.runtime.worker import PickledAnswers
 
 
 @pytest.fixture
@@ -164,6 +172,27 @@ def test_a_process_that_cannot_start_fails_the_task_with_a_sentence():
         pool.run(work.double, 1).get(timeout=TIMEOUT)
 
 
+def open_and_started():
+    """Return this process's descriptors and children."""
+    children = chain.from_iterable(path.read_text().split() for path in Path("/proc/self/task").glob("*/children"))
+    return {*os.listdir("/proc/self/fd"), *(f"child {pid}" for pid in children)}
+
+
+def test_answers_that_cannot_be_sent_to_a_worker_are_refused_before_any_process_starts():
+    class HoldsALock(PickledAnswers):
+        def __init__(self):
+            self.lock = threading.Lock()
+
+    before = open_and_started()
+    with (
+        pytest.raises(pickle.PicklingError, match="answers, HoldsALock, cannot be sent to a worker process"),
+        WorkerPool(1, answers=HoldsALock()) as pool,
+    ):
+        pool.run(work.double, 1).get(timeout=TIMEOUT)
+
+    assert open_and_started() <= before
+
+
 @pytest.mark.parametrize("odd", [7, b"/bytes", "/surro\ud800gate", "/with\0nothing"])
 def test_what_is_no_directory_in_the_search_path_is_passed_over_as_python_does(monkeypatch, odd):
     monkeypatch.setattr(sys, "path", [odd, *sys.path])
@@ -247,14 +276,19 @@ def test_a_pool_whose_thread_fails_answers_all_who_wait_and_is_closed(caplog):
     assert "The thread of a worker pool failed" in caplog.text
 
 
-def test_where_no_thread_can_be_started_reports_wait_and_tasks_go_on(pool, no_threads):
-    assert pool.run(work.double, 1).get(timeout=TIMEOUT) == 2
+def test_where_no_thread_can_be_started_reports_are_dropped_and_tasks_go_on(no_threads, rendezvous):
     reports = queue.SimpleQueue()
-    with no_threads():
-        task = pool.run(work.report_more_than_the_socket_holds, None, on_report=reports.put)
-        assert task.get(timeout=TIMEOUT) == 1000
-        assert reports.empty()
-        assert pool.run(work.double, 21).get(timeout=TIMEOUT) == 42
+    with WorkerPool(1) as pool:
+        assert pool.run(work.double, 1).get(timeout=TIMEOUT) == 2
+        with no_threads():
+            task = pool.run(work.report_more_than_the_socket_holds, None, on_report=reports.put)
+            assert task.get(timeout=TIMEOUT) == 1000
+            assert pool.run(work.double, 21).get(timeout=TIMEOUT) == 42
+
+        pool.run(work.report_all_then_wait, (["later"], rendezvous.address), on_report=reports.put)
+        with rendezvous.next() as worker:
+            assert reports.get(timeout=TIMEOUT) == "later"
+            worker.answer("")
 
 
 def test_a_start_that_failed_is_tried_again_though_another_worker_is_never_idle(pool, rendezvous, monkeypatch):
@@ -492,6 +526,94 @@ def test_a_listener_that_is_slow_does_not_hold_up_the_task(pool):
     assert result == 1000
 
 
+def test_reports_are_dropped_only_when_the_socket_is_full(rendezvous):
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    holds = 0
+    with ours, theirs, contextlib.suppress(BlockingIOError):
+        while True:
+            ours.send(message(REPORT, 1, pickle.dumps(holds)), socket.MSG_DONTWAIT)
+            holds += 1
+    reports, held, go_on = queue.SimpleQueue(), threading.Event(), threading.Event()
+    with WorkerPool(1) as pool:
+        task = pool.run(work.report_between_two_meetings, (1000, rendezvous.address), on_report=reports.put)
+        with rendezvous.next() as worker:
+            assert isinstance(pool._engine, ProcessEngine)
+            pool._engine._loop.call(lambda: held.set() or go_on.wait(TIMEOUT))  # so it hears nothing
+            assert held.wait(TIMEOUT)
+            worker.answer("")
+        with rendezvous.next() as worker:
+            go_on.set()
+            worker.answer("")
+        task.get(timeout=TIMEOUT)
+
+        arrived = [reports.get(timeout=TIMEOUT) for _ in range(holds)]
+
+    assert arrived == list(range(holds))
+
+
+# -- arguments whose pickling waits, so that the thread serves others meanwhile
+
+
+class WaitsWhenPickled(int):
+    """0 here, 21 in a worker."""
+
+    def __new__(cls, _):
+        return super().__new__(cls)
+
+    def __init__(self, is_over):
+        self.is_over = is_over
+
+    def __reduce__(self):
+        while not self.is_over():
+            after(0.01).get(timeout=TIMEOUT)
+        return int, ("21",)
+
+
+def test_a_task_gets_another_worker_if_the_idle_one_ends_while_its_argument_is_pickled():
+    with WorkerPool(1) as pool:
+        pid = pool.run(work.pid_of, None).get(timeout=TIMEOUT)
+
+        def is_buried():
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+            return not os.path.exists(f"/proc/{pid}")
+
+        assert pool.run(work.double, WaitsWhenPickled(is_buried)).get(timeout=20) == 42
+
+
+def test_a_task_is_discarded_if_that_is_asked_while_its_argument_is_pickled(pool):
+    begun, others = threading.Event(), []
+
+    def is_over():
+        begun.set()
+        return others and others[0].done()
+
+    task = pool.run(work.double, WaitsWhenPickled(is_over))
+    assert begun.wait(TIMEOUT)
+    task.discard()
+    others.append(pool.run(work.double, 1))  # comes after the discard
+
+    with pytest.raises(DiscardedError):
+        task.get(timeout=20)
+
+
+def test_a_task_is_refused_if_the_pool_is_closed_while_its_argument_is_pickled():
+    pool = WorkerPool(1)
+    begun = threading.Event()
+
+    def is_over():
+        begun.set()
+        assert isinstance(pool._engine, ProcessEngine)
+        return pool._engine._loop.is_stopped
+
+    task = pool.run(work.double, WaitsWhenPickled(is_over))
+    assert begun.wait(TIMEOUT)
+    pool.close()
+
+    with pytest.raises(PoolClosedError):
+        task.get(timeout=20)
+
+
 # -- messages
 
 
@@ -659,6 +781,18 @@ def test_close_kills_what_runs_and_fails_what_waits(rendezvous):
         assert worker.is_gone()
     assert isinstance(running.error(), PoolClosedError)
     assert isinstance(waiting.error(), PoolClosedError)
+
+
+def test_a_pool_that_was_never_used_is_freed_with_its_last_reference():
+    pool = WorkerPool(1)
+    engine = weakref.ref(pool._engine)
+    gc.disable()
+    try:
+        del pool
+
+        assert engine() is None
+    finally:
+        gc.enable()
 
 
 def test_close_is_idempotent_and_a_closed_pool_refuses():

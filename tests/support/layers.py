@@ -140,7 +140,7 @@ def unpack_with_peers(
         def attended(*args: Any) -> Leader:
             leader = Leader(*args)
             helping.extend(threads.submit(help_, HelpUnpack(address)) for _ in range(peers))
-            while len(leader.peers) < peers:
+            while len(leader._links) < peers:
                 assert leader._listener is not None
                 assert select.select([leader._listener], [], [], TIMEOUT)[0]
                 leader.welcome()

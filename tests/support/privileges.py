@@ -1,7 +1,7 @@
 """Calls a function as somebody who may do less: in a process of its own, which reports back.
 
-The function and its arguments are pickled; the process imports the function's module first, and drops its privileges
-then, so that the Python in use need not be readable for everybody.
+The function and its arguments are pickled; the process imports the function's module first, and what a store imports
+once it is started, and drops its privileges then, so that the Python in use need not be readable for everybody.
 """
 
 from __future__ import annotations
@@ -31,6 +31,10 @@ _RUN = """
 import os, pickle, sys
 sys.path[:], function, arguments, user, groups, mask = pickle.loads(sys.stdin.buffer.read())
 function, arguments = pickle.loads(function), pickle.loads(arguments)
+from pykka_imagestore.jobs import tasks
+from pykka_imagestore.jobs.answers import allowlist
+for name in tasks.__all__:
+    getattr(tasks, name)
 os.umask(mask)
 if user is not None:
     os.setgroups(groups), os.setresgid(user, user, user), os.setresuid(user, user, user)

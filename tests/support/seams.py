@@ -43,6 +43,7 @@ OPEN_LOCK = f"{_DURABLE}.locks.open_file"
 REMOVE_STAGING = f"{_PACKAGE}.staging.remove_staging"
 EXTRACT = f"{_JOBS}.unpack.extractor.Extractor.extract"
 LEADER = f"{_JOBS}.unpack.one_pass.Leader"
+CHECK_BLOB = f"{_JOBS}.unpack.one_pass._check_blob"
 CHECK_STEPS = (
     f"{_JOBS}.check.shallow_check._check_record",
     f"{_JOBS}.check.shallow_check._check_part",
@@ -54,15 +55,16 @@ CHECK_STEPS = (
 APPEND_TO_JOURNAL = f"{_DURABLE}.journal_file._write_at"
 WRITE_LEASE = f"{_DURABLE}.locks.FileLock.write"
 READ_MARKER = f"{_DURABLE}.marker.read_file"
-SYNCFS = f"{_DURABLE}.disk._libc.syncfs"
+SYNCFS = f"{_DURABLE}.disk._syncfs"
 WATCH_LEASES = f"{_DURABLE}.lease_watch._watch"
-LEASE_IMAGE = f"{_PACKAGE}.lease_desk.lease_image"
-REQUIRE_SPACE = f"{_PACKAGE}.local_store.require_space"
+LEASE_IMAGE = f"{_PACKAGE}.lease_taker.lease_image"
+WAIT_FOR_FUTURE = f"{_RUNTIME}.future.Future.get"
+REQUIRE_SPACE = f"{_JOBS}.tasks.require_space"
 UID_MAP = f"{_JOBS}.unpack.limiter._UID_MAP"
 
 # -- work that is counted
 
-HASH_LAYER = f"{_PACKAGE}.layer_store.hash_layer"
+HASH_LAYER = f"{_JOBS}.tasks.hash_layer"
 HASHER = f"{_JOBS}.unpack.layer_stream.hasher"
 ESTIMATE_ENTRIES = f"{_JOBS}.archive.estimates._entries"
 READ_SAMPLE = f"{_JOBS}.archive.estimates.read_some"

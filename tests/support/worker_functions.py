@@ -114,6 +114,7 @@ def receive_soon(seconds: float) -> object:
 def send_packets(packets: list[bytes]) -> str:
     """Send packets through the worker's socket, as an attacker who took it over could."""
     for descriptor in _sockets():
+        os.set_blocking(descriptor, True)
         with suppress(OSError):
             for packet in packets:
                 os.write(descriptor, packet)
@@ -124,6 +125,7 @@ def send_without_end(request: tuple[bytes, int]) -> None:
     """Send a packet again and again, as fast as possible, here and in children that outlive this process."""
     packet, children = request
     (descriptor,) = _sockets()
+    os.set_blocking(descriptor, True)
     for _ in range(children):
         if ctypes.CDLL(None).fork() == 0:  # Python does not know of it, and closes nothing
             break
@@ -197,6 +199,15 @@ def report_all_then_wait(request: tuple[Sequence[object], str]) -> str:
     messages, address = request
     for message in messages:
         report(message)
+    return wait_for(address)
+
+
+def report_between_two_meetings(request: tuple[int, str]) -> str:
+    """Meet the test, report so many numbers, and meet it again."""
+    count, address = request
+    wait_for(address)
+    for number in range(count):
+        report(number)
     return wait_for(address)
 
 

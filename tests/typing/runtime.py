@@ -17,6 +17,7 @@ from pykka_imagestore.runtime import (
     Actor,
     Future,
     Promise,
+    ScheduledMessage,
     SingleFlight,
     WorkerPool,
     after,
@@ -26,9 +27,12 @@ from pykka_imagestore.runtime import (
     dispatch,
     failed,
     gather,
+    limit,
     ready,
     run_blocking,
     select,
+    tell_every,
+    tell_later,
     terminate,
     undiscardable,
 )
@@ -159,6 +163,35 @@ def promises() -> Future[int]:
 def single_flights(flights: SingleFlight[str, int], number: Future[int]) -> None:
     assert_type(flights.join("app", lambda: number), Future[int])
     assert_type(flights.find("app"), Future[int] | None)
+
+
+class Limited(Actor):
+    def __init__(self, name: str) -> None:
+        super().__init__()
+        self._name = name
+
+    @limit(4)
+    async def fetch(self, digest: str) -> int:
+        return len(self._name + digest)
+
+    @limit(1)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    def plain(self) -> int:
+        return 1
+
+
+def limits_and_times(theirs: pykka.Future[int], number: Future[int]) -> None:
+    ref = Limited.start("name", mailbox=10, when_full="fail")
+    assert_type(ref, pykka.ActorRef[Limited])
+    assert_type(dispatch(ref, Limited.fetch, "digest"), Future[int])
+    dispatch(ref, Limited.fetch, 1)  # type: ignore[call-overload]  # pyright: ignore[reportCallIssue, reportArgumentType]
+    Limited.start("name", mailbox="10")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    Limited.start("name", when_full="drop")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    assert_type(tell_later(ref, 1, "message"), ScheduledMessage)
+    assert_type(tell_every(ref, 0.5, "message").cancel(), bool)
+    assert_type(Future.from_pykka(theirs), Future[int])
+    assert_type(collect([theirs, theirs]), Future[list[int]])
+    assert_type(collect([number, number]), Future[list[int]])
+    number.set_get_hook(lambda timeout: 7 if timeout is None else 8)
 
 
 async def in_asyncio(number: Future[int], text: Future[str]) -> None:

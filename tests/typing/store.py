@@ -11,12 +11,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import assert_type
 
+import pykka_imagestore
 from pykka_imagestore import (
     CheckReport,
     DiffID,
     Digest,
     DockerImage,
+    Event,
     ImageInfo,
+    ImagePut,
     Layer,
     LeasedImage,
     Limits,
@@ -24,9 +27,11 @@ from pykka_imagestore import (
     NotFoundError,
     Progress,
     Pruned,
+    PutFailed,
     Recovery,
     ReferenceStore,
     StoreError,
+    StoreStats,
     Usage,
 )
 from pykka_imagestore.runtime import Future, WorkerPool, await_all, collect, select
@@ -116,6 +121,33 @@ async def in_asyncio(store: LocalStore) -> None:
     assert_type(await asyncio.wrap_future(store.config("app").to_concurrent()), bytes)
     assert_type(await asyncio.gather(store.get("a"), store.config("b")), tuple[ImageInfo, bytes])
     assert_type(await asyncio.wait_for(store.get("app"), 5), ImageInfo)
+
+
+async def closed_by_an_event_loop() -> None:
+    async with LocalStore.start("store") as store:
+        assert_type(store, LocalStore)
+    async with ReferenceStore.start("store") as references:
+        assert_type(references, ReferenceStore)
+
+
+def events_are_told() -> None:
+    def note(event: Event) -> None:
+        if isinstance(event, ImagePut):
+            assert_type(event.names, tuple[str, ...])
+        elif isinstance(event, PutFailed):
+            assert_type(event.is_discarded, bool)
+
+    def wrong(event: str) -> None:
+        print(event)
+
+    store = LocalStore.start("store", on_event=note)
+    assert_type(store.stats(), StoreStats)
+    assert_type(store.stats().puts, int)
+    LocalStore.start("store", on_event=wrong)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+
+
+def the_version_is_a_text() -> None:
+    assert_type(pykka_imagestore.__version__, str)
 
 
 def progress_is_told(store: LocalStore) -> None:

@@ -6,11 +6,15 @@ import os
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from pykka_imagestore.cli import status_line
 from pykka_imagestore.cli.json_text import to_json
 from pykka_imagestore.core.image import ImageInfo
 from pykka_imagestore.text import escaped
+
+if TYPE_CHECKING:
+    from pykka_imagestore.cli.template import Template
 
 MAX_SENTENCE_LENGTH = 2000  # so that an archive with thousands of names does not fill the screen
 
@@ -74,10 +78,29 @@ def print_table(rows: Iterable[Sequence[str]]) -> None:
     _print("\n".join(padded))
 
 
+def print_formatted(template: Template, documents: Iterable[object]) -> None:
+    """Print the line that a template makes of each document."""
+    lines = [template.render(document) for document in documents]
+    if lines:
+        _print("\n".join(lines))
+
+
+def print_lines(unsafe_texts: Iterable[str]) -> None:
+    """Print each text on one line, as ``print_line`` does."""
+    lines = list(map(escaped, unsafe_texts))
+    if lines:
+        _print("\n".join(lines))
+
+
+def print_script(safe_text: str) -> None:
+    """Print a text of our own, line ends and all."""
+    _print(safe_text.removesuffix("\n"))
+
+
 def print_images(images: Iterable[ImageInfo]) -> None:
     """Print a table of images."""
     rows = [("NAME", "CONFIG", "LAYERS", "STATE")]
-    rows += [(image.name, _short(image.config_digest), str(len(image.layers)), _state(image)) for image in images]
+    rows += [(image.name, shortened(image.config_digest), str(len(image.layers)), state_of(image)) for image in images]
     print_table(rows)
 
 
@@ -91,6 +114,16 @@ def image_document(image: ImageInfo) -> dict[str, Any]:
     return document | ({"missing": list(image.missing)} if image.missing else {})
 
 
+def shortened(config_digest: str | None) -> str:
+    """Return the first digits of a config digest, which are enough to name its image."""
+    return "-" if config_digest is None else config_digest.removeprefix("sha256:")[:12]
+
+
+def state_of(image: ImageInfo) -> str:
+    """Return whether an image is complete."""
+    return f"incomplete ({len(image.missing)} missing)" if image.missing else "complete"
+
+
 def counted(number: int, noun: str) -> str:
     """Return a number with its noun: ``1 layer``, ``2 layers``."""
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
@@ -101,7 +134,8 @@ def complain(sentence: str) -> None:
     if sys.stderr is None:
         return
     try:
-        print(f"imagestore: {escaped(sentence, MAX_SENTENCE_LENGTH)}", file=sys.stderr, flush=True)
+        with status_line.erased():
+            print(f"imagestore: {escaped(sentence, MAX_SENTENCE_LENGTH)}", file=sys.stderr, flush=True)
     except OSError:
         return  # nobody reads it; the exit status tells
 
@@ -121,11 +155,3 @@ def _output_errors() -> Iterator[None]:
         yield
     except OSError as error:
         raise OutputError(f"standard output: {error.strerror}") from error
-
-
-def _short(config_digest: str | None) -> str:
-    return "-" if config_digest is None else config_digest.removeprefix("sha256:")[:12]
-
-
-def _state(image: ImageInfo) -> str:
-    return f"incomplete ({len(image.missing)} missing)" if image.missing else "complete"

@@ -21,7 +21,7 @@ T = TypeVar("T")
 
 _SAME_STOP = 1.0  # seconds
 _LEFT = b"imagestore: ended at once; unfinished work is left behind\n"
-_SHOW_CURSOR = b"\x1b[?25h\n"  # the progress bar hid it
+_ERASE = b"\r\x1b[K"  # the progress bar
 _STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
@@ -95,5 +95,5 @@ class StopSignals:
         elif now - self._received_at >= _SAME_STOP:
             # A user who asks again does not want to wait; a later put removes what is left.
             with suppress(OSError):
-                os.write(2, (_SHOW_CURSOR if os.isatty(2) else b"") + _LEFT)
+                os.write(2, (_ERASE if os.isatty(2) else b"") + _LEFT)
             os._exit(128 + number)

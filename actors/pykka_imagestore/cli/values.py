@@ -7,10 +7,13 @@ it, since most runs need none.
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
-from typing import TypeVar
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, TypeVar
 
 from pykka_imagestore.errors import InvalidInputError
+
+if TYPE_CHECKING:
+    from pykka_imagestore.cli.template import Template
 
 T = TypeVar("T")
 
@@ -34,10 +37,9 @@ def image_name(text: str) -> str:
 
 def stored_image(text: str) -> str:
     """Return what names an image that is in the store, as it is."""
-    from pykka_imagestore.core.image_name import ImageName  # noqa: PLC0415
+    from pykka_imagestore.cli.named import is_digest  # noqa: PLC0415
 
-    _parse(ImageName.parse_stored, text)
-    return text
+    return text if is_digest(text) else image_name(text)
 
 
 def platform(text: str) -> str:
@@ -46,6 +48,13 @@ def platform(text: str) -> str:
 
     _parse(Platform.parse, text)
     return text
+
+
+def template(text: str, fields: Sequence[str]) -> Template:
+    """Return a parsed template."""
+    from pykka_imagestore.cli.template import Template  # noqa: PLC0415
+
+    return _parse(lambda text: Template.parse(text, fields), text)
 
 
 def size(text: str) -> int:

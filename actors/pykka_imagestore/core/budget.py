@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
+from pykka_imagestore.core.parameters import require_count
+
 
 @dataclass(frozen=True, slots=True)
 class Size:
@@ -32,6 +34,17 @@ class Budget:
 
     bytes: int | None = None
     inodes: int | None = None
+
+    @classmethod
+    def of(cls, budget_bytes: int | None, budget_inodes: int | None) -> Budget:
+        """Make a budget of what a caller says.
+
+        Raises:
+            InvalidInputError: A number is none, or negative.
+        """
+        require_count("budget_bytes", budget_bytes, 0, "bytes")
+        require_count("budget_inodes", budget_inodes, 0, "inodes")
+        return cls(budget_bytes, budget_inodes)
 
     def __bool__(self) -> bool:
         """Tell whether it bounds anything."""

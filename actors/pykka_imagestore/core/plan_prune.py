@@ -13,6 +13,7 @@ from pykka_imagestore.core.digest import DiffID, Digest
 from pykka_imagestore.core.image import DockerImage
 from pykka_imagestore.core.image_name import ImageName, without_label
 from pykka_imagestore.core.inventory import Inventory, Needs, config_of, find_unneeded
+from pykka_imagestore.core.parameters import require_flag, require_seconds
 from pykka_imagestore.errors import InvalidInputError
 from pykka_imagestore.text import shown
 
@@ -46,15 +47,14 @@ class PruneOptions:
         """Make options of what a caller says.
 
         Raises:
-            InvalidInputError: ``keep`` is one text, or has what is no image name; or a number is negative.
+            InvalidInputError: ``keep`` is one text, or has what is no image name; or a number is none, or negative.
         """
-        if isinstance(keep, str):
-            raise InvalidInputError(f"the images to keep are a list of names, not {shown(keep)}")
-        numbers = {"unused_for": unused_for, "budget_bytes": budget_bytes, "budget_inodes": budget_inodes}
-        for what, number in numbers.items():
-            if number is not None and not number >= 0:
-                raise InvalidInputError(f"{what} is {number}; a negative one would remove everything")
-        return cls(tuple(map(ImageName.parse_stored, keep)), unused_for, Budget(budget_bytes, budget_inodes), dry_run)
+        if isinstance(keep, str) or not isinstance(keep, Iterable):
+            raise InvalidInputError(f"keep is {shown(str(keep))}; it takes a list of image names")
+        require_seconds("unused_for", unused_for)
+        require_flag("dry_run", dry_run)
+        budget = Budget.of(budget_bytes, budget_inodes)
+        return cls(tuple(map(ImageName.parse_stored, keep)), unused_for, budget, dry_run)
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import stat
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from pykka_imagestore.core.budget import NOTHING, Size
 from pykka_imagestore.core.digest import DiffID
 from pykka_imagestore.core.image import DockerImage
 from pykka_imagestore.core.inventory import Inventory
-from pykka_imagestore.core.paths import RECORD, REPLACED, REPLACED_PATHS, TAR_SPLIT, StorePaths
+from pykka_imagestore.core.paths import LOCK, RECORD, REPLACED, REPLACED_PATHS, TAR_SPLIT, StorePaths
 from pykka_imagestore.durable.files import touch
 from pykka_imagestore.durable.layer_record import read_record
 from pykka_imagestore.durable.layout import find_configs, find_layers
@@ -46,6 +47,20 @@ class InventoryTaker:
         """Return what some layers take together; those that are not there count nothing."""
         sizes = list(map(self._size_of, set(layers)))
         return Size(sum(size.bytes for size in sizes), sum(size.inodes for size in sizes))
+
+    def weigh_moved(self, waiting: Path) -> tuple[int, Size]:
+        """Return how many layers were moved to a directory below gc/, and what they and the configs there take."""
+        layers, size = 0, NOTHING
+        for moved in waiting.iterdir():
+            if moved.name == LOCK:
+                continue
+            found = moved.lstat()
+            if stat.S_ISDIR(found.st_mode):
+                layers += 1
+                size += self._measure(moved)
+            else:
+                size += Size(_bytes_of(found), 1)
+        return layers, size
 
     def _size_of(self, layer: DiffID) -> Size:
         known = self._sizes.get(layer, NOTHING)

@@ -69,7 +69,8 @@ class JournalWriter:
         try:
             self._disk.sync_data(journal.descriptor)  # commit point: the changes up to `end` outlive a power cut
             if not journal.synced:
-                # commit point of the first changes: who began the journal may have died before it synced the name.
+                # commit point of the first changes: the process that created the journal may have died before it synced
+                # the journal's name.
                 self._disk.sync_directory(self._paths.root)
         except OSError as error:
             logger.warning("%s could not be synced, and is written anew: %s", journal.path, error)

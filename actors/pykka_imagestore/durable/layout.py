@@ -120,6 +120,15 @@ def find_orphaned_work(paths: StorePaths) -> list[Path]:
     return [path for directory in (paths.staging, paths.gc) for path in find_orphans(directory, paths.guard(directory))]
 
 
+def count_removed_layers(paths: StorePaths) -> int:
+    """Return how many layers that were removed wait in gc/ to be deleted."""
+    try:
+        waiting = list(paths.gc.iterdir())
+    except OSError:
+        return 0
+    return sum(len(_layers_in(directory)) for directory in waiting)
+
+
 def write_config(paths: StorePaths, config: bytes, disk: Disk, *, aside: Path) -> None:
     """Store an image config under its digest; durable on return. ``aside`` is as for ``write_whole``."""
     target = paths.config(sha256(config))

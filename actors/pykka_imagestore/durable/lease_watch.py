@@ -46,7 +46,7 @@ class LeaseWatch:
         except OSError:
             os.close(self._closing)
             raise
-        self._thread = threading.Thread(target=self._serve, name="lease-watch", daemon=True)
+        self._thread = threading.Thread(target=self._serve, name="imagestore-lease-watch", daemon=True)
         self._thread.start()
 
     def close(self) -> None:

@@ -1,13 +1,14 @@
 """What a store holds, as its files have it now: one view for its actors and for the command line.
 
-It only reads, needs no lock, and works on a read-only file system. The one thing that it writes, where it may, is when
-an image was last used.
+Apart from the time at which an image was last used, which it writes where it may, it only reads. It needs no lock, and
+works on a read-only file system.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pykka_imagestore.core.budget import Size
 from pykka_imagestore.core.digest import DiffID
@@ -15,15 +16,16 @@ from pykka_imagestore.core.image import DockerImage
 from pykka_imagestore.core.image_name import ImageName
 from pykka_imagestore.core.inventory import Inventory
 from pykka_imagestore.core.paths import StorePaths
-from pykka_imagestore.core.usage import Usage, measure
 from pykka_imagestore.durable.disk import disk
 from pykka_imagestore.durable.files import read_file
 from pykka_imagestore.durable.inventory import InventoryTaker
 from pykka_imagestore.durable.layout import require_readable
-from pykka_imagestore.durable.leases import find_leases
 from pykka_imagestore.durable.owner import told_if_foreign
 from pykka_imagestore.durable.references import References
 from pykka_imagestore.errors import ImageIncompleteError, NotFoundError
+
+if TYPE_CHECKING:
+    from pykka_imagestore.core.usage import Usage
 
 
 class StoredView:
@@ -93,13 +95,17 @@ class StoredView:
         """Return what some layers take together; those that are not there count nothing."""
         return self._inventories.weigh(layers)
 
-    def usage(self) -> Usage:
-        """Return what each image and layer costs, and who has leases.
+    def weigh_moved(self, waiting: Path) -> tuple[int, Size]:
+        """Return how many layers a directory below gc/ has, and what they and the configs there take."""
+        return self._inventories.weigh_moved(waiting)
 
-        Raises:
-            CheckpointError: As ``list``.
-        """
-        return measure(self.inventory(), find_leases(self._paths))
+    def usage(self, images: Iterable[DockerImage] | None = None) -> Usage:
+        """Return what each image and layer costs, and who has leases; arguments and errors are ``inventory``'s."""
+        # Imported here: a list of images should be there at once, and needs neither.
+        from pykka_imagestore.core.usage import measure  # noqa: PLC0415
+        from pykka_imagestore.durable.leases import find_leases  # noqa: PLC0415
+
+        return measure(self.inventory(images), find_leases(self._paths))
 
 
 def read_config(paths: StorePaths, image: DockerImage) -> bytes:

@@ -11,12 +11,14 @@ if TYPE_CHECKING:
     from pykka_imagestore.runtime.actor import Actor, defer, dispatch, terminate
     from pykka_imagestore.runtime.answers import PlainAnswers
     from pykka_imagestore.runtime.blocking import run_blocking
+    from pykka_imagestore.runtime.call_limit import limit
     from pykka_imagestore.runtime.combine import after, await_all, collect, discard_all, gather, select, undiscardable
     from pykka_imagestore.runtime.cpus import usable_cpus
     from pykka_imagestore.runtime.errors import (
         AbandonedError,
         DiscardedError,
         ForkedError,
+        MailboxFullError,
         PoolClosedError,
         RuntimeFailure,
         WorkerAnswerError,
@@ -29,6 +31,7 @@ if TYPE_CHECKING:
     from pykka_imagestore.runtime.in_flight import InFlight
     from pykka_imagestore.runtime.memory import usable_memory
     from pykka_imagestore.runtime.pool import WorkerPool
+    from pykka_imagestore.runtime.schedule import ScheduledMessage, tell_every, tell_later
     from pykka_imagestore.runtime.semaphore import Semaphore
     from pykka_imagestore.runtime.serial_executor import SerialExecutor
     from pykka_imagestore.runtime.single_flight import SingleFlight
@@ -42,11 +45,13 @@ __all__ = [
     "ForkedError",
     "Future",
     "InFlight",
+    "MailboxFullError",
     "Messages",
     "PlainAnswers",
     "PoolClosedError",
     "Promise",
     "RuntimeFailure",
+    "ScheduledMessage",
     "Semaphore",
     "SerialExecutor",
     "SingleFlight",
@@ -64,12 +69,15 @@ __all__ = [
     "dispatch",
     "failed",
     "gather",
+    "limit",
     "raise_if_discarded",
     "ready",
     "receive",
     "report",
     "run_blocking",
     "select",
+    "tell_every",
+    "tell_later",
     "terminate",
     "undiscardable",
     "usable_cpus",
@@ -83,7 +91,9 @@ _HOMES = {
     "ForkedError": "errors",
     "Future": "future",
     "SerialExecutor": "serial_executor",
+    "MailboxFullError": "errors",
     "Messages": "tasks",
+    "ScheduledMessage": "schedule",
     "Semaphore": "semaphore",
     "InFlight": "in_flight",
     "PlainAnswers": "answers",
@@ -105,12 +115,15 @@ _HOMES = {
     "dispatch": "actor",
     "failed": "future",
     "gather": "combine",
+    "limit": "call_limit",
     "raise_if_discarded": "worker",
     "ready": "future",
     "receive": "worker",
     "report": "worker",
     "run_blocking": "blocking",
     "select": "combine",
+    "tell_every": "schedule",
+    "tell_later": "schedule",
     "terminate": "actor",
     "undiscardable": "combine",
     "usable_cpus": "cpus",

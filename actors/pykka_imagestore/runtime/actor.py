@@ -9,28 +9,36 @@ Source: Apache Mesos, 3rdparty/libprocess/include/process/{process,dispatch,defe
 
 from __future__ import annotations
 
+import inspect
 import logging
 import os
 import sys
 import threading
+import time
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from types import CoroutineType
-from typing import Any, Concatenate, ParamSpec, TypeVar, cast, overload
+from typing import Any, Concatenate, ParamSpec, Self, TypeVar, cast, overload
 
 import pykka
 from pykka.messages import _ActorStop
 
+from pykka_imagestore.runtime.callbacks import this_thread
 from pykka_imagestore.runtime.coroutines import CoroutineTask, advance
 from pykka_imagestore.runtime.errors import ForkedError
 from pykka_imagestore.runtime.future import Future, Promise, failed, ready, without_frames
-from pykka_imagestore.runtime.inbox import Inbox, exc_info, inbox_of
+from pykka_imagestore.runtime.inbox import Envelope, Exited, Inbox, exc_info, inbox_of
+from pykka_imagestore.runtime.mailbox import BoundedInbox, Bounds, WhenFull, bounded, new_inbox
+from pykka_imagestore.runtime.semaphore import Semaphore
 
 logger = logging.getLogger(__name__)
+pykka_logger = logging.getLogger("pykka")  # for what Pykka logs of its own actors, in its words
 
 A = TypeVar("A", bound="Actor")
 P = ParamSpec("P")
 T = TypeVar("T")
+
+_NOT_GIVEN: Any = ...  # None means that there is no limit
 
 
 class Actor(pykka.ThreadingActor):
@@ -46,12 +54,37 @@ class Actor(pykka.ThreadingActor):
     use_daemon_thread = True
     actor_inbox: Inbox
 
-    def __init__(self) -> None:
+    def __init__(self, *_args: Any, **_kwargs: Any) -> None:
         super().__init__()
         self.actor_inbox.owner = f"the actor {type(self).__name__}"
-        self._actor_ref = _Ref(self)
+        self._actor_ref = _BoundedRef(self) if isinstance(self.actor_inbox, BoundedInbox) else _Ref(self)
+        self._stops_all = False
         self._tasks: set[CoroutineTask] = set()
         self._links: set[str] = set()
+        self._limiters: dict[object, Semaphore] = {}
+
+    @classmethod
+    def start(
+        cls, *args: Any, mailbox: int | None = _NOT_GIVEN, when_full: WhenFull = _NOT_GIVEN, **kwargs: Any
+    ) -> pykka.ActorRef[Self]:
+        """Start an actor; the arguments go to its constructor, as in Pykka.
+
+        These two do not, unless the constructor has a parameter of that name:
+
+        Args:
+            mailbox: How many messages may wait for the actor, besides the one that it handles; None for any number.
+                A message from the actor itself, from a callback of a future, or from an actor in whose mailbox this one
+                waits for a place, goes in beyond the limit.
+            when_full: What becomes of a message beyond that. With ``"wait"``, its sender waits in ``tell``, ``ask`` or
+                ``dispatch``; a blocking ``ask`` waits no longer than its timeout. With ``"fail"``, an answer fails
+                with MailboxFullError, and ``tell`` raises it.
+        """
+        given: dict[str, Any] = {"mailbox": mailbox, "when_full": when_full}
+        given = {name: value for name, value in given.items() if value is not _NOT_GIVEN}
+        for name in given and given.keys() & inspect.signature(cls.__init__).parameters.keys():
+            kwargs[name] = given.pop(name)
+        with bounded(_bounds(**given)):
+            return super().start(*args, **kwargs)
 
     def spawn(self, coroutine: Coroutine[Any, Any, T]) -> Future[T]:
         """Run a coroutine in this actor's thread. It starts later, as a message of its own.
@@ -76,7 +109,7 @@ class Actor(pykka.ThreadingActor):
         inbox, me = inbox_of(ref), self.actor_ref
         if ref.actor_urn not in self._links:
             self._links.add(ref.actor_urn)
-            inbox.on_ended(lambda: _tell(me, _Exited(ref)))
+            inbox.on_ended(lambda: _tell(me, Exited(ref)))
 
     def exited(self, ref: pykka.ActorRef[Any]) -> None:
         """Handle the end of a linked actor; does nothing unless overridden."""
@@ -85,13 +118,14 @@ class Actor(pykka.ThreadingActor):
 
     @staticmethod
     def _create_actor_inbox() -> Inbox:
-        return Inbox()
+        return new_inbox()
 
     @staticmethod
     def _create_future() -> Future[Any]:
         return Future()
 
     def _actor_loop_setup(self) -> None:
+        this_thread().inbox = self.actor_inbox
         self._run_hook(self.on_start)
 
     def _actor_loop_running(self) -> None:
@@ -104,14 +138,17 @@ class Actor(pykka.ThreadingActor):
         for task in list(self._tasks):
             task.close(_dead(self.actor_ref))
         self.actor_inbox.end()
+        if self._stops_all:  # only now: an actor that this one would wait for may itself wait for an answer of this one
+            pykka.ActorRegistry.stop_all()
 
     def _stop(self) -> None:
         pykka.ActorRegistry.unregister(self.actor_ref)
         self.actor_stopped.set()
+        pykka_logger.debug("Stopped %s", self)
         self._run_hook(self.on_stop)
 
     def _serve(self, envelope: Any) -> None:
-        """Handle one message. Unlike in Pykka's loop, a KeyboardInterrupt is an error like others."""
+        """Handle one message. Unlike in Pykka's loop, a caller gets a KeyboardInterrupt of what it asked for."""
         if type(envelope) is CoroutineTask:
             envelope.step()
             return
@@ -122,7 +159,7 @@ class Actor(pykka.ThreadingActor):
             if reply_to is None:
                 self._fail(error)
             else:
-                logger.info("%s returns an exception to its caller", self, exc_info=error)
+                pykka_logger.info("Exception returned from %s to caller:", self, exc_info=error)
                 reply_to.set_exception(exc_info(without_frames(error, 1)))
         else:
             if reply_to is not None:
@@ -132,7 +169,7 @@ class Actor(pykka.ThreadingActor):
         kind = type(message)
         if kind is _Call:
             result = message.function(self, *message.args, **message.kwargs)
-        elif kind is _Exited:
+        elif kind is Exited:
             return self._tell_exited(message.ref)
         else:
             result = super()._handle_receive(message)
@@ -141,7 +178,12 @@ class Actor(pykka.ThreadingActor):
     # -- inside
 
     def _fail(self, error: BaseException) -> None:
-        """End the actor, because a message failed whose sender does not wait for an answer."""
+        """End the actor, because a message failed whose sender does not wait for an answer; all actors by an exit."""
+        if not isinstance(error, Exception):
+            pykka_logger.debug("%r in %s. Stopping all actors.", error, self)
+            self._stops_all = True
+            self._stop()
+            return
         self._handle_failure(*exc_info(error))
         try:
             self.on_failure(*exc_info(error))
@@ -163,7 +205,7 @@ class Actor(pykka.ThreadingActor):
         held: list[Any] = []
         is_terminated = False
         while task.promise.future.is_pending():
-            envelope = self.actor_inbox.get()
+            envelope = self.actor_inbox.take()
             if type(envelope) is CoroutineTask:
                 envelope.step()
                 continue
@@ -186,6 +228,12 @@ class Actor(pykka.ThreadingActor):
         task = CoroutineTask(self, coroutine)
         task.wait_for(awaited)
         return task.promise.future
+
+    def _limiter(self, method: object, calls: int) -> Semaphore:
+        """Return what limits the calls of a method that ``limit`` decorates; asked in this actor's thread alone."""
+        if method not in self._limiters:
+            self._limiters[method] = Semaphore(calls)
+        return self._limiters[method]
 
     def _tell_exited(self, ref: pykka.ActorRef[Any]) -> None:
         self._links.discard(ref.actor_urn)
@@ -272,6 +320,20 @@ class _Ref(pykka.ActorRef[A]):
         return stopped.get(timeout=timeout) if block else stopped
 
 
+class _BoundedRef(_Ref[A]):
+    """A ref whose ``ask`` counts the wait for a place in the mailbox against its timeout."""
+
+    actor_inbox: BoundedInbox
+
+    def ask(self, message: Any, *, block: bool = True, timeout: float | None = None) -> Any:
+        if not block or timeout is None:
+            return super().ask(message, block=block, timeout=timeout)
+        deadline = time.monotonic() + timeout
+        answer: Future[Any] = Future()
+        self.actor_inbox.put(Envelope(message, answer), timeout)
+        return answer.get(timeout=max(0, deadline - time.monotonic()))
+
+
 @dataclass(slots=True)
 class _Call:
     function: Callable[..., Any]
@@ -279,9 +341,8 @@ class _Call:
     kwargs: dict[str, Any]
 
 
-@dataclass(slots=True)
-class _Exited:
-    ref: pykka.ActorRef[Any]
+def _bounds(mailbox: int | None = None, when_full: WhenFull = "wait") -> Bounds | None:
+    return None if mailbox is None else Bounds(mailbox, when_full)
 
 
 def _tell(ref: pykka.ActorRef[Any], message: object) -> None:

@@ -32,5 +32,5 @@ def run_blocking(function: Callable[[], T], undo: Callable[[T], object]) -> Futu
             undo(result)
 
     promise.future.on_discard(promise.discard)
-    threading.Thread(target=call, name="blocking", daemon=True).start()
+    threading.Thread(target=call, name="imagestore-blocking", daemon=True).start()
     return promise.future

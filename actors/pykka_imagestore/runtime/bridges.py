@@ -1,12 +1,18 @@
-"""Conversions between runtime futures and those of asyncio and ``concurrent.futures``."""
+"""Conversions between runtime futures and those of asyncio, ``concurrent.futures`` and Pykka."""
 
 from __future__ import annotations
 
 import asyncio
 import concurrent.futures
 import contextlib
+import weakref
 from collections.abc import Generator
 from typing import TYPE_CHECKING, Any, TypeVar
+
+import pykka
+
+from pykka_imagestore.runtime.errors import DiscardedError
+from pykka_imagestore.runtime.state import State
 
 if TYPE_CHECKING:
     from pykka_imagestore.runtime.future import Future, Promise
@@ -34,7 +40,11 @@ def wait_in_asyncio(future: Future[Any]) -> Generator[Any, None, None]:
 
 
 def to_concurrent(future: Future[T]) -> concurrent.futures.Future[T]:
-    """Return a ``concurrent.futures.Future`` with the outcome of ``future``; cancelling it discards that."""
+    """Return a ``concurrent.futures.Future`` with the outcome of ``future``; cancelling it discards that.
+
+    Its callback stays when the twin is cancelled: ``wait`` and ``as_completed`` hear of that only once the future is
+    final, so that what the work has used may be removed then.
+    """
     twin: concurrent.futures.Future[T] = concurrent.futures.Future()
     twin.add_done_callback(lambda twin: future.discard() if twin.cancelled() else None)
 
@@ -66,6 +76,24 @@ def follow(source: concurrent.futures.Future[T], promise: Promise[T]) -> None:
 
     promise.future.on_discard(source.cancel)
     source.add_done_callback(settle)
+
+
+def follow_pykka(source: pykka.Future[T], future: Future[T]) -> bool:
+    """Bind ``future`` to a plain Pykka future, which calls nothing back; False if it is final or bound already.
+
+    Nothing can stop the producer of ``source``, so a discard makes ``future`` discarded at once.
+    """
+    if not future._take_hook(lambda timeout: source.get(timeout=timeout)):
+        return False
+    reference = weakref.ref(future)
+
+    def give_up() -> None:
+        follower = reference()
+        if follower is not None:
+            follower._complete(State.DISCARDED, None, DiscardedError(), bound=True)
+
+    future.on_discard(give_up)
+    return True
 
 
 def _wake_up(waiter: asyncio.Future[None]) -> None:

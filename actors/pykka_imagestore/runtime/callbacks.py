@@ -41,15 +41,17 @@ class ThreadState:
         depth: How many callbacks it is in.
         deferred: The callbacks, and their arguments, that it runs when it is out of those, or waits.
         pump: How it serves others while it waits, and what ends such a wait; see ``serving``.
+        inbox: The inbox of the actor that runs in it; None in any other thread.
         awaits_left: How many final futures an actor's method may still await before other messages have a turn.
     """
 
-    __slots__ = ("awaits_left", "deferred", "depth", "pump")
+    __slots__ = ("awaits_left", "deferred", "depth", "inbox", "pump")
 
     def __init__(self) -> None:
         self.depth = 0
         self.deferred: deque[tuple[Callable[..., object], tuple[Any, ...]]] = deque()
         self.pump: tuple[Callable[[float | None], object], Callable[[], object]] | None = None
+        self.inbox: object = None
         self.awaits_left = 0
 
 
@@ -183,7 +185,7 @@ def _forget() -> None:
     """Leave deferred callbacks to the parent, to whose futures they belong."""
     thread = this_thread()
     thread.deferred.clear()
-    thread.pump = None
+    thread.pump = thread.inbox = None
 
 
 os.register_at_fork(after_in_child=_forget)

@@ -7,6 +7,8 @@ import weakref
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, TypeVar
 
+import pykka
+
 from pykka_imagestore.runtime.future import Future, Promise, ready
 from pykka_imagestore.runtime.timers import timers
 from pykka_imagestore.runtime.weak_promise import WeakPromise
@@ -15,13 +17,14 @@ R = TypeVar("R")
 T = TypeVar("T")
 
 
-def collect(futures: Iterable[Future[T]]) -> Future[list[T]]:
+def collect(futures: Iterable[pykka.Future[T]]) -> Future[list[T]]:
     """Return all values, in the order of the futures; for no futures, ready at once.
 
     The first failure or discard fails the result at once with its error, and leaves the others alone. A discard of
-    the result discards every input, then the result, without waiting for them; ``gather`` waits.
+    the result discards every input, then the result, without waiting for them; ``gather`` waits. A thread waits for
+    each plain Pykka future.
     """
-    inputs = list(futures)
+    inputs = [Future.from_pykka(each) for each in futures]
     values = itertools.count(1)
 
     def settle(promise: WeakPromise[list[T]], future: Future[T]) -> None:

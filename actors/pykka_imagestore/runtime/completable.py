@@ -25,6 +25,8 @@ import pykka
 from pykka_imagestore.runtime import forks
 from pykka_imagestore.runtime.callbacks import MAX_NESTING, MAX_NESTING_AT_ONCE, run_callbacks, wait_until
 from pykka_imagestore.runtime.errors import AbandonedError, ForkedError
+from pykka_imagestore.runtime.future_repr import future_repr
+from pykka_imagestore.runtime.get_hook import GetHook
 from pykka_imagestore.runtime.state import State
 from pykka_imagestore.runtime.weak_promise import WeakPromise
 
@@ -45,6 +47,7 @@ class Completable(pykka.ThreadingFuture[T]):
     _associated = False
     _discard_requested = False
     _wakers: Sequence[Wake] = ()
+    _hook: GetHook[T] | None = None
     _keeper: Callable[[], WeakPromise[Any] | None] | None = None
 
     def __init__(self) -> None:
@@ -55,7 +58,7 @@ class Completable(pykka.ThreadingFuture[T]):
         self._discard_callbacks: list[Callable[[], object]] = []
 
     def __repr__(self) -> str:
-        return f"<Future {self._state.value}{', discard requested' if self._discard_requested else ''}>"
+        return future_repr(self)
 
     # -- the state
 
@@ -106,7 +109,10 @@ class Completable(pykka.ThreadingFuture[T]):
             BaseException: Whatever the future failed with.
         """
         if self._state is _PENDING:
-            wait_until(self.done, self._wait_once, timeout)
+            if self._hook is None or self._is_lost():
+                wait_until(self.done, self._wait_once, timeout)
+            else:
+                self._hook.get(self, timeout)
         if self._error is not None:
             raise self._error.with_traceback(self._traceback)
         return cast(T, self._value)
@@ -229,12 +235,16 @@ class Completable(pykka.ThreadingFuture[T]):
         if self._state is _PENDING and (self._origin is forks.here or not self._is_lost()):
             number = next(_numbers)
             with self._lock:
-                if self._state is _PENDING:
+                is_pending = self._state is _PENDING
+                if is_pending:
                     self._callbacks[number] = entry
                     keeper = None if self._keeper is None else self._keeper()
                     if keeper is not None:
                         keeper.kept = self
-                    return number
+            if is_pending:
+                if self._hook is not None:
+                    self._hook.start(self)
+                return number
         if outcome is None or outcome is self._state:
             run_callbacks((callback,), (self,), max_nesting)
         return number

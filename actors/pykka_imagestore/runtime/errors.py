@@ -7,6 +7,7 @@ RuntimeFailure
         WorkerStartError    no process could be started, or each ended before it took the task: see its reason
         WorkerTimeoutError  the task ran past its time limit and was killed: raise the limit, or give the task up
         WorkerAnswerError   the process sent what no worker sends, and was killed: distrust its input
+    MailboxFullError        so many messages wait for the actor already: send later, or raise the limit
     PoolClosedError         the pool was closed before the task was done: make another pool
     ForkedError             this is a forked child, and the object is served in its parent: make a new one here
 
@@ -106,6 +107,22 @@ class WorkerTimeoutError(WorkerError):
 
     def __str__(self) -> str:
         return f"{self.task} ran past its time limit of {self.time_limit:g} s and was killed"
+
+
+class MailboxFullError(RuntimeFailure):
+    """A bounded mailbox has no place for another message, and its actor was started with ``when_full="fail"``.
+
+    Attributes:
+        what: The actor.
+        limit: How many messages may wait for it.
+    """
+
+    def __init__(self, what: str, limit: int) -> None:
+        super().__init__(what, limit)
+        self.what, self.limit = what, limit
+
+    def __str__(self) -> str:
+        return f"{self.limit} messages wait in the mailbox of {self.what}, which is the limit; send later"
 
 
 class PoolClosedError(RuntimeFailure):

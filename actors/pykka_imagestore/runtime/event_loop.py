@@ -33,22 +33,14 @@ class EventLoop:
 
     Args:
         name: What the thread is called.
-        expire: Called before each wait: sees to what is overdue, and returns the next deadline, of the monotonic clock.
-        turn: Called after each wait, when the handlers have run.
-        end: Called when the thread ends, before the calls that are left.
 
     Attributes:
         is_stopped: Whether ``stop`` was called.
     """
 
-    def __init__(
-        self, name: str, expire: Callable[[], float], turn: Callable[[], object], end: Callable[[], object]
-    ) -> None:
+    def __init__(self, name: str) -> None:
         self.is_stopped = False
         self._name = name
-        self._expire = expire
-        self._turn = turn
-        self._end = end
         self._origin = Origin()
         self._calls: deque[Callable[[], object]] = deque()
         self._lock = threading.RLock()  # of the thread's start, and of the descriptor that wakes it
@@ -60,8 +52,16 @@ class EventLoop:
 
     # -- for all threads
 
-    def start(self) -> None:
+    def start(self, expire: Callable[[], float], turn: Callable[[], object], end: Callable[[], object]) -> None:
         """Start the thread, unless it was started or the loop is stopped.
+
+        Only the thread keeps the functions: their owner has the loop, and so would be in a cycle with it.
+
+        Args:
+            expire: Called before each wait: sees to what is overdue, and returns the next deadline, of the monotonic
+                clock.
+            turn: Called after each wait, when the handlers have run.
+            end: Called when the thread ends, before the calls that are left.
 
         Raises:
             OSError: No descriptor is left.
@@ -69,7 +69,7 @@ class EventLoop:
         """
         if self._thread is not None or self.is_stopped:
             return
-        thread = threading.Thread(target=self._run, name=self._name, daemon=True)
+        thread = threading.Thread(target=self._run, args=(expire, turn, end), name=self._name, daemon=True)
         with self._lock:
             if self._wake_up != _NONE or self.is_stopped:
                 return
@@ -136,33 +136,28 @@ class EventLoop:
 
     # -- inside
 
-    def _run(self) -> None:
+    def _run(self, expire: Callable[[], float], turn: Callable[[], object], end: Callable[[], object]) -> None:
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # workers inherit this until they ignore it
         self.watch(self._wake_up, self._take_calls)
-        with serving(self._run_once, partial(self.call, _do_nothing)):
+        with serving(partial(self._run_once, expire, turn), partial(self.call, _do_nothing)):
             try:
                 while not self.is_stopped:
-                    self._run_once(None)
+                    self._run_once(expire, turn, None)
             except BaseException:  # no other thread would answer the futures that are pending
                 logger.exception("The thread of a worker pool failed; the pool is closed")
-        self._end()  # also if it was stopped in another thread, before this one had begun
+        end()  # also if it was stopped in another thread, before this one had begun
         with self._lock:
             self._close_wake_up()
         self._make_calls()
         self._ended.set()
 
-    def _run_once(self, seconds: float | None) -> None:
+    def _run_once(self, expire: Callable[[], float], turn: Callable[[], object], seconds: float | None) -> None:
         """Wait for events, at most for so many seconds, and handle them; a callback that waits calls this too."""
-        for descriptor, _ in self._poll.poll(self._milliseconds(seconds)):
+        for descriptor, _ in self._poll.poll(_milliseconds(expire(), seconds)):
             handler = self._handlers.get(descriptor)
             if handler is not None:  # an earlier handler may have removed it
                 handler()
-        self._turn()
-
-    def _milliseconds(self, seconds: float | None) -> float | None:
-        remaining = self._expire() - time.monotonic()
-        wait = remaining if seconds is None else min(remaining, seconds)
-        return None if wait == math.inf else math.ceil(max(0, min(_MAX_WAIT_SECONDS, wait)) * 1000)
+        turn()
 
     def _take_calls(self) -> None:
         with contextlib.suppress(BlockingIOError):
@@ -185,6 +180,12 @@ class EventLoop:
         descriptor, self._wake_up = self._wake_up, _NONE  # in this order: a child forked in between must not close it
         if descriptor != _NONE:
             os.close(descriptor)
+
+
+def _milliseconds(deadline: float, seconds: float | None) -> float | None:
+    remaining = deadline - time.monotonic()
+    wait = remaining if seconds is None else min(remaining, seconds)
+    return None if wait == math.inf else math.ceil(max(0, min(_MAX_WAIT_SECONDS, wait)) * 1000)
 
 
 def _do_nothing() -> None:

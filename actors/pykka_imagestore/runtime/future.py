@@ -19,10 +19,13 @@ from collections.abc import Callable, Generator, Iterable
 from types import TracebackType
 from typing import Any, Generic, TypeVar, cast, overload
 
+import pykka
+
 from pykka_imagestore.runtime import bridges, forks
 from pykka_imagestore.runtime.callbacks import MAX_NESTING, interrupts, this_thread
 from pykka_imagestore.runtime.completable import Completable
 from pykka_imagestore.runtime.errors import AbandonedError, DiscardedError
+from pykka_imagestore.runtime.get_hook import GetHook
 from pykka_imagestore.runtime.state import State
 from pykka_imagestore.runtime.timers import timers
 from pykka_imagestore.runtime.weak_promise import WeakPromise
@@ -156,8 +159,8 @@ class Future(Completable[T]):
         """Reduce an iterable value as ``functools.reduce`` does; runs once, as ``then`` does."""
         return self.then(lambda items: functools.reduce(func, cast(Iterable[Any], items), *initial))
 
-    def join(self, *futures: Future[Any]) -> Future[list[Any]]:  # type: ignore[override]
-        """Return ``collect`` of this future and the others."""
+    def join(self, *futures: pykka.Future[Any]) -> Future[list[Any]]:  # type: ignore[override]
+        """Return ``collect`` of this future and the others, which may be plain Pykka futures."""
         from pykka_imagestore.runtime.combine import collect  # noqa: PLC0415 - collect is built on Future
 
         return collect([self, *futures])
@@ -193,15 +196,28 @@ class Future(Completable[T]):
         bridges.follow(source, promise)
         return promise.future
 
+    @staticmethod
+    def from_pykka(source: pykka.Future[R]) -> Future[R]:
+        """Return a future with the outcome of any Pykka future; a runtime Future as it is.
+
+        A plain one calls nothing back, so a thread waits for it once the returned future is observed. A discard makes
+        the returned future discarded at once.
+        """
+        if isinstance(source, Future):
+            return source
+        future: Future[R] = Future()
+        bridges.follow_pykka(source, future)
+        return future
+
     # -- the write side that Pykka's actor loop calls
 
-    def set(self, value: Future[T] | T | None = None) -> None:
+    def set(self, value: pykka.Future[T] | T | None = None) -> None:
         """Make the future ready; if ``value`` is a future, bind it to that one.
 
         Raises:
             queue.Full: It is final or bound already; Pykka's own raises this too. A Promise returns False instead.
         """
-        if not (self._associate(value) if isinstance(value, Future) else self._complete(_READY, value)):
+        if not (self._associate(value) if isinstance(value, pykka.Future) else self._complete(_READY, value)):
             raise queue.Full
 
     def set_exception(self, exc_info: ExcInfo | None = None) -> None:  # type: ignore[override]
@@ -217,13 +233,16 @@ class Future(Completable[T]):
             raise queue.Full
 
     def set_get_hook(self, func: Callable[[float | None], T]) -> None:
-        """Refuse: a hook runs only when some thread calls ``get``, so callbacks would never be called.
+        """Have ``func(timeout)`` get the value: in the first ``get``, or in a thread of its own if this is observed.
+
+        It returns at most once. What it raises in a ``get`` is raised there, and the next ``get`` calls it again; what
+        it raises in the thread, the future fails with.
 
         Raises:
-            NotImplementedError: Always.
+            queue.Full: The future is final, or bound to another.
         """
-        msg = f"a runtime Future has no get hooks, such as {func!r}: use then(), or a Promise"
-        raise NotImplementedError(msg)
+        if not self._take_hook(func, replaces=True):
+            raise queue.Full
 
     # -- inside
 
@@ -234,9 +253,11 @@ class Future(Completable[T]):
         self._observe(None, lambda source: apply(source, promise), MAX_NESTING)
         return promise.future
 
-    def _associate(self, source: Future[T]) -> bool:
+    def _associate(self, source: pykka.Future[T]) -> bool:
         if self.done():
             return False
+        if not isinstance(source, Future):
+            return bridges.follow_pykka(source, self)
         with self._lock:
             if self._associated or self._state is not _PENDING:
                 return False
@@ -246,6 +267,21 @@ class Future(Completable[T]):
             source._observe(None, self._copy, MAX_NESTING)
         else:
             WeakPromise(self).watch((source,), WeakPromise.copy)
+        return True
+
+    def _take_hook(self, function: Callable[[float | None], T], *, replaces: bool = False) -> bool:
+        """Bind this future to a get hook; False if it is final, or bound to anything but a hook that this replaces."""
+        if self.done():
+            return False
+        hook = GetHook(function)
+        with self._lock:
+            is_free = not self._associated or (replaces and self._hook is not None)
+            if self._state is not _PENDING or not is_free:
+                return False
+            self._associated, self._hook = True, hook
+            is_awaited = bool(self._callbacks or self._wakers)
+        if is_awaited:
+            hook.start(self)
         return True
 
     def _copy(self, source: Future[T]) -> bool:
@@ -267,9 +303,9 @@ class Promise(Generic[T]):
         if future._state is _PENDING and not future._associated and future._origin is forks.here:
             self.fail(AbandonedError())
 
-    def set(self, value: Future[T] | T) -> bool:
-        """Make the future ready; a future as the value is associated."""
-        if isinstance(value, Future):
+    def set(self, value: pykka.Future[T] | T) -> bool:
+        """Make the future ready; a future as the value is associated, a plain Pykka future too."""
+        if isinstance(value, pykka.Future):
             return self.associate(value)
         return self.future._complete(_READY, value)
 
@@ -281,7 +317,7 @@ class Promise(Generic[T]):
         """Answer a discard: the work has stopped, and the future becomes discarded."""
         return self.future._complete(_DISCARDED, None, DiscardedError())
 
-    def associate(self, source: Future[T]) -> bool:
+    def associate(self, source: pykka.Future[T]) -> bool:
         """Bind the future to ``source``: its outcome flows here, discard requests flow there."""
         return self.future._associate(source)
 

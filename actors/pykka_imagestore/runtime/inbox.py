@@ -28,6 +28,16 @@ class Envelope:
     reply_to: Future[Any] | None = None
 
 
+@dataclass(slots=True)
+class Exited:
+    """Tells an actor that one which it linked has ended."""
+
+    ref: pykka.ActorRef[Any]
+
+
+NOTICES = (_ActorStop, Exited)  # messages of the runtime's own
+
+
 class Inbox:
     """An actor's inbox that loses no reply: once closed, it refuses new messages and those that waited.
 
@@ -48,7 +58,7 @@ class Inbox:
         self._lock = threading.RLock()
         self._queue: queue.SimpleQueue[Any] = queue.SimpleQueue()
         self._put_back: deque[Any] = deque()
-        self._watchers: list[Callable[[], object]] = []
+        self._watchers: dict[object, Callable[[], object]] = {}
 
     def is_here(self) -> bool:
         """Tell whether the actor is in this process; not in a child that was forked since."""
@@ -69,8 +79,7 @@ class Inbox:
             if not self.closed:
                 self._queue.put(envelope)
                 return
-        if envelope.reply_to is not None:
-            envelope.reply_to.set_exception(exc_info(pykka.ActorDeadError("the actor has ended")))
+        _refuse(envelope)
 
     def put_step(self, task: CoroutineTask) -> None:
         """Add the next step of an async method, also when the inbox is closed: the actor runs it or closes the task."""
@@ -82,7 +91,7 @@ class Inbox:
             refused = [each for each in envelopes if self.closed and not isinstance(each.message, _ActorStop)]
             self._put_back.extendleft(each for each in reversed(envelopes) if each not in refused)
         for each in refused:
-            self.put(each)
+            _refuse(each)
 
     def get(self) -> Any:
         """Take the next message, waiting for one."""
@@ -90,6 +99,12 @@ class Inbox:
             with contextlib.suppress(IndexError):  # ``terminate`` has taken all of them meanwhile
                 return self._put_back.popleft()
         return self._queue.get()
+
+    take = get  # for messages that are put back, and so keep their places where these are limited
+
+    def is_full(self) -> bool:
+        """Tell whether a message would wait for a place, or fail."""
+        return False
 
     def empty(self) -> bool:
         """Tell whether no message waits."""
@@ -119,27 +134,32 @@ class Inbox:
             for step in steps:  # behind the stop: they run if an async on_stop waits for them
                 self._queue.put(step)
         for each in refused:
-            self.put(each)
+            _refuse(each)
 
-    def on_ended(self, callback: Callable[[], object]) -> None:
+    def on_ended(self, callback: Callable[[], object]) -> Callable[[], object]:
         """Call ``callback`` when the actor has ended; at once if it has.
+
+        Returns:
+            Withdraws the callback.
 
         Raises:
             ForkedError: It is in another process.
         """
         self._origin.require(self.owner)
+        key = object()
         with self._lock:
             if not self._ended:
-                self._watchers.append(callback)
-                return
+                self._watchers[key] = callback
+                return lambda: self._watchers.pop(key, None)
         callback()
+        return lambda: None
 
     def end(self) -> None:
         """Tell that the actor has ended."""
         with self._lock:
             self._ended = True
-            watchers, self._watchers = self._watchers, []
-        for watcher in watchers:
+            watchers, self._watchers = self._watchers, {}
+        for watcher in watchers.values():
             watcher()
 
     def _take_all(self) -> list[Any]:
@@ -160,6 +180,11 @@ def inbox_of(ref: pykka.ActorRef[Any]) -> Inbox:
         msg = f"{ref} is no runtime Actor: derive {ref.actor_class.__name__} from pykka_imagestore.runtime.Actor"
         raise TypeError(msg)
     return ref.actor_inbox
+
+
+def _refuse(envelope: Any) -> None:
+    if envelope.reply_to is not None:
+        envelope.reply_to.set_exception(exc_info(pykka.ActorDeadError("the actor has ended")))
 
 
 def exc_info(error: BaseException) -> tuple[type[BaseException], BaseException, TracebackType | None]:

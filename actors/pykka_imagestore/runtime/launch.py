@@ -116,6 +116,7 @@ def start_process() -> WorkerProcess:
     _require_pidfds()
     ours, theirs = map(_above_standard, socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET))
     with theirs:
+        theirs.setblocking(True)  # whatever socket.setdefaulttimeout() says: the bootstrap waits in read()
         try:
             process = _Frozen(ours, theirs) if is_frozen() else _Python(ours, theirs)
         except BaseException:
@@ -229,11 +230,13 @@ class _Frozen(WorkerProcess):
 
 def _require_pidfds() -> None:
     try:
-        os.close(os.pidfd_open(os.getpid()))
+        descriptor = os.pidfd_open(os.getpid())
+        with os.fdopen(descriptor), contextlib.suppress(ChildProcessError):  # this process is no child of its own
+            os.waitid(os.P_PIDFD, descriptor, os.WEXITED | os.WNOHANG)
     except OSError as error:
         if error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOMEM):
             raise
-        msg = f"pidfd_open, a system call of Linux 5.3 and later, failed: {error.strerror}; allow it"
+        msg = f"pidfd_open, or waitid with its result, failed: {error.strerror}; it takes Linux 5.4 and no filter"
         raise CannotStartError(msg) from error
 
 

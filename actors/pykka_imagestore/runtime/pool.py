@@ -56,6 +56,9 @@ class WorkerPool:
         memory_limit_bytes: Private memory of a worker process; beyond it the task fails with MemoryError.
         answers: What worker processes may send back; by default anything that can be pickled. For tasks that read
             untrusted input, which may take a worker over, ``PlainAnswers``.
+
+    Raises:
+        pickle.PicklingError: ``answers`` cannot be sent to a worker process.
     """
 
     def __init__(

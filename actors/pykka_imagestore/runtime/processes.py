@@ -33,7 +33,7 @@ from pykka_imagestore.runtime.wire import (
     MalformedError,
 )
 from pykka_imagestore.runtime.worker import load_error, load_result
-from pykka_imagestore.runtime.worker_handle import WorkerHandle, dump_task
+from pykka_imagestore.runtime.worker_handle import WorkerHandle, dump_setup, dump_task
 from pykka_imagestore.runtime.worker_table import WorkerTable
 
 logger = logging.getLogger(__name__)
@@ -44,8 +44,9 @@ class ProcessEngine:
 
     def __init__(self, workers: int, options: WorkerOptions) -> None:
         end_if_not_taken_over()
-        self._options = options
-        self._loop = EventLoop("imagestore-workers", self._kill_overdue, self._hand_out, self._shut_down)
+        self._setup = dump_setup(options)  # before any process starts: whatever the answers raise reaches the caller
+        self._answers = options.answers
+        self._loop = EventLoop("imagestore-workers")
         self._with_messages: set[Task] = set()  # tasks for whose messages a call waits in the loop
         # What follows belongs to the loop's thread.
         self._is_settling = False
@@ -64,7 +65,7 @@ class ProcessEngine:
         if task.messages is not None:
             task.messages.listen(partial(self._note_messages, task))
         try:
-            self._loop.start()
+            self._loop.start(self._kill_overdue, self._hand_out, self._shut_down)
         except (OSError, RuntimeError) as error:
             task.promise.fail(WorkerStartError(task.name, str(error)))
         else:
@@ -119,20 +120,26 @@ class ProcessEngine:
         while self._waiting and not self._loop.is_stopped:
             if self._workers.has_idle():
                 task = self._waiting.get()
-                if task.starts or task.take():
-                    self._give(task, self._workers.take_idle())
+                if task.is_taken or task.take():
+                    self._give(task)
             elif self._workers.may_start(len(self._waiting)):
                 self._start_worker()
             else:
                 return
 
-    def _give(self, task: Task, worker: WorkerHandle) -> None:
+    def _give(self, task: Task) -> None:
         try:
             payload = dump_task(task)
         except BaseException as error:  # noqa: BLE001 - the future fails with it
-            self._workers.set_idle(worker)
             self._settle(task.promise.fail, error)
+            return
+        # What pickles the argument may have waited for a future, so that this thread served others meanwhile.
+        if self._loop.is_stopped or task.promise.future.has_discard():
+            self._end_task(task, PoolClosedError())
+        elif not self._workers.has_idle():
+            self._waiting.put_back(task)
         else:
+            worker = self._workers.take_idle()
             worker.begin(task, payload)
             self._send(worker)
 
@@ -163,7 +170,7 @@ class ProcessEngine:
         except Exception as error:  # noqa: BLE001 - programs put anything in the place of subprocess
             self._fail_to_start(str(error) or repr(error), is_final=True)
             return
-        worker = WorkerHandle(process, self._options)
+        worker = WorkerHandle(process, self._setup, self._answers.max_bytes)
         self._workers.add(worker)
         self._loop.watch(process.socket.fileno(), lambda: self._hear(worker))
         self._loop.watch(process.pidfd, lambda: self._bury(worker))
@@ -264,7 +271,7 @@ class ProcessEngine:
         elif kind == REPORT:
             self._pass_report_on(task, body)
         else:
-            self._finish(worker, *_outcome(kind, task.promise, self._options.answers, body))
+            self._finish(worker, *_outcome(kind, task.promise, self._answers, body))
 
     def _welcome(self, worker: WorkerHandle, body: bytes) -> None:
         """Let a process that is ready take tasks."""
@@ -281,7 +288,7 @@ class ProcessEngine:
             msg = f"it sent a report of {len(body)} bytes; {MAX_REPORT_BYTES} are the most"
             raise MalformedError(msg)
         try:
-            report = self._options.answers.load(body)
+            report = self._answers.load(body)
         except MalformedError:
             raise
         except BaseException:  # whatever a foreign class raises when it is unpickled

@@ -68,6 +68,7 @@ class Task:
     Attributes:
         stop_file: The path of a file that tells the task to stop, for engines that have no other way.
         starts: How often it was given to a worker.
+        is_taken: Whether an engine has claimed it for a worker; it may wait all the same, for another one.
     """
 
     number: int
@@ -81,6 +82,7 @@ class Task:
     stop_file: str | None = None
     promise: Promise[Any] = field(default_factory=Promise)
     starts: int = 0
+    is_taken: bool = False
     _claim: threading.Lock = field(default_factory=threading.Lock)
 
     @property
@@ -98,8 +100,11 @@ class Task:
             raise ValueError(msg)
 
     def take(self) -> bool:
-        """Claim the task for a worker; return False if it was discarded while it waited."""
-        return self._claim.acquire(blocking=False)
+        """Claim the task for a worker, once; return False if it was discarded while it waited."""
+        if not self._claim.acquire(blocking=False):
+            return False
+        self.is_taken = True
+        return True
 
     def discard_waiting(self) -> bool:
         """Discard the task at once if no worker has taken it; return whether that was so."""
@@ -136,7 +141,7 @@ class TaskQueue:
         tasks = [*self._tasks, *self._idle_tasks]
         self._tasks.clear()
         self._idle_tasks.clear()
-        return [task for task in tasks if task.starts or task.take()]
+        return [task for task in tasks if task.is_taken or task.take()]
 
     def remove(self, task: Task) -> bool:
         """Remove a task; return whether it was there."""

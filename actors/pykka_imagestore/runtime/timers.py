@@ -73,7 +73,7 @@ class Timers:
             needs_thread, self._has_thread = not self._has_thread, True
         if needs_thread:
             try:
-                threading.Thread(target=self._run, name="timers", daemon=True).start()
+                threading.Thread(target=self._run, name="imagestore-timers", daemon=True).start()
             except RuntimeError:  # no more threads
                 self._has_thread = False
                 timer.cancel()

@@ -118,19 +118,16 @@ def run_hosted(host: Host, function: Callable[[A], R], argument: A) -> R:
         _running.host = outer
 
 
-def wait_for(descriptor: int, deadline: float | None) -> bool:
-    """Wait until the descriptor is readable, or the deadline has passed if there is one; return whether it is."""
+def wait_for(descriptor: int, deadline: float | None, event: int = select.POLLIN) -> bool:
+    """Wait until the descriptor is readable, or the deadline has passed if there is one; return whether it is.
+
+    Args:
+        event: What to wait for instead, such as ``select.POLLOUT``.
+    """
     poll = select.poll()
-    poll.register(descriptor, select.POLLIN)
+    poll.register(descriptor, event)
     milliseconds = None if deadline is None else max(0, deadline - time.monotonic()) * 1000
     return bool(poll.poll(milliseconds and min(_MAX_WAIT_MS, milliseconds)))
-
-
-def has_room(descriptor: int) -> bool:
-    """Tell whether a small packet can be sent without waiting."""
-    poll = select.poll()
-    poll.register(descriptor, select.POLLOUT)
-    return bool(poll.poll(0))
 
 
 # -- the process
@@ -142,6 +139,7 @@ def main(descriptor: int) -> None:
     try:
         _open_standard_streams()
         os.set_inheritable(descriptor, False)
+        os.set_blocking(descriptor, False)
         with contextlib.suppress(EOFError, ConnectionError):  # the pool is gone, or needs this worker no more
             _Worker(descriptor).serve()
         status = 0
@@ -186,9 +184,9 @@ class _Worker:
 
     def report(self, message_: object) -> None:
         body = self._answers.dump(message_)
-        if len(body) <= MAX_REPORT_BYTES and has_room(self._descriptor):  # else the next report tells more
-            with contextlib.suppress(OSError):
-                self._send(REPORT, body)
+        if len(body) <= MAX_REPORT_BYTES:
+            with contextlib.suppress(OSError):  # the socket is full: the next report tells more
+                os.write(self._descriptor, message(REPORT, self._number, body))
 
     def is_discarded(self) -> bool:
         return False  # a discard kills the process
@@ -233,7 +231,12 @@ class _Worker:
 
     def _send(self, kind: bytes, body: bytes) -> None:
         for packet in packets(message(kind, self._number, body)):
-            os.write(self._descriptor, packet)
+            while True:
+                try:
+                    os.write(self._descriptor, packet)
+                    break
+                except BlockingIOError:
+                    wait_for(self._descriptor, None, select.POLLOUT)
 
     def _leave(self) -> None:
         """Close the socket in a child that a task has forked: it must not take or answer what is meant for this."""

@@ -40,6 +40,10 @@ IDLE_SECONDS = 30.0  # after which a worker without a task ends
 class WorkerHandle:
     """A worker process, its task, and the packets on their way to it.
 
+    Args:
+        setup: The message to send first; see ``dump_setup``.
+        max_bytes: How large one of its answers may be.
+
     Attributes:
         task: The task that it has.
         tasks_begun: How many tasks it was given.
@@ -51,19 +55,18 @@ class WorkerHandle:
         has_ended: Whether its process has ended, or has closed its end, so that it can be given nothing.
     """
 
-    def __init__(self, process: WorkerProcess, options: WorkerOptions) -> None:
+    def __init__(self, process: WorkerProcess, setup: bytes, max_bytes: int) -> None:
         self.process = process
         self.task: Task | None = None
         self.tasks_begun = 0
         self.deadline = math.inf
-        setup = pickle.dumps((options.name, options.memory_limit_bytes, options.answers, os.getpid()))
-        self._outgoing = deque([*process.greeting, *packets(message(SETUP, 0, setup))])
+        self._outgoing = deque([*process.greeting, *packets(setup)])
         self.is_ready = self.is_doomed = self.is_full = self.has_ended = False
         self.fault = ""
         self._is_late = False
         self._has_taken = True  # its task, as far as can be told
         self._told = 0  # the number of the last message that was sent to its task
-        self._reassembler = Reassembler(options.answers.max_bytes)
+        self._reassembler = Reassembler(max_bytes)
 
     def begin(self, task: Task, payload: bytes) -> None:
         """Give it a task."""
@@ -158,6 +161,15 @@ class WorkerHandle:
         """Note that it ended without reading everything: its task, unless messages followed that."""
         self._outgoing.clear()
         self._has_taken = self._has_taken and self._told > 0
+
+
+def dump_setup(options: WorkerOptions) -> bytes:
+    """Return the message that sets a worker up; PicklingError if the answers cannot be sent."""
+    try:
+        return message(SETUP, 0, pickle.dumps((options.name, options.memory_limit_bytes, options.answers, os.getpid())))
+    except Exception as error:
+        msg = f"the pool's answers, {type(options.answers).__name__}, cannot be sent to a worker process: {error}"
+        raise pickle.PicklingError(msg) from error
 
 
 def dump_task(task: Task) -> bytes:

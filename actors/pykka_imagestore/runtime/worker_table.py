@@ -28,9 +28,6 @@ class WorkerTable:
     def __iter__(self) -> Iterator[WorkerHandle]:
         return iter(list(self._workers))
 
-    def __len__(self) -> int:
-        return len(self._workers)
-
     def __contains__(self, worker: object) -> bool:
         return worker in self._workers
 

@@ -8,16 +8,19 @@ import random
 import resource
 import socket
 import struct
+import threading
 from contextlib import contextmanager
 
 import pytest
-from support import tars
+from support import seams, tars
 from support.layers import blob_of, unpack_layer, unpack_with_peers, unpack_with_peers_and_look
 from support.privileges import as_ordinary_user
+from support.processes import TIMEOUT
 
 from pykka_imagestore._proto.layer_pb2 import LayerRecord
 from pykka_imagestore.core.digest import DiffID, sha256
 from pykka_imagestore.errors import DigestMismatchError, LayerError, NoSpaceError
+from pykka_imagestore.jobs.unpack import one_pass
 from pykka_imagestore.jobs.unpack.batches import (
     Order,
 )
@@ -306,12 +309,31 @@ def test_leader_whose_peer_is_lost_says_so(tmp_path):
     assert not (tmp_path / "peers").exists()
 
 
-def come_and_go(request):
+def come_and_go(request, until=None):
     with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as connection:
         connection.connect(request.address)
         _, descriptors, _, _ = socket.recv_fds(connection, 1, 2)
         for descriptor in descriptors:
             os.close(descriptor)
+        assert until is None or until.wait(TIMEOUT)
+
+
+def test_peer_that_dies_while_the_rest_of_a_refused_layer_is_read_changes_nothing(tmp_path, monkeypatch):
+    data = gzip.compress(tars.tar(tars.hard_link(b"l", b"nothing"), tars.file(b"f", os.urandom(1 << 20))))
+    check_blob, is_refused, is_dead = one_pass._check_blob, threading.Event(), threading.Event()
+
+    def die_when_refused(request):
+        come_and_go(request, until=is_refused)
+        is_dead.set()
+
+    def check_after_the_death(*args):
+        is_refused.set()
+        assert is_dead.wait(TIMEOUT)
+        check_blob(*args)
+
+    monkeypatch.setattr(seams.CHECK_BLOB, check_after_the_death)
+    with pytest.raises(LayerError, match="entry 0 'l' is a hard link to 'nothing'"):
+        unpack_with_peers(data, tmp_path, peers=1, help_=die_when_refused, digest=sha256(data))
 
 
 def test_leader_that_may_make_no_file_as_large_as_the_memory_goes_on_alone(tmp_path):
@@ -323,7 +345,7 @@ def test_leader_that_may_make_no_file_as_large_as_the_memory_goes_on_alone(tmp_p
         finally:
             resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
-        assert not leader.peers
+        assert not leader.has_peers
         assert peer.recv(1) == b""
 
 

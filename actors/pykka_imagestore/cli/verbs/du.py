@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import argparse
-import datetime as dt
 from collections.abc import Sequence
 
 from pykka_imagestore.cli.arguments import store_directory
 from pykka_imagestore.cli.output import print_json, print_table
 from pykka_imagestore.cli.stored import view_store
+from pykka_imagestore.cli.times import format_time
 from pykka_imagestore.core.sizes import format_size
 from pykka_imagestore.core.usage import ImageUsage, LayerUsage, LeaseUsage
-
-_FIRST = dt.datetime(1, 1, 1, tzinfo=dt.UTC).timestamp()
-_LAST = dt.datetime(9999, 12, 31, 23, 59, 59, tzinfo=dt.UTC).timestamp()
 
 
 def run(options: argparse.Namespace) -> None:
@@ -42,7 +39,7 @@ def run(options: argparse.Namespace) -> None:
 
 def _image_row(image: ImageUsage) -> Sequence[str]:
     sizes = format_size(image.bytes), format_size(image.own_bytes), str(image.inodes)
-    return image.name, *sizes, _time(image.last_used) or "-"
+    return image.name, *sizes, format_time(image.last_used) or "-"
 
 
 def _layer_row(layer: LayerUsage) -> Sequence[str]:
@@ -63,17 +60,9 @@ def _image_document(image: ImageUsage) -> dict[str, object]:
         "bytes": image.bytes,
         "own_bytes": image.own_bytes,
         "inodes": image.inodes,
-        "last_used": _time(image.last_used),
+        "last_used": format_time(image.last_used),
     }
 
 
 def _layer_document(layer: LayerUsage) -> dict[str, object]:
     return {"diff_id": layer.diff_id, "bytes": layer.bytes, "inodes": layer.inodes, "images": list(layer.images)}
-
-
-def _time(seconds: float) -> str | None:
-    """Return a time in UTC; None if it is not known. A time outside of the calendar becomes its first or last one."""
-    if not seconds:
-        return None
-    time = dt.datetime.fromtimestamp(min(max(seconds, _FIRST), _LAST), dt.UTC)
-    return time.isoformat(sep=" ", timespec="seconds")

@@ -6,9 +6,12 @@ import argparse
 from typing import Any
 
 from pykka_imagestore.cli.arguments import store_directory
-from pykka_imagestore.cli.output import counted, done_anyway, print_json, print_line
+from pykka_imagestore.cli.named import find_names
+from pykka_imagestore.cli.output import counted, done_anyway, print_json, print_line, print_lines
+from pykka_imagestore.cli.progress_bar import removal_bar
 from pykka_imagestore.cli.stop_signals import StopSignals
 from pykka_imagestore.cli.stored import require_store
+from pykka_imagestore.core.paths import StorePaths
 from pykka_imagestore.core.plan_prune import Pruned
 from pykka_imagestore.core.sizes import format_size
 from pykka_imagestore.local_store import LocalStore
@@ -18,11 +21,12 @@ def run(options: argparse.Namespace) -> None:
     """Prune, wait until all of it is deleted, and print what was removed."""
     directory = store_directory(options.store)
     require_store(directory)
+    keep = [name for text in options.keep for name in find_names(directory, text)]
     with StopSignals() as signals:
-        with LocalStore.start(directory) as store:
+        with LocalStore.start(directory) as store, removal_bar(StorePaths(directory), quiet=options.quiet):
             pruned = signals.wait(
                 store.prune(
-                    keep=options.keep,
+                    keep=keep,
                     unused_for=options.unused_for,
                     budget_bytes=options.budget,
                     budget_inodes=options.budget_inodes,
@@ -40,6 +44,8 @@ def run(options: argparse.Namespace) -> None:
 def _print(options: argparse.Namespace, pruned: Pruned) -> None:
     if options.json:
         print_json(_document(pruned))
+    elif options.quiet:
+        print_lines(image.name for image in pruned.images)
     else:
         _print_lines(pruned, is_dry_run=options.dry_run)
 

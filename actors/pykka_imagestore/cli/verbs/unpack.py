@@ -6,10 +6,11 @@ import argparse
 
 from pykka_imagestore.cli.arguments import absolute
 from pykka_imagestore.cli.descriptors import path_for_others
-from pykka_imagestore.cli.output import complain, done_anyway, print_json, print_table
+from pykka_imagestore.cli.output import complain, done_anyway, print_json, print_line, print_table
 from pykka_imagestore.cli.progress_bar import progress_bar
 from pykka_imagestore.cli.stop_signals import StopSignals
 from pykka_imagestore.core.progress import LayerProgress, Progress
+from pykka_imagestore.core.sizes import format_size
 from pykka_imagestore.errors import NotRemovedError
 from pykka_imagestore.jobs.answers.allowlist import ANSWERS
 from pykka_imagestore.jobs.archive.layer_file import layer_file
@@ -26,7 +27,9 @@ def run(options: argparse.Namespace) -> None:
         layer = layer_file(path_for_others(options.layer))
         with Target(absolute(options.directory)) as target:
             try:
-                unpacked = _wait(UnpackInto(layer, target.path, target.identity(), target.is_new), signals)
+                unpacked = _wait(
+                    UnpackInto(layer, target.path, target.identity(), target.is_new), signals, quiet=options.quiet
+                )
                 target.finish(unpacked.root_mode)
             except BaseException:
                 _undo(target)
@@ -35,8 +38,8 @@ def run(options: argparse.Namespace) -> None:
             _print(options, unpacked.counts)
 
 
-def _wait(request: UnpackInto, signals: StopSignals) -> Unpacked:
-    with WorkerPool(1, name="imagestore", answers=ANSWERS) as pool, progress_bar() as listener:
+def _wait(request: UnpackInto, signals: StopSignals, *, quiet: bool) -> Unpacked:
+    with WorkerPool(1, name="imagestore", answers=ANSWERS) as pool, progress_bar(quiet=quiet) as listener:
         return signals.wait(_unpack(pool, request, listener))
 
 
@@ -50,8 +53,12 @@ def _undo(target: Target) -> None:
 def _print(options: argparse.Namespace, counts: LayerCounts) -> None:
     if options.json:
         print_json({"diff_id": counts.diff_id, "bytes": counts.size_bytes, "entries": counts.entries})
+    elif options.quiet:
+        print_line(counts.diff_id)
     else:
-        print_table([("diff_id", counts.diff_id), ("bytes", str(counts.size_bytes)), ("entries", str(counts.entries))])
+        print_table(
+            [("diff_id", counts.diff_id), ("size", format_size(counts.size_bytes)), ("entries", str(counts.entries))]
+        )
 
 
 def _unpack(pool: WorkerPool, request: UnpackInto, listener: Listener | None) -> Future[Unpacked]:

@@ -91,7 +91,7 @@ class Extractor:
     ) -> None:
         self.entries = 0
         self._leader = leader
-        self._pending, self._peers = leader.pending, leader.peers
+        self._pending = leader.pending
         self._replaced = replaced
         self._sparse = SparseWriter(limits.layer_bytes)
         self._attributes = Attributes()
@@ -209,7 +209,7 @@ class Extractor:
     # -- one method for each type
 
     def _make_file(self, entry: Entry, directory: int, parent: bytes, name: bytes, stream: LayerStream) -> None:
-        if self._peers:
+        if self._leader.has_peers:
             path = join(parent, name)
             if self._can_be_handed_over(entry, path) and self._leader.take(entry, parent, name, path, stream):
                 return

@@ -22,7 +22,6 @@ import os
 import select
 import socket
 from collections import deque
-from collections.abc import Collection
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from typing import Self
@@ -121,7 +120,6 @@ class Leader:
         replaced: Takes what peers found at the paths of their files.
 
     Attributes:
-        peers: Those that are connected.
         pending: Paths of files that were handed over and are not made yet.
     """
 
@@ -129,7 +127,6 @@ class Leader:
         self._pending: set[bytes] = set()
         self._links: dict[int, _PeerLink] = {}  # by their sockets' descriptors
         self.pending: AbstractSet[bytes] = self._pending
-        self.peers: Collection[int] = self._links
         self._root = root
         self._replaced = replaced
         self._unset = UnsetLog()
@@ -158,6 +155,11 @@ class Leader:
             link.close()
         self._links.clear()
         self._acks = select.poll()
+
+    @property
+    def has_peers(self) -> bool:
+        """Whether peers are connected."""
+        return bool(self._links)
 
     def welcome(self) -> None:
         """Let in peers that have come."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass
 
 from pykka_imagestore.core.byte_source import ByteSource
@@ -78,7 +78,9 @@ def unpack(
         try:
             extracted = _extract_all(layer, stream, extractor, limits)
         except LayerError:
-            _check_blob(layer, stream)  # a blob that is not the publisher's says nothing about the image
+            leader.close()  # a peer that dies from here on changes nothing
+            with suppress(TarError):  # past a limit, the blob is not read to its end
+                _check_blob(layer, stream)  # a blob that is not the publisher's says nothing about the image
             raise
         leader.close()
         _check_blob(layer, stream)

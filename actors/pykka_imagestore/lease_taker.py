@@ -15,7 +15,7 @@ from pykka_imagestore.reference_store import ReferenceStore
 from pykka_imagestore.runtime import Promise, SerialExecutor
 
 
-class LeaseDesk:
+class LeaseTaker:
     """Leases images, for an actor's async methods.
 
     Args:
@@ -46,16 +46,16 @@ class LeaseDesk:
         """Lease the image that the lease of a token is of."""
         return self._leased(*await self._executor.run(partial(take_over, self._paths), token))
 
-    async def grant(self, wishes: Iterable[Promise[LeasedImage]], image: DockerImage) -> None:
+    async def grant(self, lease_requests: Iterable[Promise[LeasedImage]], image: DockerImage) -> None:
         """Give each caller a lease of an image. The image must be leased until this returns."""
-        wanted = [wish for wish in wishes if not wish.future.has_discard()]
-        for wish in wanted:
+        wanted = [promise for promise in lease_requests if not promise.future.has_discard()]
+        for promise in wanted:
             try:
                 lease = await self._executor.run(partial(lease_image, self._paths), image)
             except (StoreError, OSError) as error:
-                wish.fail(error)
+                promise.fail(error)
             else:
-                wish.set(self._leased(image, lease))
+                promise.set(self._leased(image, lease))
 
     def _leased(self, image: DockerImage, lease: HeldLease) -> LeasedImage:
         return LeasedImage(self._paths.locate(image), lease, partial(note_use, self._paths, image))

@@ -1,4 +1,4 @@
-"""``python -m pykka_imagestore.cli`` is ``imagestore``."""
+"""``python -m pykka_imagestore`` is ``imagestore``."""
 
 import sys
 

@@ -1,0 +1,96 @@
+"""Which image a user means: by its name, or by its config digest or the beginning of that.
+
+A name comes first: a repository may be named like the digits of a digest.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from pykka_imagestore.core.image import DockerImage
+from pykka_imagestore.core.image_name import ImageName
+from pykka_imagestore.durable.stored_view import StoredView
+from pykka_imagestore.errors import InvalidNameError, NotFoundError, StoreError
+from pykka_imagestore.text import listed
+
+MIN_DIGITS = 12  # as many as list shows
+_DIGEST = re.compile(rf"(?:sha256:)?([a-f0-9]{{{MIN_DIGITS},64}})")
+
+
+class AmbiguousDigestError(StoreError):
+    """More than one image is meant.
+
+    Attributes:
+        digest: What was asked for.
+        names: The images, in order.
+        configs: Their config digests.
+    """
+
+    def __init__(self, digest: str, names: tuple[str, ...], configs: tuple[str, ...]) -> None:
+        super().__init__(digest, names, configs)
+        self.digest, self.names, self.configs = digest, names, configs
+
+    def __str__(self) -> str:
+        if len(set(self.configs)) == 1:
+            return f"{self.digest} is the config digest of {listed(self.names)}; say which by its name"
+        candidates = [f"{name} ({config})" for name, config in zip(self.names, self.configs, strict=True)]
+        return f"{self.digest} begins the config digests of {listed(candidates)}; write more digits"
+
+
+def is_digest(text: str) -> bool:
+    """Tell whether a text may be a config digest, or the beginning of one."""
+    return _DIGEST.fullmatch(text) is not None
+
+
+def find_names(store: Path, text: str) -> list[str]:
+    """Return the names of all images that have the config digest that is meant; a name is returned as it is.
+
+    Raises:
+        NotFoundError: No image is meant.
+        AmbiguousDigestError: It begins several config digests.
+    """
+    if not is_digest(text):
+        return [text]
+    images = _find_images(store, text)
+    if len({image.config_digest for image in images}) > 1:
+        raise _ambiguous(text, images)
+    return [image.name for image in images]
+
+
+def find_only_name(store: Path, text: str) -> str:
+    """Return the name of the one image that is meant.
+
+    Raises:
+        NotFoundError: No image is meant.
+        AmbiguousDigestError: Several are, and be it one image with several names.
+    """
+    if not is_digest(text):
+        return text
+    images = _find_images(store, text)
+    if len(images) > 1:
+        raise _ambiguous(text, images)
+    return images[0].name
+
+
+def _find_images(store: Path, text: str) -> list[DockerImage]:
+    images = StoredView.open(store).list()
+    named = [image for image in images if image.name == _stored_name(text)]
+    beginning = f"sha256:{text.removeprefix('sha256:')}"
+    found = named or [image for image in images if (image.config_digest or "").startswith(beginning)]
+    if not found:
+        raise NotFoundError(text)
+    return found
+
+
+def _stored_name(text: str) -> str | None:
+    try:
+        return ImageName.parse_stored(text).stored
+    except InvalidNameError:
+        return None
+
+
+def _ambiguous(text: str, images: Sequence[DockerImage]) -> AmbiguousDigestError:
+    configs = tuple(image.config_digest or "" for image in images)
+    return AmbiguousDigestError(text, tuple(image.name for image in images), configs)

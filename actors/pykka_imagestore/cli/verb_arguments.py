@@ -1,0 +1,264 @@
+"""The verbs of the command line, and the arguments and options of each."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from functools import partial
+
+from pykka_imagestore.cli import values
+from pykka_imagestore.cli.parser import Verbs
+
+SHELLS = ("bash", "zsh", "fish")
+_IMAGE_FIELDS = ("name", "config_digest", "layers")
+_NAME_HELP = (
+    "a name in any spelling: app, docker.io/library/app:latest; or a config digest, or at least 12 hex digits of one"
+)
+
+
+def add_verbs(verbs: Verbs) -> None:
+    """Add all verbs, in the order in which the help lists them."""
+    for add in (
+        _add_put,
+        _add_get,
+        _add_list,
+        _add_inspect,
+        _add_remove,
+        _add_prune,
+        _add_du,
+        _add_check,
+        _add_repair,
+        _add_unpack,
+        _add_completion,
+    ):
+        add(verbs)
+
+
+def _add_put(verbs: Verbs) -> None:
+    parser = verbs.add(
+        "put",
+        "put the images of archives into the store",
+        "Without --name, every image is put under every name that its archive gives it, as docker load does. "
+        "One without a name is put under the digest of its config. "
+        "Layers that the store has are not read again. If an archive is refused, the others are put all the same. "
+        "Prints the images.",
+        other_name="load",
+    )
+    parser.add_argument(
+        "archives",
+        metavar="ARCHIVE",
+        nargs="+",
+        type=values.path,
+        help="what docker save wrote, or an OCI archive; may be gzip, bzip2, xz or zstd; - for standard input; "
+        "or a directory that is an OCI layout",
+    )
+    parser.add_argument("--name", type=values.image_name, help="put one image, under this name")
+    parser.add_argument(
+        "--select",
+        metavar="REF",
+        help="which image, if there are several: its name or tag there, or the digest of its config or manifest",
+    )
+    parser.add_argument(
+        "--platform",
+        metavar="OS/ARCH",
+        type=values.platform,
+        help="which of the images that share a name: linux/arm64, linux/arm/v7 (default: this machine's)",
+    )
+    parser.add_argument(
+        "--sandbox",
+        metavar="DIR",
+        type=values.path,
+        help="directory for the workers' output, in its files stdout and stderr",
+    )
+    parser.add_argument(
+        "--follow-links",
+        action="store_true",
+        help="follow symbolic links in a directory that is an OCI layout, wherever they lead",
+    )
+    parser.add_argument(
+        "--not-durable",
+        action="store_true",
+        help="do not wait until all is on disk: faster, but a power loss may leave damaged layers, unnoticed",
+    )
+    _add_workers(parser)
+    _add_quiet(parser, "show no progress, and print only the names")
+    _add_format(parser, _IMAGE_FIELDS)
+
+
+def _add_get(verbs: Verbs) -> None:
+    parser = verbs.add(
+        "get", "print where an image's layers lie", "Root layer first. The directories are for reading only."
+    )
+    _add_name(parser)
+    _add_quiet(parser, "print only the directories")
+    _add_format(parser, _IMAGE_FIELDS)
+
+
+def _add_list(verbs: Verbs) -> None:
+    parser = verbs.add(
+        "list",
+        "list all images",
+        "USED is how long ago an image was last put or got. Images with missing layers are marked incomplete.",
+        other_name="ls",
+    )
+    parser.add_argument(
+        "-l",
+        "--long",
+        action="store_true",
+        help="also print what each image takes on disk, shared layers included",
+    )
+    _add_quiet(parser, "print only the names")
+    _add_format(parser, (*_IMAGE_FIELDS, "missing", "last_used", "bytes"))
+
+
+def _add_inspect(verbs: Verbs) -> None:
+    parser = verbs.add(
+        "inspect", "print the configs of images", "With --json, each is one compact document on one line."
+    )
+    _add_names(parser)
+    _add_format(parser)
+
+
+def _add_remove(verbs: Verbs) -> None:
+    parser = verbs.add(
+        "remove",
+        "remove images",
+        "Layers that no other image has are deleted. If one image cannot be removed, the others are all the same.",
+        other_name="rm",
+    )
+    _add_names(parser)
+    _add_quiet(parser, "show no progress, and print only the names")
+
+
+def _add_prune(verbs: Verbs) -> None:
+    parser = verbs.add(
+        "prune",
+        "remove images that are not used, and layers that no image has",
+        "Without --unused-for, --budget and --budget-inodes no image is removed, and none is removed for a budget that "
+        "cannot be kept. A put or a get counts as use. Leased images and those that are being put stay. "
+        "Prints what was removed.",
+    )
+    _add_quiet(parser, "show no progress, and print only the names of images")
+    parser.add_argument("--dry-run", action="store_true", help="only print what would be removed")
+    parser.add_argument(
+        "--keep",
+        metavar="NAME",
+        type=values.stored_image,
+        action="append",
+        default=[],
+        help="do not remove this image, named as for get; may be repeated",
+    )
+    parser.add_argument(
+        "--unused-for",
+        metavar="TIME",
+        type=values.duration,
+        help="remove images not used for this long: seconds, or 30m, 12h, 7d, 2w",
+    )
+    parser.add_argument(
+        "--budget",
+        metavar="SIZE",
+        type=values.size,
+        help="remove the least recently used images until the rest takes no more than this: bytes, or 500M, 20G",
+    )
+    parser.add_argument(
+        "--budget-inodes",
+        metavar="N",
+        type=values.number,
+        help="the same for inodes: until the rest has no more than N files, directories and other nodes",
+    )
+
+
+def _add_du(verbs: Verbs) -> None:
+    parser = verbs.add(
+        "du",
+        "print what images cost on disk",
+        "OWN is what the image shares with no other, so what removing it frees. Also lists leases.",
+    )
+    parser.add_argument("--layers", action="store_true", help="list the layers too")
+
+
+def _add_check(verbs: Verbs) -> None:
+    parser = verbs.add(
+        "check",
+        "check that what is stored is what was put",
+        "Changes nothing. Prints what is wrong, and exits with 1 if anything is.",
+    )
+    _add_deep(parser)
+
+
+def _add_repair(verbs: Verbs) -> None:
+    parser = verbs.add(
+        "repair",
+        "check, and take out damaged layers and configs",
+        "Their images are incomplete until they are put again. What only a deep check finds, only --deep repairs. "
+        "Exits with 1 if anything was wrong.",
+    )
+    _add_deep(parser)
+
+
+def _add_deep(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--deep", action="store_true", help="read every byte, instead of only looking whether all parts are there"
+    )
+    _add_quiet(parser, "show no progress, and print only what is wrong")
+    _add_workers(parser)
+
+
+def _add_unpack(verbs: Verbs) -> None:
+    parser = verbs.add(
+        "unpack",
+        "unpack one layer file into an empty directory",
+        "The store is not touched. Prints the layer's DiffID, the bytes of its tar, and its entries. "
+        "If the layer is refused, nothing of it is left. Other users cannot enter the directory until the layer is "
+        "complete, and an existing directory never admits more users than before. Note that layers may hold "
+        "set-user-ID programs.",
+    )
+    _add_quiet(parser, "show no progress, and print only the DiffID")
+    parser.add_argument(
+        "layer", metavar="LAYER", type=values.path, help="a layer's tar; may be gzip, bzip2, xz or zstd"
+    )
+    parser.add_argument(
+        "directory", metavar="DIRECTORY", type=values.path, help="empty and your own; made if it does not exist"
+    )
+
+
+def _add_completion(verbs: Verbs) -> None:
+    parser = verbs.add(
+        "completion",
+        "print a script that completes this command line in a shell",
+        "Names of images are completed, too. In bash: source <(imagestore completion bash); in zsh the same with zsh, "
+        "after compinit; in fish: imagestore completion fish | source.",
+    )
+    parser.add_argument("shell", metavar="SHELL", choices=SHELLS, help="bash, zsh or fish")
+
+
+def _add_name(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("name", metavar="NAME", type=values.stored_image, help=_NAME_HELP)
+
+
+def _add_names(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("names", metavar="NAME", nargs="+", type=values.stored_image, help=_NAME_HELP)
+
+
+def _add_quiet(parser: argparse.ArgumentParser, what: str) -> None:
+    parser.add_argument("-q", "--quiet", action="store_true", help=what)
+
+
+def _add_format(parser: argparse.ArgumentParser, fields: Sequence[str] = ()) -> None:
+    which = f": {', '.join(fields)}" if fields else ""
+    parser.add_argument(
+        "--format",
+        metavar="TEMPLATE",
+        type=partial(values.template, fields=fields),
+        help=f"print a line for each image, with the fields of its JSON document in braces{which}; "
+        r"as '{" + (fields[0] if fields else "config.Env") + r"}'; \t is a tab",
+    )
+
+
+def _add_workers(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--workers",
+        metavar="N",
+        type=values.positive_number,
+        help="worker processes (default: the number of CPUs that may be used)",
+    )

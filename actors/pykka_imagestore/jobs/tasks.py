@@ -1,0 +1,80 @@
+"""What a store does with archives and layers, mostly in its pools, each imported when it is first used.
+
+What they need, tar and compression and checks, takes longer to import than the rest of the library. A program that
+imports `LocalStore` has it once it starts a store or puts an image, not before.
+"""
+
+from __future__ import annotations
+
+TYPE_CHECKING = False  # typing's takes longer to import than a worker process to start
+if TYPE_CHECKING:
+    from pykka_imagestore.core.formats.docker_archive import legacy_config
+    from pykka_imagestore.core.plan_put import plan_put
+    from pykka_imagestore.jobs.check.findings import LayerCheck
+    from pykka_imagestore.jobs.check_configs import CheckConfigs, check_configs
+    from pykka_imagestore.jobs.check_layer import CheckLayer, check_layer
+    from pykka_imagestore.jobs.find_archive import find_archive
+    from pykka_imagestore.jobs.hash_layer import hash_layer
+    from pykka_imagestore.jobs.help_unpack import HelpUnpack, help_unpack
+    from pykka_imagestore.jobs.move_layer import MoveLayer, move_layer
+    from pykka_imagestore.jobs.unpack.leader import MAX_PEERS, PeerLostError
+    from pykka_imagestore.jobs.unpack.limiter import require_space
+    from pykka_imagestore.jobs.untar_image import UntarImage, untar_image
+    from pykka_imagestore.jobs.untar_layer import UntarLayer, untar_layer
+
+__all__ = [
+    "MAX_PEERS",
+    "CheckConfigs",
+    "CheckLayer",
+    "HelpUnpack",
+    "LayerCheck",
+    "MoveLayer",
+    "PeerLostError",
+    "UntarImage",
+    "UntarLayer",
+    "check_configs",
+    "check_layer",
+    "find_archive",
+    "hash_layer",
+    "help_unpack",
+    "legacy_config",
+    "move_layer",
+    "plan_put",
+    "require_space",
+    "untar_image",
+    "untar_layer",
+]
+
+_HOMES = {
+    "CheckConfigs": "jobs.check_configs",
+    "CheckLayer": "jobs.check_layer",
+    "HelpUnpack": "jobs.help_unpack",
+    "LayerCheck": "jobs.check.findings",
+    "MAX_PEERS": "jobs.unpack.leader",
+    "MoveLayer": "jobs.move_layer",
+    "PeerLostError": "jobs.unpack.leader",
+    "UntarImage": "jobs.untar_image",
+    "UntarLayer": "jobs.untar_layer",
+    "check_configs": "jobs.check_configs",
+    "check_layer": "jobs.check_layer",
+    "find_archive": "jobs.find_archive",
+    "hash_layer": "jobs.hash_layer",
+    "help_unpack": "jobs.help_unpack",
+    "legacy_config": "core.formats.docker_archive",
+    "move_layer": "jobs.move_layer",
+    "plan_put": "core.plan_put",
+    "require_space": "jobs.unpack.limiter",
+    "untar_image": "jobs.untar_image",
+    "untar_layer": "jobs.untar_layer",
+}
+
+
+def __getattr__(name: str) -> object:
+    if name not in _HOMES:
+        msg = f"module {__name__!r} has no attribute {name!r}"
+        raise AttributeError(msg)
+    import importlib  # noqa: PLC0415 - for the reason above
+
+    home = importlib.import_module(f"pykka_imagestore.{_HOMES[name]}")
+    value = globals()[name] = getattr(home, name)
+    return value

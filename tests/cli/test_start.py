@@ -1,0 +1,34 @@
+"""What ``imagestore list`` imports: it should be there at once, and imports take most of its time."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+from support.processes import TIMEOUT
+
+# Each takes milliseconds, and a list of images needs none of them.
+NEEDLESS = {"asyncio", "ctypes", "importlib.metadata", "multiprocessing", "pykka", "shutil", "subprocess", "tempfile"}
+
+
+def test_list_imports_nothing_that_it_does_not_need(filled):
+    program = f"""
+import sys
+before = set(sys.modules)
+from pykka_imagestore.cli import main
+status = main(["list"])
+ours = {{name for name in sys.modules if name.startswith("pykka_imagestore.")}}
+print(status, sorted({NEEDLESS!r} & set(sys.modules) - before))
+print([name for name in ours if name.startswith(("pykka_imagestore.runtime", "pykka_imagestore.jobs"))])
+"""
+
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        capture_output=True,
+        text=True,
+        env=filled.environment,
+        timeout=TIMEOUT,
+        check=True,
+    )
+
+    assert done.stdout.splitlines()[-2:] == ["0 []", "[]"]
