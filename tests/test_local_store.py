@@ -177,15 +177,36 @@ def test_load_puts_every_image_under_every_name(store: LocalStore, tmp_path: Pat
     assert loaded[0].layers == loaded[1].layers
 
 
-def test_an_image_without_a_name_needs_one(store: LocalStore, tmp_path: Path) -> None:
+@pytest.mark.parametrize("beside", [{}, {"a:1": [APP]}])
+def test_an_image_without_a_name_is_there_by_its_config_digest(tmp_path: Path, beside: dict[str, list[bytes]]) -> None:
+    archive = docker_save(tmp_path / "unnamed.tar", {**beside, "": [BASE]})
+
+    with LocalStore.start(tmp_path / "store") as store:
+        *named, image = store.load(archive).get(timeout=TIMEOUT)
+        assert [each.name for each in named] == [*beside]
+        assert image.name == image.config_digest
+        assert [layer.diff_id for layer in image.layers] == [diff_id(BASE)]
+    with LocalStore.start(tmp_path / "store") as store:
+        assert store.get(image.name).get(timeout=TIMEOUT) == image
+        assert store.list().get(timeout=TIMEOUT) == (*named, image)
+        pruned = store.prune(keep=[image.name], unused_for=0).get(timeout=TIMEOUT)
+        assert [each.name for each in pruned.images] == [*beside]
+        with store.get(image.name, lease=True).get(timeout=TIMEOUT) as leased:
+            assert store.take_over(leased.token).get(timeout=TIMEOUT).image == image
+        assert store.config(image.name).get(timeout=TIMEOUT)
+        store.remove(image.name).get(timeout=TIMEOUT)
+        with pytest.raises(NotFoundError, match=f"no image {image.name} is in the store"):
+            store.get(image.name).get(timeout=TIMEOUT)
+
+
+def test_a_put_gives_an_image_without_a_name_one(store: LocalStore, tmp_path: Path) -> None:
     archive = docker_save(tmp_path / "unnamed.tar", {"": [BASE]})
 
-    with pytest.raises(AmbiguousImageError, match="has no name; name it yourself"):
-        store.load(archive).get(timeout=TIMEOUT)
+    image = store.put("mine", archive).get(timeout=TIMEOUT)
 
-    assert store.list().get(timeout=TIMEOUT) == ()
-    assert published(tmp_path) == set()
-    assert store.put("mine", archive).get(timeout=TIMEOUT).name == "mine:latest"
+    assert image.name == "mine:latest"
+    with pytest.raises(InvalidNameError, match="image ID"):
+        store.put(str(image.config_digest), archive).get(timeout=TIMEOUT)
 
 
 def test_put_chooses_an_image_by_its_name_or_by_select(store: LocalStore, tmp_path: Path) -> None:

@@ -170,7 +170,7 @@ class CollectorActor(StoreActor):
     # Once a name is gone, its layers must go too, even if the caller discards the future.
 
     def remove(self, name: str) -> Future[DockerImage]:
-        return undiscardable(self._removals.add(self.spawn(self._remove(ImageName.parse(name)))))
+        return undiscardable(self._removals.add(self.spawn(self._remove(ImageName.parse_stored(name)))))
 
     def prune(self, options: PruneOptions) -> Future[Pruned]:
         return undiscardable(self._removals.add(self.spawn(self._prune(options, "prune"))))

@@ -91,6 +91,7 @@ class LocalStore(Upkeep):
         layer_time_limit: float | None = None,
         durable: bool = True,
         limits: Limits = DEFAULT_LIMITS,
+        follow_links: bool = False,
         pool: WorkerPool | None = None,
         on_event: EventListener | None = None,
     ) -> LocalStore:
@@ -111,6 +112,8 @@ class LocalStore(Upkeep):
             durable: Whether all that a put writes is synced before its future is ready. If not, a power loss may leave
                 incomplete layers that nothing detects.
             limits: How much an archive may ask for.
+            follow_links: Whether symbolic links in archives that are directories are followed, to any regular file that
+                this user may read. Of an archive from elsewhere they should not be.
             pool: Runs the work instead of processes of the store's own; stores may share one. The caller closes it,
                 after the store. The pool's own ``answers`` says what its workers may send back.
             on_event: Told of each ``Event``, one after the other, in a thread of the store; those of the last moment
@@ -121,7 +124,9 @@ class LocalStore(Upkeep):
         """
         root = parse_path("directory", directory).absolute()
         budget = Budget.of(budget_bytes, budget_inodes)
-        options = PutOptions.of(archive_dir, budget, layer_time_limit, durable=durable, limits=limits)
+        options = PutOptions.of(
+            archive_dir, budget, layer_time_limit, durable=durable, limits=limits, follow_links=follow_links
+        )
         require_function("on_event", on_event)
         require_count("workers", workers, 1, "processes")
         require_count("worker_memory_bytes", worker_memory_bytes, 1, "bytes")
@@ -248,11 +253,12 @@ class LocalStore(Upkeep):
     ) -> Future[tuple[ImageInfo, ...]]:
         """Put every image of an archive under every name that it has there, as ``docker load`` does.
 
+        An image without a name is put under the digest of its config, ``sha256:<hex>``, and found by that.
         Artifacts beside the images, such as signatures, are skipped. Arguments, results and errors are those of
         ``put``, for each name.
 
         Raises:
-            AmbiguousImageError: An image has no name, or none that is valid. Nothing is put then.
+            AmbiguousImageError: An image has a name that is not valid. Nothing is put then.
         """
         how = PutArguments.of(parse_path("archive", archive), sandbox, select, platform)
         require_function("progress", progress)
@@ -498,9 +504,9 @@ class LocalStoreActor(StoreActor):
     async def untar_image(self, request: PutRequest, staging: LockedDirectory) -> ArchiveIndex:
         """Find out what the archive holds."""
         archive, copy = request.archive, str(staging.path / "archive.tar")
-        job = tasks.UntarImage(
-            archive.path, copy, request.sandbox, request.platform, self._options.limits, archive.identity
-        )
+        limits, follow_links = self._options.limits, self._options.follow_links
+        how = request.sandbox, request.platform, limits, archive.identity, follow_links
+        job = tasks.UntarImage(archive.path, copy, *how)
         # What came through a pipe cannot be read again.
         limit, retry = self._options.layer_time_limit, not archive.is_pipe
         begun = time.monotonic()

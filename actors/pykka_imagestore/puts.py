@@ -94,6 +94,7 @@ class PutOptions:
         layer_time_limit: Seconds that a layer, or an archive's index, may take a worker; None for any number.
         durable: Whether all is synced.
         limits: How much an archive may ask for.
+        follow_links: Whether symbolic links in an archive that is a directory are followed.
     """
 
     archive_dir: str | None
@@ -101,6 +102,7 @@ class PutOptions:
     layer_time_limit: float | None
     durable: bool
     limits: Limits
+    follow_links: bool = False
 
     @classmethod
     def of(
@@ -111,6 +113,7 @@ class PutOptions:
         *,
         durable: bool,
         limits: Limits,
+        follow_links: bool = False,
     ) -> Self:
         """Make them of what a caller says.
 
@@ -120,7 +123,8 @@ class PutOptions:
         require_seconds("layer_time_limit", layer_time_limit, above_zero=True)
         require_flag("durable", durable)
         require_type("limits", limits, Limits, "a Limits")
-        return cls(_absolute("archive_dir", archive_dir), budget, layer_time_limit, durable, limits)
+        require_flag("follow_links", follow_links)
+        return cls(_absolute("archive_dir", archive_dir), budget, layer_time_limit, durable, limits, follow_links)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

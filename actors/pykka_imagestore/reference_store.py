@@ -167,7 +167,7 @@ class ReferenceStoreActor(StoreActor):
     def put_all(
         self, names: tuple[str, ...], layers: tuple[DiffID, ...], config_digest: Digest | None
     ) -> Future[tuple[DockerImage, ...]]:
-        images = tuple(DockerImage(ImageName.parse(name).labelled, layers, config_digest) for name in names)
+        images = tuple(DockerImage(ImageName.parse_stored(name).labelled, layers, config_digest) for name in names)
         for digest in (*layers, *([] if config_digest is None else [config_digest])):
             if not is_sha256(digest):
                 raise InvalidInputError(f"{shown(str(digest))} is no sha256 digest, and so no layer or config")
@@ -176,7 +176,7 @@ class ReferenceStoreActor(StoreActor):
     # The reader's future is returned as it is, without another message to this actor: a get should answer at once.
 
     def get(self, name: str) -> Future[DockerImage]:
-        parsed = ImageName.parse(name)
+        parsed = ImageName.parse_stored(name)
         return self._when_ready(partial(self._reader.run, self._view.get, parsed))
 
     def list(self) -> Future[tuple[DockerImage, ...]]:
@@ -186,7 +186,7 @@ class ReferenceStoreActor(StoreActor):
         return self._when_ready(partial(self._writer.run, References.torn_bytes, self._references))
 
     async def remove(self, name: str) -> DockerImage:
-        parsed = ImageName.parse(name)
+        parsed = ImageName.parse_stored(name)
         (removed,) = await self._change(Remove(parsed))
         if removed is None:
             raise NotFoundError(parsed.stored)

@@ -52,7 +52,7 @@ ALLOWED = {
     ("jobs/check/attributes.py", "open(path, encoding='ascii')"): KERNELS,
     ("jobs/check/xattrs.py", "os.getxattr(place, key, follow_symlinks=isinstance(place, int))"): A_DESCRIPTOR_OR_NAME,
     ("jobs/check/xattrs.py", "os.listxattr(place, follow_symlinks=isinstance(place, int))"): A_DESCRIPTOR_OR_NAME,
-    ("jobs/find_archive.py", "os.stat(path, follow_symlinks=is_followed)"): CALLERS,
+    ("jobs/find_archive.py", "os.stat(path)"): CALLERS,
     ("jobs/unpack/limiter.py", "open(_UID_MAP)"): KERNELS,
     ("jobs/archive/opening.py", "os.open(path, os.O_PATH | os.O_CLOEXEC)"): CALLERS,
     ("jobs/archive/opening.py", "os.open(f'/proc/self/fd/{place}', _READ)"): A_PIN,

@@ -45,6 +45,16 @@ def test_put_of_a_layout_chooses_the_platform(imagestore, tmp_path, platform, fo
     assert put(imagestore, two_platforms(tmp_path), "--platform", platform) == [("app:1", diff_id(found))]
 
 
+def test_put_follows_links_if_asked_to(imagestore, tmp_path):
+    layout = two_platforms(tmp_path)
+    (layout / "blobs").rename(tmp_path / "moved")
+    (layout / "blobs").symlink_to(tmp_path / "moved")
+
+    assert put(imagestore, layout, "--follow-links", "--platform", "linux/amd64") == [("app:1", diff_id(BASE))]
+    refused = imagestore("put", layout)
+    assert (refused.returncode, "--follow-links" in refused.stderr) == (1, True)
+
+
 def test_put_for_a_platform_that_is_not_there(imagestore, tmp_path):
     words = "holds no image for linux/s390x, but for linux/amd64, linux/arm64; ask for one"
 
@@ -57,7 +67,9 @@ def test_put_of_a_layout_selected_by_a_tag(imagestore, tmp_path):
         layout.name(layout.manifest(data), tag)
     layout.write_directory(tmp_path / "layout")
 
-    assert_refused(imagestore("put", tmp_path / "layout"), "only the tag 'one'", "it holds one, two", "--select")
+    assert [found for _, found in put(imagestore, tmp_path / "layout")] == [diff_id(BASE), diff_id(APP)]
+    refused = imagestore("put", tmp_path / "layout", "--name", "app:2")
+    assert_refused(refused, "which of its 2 images app:2 is", "it holds one, two", "--select")
     assert put(imagestore, tmp_path / "layout", "--name", "app:2", "--select", "two") == [("app:2", diff_id(APP))]
 
 

@@ -77,10 +77,14 @@ def test_put_of_a_selected_image(imagestore, tmp_path):
     assert [item["diff_id"] for item in image["layers"]] == [diff_id(BASE)]
 
 
-def test_put_of_an_image_without_a_name_asks_for_one(imagestore, tmp_path):
+def test_image_without_a_name_is_named_by_its_config_digest(imagestore, tmp_path):
     archive = docker_save(tmp_path / "unnamed.tar", {"": [BASE]})
 
-    assert_refused(imagestore("put", archive), "no name", "--name")
+    (image,) = json.loads(imagestore("put", "--json", archive).stdout)
+
+    assert image["name"] == image["config_digest"]
+    for verb in ("get", "inspect", "remove"):
+        assert imagestore(verb, image["name"]).returncode == 0
 
 
 def test_put_says_in_the_sandbox_what_its_workers_say(imagestore, archive, tmp_path):

@@ -75,6 +75,16 @@ def test_image_id_is_no_name(text):
         ImageName.parse(text)
 
 
+def test_image_without_a_name_is_stored_as_the_digest_of_its_config():
+    name = ImageName.parse_stored(f"sha256:{HEX}")
+
+    assert name.stored == name.labelled == f"sha256:{HEX}"
+    assert ImageName.parse_stored("ubuntu") == ImageName.parse("ubuntu")
+    for text in (HEX, f"library/sha256:{HEX}", f"sha512:{HEX * 2}", "UPPER"):
+        with pytest.raises(InvalidNameError):
+            ImageName.parse_stored(text)
+
+
 @pytest.mark.parametrize(
     "text", ["ubuntu", "library/ubuntu", "docker.io/ubuntu:latest", "index.docker.io/library/ubuntu"]
 )

@@ -89,11 +89,19 @@ def test_selection_of_several_images_needs_a_name_of_one():
         put(same_name, "other", "app")
 
 
-def test_image_without_a_name_needs_one():
-    with pytest.raises(AmbiguousImageError, match=f"image {ALPHA} has no name; name it yourself; it holds {ALPHA}"):
-        put(UNNAMED)
-
+def test_image_without_a_name_is_put_under_the_digest_of_its_config():
+    assert put(UNNAMED) == [(ALPHA, ALPHA)]
     assert put(UNNAMED, "other") == [("other:latest", ALPHA)]
+    assert put(index(image(b"alpha"), image(b"beta", "beta"))) == [(ALPHA, ALPHA), ("beta:latest", BETA)]
+
+
+def test_legacy_image_without_a_name_needs_one():
+    legacy = index(ArchivedImage((), b"alpha", (), None))
+
+    with pytest.raises(AmbiguousImageError, match=r"the form before Docker 1.10 has no name, .*; name it yourself"):
+        put(legacy)
+
+    assert put(legacy, "other") == [("other:latest", ALPHA)]
 
 
 def test_image_with_a_name_that_is_none_needs_one():
@@ -136,7 +144,7 @@ def test_plan_has_an_image_and_names_for_each_or_is_refused(images, name, select
         return
     assert planned
     assert all(image.names for image in planned)
-    assert all(ImageName.parse(stored).stored == stored for image in planned for stored in image.names)
+    assert all(ImageName.parse_stored(stored).stored == stored for image in planned for stored in image.names)
     if name is not None:
         assert [image.names for image in planned] == [(ImageName.parse(name).stored,)]
 
@@ -157,10 +165,7 @@ def test_image_is_selected_by_a_tag_or_its_manifest_digest(select):
 
 
 def test_tag_is_no_name():
-    with pytest.raises(
-        AmbiguousImageError, match=r"has no name, only the tag 'v1.0'; name it yourself; it holds v1.0, "
-    ):
-        put(index(TAGGED))
+    assert put(index(TAGGED)) == [(ALPHA, ALPHA)]
     with pytest.raises(AmbiguousImageError, match=r"which of its 2 images v1.0:latest is"):
         put(index(TAGGED, image(b"beta", "beta")), "v1.0")
 

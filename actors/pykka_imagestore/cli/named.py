@@ -86,7 +86,7 @@ def _find_images(store: Path, text: str) -> list[DockerImage]:
 
 def _stored_name(text: str) -> str | None:
     try:
-        return ImageName.parse(text).stored
+        return ImageName.parse_stored(text).stored
     except InvalidNameError:
         return None
 

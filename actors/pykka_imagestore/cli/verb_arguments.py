@@ -39,6 +39,7 @@ def _add_put(verbs: Verbs) -> None:
         "put",
         "put the images of archives into the store",
         "Without --name, every image is put under every name that its archive gives it, as docker load does. "
+        "One without a name is put under the digest of its config. "
         "Layers that the store has are not read again. If an archive is refused, the others are put all the same. "
         "Prints the images.",
         other_name="load",
@@ -68,6 +69,11 @@ def _add_put(verbs: Verbs) -> None:
         metavar="DIR",
         type=values.path,
         help="directory for the workers' output, in its files stdout and stderr",
+    )
+    parser.add_argument(
+        "--follow-links",
+        action="store_true",
+        help="follow symbolic links in a directory that is an OCI layout, wherever they lead",
     )
     parser.add_argument(
         "--not-durable",

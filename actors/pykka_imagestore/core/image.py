@@ -14,7 +14,8 @@ class DockerImage:
     """Which layers make an image.
 
     Attributes:
-        name: The familiar form with its tag, ``ubuntu:latest``; a tag beside a digest is a label.
+        name: The familiar form with its tag, ``ubuntu:latest``; a tag beside a digest is a label. The digest
+            of the config, ``sha256:<hex>``, if the image has no name.
         layer_ids: DiffIDs, root layer first, leaf last; one may appear twice.
         config_digest: Digest of the image config's bytes; None if the store does not have it.
         missing: Those of ``layer_ids`` that are not in the store; an image with any is listed, but not served.

@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-from pykka_imagestore.core.digest import Digest
+from pykka_imagestore.core.digest import Digest, is_sha256
 from pykka_imagestore.errors import InvalidNameError
 
 DEFAULT_DOMAIN = "docker.io"
@@ -64,6 +64,16 @@ class ImageName:
         if _find_digest_fault(name.familiar) is None:
             raise InvalidNameError(unsafe_text, "it is an image ID, the digest of an image's config")
         return name
+
+    @classmethod
+    def parse_stored(cls, unsafe_text: str) -> ImageName:
+        """Parse what an image is stored as: its name, or the digest of its config if no archive gave it a name.
+
+        Raises:
+            InvalidNameError: The text is neither.
+        """
+        # To the grammar, the digest is a name too, and one that ``parse`` lets no image have.
+        return cls.parse_normalized(unsafe_text) if is_sha256(unsafe_text) else cls.parse(unsafe_text)
 
     @classmethod
     def parse_normalized(cls, unsafe_text: str) -> ImageName:

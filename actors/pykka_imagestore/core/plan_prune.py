@@ -54,7 +54,7 @@ class PruneOptions:
         require_seconds("unused_for", unused_for)
         require_flag("dry_run", dry_run)
         budget = Budget.of(budget_bytes, budget_inodes)
-        return cls(tuple(map(ImageName.parse, keep)), unused_for, budget, dry_run)
+        return cls(tuple(map(ImageName.parse_stored, keep)), unused_for, budget, dry_run)
 
 
 @dataclass(frozen=True, slots=True)

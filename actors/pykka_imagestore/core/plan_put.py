@@ -12,7 +12,6 @@ from pykka_imagestore.core.limits import DEFAULT_LIMITS, Limits
 from pykka_imagestore.core.planned_image import PlannedImage
 from pykka_imagestore.core.totals import Totals
 from pykka_imagestore.errors import AmbiguousImageError, InvalidNameError
-from pykka_imagestore.text import shown
 
 
 def plan_put(
@@ -29,10 +28,10 @@ def plan_put(
         limits: How much an archive may ask for.
 
     Returns:
-        At least one image, each with at least one name.
+        At least one image, each with at least one name; that of one that has none is the digest of its config.
 
     Raises:
-        AmbiguousImageError: No image, or more than one, may be meant; or an image has no name to be put under.
+        AmbiguousImageError: No image, or more than one, may be meant; or one has a name that is none.
         ArchiveError: The image that is meant cannot be put.
         LimitError: The images have more names and layers than the store may record.
     """
@@ -128,11 +127,10 @@ def _own_names(index: ArchiveIndex, image: ArchivedImage) -> tuple[str, ...]:
         if name.digest is not None and not _has_name(image, name):
             raise _wrong_digest(index, (image,), name)
         names[name.key] = name.labelled
-    if not names:
-        only = f", only the tag {shown(image.unsafe_tags[0])}" if image.unsafe_tags else ""
-        reason = f"image {sha256(image.config)} has no name{only}; name it yourself"
-        raise AmbiguousImageError(index.path, reason, _choices(index))
-    return tuple(names.values())
+    if not names and image.diff_ids is None:
+        reason = "an image of the form before Docker 1.10 has no name, and no config by whose digest it could be found"
+        raise AmbiguousImageError(index.path, f"{reason}; name it yourself", _choices(index))
+    return tuple(names.values()) or (str(sha256(image.config)),)
 
 
 def _keys(unsafe_names: Sequence[str]) -> set[str]:

@@ -13,7 +13,7 @@ class PlannedImage:
     """An image to put, and the names to put it under.
 
     Attributes:
-        names: As they are stored; at least one.
+        names: As they are stored; at least one, the digest of its config if it has no name.
         config: The image config; of a legacy image, the JSON of its leaf layer.
         layers: Root layer first.
         diff_ids: The config's claim, one for each layer; None for a legacy image, which makes none.

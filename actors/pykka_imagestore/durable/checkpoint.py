@@ -109,7 +109,7 @@ def from_message(path: Path, message: DockerProvisionerImages.Image) -> DockerIm
     if message.config_digest and not is_sha256(message.config_digest):
         raise CheckpointError(str(path), f"image {message.name!r} has a config whose id is no sha256 digest")
     try:
-        name = ImageName.parse(message.name).labelled
+        name = ImageName.parse_stored(message.name).labelled
     except InvalidNameError as error:
         raise CheckpointError(str(path), str(error)) from error
     digest = Digest(message.config_digest) if message.config_digest else None

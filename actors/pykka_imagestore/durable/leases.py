@@ -235,7 +235,7 @@ def _image_of(path: Path, record: LeaseRecord) -> DockerImage | None:
     if not record.HasField("image"):
         return None
     try:
-        name = ImageName.parse(record.image).labelled
+        name = ImageName.parse_stored(record.image).labelled
     except InvalidNameError as error:
         raise LeaseError(str(path)) from error
     digest = Digest(record.config_digest) if record.config_digest else None

@@ -86,7 +86,7 @@ class Remover:
             pruned = plan_prune(inventory, needs, options, time.time())
             if options.dry_run:
                 return pruned, None
-            names = [Remove(ImageName.parse(image.name), replace(image, missing=())) for image in pruned.images]
+            names = [Remove(ImageName.parse_stored(image.name), replace(image, missing=())) for image in pruned.images]
             if names:
                 self._references.commit(names)  # commit point: the images are gone
             waiting, stayed = self._move_to_gc(pruned.layers, pruned.configs)

@@ -140,6 +140,6 @@ class Replica:
 
 def _name_of_removal(path: Path, change: JournalFrame.Change) -> str:
     try:
-        return ImageName.parse(change.remove).stored
+        return ImageName.parse_stored(change.remove).stored
     except InvalidNameError as error:  # or a change that only a later version knows
         raise CheckpointError(str(path), f"one of its changes neither puts nor removes an image: {error}") from error

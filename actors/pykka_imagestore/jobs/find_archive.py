@@ -60,14 +60,14 @@ def _examine(path: str) -> FoundArchive:
     identity = FileIdentity.of(status)
     if not stat.S_ISDIR(status.st_mode):
         return FoundArchive(path, stat.S_ISFIFO(status.st_mode), identity)
-    documents = (_status(os.path.join(path, each), is_followed=False) for each in (LAYOUT, INDEX, MANIFEST))
+    documents = (_status(os.path.join(path, each)) for each in (LAYOUT, INDEX, MANIFEST))
     return FoundArchive(
         path, False, identity, tuple(None if each is None else FileIdentity.of(each) for each in documents)
     )
 
 
-def _status(path: str, *, is_followed: bool = True) -> os.stat_result | None:
+def _status(path: str) -> os.stat_result | None:
     try:
-        return os.stat(path, follow_symlinks=is_followed)
+        return os.stat(path)
     except (OSError, ValueError):
         return None

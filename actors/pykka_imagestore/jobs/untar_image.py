@@ -50,6 +50,7 @@ class UntarImage:
         platform: Which images to choose; None prefers those of this machine.
         limits: How much the archive may ask for.
         identity: Which file, directory or pipe it must be; None for any.
+        follow_links: Whether symbolic links in an archive that is a directory are followed.
     """
 
     archive: str
@@ -58,6 +59,7 @@ class UntarImage:
     platform: Platform | None = None
     limits: Limits = DEFAULT_LIMITS
     identity: FileIdentity | None = None
+    follow_links: bool = False
 
 
 def untar_image(request: UntarImage) -> ArchiveIndex:
@@ -106,7 +108,8 @@ def _index_unchanged(request: UntarImage, file: int) -> ArchiveIndex:
 def _index(request: UntarImage, file: int, mode: int) -> ArchiveIndex:
     totals = Totals(request.limits)
     if stat.S_ISDIR(mode):
-        return _read(request, DirectoryMembers(request.archive, file, totals), totals)
+        members = DirectoryMembers(request.archive, file, totals, follow_links=request.follow_links)
+        return _read(request, members, totals)
     if stat.S_ISFIFO(mode):
         return _index_copy(request, *_open_pipe(file), totals)
     whole = FileSource(file, request.archive, 0, os.fstat(file).st_size)

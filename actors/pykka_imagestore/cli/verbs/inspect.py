@@ -34,7 +34,7 @@ def _show(options: argparse.Namespace, config: object) -> None:
 
 
 def _read_config(view: StoredView, name: str) -> object:
-    image = view.get(ImageName.parse(name))
+    image = view.get(ImageName.parse_stored(name))
     try:
         return parse_json(view.config(image))
     except ValueError as error:

@@ -29,7 +29,8 @@ def run(options: argparse.Namespace) -> None:
     images: list[ImageInfo] = []
     with StopSignals() as signals:
         directory = store_directory(options.store)
-        with LocalStore.start(directory, workers=options.workers, durable=not options.not_durable) as store:
+        durable, follow_links = not options.not_durable, options.follow_links
+        with LocalStore.start(directory, workers=options.workers, durable=durable, follow_links=follow_links) as store:
             failed = do_each(options.archives, lambda archive: images.extend(_put(store, options, archive, signals)))
             signals.wait_if_not_stopped(store.swept())  # leftovers of dead processes
         with done_anyway():

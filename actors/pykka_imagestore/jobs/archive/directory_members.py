@@ -2,6 +2,8 @@
 
 No symbolic link in the directory is followed, and only regular files are opened. So nothing outside the directory is
 reached, and no open or read blocks.
+
+A caller may ask for links to be followed. Then they lead wherever this user may read, but still to regular files alone.
 """
 
 from __future__ import annotations
@@ -12,7 +14,7 @@ import stat
 
 from pykka_imagestore.core.format_error import FormatError
 from pykka_imagestore.core.identity import FileIdentity
-from pykka_imagestore.core.layer_blob import Absent, DirectoryMember, LayerBlob
+from pykka_imagestore.core.layer_blob import Absent, DirectoryMember, FileRange, LayerBlob
 from pykka_imagestore.core.totals import Totals
 from pykka_imagestore.fs.flags import FILE_FLAGS
 from pykka_imagestore.fs.walk import Walk
@@ -20,7 +22,7 @@ from pykka_imagestore.jobs.archive.estimates import Estimator
 from pykka_imagestore.jobs.archive.file_source import FileSource
 from pykka_imagestore.jobs.archive.json_reader import JsonReader
 from pykka_imagestore.jobs.archive.member_names import no_member, parse_member_name
-from pykka_imagestore.jobs.archive.opening import require_same
+from pykka_imagestore.jobs.archive.opening import open_for_reading, require_same
 from pykka_imagestore.text import shown
 
 _MAX_DEPTH = 256  # the cost of a walk grows with the square of its depth; a layout nests two directories
@@ -35,10 +37,12 @@ class DirectoryMembers:
         archive: Path of the directory. Symbolic links in the path itself are the caller's and are followed.
         directory: The open directory. It is the caller's, and stays open as long as members are read.
         totals: Counts what the archive asks for.
+        follow_links: Whether symbolic links in the directory are followed.
     """
 
-    def __init__(self, archive: str, directory: int, totals: Totals) -> None:
+    def __init__(self, archive: str, directory: int, totals: Totals, *, follow_links: bool = False) -> None:
         self._archive = archive
+        self._follow_links = follow_links
         self._directory = directory
         self._estimator = Estimator()
         self._json = JsonReader(totals)
@@ -98,7 +102,7 @@ class DirectoryMembers:
         """
         file = self._open_member(layer.name)
         try:
-            if isinstance(layer.location, DirectoryMember):  # every blob of this archive that is not absent
+            if isinstance(layer.location, DirectoryMember | FileRange):  # every blob of this archive that is not absent
                 require_same(self._archive, file, layer.location.identity, what=_its_member(layer.name))
             return self._estimator.estimate(layer, FileSource(file, self._archive, 0, layer.size))
         finally:
@@ -111,9 +115,14 @@ class DirectoryMembers:
             raise no_member(unsafe_name) from None
 
     def _blob(self, unsafe_name: str, identity: FileIdentity) -> LayerBlob:
-        return LayerBlob(unsafe_name, identity.size_bytes, DirectoryMember(self._archive, unsafe_name, identity))
+        member: DirectoryMember | FileRange = DirectoryMember(self._archive, unsafe_name, identity)
+        if self._follow_links:
+            member = FileRange(_path_of(self._archive, unsafe_name), 0, identity)
+        return LayerBlob(unsafe_name, identity.size_bytes, member)
 
     def _open(self, unsafe_name: str) -> int:
+        if self._follow_links:
+            return _open_following(_path_of(self._archive, unsafe_name), unsafe_name)
         return open_below(self._directory, unsafe_name)
 
 
@@ -135,13 +144,29 @@ def open_below(directory: int, unsafe_name: str) -> int:
             raise OSError(errno.ENAMETOOLONG, os.strerror(errno.ENAMETOOLONG))
         return _open_file(walk.directory(parent).directory, unsafe_name, base)
     except OSError as error:
-        if error.errno in _NOT_FOUND:
-            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), unsafe_name) from error
-        if error.errno in _NO_FILE:
-            raise _no_file(unsafe_name) from error
-        raise
+        raise _refusal(error, unsafe_name) from error
     finally:
         walk.forget()
+
+
+def _path_of(directory: str, unsafe_name: str) -> str:
+    return os.path.join(directory, os.fsdecode(_parse(unsafe_name)))
+
+
+def _open_following(path: str, unsafe_name: str) -> int:
+    def refuse(found: str) -> FormatError:
+        return FormatError(f"is no regular file, but {found}", (_its_member(unsafe_name),))
+
+    try:
+        return open_for_reading(path, refuse, stat.S_IFREG)
+    except OSError as error:
+        raise _refusal(error, unsafe_name) from error
+
+
+def _refusal(error: OSError, unsafe_name: str) -> OSError | FormatError:
+    if error.errno in _NOT_FOUND:
+        return FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), unsafe_name)
+    return _no_file(unsafe_name) if error.errno in _NO_FILE else error
 
 
 def _open_file(directory: int, unsafe_name: str, base: bytes) -> int:
@@ -164,5 +189,8 @@ def _parse(unsafe_name: str) -> bytes:
 
 
 def _no_file(unsafe_name: str) -> FormatError:
-    msg = "is no regular file; symbolic links in a directory are not followed"
+    msg = (
+        "is no regular file; symbolic links in a directory are not followed unless the store was started with "
+        "follow_links, or the command with --follow-links"
+    )
     return FormatError(msg, (_its_member(unsafe_name),))
