@@ -16,20 +16,20 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
 
 import pykka
 
-from pykka_imagestore.core.budget import Budget, Size
+from pykka_imagestore.core.budget import Budget
 from pykka_imagestore.core.digest import DiffID, sha256
 from pykka_imagestore.core.events import ArchiveIndexed, ImagePut, PutFailed, PutJoined
 from pykka_imagestore.core.image import DockerImage, ImageInfo, Recovery
 from pykka_imagestore.core.image_name import ImageName
 from pykka_imagestore.core.limits import DEFAULT_LIMITS, Limits
-from pykka_imagestore.core.parameters import parse_path, require_count, require_flag, require_function, require_type
+from pykka_imagestore.core.parameters import parse_path, require_flag, require_function, require_type
 from pykka_imagestore.core.platform import Platform
 from pykka_imagestore.durable.disk import disk
 from pykka_imagestore.durable.layout import write_config
 from pykka_imagestore.durable.leases import PutLease
 from pykka_imagestore.durable.locked_directory import LockedDirectory
 from pykka_imagestore.durable.stored_view import read_config
-from pykka_imagestore.errors import NoSpaceError, OverBudgetError, StoreClosedError
+from pykka_imagestore.errors import StoreClosedError
 from pykka_imagestore.handle import StoreActor, ask, in_future, or_closed
 from pykka_imagestore.jobs import tasks
 from pykka_imagestore.lease_taker import LeaseTaker
@@ -37,6 +37,7 @@ from pykka_imagestore.leased_image import LeasedImage
 from pykka_imagestore.monitor import EventListener, Monitor
 from pykka_imagestore.progress import Listener
 from pykka_imagestore.puts import LegacyDiffIDs, PutArguments, PutOptions, PutRequest, Puts, PutUnderWay
+from pykka_imagestore.room import Room
 from pykka_imagestore.runtime import (
     DiscardedError,
     Future,
@@ -61,7 +62,66 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
-class LocalStore(Upkeep):
+class Lookup(Upkeep):
+    """The part of a LocalStore that finds images."""
+
+    def __init__(self, actor: pykka.ActorRef[LocalStoreActor], parts: StoreParts) -> None:
+        super().__init__(parts)
+        self._actor = actor
+
+    @overload
+    def get(self, name: str, *, lease: Literal[False] = False) -> Future[ImageInfo]: ...
+    @overload
+    def get(self, name: str, *, lease: Literal[True]) -> Future[LeasedImage]: ...
+    @overload
+    def get(self, name: str, *, lease: bool) -> Future[ImageInfo] | Future[LeasedImage]: ...
+    @in_future
+    def get(self, name: str, *, lease: bool = False) -> Future[ImageInfo] | Future[LeasedImage]:
+        """Return an image that is in the store; it counts as used now.
+
+        Args:
+            name: The image's name.
+            lease: Whether to keep its layers from being removed, by any process, until the lease is released or this
+                process ends. Without a lease they may go at any time.
+
+        Raises:
+            InvalidNameError: ``name`` is no image name.
+            NotFoundError: It is not there; ImageIncompleteError if some of its layers are not.
+        """
+        require_flag("lease", lease)
+        if lease:
+            return ask(self._actor, LocalStoreActor.lease, name)
+        return or_closed(self._parts.references.get(name).then(self._parts.paths.locate))
+
+    @in_future
+    def take_over(self, token: str) -> Future[LeasedImage]:
+        """Take a lease of this process' own on an image that this process or another one has leased.
+
+        Args:
+            token: The ``token`` of that LeasedImage, whose store is on this directory. Its holder must not release it
+                before this future is ready. Until it is released, it can be taken over any number of times.
+
+        Returns:
+            The new lease. The image is the one that was leased, even if its name has been removed meanwhile or names
+            another image.
+
+        Raises:
+            InvalidInputError: ``token`` is no token of a lease.
+            LeaseEndedError: That lease is not held any more.
+        """
+        require_type("token", token, str, "the token of a LeasedImage, a str")
+        return ask(self._actor, LocalStoreActor.take_over, token)
+
+    def list(self) -> Future[tuple[ImageInfo, ...]]:
+        """Return all images, by name, incomplete ones too."""
+        return or_closed(self._parts.references.list().then(self._parts.paths.locate_all))
+
+    def config(self, name: str) -> Future[bytes]:
+        """Return an image's config, JSON, byte for byte as the archive had it; fails as ``get`` does."""
+        return ask(self._actor, LocalStoreActor.config, name)
+
+
+class LocalStore(Lookup):
     """Images on this machine, by name.
 
     Any number of stores, in any number of processes, may share a directory on a local file system: each sees at once
@@ -73,9 +133,8 @@ class LocalStore(Upkeep):
     """
 
     def __init__(self, actor: pykka.ActorRef[LocalStoreActor], parts: StoreParts, own_pool: WorkerPool | None) -> None:
-        super().__init__(parts)
+        super().__init__(actor, parts)
         self._origin = Origin()
-        self._actor = actor
         self._own_pool = own_pool
 
     @classmethod
@@ -127,14 +186,11 @@ class LocalStore(Upkeep):
         options = PutOptions.of(
             archive_dir, budget, layer_time_limit, durable=durable, limits=limits, follow_links=follow_links
         )
-        require_function("on_event", on_event)
-        require_count("workers", workers, 1, "processes")
-        require_count("worker_memory_bytes", worker_memory_bytes, 1, "bytes")
-        own_pool = None
+        monitor, own_pool = Monitor(on_event), None
         if pool is None:
             own_pool = pool = start_workers(workers, worker_memory_bytes)
         require_type("pool", pool, WorkerPool, "a WorkerPool, or None")
-        parts = StoreParts.start(root, pool, options, Monitor(on_event))
+        parts = StoreParts.start(root, pool, options, monitor)
         return cls(LocalStoreActor.start(parts, pool, options), parts, own_pool)
 
     def recover(self) -> Future[Recovery]:
@@ -264,57 +320,6 @@ class LocalStore(Upkeep):
         require_function("progress", progress)
         return ask(self._actor, LocalStoreActor.load, how, progress)
 
-    @overload
-    def get(self, name: str, *, lease: Literal[False] = False) -> Future[ImageInfo]: ...
-    @overload
-    def get(self, name: str, *, lease: Literal[True]) -> Future[LeasedImage]: ...
-    @overload
-    def get(self, name: str, *, lease: bool) -> Future[ImageInfo] | Future[LeasedImage]: ...
-    @in_future
-    def get(self, name: str, *, lease: bool = False) -> Future[ImageInfo] | Future[LeasedImage]:
-        """Return an image that is in the store; it counts as used now.
-
-        Args:
-            name: The image's name.
-            lease: Whether to keep its layers from being removed, by any process, until the lease is released or this
-                process ends. Without a lease they may go at any time.
-
-        Raises:
-            InvalidNameError: ``name`` is no image name.
-            NotFoundError: It is not there; ImageIncompleteError if some of its layers are not.
-        """
-        require_flag("lease", lease)
-        if lease:
-            return ask(self._actor, LocalStoreActor.lease, name)
-        return or_closed(self._parts.references.get(name).then(self._parts.paths.locate))
-
-    @in_future
-    def take_over(self, token: str) -> Future[LeasedImage]:
-        """Take a lease of this process' own on an image that this process or another one has leased.
-
-        Args:
-            token: The ``token`` of that LeasedImage, whose store is on this directory. Its holder must not release it
-                before this future is ready. Until it is released, it can be taken over any number of times.
-
-        Returns:
-            The new lease. The image is the one that was leased, even if its name has been removed meanwhile or names
-            another image.
-
-        Raises:
-            InvalidInputError: ``token`` is no token of a lease.
-            LeaseEndedError: That lease is not held any more.
-        """
-        require_type("token", token, str, "the token of a LeasedImage, a str")
-        return ask(self._actor, LocalStoreActor.take_over, token)
-
-    def list(self) -> Future[tuple[ImageInfo, ...]]:
-        """Return all images, by name, incomplete ones too."""
-        return or_closed(self._parts.references.list().then(self._parts.paths.locate_all))
-
-    def config(self, name: str) -> Future[bytes]:
-        """Return an image's config, JSON, byte for byte as the archive had it; fails as ``get`` does."""
-        return ask(self._actor, LocalStoreActor.config, name)
-
     def close(self) -> None:
         """Stop all work and wait for it; puts under way are discarded, and leave nothing behind. Idempotent.
 
@@ -354,6 +359,7 @@ class LocalStoreActor(StoreActor):
         self._listener_thread = SerialExecutor("imagestore-progress")
         self._puts = Puts(self._listener_thread)
         self._staging = Staging(self, parts.paths, self._executor, pool)
+        self._room = Room(parts.paths, options.budget, parts.collector, self._executor)
         self._lease_taker = LeaseTaker(parts.paths, parts.references, self._executor)
 
     # -- what the handle offers
@@ -480,7 +486,7 @@ class LocalStoreActor(StoreActor):
                     for each in planned:  # one after the other, so that images with layers in common read them once
                         stored.append(self.spawn(self.put_image(each, put, staging, lease, legacy)))
                         await stored[-1]
-                    await self._keep_to_budget()
+                    await self._room.keep_to_budget()
                     await self._lease_taker.grant(put.lease_requests, stored[0].get(timeout=0)[0])
         except DiscardedError:
             if not planned or len(stored) < len(planned) or not stored[-1].is_ready():
@@ -535,10 +541,10 @@ class LocalStoreActor(StoreActor):
         put.feed.expect(planned.names, {diff_id: layer.size for diff_id, layer in layers.items()})
         await self._executor.run(partial(lease.need, diff_ids, config_digest), f"put of {planned.names[0]}")
         wanted = await self._layers.find_wanted(layers)
-        await self._require_room(sum(layers[diff_id].least_bytes for diff_id in wanted))
+        await self._room.require(sum(layers[diff_id].least_bytes for diff_id in wanted))
         await self.put_layers(layers, wanted, put)
-        if wanted and self._options.budget:
-            self._refuse_over_budget(await self._collector.weigh(diff_ids))
+        if wanted and self._room.is_bounded:
+            self._room.refuse_over_budget(await self._collector.weigh(diff_ids))
         layers_put = time.monotonic()
         await self._write_config(config, staging)
         # A put that starts from here on must not join this one: a removal may already have undone it.
@@ -570,28 +576,3 @@ class LocalStoreActor(StoreActor):
         await self._executor.run(self._disk.sync_directory, self._paths.layers)
         write = partial(write_config, self._paths, disk=self._disk, aside=staging.path / "config")
         await self._executor.run(write, config)
-
-    # -- room
-
-    async def _require_room(self, needed_bytes: int) -> None:
-        """See that the layers that are missing fit, before any is unpacked.
-
-        No image is forgotten for the budget yet: nobody has verified what the archive says of itself. One is forgotten
-        only if the disk has no room for both.
-        """
-        self._refuse_over_budget(Size(needed_bytes))
-        require = partial(tasks.require_space, str(self._paths.root))
-        try:
-            await self._executor.run(require, needed_bytes)
-        except NoSpaceError:
-            await self._collector.make_room(needed_bytes)
-            await self._executor.run(require, needed_bytes)
-
-    def _refuse_over_budget(self, size: Size) -> None:
-        budget = self._options.budget
-        if not budget.holds(size):
-            raise OverBudgetError(str(self._paths.root), size.bytes, budget.bytes, size.inodes, budget.inodes)
-
-    async def _keep_to_budget(self) -> None:
-        if self._options.budget:
-            await self._collector.keep_to_budget()

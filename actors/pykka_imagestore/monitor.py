@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from pykka_imagestore.core.events import Event, ImagePut, ImagesRemoved, PutFailed, StoreStats, Swept
+from pykka_imagestore.core.parameters import require_function
 from pykka_imagestore.durable.log import logger_of
 from pykka_imagestore.runtime import SerialExecutor
 
@@ -27,6 +28,7 @@ class Monitor:
     """
 
     def __init__(self, listener: EventListener | None = None) -> None:
+        require_function("on_event", listener)
         self._listener = listener
         self._thread = SerialExecutor("imagestore-events")
         # Reentrant, because an abandoned future may complete, and so bring an event, during any allocation.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pykka_imagestore.core.parameters import require_count
 from pykka_imagestore.runtime import WorkerPool, usable_cpus, usable_memory
 
 MAX_WORKER_BYTES = 208 << 20  # no layer makes a worker take more
@@ -13,7 +14,13 @@ def default_workers() -> int:
 
 
 def start_workers(workers: int | None, memory_limit_bytes: int | None) -> WorkerPool:
-    """Start a store's own pool; by default of ``default_workers()``."""
+    """Start a store's own pool; by default of ``default_workers()``.
+
+    Raises:
+        InvalidInputError: A number is none, or too small. Nothing was started.
+    """
+    require_count("workers", workers, 1, "processes")
+    require_count("worker_memory_bytes", memory_limit_bytes, 1, "bytes")
     # With all that tasks answer comes all that they do: only a store that is started needs it.
     from pykka_imagestore.jobs.answers.allowlist import ANSWERS  # noqa: PLC0415
 

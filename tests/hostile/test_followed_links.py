@@ -120,7 +120,7 @@ def test_names_still_lead_nowhere_but_into_the_directory(store, tmp_path, name):
 def test_link_that_is_turned_elsewhere_after_the_layout_was_indexed_is_noticed(tmp_path):
     layout = linked_layout(tmp_path)
     (image,) = untar_image(UntarImage(str(layout), str(tmp_path / "copy"), follow_links=True)).images
-    link = layout / path_of(image.layers[0].digest)
+    link = layout / path_of(str(image.layers[0].digest))
     (tmp_path / "other").write_bytes(link.read_bytes())
     link.unlink()
     link.symlink_to(tmp_path / "other")
