@@ -1,4 +1,7 @@
-"""Writes a layer's whiteouts, in the form that overlayfs reads where this process may."""
+"""Writes a layer's whiteouts in the form that ``fs/whiteouts.py`` chooses.
+
+``core/layer_record.py`` names the forms, and ``jobs/check/whiteouts.py`` compares each with the entries.
+"""
 
 from __future__ import annotations
 
