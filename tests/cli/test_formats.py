@@ -27,7 +27,6 @@ DOCUMENT = {
 @pytest.mark.parametrize(
     ("template", "line"),
     [
-        ("", ""),
         ("{name}", "app:1"),
         ("{name}\\t{count}\\n", "app:1\t3\n"),
         ("{name}\t{count}", "app:1\t3"),
@@ -109,6 +108,14 @@ def test_format_of_each_verb_that_has_one(imagestore, archive):
     assert inspected.stdout == 'linux: ["A=B"]\n' * 2
 
 
+@pytest.mark.parametrize("template", ["json", "table", "{{.Names}}", ""])
+def test_format_without_a_field_is_wrong_usage(imagestore, template):
+    done = imagestore("list", "--format", template)
+
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "has no field" in done.stderr
+
+
 def test_format_of_a_hostile_config_is_escaped(imagestore, tmp_path):
     archive = docker_save(
         tmp_path / "evil.tar", {"evil:1": [layer({"a": b""})]}, author="\x1b[2J", evil={"\x1b": "\x9b"}
@@ -158,4 +165,6 @@ for name in ("pykka_imagestore.collector", "another"):
 
 
 def test_verbose_stands_before_the_verb_or_after_it(filled):
-    assert filled("-v", "list").stdout == filled("list", "-v").stdout == filled("list").stdout
+    formatted = ("list", "--format", "{name}")  # the table has ages, which grow
+
+    assert filled("-v", *formatted).stdout == filled(*formatted, "-v").stdout == filled(*formatted).stdout

@@ -46,6 +46,14 @@ def test_store_is_for_its_owner_alone(paths):
     assert stat.S_IMODE(paths.references_lock.stat().st_mode) == 0o600
 
 
+def test_file_in_the_place_of_a_store_is_named(tmp_path):
+    (tmp_path / "app.tar").write_bytes(b"")
+
+    with pytest.raises(NotADirectoryError, match="no directory") as raised:
+        make_store(StorePaths(tmp_path / "app.tar"), Disk())
+    assert raised.value.filename == str(tmp_path / "app.tar")
+
+
 def test_store_that_is_there_is_left_as_it_is(paths):
     paths.layer(ONE).mkdir()
     paths.root.chmod(0o755)

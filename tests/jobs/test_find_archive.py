@@ -116,5 +116,5 @@ def test_archive_is_found_by_its_name_through_a_link(tmp_path):
 
 @pytest.mark.parametrize("name", [APP, None])
 def test_without_an_archive_there_must_be_a_directory_and_a_name(name):
-    with pytest.raises(InvalidInputError, match="no archive was given"):
+    with pytest.raises(InvalidInputError, match=r"no archive was given.*load\(archive\)"):
         find_archive(None, None, name)

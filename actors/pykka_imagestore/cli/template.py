@@ -37,7 +37,7 @@ class Template:
             fields: Those that a document has; none if it may have any.
 
         Raises:
-            InvalidInputError: It has a brace alone, or a field that no document has.
+            InvalidInputError: It has a brace alone, no field, or one that no document has.
         """
         parts: list[str | tuple[str, ...]] = []
         position = 0
@@ -47,6 +47,8 @@ class Template:
                 raise InvalidInputError(f"{text!r} has a brace without its other one; write {{{{ or }}}} for a brace")
             parts.append(_part(match, fields))
             position = match.end()
+        if not any(isinstance(part, tuple) for part in parts):  # such as "json", or a Go template
+            raise InvalidInputError(f"{text!r} has no field; write its name in braces, such as {{name}}, or use --json")
         return cls(tuple(parts))
 
     def names(self, field: str) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import stat
 from collections.abc import Iterable
@@ -78,8 +79,10 @@ def _make_directory(directory: Path) -> None:
 
 def _make_root(root: Path) -> list[Path]:
     """Make a store's directory and what is missing above; return those above."""
-    if root.exists():
+    if root.is_dir():
         return []
+    if root.exists():
+        raise NotADirectoryError(errno.ENOTDIR, "This is no directory; a store needs one", str(root))
     new = [directory for directory in root.parents if not directory.exists()]
     for directory in reversed(new):
         with contextlib.suppress(FileExistsError):

@@ -44,7 +44,8 @@ def find_archive(directory: str | None, archive: str | None, name: ImageName | N
         return _examine(archive)
     stored = None if name is None else name.stored
     if directory is None or stored is None:
-        raise InvalidInputError(f"no archive was given for {stored}, and the store has no archive directory to look in")
+        reason = f"no archive was given for {stored}, and the store has no archive directory to look in"
+        raise InvalidInputError(f"{reason}; give one, as in put(name, archive), or load(archive) for the names it has")
     candidates = [os.path.join(directory, f"{each}.tar") for each in (stored, stored.removesuffix(":latest"))]
     for candidate in candidates:
         status = _status(candidate)
