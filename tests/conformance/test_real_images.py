@@ -39,7 +39,7 @@ SOUND = [
 ]
 BROKEN = {
     PARENT_LOOP: "is its own ancestor",
-    "broken/ggcr-null-manifest.tar": "manifest.json should be a list of images, but is missing or null",
+    "broken/ggcr-null-manifest.tar": "'manifest.json' should be a list of images, but is missing or null",
     "broken/snyk-layer-count-mismatch.tar": "has 1 layers, but its config",
     "broken/container-libs-config-size-mismatch": "what it names 'v1.0' is an artifact, no image",
     "broken/fanal-bad-index-json": "'index.json' is no JSON",
