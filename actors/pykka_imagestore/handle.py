@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import threading
 from abc import abstractmethod
 from collections.abc import Callable, Coroutine
@@ -38,6 +37,8 @@ class Handle(Uncopyable):
 
     async def __aexit__(self, kind: type[BaseException] | None, error: object, traceback: TracebackType | None) -> None:
         # In a thread, since it waits. One whose task is cancelled meanwhile goes on closing there.
+        import asyncio  # noqa: PLC0415 - a program that does not use it should not import it
+
         await asyncio.to_thread(self.close)
 
     @abstractmethod

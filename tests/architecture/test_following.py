@@ -320,6 +320,7 @@ ALLOWED_IN_A_STORE = {
     ("durable/layout.py", "os.scandir(directory)"): NAMES,
     ("durable/layout.py", "paths.journal.exists()"): "whether to sync once more",
     ("durable/layout.py", "root.exists()"): THE_DIRECTORY,
+    ("durable/layout.py", "root.is_dir()"): THE_DIRECTORY,
     ("durable/marker.py", "os.listdir(directory)"): NAMES,
     ("durable/marker.py", "os.listdir(paths.root)"): THE_DIRECTORY,
     ("durable/locked_directory.py", "os.listdir(path)"): A_LOOK,

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
 import concurrent.futures
 import contextlib
+import sys
 import weakref
 from collections.abc import Generator
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -15,13 +15,26 @@ from pykka_imagestore.runtime.errors import DiscardedError
 from pykka_imagestore.runtime.state import State
 
 if TYPE_CHECKING:
+    import asyncio
+
     from pykka_imagestore.runtime.future import Future, Promise
 
 T = TypeVar("T")
 
 
+def is_in_asyncio() -> bool:
+    """Tell whether a loop of asyncio runs in this thread."""
+    if "asyncio" not in sys.modules:  # importing it takes an eighth of what importing the store takes
+        return False
+    import asyncio  # noqa: PLC0415
+
+    return asyncio._get_running_loop() is not None
+
+
 def wait_in_asyncio(future: Future[Any]) -> Generator[Any, None, None]:
     """Suspend the running asyncio task until ``future`` is final; cancelling the task discards the future."""
+    import asyncio  # noqa: PLC0415 - see above
+
     loop = asyncio.get_running_loop()
     waiter: asyncio.Future[None] = loop.create_future()
 

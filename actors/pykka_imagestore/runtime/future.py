@@ -8,7 +8,6 @@ Source: Apache Mesos, 3rdparty/libprocess/include/process/future.hpp.
 
 from __future__ import annotations
 
-import asyncio
 import concurrent.futures
 import functools
 import queue
@@ -175,9 +174,9 @@ class Future(Completable[T]):
         if self._state is not _PENDING or self._is_lost():
             thread = this_thread()
             thread.awaits_left -= 1
-            if thread.awaits_left == 0 and asyncio._get_running_loop() is None:
+            if thread.awaits_left == 0 and not bridges.is_in_asyncio():
                 yield self
-        elif asyncio._get_running_loop() is None:
+        elif not bridges.is_in_asyncio():
             yield self
         else:
             yield from bridges.wait_in_asyncio(self)
