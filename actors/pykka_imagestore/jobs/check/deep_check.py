@@ -38,7 +38,7 @@ from pykka_imagestore.core.tar.reader import read_entries
 from pykka_imagestore.fs.attributes import join
 from pykka_imagestore.fs.flags import DIRECTORY_FLAGS, FILE_FLAGS
 from pykka_imagestore.fs.walk import FREE_LOOKUPS
-from pykka_imagestore.fs.whiteouts import WHITEOUT_META_PREFIX, WHITEOUT_PREFIX
+from pykka_imagestore.fs.whiteout_format import WHITEOUT_META_PREFIX, WHITEOUT_PREFIX
 from pykka_imagestore.jobs.check.checksums import check_checksums, check_digest
 from pykka_imagestore.jobs.check.directory_marks import DirectoryMarks
 from pykka_imagestore.jobs.check.expectations import Expectations, OpenedLayer

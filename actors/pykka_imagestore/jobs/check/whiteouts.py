@@ -7,7 +7,7 @@ import stat
 
 from pykka_imagestore.core.layer_record import WhiteoutFormat
 from pykka_imagestore.fs.attributes import join
-from pykka_imagestore.fs.whiteouts import OPAQUE_WHITEOUT, WHITEOUT_META_PREFIX, WHITEOUT_PREFIX, is_whiteout
+from pykka_imagestore.fs.whiteout_format import OPAQUE_WHITEOUT, WHITEOUT_META_PREFIX, WHITEOUT_PREFIX, is_whiteout
 from pykka_imagestore.jobs.check.directory_marks import DirectoryMarks
 from pykka_imagestore.jobs.check.expectations import OpenedLayer
 from pykka_imagestore.jobs.check.findings import Findings

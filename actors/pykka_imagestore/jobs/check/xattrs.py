@@ -23,7 +23,7 @@ from pykka_imagestore.fs.attributes import (
     sees_trusted_xattrs,
     unset_xattr,
 )
-from pykka_imagestore.fs.whiteouts import OPAQUE_XATTRS
+from pykka_imagestore.fs.whiteout_format import OPAQUE_XATTRS
 from pykka_imagestore.jobs.check.expectations import Expectations
 from pykka_imagestore.jobs.check.findings import Findings
 from pykka_imagestore.jobs.check.layer_tree import Node

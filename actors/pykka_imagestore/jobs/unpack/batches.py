@@ -24,7 +24,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from pykka_imagestore.core.tar.format import TarError
-from pykka_imagestore.fs.whiteouts import WHITEOUT_META_PREFIX
+from pykka_imagestore.fs.whiteout_format import WHITEOUT_META_PREFIX
 
 BATCH_BYTES = 256 << 10
 BATCH_FILES = 128

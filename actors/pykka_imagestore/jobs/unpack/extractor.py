@@ -34,7 +34,7 @@ from pykka_imagestore.core.tar.format import (
 )
 from pykka_imagestore.fs.attributes import NODE_TYPES, SET_ID, Attributes, entry_fault, join
 from pykka_imagestore.fs.unset_attributes import Unset, UnsetLog
-from pykka_imagestore.fs.whiteouts import WHITEOUT_PREFIX, is_whiteout
+from pykka_imagestore.fs.whiteout_format import WHITEOUT_PREFIX, is_whiteout
 from pykka_imagestore.jobs.unpack.directories import Directories
 from pykka_imagestore.jobs.unpack.disk_use import DiskUse
 from pykka_imagestore.jobs.unpack.hidden_files import HiddenFiles

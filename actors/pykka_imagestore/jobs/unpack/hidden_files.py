@@ -17,7 +17,7 @@ from pykka_imagestore.core.tar.format import FILE, Entry, clean_path
 from pykka_imagestore.fs.attributes import Attributes
 from pykka_imagestore.fs.create import make_directory
 from pykka_imagestore.fs.flags import DIRECTORY_FLAGS
-from pykka_imagestore.fs.whiteouts import WHITEOUT_META_PREFIX
+from pykka_imagestore.fs.whiteout_format import WHITEOUT_META_PREFIX
 from pykka_imagestore.jobs.unpack.disk_use import DiskUse
 from pykka_imagestore.jobs.unpack.layer_stream import LayerStream
 from pykka_imagestore.jobs.unpack.replaced import Replaced

@@ -22,7 +22,7 @@ from pykka_imagestore.core.paths import REPLACED_PATHS
 from pykka_imagestore.fs.attributes import join
 from pykka_imagestore.fs.create import make_directory
 from pykka_imagestore.fs.flags import DIRECTORY_FLAGS, FILE_FLAGS
-from pykka_imagestore.fs.whiteouts import OPAQUE_WHITEOUT, is_whiteout, whiteout_of
+from pykka_imagestore.fs.whiteout_format import OPAQUE_WHITEOUT, is_whiteout, whiteout_of
 from pykka_imagestore.fs.write import write_all
 
 if TYPE_CHECKING:

@@ -16,7 +16,7 @@ from pykka_imagestore.fs.attributes import join
 from pykka_imagestore.fs.flags import DIRECTORY_FLAGS
 from pykka_imagestore.fs.remove_tree import remove_directory
 from pykka_imagestore.fs.walk import FREE_LOOKUPS, Found, Policy, SymlinkLoopError, Walk
-from pykka_imagestore.fs.whiteouts import WHITEOUT_META_PREFIX, WHITEOUT_PREFIX, is_whiteout
+from pykka_imagestore.fs.whiteout_format import WHITEOUT_META_PREFIX, WHITEOUT_PREFIX, is_whiteout
 from pykka_imagestore.jobs.unpack.directories import IMPLICIT_MODE, Directories
 from pykka_imagestore.jobs.unpack.disk_use import DiskUse
 from pykka_imagestore.jobs.unpack.leader import Leader

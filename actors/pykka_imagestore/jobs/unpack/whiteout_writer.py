@@ -1,4 +1,4 @@
-"""Writes a layer's whiteouts in the form that ``fs/whiteouts.py`` chooses.
+"""Writes a layer's whiteouts in the form that ``fs/whiteout_format.py`` chooses.
 
 ``core/layer_record.py`` names the forms, and ``jobs/check/whiteouts.py`` compares each with the entries.
 """
@@ -13,7 +13,7 @@ from pykka_imagestore.core.layer_record import WhiteoutFormat
 from pykka_imagestore.core.tar.format import TarError
 from pykka_imagestore.fs.attributes import join
 from pykka_imagestore.fs.flags import DIRECTORY_FLAGS
-from pykka_imagestore.fs.whiteouts import (
+from pykka_imagestore.fs.whiteout_format import (
     OPAQUE_WHITEOUT,
     OPAQUE_XATTRS,
     WHITEOUT_DEVICE,
