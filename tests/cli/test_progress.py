@@ -6,7 +6,7 @@ import re
 import time
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from support.images import diff_id, docker_save, layer, long_layer
 
@@ -31,6 +31,7 @@ PUT = Reading("app:1", GIB // 4, GIB, None, "3 of 5 layers, 12,345 entries")
     st.floats(0, 1e7),
     st.floats(0, 1e12),
 )
+@example(Reading("", 0, 1, None), 1, 0.0, 5e-324)
 def test_text_is_ascii_and_never_wider_than_the_terminal(reading, width, seconds, rate):
     text = bar_text(reading, width, seconds, rate)
 

@@ -9,6 +9,7 @@ from pykka_imagestore.core.sizes import format_size
 _MAX_TITLE_LENGTH = 40
 _MIN_TITLE_LENGTH = 6  # less of it says nothing
 _MIN_BAR, _MAX_BAR = 4, 40  # characters between the brackets
+_MIN_RATE = 0.001  # in a second: below it, nobody wants to know how long the rest takes
 _ORDER = ("title", "bar", "percent", "amount", "rate", "time", "details")
 _BY_IMPORTANCE = ("percent", "time", "rate", "bar", "title", "amount", "details")
 
@@ -58,7 +59,7 @@ def _parts(reading: Reading, seconds: float, rate: float) -> dict[str, str]:
     if not reading.expected:
         return parts | {"time": _clock(seconds)}
     done = min(reading.done, reading.expected)
-    left = (reading.expected - done) / rate if rate else None
+    left = (reading.expected - done) / rate if rate > _MIN_RATE else None
     parts |= {"bar": _bar(0, _MIN_BAR), "percent": f"{100 * done // reading.expected:2}%"}
     parts["time"] = f"{'-:--' if left is None else _clock(left)} left"
     if reading.noun is None:
