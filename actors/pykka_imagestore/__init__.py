@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pykka_imagestore.runtime.lazy import lazy_names
+
 TYPE_CHECKING = False  # typing's takes longer to import than a worker process to start
 if TYPE_CHECKING:
     __version__: str
@@ -191,17 +193,12 @@ _HOMES = {
 }
 
 
-def __getattr__(name: str) -> object:
-    """Import a public name's module when the name is first used: the command line, and each worker, need few."""
-    if name == "__version__":
-        return _installed_version()
-    if name not in _HOMES:
-        msg = f"module {__name__!r} has no attribute {name!r}"
-        raise AttributeError(msg)
-    import importlib  # noqa: PLC0415 - what a worker process imports needs nothing of this
+_import_name = lazy_names(__name__, __name__, _HOMES)
 
-    value = globals()[name] = getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
-    return value
+
+def __getattr__(name: str) -> object:
+    """Import a public name's module when the name is first used."""
+    return _installed_version() if name == "__version__" else _import_name(name)
 
 
 def _installed_version() -> str:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import pykka
 
+from pykka_imagestore import tasks
 from pykka_imagestore.collector import Collector
 from pykka_imagestore.core.check_report import (
     CheckProgress,
@@ -27,7 +28,6 @@ from pykka_imagestore.durable.identity import Identity
 from pykka_imagestore.durable.layout import find_configs, find_layers
 from pykka_imagestore.durable.marker import find_strangers
 from pykka_imagestore.handle import StoreActor
-from pykka_imagestore.jobs import tasks
 from pykka_imagestore.reference_store import ReferenceStore
 from pykka_imagestore.runtime import (
     Future,

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pykka
 
+from pykka_imagestore import tasks
 from pykka_imagestore.core.budget import NO_BUDGET, Budget, Size
 from pykka_imagestore.core.check_report import Evicted
 from pykka_imagestore.core.digest import DiffID, Digest
@@ -36,7 +37,6 @@ from pykka_imagestore.durable.reserve import make_reserve
 from pykka_imagestore.errors import StoreError
 from pykka_imagestore.fs.remove_tree import remove_tree
 from pykka_imagestore.handle import StoreActor
-from pykka_imagestore.jobs import tasks
 from pykka_imagestore.monitor import Monitor
 from pykka_imagestore.reference_store import ReferenceStore
 from pykka_imagestore.runtime import (

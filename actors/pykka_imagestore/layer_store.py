@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import pykka
 
+from pykka_imagestore import tasks
 from pykka_imagestore.core.digest import DiffID
 from pykka_imagestore.core.events import LayerUnpacked
 from pykka_imagestore.core.limits import DEFAULT_LIMITS, Limits
@@ -25,7 +26,6 @@ from pykka_imagestore.durable.locks import FileLock, acquire, layer_byte
 from pykka_imagestore.durable.log import logger_of
 from pykka_imagestore.errors import ArchiveError, StoreClosedError
 from pykka_imagestore.handle import Handle, StoreActor, ask
-from pykka_imagestore.jobs import tasks
 from pykka_imagestore.monitor import Monitor
 from pykka_imagestore.runtime import (
     DiscardedError,

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
 
 import pykka
 
+from pykka_imagestore import tasks
 from pykka_imagestore.core.budget import Budget
 from pykka_imagestore.core.digest import DiffID, sha256
 from pykka_imagestore.core.events import ArchiveIndexed, ImagePut, PutFailed, PutJoined
@@ -31,7 +32,6 @@ from pykka_imagestore.durable.locked_directory import LockedDirectory
 from pykka_imagestore.durable.stored_view import read_config
 from pykka_imagestore.errors import StoreClosedError
 from pykka_imagestore.handle import StoreActor, ask, in_future, or_closed
-from pykka_imagestore.jobs import tasks
 from pykka_imagestore.lease_taker import LeaseTaker
 from pykka_imagestore.leased_image import LeasedImage
 from pykka_imagestore.monitor import EventListener, Monitor

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from functools import partial
 
+from pykka_imagestore import tasks
 from pykka_imagestore.collector import Collector
 from pykka_imagestore.core.budget import Budget, Size
 from pykka_imagestore.core.paths import StorePaths
 from pykka_imagestore.errors import NoSpaceError, OverBudgetError
-from pykka_imagestore.jobs import tasks
 from pykka_imagestore.runtime import SerialExecutor
 
 

@@ -31,7 +31,7 @@ _RUN = """
 import os, pickle, sys
 sys.path[:], function, arguments, user, groups, mask = pickle.loads(sys.stdin.buffer.read())
 function, arguments = pickle.loads(function), pickle.loads(arguments)
-from pykka_imagestore.jobs import tasks
+from pykka_imagestore import tasks
 from pykka_imagestore.jobs.answers import allowlist
 for name in tasks.__all__:
     getattr(tasks, name)

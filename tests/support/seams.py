@@ -59,12 +59,12 @@ SYNCFS = f"{_DURABLE}.disk._syncfs"
 WATCH_LEASES = f"{_DURABLE}.lease_watch._watch"
 LEASE_IMAGE = f"{_PACKAGE}.lease_taker.lease_image"
 WAIT_FOR_FUTURE = f"{_RUNTIME}.future.Future.get"
-REQUIRE_SPACE = f"{_JOBS}.tasks.require_space"
+REQUIRE_SPACE = f"{_PACKAGE}.tasks.require_space"
 UID_MAP = f"{_JOBS}.unpack.limiter._UID_MAP"
 
 # -- work that is counted
 
-HASH_LAYER = f"{_JOBS}.tasks.hash_layer"
+HASH_LAYER = f"{_PACKAGE}.tasks.hash_layer"
 HASHER = f"{_JOBS}.unpack.layer_stream.hasher"
 ESTIMATE_ENTRIES = f"{_JOBS}.archive.estimates._entries"
 READ_SAMPLE = f"{_JOBS}.archive.estimates.read_some"

@@ -6,6 +6,8 @@ process imports this package too, and needs almost nothing of it.
 
 from __future__ import annotations
 
+from pykka_imagestore.runtime.lazy import lazy_names
+
 TYPE_CHECKING = False  # typing's takes longer to import than a worker process to start
 if TYPE_CHECKING:
     from pykka_imagestore.runtime.actor import Actor, defer, dispatch, terminate
@@ -130,15 +132,7 @@ _HOMES = {
     "usable_memory": "memory",
 }
 
-
-def __getattr__(name: str) -> object:
-    if name not in _HOMES:
-        msg = f"module {__name__!r} has no attribute {name!r}"
-        raise AttributeError(msg)
-    import importlib  # noqa: PLC0415 - what a worker process imports needs nothing of this
-
-    value = globals()[name] = getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
-    return value
+__getattr__ = lazy_names(__name__, __name__, _HOMES)
 
 
 def __dir__() -> list[str]:

@@ -6,6 +6,8 @@ imports `LocalStore` has it once it starts a store or puts an image, not before.
 
 from __future__ import annotations
 
+from pykka_imagestore.runtime.lazy import lazy_names
+
 TYPE_CHECKING = False  # typing's takes longer to import than a worker process to start
 if TYPE_CHECKING:
     from pykka_imagestore.core.formats.docker_archive import legacy_config
@@ -68,13 +70,4 @@ _HOMES = {
     "untar_layer": "jobs.untar_layer",
 }
 
-
-def __getattr__(name: str) -> object:
-    if name not in _HOMES:
-        msg = f"module {__name__!r} has no attribute {name!r}"
-        raise AttributeError(msg)
-    import importlib  # noqa: PLC0415 - for the reason above
-
-    home = importlib.import_module(f"pykka_imagestore.{_HOMES[name]}")
-    value = globals()[name] = getattr(home, name)
-    return value
+__getattr__ = lazy_names(__name__, "pykka_imagestore", _HOMES)
