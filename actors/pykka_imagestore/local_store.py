@@ -16,10 +16,9 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
 
 import pykka
 
-from pykka_imagestore import tasks
+from pykka_imagestore import events, tasks
 from pykka_imagestore.core.budget import Budget
 from pykka_imagestore.core.digest import DiffID, sha256
-from pykka_imagestore.core.events import ArchiveIndexed, ImagePut, PutFailed, PutJoined
 from pykka_imagestore.core.image import DockerImage, ImageInfo, Recovery
 from pykka_imagestore.core.image_name import ImageName
 from pykka_imagestore.core.limits import DEFAULT_LIMITS, Limits
@@ -454,7 +453,7 @@ class LocalStoreActor(StoreActor):
 
         handle = self._puts.join(request, listener, begin)
         if not begun:
-            self._monitor.note(PutJoined(request.shown_name))
+            self._monitor.note(events.PutJoined(request.shown_name))
         return handle
 
     async def _put_one(self, put: PutUnderWay) -> ImageInfo:
@@ -469,7 +468,7 @@ class LocalStoreActor(StoreActor):
 
     def _note_failure(self, name: str | None, error: BaseException, begun: float) -> None:
         is_discarded = isinstance(error, DiscardedError)
-        self._monitor.note(PutFailed(name, str(error), is_discarded, time.monotonic() - begun))
+        self._monitor.note(events.PutFailed(name, str(error), is_discarded, time.monotonic() - begun))
 
     async def _put_planned(self, put: PutUnderWay) -> tuple[ImageInfo, ...]:
         """Put each planned image. A discard that comes once all of them are stored comes too late."""
@@ -517,7 +516,7 @@ class LocalStoreActor(StoreActor):
         limit, retry = self._options.layer_time_limit, not archive.is_pipe
         begun = time.monotonic()
         index = await self._pool.run(tasks.untar_image, job, retry=retry, time_limit=limit, stop_file=f"{copy}.stop")
-        self._monitor.note(ArchiveIndexed(archive.path, time.monotonic() - begun))
+        self._monitor.note(events.ArchiveIndexed(archive.path, time.monotonic() - begun))
         return index
 
     async def put_image(
@@ -555,7 +554,9 @@ class LocalStoreActor(StoreActor):
             await storing
         images, now = storing.get(timeout=0), time.monotonic()
         found, size_bytes = len(layers) - len(wanted), sum(layers[diff_id].size for diff_id in wanted)
-        self._monitor.note(ImagePut(planned.names, len(layers), found, size_bytes, now - put.begun, now - layers_put))
+        self._monitor.note(
+            events.ImagePut(planned.names, len(layers), found, size_bytes, now - put.begun, now - layers_put)
+        )
         return images
 
     async def put_layers(

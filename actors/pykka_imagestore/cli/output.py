@@ -9,7 +9,6 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from pykka_imagestore.cli import status_line
-from pykka_imagestore.cli.json_text import to_json
 from pykka_imagestore.core.image import ImageInfo
 from pykka_imagestore.text import escaped
 
@@ -61,11 +60,15 @@ def give_up_output() -> None:
 
 def print_json(document: object) -> None:
     """Print one JSON document on one line, in ASCII."""
+    from pykka_imagestore.cli.json_text import to_json  # noqa: PLC0415 - what is printed for people needs no JSON
+
     _print(to_json(document))
 
 
 def print_pretty(document: object) -> None:
     """Print indented JSON with letters of any script; what a terminal would act upon gets a JSON escape."""
+    from pykka_imagestore.cli.json_text import to_json  # noqa: PLC0415
+
     _print(to_json(document, "ascii" if sys.stdout is None else sys.stdout.encoding))
 
 

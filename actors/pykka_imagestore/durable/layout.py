@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from pykka_imagestore.core.digest import DiffID, Digest, is_sha256, sha256
+from pykka_imagestore.core.image import DockerImage
 from pykka_imagestore.core.paths import StorePaths
 from pykka_imagestore.durable.disk import Disk, write_whole
 from pykka_imagestore.durable.files import has_file, make_directory, open_file, read_file, touch
@@ -135,10 +136,17 @@ def count_removed_layers(paths: StorePaths) -> int:
 def write_config(paths: StorePaths, config: bytes, disk: Disk, *, aside: Path) -> None:
     """Store an image config under its digest; durable on return. ``aside`` is as for ``write_whole``."""
     target = paths.config(sha256(config))
-    if _has(target, config) and touch(target):  # its image is used now, see durable/inventory.py
+    if _has(target, config) and touch(target):  # its image is used now, as ``note_use`` says
         disk.sync_directory(target.parent)  # the process that wrote it may have died before its sync
     else:
         write_whole(target, config, disk, aside=aside)
+
+
+def note_use(paths: StorePaths, image: DockerImage) -> None:
+    """Record that an image was used now, as its config's time; does nothing where the store cannot be written to."""
+    if image.config_digest is not None:
+        with contextlib.suppress(OSError):
+            touch(paths.config(image.config_digest))
 
 
 def _has(path: Path, data: bytes) -> bool:
