@@ -33,6 +33,7 @@ from pykka_imagestore.errors import StoreClosedError
 from pykka_imagestore.handle import StoreActor, ask, in_future, or_closed
 from pykka_imagestore.lease_taker import LeaseTaker
 from pykka_imagestore.leased_image import LeasedImage
+from pykka_imagestore.locator import Locator
 from pykka_imagestore.monitor import EventListener, Monitor
 from pykka_imagestore.progress import Listener
 from pykka_imagestore.puts import LegacyDiffIDs, PutArguments, PutOptions, PutRequest, Puts, PutUnderWay
@@ -67,6 +68,7 @@ class Lookup(Upkeep):
     def __init__(self, actor: pykka.ActorRef[LocalStoreActor], parts: StoreParts) -> None:
         super().__init__(parts)
         self._actor = actor
+        self._locator = Locator(parts.paths)
 
     @overload
     def get(self, name: str, *, lease: Literal[False] = False) -> Future[ImageInfo]: ...
@@ -90,7 +92,7 @@ class Lookup(Upkeep):
         require_flag("lease", lease)
         if lease:
             return ask(self._actor, LocalStoreActor.lease, name)
-        return or_closed(self._parts.references.get(name).then(self._parts.paths.locate))
+        return or_closed(self._parts.references.get(name).then(self._locator.locate))
 
     @in_future
     def take_over(self, token: str) -> Future[LeasedImage]:
@@ -113,7 +115,7 @@ class Lookup(Upkeep):
 
     def list(self) -> Future[tuple[ImageInfo, ...]]:
         """Return all images, by name, incomplete ones too."""
-        return or_closed(self._parts.references.list().then(self._parts.paths.locate_all))
+        return or_closed(self._parts.references.list().then(self._locator.locate_all))
 
     def config(self, name: str) -> Future[bytes]:
         """Return an image's config, JSON, byte for byte as the archive had it; fails as ``get`` does."""

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from pykka_imagestore.cli import status_line
-from pykka_imagestore.core.image import ImageInfo
+from pykka_imagestore.core.image import DockerImage, ImageInfo
 from pykka_imagestore.text import escaped
 
 if TYPE_CHECKING:
@@ -122,7 +122,7 @@ def shortened(config_digest: str | None) -> str:
     return "-" if config_digest is None else config_digest.removeprefix("sha256:")[:12]
 
 
-def state_of(image: ImageInfo) -> str:
+def state_of(image: DockerImage | ImageInfo) -> str:
     """Return whether an image is complete."""
     return f"incomplete ({len(image.missing)} missing)" if image.missing else "complete"
 

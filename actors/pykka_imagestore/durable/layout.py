@@ -5,9 +5,11 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import re
 import stat
 from collections.abc import Iterable
 from pathlib import Path
+from typing import cast
 
 from pykka_imagestore.core.digest import DiffID, Digest, is_sha256, sha256
 from pykka_imagestore.core.image import DockerImage
@@ -23,6 +25,7 @@ from pykka_imagestore.durable.reserve import make_reserve
 from pykka_imagestore.errors import MisplacedFileError
 
 _MAX_LOOKUPS = 64  # more layers are found faster by listing the directory
+_DIGEST_NAME = re.compile(r"(?<![^/])sha256-([a-f0-9]{64})(?![^/])")  # one of several names with slashes between them
 
 
 def make_store(paths: StorePaths, disk: Disk) -> None:
@@ -185,7 +188,7 @@ def _layers_in(directory: Path) -> frozenset[DiffID]:
             names = [entry.name for entry in entries if entry.is_dir(follow_symlinks=False)]
     except FileNotFoundError:
         return frozenset()
-    return frozenset(map(DiffID, _digests_of(names)))
+    return frozenset(cast("list[DiffID]", _digests_of(names)))
 
 
 def _digests_in(directory: Path) -> list[str]:
@@ -197,5 +200,5 @@ def _digests_in(directory: Path) -> list[str]:
 
 
 def _digests_of(names: list[str]) -> list[str]:
-    digests = (name.replace("-", ":", 1) for name in names if ":" not in name)
-    return [digest for digest in digests if is_sha256(digest)]
+    # At once: there may be tens of thousands, at each list of images.
+    return [f"sha256:{digits}" for digits in _DIGEST_NAME.findall("/".join(names))]

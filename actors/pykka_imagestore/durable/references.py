@@ -189,7 +189,7 @@ class References:
 
     def _with_missing(self, images: Sequence[DockerImage]) -> tuple[DockerImage, ...]:
         missing = find_missing(self._paths, [layer for image in images for layer in image.layer_ids])
-        return tuple(image.without(missing) for image in images)
+        return tuple(image.without(missing) for image in images) if missing else tuple(images)
 
 
 def _plan(
