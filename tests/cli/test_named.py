@@ -105,6 +105,22 @@ def test_what_names_no_image_may_be_meant_otherwise(filled, tmp_path, verb, name
     assert done.stderr.startswith(f"imagestore: {advice}")
 
 
+def test_prune_refuses_to_keep_what_too_few_digits_of_a_digest_would_not_keep(filled):
+    digest = filled("list", "--format", "{config_digest}").stdout.strip()
+
+    done = filled("prune", "--budget", "0", "--keep", digest[:14])
+
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "write at least 12 digits" in done.stderr
+    assert "app:1" in filled("list").stdout
+
+
+def test_prune_keeps_an_image_whose_name_is_like_a_few_digits(filled, archive):
+    filled("put", "--name", "cafe", archive)
+
+    assert filled("prune", "-q", "--budget", "0", "--keep", "cafe", "--keep", "not-here").stdout == "app:1\n"
+
+
 def test_path_that_is_no_name_is_put_first(filled, tmp_path):
     (tmp_path / "app.tar").touch()
 

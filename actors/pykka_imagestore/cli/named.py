@@ -105,6 +105,17 @@ def find_names(store: Path, text: str) -> list[str]:
     return [image.name for image in images]
 
 
+def find_names_to_keep(store: Path, text: str) -> list[str]:
+    """Return names as ``find_names`` does. A name need not be there; too few digits of a digest would keep nothing.
+
+    Raises:
+        As ``find_names``; NothingNamedError if these are such digits.
+    """
+    if _SHORT_DIGEST.fullmatch(text) and not _find_named(StoredView.open(store).list(), text):
+        raise NothingNamedError(text, advice_on(text))
+    return find_names(store, text)
+
+
 def find_only_name(store: Path, text: str) -> str:
     """Return the name of the one image that is meant.
 
@@ -122,12 +133,18 @@ def find_only_name(store: Path, text: str) -> str:
 
 def _find_images(store: Path, text: str) -> list[DockerImage]:
     images = StoredView.open(store).list()
-    named = [image for image in images if image.name == _stored_name(text)]
     beginning = f"sha256:{text.removeprefix('sha256:')}"
-    found = named or [image for image in images if (image.config_digest or "").startswith(beginning)]
+    found = _find_named(images, text) or [
+        image for image in images if (image.config_digest or "").startswith(beginning)
+    ]
     if not found:
         raise NotFoundError(text)
     return found
+
+
+def _find_named(images: Sequence[DockerImage], text: str) -> list[DockerImage]:
+    name = _stored_name(text)
+    return [image for image in images if image.name == name]
 
 
 def _stored_name(text: str) -> str | None:

@@ -6,7 +6,7 @@ import argparse
 from typing import Any
 
 from pykka_imagestore.cli.arguments import store_directory
-from pykka_imagestore.cli.named import find_names
+from pykka_imagestore.cli.named import find_names_to_keep
 from pykka_imagestore.cli.output import counted, done_anyway, print_json, print_line, print_lines
 from pykka_imagestore.cli.progress_bar import removal_bar
 from pykka_imagestore.cli.stop_signals import StopSignals
@@ -21,7 +21,7 @@ def run(options: argparse.Namespace) -> None:
     """Prune, wait until all of it is deleted, and print what was removed."""
     directory = store_directory(options.store)
     require_store(directory)
-    keep = [name for text in options.keep for name in find_names(directory, text)]
+    keep = [name for text in options.keep for name in find_names_to_keep(directory, text)]
     with StopSignals() as signals:
         with LocalStore.start(directory) as store, removal_bar(StorePaths(directory), quiet=options.quiet):
             pruned = signals.wait(
