@@ -14,7 +14,11 @@ StoreError
     NotFoundError               nothing of that name is here: put it first
         ImageIncompleteError    some of its layers are missing: put it again
         NoArchiveError          no archive of that name is in the archive directory: save it there, or say which archive
+    StackError                  an image's layers do not fit together: rebuild it, or tell its publisher
+    ContainerNotFoundError      no container of that id is here
     StateError                  the store cannot do this now
+        ContainerExistsError    a container of that id is here: destroy it first, or choose another id
+        RootfsError             no root file system can be made that way here: take another way
         CheckpointError         what the store wrote cannot be read: restore it
         RecordError             what it wrote of one layer cannot be read: repair it, then put the layer's images again
         LeaseError              a lease that is held cannot be read: restart the process that holds it
@@ -269,8 +273,79 @@ class NoArchiveError(NotFoundError):
         )
 
 
+class StackError(StoreError):
+    """The layers of an image do not fit together.
+
+    Attributes:
+        layer: DiffID of the layer that asks for what those below it do not have.
+        reason: What it asks for.
+    """
+
+    def __init__(self, layer: str, reason: str) -> None:
+        super().__init__(layer, reason)
+        self.layer, self.reason = layer, reason
+
+    def __str__(self) -> str:
+        return (
+            f"layer {plain(self.layer)} {self.reason}. The layers stay in the store; rebuild the image, or tell its "
+            "publisher"
+        )
+
+
+class ContainerNotFoundError(StoreError):
+    """No container of that id is in the store.
+
+    Attributes:
+        container_id: The id.
+        path: The store.
+    """
+
+    def __init__(self, container_id: str, path: str) -> None:
+        super().__init__(container_id, path)
+        self.container_id, self.path = container_id, path
+
+    def __str__(self) -> str:
+        return f"no container {plain(self.container_id)} is in {self.path}"
+
+
 class StateError(StoreError):
     """The store cannot do this now."""
+
+
+class ContainerExistsError(StateError):
+    """A container of that id is in the store.
+
+    Attributes:
+        container_id: The id.
+        path: The store.
+    """
+
+    def __init__(self, container_id: str, path: str) -> None:
+        super().__init__(container_id, path)
+        self.container_id, self.path = container_id, path
+
+    def __str__(self) -> str:
+        return (
+            f"a container {plain(self.container_id)} is in {self.path} already, and was left as it is; destroy it "
+            "first, or choose another id"
+        )
+
+
+class RootfsError(StateError):
+    """No root file system can be made in the way that was asked for, or in no way at all, here.
+
+    Attributes:
+        container_id: The container it was for.
+        reasons: What stands in the way of each backend that was tried: its name, and a sentence.
+    """
+
+    def __init__(self, container_id: str, reasons: Sequence[tuple[str, str]]) -> None:
+        super().__init__(container_id, reasons)
+        self.container_id, self.reasons = container_id, tuple(reasons)
+
+    def __str__(self) -> str:
+        told = "; ".join(f"{backend}: {reason}" for backend, reason in self.reasons)
+        return f"no root file system was made for {plain(self.container_id)}, and nothing of it is left. {told}"
 
 
 class CheckpointError(StateError):

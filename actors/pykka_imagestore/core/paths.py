@@ -14,6 +14,13 @@
         lock                held by the process whose work it is
     gc/<random>/            what was removed, waiting to be deleted
         lock                held by the process that deletes it
+    containers/<id>/        a provisioned root file system
+        container.pb        its record, a ContainerRecord: what it needs stays until it is destroyed
+        upper/ work/        what was written to it, where an overlay is mounted
+        rootfs/             where it is attached; or its files, where they are copied or linked
+    stacks/sha256-<hex>/    what a stack of layers needs on top to mean what its tars say
+        rootfs/             its files, whiteouts and directories
+        stack.pb            its record, a StackRecord
     leases/<random>         which layers and config a process needs; held by that process
     reserve/                room for removals and leases on a full disk: see durable/reserve.py
     locks/                  empty files, whose bytes processes lock: see durable/locks.py
@@ -41,6 +48,10 @@ TAR_SPLIT = "tar-split.zst"
 REPLACED = "replaced"
 REPLACED_PATHS = "paths"
 LOCK = "lock"
+CONTAINER_RECORD = "container.pb"
+UPPER = "upper"
+WORK = "work"
+STACK_RECORD = "stack.pb"
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +94,16 @@ class StorePaths:
     def gc(self) -> Path:
         """The directory of what is being deleted."""
         return self.root / "gc"
+
+    @property
+    def containers(self) -> Path:
+        """The directory of provisioned root file systems."""
+        return self.root / "containers"
+
+    @property
+    def stacks(self) -> Path:
+        """The directory of what stacks of layers need on top."""
+        return self.root / "stacks"
 
     @property
     def leases(self) -> Path:
@@ -130,6 +151,14 @@ class StorePaths:
     def rootfs(self, diff_id: DiffID) -> Path:
         """Return the directory of a layer's unpacked files."""
         return self.layer(diff_id) / ROOTFS
+
+    def container(self, container_id: str) -> Path:
+        """Return the directory of a container."""
+        return self.containers / container_id
+
+    def stack(self, stack: str) -> Path:
+        """Return the directory of what a stack needs on top."""
+        return self.stacks / directory_name(stack)
 
     def config(self, config_digest: str) -> Path:
         """Return the file of an image config."""

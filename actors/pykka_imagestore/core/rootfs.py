@@ -1,0 +1,41 @@
+"""Root file systems, as values: of which directories one is merged, and what somebody wants of one."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from pykka_imagestore.core.layer_record import WhiteoutFormat
+
+
+@dataclass(frozen=True, slots=True)
+class StackLayer:
+    """One of the directories that a root file system is merged of.
+
+    Attributes:
+        path: A layer's ``rootfs/``, or that of a stack's fix-ups; absolute.
+        whiteouts: How deletions are kept in it.
+    """
+
+    path: str
+    whiteouts: WhiteoutFormat
+
+
+@dataclass(frozen=True, slots=True)
+class RootfsRequest:
+    """What to make a root file system of, where, and how.
+
+    Attributes:
+        layers: The lowest first. What the stack needs on top to mean what its tars say is the last of them.
+        directory: The container's, ``containers/<id>``: whatever is made lies below it.
+        read_only: Whether nobody is to write to it.
+        attach: Whether it is to be found by a path; else by its descriptor only.
+        target: The directory to attach it to; None for ``rootfs`` below ``directory``.
+        upper_bytes: How much may be written to it; None for no bound.
+    """
+
+    layers: tuple[StackLayer, ...]
+    directory: str
+    read_only: bool = False
+    attach: bool = True
+    target: str | None = None
+    upper_bytes: int | None = None
