@@ -123,3 +123,25 @@ def test_the_version_is_that_of_the_metadata_which_is_read_when_it_is_asked_for(
     unasked = "import sys; from pykka_imagestore import LocalStore; print('importlib.metadata' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", unasked], capture_output=True, text=True, check=True, timeout=TIMEOUT)
     assert done.stdout == "False\n"
+
+
+@pytest.mark.parametrize("handle", [LocalStore, ReferenceStore])
+@pytest.mark.parametrize("arguments", [(), ("dir",), (Path("dir"), None, None)], ids=len)
+def test_handle_is_not_made_by_calling_its_class(handle: Any, arguments: tuple[Any, ...]) -> None:
+    with pytest.raises(TypeError, match=rf"{handle.__name__}\.start\(directory\) starts one"):
+        handle(*arguments)
+    with pytest.raises(TypeError, match=rf"{handle.__name__}\.start\(directory\) starts one"):
+        handle(directory="dir")
+
+
+def test_handle_says_what_it_has_in_place_of_what_pykkas_actors_have(tmp_path: Path) -> None:
+    with LocalStore.start(tmp_path / "store") as store:
+        anything: Any = store
+
+        with pytest.raises(AttributeError, match=r"^'LocalStore' object has no attribute 'stop': close\(\) ends it$"):
+            anything.stop()
+        with pytest.raises(AttributeError, match="'proxy': its own methods return futures"):
+            anything.proxy()
+        with pytest.raises(AttributeError, match=r"^'LocalStore' object has no attribute 'pull'$"):
+            anything.pull("app")
+        assert not hasattr(store, "stop")

@@ -65,6 +65,7 @@ if TYPE_CHECKING:
     from pykka_imagestore.leased_image import LeasedImage
     from pykka_imagestore.local_store import LocalStore, LocalStoreActor
     from pykka_imagestore.reference_store import ReferenceStore, ReferenceStoreActor
+    from pykka_imagestore.runtime.errors import WorkerDiedError, WorkerError, WorkerTimeoutError
 
 __all__ = [
     "AmbiguousImageError",
@@ -133,6 +134,9 @@ __all__ = [
     "UnsafeStoreError",
     "UnsupportedArchiveError",
     "Usage",
+    "WorkerDiedError",
+    "WorkerError",
+    "WorkerTimeoutError",
 ]
 
 _HOMES = {
@@ -202,6 +206,9 @@ _HOMES = {
     "UnsafeStoreError": "errors",
     "UnsupportedArchiveError": "errors",
     "Usage": "core.usage",
+    "WorkerDiedError": "runtime.errors",
+    "WorkerError": "runtime.errors",
+    "WorkerTimeoutError": "runtime.errors",
 }
 
 

@@ -13,29 +13,26 @@ import time
 from collections.abc import Iterable, Mapping
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pykka
 
-from pykka_imagestore import tasks
+from pykka_imagestore import events, tasks
 from pykka_imagestore.core.budget import NO_BUDGET, Budget, Size
 from pykka_imagestore.core.check_report import Evicted
 from pykka_imagestore.core.digest import DiffID, Digest
-from pykka_imagestore.core.events import ImagesRemoved, Swept
 from pykka_imagestore.core.image import DockerImage
 from pykka_imagestore.core.image_name import ImageName
 from pykka_imagestore.core.paths import StorePaths
 from pykka_imagestore.core.plan_prune import Pruned, PruneOptions
-from pykka_imagestore.core.usage import Usage
 from pykka_imagestore.durable.disk import disk
 from pykka_imagestore.durable.identity import Identity
 from pykka_imagestore.durable.layout import find_orphaned_work
-from pykka_imagestore.durable.lease_watch import LeaseWatch
 from pykka_imagestore.durable.locked_directory import LockedDirectory
 from pykka_imagestore.durable.log import logger_of
 from pykka_imagestore.durable.remover import Remover
 from pykka_imagestore.durable.reserve import make_reserve
 from pykka_imagestore.errors import StoreError
-from pykka_imagestore.fs.remove_tree import remove_tree
 from pykka_imagestore.handle import StoreActor
 from pykka_imagestore.monitor import Monitor
 from pykka_imagestore.reference_store import ReferenceStore
@@ -49,6 +46,10 @@ from pykka_imagestore.runtime import (
     dispatch,
     undiscardable,
 )
+
+if TYPE_CHECKING:
+    from pykka_imagestore.core.usage import Usage
+    from pykka_imagestore.durable.lease_watch import LeaseWatch
 
 logger = logger_of(__name__)
 
@@ -253,7 +254,7 @@ class CollectorActor(StoreActor):
         if waiting is not None:
             self._delete_behind(waiting.path, size_bytes).on_any(lambda _: waiting.release())
         if waiting is not None or names:
-            self._monitor.note(ImagesRemoved(cause, names, layers, size_bytes, time.monotonic() - begun))
+            self._monitor.note(events.ImagesRemoved(cause, names, layers, size_bytes, time.monotonic() - begun))
 
     async def _keep_to_budget(self, more_bytes: int) -> None:
         if not self._budget:
@@ -286,6 +287,8 @@ class CollectorActor(StoreActor):
         """Watch for leases that end; return whether that has just begun."""
         if self._watch is not None or self._closed:
             return False
+        from pykka_imagestore.durable.lease_watch import LeaseWatch  # noqa: PLC0415 - few stores need ctypes for it
+
         try:
             self._watch = LeaseWatch(self._paths.leases, defer(self.actor_ref, CollectorActor._prune_again))
         except OSError as error:
@@ -330,15 +333,15 @@ class CollectorActor(StoreActor):
         finally:
             self._deleting.discard(path)
         directory = str(path.relative_to(self._paths.root))
-        self._monitor.note(Swept(directory, size_bytes, time.monotonic() - begun))
+        self._monitor.note(events.Swept(directory, size_bytes, time.monotonic() - begun))
         await self._syncing.run(make_reserve, self._paths)
 
     async def _remove_tree(self, path: Path) -> None:
         # No time limit: a deletion that is given up half-way is begun again by the next sweep.
-        deletion = self._pool.run(remove_tree, str(path), retry=True)
+        deletion = self._pool.run(tasks.remove_tree, str(path), retry=True)
         # Nobody waits for these: they only make it faster.
         helpers = [
-            self._pool.run(remove_tree, str(path), idle=True)
+            self._pool.run(tasks.remove_tree, str(path), idle=True)
             for _ in range(min(self._pool.workers - 1, tasks.MAX_PEERS))
         ]
         try:

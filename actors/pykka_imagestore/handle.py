@@ -7,7 +7,7 @@ from abc import abstractmethod
 from collections.abc import Callable, Coroutine
 from functools import wraps
 from types import TracebackType
-from typing import Any, Concatenate, ParamSpec, Self, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Self, TypeVar, cast
 
 import pykka
 
@@ -21,10 +21,32 @@ T = TypeVar("T")
 F = TypeVar("F", bound=Future[Any])
 
 
+# What somebody who knows Pykka's actors may look for on a handle, and what is there instead.
+_OF_PYKKA = {
+    "stop": "close() ends it",
+    "proxy": "its own methods return futures",
+    "ask": "its own methods return futures",
+    "tell": "its own methods return futures",
+}
+
+
 class Handle(Uncopyable):
     """A base for handles on what lives in a store's directory; closed at the end of ``with`` and ``async with``."""
 
     instead = "start one in each process, on the same directory"
+
+    if not TYPE_CHECKING:  # a checker would take what these take: any argument, any attribute
+
+        def __new__(cls, actor: object = None, *_: object, **__: object) -> Self:
+            if not isinstance(actor, pykka.ActorRef):
+                msg = f"a {cls.__name__} is not made by calling the class: {cls.__name__}.start(directory) starts one"
+                raise TypeError(msg)
+            return super().__new__(cls)
+
+        def __getattr__(self, name: str) -> Any:
+            instead = _OF_PYKKA.get(name)
+            msg = f"{type(self).__name__!r} object has no attribute {name!r}{'' if instead is None else f': {instead}'}"
+            raise AttributeError(msg, name=name, obj=self)
 
     def __enter__(self) -> Self:
         return self

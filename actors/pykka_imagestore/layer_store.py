@@ -16,9 +16,8 @@ from typing import TYPE_CHECKING, Protocol
 
 import pykka
 
-from pykka_imagestore import tasks
+from pykka_imagestore import events, tasks
 from pykka_imagestore.core.digest import DiffID
-from pykka_imagestore.core.events import LayerUnpacked
 from pykka_imagestore.core.limits import DEFAULT_LIMITS, Limits
 from pykka_imagestore.core.paths import StorePaths
 from pykka_imagestore.durable.layout import find_missing
@@ -281,7 +280,7 @@ class LayerStoreActor(StoreActor):
             unpacked = time.monotonic()
             await self.move_layer(staged, diff_id, staging.opened)
         seconds = unpacked - begun, time.monotonic() - unpacked
-        self._monitor.note(LayerUnpacked(diff_id, counts.bytes_read, counts.size_bytes, *seconds))
+        self._monitor.note(events.LayerUnpacked(diff_id, counts.bytes_read, counts.size_bytes, *seconds))
         return counts.entries
 
     async def untar_layer(self, diff_id: DiffID, layer: LayerBlob, staged: str, sandbox: str | None) -> LayerCounts:

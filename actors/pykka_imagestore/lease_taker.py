@@ -7,7 +7,7 @@ from functools import partial
 
 from pykka_imagestore.core.image import DockerImage
 from pykka_imagestore.core.paths import StorePaths
-from pykka_imagestore.durable.inventory import note_use
+from pykka_imagestore.durable.layout import note_use
 from pykka_imagestore.durable.leases import HeldLease, lease_image, take_over
 from pykka_imagestore.errors import StoreError
 from pykka_imagestore.leased_image import LeasedImage

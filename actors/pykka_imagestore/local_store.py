@@ -16,10 +16,9 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
 
 import pykka
 
-from pykka_imagestore import tasks
+from pykka_imagestore import events, tasks
 from pykka_imagestore.core.budget import Budget
 from pykka_imagestore.core.digest import DiffID, sha256
-from pykka_imagestore.core.events import ArchiveIndexed, ImagePut, PutFailed, PutJoined
 from pykka_imagestore.core.image import DockerImage, ImageInfo, Recovery
 from pykka_imagestore.core.image_name import ImageName
 from pykka_imagestore.core.limits import DEFAULT_LIMITS, Limits
@@ -34,6 +33,7 @@ from pykka_imagestore.errors import StoreClosedError
 from pykka_imagestore.handle import StoreActor, ask, in_future, or_closed
 from pykka_imagestore.lease_taker import LeaseTaker
 from pykka_imagestore.leased_image import LeasedImage
+from pykka_imagestore.locator import Locator
 from pykka_imagestore.monitor import EventListener, Monitor
 from pykka_imagestore.progress import Listener
 from pykka_imagestore.puts import LegacyDiffIDs, PutArguments, PutOptions, PutRequest, Puts, PutUnderWay
@@ -68,6 +68,7 @@ class Lookup(Upkeep):
     def __init__(self, actor: pykka.ActorRef[LocalStoreActor], parts: StoreParts) -> None:
         super().__init__(parts)
         self._actor = actor
+        self._locator = Locator(parts.paths)
 
     @overload
     def get(self, name: str, *, lease: Literal[False] = False) -> Future[ImageInfo]: ...
@@ -91,7 +92,7 @@ class Lookup(Upkeep):
         require_flag("lease", lease)
         if lease:
             return ask(self._actor, LocalStoreActor.lease, name)
-        return or_closed(self._parts.references.get(name).then(self._parts.paths.locate))
+        return or_closed(self._parts.references.get(name).then(self._locator.locate))
 
     @in_future
     def take_over(self, token: str) -> Future[LeasedImage]:
@@ -114,7 +115,7 @@ class Lookup(Upkeep):
 
     def list(self) -> Future[tuple[ImageInfo, ...]]:
         """Return all images, by name, incomplete ones too."""
-        return or_closed(self._parts.references.list().then(self._parts.paths.locate_all))
+        return or_closed(self._parts.references.list().then(self._locator.locate_all))
 
     def config(self, name: str) -> Future[bytes]:
         """Return an image's config, JSON, byte for byte as the archive had it; fails as ``get`` does."""
@@ -454,7 +455,7 @@ class LocalStoreActor(StoreActor):
 
         handle = self._puts.join(request, listener, begin)
         if not begun:
-            self._monitor.note(PutJoined(request.shown_name))
+            self._monitor.note(events.PutJoined(request.shown_name))
         return handle
 
     async def _put_one(self, put: PutUnderWay) -> ImageInfo:
@@ -469,7 +470,7 @@ class LocalStoreActor(StoreActor):
 
     def _note_failure(self, name: str | None, error: BaseException, begun: float) -> None:
         is_discarded = isinstance(error, DiscardedError)
-        self._monitor.note(PutFailed(name, str(error), is_discarded, time.monotonic() - begun))
+        self._monitor.note(events.PutFailed(name, str(error), is_discarded, time.monotonic() - begun))
 
     async def _put_planned(self, put: PutUnderWay) -> tuple[ImageInfo, ...]:
         """Put each planned image. A discard that comes once all of them are stored comes too late."""
@@ -517,7 +518,7 @@ class LocalStoreActor(StoreActor):
         limit, retry = self._options.layer_time_limit, not archive.is_pipe
         begun = time.monotonic()
         index = await self._pool.run(tasks.untar_image, job, retry=retry, time_limit=limit, stop_file=f"{copy}.stop")
-        self._monitor.note(ArchiveIndexed(archive.path, time.monotonic() - begun))
+        self._monitor.note(events.ArchiveIndexed(archive.path, time.monotonic() - begun))
         return index
 
     async def put_image(
@@ -555,7 +556,9 @@ class LocalStoreActor(StoreActor):
             await storing
         images, now = storing.get(timeout=0), time.monotonic()
         found, size_bytes = len(layers) - len(wanted), sum(layers[diff_id].size for diff_id in wanted)
-        self._monitor.note(ImagePut(planned.names, len(layers), found, size_bytes, now - put.begun, now - layers_put))
+        self._monitor.note(
+            events.ImagePut(planned.names, len(layers), found, size_bytes, now - put.begun, now - layers_put)
+        )
         return images
 
     async def put_layers(

@@ -7,17 +7,16 @@ import threading
 from collections.abc import Callable
 from dataclasses import replace
 
-from pykka_imagestore.core.events import Event, ImagePut, ImagesRemoved, PutFailed, StoreStats, Swept
+from pykka_imagestore import events
 from pykka_imagestore.core.parameters import require_function
 from pykka_imagestore.durable.log import logger_of
 from pykka_imagestore.runtime import SerialExecutor
 
 logger = logger_of(__name__)
 
-EventListener = Callable[[Event], object]
+EventListener = Callable[["events.Event"], object]
 
 MAX_WAITING = 10_000  # events, of which each takes some 300 bytes
-_SHOWN = ImagePut | ImagesRemoved | PutFailed | Swept  # at INFO; of the others, an image may have a thousand
 
 
 class Monitor:
@@ -33,12 +32,12 @@ class Monitor:
         self._thread = SerialExecutor("imagestore-events")
         # Reentrant, because an abandoned future may complete, and so bring an event, during any allocation.
         self._lock = threading.RLock()
-        self._stats = StoreStats()
+        self._stats = events.StoreStats()
         self._waiting = 0
 
-    def note(self, event: Event) -> None:
+    def note(self, event: events.Event) -> None:
         """Count an event, log it and tell the listener."""
-        logger.log(logging.INFO if isinstance(event, _SHOWN) else logging.DEBUG, "%s", event)
+        logger.log(logging.DEBUG if event.is_frequent else logging.INFO, "%s", event)
         with self._lock:
             self._stats = self._stats.after(event)
             if self._listener is None:
@@ -49,7 +48,7 @@ class Monitor:
             self._waiting += 1
             self._thread.run(self._tell, event)
 
-    def stats(self) -> StoreStats:
+    def stats(self) -> events.StoreStats:
         """Return the counts as of now."""
         return self._stats
 
@@ -57,7 +56,7 @@ class Monitor:
         """Tell the listener of what has happened so far, and of nothing more; do not wait for it. Idempotent."""
         self._thread.close(wait=False)
 
-    def _tell(self, event: Event) -> None:
+    def _tell(self, event: events.Event) -> None:
         with self._lock:
             self._waiting -= 1
         try:

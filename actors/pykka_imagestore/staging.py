@@ -6,11 +6,11 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+from pykka_imagestore import tasks
 from pykka_imagestore.core.paths import StorePaths
 from pykka_imagestore.durable.layout import remove_staging
 from pykka_imagestore.durable.locked_directory import LockedDirectory
 from pykka_imagestore.durable.log import logger_of
-from pykka_imagestore.fs.remove_tree import remove_tree
 from pykka_imagestore.runtime import Actor, SerialExecutor, WorkerPool, undiscardable
 
 logger = logger_of(__name__)
@@ -52,6 +52,6 @@ class Staging:
     async def _remove(self, path: Path) -> None:
         try:
             if not await self._executor.run(remove_staging, path):
-                await self._pool.run(remove_tree, str(path), retry=True)
+                await self._pool.run(tasks.remove_tree, str(path), retry=True)
         except Exception as error:  # noqa: BLE001 - it must not hide how the work ended; the next store sweeps
             logger.warning("%s could not be removed: %s", path, error)

@@ -12,6 +12,7 @@ TYPE_CHECKING = False  # typing's takes longer to import than a worker process t
 if TYPE_CHECKING:
     from pykka_imagestore.core.formats.docker_archive import legacy_config
     from pykka_imagestore.core.plan_put import plan_put
+    from pykka_imagestore.fs.remove_tree import remove_tree
     from pykka_imagestore.jobs.check.findings import LayerCheck
     from pykka_imagestore.jobs.check_configs import CheckConfigs, check_configs
     from pykka_imagestore.jobs.check_layer import CheckLayer, check_layer
@@ -42,6 +43,7 @@ __all__ = [
     "legacy_config",
     "move_layer",
     "plan_put",
+    "remove_tree",
     "require_space",
     "untar_image",
     "untar_layer",
@@ -65,6 +67,7 @@ _HOMES = {
     "legacy_config": "core.formats.docker_archive",
     "move_layer": "jobs.move_layer",
     "plan_put": "core.plan_put",
+    "remove_tree": "fs.remove_tree",
     "require_space": "jobs.unpack.limiter",
     "untar_image": "jobs.untar_image",
     "untar_layer": "jobs.untar_layer",

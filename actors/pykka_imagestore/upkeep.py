@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
 from pykka_imagestore.checker import CheckListener
 from pykka_imagestore.core.check_report import CheckReport
-from pykka_imagestore.core.events import StoreStats
 from pykka_imagestore.core.image import ImageInfo
 from pykka_imagestore.core.parameters import require_flag, require_function
 from pykka_imagestore.core.plan_prune import Pruned, PruneOptions
-from pykka_imagestore.core.usage import Usage
 from pykka_imagestore.handle import Handle, in_future, or_closed
 from pykka_imagestore.runtime import Future, undiscardable
 from pykka_imagestore.store_parts import StoreParts
+
+if TYPE_CHECKING:
+    from pykka_imagestore.core.events import StoreStats
+    from pykka_imagestore.core.usage import Usage
 
 
 class Upkeep(Handle):

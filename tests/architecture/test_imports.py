@@ -21,7 +21,7 @@ BELOW_PAIRS = CORE | DISK_ROOMS | JOBS | {"jobs.answers", "registry", "rootfs", 
 MAY_IMPORT = {  # room: the rooms, and single modules of others, that it may import of this package
     "errors": {"errors", "text"},
     "text": {"text"},
-    "_proto": {"_proto"},
+    "_proto": {"_proto", "runtime.lazy"},  # each message is imported when it is first used
     "core": {"core"} | BOTTOM,
     "core.formats": {"core", "core.formats"} | BOTTOM,
     "core.tar": {"core", "core.tar"} | BOTTOM,

@@ -78,6 +78,55 @@ def test_verbs_take_digests(imagestore, tmp_path):
     assert imagestore("rm", a[7:19]).stderr == f"imagestore: no image {a[7:19]} is in the store\n"
 
 
+@pytest.mark.parametrize("verb", ["get", "inspect", "remove"])
+@pytest.mark.parametrize(
+    ("name", "advice"),
+    [
+        (
+            "app.tar",
+            "no image app.tar:latest is in the store; but app.tar is here: put it first",
+        ),
+        ("layout", "no image layout:latest is in the store; but layout is here: put it first"),
+        ("8a769d", "no image 8a769d:latest is in the store; if it begins a digest, write at least 12 digits"),
+        ("sha256:8a769d", "no image sha256:8a769d is in the store; if it begins a digest, write at least 12 digits"),
+        ("empty", "no image empty:latest is in the store\n"),
+        ("x" * 128, f"no image {'x' * 128}:latest is in the store\n"),
+    ],
+)
+def test_what_names_no_image_may_be_meant_otherwise(filled, tmp_path, verb, name, advice):
+    for directory in ("layout", "empty"):
+        (tmp_path / directory).mkdir()
+    for file in ("app.tar", "layout/oci-layout"):
+        (tmp_path / file).touch()
+
+    done = filled(verb, name, cwd=tmp_path)
+
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.startswith(f"imagestore: {advice}")
+
+
+def test_path_that_is_no_name_is_put_first(filled, tmp_path):
+    (tmp_path / "app.tar").touch()
+
+    done = filled("get", "./app.tar", cwd=tmp_path)
+
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.endswith("but ./app.tar is here: put it first, with imagestore put ./app.tar\n")
+
+
+def test_incomplete_image_is_put_again_whatever_else_has_its_name(filled, tmp_path):
+    filled("put", "--name", "app", docker_save(tmp_path / "a.tar", {"a:1": [layer({"new": b""})]}))
+    path = Path(filled("get", "-q", "app").stdout.strip())
+    path.parent.rename(tmp_path / "gone")
+    (tmp_path / "app").touch()
+
+    done = filled("get", "app", cwd=tmp_path)
+
+    assert done.returncode == 1
+    assert "is incomplete" in done.stderr
+    assert "is here" not in done.stderr
+
+
 def test_digest_of_two_names_is_got_and_not_removed(imagestore, tmp_path):
     archive = docker_save(tmp_path / "two.tar", {"a:1,b:1": [layer({"a": b""})]})
     digest = imagestore("put", "--name", "a:1", "--format", "{config_digest}", archive).stdout.strip()

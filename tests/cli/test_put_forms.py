@@ -83,6 +83,28 @@ def test_put_from_standard_input(imagestore, archive, name, compress):
     assert names(imagestore.store / "staging") == []
 
 
+def test_put_without_an_archive_reads_standard_input(imagestore, archive):
+    done = imagestore("load", "-q", input=archive.read_bytes(), text=False)
+
+    assert (done.returncode, done.stdout, done.stderr) == (0, b"app:1\n", b"")
+    with archive.open("rb") as file:
+        assert [name for name, _ in put(imagestore, stdin=file)] == ["app:1"]
+
+
+@pytest.mark.parametrize("option", ["-i", "--input"])
+def test_put_takes_archives_as_docker_load_does(imagestore, archive, tmp_path, option):
+    other = docker_save(tmp_path / "b.tar", {"b:1": [BASE]})
+
+    assert [name for name, _ in put(imagestore, option, archive)] == ["app:1"]
+    assert [name for name, _ in put(imagestore, option, archive, other)] == ["app:1", "b:1"]
+
+
+def test_file_that_is_named_as_skopeo_names_an_archive_is_put(imagestore, archive):
+    archive.rename(archive.with_name("docker-archive:app.tar"))
+
+    assert [name for name, _ in put(imagestore, "docker-archive:app.tar", cwd=archive.parent)] == ["app:1"]
+
+
 def test_put_from_standard_input_that_is_a_file(imagestore, archive):
     with archive.open("rb") as file:
         assert [name for name, _ in put(imagestore, "-", stdin=file)] == ["app:1"]

@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
+import os
+import pty
+import subprocess
+
 import pytest
+
+from pykka_imagestore.cli.arguments import make_parser, parse_arguments
 
 WRONG = {
     "no verb": ([], "VERB"),
+    "no verb after an option": (["--json"], "VERB"),
     "no such verb": (["fetch"], "'fetch'"),
+    "no such option before the verb": (["--stor", "x", "list"], "unrecognized arguments: --stor"),
+    "no store": (["--store"], "--store: expected one argument"),
 }
 WRONG_OF_A_VERB = {
     "too many arguments": (["get", "a", "b"], "unrecognized arguments: b"),
@@ -14,7 +23,13 @@ WRONG_OF_A_VERB = {
     "an abbreviated option": (["prune", "--dry"], "unrecognized arguments: --dry"),
     "an abbreviated common option": (["list", "--js"], "unrecognized arguments: --js"),
     "a name for several archives": (["put", "--name", "a", "a.tar", "b.tar"], "--name: puts one image"),
-    "no archive": (["put"], "ARCHIVE"),
+    "no archive": (["put"], "name an ARCHIVE, or let one come through standard input"),
+    "a name twice": (["put", "--name", "a", "--name", "b", "a.tar"], "--name: may be given only once"),
+    "a name for several inputs": (["put", "--name", "a", "-i", "a.tar", "b.tar"], "--name: puts one image"),
+    "an archive as skopeo names it": (["put", "docker-archive:a.tar:app:1"], "write a.tar --select app:1"),
+    "a layout as skopeo names it": (["load", "-i", "oci:dir"], "write dir"),
+    "an image of a registry": (["put", "docker://app:1"], "skopeo copy docker://app:1 oci-archive:image.tar"),
+    "no verb to help with": (["help", "fetch"], "VERB: invalid choice: 'fetch'"),
     "no number of workers": (["put", "--workers", "0", "a.tar"], "--workers: '0' is no positive number"),
     "no name to get": (["get", "Not A Name"], "'Not A Name' is not an image name"),
     "no name to inspect": (["inspect", "a:"], "'a:' is not an image name"),
@@ -41,9 +56,10 @@ WRONG_OF_A_VERB = {
 def test_wrong_usage_has_exit_status_2_and_changes_nothing(filled, case):
     arguments, words = (WRONG | WRONG_OF_A_VERB)[case]
 
-    done = filled(*arguments)
+    done = filled(*arguments, stdin=subprocess.DEVNULL)
 
-    program = f"imagestore {arguments[0]}" if case in WRONG_OF_A_VERB else "imagestore"
+    verb = {"load": "put"}.get(*arguments[:1], *arguments[:1]) if arguments else ""
+    program = f"imagestore {verb}" if case in WRONG_OF_A_VERB else "imagestore"
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.startswith(f"usage: {program} [")
     assert done.stderr.splitlines()[-1].startswith(f"{program}: error: ")
@@ -83,3 +99,29 @@ def test_empty_store_option_is_refused_and_does_not_mean_the_default_store(fille
         assert (done.returncode, done.stdout) == (2, "")
         assert done.stderr.endswith(": error: argument --store: the path is empty\n")
     assert "app:1" in filled("list").stdout
+
+
+def test_put_without_an_archive_does_not_wait_for_a_terminal(filled):
+    ours, theirs = pty.openpty()
+
+    done = filled("put", stdin=theirs)
+
+    os.close(ours)
+    os.close(theirs)
+    assert (done.returncode, "name an ARCHIVE" in done.stderr) == (2, True)
+
+
+@pytest.mark.parametrize("names", [[], ["put"], ["ls"], ["help"]], ids=str)
+def test_help_is_a_verb_and_an_option(imagestore, names):
+    helped = imagestore("help", *names)
+
+    assert (helped.returncode, helped.stderr) == (0, "")
+    assert helped.stdout == imagestore(*names, "--help").stdout
+
+
+def test_help_knows_every_word_for_a_verb():
+    words = next(action.choices for action in make_parser()._actions if action.dest == "verb")
+
+    for word in dict(words or ()):
+        with pytest.raises(SystemExit, match="0"):
+            parse_arguments(["help", word])

@@ -330,6 +330,18 @@ def test_unpack_into_another_users_directory_is_refused(imagestore, tmp_path):
     assert (directory.stat().st_uid, directory.stat().st_mode & 0o7777, names(directory)) == (65534, 0o700, [])
 
 
+def test_unpack_of_an_image_archive_is_refused_and_leaves_nothing(imagestore, archive, tmp_path):
+    compressed = tmp_path / "app.tar.gz"
+    compressed.write_bytes(gzip.compress(archive.read_bytes()))
+
+    for path in (archive, compressed):
+        done = imagestore("unpack", path, tmp_path / "rootfs")
+
+        words = f"{path.name} is no layer, but a whole image archive: it has manifest.json", "imagestore put"
+        assert_refused(done, *words)
+    assert not (tmp_path / "rootfs").exists()
+
+
 def test_unpack_of_what_is_no_file_is_refused_at_once(imagestore, tmp_path):
     os.mkfifo(tmp_path / "fifo")
 

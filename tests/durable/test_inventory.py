@@ -11,7 +11,8 @@ from pykka_imagestore.core.budget import Size
 from pykka_imagestore.core.digest import DiffID, sha256
 from pykka_imagestore.core.image import DockerImage
 from pykka_imagestore.core.paths import StorePaths
-from pykka_imagestore.durable.inventory import InventoryTaker, note_use
+from pykka_imagestore.durable.inventory import InventoryTaker
+from pykka_imagestore.durable.layout import note_use
 
 ONE, TWO, CONFIG = DiffID(sha256(b"one")), DiffID(sha256(b"two")), sha256(b"config")
 IMAGE = DockerImage("a:latest", (ONE,), CONFIG)

@@ -22,6 +22,9 @@ from pykka_imagestore.durable.layout import (
 from pykka_imagestore.durable.locked_directory import LockedDirectory
 
 ONE, TWO = DiffID(sha256(b"one")), DiffID(sha256(b"two"))
+NAME = f"sha256-{'b' * 64}"
+# Each has the name of a digest in it.
+NO_DIGESTS = (f"x{NAME}", f"{NAME}0", f"{NAME}\n", f"-{NAME}", f"{NAME}-", f"{NAME}{NAME}")
 MANY = frozenset(DiffID(sha256(b"%d" % number)) for number in range(100))
 
 
@@ -137,7 +140,7 @@ def test_layers_and_configs_are_what_has_the_name_of_a_digest(paths):
     paths.layer(ONE).mkdir()
     paths.config(TWO).touch()
     for directory in (paths.layers, paths.configs):
-        for name in ("other", "sha256-1", f"{ONE}", f"sha512-{'a' * 128}", f"sha256-{'A' * 64}"):
+        for name in ("other", "sha256-1", f"{ONE}", f"sha512-{'a' * 128}", f"sha256-{'A' * 64}", *NO_DIGESTS):
             (directory / name).touch()
 
     assert (find_layers(paths), find_configs(paths)) == ([ONE], [TWO])

@@ -55,6 +55,45 @@ def directory(tmp_path):
     return tmp_path / "rootfs"
 
 
+MANIFEST_JSON = b'[{"Config": "c.json", "RepoTags": null, "Layers": ["l.tar"]}]'
+JIBS = b'[{"config": "c.json", "layers": []}]'
+
+
+@pytest.mark.parametrize(
+    ("files", "found"),
+    [
+        ({"manifest.json": MANIFEST_JSON}, "manifest.json"),
+        ({"manifest.json": JIBS}, "manifest.json"),
+        ({"oci-layout": b"{}", "index.json": b"{}"}, "oci-layout"),
+    ],
+)
+def test_whole_image_archive_is_no_layer(layers, directory, files, found):
+    archive = tars.tar(*(tars.file(name.encode(), body) for name, body in files.items()))
+
+    with pytest.raises(InvalidInputError, match=f"whole image archive: it has {found}"):
+        unpack(archive, directory, layers)
+
+    assert not directory.exists()
+
+
+@pytest.mark.parametrize(
+    "body",
+    [b"", b"[]", b"{}", b"1", b"null", b'{"name": "an app", "icons": []}', b'[{"layers": 1}]', b"[[1]]", b"\xff"],
+)
+def test_manifest_of_something_else_is_a_file_of_a_layer(layers, directory, body):
+    unpack(tars.tar(tars.file(b"manifest.json", body), tars.file(b"index.json", b"{}")), directory, layers)
+
+    assert (directory / "manifest.json").read_bytes() == body
+
+
+def test_symlink_named_as_a_manifest_is_not_followed(layers, directory):
+    (layers / "manifest.json").write_bytes(MANIFEST_JSON)
+
+    unpack(tars.tar(tars.symlink(b"manifest.json", os.fsencode(layers / "manifest.json"))), directory, layers)
+
+    assert (directory / "manifest.json").is_symlink()
+
+
 def test_nothing_is_left_of_the_bookkeeping_of_aufs(layers, directory):
     aufs = tars.file(b".wh..wh.plnk/7.1", b"x") + tars.hard_link(b"a", b".wh..wh.plnk/7.1")
 

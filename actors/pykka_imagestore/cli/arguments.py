@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import argparse
 import os
+import stat
+import sys
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
+from typing import Any, NoReturn
 
 from pykka_imagestore.cli.parser import Parser, RawHelp, Verbs, add_common_options
 from pykka_imagestore.cli.verb_arguments import add_verbs
@@ -37,19 +41,28 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     Raises:
         SystemExit: With status 2 and a message for wrong usage, with 0 after help.
     """
-    options, unknown = make_parser().parse_known_args(arguments)
+    words = sys.argv[1:] if arguments is None else arguments
+    parser = make_parser(words)
+    options, unknown = parser.parse_known_args(words)
     if unknown:  # argparse would show the usage of the program, which lists no option of the verb
         options.parser.error(f"unrecognized arguments: {' '.join(unknown)}")
-    if options.verb == "put" and options.name is not None and len(options.archives) > 1:
-        options.parser.error("argument --name: puts one image, so name one archive")
+    if options.verb == "help":
+        parser.parse_args(["--help"] if options.topic is None else [options.topic, "--help"])
+    if options.verb == "put":
+        _choose_archives(options)
     if options.json and getattr(options, "format", None) is not None:
         options.parser.error("argument --format: not allowed with argument --json")
     return options
 
 
-def make_parser() -> argparse.ArgumentParser:
-    """Return the parser of the command line. The documentation is generated from it, too."""
-    parser = Parser(
+def make_parser(words: Sequence[str] = ()) -> argparse.ArgumentParser:
+    """Return the parser of the command line. The documentation is generated from it, too.
+
+    Args:
+        words: What it will parse, for what it says of an error.
+    """
+    parser = _Program(
+        words,
         prog="imagestore",
         description=DESCRIPTION,
         epilog=EPILOG,
@@ -58,7 +71,8 @@ def make_parser() -> argparse.ArgumentParser:
     )
     add_common_options(parser)
     parser.add_argument("--version", action=_Version, nargs=0, help="print the version")
-    add_verbs(Verbs(parser.add_subparsers(dest="verb", metavar="VERB", required=True, prog="imagestore")))
+    verbs = parser.add_subparsers(dest="verb", metavar="VERB", required=True, prog="imagestore", parser_class=Parser)
+    add_verbs(Verbs(verbs))
     return parser
 
 
@@ -96,6 +110,44 @@ def absolute(path: str) -> str:
         return str(Path(path).absolute())
     except FileNotFoundError:
         raise InvalidInputError(f"{path}: the working directory was deleted; name an absolute path") from None
+
+
+def _choose_archives(options: argparse.Namespace) -> None:
+    """Have ``archives`` name all that is to be put; without any, it is what comes through standard input."""
+    options.archives = [*options.input, *options.archives] or (["-"] if _is_fed() else [])
+    if not options.archives:
+        options.parser.error(
+            "name an ARCHIVE, or let one come through standard input: docker save app | imagestore put"
+        )
+    if options.name is not None and len(options.archives) > 1:
+        options.parser.error("argument --name: puts one image, so name one archive")
+
+
+def _is_fed() -> bool:
+    """Tell whether an archive may come through standard input: it is no terminal, not closed, and not /dev/null."""
+    try:
+        mode = os.fstat(0).st_mode
+    except OSError:
+        return False
+    return stat.S_ISFIFO(mode) or stat.S_ISREG(mode) or stat.S_ISSOCK(mode)
+
+
+class _Program(Parser):
+    """The parser of the whole command line."""
+
+    def __init__(self, words: Sequence[str], **options: Any) -> None:
+        super().__init__(**options)
+        self._words = words
+
+    def error(self, message: str) -> NoReturn:
+        """Name an unknown option before the verb: argparse, which takes the next word for the verb, speaks of that."""
+        before = Parser(add_help=False, allow_abbrev=False, exit_on_error=False)
+        add_common_options(before)
+        with suppress(argparse.ArgumentError):
+            first = next(iter(before.parse_known_args(self._words)[1]), "")
+            if first.startswith("-") and first not in ("-h", "--help", "--version", "--"):
+                message = f"unrecognized arguments: {first}"
+        super().error(message)
 
 
 class _Version(argparse.Action):

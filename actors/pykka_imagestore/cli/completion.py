@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from pykka_imagestore.cli import values
 
-_KINDS: dict[object, str] = {values.path: "file", values.stored_image: "image"}
+_KINDS: dict[object, str] = {values.path: "file", values.archive: "file", values.stored_image: "image"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +80,7 @@ def _arguments(parser: argparse.ArgumentParser) -> Iterator[Argument]:
         if isinstance(action, argparse._SubParsersAction):
             continue
         metavar = "" if action.nargs == 0 else str(action.metavar or action.dest.upper())
-        repeats = action.nargs == "+" or isinstance(action, argparse._AppendAction)
+        repeats = action.nargs in ("+", "*") or isinstance(action, argparse._AppendAction)
         words = tuple(map(str, action.choices or ()))
         yield Argument(tuple(action.option_strings), metavar, _kind(action), words, action.help or "", repeats)
 

@@ -5,18 +5,21 @@ A name comes first: a repository may be named like the digits of a digest.
 
 from __future__ import annotations
 
+import os
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from pykka_imagestore.core.image import DockerImage
 from pykka_imagestore.core.image_name import ImageName
 from pykka_imagestore.durable.stored_view import StoredView
-from pykka_imagestore.errors import InvalidNameError, NotFoundError, StoreError
+from pykka_imagestore.errors import ImageIncompleteError, InvalidNameError, NotFoundError, StoreError
 from pykka_imagestore.text import listed
 
 MIN_DIGITS = 12  # as many as list shows
 _DIGEST = re.compile(rf"(?:sha256:)?([a-f0-9]{{{MIN_DIGITS},64}})")
+_SHORT_DIGEST = re.compile(rf"(?:sha256:)?[a-f0-9]{{4,{MIN_DIGITS - 1}}}")
 
 
 class AmbiguousDigestError(StoreError):
@@ -37,6 +40,49 @@ class AmbiguousDigestError(StoreError):
             return f"{self.digest} is the config digest of {listed(self.names)}; say which by its name"
         candidates = [f"{name} ({config})" for name, config in zip(self.names, self.configs, strict=True)]
         return f"{self.digest} begins the config digests of {listed(candidates)}; write more digits"
+
+
+class NothingNamedError(NotFoundError):
+    """No image is meant by what a user typed, but something else may be.
+
+    Attributes:
+        advice: What to do about that, as the end of a sentence.
+    """
+
+    def __init__(self, name: str, advice: str) -> None:
+        super().__init__(name)
+        self.args = name, advice
+        self.advice = advice
+
+    def __str__(self) -> str:
+        return f"no image {self.name} is in the store{self.advice}"
+
+
+@contextmanager
+def advised(text: str) -> Iterator[None]:
+    """Say more where no image is found that a user named so.
+
+    Raises:
+        NothingNamedError: The block raised NotFoundError, and something else may be meant.
+    """
+    try:
+        yield
+    except ImageIncompleteError:
+        raise
+    except NotFoundError as error:
+        advice = advice_on(text)
+        if not advice:
+            raise
+        raise NothingNamedError(error.name, advice) from error
+
+
+def advice_on(text: str) -> str:
+    """Return what to do if a text that names no image was meant otherwise, as the end of a sentence; perhaps empty."""
+    if _SHORT_DIGEST.fullmatch(text):
+        return f"; if it begins a digest, write at least {MIN_DIGITS} digits"
+    if os.path.isfile(text) or os.path.isfile(f"{text}/oci-layout"):  # noqa: PTH113 - what is no path is no file
+        return f"; but {text} is here: put it first, with imagestore put {text}"
+    return ""
 
 
 def is_digest(text: str) -> bool:

@@ -9,8 +9,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from pykka_imagestore.cli import status_line
-from pykka_imagestore.cli.json_text import to_json
-from pykka_imagestore.core.image import ImageInfo
+from pykka_imagestore.core.image import DockerImage, ImageInfo
 from pykka_imagestore.text import escaped
 
 if TYPE_CHECKING:
@@ -61,11 +60,15 @@ def give_up_output() -> None:
 
 def print_json(document: object) -> None:
     """Print one JSON document on one line, in ASCII."""
+    from pykka_imagestore.cli.json_text import to_json  # noqa: PLC0415 - what is printed for people needs no JSON
+
     _print(to_json(document))
 
 
 def print_pretty(document: object) -> None:
     """Print indented JSON with letters of any script; what a terminal would act upon gets a JSON escape."""
+    from pykka_imagestore.cli.json_text import to_json  # noqa: PLC0415
+
     _print(to_json(document, "ascii" if sys.stdout is None else sys.stdout.encoding))
 
 
@@ -119,7 +122,7 @@ def shortened(config_digest: str | None) -> str:
     return "-" if config_digest is None else config_digest.removeprefix("sha256:")[:12]
 
 
-def state_of(image: ImageInfo) -> str:
+def state_of(image: DockerImage | ImageInfo) -> str:
     """Return whether an image is complete."""
     return f"incomplete ({len(image.missing)} missing)" if image.missing else "complete"
 

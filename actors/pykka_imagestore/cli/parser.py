@@ -47,6 +47,17 @@ class Parser(argparse.ArgumentParser):
         super().error(escaped(message))  # an argument may be a file name from an untrusted source
 
 
+class Once(argparse.Action):
+    """Stores an option's value, and refuses a second one, which would replace the first without a word."""
+
+    def __call__(
+        self, _: argparse.ArgumentParser, namespace: argparse.Namespace, values: object, __: str | None = None
+    ) -> None:
+        if getattr(namespace, self.dest) is not None:
+            raise argparse.ArgumentError(self, "may be given only once")
+        setattr(namespace, self.dest, values)
+
+
 class Verbs:
     """Adds verbs. Each takes the common options too, so these may stand before the verb or after it."""
 
@@ -55,6 +66,10 @@ class Verbs:
         # A default here would override an option that stood before the verb.
         self._common = Parser(add_help=False, argument_default=argparse.SUPPRESS, formatter_class=Help)
         add_common_options(self._common)
+
+    def names(self) -> list[str]:
+        """Return the words for all verbs that were added."""
+        return list(self._parsers.choices)
 
     def add(self, verb: str, summary: str, more: str = "", other_name: str | None = None) -> Parser:
         """Add a verb; return its parser.

@@ -27,6 +27,15 @@ def path(text: str) -> str:
     return text
 
 
+def archive(text: str) -> str:
+    """Return an archive's path as it is."""
+    from pykka_imagestore.cli.transports import advice_on  # noqa: PLC0415
+
+    if (advice := advice_on(path(text))) is not None:
+        raise argparse.ArgumentTypeError(advice)
+    return text
+
+
 def image_name(text: str) -> str:
     """Return an image's name as it is."""
     from pykka_imagestore.core.image_name import ImageName  # noqa: PLC0415
@@ -37,9 +46,12 @@ def image_name(text: str) -> str:
 
 def stored_image(text: str) -> str:
     """Return what names an image that is in the store, as it is."""
-    from pykka_imagestore.cli.named import is_digest  # noqa: PLC0415
+    from pykka_imagestore.cli.named import advice_on, is_digest  # noqa: PLC0415
 
-    return text if is_digest(text) else image_name(text)
+    try:
+        return text if is_digest(text) else image_name(text)
+    except argparse.ArgumentTypeError as error:
+        raise argparse.ArgumentTypeError(f"{error}{advice_on(text)}") from error
 
 
 def platform(text: str) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from functools import partial
 
 from pykka_imagestore.cli import values
-from pykka_imagestore.cli.parser import Verbs
+from pykka_imagestore.cli.parser import Once, Verbs
 
 SHELLS = ("bash", "zsh", "fish")
 _IMAGE_FIELDS = ("name", "config_digest", "layers")
@@ -30,6 +30,7 @@ def add_verbs(verbs: Verbs) -> None:
         _add_repair,
         _add_unpack,
         _add_completion,
+        _add_help,
     ):
         add(verbs)
 
@@ -47,12 +48,21 @@ def _add_put(verbs: Verbs) -> None:
     parser.add_argument(
         "archives",
         metavar="ARCHIVE",
-        nargs="+",
-        type=values.path,
+        nargs="*",
+        type=values.archive,
         help="what docker save wrote, or an OCI archive; may be gzip, bzip2, xz or zstd; - for standard input; "
         "or a directory that is an OCI layout",
     )
-    parser.add_argument("--name", type=values.image_name, help="put one image, under this name")
+    parser.add_argument(
+        "-i",
+        "--input",
+        metavar="ARCHIVE",
+        type=values.archive,
+        action="append",
+        default=[],
+        help="another archive, as docker load has it",
+    )
+    parser.add_argument("--name", type=values.image_name, action=Once, help="put one image, under this name")
     parser.add_argument(
         "--select",
         metavar="REF",
@@ -230,6 +240,11 @@ def _add_completion(verbs: Verbs) -> None:
         "after compinit; in fish: imagestore completion fish | source.",
     )
     parser.add_argument("shell", metavar="SHELL", choices=SHELLS, help="bash, zsh or fish")
+
+
+def _add_help(verbs: Verbs) -> None:
+    parser = verbs.add("help", "print the help of a verb, or of the program", "imagestore VERB --help prints it, too.")
+    parser.add_argument("topic", metavar="VERB", nargs="?", choices=verbs.names(), help="a verb")
 
 
 def _add_name(parser: argparse.ArgumentParser) -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
-from typing import NewType
+from typing import TYPE_CHECKING, NewType
+
+if TYPE_CHECKING:
+    import hashlib
 
 Digest = NewType("Digest", str)
 DiffID = NewType("DiffID", str)
@@ -16,6 +18,8 @@ _SHA256 = re.compile(r"sha256:[a-f0-9]{64}")
 
 def sha256(data: bytes) -> Digest:
     """Return the digest of ``data``."""
+    import hashlib  # noqa: PLC0415 - OpenSSL is slow to load, and a list of images needs no digest
+
     return Digest(f"sha256:{hashlib.sha256(data).hexdigest()}")
 
 
@@ -35,6 +39,8 @@ def is_blob_digest(unsafe_text: object) -> bool:
 
 def hasher(digest: Digest) -> hashlib._Hash:
     """Return a hash object of a digest's algorithm."""
+    import hashlib  # noqa: PLC0415
+
     return hashlib.new(digest.partition(":")[0])
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, replace
+from typing import ClassVar
 
 from pykka_imagestore.core.digest import DiffID
 from pykka_imagestore.core.sizes import format_size
@@ -65,7 +66,13 @@ class StoreStats:
 
 @dataclass(frozen=True, slots=True)
 class Event(ABC):
-    """Something that happened in a store; as text, a line that harms no terminal."""
+    """Something that happened in a store; as text, a line that harms no terminal.
+
+    Attributes:
+        is_frequent: Whether one image may bring a thousand such events, which a log shows only at DEBUG.
+    """
+
+    is_frequent: ClassVar[bool] = False
 
     @abstractmethod
     def counts(self) -> dict[str, float]:
@@ -81,6 +88,7 @@ class ArchiveIndexed(Event):
         seconds: How long that took.
     """
 
+    is_frequent = True
     archive: str
     seconds: float
 
@@ -103,6 +111,7 @@ class LayerUnpacked(Event):
         publish_seconds: How long it took to make it durable and visible.
     """
 
+    is_frequent = True
     diff_id: DiffID
     bytes_read: int
     bytes_unpacked: int
@@ -159,6 +168,7 @@ class PutJoined(Event):
         name: The name that it was called with; None for ``load``.
     """
 
+    is_frequent = True
     name: str | None
 
     def __str__(self) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Mapping
 
-_RANDOM = re.compile("[0-9a-f]{16}")  # secrets.token_hex(8)
+_RANDOM = re.compile("[0-9a-f]{16}")  # 8 random bytes
 _DIGEST = re.compile("sha256-[0-9a-f]{64}")
 _LOCKS = re.compile("references|layers|leases|staging|gc")
 _NAMES = {

@@ -15,16 +15,14 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from google.protobuf.message import DecodeError
-from google.protobuf.unknown_fields import UnknownFieldSet
-
-from pykka_imagestore._proto.docker_provisioner_pb2 import DockerProvisionerImages
+from pykka_imagestore import _proto
 from pykka_imagestore.core.checksum import checksum_fault, with_checksum
 from pykka_imagestore.core.digest import DiffID, Digest, is_sha256
 from pykka_imagestore.core.image import DockerImage
 from pykka_imagestore.core.image_name import ImageName
 from pykka_imagestore.durable.disk import Disk, write_whole
 from pykka_imagestore.durable.files import read_file
+from pykka_imagestore.durable.messages import has_unknown_fields, parse_message
 from pykka_imagestore.errors import CheckpointError, InvalidNameError
 
 _LENGTH = struct.Struct("<I")
@@ -50,7 +48,7 @@ def write_checkpoint(path: Path, images: Iterable[DockerImage], sequence: int, d
 
     Nobody else may write one meanwhile. A crash may leave ``<path>.new``, which the next one replaces.
     """
-    message = DockerProvisionerImages(images=map(to_message, images), sequence=sequence)
+    message = _proto.DockerProvisionerImages(images=map(to_message, images), sequence=sequence)
     data = with_checksum(message.SerializeToString())
     write_whole(path, _LENGTH.pack(len(data)) + data, disk, aside=path.with_name(f"{path.name}.new"))
     return _LENGTH.size + len(data)
@@ -73,31 +71,33 @@ def read_checkpoint(path: Path) -> Checkpoint:
     if len(data) != _LENGTH.size + length:
         raise CheckpointError(str(path), f"it says it has {length} bytes, and has {len(data) - _LENGTH.size}")
     try:
-        message = DockerProvisionerImages.FromString(data[_LENGTH.size :])
-    except (DecodeError, UnicodeDecodeError) as error:
+        message = parse_message(_proto.DockerProvisionerImages, data[_LENGTH.size :])
+    except ValueError as error:
         raise CheckpointError(str(path), f"it is no DockerProvisionerImages: {error}") from error
     _see_checksum(path, data[_LENGTH.size :], message)
     images = tuple(from_message(path, image) for image in message.images)
     return Checkpoint(images, message.sequence, len(data))
 
 
-def _see_checksum(path: Path, data: bytes, message: DockerProvisionerImages) -> None:
+def _see_checksum(path: Path, data: bytes, message: _proto.DockerProvisionerImages) -> None:
     fault = None
     if message.HasField("checksum"):
         fault = checksum_fault(data, message.checksum)
-    elif UnknownFieldSet(message):
+    elif has_unknown_fields(message):
         # With a bit changed in its tag, a checksum is no field that we know. Mesos and older versions write neither.
         fault = "its checksum is missing: it was changed, or is damaged"
     if fault is not None:
         raise CheckpointError(str(path), fault)
 
 
-def to_message(image: DockerImage) -> DockerProvisionerImages.Image:
+def to_message(image: DockerImage) -> _proto.DockerProvisionerImages.Image:
     """Return an image as it is stored."""
-    return DockerProvisionerImages.Image(name=image.name, layer_ids=image.layer_ids, config_digest=image.config_digest)
+    return _proto.DockerProvisionerImages.Image(
+        name=image.name, layer_ids=image.layer_ids, config_digest=image.config_digest
+    )
 
 
-def from_message(path: Path, message: DockerProvisionerImages.Image) -> DockerImage:
+def from_message(path: Path, message: _proto.DockerProvisionerImages.Image) -> DockerImage:
     """Return an image that was stored in the file ``path``.
 
     Raises:
@@ -117,7 +117,7 @@ def from_message(path: Path, message: DockerProvisionerImages.Image) -> DockerIm
     return DockerImage(name, tuple(DiffID(sys.intern(layer)) for layer in message.layer_ids), digest)
 
 
-def _is_whole(image: DockerProvisionerImages.Image) -> bool:
+def _is_whole(image: _proto.DockerProvisionerImages.Image) -> bool:
     """Tell whether a message has what it must have: the parser asks neither for required fields nor for UTF-8."""
     texts = (image.name, image.config_digest, *image.layer_ids)
     return image.HasField("name") and all(isinstance(text, str) for text in texts)

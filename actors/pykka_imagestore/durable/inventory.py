@@ -8,13 +8,12 @@ import stat
 from collections.abc import Iterable
 from pathlib import Path
 
-from pykka_imagestore._proto.layer_pb2 import LayerRecord
+from pykka_imagestore import _proto
 from pykka_imagestore.core.budget import NOTHING, Size
 from pykka_imagestore.core.digest import DiffID
 from pykka_imagestore.core.image import DockerImage
 from pykka_imagestore.core.inventory import Inventory
 from pykka_imagestore.core.paths import LOCK, RECORD, REPLACED, REPLACED_PATHS, TAR_SPLIT, StorePaths
-from pykka_imagestore.durable.files import touch
 from pykka_imagestore.durable.layer_record import read_record
 from pykka_imagestore.durable.layout import find_configs, find_layers
 from pykka_imagestore.durable.reserve import STAT_BLOCK_BYTES
@@ -77,7 +76,7 @@ class InventoryTaker:
         return size
 
 
-def _size_of_files(record: LayerRecord) -> Size:
+def _size_of_files(record: _proto.LayerRecord) -> Size:
     """Return what rootfs/ and the files in replaced/ take."""
     if record.HasField("inodes"):
         return Size(record.stored_bytes, record.inodes)
@@ -90,10 +89,3 @@ def _size_of_files(record: LayerRecord) -> Size:
 def _bytes_of(found: os.stat_result) -> int:
     # A file that has not been written back yet may have no blocks.
     return max(found.st_blocks * STAT_BLOCK_BYTES, -(-found.st_size // _BLOCK_BYTES) * _BLOCK_BYTES)
-
-
-def note_use(paths: StorePaths, image: DockerImage) -> None:
-    """Record that an image was used now, as its config's time; does nothing where the store cannot be written to."""
-    if image.config_digest is not None:
-        with contextlib.suppress(OSError):
-            touch(paths.config(image.config_digest))

@@ -7,16 +7,15 @@ import os
 import stat
 from pathlib import Path
 
-from google.protobuf.message import DecodeError
-
-from pykka_imagestore._proto.layer_pb2 import LayerRecord
+from pykka_imagestore import _proto
 from pykka_imagestore.core.checksum import checksum_fault
 from pykka_imagestore.core.digest import is_sha256
 from pykka_imagestore.core.paths import RECORD
+from pykka_imagestore.durable.messages import parse_message
 from pykka_imagestore.errors import RecordError
 
 
-def read_record(layer_directory: Path) -> LayerRecord:
+def read_record(layer_directory: Path) -> _proto.LayerRecord:
     """Return the record of the layer in a directory.
 
     Raises:
@@ -29,8 +28,8 @@ def read_record(layer_directory: Path) -> LayerRecord:
     except OSError as error:
         raise RecordError(str(path), f"it cannot be read: {error.strerror}") from error
     try:
-        record = LayerRecord.FromString(data)
-    except (DecodeError, UnicodeDecodeError) as error:
+        record = parse_message(_proto.LayerRecord, data)
+    except ValueError as error:
         raise RecordError(str(path), f"it is no LayerRecord: {error}") from error
     # The parser asks neither for required fields nor for UTF-8.
     if not is_sha256(record.diff_id):
@@ -43,7 +42,7 @@ def read_record(layer_directory: Path) -> LayerRecord:
     return record
 
 
-def _checksum_fault(data: bytes, record: LayerRecord) -> str | None:
+def _checksum_fault(data: bytes, record: _proto.LayerRecord) -> str | None:
     if record.HasField("checksum"):
         return checksum_fault(data, record.checksum)
     # With a bit changed in its tag, a checksum is no field that we know.

@@ -5,11 +5,14 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import re
 import stat
 from collections.abc import Iterable
 from pathlib import Path
+from typing import cast
 
 from pykka_imagestore.core.digest import DiffID, Digest, is_sha256, sha256
+from pykka_imagestore.core.image import DockerImage
 from pykka_imagestore.core.paths import StorePaths
 from pykka_imagestore.durable.disk import Disk, write_whole
 from pykka_imagestore.durable.files import has_file, make_directory, open_file, read_file, touch
@@ -22,6 +25,7 @@ from pykka_imagestore.durable.reserve import make_reserve
 from pykka_imagestore.errors import MisplacedFileError
 
 _MAX_LOOKUPS = 64  # more layers are found faster by listing the directory
+_DIGEST_NAME = re.compile(r"(?<![^/])sha256-([a-f0-9]{64})(?![^/])")  # one of several names with slashes between them
 
 
 def make_store(paths: StorePaths, disk: Disk) -> None:
@@ -135,10 +139,17 @@ def count_removed_layers(paths: StorePaths) -> int:
 def write_config(paths: StorePaths, config: bytes, disk: Disk, *, aside: Path) -> None:
     """Store an image config under its digest; durable on return. ``aside`` is as for ``write_whole``."""
     target = paths.config(sha256(config))
-    if _has(target, config) and touch(target):  # its image is used now, see durable/inventory.py
+    if _has(target, config) and touch(target):  # its image is used now, as ``note_use`` says
         disk.sync_directory(target.parent)  # the process that wrote it may have died before its sync
     else:
         write_whole(target, config, disk, aside=aside)
+
+
+def note_use(paths: StorePaths, image: DockerImage) -> None:
+    """Record that an image was used now, as its config's time; does nothing where the store cannot be written to."""
+    if image.config_digest is not None:
+        with contextlib.suppress(OSError):
+            touch(paths.config(image.config_digest))
 
 
 def _has(path: Path, data: bytes) -> bool:
@@ -177,7 +188,7 @@ def _layers_in(directory: Path) -> frozenset[DiffID]:
             names = [entry.name for entry in entries if entry.is_dir(follow_symlinks=False)]
     except FileNotFoundError:
         return frozenset()
-    return frozenset(map(DiffID, _digests_of(names)))
+    return frozenset(cast("list[DiffID]", _digests_of(names)))
 
 
 def _digests_in(directory: Path) -> list[str]:
@@ -189,5 +200,5 @@ def _digests_in(directory: Path) -> list[str]:
 
 
 def _digests_of(names: list[str]) -> list[str]:
-    digests = (name.replace("-", ":", 1) for name in names if ":" not in name)
-    return [digest for digest in digests if is_sha256(digest)]
+    # At once: there may be tens of thousands, at each list of images.
+    return [f"sha256:{digits}" for digits in _DIGEST_NAME.findall("/".join(names))]

@@ -14,16 +14,14 @@ A put has one lease for all its images, and one open file. It grows, under the s
 from __future__ import annotations
 
 import os
-import secrets
 import threading
 from collections.abc import Iterable
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from google.protobuf.message import DecodeError
-
-from pykka_imagestore._proto.lease_pb2 import LeaseRecord
+from pykka_imagestore import _proto
 from pykka_imagestore.core.digest import DiffID, Digest, is_sha256
 from pykka_imagestore.core.image import DockerImage
 from pykka_imagestore.core.image_name import ImageName
@@ -31,9 +29,9 @@ from pykka_imagestore.core.inventory import Needs
 from pykka_imagestore.core.paths import StorePaths
 from pykka_imagestore.core.store_names import is_random_name
 from pykka_imagestore.core.uncopyable import Uncopyable
-from pykka_imagestore.core.usage import LeaseUsage
 from pykka_imagestore.durable.files import read_file
 from pykka_imagestore.durable.locks import FileLock, acquire, is_locked, locked
+from pykka_imagestore.durable.messages import parse_message
 from pykka_imagestore.durable.reserve import in_reserve
 from pykka_imagestore.errors import (
     InvalidInputError,
@@ -44,6 +42,9 @@ from pykka_imagestore.errors import (
     StateError,
 )
 from pykka_imagestore.text import shown
+
+if TYPE_CHECKING:
+    from pykka_imagestore.core.usage import LeaseUsage
 
 _MAX_BYTES = 64 << 20  # of a record; what is larger is somebody's own file
 
@@ -182,6 +183,8 @@ def find_needs(paths: StorePaths) -> Needs:
 
 def find_leases(paths: StorePaths) -> tuple[LeaseUsage, ...]:
     """Return who needs what, to be shown; a lease that is being taken may be missing."""
+    from pykka_imagestore.core.usage import LeaseUsage  # noqa: PLC0415 - puts and leases need none of it
+
     found = []
     with suppress(FileNotFoundError, PermissionError):  # another user's
         for path in _files(paths):
@@ -212,25 +215,25 @@ def _is_left(path: Path) -> bool:
 
 
 def _hold_image(paths: StorePaths, image: DockerImage) -> HeldLease:
-    record = LeaseRecord(layer_ids=image.layer_ids, config_digest=image.config_digest, image=image.name)
+    record = _proto.LeaseRecord(layer_ids=image.layer_ids, config_digest=image.config_digest, image=image.name)
     # Not for a put's own lease: a put needs more room than this.
     return in_reserve(paths, partial(_hold, paths, record, f"lease of {image.name}"))
 
 
-def _hold(paths: StorePaths, record: LeaseRecord, purpose: str) -> HeldLease:
+def _hold(paths: StorePaths, record: _proto.LeaseRecord, purpose: str) -> HeldLease:
     record.process, record.purpose = os.getpid(), purpose
-    path = paths.leases / secrets.token_hex(8)
+    path = paths.leases / os.urandom(8).hex()
     lease = HeldLease(path, acquire(path))
     lease.write(record.SerializeToString())
     return lease
 
 
-def _record_of(layers: Iterable[DiffID], config_digest: Digest | None) -> LeaseRecord:
+def _record_of(layers: Iterable[DiffID], config_digest: Digest | None) -> _proto.LeaseRecord:
     configs = [] if config_digest is None else [config_digest]  # repeated: what is not, only the last record tells
-    return LeaseRecord(layer_ids=layers, config_digest=config_digest, more_config_digests=configs)
+    return _proto.LeaseRecord(layer_ids=layers, config_digest=config_digest, more_config_digests=configs)
 
 
-def _image_of(path: Path, record: LeaseRecord) -> DockerImage | None:
+def _image_of(path: Path, record: _proto.LeaseRecord) -> DockerImage | None:
     """Return the image that a lease is of; None if it is of none, or was released meanwhile."""
     if not record.HasField("image"):
         return None
@@ -242,27 +245,27 @@ def _image_of(path: Path, record: LeaseRecord) -> DockerImage | None:
     return DockerImage(name, tuple(map(DiffID, record.layer_ids)), digest)
 
 
-def _needs_of(record: LeaseRecord) -> Needs:
+def _needs_of(record: _proto.LeaseRecord) -> Needs:
     return Needs(frozenset(map(DiffID, record.layer_ids)), frozenset(map(Digest, _configs_of(record))))
 
 
-def _configs_of(record: LeaseRecord) -> list[str]:
+def _configs_of(record: _proto.LeaseRecord) -> list[str]:
     return [*([record.config_digest] if record.config_digest else []), *record.more_config_digests]
 
 
-def _read(path: Path) -> LeaseRecord:
+def _read(path: Path) -> _proto.LeaseRecord:
     try:
         return _parse(path, read_file(path))
     except FileNotFoundError:
-        return LeaseRecord()  # it was released meanwhile: that needs no lock
+        return _proto.LeaseRecord()  # it was released meanwhile: that needs no lock
 
 
-def _parse(path: Path, data: bytes) -> LeaseRecord:
+def _parse(path: Path, data: bytes) -> _proto.LeaseRecord:
     if not any(data):
-        return LeaseRecord()
+        return _proto.LeaseRecord()
     try:
-        record = LeaseRecord.FromString(data)
-    except (DecodeError, UnicodeDecodeError) as error:
+        record = parse_message(_proto.LeaseRecord, data)
+    except ValueError as error:
         raise LeaseError(str(path)) from error
     if not all(map(is_sha256, [*record.layer_ids, *_configs_of(record)])):  # the parser does not even ask for text
         raise LeaseError(str(path))

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import secrets
 import stat
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -36,7 +35,7 @@ class LockedDirectory:
     @classmethod
     def below(cls, directory: Path, guard: Path) -> LockedDirectory:
         """Choose a directory's name; nothing is made yet."""
-        return cls(directory / secrets.token_hex(8), guard)
+        return cls(directory / os.urandom(8).hex(), guard)
 
     def make(self) -> None:
         """Make the directory and take its lock."""

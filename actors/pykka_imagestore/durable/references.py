@@ -10,15 +10,14 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
-from pykka_imagestore._proto.journal_pb2 import JournalFrame
+from pykka_imagestore import _proto
 from pykka_imagestore.core.image import DockerImage
 from pykka_imagestore.core.image_name import ImageName, without_label
 from pykka_imagestore.core.paths import StorePaths
 from pykka_imagestore.durable.checkpoint import to_message
 from pykka_imagestore.durable.disk import Disk
-from pykka_imagestore.durable.inventory import note_use
 from pykka_imagestore.durable.journal_writer import JournalWriter
-from pykka_imagestore.durable.layout import find_missing
+from pykka_imagestore.durable.layout import find_missing, note_use
 from pykka_imagestore.durable.locks import FileLock, acquire, locked
 from pykka_imagestore.durable.replica import Replica
 from pykka_imagestore.durable.reserve import in_reserve
@@ -190,15 +189,15 @@ class References:
 
     def _with_missing(self, images: Sequence[DockerImage]) -> tuple[DockerImage, ...]:
         missing = find_missing(self._paths, [layer for image in images for layer in image.layer_ids])
-        return tuple(image.without(missing) for image in images)
+        return tuple(image.without(missing) for image in images) if missing else tuple(images)
 
 
 def _plan(
     changes: Iterable[Change], images: Mapping[str, DockerImage]
-) -> tuple[tuple[DockerImage | None, ...], JournalFrame]:
+) -> tuple[tuple[DockerImage | None, ...], _proto.JournalFrame]:
     """Return what each change answers, and a frame of those that change something."""
     answers: list[DockerImage | None] = []
-    frame = JournalFrame()
+    frame = _proto.JournalFrame()
     planned: dict[str, DockerImage | None] = {}
     for change in changes:
         key = without_label(change.image.name) if isinstance(change, Put) else change.name.stored

@@ -11,15 +11,14 @@ import os
 import threading
 from pathlib import Path
 
-from google.protobuf.message import DecodeError
-
-from pykka_imagestore._proto.journal_pb2 import JournalFrame
+from pykka_imagestore import _proto
 from pykka_imagestore.core.image import DockerImage
 from pykka_imagestore.core.image_name import ImageName, without_label
 from pykka_imagestore.core.journal import Frame, find_attested, parse_frame
 from pykka_imagestore.core.paths import StorePaths
 from pykka_imagestore.durable.checkpoint import from_message, read_checkpoint
 from pykka_imagestore.durable.journal_file import JournalFile
+from pykka_imagestore.durable.messages import parse_message
 from pykka_imagestore.durable.owner import told_if_foreign
 from pykka_imagestore.errors import CheckpointError, InvalidNameError
 
@@ -126,8 +125,8 @@ class Replica:
 
     def _apply(self, path: Path, frame: Frame) -> None:
         try:
-            message = JournalFrame.FromString(frame.payload)
-        except (DecodeError, UnicodeDecodeError) as error:
+            message = parse_message(_proto.JournalFrame, frame.payload)
+        except ValueError as error:
             raise CheckpointError(str(path), f"change {frame.sequence} is no JournalFrame: {error}") from error
         for change in message.changes:
             if change.HasField("put"):
@@ -138,7 +137,7 @@ class Replica:
         self.sequence = frame.sequence
 
 
-def _name_of_removal(path: Path, change: JournalFrame.Change) -> str:
+def _name_of_removal(path: Path, change: _proto.JournalFrame.Change) -> str:
     try:
         return ImageName.parse_stored(change.remove).stored
     except InvalidNameError as error:  # or a change that only a later version knows

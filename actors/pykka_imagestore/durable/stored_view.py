@@ -7,25 +7,26 @@ works on a read-only file system.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pykka_imagestore.core.budget import Size
 from pykka_imagestore.core.digest import DiffID
 from pykka_imagestore.core.image import DockerImage
 from pykka_imagestore.core.image_name import ImageName
-from pykka_imagestore.core.inventory import Inventory
 from pykka_imagestore.core.paths import StorePaths
 from pykka_imagestore.durable.disk import disk
 from pykka_imagestore.durable.files import read_file
-from pykka_imagestore.durable.inventory import InventoryTaker
 from pykka_imagestore.durable.layout import require_readable
 from pykka_imagestore.durable.owner import told_if_foreign
 from pykka_imagestore.durable.references import References
 from pykka_imagestore.errors import ImageIncompleteError, NotFoundError
 
 if TYPE_CHECKING:
+    from pykka_imagestore.core.budget import Size
+    from pykka_imagestore.core.inventory import Inventory
     from pykka_imagestore.core.usage import Usage
+    from pykka_imagestore.durable.inventory import InventoryTaker
 
 
 class StoredView:
@@ -40,7 +41,6 @@ class StoredView:
     def __init__(self, paths: StorePaths, references: References) -> None:
         self._paths = paths
         self._references = references
-        self._inventories = InventoryTaker(paths)
 
     @classmethod
     def open(cls, store: Path) -> StoredView:
@@ -106,6 +106,12 @@ class StoredView:
         from pykka_imagestore.durable.leases import find_leases  # noqa: PLC0415
 
         return measure(self.inventory(images), find_leases(self._paths))
+
+    @cached_property
+    def _inventories(self) -> InventoryTaker:
+        from pykka_imagestore.durable.inventory import InventoryTaker  # noqa: PLC0415 - as above
+
+        return InventoryTaker(self._paths)
 
 
 def read_config(paths: StorePaths, image: DockerImage) -> bytes:

@@ -7,12 +7,13 @@ from dataclasses import dataclass
 
 from pykka_imagestore.core.identity import FileIdentity
 from pykka_imagestore.core.layer_blob import LayerBlob
-from pykka_imagestore.errors import StateError
+from pykka_imagestore.errors import InvalidInputError, StateError
 from pykka_imagestore.fs.named_directory import NamedDirectory
 from pykka_imagestore.jobs.archive.open_blob import open_blob
 from pykka_imagestore.jobs.unpack.layer_counts import LayerCounts
 from pykka_imagestore.jobs.unpack.limiter import space_for
 from pykka_imagestore.jobs.unpack.one_pass import unpack
+from pykka_imagestore.jobs.unpack.whole_archive import find_archive_file
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +52,7 @@ def unpack_into(request: UnpackInto) -> Unpacked:
     Reports LayerCounts ten times a second at most.
 
     Raises:
+        InvalidInputError: The file is a whole image archive.
         LayerError: An entry is malformed, hostile or not supported.
         ArchiveChangedError: The layer is another file than it was, or was written to.
         StateError: Another directory is in the place of the one that was meant; nothing was written to it.
@@ -71,6 +73,11 @@ def unpack_into(request: UnpackInto) -> Unpacked:
             space_for(layer.least_bytes, directory, request.directory),
         ):
             unpacked = unpack(source, layer, directory, request.directory, None, keep_root=not request.is_new)
+        if (found := find_archive_file(directory)) is not None:
+            raise InvalidInputError(
+                f"{layer.name} is no layer, but a whole image archive: it has {found}. Nothing of it is left; put it "
+                "into a store, with imagestore put, or name one of the layers in it"
+            )
         return Unpacked(unpacked.counts, unpacked.extracted.root_mode)
     finally:
         os.close(directory)

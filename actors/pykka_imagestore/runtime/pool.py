@@ -16,11 +16,9 @@ from typing import Any, Protocol, Self, TypeVar
 
 from pykka_imagestore.runtime.cpus import usable_cpus
 from pykka_imagestore.runtime.errors import ForkedError, PoolClosedError
-from pykka_imagestore.runtime.executors import ExecutorEngine
 from pykka_imagestore.runtime.forks import Origin
 from pykka_imagestore.runtime.future import Future, failed
 from pykka_imagestore.runtime.interfaces import Answers, WorkerOptions
-from pykka_imagestore.runtime.processes import ProcessEngine
 from pykka_imagestore.runtime.tasks import Messages, Task
 from pykka_imagestore.runtime.threads import ThreadEngine
 from pykka_imagestore.runtime.worker import PickledAnswers
@@ -81,12 +79,12 @@ class WorkerPool:
         self._numbers = itertools.count(1)
         self._engine: Engine
         if executor is not None:
-            self._engine = ExecutorEngine(executor)
+            self._engine = _engine_on(executor)
         elif threads:
             self._engine = ThreadEngine(self.workers, name)
         else:
             options = WorkerOptions(name, memory_limit_bytes, answers or PickledAnswers())
-            self._engine = ProcessEngine(self.workers, options)
+            self._engine = _engine_of_processes(self.workers, options)
 
     def __enter__(self) -> Self:
         return self
@@ -147,3 +145,18 @@ class WorkerPool:
         if self._origin.is_here():
             self._closed.set()
             self._engine.close()
+
+
+# Each is imported by the first pool that has one: a program that only imports this package waits for neither.
+
+
+def _engine_on(executor: concurrent.futures.Executor) -> Engine:
+    from pykka_imagestore.runtime.executors import ExecutorEngine  # noqa: PLC0415
+
+    return ExecutorEngine(executor)
+
+
+def _engine_of_processes(workers: int, options: WorkerOptions) -> Engine:
+    from pykka_imagestore.runtime.processes import ProcessEngine  # noqa: PLC0415
+
+    return ProcessEngine(workers, options)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 
 from pykka_imagestore.cli.arguments import store_directory
-from pykka_imagestore.cli.named import find_names
+from pykka_imagestore.cli.named import advised, find_names
 from pykka_imagestore.cli.output import image_document, print_formatted, print_json, print_lines, print_table
 from pykka_imagestore.cli.stored import view_store
 from pykka_imagestore.core.image_name import ImageName
@@ -16,7 +16,8 @@ def run(options: argparse.Namespace) -> None:
     """Print the image's config digest and the path of each layer, root layer first."""
     paths = StorePaths(store_directory(options.store))
     view = view_store(paths.root)
-    image = paths.locate(view.get(ImageName.parse_stored(find_names(paths.root, options.name)[0])))
+    with advised(options.name):
+        image = paths.locate(view.get(ImageName.parse_stored(find_names(paths.root, options.name)[0])))
     if options.json:
         print_json(image_document(image))
         return

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 
 from pykka_imagestore.cli.arguments import store_directory
 from pykka_imagestore.cli.json_text import parse_json
-from pykka_imagestore.cli.named import find_names
+from pykka_imagestore.cli.named import advised, find_names
 from pykka_imagestore.cli.output import print_formatted, print_json, print_pretty
 from pykka_imagestore.cli.several import SomeFailedError, do_each
 from pykka_imagestore.cli.stored import view_store
@@ -19,7 +20,7 @@ def run(options: argparse.Namespace) -> None:
     """Print each config: indented, or as one compact document."""
     store = store_directory(options.store)
     view = view_store(store)
-    failed = do_each(options.names, lambda name: _show(options, _read_config(view, find_names(store, name)[0])))
+    failed = do_each(options.names, lambda name: _show(options, _find_config(view, store, name)))
     if failed:
         raise SomeFailedError(failed, len(options.names), "image", "shown")
 
@@ -31,6 +32,11 @@ def _show(options: argparse.Namespace, config: object) -> None:
         print_formatted(options.format, [config])
     else:
         print_pretty(config)
+
+
+def _find_config(view: StoredView, store: Path, text: str) -> object:
+    with advised(text):
+        return _read_config(view, find_names(store, text)[0])
 
 
 def _read_config(view: StoredView, name: str) -> object:

@@ -33,7 +33,6 @@ def run(options: argparse.Namespace) -> None:
     paths = StorePaths(store_directory(options.store))
     view = view_store(paths.root)
     images = view.list()
-    located = paths.locate_all(images)
     if options.quiet and not options.json and options.format is None:
         print_lines(image.name for image in images)
         return
@@ -42,14 +41,14 @@ def run(options: argparse.Namespace) -> None:
     is_long = options.long or (options.format is not None and options.format.names("bytes"))
     sizes = _find_sizes(view, images) if is_long else {}
     if options.json or options.format is not None:
-        documents = [_document(image, last_used, sizes) for image in located]
+        documents = [_document(image, last_used, sizes) for image in paths.locate_all(images)]
         if options.json:
             print_json(documents)
         else:
             print_formatted(options.format, documents)
         return
     now = time.time()
-    _print_table(located, {name: format_age(now - used) for name, used in last_used.items()}, sizes, is_long=is_long)
+    _print_table(images, {name: format_age(now - used) for name, used in last_used.items()}, sizes, is_long=is_long)
 
 
 def _find_last_uses(paths: StorePaths, images: Sequence[DockerImage]) -> dict[str, float]:
@@ -80,7 +79,7 @@ def _document(image: ImageInfo, last_used: Mapping[str, float], sizes: Mapping[s
 
 
 def _print_table(
-    images: Sequence[ImageInfo], ages: Mapping[str, str], sizes: Mapping[str, int], *, is_long: bool
+    images: Sequence[DockerImage], ages: Mapping[str, str], sizes: Mapping[str, int], *, is_long: bool
 ) -> None:
     if is_long:
         header: tuple[str, ...] = ("NAME", "CONFIG", "LAYERS", "SIZE", "USED", "STATE")
@@ -91,5 +90,5 @@ def _print_table(
         size = (format_size(sizes[image.name]),) if is_long else ()
         age = f"{ages[image.name]} ago" if image.name in ages else "-"
         config = shortened(image.config_digest)
-        rows.append((image.name, config, str(len(image.layers)), *size, age, state_of(image)))
+        rows.append((image.name, config, str(len(image.layer_ids)), *size, age, state_of(image)))
     print_table(rows)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 
 from pykka_imagestore.cli.arguments import store_directory
-from pykka_imagestore.cli.named import find_only_name
+from pykka_imagestore.cli.named import advised, find_only_name
 from pykka_imagestore.cli.output import done_anyway, image_document, print_json, print_line
 from pykka_imagestore.cli.progress_bar import removal_bar
 from pykka_imagestore.cli.several import SomeFailedError, do_each
@@ -23,10 +23,12 @@ def run(options: argparse.Namespace) -> None:
     removed: list[ImageInfo] = []
     with StopSignals() as signals:
         with LocalStore.start(directory) as store, removal_bar(StorePaths(directory), quiet=options.quiet):
-            failed = do_each(
-                options.names,
-                lambda name: removed.append(signals.wait(store.remove(find_only_name(directory, name)))),
-            )
+
+            def remove(text: str) -> None:
+                with advised(text):
+                    removed.append(signals.wait(store.remove(find_only_name(directory, text))))
+
+            failed = do_each(options.names, remove)
             signals.wait_if_not_stopped(store.swept())
         with done_anyway():
             for image in removed:

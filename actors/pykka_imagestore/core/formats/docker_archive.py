@@ -50,6 +50,15 @@ def read_images(members: MemberReader, totals: Totals) -> tuple[ArchivedImage, .
     raise UnsupportedFormatError(msg)
 
 
+def is_manifest(data: bytes) -> bool:
+    """Tell whether a file is the ``manifest.json`` of an archive, and not one of the many others of that name."""
+    try:
+        fields = {key.lower() for entry in parse_json(data) for key in expect_object(entry)}
+    except (FormatError, TypeError):  # a number, say, has no entries
+        return False
+    return {"config", "layers"} <= fields
+
+
 def legacy_config(unsafe_json: bytes, diff_ids: Sequence[DiffID]) -> bytes:
     """Return the image config of a legacy image, made of the JSON of its leaf layer and its DiffIDs.
 
