@@ -10,7 +10,7 @@
         tar-split.zst       what of its tar is no file's body, compressed
         replaced/           files that later entries replaced, if there are any, and a list of their paths
     configs/sha256-<hex>    image configs, byte for byte
-    staging/<random>/       work in progress
+    staging/<random>/       work in progress; containers that a process makes, and the sign that it lives
         lock                held by the process whose work it is
     gc/<random>/            what was removed, waiting to be deleted
         lock                held by the process that deletes it
