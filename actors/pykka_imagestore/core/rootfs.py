@@ -31,6 +31,7 @@ class RootfsRequest:
         attach: Whether it is to be found by a path; else by its descriptor only.
         target: The directory to attach it to; None for ``rootfs`` below ``directory``.
         upper_bytes: How much may be written to it; None for no bound.
+        project: The project whose quota keeps that bound; None where there is none.
     """
 
     layers: tuple[StackLayer, ...]
@@ -39,3 +40,4 @@ class RootfsRequest:
     attach: bool = True
     target: str | None = None
     upper_bytes: int | None = None
+    project: int | None = None
