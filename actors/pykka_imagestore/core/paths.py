@@ -126,6 +126,11 @@ class StorePaths:
         return (self.layers, self.configs, self.staging, self.gc, self.leases, self.locks)
 
     @property
+    def later_directories(self) -> tuple[Path, ...]:
+        """The directories that a store gets when something is first to lie in them."""
+        return (self.reserve, self.containers, self.stacks)
+
+    @property
     def references_lock(self) -> Path:
         """The lock of the process that writes the checkpoint or the journal."""
         return self.locks / "references"
