@@ -127,9 +127,9 @@ class StorePaths:
         return (self.layers, self.configs, self.staging, self.gc, self.leases, self.locks)
 
     @property
-    def optional_directories(self) -> tuple[Path, ...]:
-        """Those that a store may do without: an older one on a full disk, one without containers."""
-        return (self.reserve, self.containers)
+    def later_directories(self) -> tuple[Path, ...]:
+        """The directories that a store gets when something is first to lie in them."""
+        return (self.reserve, self.containers, self.stacks)
 
     @property
     def references_lock(self) -> Path:

@@ -20,6 +20,8 @@ _NAMES = {
     "leases": _RANDOM,
     "containers": re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,127}"),
     "locks": _LOCKS,
+    "containers": re.compile("[A-Za-z0-9][A-Za-z0-9_.-]{0,127}"),
+    "stacks": _DIGEST,
     "reserve": re.compile("[0-9]{1,2}"),
 }
 _FILES = re.compile(r"(imagestore|storedImages|storedImages\.journal)(\.new)?")
