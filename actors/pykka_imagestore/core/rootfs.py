@@ -32,6 +32,7 @@ class RootfsRequest:
         target: The directory to attach it to; None for ``rootfs`` below ``directory``.
         for_runtime: Whether a container runtime guards it, so that set-user-ID programs and devices are to work.
         upper_bytes: How much may be written to it; None for no bound.
+        project: The project whose quota keeps that bound; None where there is none.
     """
 
     layers: tuple[StackLayer, ...]
@@ -41,3 +42,4 @@ class RootfsRequest:
     target: str | None = None
     for_runtime: bool = False
     upper_bytes: int | None = None
+    project: int | None = None
