@@ -49,6 +49,7 @@ class RootfsRequest:
         read_only: Whether nobody is to write to it.
         attach: Whether it is to be found by a path; else by its descriptor only.
         target: The directory to attach it to; None for ``rootfs`` below ``directory``.
+        for_runtime: Whether a container runtime guards it, so that set-user-ID programs and devices are to work.
         upper_bytes: How much may be written to it; None for no bound.
         project: The project whose quota keeps that bound; None where there is none.
     """
@@ -58,5 +59,6 @@ class RootfsRequest:
     read_only: bool = False
     attach: bool = True
     target: str | None = None
+    for_runtime: bool = False
     upper_bytes: int | None = None
     project: int | None = None

@@ -1,0 +1,155 @@
+"""The backend ``overlay``: the kernel merges the layers, and keeps what is written in a directory of the container."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from typing import Literal
+
+from pykka_imagestore.core.paths import UPPER, WORK
+from pykka_imagestore.core.rootfs import RootfsRequest
+from pykka_imagestore.errors import RootfsError
+from pykka_imagestore.fs.attributes import sees_trusted_xattrs
+from pykka_imagestore.fs.create import make_directory
+from pykka_imagestore.fs.directory_attributes import copy_directory_attributes
+from pykka_imagestore.fs.flags import DIRECTORY_FLAGS
+from pykka_imagestore.fs.pins import PIN_FLAGS
+from pykka_imagestore.fs.remove_tree import remove_tree
+from pykka_imagestore.rootfs.backend import Mounted
+from pykka_imagestore.rootfs.mounts import MOUNT_ATTR_NODEV, MOUNT_ATTR_NOSUID, MOUNT_ATTR_RDONLY
+from pykka_imagestore.rootfs.overlay_ways import (
+    MAX_LAYERS,
+    NO_UUID,
+    PINNED,
+    USER,
+    VOLATILE,
+    WAYS,
+    OverlayWays,
+    Stack,
+    Way,
+    source_of,
+)
+from pykka_imagestore.rootfs.place import IsOurs, attach, default_place, detach, is_attached
+
+Reads = Literal["trusted", "user"]
+_EMPTY = "empty"
+_MODE = 0o700
+
+
+def overlay_reads() -> Reads:
+    """Return which attributes the overlays of this process honour: ``trusted.overlay.*`` or ``user.overlay.*``."""
+    return "trusted" if sees_trusted_xattrs() else "user"
+
+
+class Overlay:
+    """Mounts overlays in this process' own namespaces.
+
+    Args:
+        ways: Which ways to try of telling the kernel the layers, the best first.
+    """
+
+    name = "overlay"
+
+    def __init__(self, ways: Sequence[Way] = WAYS) -> None:
+        self._ways = OverlayWays(ways)
+
+    def refusal(self, request: RootfsRequest) -> str | None:
+        """Return why no overlay can be mounted for a request; None if it can, as far as can be told beforehand."""
+        if len(request.layers) > MAX_LAYERS:
+            return f"the kernel merges {MAX_LAYERS} layers at most, and these are {len(request.layers)}"
+        return None
+
+    def parts(self, _request: RootfsRequest, _workers: int) -> tuple[object, ...]:
+        """Return no work: nothing is copied."""
+        return ()
+
+    def mount(self, request: RootfsRequest) -> Mounted:
+        """Mount an overlay of a request's layers.
+
+        Raises:
+            RootfsError: The kernel refused.
+            InvalidInputError: The target is no empty directory of this user's.
+            OSError: The directories that it needs cannot be made.
+        """
+        refusal = self.refusal(request)
+        if refusal is not None:
+            raise self._error(request, refusal)
+        self._make_room(request)
+        stack = _stack_of(request)
+        try:
+            descriptor = self._ways.mount(stack)
+        except OSError as error:
+            raise self._error(request, f"the kernel refused: {error.strerror or error}") from error
+        try:
+            return Mounted(descriptor, attach(descriptor, request) if request.attach else None)
+        except BaseException:
+            os.close(descriptor)
+            raise
+
+    def unmount(self, request: RootfsRequest) -> None:
+        """Detach the overlay of a request wherever it is attached."""
+        detach(request, self._is_ours(request))
+
+    def is_attached(self, request: RootfsRequest) -> bool:
+        """Tell whether the overlay of a request is still where ``mount`` attached it, maybe in another process."""
+        return is_attached(request, self._is_ours(request))
+
+    # -- inside
+
+    def _make_room(self, request: RootfsRequest) -> None:
+        """Make the directories of a container, anew if an earlier try was cut off."""
+        try:
+            make_directory(default_place(request), _MODE)
+        except FileExistsError:
+            self.unmount(request)
+            for name in (UPPER, WORK, _EMPTY):  # a work directory that was volatile cannot be mounted again
+                remove_tree(f"{request.directory}/{name}")
+        for name in _needed(request):
+            make_directory(f"{request.directory}/{name}", _MODE)
+        if not request.read_only:
+            _copy_root(request.layers[-1].path, f"{request.directory}/{UPPER}")
+
+    def _is_ours(self, request: RootfsRequest) -> IsOurs:
+        source = source_of(request.directory)
+        return lambda entry: (entry.kind, entry.source) == ("overlay", source)
+
+    def _error(self, request: RootfsRequest, reason: str) -> RootfsError:
+        return RootfsError(os.path.basename(request.directory), ((self.name, reason),))
+
+
+def mount_attributes(request: RootfsRequest) -> int:
+    """Return what a request's mount is to be: one that no runtime guards gives nobody another user's rights."""
+    guards = 0 if request.for_runtime else MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV
+    return guards | (MOUNT_ATTR_RDONLY if request.read_only else 0)
+
+
+def _needed(request: RootfsRequest) -> tuple[str, ...]:
+    if not request.read_only:
+        return (UPPER, WORK)
+    # An overlay has an upper directory, or two others: without, its unmount syncs nothing.
+    return (_EMPTY,) if len(request.layers) == 1 else ()
+
+
+def _stack_of(request: RootfsRequest) -> Stack:
+    needed = tuple(f"{request.directory}/{name}" for name in _needed(request))
+    layers = tuple(layer.path for layer in request.layers[::-1])
+    user = (USER,) if overlay_reads() == "user" else ()
+    attributes = mount_attributes(request)
+    if request.read_only:
+        return Stack((*layers, *needed), None, request.directory, (*PINNED, NO_UUID, *user), attributes)
+    upper, work = needed
+    options = (*PINNED, NO_UUID, VOLATILE, *user)
+    return Stack(layers, (upper, work), request.directory, options, attributes)
+
+
+def _copy_root(layer: str, upper: str) -> None:
+    """Give the upper directory what the topmost layer's root has: a merged root has the attributes of the upper."""
+    source = os.open(layer, PIN_FLAGS | os.O_DIRECTORY)
+    try:
+        target = os.open(upper, DIRECTORY_FLAGS)
+        try:
+            copy_directory_attributes(source, target)
+        finally:
+            os.close(target)
+    finally:
+        os.close(source)
