@@ -11,12 +11,14 @@ Whatever ends it in between undoes all of it, the record last: an error, a disca
 
 from __future__ import annotations
 
+import os
 import time
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import Any, TypeVar
+from pathlib import Path
+from typing import TypeVar, cast
 
 from pykka_imagestore.core.container import Container
 from pykka_imagestore.core.digest import Digest
@@ -24,17 +26,19 @@ from pykka_imagestore.core.format_error import FormatError
 from pykka_imagestore.core.formats.run_config import parse_run_config
 from pykka_imagestore.core.image import DockerImage
 from pykka_imagestore.core.paths import StorePaths
-from pykka_imagestore.core.rootfs import RootfsRequest
+from pykka_imagestore.core.rootfs import Reads, RootfsRequest, StackLayer, stack_id
 from pykka_imagestore.core.run_config import RunConfig
-from pykka_imagestore.durable.containers import Holder, RemovedContainers, boot_id
+from pykka_imagestore.durable.containers import Holder, RemovedContainers, boot_id, is_holder_alive, read_container
 from pykka_imagestore.durable.layout import find_missing
+from pykka_imagestore.durable.locks import locked
 from pykka_imagestore.durable.log import logger_of
 from pykka_imagestore.durable.stored_view import StoredView, read_config
-from pykka_imagestore.errors import NotFoundError, RootfsError
+from pykka_imagestore.errors import ContainerHeldError, ContainerRecordError, NotFoundError, RootfsError
 from pykka_imagestore.provision_order import ProvisionOrder
 from pykka_imagestore.provisioned import Rootfs
 from pykka_imagestore.rootfs.backend import Backend, Mounted
-from pykka_imagestore.stack_layers import StackLayers
+from pykka_imagestore.runtime import DiscardedError, Future
+from pykka_imagestore.stack_layers import StackLayers, StackWanted
 
 logger = logger_of(__name__)
 
@@ -44,21 +48,14 @@ _CONFIGS = 256  # whose wishes are remembered
 
 
 @dataclass(frozen=True, slots=True)
-class Work:
-    """What a worker process is to do.
+class PartsWanted:
+    """What is to be copied or linked, side by side."""
 
-    Attributes:
-        function: As for ``WorkerPool.run``.
-        argument: Its argument.
-        key: All that want work of this key at the same time share it; None for nobody.
-    """
-
-    function: Callable[[Any], Any]
-    argument: object
-    key: str | None = None
+    parts: tuple[object, ...]
 
 
-Steps = Generator[Sequence[Work], None, T]
+Wanted = StackWanted | PartsWanted
+Steps = Generator[Wanted, None, T]
 """Each step runs in a thread; what it yields, worker processes do before the next one."""
 
 
@@ -96,17 +93,24 @@ class Site:
         """Return how an image wants to be run."""
         return RunConfig() if image.config_digest is None else self._parse(image.config_digest)
 
-    def undo(self, container: Container) -> None:
+    def remove(self, container_id: str, container: Container | None) -> None:
         """Unmount what is there of a container, and take it out of the store.
+
+        Args:
+            container: Its record; None if it cannot be read.
 
         Raises:
             ContainerNotFoundError: It is not there, or not any more.
             RootfsError, OSError: It could not be unmounted, or the disk failed; the rest of it stays.
         """
-        backend = self.backends.get(container.backend)
-        if backend is not None:
-            backend.unmount(request_of(self.paths, container))
-        self.removed.take(container.container_id)
+        if container is None:
+            request = RootfsRequest((), str(self.paths.container(container_id)))
+        else:
+            request = request_of(self.paths, container)
+        for name, backend in self.backends.items():
+            if container is None or name == container.backend:
+                backend.unmount(request)
+        self.removed.take(container_id)
 
     def _read(self, config_digest: Digest) -> RunConfig:
         return parse_run_config(read_config(self.paths, DockerImage("", (), config_digest)))
@@ -128,6 +132,48 @@ def make(site: Site, order: ProvisionOrder) -> Steps[Rootfs]:
             logger.debug("%s was removed while %s was provisioned", image.name, order.container_id)
 
 
+def advance(steps: Steps[Rootfs], error: Exception | None) -> Wanted | Rootfs:
+    """Take the next step, or have the steps learn that what they wanted failed; return what they want, or the end."""
+    try:
+        return next(steps) if error is None else steps.throw(error)
+    except StopIteration as end:
+        return cast("Rootfs", end.value)
+
+
+def give_up(site: Site, steps: Steps[Rootfs], last: Future[Wanted | Rootfs], error: DiscardedError) -> None:
+    """Undo what the steps did, of which the last one that was taken has ended."""
+    outcome = last.get(timeout=0) if last.is_ready() else None
+    if isinstance(outcome, Rootfs):
+        remove(site, outcome.container_id, outcome)
+    else:
+        with suppress(DiscardedError):
+            steps.throw(error)
+
+
+def remove(site: Site, container_id: str, rootfs: Rootfs | None) -> None:
+    """Unmount a container's root file system, and take all of it out of the store.
+
+    Args:
+        rootfs: What this process has open of it; None for nothing.
+
+    Raises:
+        ContainerNotFoundError: It is not there.
+        ContainerHeldError: It belongs to another process, which is alive.
+        RootfsError, OSError: It could not be unmounted, or the disk failed; the rest of it stays.
+    """
+    if rootfs is not None:
+        rootfs.close()
+    paths = site.paths
+    with locked(paths.containers_lock, shared=True):  # or a recovery might adopt it meanwhile
+        try:
+            container = read_container(paths, container_id)
+        except ContainerRecordError:
+            container = None
+        if container is not None and container.holder != site.holder.name and is_holder_alive(paths, container.holder):
+            raise ContainerHeldError(container_id, str(paths.root))
+        site.remove(container_id, container)
+
+
 def request_of(paths: StorePaths, container: Container) -> RootfsRequest:
     """Return what was asked of a backend for a container, but for its layers."""
     return RootfsRequest(
@@ -136,8 +182,8 @@ def request_of(paths: StorePaths, container: Container) -> RootfsRequest:
         container.read_only,
         container.attached,
         container.target,
-        container.upper_bytes,
-        container.project,
+        upper_bytes=container.upper_bytes,
+        project=container.project,
     )
 
 
@@ -147,67 +193,85 @@ class _GoneError(Exception):
 
 def _make_of(site: Site, order: ProvisionOrder, image: DockerImage) -> Steps[Rootfs]:
     config = _config_of(site, order, image)
-    layers = site.stack_layers.find(image.layer_ids)
-    if layers is None:
-        raise _GoneError
     reasons: list[tuple[str, str]] = []
-    for backend in _candidates(site, order, len(layers)):
-        container = _container(site, order, image, backend.name)
-        request = replace(request_of(site.paths, container), layers=layers)
-        refusal = backend.refusal(request)
-        if refusal is None:
-            try:
-                mounted = yield from _make_with(site, backend, container, request)
-            except RootfsError as error:
-                reasons.extend(error.reasons)
-                continue
-            reason = _reason(order, backend.name, reasons)
+    for backend in _candidates(site, order, len(set(image.layer_ids))):
+        try:
+            mounted = yield from _make_with(site, backend, _container(site, order, image, backend))
+        except RootfsError as error:
+            reasons.extend(error.reasons)
+        else:
+            reason = _reason(order, reasons)
             return Rootfs(
                 order.container_id, mounted.fd, mounted.path, backend.name, reason, config, mounted.namespace_pid
             )
-        reasons.append((backend.name, refusal))
     raise RootfsError(order.container_id, reasons)
 
 
-def _make_with(site: Site, backend: Backend, container: Container, request: RootfsRequest) -> Steps[Mounted]:
+def _make_with(site: Site, backend: Backend, container: Container) -> Steps[Mounted]:
     """Make it with one backend; nothing is left however that fails."""
+    layers = site.stack_layers.find(container.layer_ids, backend.reads)
+    request = request_of(site.paths, container)
+    if layers is not None:
+        _require_served(backend, replace(request, layers=layers))
     site.holder.begin(container)
+    mounted: Mounted | None = None
     try:
-        if find_missing(site.paths, container.layer_ids):
-            raise _GoneError
+        request = replace(request, layers=(yield from _need_layers(site, container, backend.reads)))
+        _require_served(backend, request)
         parts = backend.parts(request, site.workers)
         if parts:
-            yield [Work(_fill, part) for part in parts]
+            yield PartsWanted(parts)
         mounted = backend.mount(request)
-        return mounted
+        if parts and not backend.is_attached(request):
+            site.holder.rewrite(replace(container, is_filled=True))
     except BaseException:
+        if mounted is not None:
+            os.close(mounted.fd)
         _undo_quietly(site, container)
         raise
+    return mounted
 
 
-def _fill(part: object) -> None:
-    raise NotImplementedError
+def _need_layers(site: Site, container: Container, reads: Reads) -> Steps[tuple[StackLayer, ...]]:
+    """Return what the root file system is merged of: all of it is there, and stays."""
+    if find_missing(site.paths, container.layer_ids):
+        raise _GoneError
+    layers = site.stack_layers.find(container.layer_ids, reads)
+    if layers is None:
+        yield StackWanted(container.layer_ids, reads)
+        layers = site.stack_layers.find(container.layer_ids, reads)
+    if layers is None:
+        reason = "what its layers need on top was made, and is gone or damaged; provision it again"
+        raise RootfsError(container.container_id, ((container.backend, reason),))
+    return layers
+
+
+def _require_served(backend: Backend, request: RootfsRequest) -> None:
+    refusal = backend.refusal(request)
+    if refusal is not None:
+        raise RootfsError(Path(request.directory).name, ((backend.name, refusal),))
 
 
 def _undo_quietly(site: Site, container: Container) -> None:
     """Undo it; what cannot be undone must not hide why it has to be, and can be destroyed."""
     try:
-        site.undo(container)
+        site.remove(container.container_id, container)
     except Exception as error:  # noqa: BLE001 - whatever a backend raises
         logger.warning("%s is left of a container that could not be made: %s", container.container_id, error)
 
 
-def _container(site: Site, order: ProvisionOrder, image: DockerImage, backend: str) -> Container:
+def _container(site: Site, order: ProvisionOrder, image: DockerImage, backend: Backend) -> Container:
     return Container(
         order.container_id,
         image.name,
         image.layer_ids,
         image.config_digest,
-        backend,
+        backend.name,
         site.owner,
         site.holder.name,
         int(time.time()),
         boot_id(),
+        stack_id(image.layer_ids, backend.reads),
         read_only=order.read_only,
         attached=order.attach,
         target=order.target,
@@ -234,7 +298,7 @@ def _candidates(site: Site, order: ProvisionOrder, layers: int) -> Sequence[Back
     return [site.backends[name] for name in names if name in site.backends]
 
 
-def _reason(order: ProvisionOrder, backend: str, reasons: Sequence[tuple[str, str]]) -> str:
+def _reason(order: ProvisionOrder, reasons: Sequence[tuple[str, str]]) -> str:
     if order.backend is not None:
         return "it was asked for"
     if not reasons:

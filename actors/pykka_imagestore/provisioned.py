@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+from dataclasses import dataclass
 
 from pykka_imagestore.core.run_config import RunConfig
 from pykka_imagestore.core.uncopyable import Uncopyable
@@ -14,8 +15,8 @@ class Rootfs(Uncopyable):
     """The root file system of a container, and an open descriptor of it.
 
     It stays until the container is destroyed; its layers stay in the store as long. The descriptor belongs to this
-    process and to this object: ``destroy`` closes it, and so do ``close`` and the provisioner's. Where ``path`` is None,
-    what is mounted is found by the descriptor only, and is gone once all descriptors of it are closed.
+    process and to this object: ``destroy`` closes it, and so do ``close`` and the provisioner's. Where ``path`` is
+    None, what is mounted is found by the descriptor only, and is gone once all descriptors of it are closed.
 
     Attributes:
         container_id: Which container's it is.
@@ -73,3 +74,18 @@ class Rootfs(Uncopyable):
             fd, self._fd = self._fd, None
         if fd is not None:
             os.close(fd)
+
+
+@dataclass(frozen=True, slots=True)
+class ContainerRecovery:
+    """What became of the containers of an owner whose process had ended.
+
+    Attributes:
+        adopted: Root file systems of known containers that are whole; this process has them now.
+        lost: Ids of known containers that are not there any more, or not whole: what was left of them is removed.
+        destroyed: Ids of containers that were not known, and are removed.
+    """
+
+    adopted: tuple[Rootfs, ...] = ()
+    lost: tuple[str, ...] = ()
+    destroyed: tuple[str, ...] = ()

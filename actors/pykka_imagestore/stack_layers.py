@@ -1,52 +1,71 @@
-"""The directories that a root file system is merged of."""
+"""Of which directories a stack of layers is merged, as its record has it."""
 
 from __future__ import annotations
 
+import os
+from collections import OrderedDict
 from collections.abc import Sequence
+from dataclasses import dataclass
 
+from pykka_imagestore._proto.stack_pb2 import StackRecord
+from pykka_imagestore.core.checksum import with_checksum
 from pykka_imagestore.core.digest import DiffID
-from pykka_imagestore.core.layer_record import WhiteoutFormat
-from pykka_imagestore.core.paths import StorePaths
-from pykka_imagestore.core.rootfs import StackLayer
-from pykka_imagestore.durable.identity import Identity, identify
+from pykka_imagestore.core.paths import STACK_RECORD, StorePaths
+from pykka_imagestore.core.rootfs import Reads, StackLayer, stack_id
 from pykka_imagestore.durable.layer_record import read_record
-from pykka_imagestore.errors import RecordError
+from pykka_imagestore.durable.layout import require_directory
+from pykka_imagestore.durable.stacks import find_stack, stack_layers
+
+
+@dataclass(frozen=True, slots=True)
+class StackWanted:
+    """What a stack of layers needs on top is to be made, by whoever comes first."""
+
+    layer_ids: tuple[DiffID, ...]
+    reads: Reads
+
+
+_REMEMBERED = 256
+
+_Known = tuple[tuple[int, ...], tuple[StackLayer, ...]]
 
 
 class StackLayers:
-    """Layers as directories to be merged; the record of one that has not changed is read once. Thread-safe."""
+    """Finds them; a record that has not changed is read once. Thread-safe."""
 
     def __init__(self, paths: StorePaths) -> None:
         self._paths = paths
-        self._known: dict[DiffID, tuple[Identity, StackLayer]] = {}
+        self._known: OrderedDict[str, _Known] = OrderedDict()  # each use of it is atomic in Python
 
-    def find(self, layer_ids: Sequence[DiffID]) -> tuple[StackLayer, ...] | None:
-        """Return the layers of an image, the lowest first; None if one is not there.
+    def find(self, layer_ids: Sequence[DiffID], reads: Reads) -> tuple[StackLayer, ...] | None:
+        """Return them, the lowest first; None if what the stack needs on top is to be made first.
 
-        Raises:
-            RecordError: The record of one cannot be read.
+        They stay while somebody needs the layers.
         """
-        found = []
-        for diff_id in layer_ids:
-            layer = self._find(diff_id)
-            if layer is None:
-                return None
-            found.append(layer)
-        return tuple(found)
-
-    def _find(self, diff_id: DiffID) -> StackLayer | None:
-        directory = self._paths.layer(diff_id)
-        identity = identify(directory)
-        if identity is None:
+        stack = stack_id(layer_ids, reads)
+        try:
+            status = os.lstat(self._paths.stack(stack) / STACK_RECORD)
+        except FileNotFoundError:
             return None
-        known = self._known.get(diff_id)
+        identity = status.st_dev, status.st_ino, status.st_ctime_ns
+        known = self._known.get(stack)
         if known is None or known[0] != identity:
-            try:
-                record = read_record(directory)
-            except RecordError:
-                if identify(directory) is None:  # it was removed meanwhile
-                    return None
-                raise
-            layer = StackLayer(str(self._paths.rootfs(diff_id)), WhiteoutFormat(record.whiteouts))
-            known = self._known[diff_id] = identity, layer
+            record = find_stack(self._paths, layer_ids, reads)
+            if record is None:
+                return None
+            known = self._known[stack] = identity, stack_layers(self._paths, record)
+            if len(self._known) > _REMEMBERED:
+                self._known.popitem(last=False)
         return known[1]
+
+
+def publish_empty(paths: StorePaths, wanted: StackWanted) -> None:
+    """Publish that a stack needs nothing on top, until what it needs is computed."""
+    stack = stack_id(wanted.layer_ids, wanted.reads)
+    require_directory(paths.stacks)
+    forms = [read_record(paths.layer(layer)).whiteouts for layer in wanted.layer_ids]
+    record = StackRecord(
+        stack=stack, layer_ids=wanted.layer_ids, reads=wanted.reads, is_empty=True, layer_whiteouts=forms
+    )
+    paths.stack(stack).mkdir(exist_ok=True)
+    (paths.stack(stack) / STACK_RECORD).write_bytes(with_checksum(record.SerializeToString()))

@@ -18,7 +18,6 @@ _NAMES = {
     "staging": _RANDOM,
     "gc": _RANDOM,
     "leases": _RANDOM,
-    "containers": re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,127}"),
     "locks": _LOCKS,
     "containers": re.compile("[A-Za-z0-9][A-Za-z0-9_.-]{0,127}"),
     "stacks": _DIGEST,

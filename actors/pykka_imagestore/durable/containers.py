@@ -17,6 +17,7 @@ import os
 import threading
 from collections.abc import Iterator
 from contextlib import suppress
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -32,11 +33,10 @@ from pykka_imagestore.core.store_names import is_random_name
 from pykka_imagestore.core.uncopyable import Uncopyable
 from pykka_imagestore.durable.disk import Disk, write_whole
 from pykka_imagestore.durable.files import create_file, make_directory, read_file
-from pykka_imagestore.durable.layout import remove_staging
+from pykka_imagestore.durable.layout import remove_staging, require_directory
 from pykka_imagestore.durable.locked_directory import LockedDirectory
 from pykka_imagestore.durable.locks import is_locked, locked
 from pykka_imagestore.durable.owner import told_if_foreign
-from pykka_imagestore.durable.permissions import has_directory
 from pykka_imagestore.durable.reserve import in_reserve
 from pykka_imagestore.errors import (
     ContainerExistsError,
@@ -92,8 +92,13 @@ class Holder(Uncopyable):
             _remove(made)
             raise
 
+    def take_over(self, container: Container) -> None:
+        """Have a container whose process has ended. Durable on return."""
+        self._make()
+        self.rewrite(replace(container, holder=self.name))
+
     def rewrite(self, container: Container) -> None:
-        """Record something else of a container that this process has, or adopts. Durable on return."""
+        """Record something else of a container that this process has. Durable on return."""
         record = self._paths.container(container.container_id) / CONTAINER_RECORD
         write_whole(record, _to_bytes(container), self._disk, aside=record.with_name(f"{CONTAINER_RECORD}.new"))
 
@@ -109,10 +114,8 @@ class Holder(Uncopyable):
     def _make(self) -> None:
         with self._lock:
             if not self._is_made:
-                if not has_directory(self._paths.containers):
-                    with suppress(FileExistsError):
-                        make_directory(self._paths.containers, _MODE)
-                    self._disk.sync_directory(self._paths.root)
+                require_directory(self._paths.containers)
+                self._disk.sync_directory(self._paths.root)
                 self._directory.make()
                 self._is_made = True
 

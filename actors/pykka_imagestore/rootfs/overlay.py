@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Literal
 
 from pykka_imagestore.core.paths import UPPER, WORK
+from pykka_imagestore.core.rootfs import Reads as ReadsOf
 from pykka_imagestore.core.rootfs import RootfsRequest
 from pykka_imagestore.errors import RootfsError
 from pykka_imagestore.fs.attributes import sees_trusted_xattrs
@@ -52,6 +53,11 @@ class Overlay:
 
     def __init__(self, ways: Sequence[Way] = WAYS) -> None:
         self._ways = OverlayWays(ways)
+
+    @property
+    def reads(self) -> ReadsOf:
+        """What its overlays honour."""
+        return ReadsOf(overlay_reads())
 
     def refusal(self, request: RootfsRequest) -> str | None:
         """Return why no overlay can be mounted for a request; None if it can, as far as can be told beforehand."""
