@@ -90,6 +90,7 @@ __all__ = [
     "ImageName",
     "ImagePut",
     "ImageUsage",
+    "ImageUserError",
     "ImagesRemoved",
     "InvalidInputError",
     "InvalidNameError",
@@ -123,6 +124,7 @@ __all__ = [
     "ReferenceStore",
     "ReferenceStoreActor",
     "RootfsError",
+    "RunConfig",
     "StackError",
     "StateError",
     "StoreClosedError",
@@ -133,6 +135,7 @@ __all__ = [
     "UnsafeStoreError",
     "UnsupportedArchiveError",
     "Usage",
+    "User",
 ]
 
 _HOMES = {
@@ -165,6 +168,7 @@ _HOMES = {
     "ImageInfo": "core.image",
     "ImageName": "core.image_name",
     "ImageUsage": "core.usage",
+    "ImageUserError": "errors",
     "InvalidInputError": "errors",
     "InvalidNameError": "errors",
     "Layer": "core.image",
@@ -194,6 +198,7 @@ _HOMES = {
     "ReferenceStore": "reference_store",
     "StackError": "errors",
     "RootfsError": "errors",
+    "RunConfig": "core.run_config",
     "ReferenceStoreActor": "reference_store",
     "StateError": "errors",
     "StoreClosedError": "errors",
@@ -202,6 +207,7 @@ _HOMES = {
     "UnsafeStoreError": "errors",
     "UnsupportedArchiveError": "errors",
     "Usage": "core.usage",
+    "User": "core.user",
 }
 
 
