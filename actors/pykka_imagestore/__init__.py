@@ -94,6 +94,7 @@ __all__ = [
     "ImageName",
     "ImagePut",
     "ImageUsage",
+    "ImageUserError",
     "ImagesRemoved",
     "InvalidInputError",
     "InvalidNameError",
@@ -127,6 +128,7 @@ __all__ = [
     "ReferenceStore",
     "ReferenceStoreActor",
     "RootfsError",
+    "RunConfig",
     "StackError",
     "StateError",
     "StoreClosedError",
@@ -137,6 +139,7 @@ __all__ = [
     "UnsafeStoreError",
     "UnsupportedArchiveError",
     "Usage",
+    "User",
 ]
 
 _HOMES = {
@@ -171,6 +174,7 @@ _HOMES = {
     "ImageInfo": "core.image",
     "ImageName": "core.image_name",
     "ImageUsage": "core.usage",
+    "ImageUserError": "errors",
     "InvalidInputError": "errors",
     "InvalidNameError": "errors",
     "Layer": "core.image",
@@ -200,6 +204,7 @@ _HOMES = {
     "ReferenceStore": "reference_store",
     "StackError": "errors",
     "RootfsError": "errors",
+    "RunConfig": "core.run_config",
     "ReferenceStoreActor": "reference_store",
     "StateError": "errors",
     "StoreClosedError": "errors",
@@ -208,6 +213,7 @@ _HOMES = {
     "UnsafeStoreError": "errors",
     "UnsupportedArchiveError": "errors",
     "Usage": "core.usage",
+    "User": "core.user",
 }
 
 
