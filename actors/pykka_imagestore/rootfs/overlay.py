@@ -61,9 +61,8 @@ class Overlay:
 
     def refusal(self, request: RootfsRequest) -> str | None:
         """Return why no overlay can be mounted for a request; None if it can, as far as can be told beforehand."""
-        if len(request.layers) > MAX_LAYERS:
-            return f"the kernel merges {MAX_LAYERS} layers at most, and these are {len(request.layers)}"
-        return None
+        count = len(_lower(request))
+        return f"the kernel merges {MAX_LAYERS} layers at most, and these are {count}" if count > MAX_LAYERS else None
 
     def parts(self, _request: RootfsRequest, _workers: int) -> tuple[object, ...]:
         """Return no work: nothing is copied."""
@@ -75,7 +74,7 @@ class Overlay:
         Raises:
             RootfsError: The kernel refused.
             InvalidInputError: The target is no empty directory of this user's.
-            OSError: The directories that it needs cannot be made.
+            OSError: The directories that it needs cannot be made, or a layer is not there.
         """
         refusal = self.refusal(request)
         if refusal is not None:
@@ -85,7 +84,9 @@ class Overlay:
         try:
             descriptor = self._ways.mount(stack)
         except OSError as error:
-            raise self._error(request, f"the kernel refused: {error.strerror or error}") from error
+            if error.filename is not None:  # a directory that is not there
+                raise
+            raise self._error(request, f"the kernel refused. {error.strerror}") from error
         try:
             return Mounted(descriptor, attach(descriptor, request) if request.attach else None)
         except BaseException:
@@ -133,12 +134,20 @@ def _needed(request: RootfsRequest) -> tuple[str, ...]:
     if not request.read_only:
         return (UPPER, WORK)
     # An overlay has an upper directory, or two others: without, its unmount syncs nothing.
-    return (_EMPTY,) if len(request.layers) == 1 else ()
+    return (_EMPTY,) if len(_lower(request)) == 1 else ()
+
+
+def _lower(request: RootfsRequest) -> tuple[str, ...]:
+    """Return the layers' directories, the topmost first.
+
+    The kernel takes none twice. Where a layer comes again, what it has at the top covers what it has further down.
+    """
+    return tuple(dict.fromkeys(layer.path for layer in request.layers[::-1]))
 
 
 def _stack_of(request: RootfsRequest) -> Stack:
     needed = tuple(f"{request.directory}/{name}" for name in _needed(request))
-    layers = tuple(layer.path for layer in request.layers[::-1])
+    layers = _lower(request)
     user = (USER,) if overlay_reads() == "user" else ()
     attributes = mount_attributes(request)
     if request.read_only:
