@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from pykka_imagestore.jobs.find_archive import find_archive
     from pykka_imagestore.jobs.hash_layer import hash_layer
     from pykka_imagestore.jobs.help_unpack import HelpUnpack, help_unpack
+    from pykka_imagestore.jobs.measure_containers import MeasureContainers, measure_containers
     from pykka_imagestore.jobs.move_layer import MoveLayer, move_layer
     from pykka_imagestore.jobs.unpack.leader import MAX_PEERS, PeerLostError
     from pykka_imagestore.jobs.unpack.limiter import require_space
@@ -30,6 +31,7 @@ __all__ = [
     "CheckLayer",
     "HelpUnpack",
     "LayerCheck",
+    "MeasureContainers",
     "MoveLayer",
     "PeerLostError",
     "UntarImage",
@@ -40,6 +42,7 @@ __all__ = [
     "hash_layer",
     "help_unpack",
     "legacy_config",
+    "measure_containers",
     "move_layer",
     "plan_put",
     "require_space",
@@ -53,6 +56,7 @@ _HOMES = {
     "HelpUnpack": "jobs.help_unpack",
     "LayerCheck": "jobs.check.findings",
     "MAX_PEERS": "jobs.unpack.leader",
+    "MeasureContainers": "jobs.measure_containers",
     "MoveLayer": "jobs.move_layer",
     "PeerLostError": "jobs.unpack.leader",
     "UntarImage": "jobs.untar_image",
@@ -63,6 +67,7 @@ _HOMES = {
     "hash_layer": "jobs.hash_layer",
     "help_unpack": "jobs.help_unpack",
     "legacy_config": "core.formats.docker_archive",
+    "measure_containers": "jobs.measure_containers",
     "move_layer": "jobs.move_layer",
     "plan_put": "core.plan_put",
     "require_space": "jobs.unpack.limiter",
