@@ -56,7 +56,7 @@ def receive(connection: socket.socket) -> tuple[Message, int | None]:
         WrongMessageError: It is no message.
     """
     # Not by recv_fds, which takes flags and ignores them: a program that is started meanwhile would inherit it.
-    room = socket.CMSG_SPACE(_DESCRIPTOR.size)
+    room = socket.CMSG_LEN(_DESCRIPTOR.size)
     start, beside, *_ = connection.recvmsg(_LENGTH_BYTES, room, socket.MSG_CMSG_CLOEXEC)
     descriptors = [descriptor for *_, data in beside for (descriptor,) in _DESCRIPTOR.iter_unpack(data)]
     try:
