@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import ctypes
 import errno
-import fcntl
 import os
 import shutil
 import subprocess
-from pathlib import Path
+from contextlib import ExitStack
 
 import pytest
 from support.privileges import as_ordinary_user, in_user_namespace
 from support.processes import TIMEOUT
+from support.quotas import Kernel, in_turn, mounted_image, project_of
 
 from pykka_imagestore.rootfs import quota
 from pykka_imagestore.rootfs.quota import (
@@ -30,41 +29,18 @@ from pykka_imagestore.rootfs.quota import (
 
 PROJECT = FIRST_PROJECT + 7
 MIB = 1 << 20
-MAKE = {
-    "ext4": ["mkfs.ext4", "-q", "-F"],
-    "ext4 that could": ["mkfs.ext4", "-q", "-F", "-O", "quota,project"],
-    "xfs": ["mkfs.xfs", "-q"],
-}
 root = pytest.mark.root
 
 
 @pytest.fixture
 def mounted(tmp_path):
     """Return a function that makes a file system and mounts it; a test is skipped where it cannot be."""
-    places: list[Path] = []
-
-    def mount(kind, options=""):
-        place = tmp_path / f"mounted{len(places)}"
-        image = place.with_suffix(".img")
-        place.mkdir()
-        with image.open("wb") as file:
-            file.truncate(400 * MIB)
-        if shutil.which(MAKE[kind][0]) is None:
-            pytest.skip(f"this machine has no {MAKE[kind][0]}")
-        run(*MAKE[kind], image)
-        done = run("mount", "-o", f"loop,{options}", image, place, check=False)
-        if done.returncode:
-            pytest.skip(f"this machine does not let us mount {kind} with {options!r}: {done.stderr.strip()[-200:]}")
-        places.append(place)
-        return place
-
-    yield mount
-    for place in places:
-        run("umount", place)
+    with ExitStack() as mounts:
+        yield lambda kind, options="": mounts.enter_context(mounted_image(tmp_path, kind, options))
 
 
-def run(*command, check=True):
-    return subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT, check=check)
+def run(*command):
+    return subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT, check=False)
 
 
 def refused(path):
@@ -72,16 +48,6 @@ def refused(path):
     assert refusal is not None
     assert refusal.isprintable()
     return refusal
-
-
-def project_of(path):
-    attributes = bytearray(FSXATTR.size)
-    file = os.open(path, os.O_RDONLY)
-    try:
-        fcntl.ioctl(file, quota.FS_IOC_FSGETXATTR, attributes)
-    finally:
-        os.close(file)
-    return FSXATTR.unpack(attributes)[3]
 
 
 # -- what the headers say
@@ -105,7 +71,7 @@ int main(void) {
 
 def test_numbers_and_structures_are_those_of_the_kernels_headers(tmp_path):
     (tmp_path / "told.c").write_text(PROGRAM)
-    if shutil.which("cc") is None or run("cc", "-o", tmp_path / "told", tmp_path / "told.c", check=False).returncode:
+    if shutil.which("cc") is None or run("cc", "-o", tmp_path / "told", tmp_path / "told.c").returncode:
         pytest.skip("there is no C compiler here, or no headers of the kernel")
 
     told = [int(number) for number in run(tmp_path / "told").stdout.split()]
@@ -232,7 +198,7 @@ def bounded(request, mounted):
 
 def counted(directory, size_bytes):
     directory.mkdir()
-    project = choose_project(str(directory), ())
+    project = choose_project(str(directory))
     count_below([str(directory)], project)
     bound(str(directory), project, size_bytes)
     return project
@@ -282,9 +248,9 @@ def test_bound_counts_from_what_is_there_and_goes_when_it_is_lifted(bounded):
 @root
 def test_project_in_use_is_not_chosen(bounded, monkeypatch):
     project = counted(bounded / "mine", 8 * MIB)
-    monkeypatch.setattr(quota.secrets, "randbelow", in_turn(project - FIRST_PROJECT, 5, 6))
+    monkeypatch.setattr(quota.secrets, "randbelow", in_turn(project - FIRST_PROJECT, 5))
 
-    assert choose_project(str(bounded), {FIRST_PROJECT + 5}) == FIRST_PROJECT + 6
+    assert choose_project(str(bounded)) == FIRST_PROJECT + 5
 
 
 @root
@@ -293,53 +259,7 @@ def test_ordinary_user_and_roots_of_namespaces_set_none(bounded):
         assert "takes CAP_SYS_ADMIN" in call(refused, str(bounded))
 
 
-def in_turn(*numbers):
-    """Return what gives numbers in turn, and is called with something."""
-    left = iter(numbers)
-    return lambda _: next(left)
-
-
 # -- what a kernel is told, by one that only remembers: many are built without quotas
-
-
-class Kernel:
-    """Remembers limits, as the kernel does; nothing is ever used but what a test says."""
-
-    def __init__(self, *, enforces=True, missing=False, is_xfs=False):
-        self.quotas: dict[int, bytes] = {}
-        self._enforces, self._missing, self._is_xfs = enforces, missing, is_xfs
-
-    def syscall(self, number, directory, command, project, place):
-        assert number.value == quota.QUOTACTL_FD
-        failure = self._answer(directory.value, command.value, project.value, place._obj)
-        ctypes.set_errno(failure)
-        return -1 if failure else 0
-
-    def _answer(self, directory, command, project, data):
-        assert command & 0xFF == quota.PRJQUOTA
-        if self._missing:
-            return errno.ENOSYS
-        if directory < 0:
-            return errno.EBADF
-        match command >> 8:
-            case quota.Q_XGETQSTATV:
-                assert data.raw[0] == quota.FS_QSTATV_VERSION1
-                data[2:4] = (0x10 | 0x20 * self._enforces).to_bytes(2, "little")
-            case quota.Q_GETQUOTA:
-                if self._is_xfs and project not in self.quotas:
-                    return errno.ENOENT
-                data[:] = self.quotas.get(project, bytes(len(data)))
-            case quota.Q_SETQUOTA:
-                assert DQBLK.unpack(data.raw)[8] == quota.QIF_BLIMITS
-                used = DQBLK.unpack(self.quotas.get(project, bytes(len(data))))
-                self.quotas[project] = DQBLK.pack(*DQBLK.unpack(data.raw)[:2], *used[2:8], 0)
-        return 0
-
-    def use(self, project, size_bytes):
-        self.quotas[project] = DQBLK.pack(0, 0, size_bytes, 0, 0, 1, 0, 0, 0)
-
-    def limit(self, project):
-        return DQBLK.unpack(self.quotas[project])[0]
 
 
 @pytest.fixture(params=[False, True], ids=["ext4", "xfs"])
@@ -370,20 +290,20 @@ def test_limit_is_lifted_and_what_is_used_keeps_the_project_taken(kernel, tmp_pa
     lift_bound(str(tmp_path), PROJECT)
 
     assert kernel.limit(PROJECT) == 0
-    assert choose_project(str(tmp_path), ()) == FIRST_PROJECT + 8
+    assert choose_project(str(tmp_path)) == FIRST_PROJECT + 8
 
 
 @pytest.mark.usefixtures("kernel")
-def test_project_with_a_limit_or_a_container_is_taken(tmp_path, monkeypatch):
+def test_project_with_a_limit_is_taken(tmp_path, monkeypatch):
     bound(str(tmp_path), PROJECT, MIB)
-    monkeypatch.setattr(quota.secrets, "randbelow", in_turn(7, 9, 10))
+    monkeypatch.setattr(quota.secrets, "randbelow", in_turn(7, 9))
 
-    assert choose_project(str(tmp_path), [FIRST_PROJECT + 9]) == FIRST_PROJECT + 10
+    assert choose_project(str(tmp_path)) == FIRST_PROJECT + 9
 
 
 @pytest.mark.usefixtures("kernel")
 def test_projects_are_chosen_where_nobody_counts_from_below(tmp_path):
-    chosen = {choose_project(str(tmp_path), ()) for _ in range(100)}
+    chosen = {choose_project(str(tmp_path)) for _ in range(100)}
 
     assert len(chosen) == 100
     assert all(FIRST_PROJECT <= project <= LAST_PROJECT for project in chosen)
@@ -394,7 +314,7 @@ def test_file_system_whose_projects_are_all_taken_is_told(kernel, tmp_path, monk
     monkeypatch.setattr(quota.secrets, "randbelow", lambda _: 7)
 
     with pytest.raises(OSError, match="1000 projects in a row are in use"):
-        choose_project(str(tmp_path), ())
+        choose_project(str(tmp_path))
 
 
 @pytest.mark.usefixtures("kernel")

@@ -29,6 +29,7 @@ from pykka_imagestore.rootfs.overlay_ways import (
     source_of,
 )
 from pykka_imagestore.rootfs.place import MODE, IsOurs, attached, default_place, detach, failed, is_attached, refused
+from pykka_imagestore.rootfs.quota import bound, count_below
 from pykka_imagestore.rootfs.view import mount_attributes
 
 Reads = Literal["trusted", "user"]
@@ -108,6 +109,10 @@ class Overlay:
             make_directory(f"{request.directory}/{name}", MODE)
         if not request.read_only:
             _copy_root(request.layers[-1].path, f"{request.directory}/{UPPER}")
+        if request.project is not None and request.upper_bytes is not None:
+            written = [f"{request.directory}/{name}" for name in (UPPER, WORK)]
+            count_below(written, request.project)
+            bound(written[0], request.project, request.upper_bytes)
 
     def _is_ours(self, request: RootfsRequest) -> IsOurs:
         source = source_of(request.directory)

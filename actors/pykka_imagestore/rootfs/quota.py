@@ -21,7 +21,7 @@ import fcntl
 import os
 import secrets
 import struct
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
 from pykka_imagestore.fs.flags import DIRECTORY_FLAGS
@@ -78,10 +78,10 @@ def quota_refusal(path: str) -> str | None:
         return None
 
 
-def choose_project(path: str, taken: Collection[int]) -> int:
-    """Return a project that nothing on a directory's file system uses, and that is not ``taken``.
+def choose_project(path: str) -> int:
+    """Return a project that nothing on a directory's file system uses, and that has no limit there.
 
-    Chosen at random, so that two who choose at once do not choose the same.
+    Chosen at random among a thousand million, so that two who choose at once do not choose the same.
 
     Raises:
         OSError: The file system cannot tell, or finds none.
@@ -89,7 +89,7 @@ def choose_project(path: str, taken: Collection[int]) -> int:
     with _opened(path) as directory:
         for _ in range(_TRIES):
             project = FIRST_PROJECT + secrets.randbelow(LAST_PROJECT - FIRST_PROJECT + 1)
-            if project not in taken and not any(_read(directory, project)):
+            if not any(_read(directory, project)):
                 return project
     raise OSError(errno.EBUSY, f"{_TRIES} projects in a row are in use", path)
 
