@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Literal
 
 from pykka_imagestore.core.paths import UPPER, WORK
+from pykka_imagestore.core.rootfs import Reads as ReadsOf
 from pykka_imagestore.core.rootfs import RootfsRequest
 from pykka_imagestore.fs.attributes import sees_trusted_xattrs
 from pykka_imagestore.fs.create import make_directory
@@ -28,6 +29,7 @@ from pykka_imagestore.rootfs.overlay_ways import (
     source_of,
 )
 from pykka_imagestore.rootfs.place import MODE, IsOurs, attached, default_place, detach, failed, is_attached, refused
+from pykka_imagestore.rootfs.quota import bound, count_below
 from pykka_imagestore.rootfs.view import mount_attributes
 
 Reads = Literal["trusted", "user"]
@@ -50,6 +52,11 @@ class Overlay:
 
     def __init__(self, ways: Sequence[Way] = WAYS) -> None:
         self._ways = OverlayWays(ways)
+
+    @property
+    def reads(self) -> ReadsOf:
+        """What its overlays honour."""
+        return ReadsOf(overlay_reads())
 
     def refusal(self, request: RootfsRequest) -> str | None:
         """Return why no overlay can be mounted for a request; None if it can, as far as can be told beforehand."""
@@ -102,6 +109,10 @@ class Overlay:
             make_directory(f"{request.directory}/{name}", MODE)
         if not request.read_only:
             _copy_root(request.layers[-1].path, f"{request.directory}/{UPPER}")
+        if request.project is not None and request.upper_bytes is not None:
+            written = [f"{request.directory}/{name}" for name in (UPPER, WORK)]
+            count_below(written, request.project)
+            bound(written[0], request.project, request.upper_bytes)
 
     def _is_ours(self, request: RootfsRequest) -> IsOurs:
         source = source_of(request.directory)
