@@ -30,7 +30,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from typing import cast
 
-from pykka_imagestore.core.rootfs import RootfsRequest
+from pykka_imagestore.core.rootfs import Reads, RootfsRequest
 from pykka_imagestore.rootfs.backend import Backend, Mounted
 from pykka_imagestore.rootfs.mounts import FileSystemContext
 from pykka_imagestore.rootfs.namespace_refusal import why_no_namespace
@@ -112,6 +112,8 @@ _LOST = (
 
 class InNamespace:
     """A backend that mounts in the namespaces of a helper process what this process may not mount in its own."""
+
+    reads = Reads.USER
 
     def __init__(self, backend: Backend, namespace: Namespace) -> None:
         self.name = backend.name

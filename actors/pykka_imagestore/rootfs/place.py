@@ -113,9 +113,14 @@ def default_place(request: RootfsRequest) -> str:
 
 
 def shows(directory: str) -> IsOurs:
-    """Return what tells the mounts that show a directory as their root, as a bind mount does."""
+    """Return what tells the mounts that show a directory as their root, or one that is below it."""
     found = cache(lambda: _place_of(directory))  # only where it is asked for
-    return lambda entry: (entry.device, entry.root) == found()
+
+    def is_ours(entry: MountEntry) -> bool:
+        device, root = found()
+        return entry.device == device and f"{entry.root}/".startswith(f"{root.rstrip('/')}/")
+
+    return is_ours
 
 
 def refused(backend: str, request: RootfsRequest, reason: str) -> RootfsError:
