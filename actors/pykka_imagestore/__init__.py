@@ -25,7 +25,9 @@ if TYPE_CHECKING:
     from pykka_imagestore.core.limits import Limits
     from pykka_imagestore.core.plan_prune import Pruned
     from pykka_imagestore.core.progress import LayerProgress, Progress
+    from pykka_imagestore.core.run_config import RunConfig
     from pykka_imagestore.core.usage import ImageUsage, LayerUsage, LeaseUsage, Usage
+    from pykka_imagestore.core.user import User
     from pykka_imagestore.errors import (
         AmbiguousImageError,
         ArchiveChangedError,
@@ -40,6 +42,7 @@ if TYPE_CHECKING:
         FileTooLargeError,
         ForeignStoreError,
         ImageIncompleteError,
+        ImageUserError,
         InvalidInputError,
         InvalidNameError,
         LayerError,
