@@ -159,7 +159,7 @@ class MergedTree:
 
     def _look(self, layer: int, path: bytes) -> _Seen:
         has_files = self._layers[layer].whiteouts == WhiteoutFormat.FILES
-        directory = self.open(layer, path)
+        directory: int = self.open(layer, path)
         entries: list[tuple[bytes, int]] = []
         gone: list[bytes] = []
         is_opaque = False
@@ -185,8 +185,9 @@ class MergedTree:
         mark = OPAQUE_XATTRS.get(self._layers[layer].whiteouts)
         if mark is None:
             return False
+        directory: int = self.open(layer, path)
         try:
-            return os.getxattr(self.open(layer, path), mark) == b"y"
+            return os.getxattr(directory, mark) == b"y"
         except OSError as error:
             if error.errno in _NO_ATTRIBUTE:
                 return False
