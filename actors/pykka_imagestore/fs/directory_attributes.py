@@ -15,7 +15,8 @@ def copy_directory_attributes(source: int, target: int) -> None:
 
     What this process may not set is left out, and so is what an overlay says about its layers.
     """
-    status, place = os.stat(pin_path(source)), pin_path(source)
+    place = pin_path(source)
+    status = os.stat(place)
     disown(target)
     for key in map(os.fsencode, os.listxattr(place)):
         if not key.startswith(OVERLAY_XATTRS):

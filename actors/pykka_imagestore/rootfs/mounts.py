@@ -119,7 +119,7 @@ class FileSystemContext:
                 message = os.read(self._context, _MAX_MESSAGE)
             except OSError:  # ENODATA: that was the last
                 break
-            messages.append(message.decode(errors="replace").strip())
+            messages.append(message.decode(errors="replace")[len("e ") :].strip())  # errors, warnings, informations
         return messages
 
 

@@ -8,7 +8,6 @@ from typing import Literal
 
 from pykka_imagestore.core.paths import UPPER, WORK
 from pykka_imagestore.core.rootfs import RootfsRequest
-from pykka_imagestore.errors import RootfsError
 from pykka_imagestore.fs.attributes import sees_trusted_xattrs
 from pykka_imagestore.fs.create import make_directory
 from pykka_imagestore.fs.directory_attributes import copy_directory_attributes
@@ -16,7 +15,6 @@ from pykka_imagestore.fs.flags import DIRECTORY_FLAGS
 from pykka_imagestore.fs.pins import PIN_FLAGS
 from pykka_imagestore.fs.remove_tree import remove_tree
 from pykka_imagestore.rootfs.backend import Mounted
-from pykka_imagestore.rootfs.mounts import MOUNT_ATTR_NODEV, MOUNT_ATTR_NOSUID, MOUNT_ATTR_RDONLY
 from pykka_imagestore.rootfs.overlay_ways import (
     MAX_LAYERS,
     NO_UUID,
@@ -29,11 +27,11 @@ from pykka_imagestore.rootfs.overlay_ways import (
     Way,
     source_of,
 )
-from pykka_imagestore.rootfs.place import IsOurs, attach, default_place, detach, is_attached
+from pykka_imagestore.rootfs.place import MODE, IsOurs, attached, default_place, detach, failed, is_attached, refused
+from pykka_imagestore.rootfs.view import mount_attributes
 
 Reads = Literal["trusted", "user"]
 _EMPTY = "empty"
-_MODE = 0o700
 
 
 def overlay_reads() -> Reads:
@@ -55,9 +53,8 @@ class Overlay:
 
     def refusal(self, request: RootfsRequest) -> str | None:
         """Return why no overlay can be mounted for a request; None if it can, as far as can be told beforehand."""
-        if len(request.layers) > MAX_LAYERS:
-            return f"the kernel merges {MAX_LAYERS} layers at most, and these are {len(request.layers)}"
-        return None
+        count = len(_lower(request))
+        return f"the kernel merges {MAX_LAYERS} layers at most, and these are {count}" if count > MAX_LAYERS else None
 
     def parts(self, _request: RootfsRequest, _workers: int) -> tuple[object, ...]:
         """Return no work: nothing is copied."""
@@ -69,22 +66,19 @@ class Overlay:
         Raises:
             RootfsError: The kernel refused.
             InvalidInputError: The target is no empty directory of this user's.
-            OSError: The directories that it needs cannot be made.
+            OSError: The directories that it needs cannot be made, a layer is not there, or the machine
+                has no room.
         """
         refusal = self.refusal(request)
         if refusal is not None:
-            raise self._error(request, refusal)
+            raise refused(self.name, request, refusal)
         self._make_room(request)
         stack = _stack_of(request)
         try:
             descriptor = self._ways.mount(stack)
         except OSError as error:
-            raise self._error(request, f"the kernel refused: {error.strerror or error}") from error
-        try:
-            return Mounted(descriptor, attach(descriptor, request) if request.attach else None)
-        except BaseException:
-            os.close(descriptor)
-            raise
+            raise failed(self.name, request, error) from error
+        return attached(descriptor, request)
 
     def unmount(self, request: RootfsRequest) -> None:
         """Detach the overlay of a request wherever it is attached."""
@@ -99,13 +93,13 @@ class Overlay:
     def _make_room(self, request: RootfsRequest) -> None:
         """Make the directories of a container, anew if an earlier try was cut off."""
         try:
-            make_directory(default_place(request), _MODE)
+            make_directory(default_place(request), MODE)
         except FileExistsError:
             self.unmount(request)
             for name in (UPPER, WORK, _EMPTY):  # a work directory that was volatile cannot be mounted again
                 remove_tree(f"{request.directory}/{name}")
         for name in _needed(request):
-            make_directory(f"{request.directory}/{name}", _MODE)
+            make_directory(f"{request.directory}/{name}", MODE)
         if not request.read_only:
             _copy_root(request.layers[-1].path, f"{request.directory}/{UPPER}")
 
@@ -113,26 +107,25 @@ class Overlay:
         source = source_of(request.directory)
         return lambda entry: (entry.kind, entry.source) == ("overlay", source)
 
-    def _error(self, request: RootfsRequest, reason: str) -> RootfsError:
-        return RootfsError(os.path.basename(request.directory), ((self.name, reason),))
-
-
-def mount_attributes(request: RootfsRequest) -> int:
-    """Return what a request's mount is to be: one that no runtime guards gives nobody another user's rights."""
-    guards = 0 if request.for_runtime else MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV
-    return guards | (MOUNT_ATTR_RDONLY if request.read_only else 0)
-
 
 def _needed(request: RootfsRequest) -> tuple[str, ...]:
     if not request.read_only:
         return (UPPER, WORK)
     # An overlay has an upper directory, or two others: without, its unmount syncs nothing.
-    return (_EMPTY,) if len(request.layers) == 1 else ()
+    return (_EMPTY,) if len(_lower(request)) == 1 else ()
+
+
+def _lower(request: RootfsRequest) -> tuple[str, ...]:
+    """Return the layers' directories, the topmost first.
+
+    The kernel takes none twice. Where a layer comes again, what it has at the top covers what it has further down.
+    """
+    return tuple(dict.fromkeys(layer.path for layer in request.layers[::-1]))
 
 
 def _stack_of(request: RootfsRequest) -> Stack:
     needed = tuple(f"{request.directory}/{name}" for name in _needed(request))
-    layers = tuple(layer.path for layer in request.layers[::-1])
+    layers = _lower(request)
     user = (USER,) if overlay_reads() == "user" else ()
     attributes = mount_attributes(request)
     if request.read_only:

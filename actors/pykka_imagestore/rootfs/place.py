@@ -7,19 +7,25 @@ process, and whatever else is mounted there is left alone, unless it is mounted 
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cache
 
 from pykka_imagestore.core.paths import ROOTFS
 from pykka_imagestore.core.rootfs import RootfsRequest
-from pykka_imagestore.errors import InvalidInputError
+from pykka_imagestore.errors import InvalidInputError, RootfsError
 from pykka_imagestore.fs.named_directory import NamedDirectory, is_empty
 from pykka_imagestore.fs.pins import PIN_FLAGS
+from pykka_imagestore.rootfs.backend import Mounted
 from pykka_imagestore.rootfs.mounts import move_mount, unmount
 
+MODE = 0o700  # of the directories that a backend makes in a container's
+
 _WANTED = "Name an empty directory of this user's"
+_OF_THE_MACHINE = frozenset({errno.EDQUOT, errno.EIO, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOSPC})
 _ESCAPE = re.compile(rb"\\([0-7]{3})")
 
 
@@ -49,26 +55,18 @@ class MountEntry:
 IsOurs = Callable[[MountEntry], bool]
 
 
-def attach(mount: int, request: RootfsRequest) -> str:
-    """Attach a mount where a request wants it, and return the path.
+def attached(descriptor: int, request: RootfsRequest) -> Mounted:
+    """Attach a new mount if its request wants that; else it is closed, and gone, if this fails.
 
     Raises:
         InvalidInputError: The target is no empty directory of this user's.
         OSError: The kernel refused.
     """
-    path = request.target or default_place(request)
     try:
-        with NamedDirectory(path) as named:
-            place = named.open()
-    except OSError as error:
-        raise InvalidInputError(f"{path}: {error.strerror}; nothing was mounted. {_WANTED}") from error
-    try:
-        if request.target is not None:
-            _require_fit(place, path)
-        move_mount(mount, place)
-    finally:
-        os.close(place)
-    return path
+        return Mounted(descriptor, _attach(descriptor, request) if request.attach else None)
+    except BaseException:
+        os.close(descriptor)
+        raise
 
 
 def detach(request: RootfsRequest, is_ours: IsOurs) -> None:
@@ -95,18 +93,21 @@ def default_place(request: RootfsRequest) -> str:
 
 
 def shows(directory: str) -> IsOurs:
-    """Return what tells the mounts that show a directory as their root, as a bind mount does.
+    """Return what tells the mounts that show a directory as their root, as a bind mount does."""
+    found = cache(lambda: _place_of(directory))  # only where it is asked for
+    return lambda entry: (entry.device, entry.root) == found()
 
-    Raises:
-        OSError: It is not there.
-    """
-    pin = os.open(directory, PIN_FLAGS | os.O_DIRECTORY)
-    try:
-        around, path = mount_entries()[mount_number(pin)], os.readlink(f"/proc/self/fd/{pin}")
-    finally:
-        os.close(pin)
-    root = os.path.normpath(f"{around.root}/{os.path.relpath(path, around.point)}")
-    return lambda entry: (entry.device, entry.root) == (around.device, root)
+
+def refused(backend: str, request: RootfsRequest, reason: str) -> RootfsError:
+    """Return what to raise where a backend cannot serve a request, which is to leave nothing."""
+    return RootfsError(os.path.basename(request.directory), ((backend, reason),))
+
+
+def failed(backend: str, request: RootfsRequest, error: OSError) -> Exception:
+    """Return what to raise where the kernel refused: the error itself, if another backend would meet it, too."""
+    if error.filename is not None or error.errno in _OF_THE_MACHINE:  # a directory that is not there; a full disk
+        return error
+    return refused(backend, request, f"the kernel refused. {error.strerror}")
 
 
 def mount_entries() -> dict[int, MountEntry]:
@@ -119,6 +120,30 @@ def mount_number(descriptor: int) -> int:
     """Return the number of the mount that something open is in."""
     with open(f"/proc/self/fdinfo/{descriptor}", "rb") as info:
         return next(int(line.split()[1]) for line in info if line.startswith(b"mnt_id:"))
+
+
+def _attach(mount: int, request: RootfsRequest) -> str:
+    path = request.target or default_place(request)
+    try:
+        with NamedDirectory(path) as named:
+            place = named.open()
+    except OSError as error:
+        raise InvalidInputError(f"{path}: {error.strerror}; nothing was mounted. {_WANTED}") from error
+    try:
+        if request.target is not None:
+            _require_fit(place, path)
+        move_mount(mount, place)
+    finally:
+        os.close(place)
+    return path
+
+
+def _require_fit(place: int, path: str) -> None:
+    owner = os.fstat(place).st_uid
+    if owner != os.geteuid():
+        raise InvalidInputError(f"{path} belongs to user {owner}; nothing was mounted. {_WANTED}")
+    if not is_empty(place):
+        raise InvalidInputError(f"{path} is not empty; nothing was mounted. {_WANTED}")
 
 
 def _unmount_all(path: str, is_ours: IsOurs | None) -> None:
@@ -160,9 +185,11 @@ def _parse_entry(line: bytes) -> MountEntry:
     return MountEntry(int(number), int(parent), device, root, point, *map(os.fsdecode, fields[kind : kind + 2]))
 
 
-def _require_fit(place: int, path: str) -> None:
-    owner = os.fstat(place).st_uid
-    if owner != os.geteuid():
-        raise InvalidInputError(f"{path} belongs to user {owner}; nothing was mounted. {_WANTED}")
-    if not is_empty(place):
-        raise InvalidInputError(f"{path} is not empty; nothing was mounted. {_WANTED}")
+def _place_of(directory: str) -> tuple[str, str]:
+    """Return the file system that a directory is in, and its path there."""
+    pin = os.open(directory, PIN_FLAGS | os.O_DIRECTORY)
+    try:
+        around, path = mount_entries()[mount_number(pin)], os.readlink(f"/proc/self/fd/{pin}")
+    finally:
+        os.close(pin)
+    return around.device, os.path.normpath(f"{around.root}/{os.path.relpath(path, around.point)}")
