@@ -25,6 +25,8 @@ ARGUMENTS = {
     errors.StackError: ("sha256:1", "has a hard link 'a' to 'b', which no layer below it has"),
     errors.ContainerNotFoundError: ("box-1", "store"),
     errors.ContainerExistsError: ("box-1", "store"),
+    errors.ContainerHeldError: ("box-1", "store"),
+    errors.ContainerRecordError: ("containers/box-1/container.pb", "it is no ContainerRecord"),
     errors.RootfsError: ("box-1", (("overlay", "the kernel does not know it"),)),
     errors.StateError: ("it cannot",),
     errors.CheckpointError: ("storedImages", "it is no message"),

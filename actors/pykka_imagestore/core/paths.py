@@ -10,7 +10,7 @@
         tar-split.zst       what of its tar is no file's body, compressed
         replaced/           files that later entries replaced, if there are any, and a list of their paths
     configs/sha256-<hex>    image configs, byte for byte
-    staging/<random>/       work in progress
+    staging/<random>/       work in progress; containers that a process makes, and the sign that it lives
         lock                held by the process whose work it is
     gc/<random>/            what was removed, waiting to be deleted
         lock                held by the process that deletes it
@@ -124,6 +124,11 @@ class StorePaths:
     def directories(self) -> tuple[Path, ...]:
         """The directories that every store has."""
         return (self.layers, self.configs, self.staging, self.gc, self.leases, self.locks)
+
+    @property
+    def later_directories(self) -> tuple[Path, ...]:
+        """The directories that a store gets when something is first to lie in them."""
+        return (self.reserve, self.containers, self.stacks)
 
     @property
     def references_lock(self) -> Path:

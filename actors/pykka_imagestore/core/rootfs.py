@@ -2,9 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
+from enum import StrEnum
 
+from pykka_imagestore.core.digest import sha256
 from pykka_imagestore.core.layer_record import WhiteoutFormat
+
+
+class Reads(StrEnum):
+    """Which whiteouts those read who merge layers; character devices are read by all."""
+
+    TRUSTED = "trusted"
+    """An overlay: ``trusted.overlay.opaque``."""
+    USER = "user"
+    """An overlay that is mounted with ``userxattr``: ``user.overlay.opaque``."""
+    ANY = "any"
+    """A merge of our own: every form."""
+
+
+def stack_id(layer_ids: Iterable[str], reads: Reads) -> str:
+    """Return what names the fix-ups of a stack of layers, the root layer first, for those who read it so."""
+    return sha256("\n".join((reads, *layer_ids)).encode())
 
 
 @dataclass(frozen=True, slots=True)

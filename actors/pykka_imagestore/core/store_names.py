@@ -19,6 +19,8 @@ _NAMES = {
     "gc": _RANDOM,
     "leases": _RANDOM,
     "locks": _LOCKS,
+    "containers": re.compile("[A-Za-z0-9][A-Za-z0-9_.-]{0,127}"),
+    "stacks": _DIGEST,
     "reserve": re.compile("[0-9]{1,2}"),
 }
 _FILES = re.compile(r"(imagestore|storedImages|storedImages\.journal)(\.new)?")
