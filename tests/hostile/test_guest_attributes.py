@@ -8,6 +8,7 @@ from contextlib import suppress
 import pytest
 from support import tars
 from support.guests import guests_in, nodes_in
+from support.privileges import in_own_namespaces
 from support.rootfs import require_mounts
 
 pytestmark = [pytest.mark.root, pytest.mark.overlay]
@@ -104,6 +105,27 @@ def test_who_runs_in_the_tree_plants_nothing_that_an_overlay_reads(guests, key):
     live = {name for name in os.listxattr(directory) if not name.startswith("trusted.overlay.overlay.")}
     assert live <= {"trusted.overlay.origin", "trusted.overlay.impure", "trusted.overlay.uuid"}
     assert contents(rootfs)["d/below"] == b"below"
+
+
+def look_at_all(directory):
+    """Return what an image shows that plants nothing, and what those show that plant something."""
+    with guests_in(directory) as guests:
+        honest = contents(guests.provision(LOWER, upper()))
+        return honest, {
+            (form, what): (contents(attacked), overlay_attributes(attacked))
+            for form in FORMS
+            for what in PLANTED
+            for attacked in [guests.provision(LOWER, upper(planted(form, what)))]
+        }
+
+
+def test_in_a_user_namespace_whose_overlays_read_other_attributes_none_means_anything_either(tmp_path):
+    honest, attacked = in_own_namespaces(look_at_all, tmp_path)
+
+    assert honest["f"] == b"the upper one"
+    assert honest["d/below"] == b"below"
+    assert len(attacked) == len(FORMS) * len(PLANTED)
+    assert {case: seen for case, seen in attacked.items() if seen != (honest, [])} == {}
 
 
 def contents(rootfs):
