@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from typing import Literal
 
 from pykka_imagestore.core.paths import UPPER, WORK
-from pykka_imagestore.core.rootfs import Reads as ReadsOf
-from pykka_imagestore.core.rootfs import RootfsRequest
+from pykka_imagestore.core.rootfs import Reads, RootfsRequest
 from pykka_imagestore.fs.attributes import sees_trusted_xattrs
 from pykka_imagestore.fs.create import make_directory
 from pykka_imagestore.fs.directory_attributes import copy_directory_attributes
@@ -32,13 +30,12 @@ from pykka_imagestore.rootfs.place import MODE, IsOurs, attached, default_place,
 from pykka_imagestore.rootfs.quota import bound, count_below
 from pykka_imagestore.rootfs.view import mount_attributes
 
-Reads = Literal["trusted", "user"]
 _EMPTY = "empty"
 
 
 def overlay_reads() -> Reads:
     """Return which attributes the overlays of this process honour: ``trusted.overlay.*`` or ``user.overlay.*``."""
-    return "trusted" if sees_trusted_xattrs() else "user"
+    return Reads.TRUSTED if sees_trusted_xattrs() else Reads.USER
 
 
 class Overlay:
@@ -54,9 +51,9 @@ class Overlay:
         self._ways = OverlayWays(ways)
 
     @property
-    def reads(self) -> ReadsOf:
+    def reads(self) -> Reads:
         """What its overlays honour."""
-        return ReadsOf(overlay_reads())
+        return overlay_reads()
 
     def refusal(self, request: RootfsRequest) -> str | None:
         """Return why no overlay can be mounted for a request; None if it can, as far as can be told beforehand."""
@@ -137,7 +134,7 @@ def _lower(request: RootfsRequest) -> tuple[str, ...]:
 def _stack_of(request: RootfsRequest) -> Stack:
     needed = tuple(f"{request.directory}/{name}" for name in _needed(request))
     layers = _lower(request)
-    user = (USER,) if overlay_reads() == "user" else ()
+    user = (USER,) if overlay_reads() is Reads.USER else ()
     attributes = mount_attributes(request)
     if request.read_only:
         return Stack((*layers, *needed), None, request.directory, (*PINNED, NO_UUID, *user), attributes)
