@@ -39,19 +39,25 @@ class Guests:
         self._provisioner = provisioner
         self._numbers = iter(range(1 << 30))
 
+    def put(self, *layers: Sequence[bytes], **config: Any) -> str:
+        """Put an image of layers, each some entries of a tar, the root layer first; return its name."""
+        name = f"guest-{next(self._numbers)}"
+        self._archives.mkdir(exist_ok=True)
+        images = {name: [tars.tar(*entries) for entries in layers]}
+        self._store.put(name, docker_save(self._archives / f"{name}.tar", images, **config)).get(timeout=TIMEOUT)
+        return name
+
     def provision(
         self, *layers: Sequence[bytes], backend: str | None = None, config: dict[str, Any] | None = None, **options: Any
     ) -> Rootfs:
-        """Provision an image of layers, each some entries of a tar, the root layer first."""
+        """Put an image of layers and provision it."""
         if backend not in (None, *self._provisioner._backends):
             pytest.skip(f"{backend} is no backend yet")
-        name = f"guest-{next(self._numbers)}"
-        self._archives.mkdir(exist_ok=True)
-        archive = docker_save(
-            self._archives / f"{name}.tar", {name: [tars.tar(*entries) for entries in layers]}, config=config or {}
-        )
-        self._store.put(name, archive).get(timeout=TIMEOUT)
-        return self._provisioner.provision(name, name, backend=backend, **options).get(timeout=TIMEOUT)
+        return self.provision_image(self.put(*layers, config=config or {}), backend=backend, **options)
+
+    def provision_image(self, name: str, **options: Any) -> Rootfs:
+        container_id = f"container-{next(self._numbers)}"
+        return self._provisioner.provision(container_id, name, **options).get(timeout=TIMEOUT)
 
     def destroy(self, rootfs: Rootfs) -> None:
         self._provisioner.destroy(rootfs.container_id).get(timeout=TIMEOUT)
