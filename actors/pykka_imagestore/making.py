@@ -13,13 +13,14 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Generator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import TypeVar, cast
 
+from pykka_imagestore.backends import Backends
 from pykka_imagestore.core.container import Container
 from pykka_imagestore.core.digest import Digest
 from pykka_imagestore.core.format_error import FormatError
@@ -37,6 +38,7 @@ from pykka_imagestore.errors import ContainerHeldError, ContainerRecordError, No
 from pykka_imagestore.provision_order import ProvisionOrder
 from pykka_imagestore.provisioned import Rootfs
 from pykka_imagestore.rootfs.backend import Backend, Mounted
+from pykka_imagestore.rootfs.quota import choose_project, lift_bound, quota_refusal
 from pykka_imagestore.runtime import DiscardedError, Future
 from pykka_imagestore.stack_layers import StackLayers, StackWanted
 
@@ -45,6 +47,7 @@ logger = logger_of(__name__)
 T = TypeVar("T")
 
 _CONFIGS = 256  # whose wishes are remembered
+_BOUNDING = "overlay"  # the backend whose writes go to directories that hold nothing else
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +67,7 @@ class Site:
 
     Args:
         view: What looks images up.
-        backends: All there are, by name.
+        backends: What makes them.
         workers: How many work side by side.
         owner: The label that the records get.
     """
@@ -75,7 +78,7 @@ class Site:
         view: StoredView,
         holder: Holder,
         removed: RemovedContainers,
-        backends: Mapping[str, Backend],
+        backends: Backends,
         workers: int,
         owner: str,
     ) -> None:
@@ -107,9 +110,10 @@ class Site:
             request = RootfsRequest((), str(self.paths.container(container_id)))
         else:
             request = request_of(self.paths, container)
-        for name, backend in self.backends.items():
-            if container is None or name == container.backend:
-                backend.unmount(request)
+        for backend in self.backends.for_container(None if container is None else container.backend):
+            backend.unmount(request)
+        if request.project is not None:
+            lift_bound(str(self.paths.root), request.project)
         self.removed.take(container_id)
 
     def _read(self, config_digest: Digest) -> RunConfig:
@@ -192,11 +196,12 @@ class _GoneError(Exception):
 
 
 def _make_of(site: Site, order: ProvisionOrder, image: DockerImage) -> Steps[Rootfs]:
-    config = _config_of(site, order, image)
+    config, project = _config_of(site, order, image), _choose_project(site, order)
     reasons: list[tuple[str, str]] = []
-    for backend in _candidates(site, order, len(set(image.layer_ids))):
+    for backend in site.backends.for_order(order, len(set(image.layer_ids))):
         try:
-            mounted = yield from _make_with(site, backend, _container(site, order, image, backend))
+            container = replace(_container(site, order, image, backend), project=project)
+            mounted = yield from _make_with(site, backend, container)
         except RootfsError as error:
             reasons.extend(error.reasons)
         else:
@@ -288,14 +293,16 @@ def _config_of(site: Site, order: ProvisionOrder, image: DockerImage) -> RunConf
         raise RootfsError(order.container_id, (("the image's config", str(error)),)) from error
 
 
-def _candidates(site: Site, order: ProvisionOrder, layers: int) -> Sequence[Backend]:
-    """Return what may make it, the best first."""
-    if order.backend is not None:
-        return (site.backends[order.backend],)
-    names = ["overlay", "copy"]
-    if order.read_only:
-        names = ["bind", "overlay", "link", "copy"] if layers == 1 else ["overlay", "link", "copy"]
-    return [site.backends[name] for name in names if name in site.backends]
+def _choose_project(site: Site, order: ProvisionOrder) -> int | None:
+    """Return the project whose quota is to bound what is written; None if nothing is to."""
+    if order.upper_bytes is None:
+        return None
+    refusal = quota_refusal(str(site.paths.root))
+    if refusal is None and order.backend not in (_BOUNDING, None):
+        refusal = f"only {_BOUNDING} bounds what is written"
+    if refusal is not None:
+        raise RootfsError(order.container_id, (("upper_bytes", refusal),))
+    return choose_project(str(site.paths.root))
 
 
 def _reason(order: ProvisionOrder, reasons: Sequence[tuple[str, str]]) -> str:

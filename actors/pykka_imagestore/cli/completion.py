@@ -12,7 +12,12 @@ from dataclasses import dataclass
 
 from pykka_imagestore.cli import values
 
-_KINDS: dict[object, str] = {values.path: "file", values.archive: "file", values.stored_image: "image", values.container_id: "container"}
+_KINDS: dict[object, str] = {
+    values.path: "file",
+    values.archive: "file",
+    values.stored_image: "image",
+    values.container_id: "container",
+}
 
 
 @dataclass(frozen=True, slots=True)

@@ -30,9 +30,7 @@ def run(options: argparse.Namespace) -> None:
             _print(options, rootfs)
 
 
-def _provision(
-    options: argparse.Namespace, name: str, provisioner: Provisioner, signals: StopSignals
-) -> Rootfs:
+def _provision(options: argparse.Namespace, name: str, provisioner: Provisioner, signals: StopSignals) -> Rootfs:
     def provision(backend: str | None) -> Rootfs:
         return signals.wait(
             provisioner.provision(
