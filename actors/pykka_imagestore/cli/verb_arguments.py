@@ -33,6 +33,7 @@ def add_verbs(verbs: Verbs) -> None:
         _add_provision,
         _add_containers,
         _add_destroy,
+        _add_doctor,
         _add_completion,
         _add_help,
     ):
@@ -292,6 +293,16 @@ def _add_destroy(verbs: Verbs) -> None:
     )
     parser.add_argument("ids", metavar="ID", nargs="+", type=values.container_id, help="as containers lists them")
     _add_quiet(parser, "print only the ids")
+
+
+def _add_doctor(verbs: Verbs) -> None:
+    verbs.add(
+        "doctor",
+        "print what this machine can do for root file systems",
+        "Each is tried out on the store's file system, and nothing of it stays. Of what does not work it says what "
+        "stands in the way and who can change that. Also lists the programs here that run something in a root file "
+        "system.",
+    )
 
 
 def _add_completion(verbs: Verbs) -> None:
