@@ -8,9 +8,12 @@ TYPE_CHECKING = False  # typing's takes longer to import than a worker process t
 if TYPE_CHECKING:
     __version__: str
     from pykka_imagestore.core.check_report import CheckProgress, CheckReport, Finding
+    from pykka_imagestore.core.container import ContainerInfo
     from pykka_imagestore.core.digest import DiffID, Digest
     from pykka_imagestore.core.events import (
         ArchiveIndexed,
+        ContainerDestroyed,
+        ContainerProvisioned,
         Event,
         ImagePut,
         ImagesRemoved,
@@ -25,17 +28,24 @@ if TYPE_CHECKING:
     from pykka_imagestore.core.limits import Limits
     from pykka_imagestore.core.plan_prune import Pruned
     from pykka_imagestore.core.progress import LayerProgress, Progress
-    from pykka_imagestore.core.usage import ImageUsage, LayerUsage, LeaseUsage, Usage
+    from pykka_imagestore.core.run_config import RunConfig
+    from pykka_imagestore.core.usage import ContainerUsage, ImageUsage, LayerUsage, LeaseUsage, Usage
+    from pykka_imagestore.core.user import User
     from pykka_imagestore.errors import (
         AmbiguousImageError,
         ArchiveChangedError,
         ArchiveError,
         CheckpointError,
+        ContainerExistsError,
+        ContainerHeldError,
+        ContainerNotFoundError,
+        ContainerRecordError,
         DigestMismatchError,
         EscapingEntryError,
         FileTooLargeError,
         ForeignStoreError,
         ImageIncompleteError,
+        ImageUserError,
         InvalidInputError,
         InvalidNameError,
         LayerError,
@@ -51,6 +61,8 @@ if TYPE_CHECKING:
         OverBudgetError,
         ProcUnavailableError,
         RecordError,
+        RootfsError,
+        StackError,
         StateError,
         StoreClosedError,
         StoreError,
@@ -60,6 +72,8 @@ if TYPE_CHECKING:
     )
     from pykka_imagestore.leased_image import LeasedImage
     from pykka_imagestore.local_store import LocalStore, LocalStoreActor
+    from pykka_imagestore.provisioned import ContainerRecovery, Rootfs
+    from pykka_imagestore.provisioner import Provisioner, ProvisionerActor
     from pykka_imagestore.reference_store import ReferenceStore, ReferenceStoreActor
     from pykka_imagestore.runtime.errors import WorkerDiedError, WorkerError, WorkerTimeoutError
 
@@ -71,6 +85,15 @@ __all__ = [
     "CheckProgress",
     "CheckReport",
     "CheckpointError",
+    "ContainerDestroyed",
+    "ContainerExistsError",
+    "ContainerHeldError",
+    "ContainerInfo",
+    "ContainerNotFoundError",
+    "ContainerProvisioned",
+    "ContainerRecordError",
+    "ContainerRecovery",
+    "ContainerUsage",
     "DiffID",
     "Digest",
     "DigestMismatchError",
@@ -85,6 +108,7 @@ __all__ = [
     "ImageName",
     "ImagePut",
     "ImageUsage",
+    "ImageUserError",
     "ImagesRemoved",
     "InvalidInputError",
     "InvalidNameError",
@@ -110,6 +134,8 @@ __all__ = [
     "OverBudgetError",
     "ProcUnavailableError",
     "Progress",
+    "Provisioner",
+    "ProvisionerActor",
     "Pruned",
     "PutFailed",
     "PutJoined",
@@ -117,6 +143,10 @@ __all__ = [
     "Recovery",
     "ReferenceStore",
     "ReferenceStoreActor",
+    "Rootfs",
+    "RootfsError",
+    "RunConfig",
+    "StackError",
     "StateError",
     "StoreClosedError",
     "StoreError",
@@ -126,6 +156,7 @@ __all__ = [
     "UnsafeStoreError",
     "UnsupportedArchiveError",
     "Usage",
+    "User",
     "WorkerDiedError",
     "WorkerError",
     "WorkerTimeoutError",
@@ -136,6 +167,10 @@ _HOMES = {
     "ArchiveError": "errors",
     "CheckProgress": "core.check_report",
     "CheckReport": "core.check_report",
+    "ContainerNotFoundError": "errors",
+    "ContainerExistsError": "errors",
+    "ContainerHeldError": "errors",
+    "ContainerRecordError": "errors",
     "CheckpointError": "errors",
     "DiffID": "core.digest",
     "Digest": "core.digest",
@@ -159,6 +194,7 @@ _HOMES = {
     "ImageInfo": "core.image",
     "ImageName": "core.image_name",
     "ImageUsage": "core.usage",
+    "ImageUserError": "errors",
     "InvalidInputError": "errors",
     "InvalidNameError": "errors",
     "Layer": "core.image",
@@ -186,6 +222,9 @@ _HOMES = {
     "RecordError": "errors",
     "Recovery": "core.image",
     "ReferenceStore": "reference_store",
+    "StackError": "errors",
+    "RootfsError": "errors",
+    "RunConfig": "core.run_config",
     "ReferenceStoreActor": "reference_store",
     "StateError": "errors",
     "StoreClosedError": "errors",
@@ -197,6 +236,15 @@ _HOMES = {
     "WorkerDiedError": "runtime.errors",
     "WorkerError": "runtime.errors",
     "WorkerTimeoutError": "runtime.errors",
+    "User": "core.user",
+    "Provisioner": "provisioner",
+    "ProvisionerActor": "provisioner",
+    "Rootfs": "provisioned",
+    "ContainerRecovery": "provisioned",
+    "ContainerInfo": "core.container",
+    "ContainerUsage": "core.usage",
+    "ContainerProvisioned": "core.events",
+    "ContainerDestroyed": "core.events",
 }
 
 

@@ -16,6 +16,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
+import pykka
 import pytest
 from support import seams
 from support import worker_functions as work
@@ -174,8 +175,22 @@ def test_a_process_that_cannot_start_fails_the_task_with_a_sentence():
 
 def open_and_started():
     """Return this process's descriptors and children."""
-    children = chain.from_iterable(path.read_text().split() for path in Path("/proc/self/task").glob("*/children"))
-    return {*os.listdir("/proc/self/fd"), *(f"child {pid}" for pid in children)}
+    return {*os.listdir("/proc/self/fd"), *(f"child {pid}" for pid in children())}
+
+
+def children():
+    """Return the PIDs of this process's children."""
+    paths = Path("/proc/self/task").glob("*/children")
+    return set(map(int, chain.from_iterable(path.read_text().split() for path in paths)))
+
+
+def new_children(earlier, count):
+    """Return this process's children but for the earlier ones, once there are so many."""
+    deadline = time.monotonic() + TIMEOUT
+    while len(new := children() - earlier) != count:
+        assert time.monotonic() < deadline
+        time.sleep(0.001)
+    return new
 
 
 def test_answers_that_cannot_be_sent_to_a_worker_are_refused_before_any_process_starts():
@@ -767,6 +782,51 @@ def test_workers_end_when_idle_for_long_and_come_back(monkeypatch):
             time.sleep(0.001)  # it is no child that anybody else may wait for
 
         assert pool.run(work.pid_of, None).get(timeout=TIMEOUT) != pid
+
+
+# -- the spare worker
+
+
+def test_the_task_after_a_discard_gets_a_process_that_was_there_before(rendezvous):
+    earlier = children()
+    with WorkerPool(1) as pool:
+        task = pool.run(work.wait_for, rendezvous.address)
+        with rendezvous.next() as worker:
+            (spare,) = new_children(earlier, 2) - {worker.pid}
+            task.discard()
+            assert worker.is_gone(TIMEOUT)
+
+        assert pool.run(work.pid_of, None).get(timeout=TIMEOUT) == spare
+        new_children(earlier | {spare}, 1)  # the next one is there already
+
+
+def test_a_spare_worker_runs_nothing_while_as_many_tasks_run_as_there_are_workers(rendezvous):
+    earlier = children()
+    with WorkerPool(1) as pool:
+        running, waiting = pool.run(work.wait_for, rendezvous.address), pool.run(work.pid_of, None)
+        with rendezvous.next() as worker:
+            new_children(earlier, 2)
+            with pytest.raises(pykka.Timeout):
+                waiting.get(timeout=0.2)
+            assert running.is_pending()
+            worker.answer("")
+
+        assert waiting.get(timeout=TIMEOUT) == worker.pid
+
+
+def test_a_spare_worker_stays_while_a_task_runs_and_ends_when_idle_for_long(rendezvous, monkeypatch):
+    monkeypatch.setattr(seams.WORKER_IDLE_SECONDS, 0.1)
+    earlier = children()
+    with WorkerPool(1) as pool:
+        task = pool.run(work.wait_for, rendezvous.address)
+        with rendezvous.next() as worker:
+            both = new_children(earlier, 2)
+            time.sleep(0.5)
+            assert new_children(earlier, 2) == both
+            worker.answer("")
+        task.get(timeout=TIMEOUT)
+
+        new_children(earlier, 0)
 
 
 # -- close

@@ -1,6 +1,7 @@
 """Scripts that complete the command line in shells, made from its parser.
 
-Names of images are completed, too: the scripts ask ``imagestore list``. Whatever it says, it says escaped.
+Names of images and ids of containers are completed, too: the scripts ask ``imagestore list`` and ``imagestore
+containers``. Whatever these say, they say escaped.
 """
 
 from __future__ import annotations
@@ -11,7 +12,12 @@ from dataclasses import dataclass
 
 from pykka_imagestore.cli import values
 
-_KINDS: dict[object, str] = {values.path: "file", values.archive: "file", values.stored_image: "image"}
+_KINDS: dict[object, str] = {
+    values.path: "file",
+    values.archive: "file",
+    values.stored_image: "image",
+    values.container_id: "container",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,7 +27,7 @@ class Argument:
     Attributes:
         options: Its spellings; none of an argument.
         metavar: What stands for its value; empty if it has none.
-        kind: What its value is: ``file``, ``directory``, ``image``, ``words`` or ``text``.
+        kind: What its value is: ``file``, ``directory``, ``image``, ``container``, ``words`` or ``text``.
         words: The values that it may have, if it is words.
         help: A sentence.
         repeats: Whether it may come again.
@@ -121,8 +127,11 @@ _imagestore() {{
     case $kind in
     file) compopt -o default ;;
     directory) compopt -o dirnames ;;
-    image) list=$(imagestore "${{store[@]}}" list --quiet 2>/dev/null) ;&
-    words)
+    image | container | words)
+        case $kind in
+        image) list=$(imagestore "${{store[@]}}" list --quiet 2>/dev/null) ;;
+        container) list=$(imagestore "${{store[@]}}" containers --quiet 2>/dev/null) ;;
+        esac
         read -rd '' -a words <<<"$list" # compgen -W would expand what is in the words
         for word in "${{words[@]}}"; do [[ $word == "$cur"* ]] && COMPREPLY+=("$word"); done
         # Bash takes a colon for the end of a word, and so puts only what follows it in its place.
@@ -159,11 +168,13 @@ _ZSH = """\
 #compdef imagestore
 # Completes imagestore in zsh; made by "imagestore completion zsh".
 
-_imagestore_images() {{
+_imagestore_listed() {{ # VERB: what it lists
     local store=${{opt_args[--store]-$imagestore_store}}
-    local -a images=(${{(f)"$(_call_program images imagestore ${{store:+--store}} $store list --quiet 2>/dev/null)"}})
-    compadd -a images
+    local -a listed=(${{(f)"$(_call_program $1 imagestore ${{store:+--store}} $store $1 --quiet 2>/dev/null)"}})
+    compadd -a listed
 }}
+_imagestore_images() {{ _imagestore_listed list }}
+_imagestore_containers() {{ _imagestore_listed containers }}
 
 _imagestore() {{
     local curcontext=$curcontext state line imagestore_store
@@ -192,7 +203,13 @@ else
     compdef _imagestore imagestore
 fi
 """
-_ZSH_ACTIONS = {"file": "_files", "directory": "_directories", "image": "_imagestore_images", "text": " "}
+_ZSH_ACTIONS = {
+    "file": "_files",
+    "directory": "_directories",
+    "image": "_imagestore_images",
+    "container": "_imagestore_containers",
+    "text": " ",
+}
 
 
 def _zsh(common: Iterable[Argument], verbs: tuple[Verb, ...]) -> str:
@@ -219,6 +236,8 @@ def _zsh_spec(argument: Argument) -> Iterator[str]:
 
 # -- fish
 
+_FISH_LISTS = {"image": "(__imagestore_listed list)", "container": "(__imagestore_listed containers)"}
+
 
 def _fish(common: Iterable[Argument], verbs: tuple[Verb, ...]) -> str:
     names = " ".join(name for verb in verbs for name in verb.names)
@@ -226,10 +245,10 @@ def _fish(common: Iterable[Argument], verbs: tuple[Verb, ...]) -> str:
     lines = [
         '# Completes imagestore in fish; made by "imagestore completion fish".',
         "",
-        "function __imagestore_images",
+        "function __imagestore_listed",
         "    set -l words (commandline -opc)",
         "    set -l at (contains -i -- --store $words); and set -l store --store $words[(math $at + 1)]",
-        "    imagestore $store list --quiet 2>/dev/null",
+        "    imagestore $store $argv --quiet 2>/dev/null",
         "end",
         "",
         "complete -c imagestore -f",
@@ -249,8 +268,8 @@ def _fish(common: Iterable[Argument], verbs: tuple[Verb, ...]) -> str:
 def _fish_option(condition: str, argument: Argument) -> str:
     spelled = "".join(f" {'-l' if o.startswith('--') else '-s'} {o.lstrip('-')}" for o in argument.options)
     value = {"file": " -r -F", "directory": " -x -a '(__fish_complete_directories)'"}.get(argument.kind, " -x")
-    if argument.kind == "image":
-        value = " -x -a '(__imagestore_images)'"
+    if argument.kind in _FISH_LISTS:
+        value = f" -x -a '{_FISH_LISTS[argument.kind]}'"
     return (
         f"complete -c imagestore -n {_quoted(condition)}{spelled}{value if argument.metavar else ''} "
         f"-d {_quoted(argument.help)}"
@@ -258,7 +277,9 @@ def _fish_option(condition: str, argument: Argument) -> str:
 
 
 def _fish_arguments(condition: str, verb: Verb) -> Iterator[str]:
-    found = {"file": "-F", "directory": "-F", "image": "-a '(__imagestore_images)'"}.get(verb.kind)
+    found = {"file": "-F", "directory": "-F"}.get(verb.kind)
+    if verb.kind in _FISH_LISTS:
+        found = f"-a '{_FISH_LISTS[verb.kind]}'"
     if verb.words:
         found = f"-a {_quoted(' '.join(verb.words))}"
     if found is not None:

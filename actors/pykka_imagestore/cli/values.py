@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
 from pykka_imagestore.errors import InvalidInputError
@@ -52,6 +53,14 @@ def stored_image(text: str) -> str:
         return text if is_digest(text) else image_name(text)
     except argparse.ArgumentTypeError as error:
         raise argparse.ArgumentTypeError(f"{error}{advice_on(text)}") from error
+
+
+def container_id(text: str) -> str:
+    """Return a container's id as it is."""
+    from pykka_imagestore.core.container import require_container_id  # noqa: PLC0415
+
+    _parse(partial(require_container_id, "ID"), text)
+    return text
 
 
 def platform(text: str) -> str:

@@ -10,6 +10,7 @@ from pykka_imagestore.cli import values
 from pykka_imagestore.cli.parser import Once, Verbs
 
 SHELLS = ("bash", "zsh", "fish")
+BACKENDS = ("overlay", "copy", "link", "bind")
 _IMAGE_FIELDS = ("name", "config_digest", "layers")
 _NAME_HELP = (
     "a name in any spelling: app, docker.io/library/app:latest; or a config digest, or at least 12 hex digits of one"
@@ -29,6 +30,10 @@ def add_verbs(verbs: Verbs) -> None:
         _add_check,
         _add_repair,
         _add_unpack,
+        _add_provision,
+        _add_containers,
+        _add_destroy,
+        _add_doctor,
         _add_completion,
         _add_help,
     ):
@@ -229,6 +234,74 @@ def _add_unpack(verbs: Verbs) -> None:
     )
     parser.add_argument(
         "directory", metavar="DIRECTORY", type=values.path, help="empty and your own; made if it does not exist"
+    )
+
+
+def _add_provision(verbs: Verbs) -> None:
+    parser = verbs.add(
+        "provision",
+        "make a root file system of an image",
+        "Prints where it is, and how it was made. It stays, with the image's layers, until it is destroyed. "
+        "By default an overlay is mounted where this user may do that; else the layers' files are copied.",
+    )
+    parser.add_argument(
+        "id", metavar="ID", type=values.container_id, help="what to call it: letters, digits, '_', '.' and '-'"
+    )
+    _add_name(parser)
+    parser.add_argument(
+        "--backend", choices=BACKENDS, help="how to make it (default: the first of these that works here)"
+    )
+    parser.add_argument("--read-only", action="store_true", help="let nobody write to it")
+    parser.add_argument(
+        "--target",
+        metavar="DIR",
+        type=values.path,
+        help="an empty directory of your own to attach it to (default: one in the store)",
+    )
+    parser.add_argument(
+        "--upper",
+        metavar="SIZE",
+        type=values.size,
+        help="let no more be written to it than this: bytes, or 500M, 20G; takes a file system with project quotas",
+    )
+    parser.add_argument(
+        "--not-durable",
+        action="store_true",
+        help="do not wait until its record is on disk: a power loss may leave a directory that nothing tells of",
+    )
+    _add_quiet(parser, "print only the path")
+    _add_format(parser, ("path", "id", "backend", "reason", "config"))
+
+
+def _add_containers(verbs: Verbs) -> None:
+    parser = verbs.add(
+        "containers",
+        "list the root file systems that were provisioned",
+        "Those of programs that have the store open, too. OWNER is what a program calls itself; (ended) means that it "
+        "runs no more, and that its containers wait for it to come back, or to be destroyed.",
+    )
+    _add_quiet(parser, "print only the ids")
+    _add_format(parser, ("id", "image", "backend", "path", "read_only", "owner", "created", "is_held"))
+
+
+def _add_destroy(verbs: Verbs) -> None:
+    parser = verbs.add(
+        "destroy",
+        "remove root file systems that were provisioned",
+        "They are unmounted, and what was written to them is deleted. One of a program that is still running is "
+        "refused. If one cannot be removed, the others are all the same.",
+    )
+    parser.add_argument("ids", metavar="ID", nargs="+", type=values.container_id, help="as containers lists them")
+    _add_quiet(parser, "print only the ids")
+
+
+def _add_doctor(verbs: Verbs) -> None:
+    verbs.add(
+        "doctor",
+        "print what this machine can do for root file systems",
+        "Each is tried out on the store's file system, and nothing of it stays. Of what does not work it says what "
+        "stands in the way and who can change that. Also lists the programs here that run something in a root file "
+        "system.",
     )
 
 

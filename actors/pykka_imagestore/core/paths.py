@@ -10,16 +10,25 @@
         tar-split.zst       what of its tar is no file's body, compressed
         replaced/           files that later entries replaced, if there are any, and a list of their paths
     configs/sha256-<hex>    image configs, byte for byte
-    staging/<random>/       work in progress
+    staging/<random>/       work in progress; containers that a process makes, and the sign that it lives
         lock                held by the process whose work it is
     gc/<random>/            what was removed, waiting to be deleted
         lock                held by the process that deletes it
+    containers/<id>/        a provisioned root file system
+        container.pb        its record, a ContainerRecord: what it needs stays until it is destroyed
+        upper/ work/        what was written to it, where an overlay is mounted
+        rootfs/             where it is attached; or its files, where they are copied or linked
+        fill/               what those who copy or link them have to tell each other; gone when all is there
+    stacks/sha256-<hex>/    what a stack of layers needs on top to mean what its tars say
+        rootfs/             its files, whiteouts and directories
+        stack.pb            its record, a StackRecord
     leases/<random>         which layers and config a process needs; held by that process
     reserve/                room for removals and leases on a full disk: see durable/reserve.py
     locks/                  empty files, whose bytes processes lock: see durable/locks.py
         references          held while a change of images is written
         layers              a byte for each layer, held by the process that unpacks it
         staging, gc, leases held while something is made or looked for in that directory
+        containers          held while containers of dead processes are adopted or destroyed
 """
 
 from __future__ import annotations
@@ -41,6 +50,11 @@ TAR_SPLIT = "tar-split.zst"
 REPLACED = "replaced"
 REPLACED_PATHS = "paths"
 LOCK = "lock"
+CONTAINER_RECORD = "container.pb"
+UPPER = "upper"
+WORK = "work"
+FILL = "fill"
+STACK_RECORD = "stack.pb"
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +99,16 @@ class StorePaths:
         return self.root / "gc"
 
     @property
+    def containers(self) -> Path:
+        """The directory of provisioned root file systems."""
+        return self.root / "containers"
+
+    @property
+    def stacks(self) -> Path:
+        """The directory of what stacks of layers need on top."""
+        return self.root / "stacks"
+
+    @property
     def leases(self) -> Path:
         """The directory of leases."""
         return self.root / "leases"
@@ -105,6 +129,11 @@ class StorePaths:
         return (self.layers, self.configs, self.staging, self.gc, self.leases, self.locks)
 
     @property
+    def later_directories(self) -> tuple[Path, ...]:
+        """The directories that a store gets when something is first to lie in them."""
+        return (self.reserve, self.containers, self.stacks)
+
+    @property
     def references_lock(self) -> Path:
         """The lock of the process that writes the checkpoint or the journal."""
         return self.locks / "references"
@@ -113,6 +142,11 @@ class StorePaths:
     def layers_lock(self) -> Path:
         """The file of which a process that unpacks a layer locks a byte."""
         return self.locks / "layers"
+
+    @property
+    def containers_lock(self) -> Path:
+        """The lock that is shared by those that destroy other processes' containers, and exclusive for a recovery."""
+        return self.locks / "containers"
 
     @property
     def leases_lock(self) -> Path:
@@ -130,6 +164,14 @@ class StorePaths:
     def rootfs(self, diff_id: DiffID) -> Path:
         """Return the directory of a layer's unpacked files."""
         return self.layer(diff_id) / ROOTFS
+
+    def container(self, container_id: str) -> Path:
+        """Return the directory of a container."""
+        return self.containers / container_id
+
+    def stack(self, stack: str) -> Path:
+        """Return the directory of what a stack needs on top."""
+        return self.stacks / directory_name(stack)
 
     def config(self, config_digest: str) -> Path:
         """Return the file of an image config."""

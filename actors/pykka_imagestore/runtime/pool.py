@@ -45,7 +45,8 @@ class WorkerPool:
 
     Args:
         workers: Processes, or threads, at most; by default as many as this process may use CPUs (affinity and cgroup
-            quota). They start when first needed, and end when idle for half a minute.
+            quota). They start when first needed, and end when idle for half a minute. While tasks run, one process more
+            is kept, which takes the next task when a worker is killed.
         threads: Whether threads of this process run the tasks, which suits those that wait for a disk or a network.
             Threads cannot be killed: a task notices a discard or a time limit when it calls ``raise_if_discarded``.
         executor: Runs the tasks; the caller shuts it down. A task notices a discard when it calls

@@ -117,8 +117,8 @@ class ProcessEngine:
             self._send(worker)
 
     def _hand_out(self) -> None:
-        while self._waiting and not self._loop.is_stopped:
-            if self._workers.has_idle():
+        while not self._loop.is_stopped:
+            if self._waiting and self._workers.may_begin():
                 task = self._waiting.get()
                 if task.is_taken or task.take():
                     self._give(task)
@@ -136,7 +136,7 @@ class ProcessEngine:
         # What pickles the argument may have waited for a future, so that this thread served others meanwhile.
         if self._loop.is_stopped or task.promise.future.has_discard():
             self._end_task(task, PoolClosedError())
-        elif not self._workers.has_idle():
+        elif not self._workers.may_begin():
             self._waiting.put_back(task)
         else:
             worker = self._workers.take_idle()
@@ -196,7 +196,7 @@ class ProcessEngine:
     def _kill_overdue(self) -> float:
         while (deadline := self._workers.next_deadline()) <= time.monotonic():
             for worker in self._workers.due(deadline):
-                self._kill(worker, is_late=True)
+                worker.rest() if self._workers.is_spare(worker) else self._kill(worker, is_late=True)
         return deadline
 
     def _bury(self, worker: WorkerHandle) -> None:

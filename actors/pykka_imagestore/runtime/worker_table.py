@@ -15,8 +15,10 @@ MAX_FAILED_STARTS = 3  # in a row, after which none is started while others live
 class WorkerTable:
     """The workers that were started and have not been reaped.
 
+    While any has a task, one more is kept than have, so that the next task after a kill waits for no start.
+
     Args:
-        limit: How many may live at a time.
+        limit: How many may have a task at a time.
     """
 
     def __init__(self, limit: int) -> None:
@@ -46,9 +48,9 @@ class WorkerTable:
 
     # -- idle workers
 
-    def has_idle(self) -> bool:
-        """Tell whether a worker waits for a task."""
-        return bool(self._idle)
+    def may_begin(self) -> bool:
+        """Tell whether a task may be given to an idle worker."""
+        return bool(self._idle) and self._count_busy() < self._limit
 
     def take_idle(self) -> WorkerHandle:
         """Return the idle worker that has run most tasks, as busy.
@@ -68,14 +70,20 @@ class WorkerTable:
         with contextlib.suppress(ValueError):
             self._idle.remove(worker)
 
+    def is_spare(self, worker: WorkerHandle) -> bool:
+        """Tell whether this is the only idle worker while others have tasks."""
+        return self._idle == [worker] and self._count_busy() > 0
+
     # -- starts
 
     def may_start(self, waiting: int) -> bool:
         """Tell whether a process may be started, where so many tasks wait."""
-        starting = sum(not worker.is_ready for worker in self._workers)
-        may_try = self._failed_starts < MAX_FAILED_STARTS or not self._workers
+        if len(self._idle) > waiting or (self._workers and self._failed_starts >= MAX_FAILED_STARTS):
+            return False
+        spare = int(self._count_busy() > 0)
+        free = len(self._idle) + sum(not worker.is_ready for worker in self._workers)
         alive = sum(not worker.is_doomed for worker in self._workers)
-        return may_try and starting < waiting and alive < self._limit
+        return free < waiting + spare and alive < self._limit + spare
 
     def note_success(self) -> None:
         """Note that a worker does its work: whatever kept others from starting may be over."""
@@ -98,6 +106,11 @@ class WorkerTable:
     def next_deadline(self) -> float:
         """Return the earliest deadline, on the monotonic clock."""
         return min((worker.deadline for worker in self._workers), default=math.inf)
+
+    # -- inside
+
+    def _count_busy(self) -> int:
+        return sum(worker.task is not None and not worker.is_doomed for worker in self._workers)
 
 
 def _experience(worker: WorkerHandle) -> int:

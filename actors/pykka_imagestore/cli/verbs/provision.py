@@ -1,0 +1,69 @@
+"""``imagestore provision ID NAME``: makes a root file system of an image, which stays until it is destroyed."""
+
+from __future__ import annotations
+
+import argparse
+
+from pykka_imagestore.cli.arguments import absolute, store_directory
+from pykka_imagestore.cli.containers import OWNER, run_config_document
+from pykka_imagestore.cli.named import advised, find_names
+from pykka_imagestore.cli.output import done_anyway, print_formatted, print_json, print_line, print_table
+from pykka_imagestore.cli.stop_signals import StopSignals
+from pykka_imagestore.cli.stored import require_store
+from pykka_imagestore.local_store import LocalStore
+from pykka_imagestore.provisioned import Rootfs
+from pykka_imagestore.provisioner import Provisioner
+
+
+def run(options: argparse.Namespace) -> None:
+    """Make the root file system, and print where it is."""
+    directory = store_directory(options.store)
+    require_store(directory)
+    with StopSignals() as signals:
+        with (
+            LocalStore.start(directory) as store,
+            Provisioner.start(store, owner=OWNER, durable=not options.not_durable) as provisioner,
+            advised(options.name),
+        ):
+            rootfs = _provision(options, find_names(directory, options.name)[0], provisioner, signals)
+        with done_anyway():
+            _print(options, rootfs)
+
+
+def _provision(options: argparse.Namespace, name: str, provisioner: Provisioner, signals: StopSignals) -> Rootfs:
+    def provision(backend: str | None) -> Rootfs:
+        return signals.wait(
+            provisioner.provision(
+                options.id,
+                name,
+                backend=backend,
+                read_only=options.read_only,
+                target=None if options.target is None else absolute(options.target),
+                upper_bytes=options.upper,
+            )
+        )
+
+    rootfs = provision(options.backend)
+    if rootfs.path is not None or options.backend is not None:
+        return rootfs
+    # An ordinary user's overlay is in a namespace that ends with this program.
+    signals.wait(provisioner.destroy(options.id))
+    return provision("copy")
+
+
+def _print(options: argparse.Namespace, rootfs: Rootfs) -> None:
+    document = {
+        "id": rootfs.container_id,
+        "path": rootfs.path,
+        "backend": rootfs.backend,
+        "reason": rootfs.reason,
+        "config": run_config_document(rootfs.config),
+    }
+    if options.json:
+        print_json(document)
+    elif options.format is not None:
+        print_formatted(options.format, [document])
+    elif options.quiet:
+        print_line(rootfs.path or "")
+    else:
+        print_table([("path", rootfs.path or "-"), ("backend", f"{rootfs.backend}: {rootfs.reason}")])
