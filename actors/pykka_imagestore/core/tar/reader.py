@@ -99,7 +99,10 @@ def _next_header(source: Source, padding: int) -> bytes | None:
 
 
 def _check_checksum(block: bytes) -> None:
-    """Compare the header's checksum, in which its own field counts as blanks; some old tars summed signed characters."""
+    """Compare the header's checksum, in which its own field counts as blanks.
+
+    Some old tars summed signed characters.
+    """
     stated = parse_number(block[148:156], "checksum")
     blanked = block[:148] + b" " * 8 + block[156:]
     if stated not in (sum(blanked), sum(struct.unpack("512b", blanked))):
