@@ -13,7 +13,7 @@ from pykka_imagestore.core.tar.format import BLOCK, DIRECTORY, FILE, MAX_PATH_BY
 mutate = mutate_tar
 MAX_EXTENSION_BYTES = DEFAULT_LIMITS.extension_bytes
 KINDS = frozenset(b"0123456")
-CACHES = (tar_format._NUMBERS_SEEN, reader._SUMS_SEEN, reader._PERMISSIONS_SEEN)
+CACHES = (tar_format._NUMBERS_SEEN, reader._PERMISSIONS_SEEN)
 
 
 class Bytes:

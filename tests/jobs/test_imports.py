@@ -15,6 +15,7 @@ NEVER = {
     "logging",
     "multiprocessing",
     "pykka",
+    "random",
     "rich",
     "shutil",
     "ssl",

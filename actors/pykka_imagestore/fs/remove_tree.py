@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import errno
 import os
-import random
 import stat
 from collections.abc import Callable
 from contextlib import closing, suppress
@@ -189,7 +188,8 @@ class _Removal:
             level.entries, level.is_read = None, True
         if len(level.left) == _MAX_LEFT:
             level.is_read = True
-        random.shuffle(level.directories)  # so that those at work here part ways
+        # In an order of this process' own, so that those at work here part ways; ``random`` would take 0.3 MB.
+        level.directories.sort(key=lambda name: hash((os.getpid(), name)))
 
     def _delete(self, name: bytes) -> None:
         try:

@@ -41,7 +41,6 @@ _FILES = frozenset(b"\x0007")
 _WITHOUT_BODY = frozenset((HARD_LINK, SYMLINK, CHARACTER_DEVICE, BLOCK_DEVICE, DIRECTORY, FIFO))
 _ZERO_BLOCK = bytes(BLOCK)
 _BLANK_CHECKSUM = 8 * ord(" ")
-_SUMS_SEEN: dict[bytes, int] = {}
 _PERMISSIONS_SEEN: dict[bytes, tuple[int, int, int]] = {}
 
 
@@ -92,23 +91,21 @@ def _next_header(source: Source, padding: int) -> bytes | None:
         return None
     # The low half of Adler-32 is one more than the sum, modulo 65521, and far quicker than to sum here. ASCII does not
     # come to more than that.
-    if zlib.adler32(block) & 0xFFFF != _SUMS_SEEN.get(block[148:156]) or not block.isascii():
+    field = block[148:156]
+    checksum = (zlib.adler32(block) & 0xFFFF) - (zlib.adler32(field) & 0xFFFF) + _BLANK_CHECKSUM
+    if field != b"%06o\0 " % checksum or not block.isascii():
         _check_checksum(block)
     return block
 
 
 def _check_checksum(block: bytes) -> None:
-    """Compare the header's checksum, in which its own field counts as blanks; some old tars summed signed characters.
+    """Compare the header's checksum, in which its own field counts as blanks.
 
-    For a checksum that is right, remembers the low half of the Adler-32 that goes with it.
+    Some old tars summed signed characters.
     """
-    field = block[148:156]
-    stated = parse_number(field, "checksum")
+    stated = parse_number(block[148:156], "checksum")
     blanked = block[:148] + b" " * 8 + block[156:]
-    if stated == sum(blanked):
-        _SUMS_SEEN[field] = stated + sum(field) - _BLANK_CHECKSUM + 1
-        keep_bounded(_SUMS_SEEN)
-    elif stated != sum(struct.unpack("512b", blanked)):
+    if stated not in (sum(blanked), sum(struct.unpack("512b", blanked))):
         msg = "is damaged, or no tar: the header's checksum is wrong"
         raise TarError(msg)
 

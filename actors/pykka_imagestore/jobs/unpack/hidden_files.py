@@ -10,7 +10,6 @@ Source: moby, pkg/archive/diff.go, "UnpackLayer".
 from __future__ import annotations
 
 import os
-import secrets
 from collections.abc import Callable
 
 from pykka_imagestore.core.tar.format import FILE, Entry, clean_path
@@ -50,7 +49,7 @@ class HiddenFiles:
         self._disk_use = disk_use
         self._fill = fill
         # Not to be guessed: a symlink of the layer could lead there.
-        self._name = WHITEOUT_META_PREFIX + secrets.token_hex(16).encode()
+        self._name = WHITEOUT_META_PREFIX + os.urandom(16).hex().encode()
         self._directory = -1
         self._names: dict[bytes, bytes] = {}
         self._count = self._path_bytes = 0
