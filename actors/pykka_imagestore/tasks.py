@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from pykka_imagestore.jobs.hash_layer import hash_layer
     from pykka_imagestore.jobs.help_unpack import HelpUnpack, help_unpack
     from pykka_imagestore.jobs.make_stack import MakeStack, make_stack
+    from pykka_imagestore.jobs.measure_containers import MeasureContainers, measure_containers
     from pykka_imagestore.jobs.move_layer import MoveLayer, move_layer
     from pykka_imagestore.jobs.unpack.leader import MAX_PEERS, PeerLostError
     from pykka_imagestore.jobs.unpack.limiter import require_space
@@ -35,6 +36,7 @@ __all__ = [
     "HelpUnpack",
     "LayerCheck",
     "MakeStack",
+    "MeasureContainers",
     "MoveLayer",
     "PeerLostError",
     "UntarImage",
@@ -48,6 +50,7 @@ __all__ = [
     "help_unpack",
     "legacy_config",
     "make_stack",
+    "measure_containers",
     "move_layer",
     "plan_put",
     "require_space",
@@ -63,6 +66,7 @@ _HOMES = {
     "LayerCheck": "jobs.check.findings",
     "MakeStack": "jobs.make_stack",
     "MAX_PEERS": "jobs.unpack.leader",
+    "MeasureContainers": "jobs.measure_containers",
     "MoveLayer": "jobs.move_layer",
     "PeerLostError": "jobs.unpack.leader",
     "UntarImage": "jobs.untar_image",
@@ -75,6 +79,7 @@ _HOMES = {
     "hash_layer": "jobs.hash_layer",
     "help_unpack": "jobs.help_unpack",
     "legacy_config": "core.formats.docker_archive",
+    "measure_containers": "jobs.measure_containers",
     "make_stack": "jobs.make_stack",
     "move_layer": "jobs.move_layer",
     "plan_put": "core.plan_put",

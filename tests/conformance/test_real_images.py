@@ -407,8 +407,8 @@ def test_configs_say_of_running_what_other_tools_found(put, oci_put):
 
         assert list(config.entrypoint) == facts.get("Entrypoint", [])
         assert list(config.arguments) == facts.get("Cmd", [])
-        assert [f"{name}={value}" for name, value in config.environment.items()] == facts.get("Env", [])
+        assert [f"{name}={value}" for name, value in config.environment] == facts.get("Env", [])
         assert config.working_directory == facts.get("WorkingDir", "/")
-        assert config.labels == (facts.get("Labels") or {})
+        assert dict(config.labels) == (facts.get("Labels") or {})
         compared += 1
     assert compared > 60

@@ -28,6 +28,7 @@
         references          held while a change of images is written
         layers              a byte for each layer, held by the process that unpacks it
         staging, gc, leases held while something is made or looked for in that directory
+        containers          held while containers of dead processes are adopted or destroyed
 """
 
 from __future__ import annotations
@@ -141,6 +142,11 @@ class StorePaths:
     def layers_lock(self) -> Path:
         """The file of which a process that unpacks a layer locks a byte."""
         return self.locks / "layers"
+
+    @property
+    def containers_lock(self) -> Path:
+        """The lock that is shared by those that destroy other processes' containers, and exclusive for a recovery."""
+        return self.locks / "containers"
 
     @property
     def leases_lock(self) -> Path:
