@@ -15,7 +15,7 @@ import pytest
 from support.privileges import as_ordinary_user, ordinary_users_place
 from support.processes import TIMEOUT
 from support.rootfs import layer, no_mounts_left, points_below, read, require_mounts
-from support.stack_samples import HOLES, SAMPLES
+from support.stack_samples import DEFAULT_ACL, HOLES, SAMPLES
 from support.stacked import made, made_tree, stacked
 from support.trees import describe
 
@@ -118,6 +118,26 @@ def test_shares_are_done_side_by_side(tmp_path, name):
     assert describe(tmp_path / "box/rootfs") == SAMPLES[name].tree
 
 
+@pytest.mark.root
+def test_another_share_may_be_quicker_to_make_a_name_of_the_same_file(tmp_path, monkeypatch):
+    request = RootfsRequest(stacked(SAMPLES["hard links"].tars, tmp_path), str(tmp_path / "box"))
+    (tmp_path / "box").mkdir()
+    real, others = Attributes.link, list(Copy().parts(request, 4))
+    first = others.pop(2)
+
+    def link(self, target, target_directory, name, directory):
+        if re.fullmatch(rb"\d+-\d+", name):
+            while others:
+                fill_rootfs(others.pop())
+        return real(self, target, target_directory, name, directory)
+
+    monkeypatch.setattr(Attributes, "link", link)
+    fill_rootfs(first)
+
+    assert others == []
+    assert describe(tmp_path / "box/rootfs") == SAMPLES["hard links"].tree
+
+
 def test_shares_are_about_as_large_as_each_other(tmp_path):
     files: dict[str, object] = {f"d{number}/{name}": "x" for number in range(50) for name in range(number)}
     request = RootfsRequest((layer(tmp_path / "layer", files),), str(tmp_path / "box"))
@@ -169,9 +189,12 @@ def test_the_layers_are_left_as_they_are(tmp_path):
     assert [path.stat() for path in (tmp_path / "layer", tmp_path / "layer/a/b", tmp_path / "layer/c")] == before
 
 
+@pytest.mark.root
 def test_what_the_containers_directory_hands_on_reaches_no_file(tmp_path):
     (tmp_path / "box").mkdir()
+    os.chown(tmp_path / "box", -1, 7)
     (tmp_path / "box").chmod(0o2755)
+    os.setxattr(tmp_path / "box", "system.posix_acl_default", DEFAULT_ACL)
     request = RootfsRequest((layer(tmp_path / "layer", {"a/b": "b"}),), str(tmp_path / "box"))
 
     tree = filled(request)
