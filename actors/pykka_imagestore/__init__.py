@@ -32,7 +32,9 @@ if TYPE_CHECKING:
         ArchiveError,
         CheckpointError,
         ContainerExistsError,
+        ContainerHeldError,
         ContainerNotFoundError,
+        ContainerRecordError,
         DigestMismatchError,
         EscapingEntryError,
         FileTooLargeError,
@@ -75,7 +77,9 @@ __all__ = [
     "CheckReport",
     "CheckpointError",
     "ContainerExistsError",
+    "ContainerHeldError",
     "ContainerNotFoundError",
+    "ContainerRecordError",
     "DiffID",
     "Digest",
     "DigestMismatchError",
@@ -90,6 +94,7 @@ __all__ = [
     "ImageName",
     "ImagePut",
     "ImageUsage",
+    "ImageUserError",
     "ImagesRemoved",
     "InvalidInputError",
     "InvalidNameError",
@@ -123,6 +128,7 @@ __all__ = [
     "ReferenceStore",
     "ReferenceStoreActor",
     "RootfsError",
+    "RunConfig",
     "StackError",
     "StateError",
     "StoreClosedError",
@@ -133,6 +139,7 @@ __all__ = [
     "UnsafeStoreError",
     "UnsupportedArchiveError",
     "Usage",
+    "User",
 ]
 
 _HOMES = {
@@ -142,6 +149,8 @@ _HOMES = {
     "CheckReport": "core.check_report",
     "ContainerNotFoundError": "errors",
     "ContainerExistsError": "errors",
+    "ContainerHeldError": "errors",
+    "ContainerRecordError": "errors",
     "CheckpointError": "errors",
     "DiffID": "core.digest",
     "Digest": "core.digest",
@@ -165,6 +174,7 @@ _HOMES = {
     "ImageInfo": "core.image",
     "ImageName": "core.image_name",
     "ImageUsage": "core.usage",
+    "ImageUserError": "errors",
     "InvalidInputError": "errors",
     "InvalidNameError": "errors",
     "Layer": "core.image",
@@ -194,6 +204,7 @@ _HOMES = {
     "ReferenceStore": "reference_store",
     "StackError": "errors",
     "RootfsError": "errors",
+    "RunConfig": "core.run_config",
     "ReferenceStoreActor": "reference_store",
     "StateError": "errors",
     "StoreClosedError": "errors",
@@ -202,6 +213,7 @@ _HOMES = {
     "UnsafeStoreError": "errors",
     "UnsupportedArchiveError": "errors",
     "Usage": "core.usage",
+    "User": "core.user",
 }
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
@@ -110,6 +111,10 @@ class Collector:
         """Move layers, if they are still the same directories, and damaged configs to gc/, but no leased ones."""
         return dispatch(self._actor, CollectorActor.evict, dict(layers), tuple(configs))
 
+    def delete(self, waiting: LockedDirectory) -> None:
+        """Delete in the background what was moved to a directory below gc/, and then let go of its lock."""
+        dispatch(self._actor, CollectorActor.delete, waiting)
+
     def weigh(self, layers: Iterable[DiffID]) -> Future[Size]:
         """Return what some layers take on disk together."""
         return dispatch(self._actor, CollectorActor.weigh, tuple(layers))
@@ -186,6 +191,9 @@ class CollectorActor(StoreActor):
         await self.sweep()
         await self.swept()
 
+    def delete(self, waiting: LockedDirectory, size_bytes: int | None = None) -> None:
+        self._delete_behind(waiting.path, size_bytes).on_any(lambda _: waiting.release())
+
     def weigh(self, layers: tuple[DiffID, ...]) -> Future[Size]:
         return self._executor.run(self._remover.view.weigh, layers)
 
@@ -251,7 +259,7 @@ class CollectorActor(StoreActor):
         """Tell of what was removed, and delete in the background what waits below gc/."""
         layers, size_bytes = moved
         if waiting is not None:
-            self._delete_behind(waiting.path, size_bytes).on_any(lambda _: waiting.release())
+            self.delete(waiting, size_bytes)
         if waiting is not None or names:
             self._monitor.note(ImagesRemoved(cause, names, layers, size_bytes, time.monotonic() - begun))
 
@@ -350,8 +358,9 @@ class CollectorActor(StoreActor):
             raise
 
     def _sync_names(self, path: Path) -> None:
-        for directory in (self._paths.layers, self._paths.configs, path.parent):
-            self._disk.sync_directory(directory)
+        for directory in (self._paths.layers, self._paths.configs, self._paths.containers, path.parent):
+            with suppress(FileNotFoundError):  # not every store has containers
+                self._disk.sync_directory(directory)
 
 
 def _over_budget(budget: Budget, left: Pruned) -> str:

@@ -15,9 +15,12 @@ StoreError
         ImageIncompleteError    some of its layers are missing: put it again
         NoArchiveError          no archive of that name is in the archive directory: save it there, or say which archive
     StackError                  an image's layers do not fit together: rebuild it, or tell its publisher
+    ImageUserError              an image's tree has no such user: name another one, or rebuild it
     ContainerNotFoundError      no container of that id is here
     StateError                  the store cannot do this now
         ContainerExistsError    a container of that id is here: destroy it first, or choose another id
+        ContainerHeldError      another process has it, and is alive: have that one destroy it
+        ContainerRecordError    what the store wrote of a container cannot be read: destroy it
         RootfsError             no root file system can be made that way here: take another way
         CheckpointError         what the store wrote cannot be read: restore it
         RecordError             what it wrote of one layer cannot be read: repair it, then put the layer's images again
@@ -292,6 +295,25 @@ class StackError(StoreError):
         )
 
 
+class ImageUserError(StoreError):
+    """The tree of an image has no user of the name or the id that is wanted.
+
+    Attributes:
+        user: What is wanted.
+        reason: Why it has none.
+    """
+
+    def __init__(self, user: str, reason: str) -> None:
+        super().__init__(user, reason)
+        self.user, self.reason = user, reason
+
+    def __str__(self) -> str:
+        return (
+            f"nothing can be run as user {shown(self.user)} of the image: {plain(self.reason)}. Its tree was only "
+            "read; name another user, or rebuild the image"
+        )
+
+
 class ContainerNotFoundError(StoreError):
     """No container of that id is in the store.
 
@@ -329,6 +351,41 @@ class ContainerExistsError(StateError):
             f"a container {plain(self.container_id)} is in {self.path} already, and was left as it is; destroy it "
             "first, or choose another id"
         )
+
+
+class ContainerHeldError(StateError):
+    """A container belongs to another process, which is alive.
+
+    Attributes:
+        container_id: The id.
+        path: The store.
+    """
+
+    def __init__(self, container_id: str, path: str) -> None:
+        super().__init__(container_id, path)
+        self.container_id, self.path = container_id, path
+
+    def __str__(self) -> str:
+        return (
+            f"container {plain(self.container_id)} in {self.path} belongs to another process, which is alive, and was "
+            "left as it is; have that process destroy it, or end that process first"
+        )
+
+
+class ContainerRecordError(StateError):
+    """A container's record cannot be read, so nobody knows what the container needs; it was left as it is.
+
+    Attributes:
+        path: The file.
+        reason: What is wrong with it.
+    """
+
+    def __init__(self, path: str, reason: str) -> None:
+        super().__init__(path, reason)
+        self.path, self.reason = path, reason
+
+    def __str__(self) -> str:
+        return f"{self.path}: {self.reason}. Nothing is removed from the store until that container is destroyed"
 
 
 class RootfsError(StateError):

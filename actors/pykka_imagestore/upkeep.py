@@ -22,6 +22,11 @@ class Upkeep(Handle):
     def __init__(self, parts: StoreParts) -> None:
         self._parts = parts
 
+    @property
+    def parts(self) -> StoreParts:
+        """What the store is composed of, for what is built upon it, as a Provisioner is."""
+        return self._parts
+
     def remove(self, name: str) -> Future[ImageInfo]:
         """Forget an image; delete in the background the layers that no other image has and no lease keeps.
 

@@ -20,6 +20,7 @@ from support.stacks import flatten, listing, listing_digest
 
 from pykka_imagestore import ArchiveError, LocalStore
 from pykka_imagestore.core.digest import sha256
+from pykka_imagestore.core.formats.run_config import parse_run_config
 from pykka_imagestore.core.paths import StorePaths
 
 IMAGES = Path(os.environ.get("IMAGESTORE_TEST_IMAGES", Path(__file__).parents[3] / "shared" / "images"))
@@ -381,3 +382,33 @@ def test_oci_image_without_a_name_is_there_by_its_config_digest(store, file):
     for image in images:
         assert image.name == image.config_digest
         assert store.get(image.name).get(timeout=TIMEOUT) == image
+
+
+# -- how images are run
+
+
+def run_facts():
+    """Return what other tools found in configs, by digest; of the old form there is nothing to compare."""
+    facts = [FACTS[file]["facts"] for file in (*SOUND, *OCI)]
+    found = {image["image_id"]: image for each in facts for image in each.get("docker", ())}
+    return found | {
+        image["config"]["digest"]: image["config"]
+        for each in facts
+        for image in filter(is_oci_image, each.get("oci", ()))
+    }
+
+
+def test_configs_say_of_running_what_other_tools_found(put, oci_put):
+    infos = {info.config_digest: put.paths for infos in put.infos.values() for info in infos}
+    infos |= dict.fromkeys((info.config_digest for info in oci_put[1].values()), oci_put[0])
+    compared = 0
+    for digest, facts in run_facts().items():
+        config = parse_run_config(infos[digest].config(digest).read_bytes())
+
+        assert list(config.entrypoint) == facts.get("Entrypoint", [])
+        assert list(config.arguments) == facts.get("Cmd", [])
+        assert [f"{name}={value}" for name, value in config.environment] == facts.get("Env", [])
+        assert config.working_directory == facts.get("WorkingDir", "/")
+        assert dict(config.labels) == (facts.get("Labels") or {})
+        compared += 1
+    assert compared > 60

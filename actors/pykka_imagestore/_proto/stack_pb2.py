@@ -24,13 +24,15 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#pykka_imagestore/_proto/stack.proto\x12\x10pykka_imagestore\"\x88\x01\n\x0bStackRecord\x12\r\n\x05stack\x18\x01 \x02(\t\x12\x11\n\tlayer_ids\x18\x02 \x03(\t\x12\r\n\x05reads\x18\x03 \x01(\t\x12\x10\n\x08is_empty\x18\x04 \x01(\x08\x12\x14\n\x0cstored_bytes\x18\x05 \x01(\x04\x12\x0e\n\x06inodes\x18\x06 \x01(\x04\x12\x10\n\x08\x63hecksum\x18\x64 \x01(\x07')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#pykka_imagestore/_proto/stack.proto\x12\x10pykka_imagestore\"\xb8\x01\n\x0bStackRecord\x12\r\n\x05stack\x18\x01 \x02(\t\x12\x11\n\tlayer_ids\x18\x02 \x03(\t\x12\r\n\x05reads\x18\x03 \x01(\t\x12\x10\n\x08is_empty\x18\x04 \x01(\x08\x12\x14\n\x0cstored_bytes\x18\x05 \x01(\x04\x12\x0e\n\x06inodes\x18\x06 \x01(\x04\x12\x1b\n\x0flayer_whiteouts\x18\x07 \x03(\rB\x02\x10\x01\x12\x11\n\twhiteouts\x18\x08 \x01(\r\x12\x10\n\x08\x63hecksum\x18\x64 \x01(\x07')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'pykka_imagestore._proto.stack_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
+  _globals['_STACKRECORD'].fields_by_name['layer_whiteouts']._loaded_options = None
+  _globals['_STACKRECORD'].fields_by_name['layer_whiteouts']._serialized_options = b'\020\001'
   _globals['_STACKRECORD']._serialized_start=58
-  _globals['_STACKRECORD']._serialized_end=194
+  _globals['_STACKRECORD']._serialized_end=242
 # @@protoc_insertion_point(module_scope)

@@ -10,7 +10,7 @@
         tar-split.zst       what of its tar is no file's body, compressed
         replaced/           files that later entries replaced, if there are any, and a list of their paths
     configs/sha256-<hex>    image configs, byte for byte
-    staging/<random>/       work in progress
+    staging/<random>/       work in progress; containers that a process makes, and the sign that it lives
         lock                held by the process whose work it is
     gc/<random>/            what was removed, waiting to be deleted
         lock                held by the process that deletes it
@@ -27,6 +27,7 @@
         references          held while a change of images is written
         layers              a byte for each layer, held by the process that unpacks it
         staging, gc, leases held while something is made or looked for in that directory
+        containers          held while containers of dead processes are adopted or destroyed
 """
 
 from __future__ import annotations
@@ -126,6 +127,11 @@ class StorePaths:
         return (self.layers, self.configs, self.staging, self.gc, self.leases, self.locks)
 
     @property
+    def later_directories(self) -> tuple[Path, ...]:
+        """The directories that a store gets when something is first to lie in them."""
+        return (self.reserve, self.containers, self.stacks)
+
+    @property
     def references_lock(self) -> Path:
         """The lock of the process that writes the checkpoint or the journal."""
         return self.locks / "references"
@@ -134,6 +140,11 @@ class StorePaths:
     def layers_lock(self) -> Path:
         """The file of which a process that unpacks a layer locks a byte."""
         return self.locks / "layers"
+
+    @property
+    def containers_lock(self) -> Path:
+        """The lock that is shared by those that destroy other processes' containers, and exclusive for a recovery."""
+        return self.locks / "containers"
 
     @property
     def leases_lock(self) -> Path:

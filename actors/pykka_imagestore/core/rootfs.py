@@ -2,9 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
+from enum import StrEnum
 
+from pykka_imagestore.core.digest import sha256
 from pykka_imagestore.core.layer_record import WhiteoutFormat
+
+
+class Reads(StrEnum):
+    """Which whiteouts those read who merge layers; character devices are read by all."""
+
+    TRUSTED = "trusted"
+    """An overlay: ``trusted.overlay.opaque``."""
+    USER = "user"
+    """An overlay that is mounted with ``userxattr``: ``user.overlay.opaque``."""
+    ANY = "any"
+    """A merge of our own: every form."""
+
+
+def stack_id(layer_ids: Iterable[str], reads: Reads) -> str:
+    """Return what names the fix-ups of a stack of layers, the root layer first, for those who read it so."""
+    return sha256("\n".join((reads, *layer_ids)).encode())
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +49,9 @@ class RootfsRequest:
         read_only: Whether nobody is to write to it.
         attach: Whether it is to be found by a path; else by its descriptor only.
         target: The directory to attach it to; None for ``rootfs`` below ``directory``.
+        for_runtime: Whether a container runtime guards it, so that set-user-ID programs and devices are to work.
         upper_bytes: How much may be written to it; None for no bound.
+        project: The project whose quota keeps that bound; None where there is none.
     """
 
     layers: tuple[StackLayer, ...]
@@ -38,4 +59,6 @@ class RootfsRequest:
     read_only: bool = False
     attach: bool = True
     target: str | None = None
+    for_runtime: bool = False
     upper_bytes: int | None = None
+    project: int | None = None

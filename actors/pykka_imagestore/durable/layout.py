@@ -56,7 +56,7 @@ def _make_store(paths: StorePaths, disk: Disk) -> None:
     if not permissions.is_writable and paths.layers not in permissions.missing:
         return  # to be read only
     for directory in permissions.missing:
-        _make_directory(directory)
+        require_directory(directory)
     if not paths.journal.exists():  # until then the names may be unsynced: the process that made them may have died
         for above in {directory.parent for directory in (paths.layers, paths.root, *new)}:
             with contextlib.suppress(PermissionError):  # a directory that may be written to but not read
@@ -71,7 +71,13 @@ def _make_store(paths: StorePaths, disk: Disk) -> None:
     make_reserve(paths)
 
 
-def _make_directory(directory: Path) -> None:
+def require_directory(directory: Path) -> None:
+    """Make one of the store's directories, for its owner alone, if it is not there; not synced.
+
+    Raises:
+        ForeignStoreError, UnsafeStoreError, MisplacedFileError: It is there, and cannot be used safely.
+        OSError: It cannot be made.
+    """
     while not has_directory(directory):  # another process may make it at this moment, perhaps another user's
         with contextlib.suppress(FileExistsError):
             make_directory(directory, 0o700)

@@ -54,11 +54,11 @@ def find_permissions(paths: StorePaths) -> Permissions:
     _require_closed(root, found)
     _warn_if_open_to_group(root, found)
     missing = []
-    for directory in (*paths.directories, paths.reserve):
+    for directory in (*paths.directories, *paths.later_directories):
         status = _find_directory(directory)
         if status is not None:
             _warn_if_open_to_group(directory, status)
-        elif directory != paths.reserve:  # which an older store on a full disk does without
+        elif directory not in paths.later_directories:  # an older store on a full disk does without these
             missing.append(directory)
     return Permissions(is_writable, tuple(missing))
 

@@ -16,7 +16,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Protocol
 
-from pykka_imagestore.core.rootfs import RootfsRequest
+from pykka_imagestore.core.rootfs import Reads, RootfsRequest
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,9 +39,13 @@ class Backend(Protocol):
 
     Attributes:
         name: What callers choose it by.
+        reads: Which whiteouts it reads, and so which fix-ups it is given.
     """
 
     name: str
+
+    @property
+    def reads(self) -> Reads: ...
 
     def refusal(self, request: RootfsRequest) -> str | None:
         """Return why this backend cannot serve a request here; None if it can, as far as can be told beforehand."""
@@ -57,4 +61,13 @@ class Backend(Protocol):
         """
 
     def unmount(self, request: RootfsRequest) -> None:
-        """Undo ``mount``, also of a process that has ended; does nothing where nothing is mounted."""
+        """Undo ``mount``, also of a process that has ended; does nothing where nothing is mounted.
+
+        The request has no layers.
+        """
+
+    def is_attached(self, request: RootfsRequest) -> bool:
+        """Tell whether it is mounted where ``mount`` attached it, maybe in another process.
+
+        The request has no layers.
+        """
