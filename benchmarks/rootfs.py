@@ -34,12 +34,15 @@ from pathlib import Path
 from namespaces import go_alone
 from places import Places, add_place_arguments, read_into_cache, work_directory
 from processes import ProgramFailedError
-from rootfs_bounds import AFTER_PUT, COPIES, crowded, quiet
-from rootfs_ours import OURS, measure_sandboxes
+from rootfs_bounds import AFTER_PUT, API, COPIES, SANDBOXES, Measured, bounds, crowded, print_bounds, quiet
+from rootfs_ours import OURS, OursDurable, measure_sandboxes
 from rootfs_peers import PEERS, Contestant, Image, layout_of
 from rows import Column, Row, Rows, add_output_arguments, print_table, write_json
 from samples import Shape, write_docker_archive, write_layer
 
+from pykka_imagestore import StoreError
+
+FAILURES = (ProgramFailedError, StoreError)
 TOOLS = ("podman", "buildah", "containerd", "ctr", "umoci", "cp", "mount")
 
 
@@ -77,7 +80,7 @@ class Race:
             for _ in range(0, containers, at_once):
                 self._make_and_remove(contestant, situation, self.names(at_once))
             contestant.settle()
-        except ProgramFailedError as error:
+        except FAILURES as error:
             self.failed[f"{contestant.name}, {situation}"] = str(error)
             print(f"{contestant.name}: {error}", file=sys.stderr)
 
@@ -160,6 +163,15 @@ def measure_copies(race: Race, kinds: Sequence[type[Contestant]], image: Image, 
     tell("copies")
 
 
+def measure_many(race: Race, image: Image, places: Places, effort: Effort) -> dict[str, int]:
+    with places.fresh() as directory:
+        figures, left = measure_sandboxes(image, directory, effort.sandboxes, 2 * effort.at_once)
+    race.groups[f"provision, {SANDBOXES}"] = Rows()
+    race.groups[f"provision, {SANDBOXES}"].add(API, **figures)
+    tell("sandboxes")
+    return left
+
+
 class Station:
     """The contestants of one place, with the image in it."""
 
@@ -195,7 +207,7 @@ def choose(
             with places.fresh() as directory, closing(kind(directory)) as contestant:
                 try_out(contestant, tiny)
             chosen.append(kind)
-        except ProgramFailedError as error:
+        except FAILURES as error:
             absent[kind.name] = str(error)
             print(f"without {kind.name}: {error}", file=sys.stderr)
     return chosen
@@ -246,11 +258,11 @@ def prepare(archive: Path, layout: Path) -> Image:
     return Image(archive, layout_of(archive, layout))
 
 
-def print_situations(groups: dict[str, Rows], markdown: bool) -> None:
+def print_situations(groups: dict[str, Rows], *, markdown: bool) -> None:
     for group, made in groups.items():
         act, _, situation = group.partition(", ")
-        if act == "provision":
-            gone = groups[f"destroy, {situation}"]
+        gone = groups.get(f"destroy, {situation}")
+        if act == "provision" and gone:
             both = {name: Row(made[name].values | {"gone": gone[name].seconds}) for name in made if name in gone}
             in_order = dict(sorted(both.items(), key=lambda item: item[1].median()))
             print_table(f"{situation}: milliseconds", in_order, COLUMNS, markdown=markdown)
@@ -284,7 +296,7 @@ def parse_arguments() -> argparse.Namespace:
 def main() -> None:
     arguments = parse_arguments()
     effort = QUICK if arguments.quick else Effort(*(getattr(arguments, each.name) for each in fields(Effort)))
-    race, absent = Race(), {}
+    race, absent = Race(), dict[str, str]()
     with work_directory(arguments.on) as work:
         places = Places(work, arguments.fresh_fs, arguments.fs)
         tiny = make_up(work, "tiny", 30)
@@ -299,13 +311,18 @@ def main() -> None:
             measure_at_rest(race, mounting, image, places, effort)
         if copying:
             measure_copies(race, copying, image, places, effort.copies)
+        left = measure_many(race, image, places, effort) if OursDurable in kinds else {}
         on = places.file_system
     title = "Seconds until an image is a root file system, and until it is gone"
     print(f"{image.archive.name}\n")
-    print_situations(race.groups, arguments.markdown)
+    print_situations(race.groups, markdown=arguments.markdown)
+    held = list(bounds(Measured(race.groups, effort.at_once, left)))
+    print_bounds(held)
 
-    facts = {"benchmark": "rootfs", "title": title, **asdict(effort), "file_system": on}
-    write_json(arguments.json, race.groups, TOOLS, **facts, absent=absent, failed=race.failed)
+    facts = {"benchmark": "rootfs", "title": title, **asdict(effort), "file_system": on, "left": left}
+    write_json(
+        arguments.json, race.groups, TOOLS, **facts, bounds=list(map(asdict, held)), absent=absent, failed=race.failed
+    )
     if race.failed:
         sys.exit(1)
 
