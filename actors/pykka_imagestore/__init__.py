@@ -8,9 +8,12 @@ TYPE_CHECKING = False  # typing's takes longer to import than a worker process t
 if TYPE_CHECKING:
     __version__: str
     from pykka_imagestore.core.check_report import CheckProgress, CheckReport, Finding
+    from pykka_imagestore.core.container import ContainerInfo
     from pykka_imagestore.core.digest import DiffID, Digest
     from pykka_imagestore.core.events import (
         ArchiveIndexed,
+        ContainerDestroyed,
+        ContainerProvisioned,
         Event,
         ImagePut,
         ImagesRemoved,
@@ -25,7 +28,7 @@ if TYPE_CHECKING:
     from pykka_imagestore.core.limits import Limits
     from pykka_imagestore.core.plan_prune import Pruned
     from pykka_imagestore.core.progress import LayerProgress, Progress
-    from pykka_imagestore.core.usage import ImageUsage, LayerUsage, LeaseUsage, Usage
+    from pykka_imagestore.core.usage import ContainerUsage, ImageUsage, LayerUsage, LeaseUsage, Usage
     from pykka_imagestore.errors import (
         AmbiguousImageError,
         ArchiveChangedError,
@@ -66,6 +69,8 @@ if TYPE_CHECKING:
     )
     from pykka_imagestore.leased_image import LeasedImage
     from pykka_imagestore.local_store import LocalStore, LocalStoreActor
+    from pykka_imagestore.provisioned import ContainerRecovery, Rootfs
+    from pykka_imagestore.provisioner import Provisioner, ProvisionerActor
     from pykka_imagestore.reference_store import ReferenceStore, ReferenceStoreActor
 
 __all__ = [
@@ -76,10 +81,15 @@ __all__ = [
     "CheckProgress",
     "CheckReport",
     "CheckpointError",
+    "ContainerDestroyed",
     "ContainerExistsError",
     "ContainerHeldError",
+    "ContainerInfo",
     "ContainerNotFoundError",
+    "ContainerProvisioned",
     "ContainerRecordError",
+    "ContainerRecovery",
+    "ContainerUsage",
     "DiffID",
     "Digest",
     "DigestMismatchError",
@@ -120,6 +130,8 @@ __all__ = [
     "OverBudgetError",
     "ProcUnavailableError",
     "Progress",
+    "Provisioner",
+    "ProvisionerActor",
     "Pruned",
     "PutFailed",
     "PutJoined",
@@ -127,6 +139,7 @@ __all__ = [
     "Recovery",
     "ReferenceStore",
     "ReferenceStoreActor",
+    "Rootfs",
     "RootfsError",
     "RunConfig",
     "StackError",
@@ -214,6 +227,14 @@ _HOMES = {
     "UnsupportedArchiveError": "errors",
     "Usage": "core.usage",
     "User": "core.user",
+    "Provisioner": "provisioner",
+    "ProvisionerActor": "provisioner",
+    "Rootfs": "provisioned",
+    "ContainerRecovery": "provisioned",
+    "ContainerInfo": "core.container",
+    "ContainerUsage": "core.usage",
+    "ContainerProvisioned": "core.events",
+    "ContainerDestroyed": "core.events",
 }
 
 

@@ -18,6 +18,7 @@ from pathlib import Path
 import pykka
 
 from pykka_imagestore import tasks
+from pykka_imagestore.container_meter import ContainerMeter
 from pykka_imagestore.core.budget import NO_BUDGET, Budget, Size
 from pykka_imagestore.core.check_report import Evicted
 from pykka_imagestore.core.digest import DiffID, Digest
@@ -120,7 +121,7 @@ class Collector:
         return dispatch(self._actor, CollectorActor.weigh, tuple(layers))
 
     def usage(self) -> Future[Usage]:
-        """Return what each image and layer costs."""
+        """Return what each image, layer and container costs; containers are measured now."""
         return dispatch(self._actor, CollectorActor.usage)
 
     def swept(self) -> Future[None]:
@@ -163,6 +164,7 @@ class CollectorActor(StoreActor):
         self._closed = False
         self._executor = SerialExecutor("imagestore-collector")
         self._syncing = SerialExecutor("imagestore-collector-sync")
+        self._meter = ContainerMeter(self, self._remover.view.containers, pool, self._executor)
 
     async def sweep(self) -> int:
         orphans = await self._executor.run(find_orphaned_work, self._paths)
@@ -198,6 +200,7 @@ class CollectorActor(StoreActor):
         return self._executor.run(self._remover.view.weigh, layers)
 
     async def usage(self) -> Usage:
+        await self._meter.measure_all()
         return await self._executor.run(self._remover.view.usage, await self._references.list())
 
     def swept(self) -> Future[None]:
@@ -227,6 +230,8 @@ class CollectorActor(StoreActor):
 
     async def _prune(self, options: PruneOptions, cause: str) -> Pruned:
         await self._references.ready()  # it checks that the directory is a store, before anything in it is deleted
+        if options.budget:
+            await self._meter.refresh()
         if not options.dry_run:
             await self.sweep()
         begun = time.monotonic()
@@ -280,6 +285,7 @@ class CollectorActor(StoreActor):
 
     async def _prune_to_budget(self, more_bytes: int) -> Pruned | None:
         """Prune if the store is over its budget; return the outcome if it still is."""
+        await self._meter.refresh()
         room = self._budget + Size(-more_bytes)
         inventory = await self._executor.run(self._remover.view.inventory, await self._references.list())
         if room.holds(inventory.size()):
@@ -365,6 +371,6 @@ class CollectorActor(StoreActor):
 
 def _over_budget(budget: Budget, left: Pruned) -> str:
     return (
-        f"the store takes {left.kept}, and may take {budget}: {left.least} are leased or being put. It is pruned again "
-        "when leases end"
+        f"the store takes {left.kept}, and may take {budget}: {left.least} are leased, being put, or containers'. It "
+        "is pruned again when leases end or containers are destroyed"
     )

@@ -37,6 +37,7 @@ from pykka_imagestore.errors import ContainerHeldError, ContainerRecordError, No
 from pykka_imagestore.provision_order import ProvisionOrder
 from pykka_imagestore.provisioned import Rootfs
 from pykka_imagestore.rootfs.backend import Backend, Mounted
+from pykka_imagestore.rootfs.quota import choose_project, lift_bound, quota_refusal
 from pykka_imagestore.runtime import DiscardedError, Future
 from pykka_imagestore.stack_layers import StackLayers, StackWanted
 
@@ -45,6 +46,7 @@ logger = logger_of(__name__)
 T = TypeVar("T")
 
 _CONFIGS = 256  # whose wishes are remembered
+_BOUNDING = "overlay"  # the backend whose writes go to directories that hold nothing else
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +112,8 @@ class Site:
         for name, backend in self.backends.items():
             if container is None or name == container.backend:
                 backend.unmount(request)
+        if request.project is not None:
+            lift_bound(str(self.paths.root), request.project)
         self.removed.take(container_id)
 
     def _read(self, config_digest: Digest) -> RunConfig:
@@ -192,11 +196,12 @@ class _GoneError(Exception):
 
 
 def _make_of(site: Site, order: ProvisionOrder, image: DockerImage) -> Steps[Rootfs]:
-    config = _config_of(site, order, image)
+    config, project = _config_of(site, order, image), _choose_project(site, order)
     reasons: list[tuple[str, str]] = []
     for backend in _candidates(site, order, len(set(image.layer_ids))):
         try:
-            mounted = yield from _make_with(site, backend, _container(site, order, image, backend))
+            container = replace(_container(site, order, image, backend), project=project)
+            mounted = yield from _make_with(site, backend, container)
         except RootfsError as error:
             reasons.extend(error.reasons)
         else:
@@ -288,11 +293,23 @@ def _config_of(site: Site, order: ProvisionOrder, image: DockerImage) -> RunConf
         raise RootfsError(order.container_id, (("the image's config", str(error)),)) from error
 
 
+def _choose_project(site: Site, order: ProvisionOrder) -> int | None:
+    """Return the project whose quota is to bound what is written; None if nothing is to."""
+    if order.upper_bytes is None:
+        return None
+    refusal = quota_refusal(str(site.paths.root))
+    if refusal is None and order.backend not in (_BOUNDING, None):
+        refusal = f"only {_BOUNDING} bounds what is written"
+    if refusal is not None:
+        raise RootfsError(order.container_id, (("upper_bytes", refusal),))
+    return choose_project(str(site.paths.root))
+
+
 def _candidates(site: Site, order: ProvisionOrder, layers: int) -> Sequence[Backend]:
     """Return what may make it, the best first."""
     if order.backend is not None:
         return (site.backends[order.backend],)
-    names = ["overlay", "copy"]
+    names = ["overlay", "copy"] if order.upper_bytes is None else [_BOUNDING]
     if order.read_only:
         names = ["bind", "overlay", "link", "copy"] if layers == 1 else ["overlay", "link", "copy"]
     return [site.backends[name] for name in names if name in site.backends]

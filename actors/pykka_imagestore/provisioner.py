@@ -22,7 +22,7 @@ from pykka_imagestore.core.rootfs import stack_id
 from pykka_imagestore.durable.containers import Holder, RemovedContainers, find_containers
 from pykka_imagestore.durable.disk import disk
 from pykka_imagestore.durable.stored_view import StoredView
-from pykka_imagestore.errors import ContainerExistsError, StoreClosedError
+from pykka_imagestore.errors import ContainerExistsError, InvalidInputError, StoreClosedError
 from pykka_imagestore.handle import Handle, StoreActor, ask, in_future
 from pykka_imagestore.local_store import LocalStore
 from pykka_imagestore.making import PartsWanted, Site, Wanted, advance, give_up, make, remove
@@ -45,6 +45,7 @@ from pykka_imagestore.runtime import (
 )
 from pykka_imagestore.stack_layers import StackWanted, publish_empty
 from pykka_imagestore.store_parts import StoreParts
+from pykka_imagestore.text import shown
 
 THREADS = 8  # most of them wait for the disk
 GATHER_SECONDS = 0.05  # in which removed containers are gathered, to be deleted together
@@ -166,8 +167,8 @@ class Provisioner(Handle):
         Raises:
             InvalidInputError: What is given is no list of ids.
         """
-        is_list = isinstance(known_containers, Iterable) and not isinstance(known_containers, str)
-        require_type("known_containers", known_containers if is_list else None, Iterable, "a list of container ids")
+        if isinstance(known_containers, str) or not isinstance(known_containers, Iterable):
+            raise InvalidInputError(f"known_containers is {shown(str(known_containers))}; it takes a list of ids")
         known = list(known_containers)
         for container_id in known:
             require_container_id("known_containers", container_id)

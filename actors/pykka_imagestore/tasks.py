@@ -15,9 +15,12 @@ if TYPE_CHECKING:
     from pykka_imagestore.jobs.check.findings import LayerCheck
     from pykka_imagestore.jobs.check_configs import CheckConfigs, check_configs
     from pykka_imagestore.jobs.check_layer import CheckLayer, check_layer
+    from pykka_imagestore.jobs.check_stack import CheckStack, check_stack
     from pykka_imagestore.jobs.find_archive import find_archive
     from pykka_imagestore.jobs.hash_layer import hash_layer
     from pykka_imagestore.jobs.help_unpack import HelpUnpack, help_unpack
+    from pykka_imagestore.jobs.make_stack import MakeStack, make_stack
+    from pykka_imagestore.jobs.measure_containers import MeasureContainers, measure_containers
     from pykka_imagestore.jobs.move_layer import MoveLayer, move_layer
     from pykka_imagestore.jobs.unpack.leader import MAX_PEERS, PeerLostError
     from pykka_imagestore.jobs.unpack.limiter import require_space
@@ -28,18 +31,24 @@ __all__ = [
     "MAX_PEERS",
     "CheckConfigs",
     "CheckLayer",
+    "CheckStack",
     "HelpUnpack",
     "LayerCheck",
+    "MakeStack",
+    "MeasureContainers",
     "MoveLayer",
     "PeerLostError",
     "UntarImage",
     "UntarLayer",
     "check_configs",
     "check_layer",
+    "check_stack",
     "find_archive",
     "hash_layer",
     "help_unpack",
     "legacy_config",
+    "make_stack",
+    "measure_containers",
     "move_layer",
     "plan_put",
     "require_space",
@@ -50,19 +59,25 @@ __all__ = [
 _HOMES = {
     "CheckConfigs": "jobs.check_configs",
     "CheckLayer": "jobs.check_layer",
+    "CheckStack": "jobs.check_stack",
     "HelpUnpack": "jobs.help_unpack",
     "LayerCheck": "jobs.check.findings",
+    "MakeStack": "jobs.make_stack",
     "MAX_PEERS": "jobs.unpack.leader",
+    "MeasureContainers": "jobs.measure_containers",
     "MoveLayer": "jobs.move_layer",
     "PeerLostError": "jobs.unpack.leader",
     "UntarImage": "jobs.untar_image",
     "UntarLayer": "jobs.untar_layer",
     "check_configs": "jobs.check_configs",
     "check_layer": "jobs.check_layer",
+    "check_stack": "jobs.check_stack",
     "find_archive": "jobs.find_archive",
     "hash_layer": "jobs.hash_layer",
     "help_unpack": "jobs.help_unpack",
     "legacy_config": "core.formats.docker_archive",
+    "measure_containers": "jobs.measure_containers",
+    "make_stack": "jobs.make_stack",
     "move_layer": "jobs.move_layer",
     "plan_put": "core.plan_put",
     "require_space": "jobs.unpack.limiter",

@@ -48,6 +48,11 @@ ALLOWED = {
     ("fs/directory_attributes.py", "os.getxattr(place, key)"): A_PIN,
     ("fs/directory_attributes.py", "os.listxattr(place)"): A_PIN,
     ("fs/directory_attributes.py", "os.stat(place)"): A_PIN,
+    ("fs/layer_files.py", "os.getxattr(self.directory(path), key)"): "a descriptor",
+    ("fs/layer_files.py", "os.listdir(self.directory(path))"): "a descriptor",
+    ("fs/layer_files.py", "os.scandir(self.directory(path))"): "a descriptor",
+    ("fs/likeness.py", "os.getxattr(place, key, follow_symlinks=follow)"): A_DESCRIPTOR_OR_NAME,
+    ("fs/likeness.py", "os.listxattr(place, follow_symlinks=follow)"): A_DESCRIPTOR_OR_NAME,
     ("fs/named_directory.py", "os.stat('/')"): "the root",
     ("fs/remove_tree.py", "os.open(above or '.', DIRECTORY_FLAGS & ~os.O_NOFOLLOW)"): CALLERS,
     ("fs/remove_tree.py", "os.chown(place, os.geteuid(), -1)"): A_PIN,
@@ -64,6 +69,7 @@ ALLOWED = {
 }
 # These open what the caller names, or write into a directory of the store's that nobody else may enter.
 PATHS_OF_OUR_OWN = {
+    "jobs/make_stack.py",
     "jobs/unpack/sandbox.py",
     "jobs/untar_image.py",
     "jobs/untar_layer.py",

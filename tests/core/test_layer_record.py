@@ -25,6 +25,9 @@ records = st.fixed_dictionaries(
         "stored_bytes": uint64s,
         "inodes": uint64s,
         "replaced_lost": st.booleans(),
+        "implicit_root": st.booleans(),
+        "lower_links": st.lists(st.tuples(st.binary(), st.binary())),
+        "opaque_directories": st.lists(st.binary()),
         "owner": st.tuples(uint32s, uint32s),
         "times": st.none() | st.builds(TimeRange, int64s, int64s, uint32s),
         "split": st.tuples(uint64s, uint32s),
@@ -48,7 +51,8 @@ def as_fields(record):
     if times is not None:
         fields |= {"earliest": times.earliest, "latest": times.latest, "time_step_ns": times.step_ns}
     unset = [LayerRecord.Unset(path=path, what=what) for path, what in record.pop("unset")]
-    return record | fields | {"unset": unset}
+    links = [LayerRecord.LowerLink(path=path, target=target) for path, target in record.pop("lower_links")]
+    return record | fields | {"unset": unset, "lower_links": links}
 
 
 def test_every_field_is_written():
@@ -64,6 +68,9 @@ def test_every_field_is_written():
             stored_bytes=4096,
             inodes=3,
             replaced_lost=False,
+            implicit_root=True,
+            lower_links=[(b"n", b"t")],
+            opaque_directories=[b"d"],
             owner=(0, 0),
             times=TimeRange(-1, 0, 1),
             split=(0, 0),

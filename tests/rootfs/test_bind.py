@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -98,6 +99,21 @@ def test_another_layer_at_the_target_stays(tmp_path, only):
     Bind().unmount(wanted)
 
     assert points_below(tmp_path) == []
+
+
+def test_without_its_layers_a_request_finds_what_shows_one_of_its_store(tmp_path):
+    stored = layer(tmp_path / "store/layers/sha256-1/rootfs", {"etc/hosts": "only"})
+    other = layer(tmp_path / "layers/sha256-1/rootfs", {})
+    (tmp_path / "target").mkdir()
+    for one, is_ours in ((stored, True), (other, False)):
+        wanted = request(tmp_path / "store/containers/box", one, read_only=True, target=str(tmp_path / "target"))
+        os.close(Bind().mount(wanted).fd)
+
+        assert Bind().is_attached(replace(wanted, layers=())) == is_ours
+        Bind().unmount(replace(wanted, layers=()))
+
+        assert (points_below(tmp_path) == []) == is_ours
+        Bind().unmount(wanted)
 
 
 def test_a_mount_may_be_made_again_after_it_was_cut_off(tmp_path, only):

@@ -78,6 +78,11 @@ class Unpacked:
         return check_layer(CheckLayer(str(self.target), self.counts.diff_id, deep=True, limits=limits))
 
     @property
+    def lower_links(self) -> dict[bytes, bytes]:
+        """Its hard links to files of the layers below, and where they lead to."""
+        return {link.path: link.target for link in self.record.lower_links}
+
+    @property
     def unset(self) -> list[tuple[bytes, str]]:
         return [(unset.path, unset.what) for unset in self.record.unset]
 

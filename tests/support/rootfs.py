@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import os
+import shutil
 import stat
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
+import pykka_imagestore
 from pykka_imagestore.core.layer_record import WhiteoutFormat
 from pykka_imagestore.core.rootfs import RootfsRequest, StackLayer
 from pykka_imagestore.fs.whiteout_format import WHITEOUT_DEVICE
@@ -91,3 +96,27 @@ def descriptors_after(rounds: int, function: Callable[[], object]) -> tuple[int,
     for _ in range(rounds):
         function()
     return before, len(os.listdir("/proc/self/fd"))
+
+
+def python_for_all(package: Path) -> list[str]:
+    """Return a Python that any user may start; those that this process starts import a copy of the package.
+
+    The Python and the package in use may be in a directory that only root may enter.
+    """
+    for candidate in (sys.executable, "/usr/bin/python3", "/usr/local/bin/python3"):
+        if os.access(candidate, os.X_OK):
+            told = subprocess.run([candidate, "-c", _TELL_PATH], capture_output=True, text=True, check=False)
+            if told.returncode == 0:
+                sys.path[:] = [str(package), *json.loads(told.stdout)]
+                return [candidate, "-P"]
+    pytest.skip("an ordinary user may start no Python from 3.11 on")
+
+
+def copy_package(target: Path) -> Path:
+    """Copy the package to where any user may import it."""
+    source = Path(pykka_imagestore.__file__).parent
+    shutil.copytree(source, target / source.name, ignore=shutil.ignore_patterns("__pycache__"))
+    return target
+
+
+_TELL_PATH = "import json, sys; print(json.dumps(sys.path[1:])); sys.exit(sys.version_info < (3, 11))"

@@ -40,6 +40,9 @@ def pack_layer_record(
     stored_bytes: int,
     replaced_lost: bool,
     inodes: int,
+    implicit_root: bool,
+    lower_links: Iterable[tuple[bytes, bytes]],
+    opaque_directories: Iterable[bytes],
     owner: tuple[int, int],
     times: TimeRange | None,
     split: tuple[int, int],
@@ -49,6 +52,7 @@ def pack_layer_record(
 
     Args:
         unset: Paths of entries, and which attribute of each could not be set.
+        lower_links: Paths of hard links, and where each leads to.
         owner: User and group of what was not given away.
         times: Which times the file system can keep; None if that is not known.
         split: Size and checksum of the tar-split.
@@ -72,6 +76,9 @@ def pack_layer_record(
             _fixed32(16, split[1]),
             _fixed32(17, replaced_checksum),
             _number(20, inodes),
+            _number(21, implicit_root),
+            *(_bytes(22, _bytes(1, path) + _bytes(2, target)) for path, target in lower_links),
+            *(_bytes(23, path) for path in opaque_directories),
         )
     )
     return with_checksum(record)

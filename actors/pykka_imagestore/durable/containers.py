@@ -177,15 +177,23 @@ class ContainerTable:
         self._paths = paths
         self._known: dict[str, tuple[tuple[int, ...], Container | None]] = {}
 
-    def read(self) -> dict[str, Container]:
+    def read(self, *, all_readable: bool = True) -> dict[str, Container]:
         """Return all containers.
+
+        Args:
+            all_readable: Whether a record that cannot be read is an error; else its container is left out.
 
         Raises:
             ContainerRecordError: A record cannot be read.
         """
         known = {}
         for container_id in find_container_ids(self._paths):
-            found = self._find(container_id)
+            try:
+                found = self._find(container_id)
+            except ContainerRecordError:
+                if all_readable:
+                    raise
+                continue
             if found is not None:
                 known[container_id] = found
         self._known = known

@@ -37,6 +37,8 @@ def read_record(layer_directory: Path) -> LayerRecord:
         raise RecordError(str(path), "it is no LayerRecord: it names no DiffID")
     if not all(unset.HasField("path") and isinstance(unset.what, str) for unset in record.unset):
         raise RecordError(str(path), "it is no LayerRecord: a field is missing or no text")
+    if not all(link.HasField("path") and link.HasField("target") for link in record.lower_links):
+        raise RecordError(str(path), "it is no LayerRecord: a hard link lacks its path or target")
     fault = _checksum_fault(data, record)
     if fault is not None:
         raise RecordError(str(path), fault)

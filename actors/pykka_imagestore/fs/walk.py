@@ -107,6 +107,18 @@ class Walk:
         self._hops = 0
         return self._find(path, make=make)
 
+    def resolve(self, path: bytes) -> bytes:
+        """Return a path without symlinks, the last one resolved too; as far as it is there, and the rest as it is.
+
+        Raises:
+            SymlinkLoopError, OSError: As ``directory``.
+        """
+        self._hops = 0
+        real, symlinks = self._resolve(self._root, path.split(b"/")[::-1])
+        if symlinks:
+            self._policy.follow()
+        return real
+
     @property
     def remembered_bytes(self) -> int:
         """How long all the paths are that are remembered."""
@@ -195,13 +207,16 @@ class Walk:
         self._hops += 1
         if self._hops > MAX_SYMLINKS:  # somebody puts them in our way
             raise SymlinkLoopError
-        path, symlinks = self._resolve(place, name)
+        path, symlinks = self._resolve(place, [name])
         return self._after(symlinks, self._find(path, make=make))
 
-    def _resolve(self, place: Found, name: bytes) -> tuple[bytes, int]:
-        """Return where a symlink leads, as far as that is there, and how many symlinks are on the way."""
+    def _resolve(self, place: Found, left: list[bytes]) -> tuple[bytes, int]:
+        """Return where a path leads, as far as that is there, and how many symlinks are on the way.
+
+        Args:
+            left: Its parts, the last one first; they are used up.
+        """
         real, symlinks = place.path, place.symlinks
-        left = [name]
         while left:
             part = left.pop()
             if part in (b"", b".", b".."):

@@ -102,6 +102,7 @@ def _untar(request: UntarLayer, root: int, rootfs: str) -> LayerCounts:
             replaced=replaced,
             keep=split.write,
             peers_at=request.peers_at,
+            keeps_lower_links=True,
         )
     record = _pack_record(unpacked, replaced.summary(), split.sums, times)
     with open(os.path.join(target, RECORD), "wb", opener=open_own) as file:
@@ -150,6 +151,9 @@ def _pack_record(
         stored_bytes=extracted.stored_bytes,
         replaced_lost=replaced.is_lost,
         inodes=extracted.inodes,
+        implicit_root=extracted.implicit_root,
+        lower_links=extracted.lower_links,
+        opaque_directories=extracted.opaque_directories,
         owner=(os.geteuid(), os.getegid()),
         times=times,
         split=split,

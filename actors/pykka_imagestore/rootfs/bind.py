@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from pykka_imagestore.core.layer_record import WhiteoutFormat
-from pykka_imagestore.core.rootfs import RootfsRequest
+from pykka_imagestore.core.paths import StorePaths
+from pykka_imagestore.core.rootfs import Reads, RootfsRequest
 from pykka_imagestore.fs.create import make_directory
 from pykka_imagestore.rootfs.backend import Mounted
-from pykka_imagestore.rootfs.place import MODE, default_place, detach, is_attached, refused, shows
+from pykka_imagestore.rootfs.place import MODE, IsOurs, default_place, detach, is_attached, refused, shows
 from pykka_imagestore.rootfs.view import show
 
 
@@ -14,6 +17,7 @@ class Bind:
     """Mounts one layer where it is wanted."""
 
     name = "bind"
+    reads = Reads.ANY  # no whiteout at all
 
     def refusal(self, request: RootfsRequest) -> str | None:
         """Return why a request cannot be served by one layer; None if it can, as far as can be told beforehand."""
@@ -48,8 +52,15 @@ class Bind:
 
     def unmount(self, request: RootfsRequest) -> None:
         """Detach the layer wherever it is attached."""
-        detach(request, shows(request.layers[0].path))
+        detach(request, _layers_of(request))
 
     def is_attached(self, request: RootfsRequest) -> bool:
         """Tell whether the layer is still where ``mount`` attached it, maybe in another process."""
-        return is_attached(request, shows(request.layers[0].path))
+        return is_attached(request, _layers_of(request))
+
+
+def _layers_of(request: RootfsRequest) -> IsOurs:
+    """Return what tells the mounts that show the request's layer, or any of its store's if the request names none."""
+    if request.layers:
+        return shows(request.layers[0].path)
+    return shows(str(StorePaths(Path(request.directory).parents[1]).layers))

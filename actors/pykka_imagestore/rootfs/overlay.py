@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from typing import Literal
 
 from pykka_imagestore.core.paths import UPPER, WORK
-from pykka_imagestore.core.rootfs import Reads as ReadsOf
-from pykka_imagestore.core.rootfs import RootfsRequest
+from pykka_imagestore.core.rootfs import Reads, RootfsRequest
 from pykka_imagestore.fs.attributes import sees_trusted_xattrs
 from pykka_imagestore.fs.create import make_directory
 from pykka_imagestore.fs.directory_attributes import copy_directory_attributes
@@ -29,15 +27,15 @@ from pykka_imagestore.rootfs.overlay_ways import (
     source_of,
 )
 from pykka_imagestore.rootfs.place import MODE, IsOurs, attached, default_place, detach, failed, is_attached, refused
+from pykka_imagestore.rootfs.quota import bound, count_below
 from pykka_imagestore.rootfs.view import mount_attributes
 
-Reads = Literal["trusted", "user"]
 _EMPTY = "empty"
 
 
 def overlay_reads() -> Reads:
     """Return which attributes the overlays of this process honour: ``trusted.overlay.*`` or ``user.overlay.*``."""
-    return "trusted" if sees_trusted_xattrs() else "user"
+    return Reads.TRUSTED if sees_trusted_xattrs() else Reads.USER
 
 
 class Overlay:
@@ -53,9 +51,9 @@ class Overlay:
         self._ways = OverlayWays(ways)
 
     @property
-    def reads(self) -> ReadsOf:
+    def reads(self) -> Reads:
         """What its overlays honour."""
-        return ReadsOf(overlay_reads())
+        return overlay_reads()
 
     def refusal(self, request: RootfsRequest) -> str | None:
         """Return why no overlay can be mounted for a request; None if it can, as far as can be told beforehand."""
@@ -108,6 +106,10 @@ class Overlay:
             make_directory(f"{request.directory}/{name}", MODE)
         if not request.read_only:
             _copy_root(request.layers[-1].path, f"{request.directory}/{UPPER}")
+        if request.project is not None and request.upper_bytes is not None:
+            written = [f"{request.directory}/{name}" for name in (UPPER, WORK)]
+            count_below(written, request.project)
+            bound(written[0], request.project, request.upper_bytes)
 
     def _is_ours(self, request: RootfsRequest) -> IsOurs:
         source = source_of(request.directory)
@@ -132,7 +134,7 @@ def _lower(request: RootfsRequest) -> tuple[str, ...]:
 def _stack_of(request: RootfsRequest) -> Stack:
     needed = tuple(f"{request.directory}/{name}" for name in _needed(request))
     layers = _lower(request)
-    user = (USER,) if overlay_reads() == "user" else ()
+    user = (USER,) if overlay_reads() is Reads.USER else ()
     attributes = mount_attributes(request)
     if request.read_only:
         return Stack((*layers, *needed), None, request.directory, (*PINNED, NO_UUID, *user), attributes)

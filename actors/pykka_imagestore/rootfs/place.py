@@ -17,6 +17,7 @@ from functools import cache
 from pykka_imagestore.core.paths import ROOTFS
 from pykka_imagestore.core.rootfs import RootfsRequest
 from pykka_imagestore.errors import InvalidInputError, RootfsError
+from pykka_imagestore.fs.flags import DIRECTORY_FLAGS
 from pykka_imagestore.fs.named_directory import NamedDirectory, is_empty
 from pykka_imagestore.fs.pins import PIN_FLAGS
 from pykka_imagestore.rootfs.backend import Mounted
@@ -87,15 +88,39 @@ def is_attached(request: RootfsRequest, is_ours: IsOurs) -> bool:
     return _is_mounted(request.target, is_ours)
 
 
+def open_target(path: str) -> int:
+    """Open the directory that somebody named to attach a root file system to.
+
+    Raises:
+        InvalidInputError: It is not there, is another user's, or is not empty.
+    """
+    try:
+        with NamedDirectory(path) as named:
+            target = named.open()
+    except OSError as error:
+        raise InvalidInputError(f"{path}: {error.strerror}; nothing was mounted. {_WANTED}") from error
+    try:
+        _require_fit(target, path)
+    except BaseException:
+        os.close(target)
+        raise
+    return target
+
+
 def default_place(request: RootfsRequest) -> str:
     """Return where a root file system is attached that has no target."""
     return f"{request.directory}/{ROOTFS}"
 
 
 def shows(directory: str) -> IsOurs:
-    """Return what tells the mounts that show a directory as their root, as a bind mount does."""
+    """Return what tells the mounts that show a directory as their root, or one that is below it."""
     found = cache(lambda: _place_of(directory))  # only where it is asked for
-    return lambda entry: (entry.device, entry.root) == found()
+
+    def is_ours(entry: MountEntry) -> bool:
+        device, root = found()
+        return entry.device == device and f"{entry.root}/".startswith(f"{root.rstrip('/')}/")
+
+    return is_ours
 
 
 def refused(backend: str, request: RootfsRequest, reason: str) -> RootfsError:
@@ -124,14 +149,8 @@ def mount_number(descriptor: int) -> int:
 
 def _attach(mount: int, request: RootfsRequest) -> str:
     path = request.target or default_place(request)
+    place = open_target(path) if request.target is not None else os.open(path, DIRECTORY_FLAGS)
     try:
-        with NamedDirectory(path) as named:
-            place = named.open()
-    except OSError as error:
-        raise InvalidInputError(f"{path}: {error.strerror}; nothing was mounted. {_WANTED}") from error
-    try:
-        if request.target is not None:
-            _require_fit(place, path)
         move_mount(mount, place)
     finally:
         os.close(place)

@@ -82,9 +82,9 @@ def test_hard_link_to_a_device_is_one_device(unpack):
     assert unpacked.nodes[b"b"].same_as == b"a"
 
 
-@pytest.mark.parametrize("target", [b"missing", b"missing/file", b"directory", b"", b"file/below"])
-def test_hard_link_to_what_is_no_file_of_the_layer_is_refused(unpack, target):
-    with pytest.raises(LayerError, match=r"entry 2 'link' (is a hard link to|has a parent|would)"):
+@pytest.mark.parametrize("target", [b"directory", b"", b"link", b"./link", b".wh.gone"])
+def test_hard_link_to_what_is_no_file_of_any_layer_is_refused(unpack, target):
+    with pytest.raises(LayerError, match=r"entry 2 'link' is a hard link to .*, no file of this layer"):
         unpack(tars.directory(b"directory"), tars.file(b"file"), tars.hard_link(b"link", target))
 
 

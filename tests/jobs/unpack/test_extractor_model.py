@@ -26,12 +26,13 @@ class Layer:
     """What a layer's entries mean, in their order.
 
     Each path has a kind (``f``, ``l``, ``d`` or ``w`` for a whiteout) and the number of its file; directories may be
-    opaque, or implicit.
+    opaque, or implicit. Hard links to files of lower layers lie beside: where they are, there may be a whiteout.
     """
 
     def __init__(self):
         self.kinds, self.files = {}, {}
         self.opaque, self.implicit = set(), set()
+        self.links = {}
         self._numbers = itertools.count()
 
     def add(self, action, path, target):
@@ -45,14 +46,28 @@ class Layer:
         self._replace(path, "l")
 
     def hard_link(self, path, target):
-        if self.kinds.get(target) not in ("f", "l"):
+        if self.kinds.get(target) == "d":
             raise RefusedError
-        if path != target:
+        if self.kinds.get(target) not in ("f", "l"):
+            self._link_to_lower(path, target)
+        elif path != target:
             kind, number = self.kinds[target], self.files[target]
             if target.startswith(path + b"/"):
                 raise RefusedError
             self._replace(path, kind)
             self.files[path] = number
+
+    def _link_to_lower(self, path, target):
+        leads_to = self.links.get(target)
+        if path == target:
+            if leads_to is None:
+                raise RefusedError
+            return
+        is_whiteout = self.kinds.get(path) == "w"
+        self._remove(path)
+        if is_whiteout:
+            self.kinds[path] = "w"
+        self.links[path] = leads_to or target
 
     def directory(self, path, _):
         kind = self.kinds.get(path)
@@ -76,6 +91,8 @@ class Layer:
         parts = path.split(b"/")[:-1]
         for parent in itertools.accumulate(parts, lambda above, name: above + b"/" + name):
             kind = self.kinds.get(parent)
+            if parent in self.links:
+                raise RefusedError
             if kind in (None, "w"):
                 self.kinds[parent] = "d"
                 self.implicit.add(parent)
@@ -85,14 +102,20 @@ class Layer:
                 raise RefusedError
 
     def _replace(self, path, kind):
+        self._remove(path)
+        self.kinds[path] = kind
+        if kind in ("f", "l"):
+            self.files[path] = next(self._numbers)
+
+    def _remove(self, path):
+        self.links = {
+            link: target for link, target in self.links.items() if link != path and not link.startswith(path + b"/")
+        }
         for gone in [known for known in self.kinds if known == path or known.startswith(path + b"/")]:
             del self.kinds[gone]
             self.files.pop(gone, None)
             self.opaque.discard(gone)
             self.implicit.discard(gone)
-        self.kinds[path] = kind
-        if kind in ("f", "l"):
-            self.files[path] = next(self._numbers)
 
 
 WRITTEN: dict[str, Callable[[bytes, bytes], bytes]] = {
@@ -147,9 +170,11 @@ def assert_is_what_its_entries_mean(sequence, unpack):
             return
         unpacked = unpack(data, directory)
         nodes = {path: node for path, node in unpacked.nodes.items() if path}
-        implicit = set(unpacked.record.implicit_directories)
+        record = unpacked.record
 
     assert {path: "w" if node.kind == "c" else node.kind for path, node in nodes.items()} == layer.kinds
     assert {path for path, node in nodes.items() if OPAQUE in node.xattrs} == layer.opaque
     assert {path: node.same_as for path, node in nodes.items() if node.kind in "fl"} == grouped(layer.files)
-    assert implicit == layer.implicit
+    assert set(record.implicit_directories) == layer.implicit
+    assert set(record.opaque_directories) == layer.opaque
+    assert {link.path: link.target for link in record.lower_links} == layer.links

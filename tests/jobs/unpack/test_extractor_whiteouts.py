@@ -6,7 +6,6 @@ import pytest
 from support import tars
 
 from pykka_imagestore._proto.layer_pb2 import NONE, OVERLAY_TRUSTED
-from pykka_imagestore.errors import LayerError
 
 root = pytest.mark.root
 TRUSTED_OPAQUE = ("trusted.overlay.opaque", b"y")
@@ -107,9 +106,11 @@ def test_whiteouts_twice_are_whiteouts_once(unpack):
 
 
 @root
-def test_whiteout_is_no_target_of_a_hard_link(unpack):
-    with pytest.raises(LayerError, match=r"is a hard link to 'gone', no file of this layer"):
-        unpack(tars.whiteout(b"gone"), tars.hard_link(b"link", b"gone"))
+def test_hard_link_to_what_is_deleted_here_leads_to_the_file_below(unpack):
+    unpacked = unpack(tars.whiteout(b"gone"), tars.hard_link(b"link", b"gone"))
+
+    assert unpacked.kinds == {b"gone": "c"}
+    assert unpacked.lower_links == {b"link": b"gone"}
 
 
 @root

@@ -7,7 +7,7 @@ entry says, unless a later one undid it; then what is left of it, in ``replaced/
     expectations.py      what the record says of the differences between tree and entries
     rebuilt_tar.py       the tar, and the bodies of the files
     nodes.py             a node and the entry that made it; attributes.py, xattrs.py
-    hard_links.py        hard links and what they lead to
+    hard_links.py        hard links and what they lead to; lower_links.py, those to files of lower layers
     replaced_files.py    what later entries replaced
     whiteouts.py         whiteouts and opaque directories; directory_marks.py
     names.py             names that no entry gave; inodes.py
@@ -45,6 +45,7 @@ from pykka_imagestore.jobs.check.expectations import Expectations, OpenedLayer
 from pykka_imagestore.jobs.check.findings import Findings
 from pykka_imagestore.jobs.check.hard_links import HardLinkCheck
 from pykka_imagestore.jobs.check.layer_tree import LayerTree, TooManyLookupsError, get_node
+from pykka_imagestore.jobs.check.lower_links import LowerLinkCheck
 from pykka_imagestore.jobs.check.names import NameCheck
 from pykka_imagestore.jobs.check.nodes import NodeCheck
 from pykka_imagestore.jobs.check.rebuilt_tar import RebuiltTar
@@ -108,6 +109,7 @@ class DeepCheck:
         xattrs = XattrCheck(layer.whiteouts, layer.expected, findings)
         self._nodes = NodeCheck(layer.expected, self._tar, self._marks, xattrs, findings)
         self._links = HardLinkCheck(layer, self._nodes, self._names, findings)
+        self._lower_links = LowerLinkCheck(layer, findings)
         self._replaced = ReplacedCheck(layer, self._tar, self._nodes, self._links, self._marks, self._names, findings)
         self._whiteouts = WhiteoutCheck(layer, self._nodes, xattrs, self._replaced, self._marks, self._names, findings)
 
@@ -121,6 +123,7 @@ class DeepCheck:
             return
         check_digest(self._tar, self._layer, self._findings)
         self._check_implicit_directories()
+        self._lower_links.check_all_met()
         self._whiteouts.check_opaque()
         self._names.check()
         check_checksums(self._layer, self._findings)
@@ -180,7 +183,9 @@ class DeepCheck:
             number = self._undone.take(path) if real != parent else None
         if self._undone and entry.kind != DIRECTORY:
             self._marks.drop(path)
-        if number is None:
+        if number is None and entry.kind == HARD_LINK and self._lower_links.has(path):
+            self._lower_links.check(entry, path)
+        elif number is None:
             self._check_made(entry, directory, path, name)
         else:
             self._replaced.check(entry, path, number)
@@ -201,6 +206,9 @@ class DeepCheck:
             self._tar.miss_body(entry)
 
     def _check_implicit_directories(self) -> None:
+        record = self._layer.record
+        if record.HasField("implicit_root") and record.implicit_root == self._names.has_root:
+            self._findings.add_fault("has a record that is wrong about whether an entry names the root")
         if not self._names.has_root:
             self._nodes.check_implicit(get_node(b"", self._layer.root, b""))
         for path in self._layer.record.implicit_directories:

@@ -80,6 +80,16 @@ class LayerTree:
             found = self._walk.directory(path)
         return found.directory, found.path
 
+    def resolve(self, path: bytes) -> bytes:
+        """Return a path whose parent's symlinks are resolved, as far as that is there.
+
+        Raises:
+            As ``directory``.
+        """
+        parent, _, name = path.rpartition(b"/")
+        self._walk.make_room()
+        return join(self._walk.resolve(parent), name)
+
     def _count_lookup(self, _: bytes) -> None:
         self._lookups += 1
         if self._lookups > self._max_lookups:

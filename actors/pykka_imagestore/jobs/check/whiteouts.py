@@ -33,6 +33,7 @@ class WhiteoutCheck:
         findings: Findings,
     ) -> None:
         self._form = layer.whiteouts
+        self._record = layer.record
         self._tree = layer.tree
         self._undone = layer.undone
         self._nodes = nodes
@@ -70,6 +71,7 @@ class WhiteoutCheck:
             self._findings.add_unchecked("has opaque directories, whose marks are shown with CAP_SYS_ADMIN only")
             return
         wanted = {path for path in self._marks.opaque() if path not in self._unsure and self._is_directory(path)}
+        self._check_recorded(wanted)
         for path in wanted:
             if self._form == WhiteoutFormat.FILES:
                 self._check_mark_file(path)
@@ -77,6 +79,14 @@ class WhiteoutCheck:
                 self._findings.add_fault(f"lacks the whiteout {shown(join(path, OPAQUE_WHITEOUT))}")
         for path in self._xattrs.opaque - wanted - self._unsure:
             self._findings.add_fault(f"has {shown(path)} that is opaque, which no entry made it")
+
+    def _check_recorded(self, wanted: set[bytes]) -> None:
+        """Compare what the record says of opaque directories; those of older versions say nothing."""
+        if not self._record.HasField("implicit_root"):
+            return
+        recorded = set(self._record.opaque_directories)
+        for path in (recorded ^ (set() if self._form == WhiteoutFormat.FILES else wanted)) - self._unsure:
+            self._findings.add_fault(f"has a record that is wrong about whether {shown(path)} is opaque")
 
     def _check_undone(self, path: bytes, parent: bytes, real: bytes) -> None:
         """Note what is left of a whiteout that made nothing, or that was replaced: an opaque directory."""

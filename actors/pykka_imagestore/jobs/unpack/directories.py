@@ -122,6 +122,11 @@ class Directories:
         late = self._late.get(path)
         return late is not None and not late.implicit
 
+    @property
+    def implicit_root(self) -> bool:
+        """Whether no entry named the root."""
+        return self._late[b""].implicit if b"" in self._late else False
+
     def implicit(self) -> tuple[bytes, ...]:
         """Return the paths of all directories that no entry named, but the root's."""
         return tuple(sorted(path for path, late in self._late.items() if late.implicit and path))

@@ -30,16 +30,17 @@ from pykka_imagestore.core.tar.format import (
     SYMLINK,
     Entry,
     TarError,
-    clean_path,
 )
 from pykka_imagestore.fs.attributes import NODE_TYPES, SET_ID, Attributes, entry_fault, join
 from pykka_imagestore.fs.unset_attributes import Unset, UnsetLog
 from pykka_imagestore.fs.whiteout_format import WHITEOUT_PREFIX, is_whiteout
 from pykka_imagestore.jobs.unpack.directories import Directories
 from pykka_imagestore.jobs.unpack.disk_use import DiskUse
+from pykka_imagestore.jobs.unpack.hard_links import HardLinks
 from pykka_imagestore.jobs.unpack.hidden_files import HiddenFiles
 from pykka_imagestore.jobs.unpack.layer_stream import LayerStream
 from pykka_imagestore.jobs.unpack.leader import Leader
+from pykka_imagestore.jobs.unpack.lower_links import LowerLinks
 from pykka_imagestore.jobs.unpack.replaced import Replaced
 from pykka_imagestore.jobs.unpack.sparse_writer import SparseWriter
 from pykka_imagestore.jobs.unpack.tree import NO_NAMES, Tree, lstat
@@ -55,6 +56,9 @@ class Extracted:
     Attributes:
         implicit_directories: Paths of directories that no entry named, sorted.
         root_mode: The mode that the root's entry says; None if no entry is the root's.
+        implicit_root: Whether it is the layer's to have one, and no entry is.
+        lower_links: Hard links to files of lower layers: the path of each, and where it leads to; sorted.
+        opaque_directories: Paths of directories with an extended attribute that says so, sorted.
     """
 
     entries: int
@@ -64,6 +68,9 @@ class Extracted:
     implicit_directories: tuple[bytes, ...]
     unset: Unset
     root_mode: int | None
+    implicit_root: bool
+    lower_links: tuple[tuple[bytes, bytes], ...]
+    opaque_directories: tuple[bytes, ...]
 
 
 class Extractor:
@@ -73,6 +80,8 @@ class Extractor:
         leader: Hands files to peers; one without peers makes this process unpack all of them.
         replaced: Keeps what later entries replace.
         keep_root: Leave owner, mode and extended attributes of ``root`` as they are, whatever an entry says of it.
+        keeps_lower_links: Whether a hard link to no file of this layer is one to a file of lower layers; else it is
+            refused.
 
     Attributes:
         entries: How many were unpacked so far.
@@ -88,8 +97,10 @@ class Extractor:
         limits: Limits = DEFAULT_LIMITS,
         *,
         keep_root: bool = False,
+        keeps_lower_links: bool = False,
     ) -> None:
         self.entries = 0
+        self._lower_links = LowerLinks(limits.memory_bytes)
         self._leader = leader
         self._pending = leader.pending
         self._replaced = replaced
@@ -106,13 +117,22 @@ class Extractor:
             leader=leader,
             directories=self._directories,
             whiteouts=self._whiteouts,
+            lower_links=self._lower_links,
             replaced=replaced,
             disk_use=self._disk_use,
+        )
+        self._links = HardLinks(
+            self._tree,
+            self._lower_links,
+            hidden=self._hidden,
+            attributes=self._attributes,
+            replaced=replaced,
+            keeps_lower=keeps_lower_links,
         )
         self._make: dict[int, Callable[[Entry, int, bytes, bytes], None]] = {
             DIRECTORY: self._make_directory,
             SYMLINK: self._make_symlink,
-            HARD_LINK: self._make_hard_link,
+            HARD_LINK: self._links.make,
             CHARACTER_DEVICE: self._make_node,
             BLOCK_DEVICE: self._make_node,
             FIFO: self._make_node,
@@ -158,6 +178,9 @@ class Extractor:
             implicit_directories=self._directories.implicit(),
             unset=unset.take(),
             root_mode=self._directories.root_mode,
+            implicit_root=self._directories.implicit_root,
+            lower_links=self._lower_links.all(),
+            opaque_directories=tuple(sorted(self._whiteouts.opaque)),
         )
 
     def first_fault(self, error: TarError) -> TarError:
@@ -185,6 +208,8 @@ class Extractor:
         if self._pending:
             self._tree.settle(join(parent, name))
         is_whiteout_entry = name[:4] == WHITEOUT_PREFIX
+        if self._lower_links and directory >= 0 and not is_whiteout_entry:
+            self._links.replace_lower(entry, parent, name)
         if entry.kind == FILE and name and not is_whiteout_entry and directory >= 0:
             self._disk_use.add_file(entry, name)
             self._make_file(entry, directory, parent, name, stream)
@@ -256,7 +281,8 @@ class Extractor:
         directory = self._tree.clear(directory, parent, name)
         self._directories.make(name, entry.mode, directory)
         if was_whiteout:  # what lower layers have at this path stays hidden
-            self._whiteouts.make_opaque(self._tree.directory(join(parent, name)).directory)
+            path = join(parent, name)
+            self._whiteouts.make_opaque(path, self._tree.directory(path).directory)
 
     def _make_symlink(self, entry: Entry, directory: int, parent: bytes, name: bytes) -> None:
         try:
@@ -266,31 +292,6 @@ class Extractor:
             os.symlink(entry.link, name, dir_fd=directory)
         self._disk_use.add_symlink(entry.link)
         self._attributes.finish_node(entry, join(parent, name), name, directory)
-
-    def _make_hard_link(self, entry: Entry, directory: int, parent: bytes, name: bytes) -> None:
-        link, path = clean_path(entry.link), join(parent, name)
-        if self._hidden.has(link):
-            if _exists(name, directory):
-                directory = self._tree.clear(directory, parent, name)
-            self._hidden.link(link, name, directory)
-            return
-        target_parent, _, target = link.rpartition(b"/")
-        try:
-            target_directory, real_parent, _ = self._tree.directory(target_parent, make=False)
-            source = join(real_parent, target)
-            self._tree.settle(source)
-            if not target or _is_whiteout_or_directory(lstat(target, target_directory)):
-                raise FileNotFoundError
-            if source == path:
-                return
-            if _exists(name, directory):
-                directory = self._tree.clear(directory, parent, name)
-                target_directory = self._existing(target_parent)
-            self._attributes.link(target, target_directory, name, directory)
-        except (FileNotFoundError, NotADirectoryError) as error:
-            msg = f"is a hard link to {entry.link.decode('utf-8', 'backslashreplace')!r}, no file of this layer"
-            raise TarError(msg) from error
-        self._tree.make_room()  # links in one directory may lead to files in as many others
 
     def _make_node(self, entry: Entry, directory: int, parent: bytes, name: bytes) -> None:
         if entry.kind == CHARACTER_DEVICE and entry.major == entry.minor == 0:
@@ -316,10 +317,6 @@ class Extractor:
 
     def _existing(self, path: bytes) -> int:
         return self._tree.directory(path, make=False).directory
-
-
-def _is_whiteout_or_directory(status: os.stat_result) -> bool:
-    return stat.S_ISDIR(status.st_mode) or is_whiteout(status)
 
 
 def _exists(name: bytes, directory: int) -> bool:

@@ -45,6 +45,7 @@ def unpack(
     keep: Callable[[bytes], object] | None = None,
     peers_at: str | None = None,
     keep_root: bool = False,
+    keeps_lower_links: bool = False,
 ) -> UnpackedLayer:
     """Unpack a layer into the empty directory that is open as ``root``; check its DiffID.
 
@@ -57,6 +58,7 @@ def unpack(
         keep: Called with the bytes of the tar that are no file's body.
         peers_at: Where to wait for peers; None to have none.
         keep_root: Leave the directory's own owner, mode and attributes as they are.
+        keeps_lower_links: Whether to return hard links to files of lower layers; else they are refused.
 
     Raises:
         As ``untar_layer``; what was unpacked so far stays.
@@ -65,7 +67,9 @@ def unpack(
     with (
         HashThread() as hash_thread,
         Leader(peers_at, root, replaced) as leader,
-        closing(Extractor(root, leader, replaced, limits, keep_root=keep_root)) as extractor,
+        closing(
+            Extractor(root, leader, replaced, limits, keep_root=keep_root, keeps_lower_links=keeps_lower_links)
+        ) as extractor,
     ):
         ticker = Ticker(Limiter(limits, path, root))
 

@@ -76,6 +76,10 @@ class Replaced:
                 os.close(descriptor)
         self._directory = self._paths = -1
 
+    def lose(self) -> None:
+        """Give up: something is undone that is not kept."""
+        self._is_lost = True
+
     def follow(self) -> None:
         """Note that an entry's parent lies behind a symlink."""
         self.has_followed = True
@@ -116,7 +120,7 @@ class Replaced:
     def _lose_if_followed(self) -> None:
         """Give up where a part of the way is removed by which an entry may have come."""
         if self.has_followed:
-            self._is_lost = True
+            self.lose()
 
     def _open(self, place: str) -> None:
         make_directory(place, 0o700)

@@ -20,6 +20,7 @@ from pykka_imagestore.fs.whiteout_format import WHITEOUT_META_PREFIX, WHITEOUT_P
 from pykka_imagestore.jobs.unpack.directories import IMPLICIT_MODE, Directories
 from pykka_imagestore.jobs.unpack.disk_use import DiskUse
 from pykka_imagestore.jobs.unpack.leader import Leader
+from pykka_imagestore.jobs.unpack.lower_links import LowerLinks
 from pykka_imagestore.jobs.unpack.replaced import Replaced
 from pykka_imagestore.jobs.unpack.whiteout_writer import WhiteoutWriter
 
@@ -35,6 +36,7 @@ class Tree:
 
     Args:
         count_entries: Returns how many entries were unpacked.
+        lower_links: Those of the layer; where one is, no directory can be made.
 
     Attributes:
         known: Returns the place of a directory that is remembered by that path; else None.
@@ -50,6 +52,7 @@ class Tree:
         leader: Leader,
         directories: Directories,
         whiteouts: WhiteoutWriter,
+        lower_links: LowerLinks,
         replaced: Replaced,
         disk_use: DiskUse,
     ) -> None:
@@ -58,6 +61,7 @@ class Tree:
         self._leader = leader
         self._directories = directories
         self._whiteouts = whiteouts
+        self._lower_links = lower_links
         self._replaced = replaced
         self._disk_use = disk_use
         self._walk = Walk(root, Policy(self._visit, self._follow, self._make_implicit, self._make_way))
@@ -97,6 +101,15 @@ class Tree:
             msg = f"has a parent behind {error.strerror}"
             raise TarError(msg) from error
 
+    def resolve(self, path: bytes) -> bytes:
+        """Return a path without symlinks, as far as it is there, and the rest as it is."""
+        self._refuse_depth(path)
+        try:
+            return self._walk.resolve(path)
+        except SymlinkLoopError as error:
+            msg = f"leads behind {error.strerror}"
+            raise TarError(msg) from error
+
     def settle(self, path: bytes) -> None:
         """Have a file that was handed over made before something else is done at its path."""
         if path in self._leader.pending:
@@ -124,8 +137,12 @@ class Tree:
 
     def _clear_directory(self, directory: int, parent: bytes, name: bytes) -> None:
         def forget(below: bytes) -> None:
-            self.note_if_explicit(join(parent, below))
-            self._directories.forget(join(parent, below))
+            path = join(parent, below)
+            self.note_if_explicit(path)
+            self._directories.forget(path)
+            self._whiteouts.opaque.discard(path)
+            if self._lower_links.drop_all_in(path):
+                self._replaced.lose()
 
         def set_aside(below: bytes, name: bytes, directory: int) -> None:
             self._replaced.set_aside(join(parent, below), name, directory)
@@ -147,6 +164,8 @@ class Tree:
 
     def _make_implicit(self, directory: int, parent: bytes, name: bytes) -> None:
         _refuse_whiteout(name)
+        if self._lower_links.find(join(parent, name)) is not None:
+            raise _no_directory(join(parent, name))
         self._disk_use.add_directory()
         self._disk_use.add_name(name, {})
         self._directories.make(name, IMPLICIT_MODE, directory)
@@ -157,13 +176,12 @@ class Tree:
         path = join(parent, name)
         _refuse_whiteout(name)
         if not is_whiteout(there):
-            msg = f"has a parent {path.decode('utf-8', 'backslashreplace')!r} that is no directory"
-            raise TarError(msg)
+            raise _no_directory(path)
         self._replaced.set_aside(path, name, directory)
         self._make_implicit(directory, parent, name)
         below = os.open(name, DIRECTORY_FLAGS, dir_fd=directory)
         try:
-            self._whiteouts.make_opaque(below)
+            self._whiteouts.make_opaque(path, below)
         finally:
             os.close(below)
 
@@ -186,6 +204,10 @@ class Tree:
 def lstat(name: bytes, directory: int) -> os.stat_result:
     """Return the status of what has that name, a symlink's its own."""
     return os.stat(name, dir_fd=directory, follow_symlinks=False)
+
+
+def _no_directory(path: bytes) -> TarError:
+    return TarError(f"has a parent {path.decode('utf-8', 'backslashreplace')!r} that is no directory")
 
 
 def _refuse_whiteout(directory: bytes) -> None:

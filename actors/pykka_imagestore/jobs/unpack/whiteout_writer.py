@@ -31,10 +31,12 @@ class WhiteoutWriter:
 
     Attributes:
         form: The form; chosen with the first whiteout.
+        opaque: Paths of the directories that have an extended attribute for a mark.
     """
 
     def __init__(self, root: int, replaced: Replaced, disk_use: DiskUse) -> None:
         self.form = WhiteoutFormat.NONE
+        self.opaque: set[bytes] = set()
         self._root = root
         self._replaced = replaced
         self._disk_use = disk_use
@@ -48,18 +50,19 @@ class WhiteoutWriter:
         if self.form == WhiteoutFormat.NONE:
             self.form = choose_whiteout_format(self._root)
         if name == OPAQUE_WHITEOUT:
-            self.make_opaque(directory)
+            self.make_opaque(parent, directory)
         elif not name.startswith(WHITEOUT_META_PREFIX):
             self._hide(directory, parent, name.removeprefix(WHITEOUT_PREFIX))
 
-    def make_opaque(self, directory: int) -> None:
-        """Mark a directory as one that hides what lower layers have in it."""
+    def make_opaque(self, path: bytes, directory: int) -> None:
+        """Mark an open directory as one that hides what lower layers have in it."""
         if self.form == WhiteoutFormat.FILES:
             self._disk_use.add_inode()
             with suppress(FileExistsError):
                 _touch(OPAQUE_WHITEOUT, directory)
         else:
             os.setxattr(directory, OPAQUE_XATTRS[self.form], b"y")
+            self.opaque.add(path)
 
     def _hide(self, directory: int, parent: bytes, name: bytes) -> None:
         if name in (b"", b".", b".."):
@@ -76,14 +79,14 @@ class WhiteoutWriter:
             # A whiteout speaks of lower layers only. A file of this layer hides what lower layers have at its path by
             # itself; a directory of this layer must be made opaque for that.
             if self.form != WhiteoutFormat.FILES:
-                self._make_opaque_if_directory(name, directory)
+                self._make_opaque_if_directory(join(parent, name), name, directory)
 
-    def _make_opaque_if_directory(self, name: bytes, parent: int) -> None:
+    def _make_opaque_if_directory(self, path: bytes, name: bytes, parent: int) -> None:
         if not stat.S_ISDIR(os.stat(name, dir_fd=parent, follow_symlinks=False).st_mode):
             return
         directory = os.open(name, DIRECTORY_FLAGS, dir_fd=parent)
         try:
-            self.make_opaque(directory)
+            self.make_opaque(path, directory)
         finally:
             os.close(directory)
 

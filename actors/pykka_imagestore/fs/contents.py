@@ -1,0 +1,115 @@
+"""Copies what is in a file: shared with the copy where the file system can do that, by the kernel where it can do that.
+
+Which way works depends on the two file systems, so each is tried once and then kept. Holes stay holes.
+
+Spec:
+    ioctl_ficlone(2), copy_file_range(2), sendfile(2), lseek(2), "Seeking file data and holes".
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+from collections.abc import Callable, Iterator
+
+_FICLONE = 0x40049409  # linux/fs.h
+_BLOCK_BYTES = 1 << 20
+_MAX_BYTES = 1 << 30  # in one call; the kernel takes less than 2 GiB
+_NOT_HERE = frozenset({errno.EOPNOTSUPP, errno.ENOTTY, errno.ENOSYS, errno.EXDEV})
+# Of one file: it is one that btrfs neither checksums nor shares, or whatever else the kernel has against it.
+_NOT_SO = _NOT_HERE | {errno.EINVAL, errno.EPERM, errno.EACCES, errno.ETXTBSY, errno.EBADF}
+
+Move = Callable[[int, int, int, int], int]
+"""Copies some of so many bytes at an offset from one file to another; returns how many, 0 where it cannot."""
+
+
+class Contents:
+    """Copies contents, and remembers which way works from which file system."""
+
+    def __init__(self) -> None:
+        self._cannot_share: set[int] = set()
+        self._moves: dict[int, Move] = {}
+
+    def copy(self, source: int, target: int, status: os.stat_result) -> None:
+        """Copy all of an open file into an empty one.
+
+        Args:
+            status: The source's.
+
+        Raises:
+            OSError: The disk failed or is full, or the source is shorter than its status says.
+        """
+        size = status.st_size
+        if not size or self._share(source, target, status.st_dev):
+            return
+        if status.st_blocks * 512 >= size:
+            self._move(source, target, status.st_dev, 0, size)
+            return
+        for start, end in _data(source, size):
+            self._move(source, target, status.st_dev, start, end)
+        os.ftruncate(target, size)
+
+    def _share(self, source: int, target: int, device: int) -> bool:
+        if device in self._cannot_share:
+            return False
+        try:
+            fcntl.ioctl(target, _FICLONE, source)
+        except OSError as error:
+            if error.errno not in _NOT_SO:
+                raise
+            if error.errno in _NOT_HERE:
+                self._cannot_share.add(device)
+            return False
+        return True
+
+    def _move(self, source: int, target: int, device: int, start: int, end: int) -> None:
+        move = self._moves.get(device, _copy_range)
+        while start < end:
+            moved = move(source, target, start, min(end - start, _MAX_BYTES))
+            if not moved:
+                if move is _read_and_write:
+                    msg = f"ends at byte {start} of {end}: somebody changed it meanwhile"
+                    raise OSError(errno.ESTALE, msg)
+                move = self._moves[device] = _AFTER[move]
+            start += moved
+
+
+def _data(file: int, size: int) -> Iterator[tuple[int, int]]:
+    """Yield where the parts of a file that are no holes begin and end."""
+    end = 0
+    while end < size:
+        try:
+            start = os.lseek(file, end, os.SEEK_DATA)
+        except OSError as error:
+            if error.errno == errno.ENXIO:
+                return
+            raise
+        end = min(os.lseek(file, start, os.SEEK_HOLE), size)
+        yield start, end
+
+
+def _copy_range(source: int, target: int, offset: int, size: int) -> int:
+    try:
+        return os.copy_file_range(source, target, size, offset, offset)
+    except OSError as error:
+        if error.errno in _NOT_SO:
+            return 0
+        raise
+
+
+def _send(source: int, target: int, offset: int, size: int) -> int:
+    try:
+        os.lseek(target, offset, os.SEEK_SET)
+        return os.sendfile(target, source, offset, size)
+    except OSError as error:
+        if error.errno in _NOT_SO:
+            return 0
+        raise
+
+
+def _read_and_write(source: int, target: int, offset: int, size: int) -> int:
+    return os.pwrite(target, os.pread(source, min(size, _BLOCK_BYTES), offset), offset)
+
+
+_AFTER: dict[Move, Move] = {_copy_range: _send, _send: _read_and_write}

@@ -1,0 +1,70 @@
+"""Hard links of a layer to files of the layers below, which a layer on its own cannot hold: they go into its record."""
+
+from __future__ import annotations
+
+from pykka_imagestore.core.tar.format import OverLimitError
+from pykka_imagestore.fs.attributes import join
+
+_LINK_BYTES = 400  # of memory, beside the paths
+_PATH_COPIES = 3  # a path goes into the layer's record too, as it is and serialized
+
+
+class LowerLinks:
+    """The links of one layer, by their path; one that a later entry replaces is dropped.
+
+    Args:
+        memory_bytes: How much memory they may take.
+    """
+
+    def __init__(self, memory_bytes: int) -> None:
+        self._limit = memory_bytes
+        self._memory_bytes = 0
+        self._targets: dict[bytes, dict[bytes, bytes]] = {}  # by directory and name: a directory is removed at once
+
+    def __bool__(self) -> bool:
+        """Tell whether there are any."""
+        return bool(self._targets)
+
+    def add(self, parent: bytes, name: bytes, target: bytes) -> None:
+        """Add a link.
+
+        Raises:
+            OverLimitError: It is one too many.
+        """
+        self.drop(parent, name)
+        self._targets.setdefault(parent, {})[name] = target
+        self._memory_bytes += _memory_of(parent, name, target)
+        if self._memory_bytes > self._limit:
+            msg = f"is one hard link to lower layers too many: they take all of {self._limit} bytes of memory"
+            raise OverLimitError(msg, "memory_bytes")
+
+    def find(self, path: bytes) -> bytes | None:
+        """Return where the link at a path leads to; None if there is none."""
+        parent, _, name = path.rpartition(b"/")
+        return self._targets.get(parent, {}).get(name)
+
+    def drop(self, parent: bytes, name: bytes) -> bool:
+        """Forget a link, because something else takes its name; tell whether there was one."""
+        links = self._targets.get(parent, {})
+        target = links.pop(name, None)
+        if target is None:
+            return False
+        self._memory_bytes -= _memory_of(parent, name, target)
+        if not links:
+            del self._targets[parent]
+        return True
+
+    def drop_all_in(self, parent: bytes) -> bool:
+        """Forget the links in a directory that is removed; tell whether there were any."""
+        links = self._targets.pop(parent, {})
+        self._memory_bytes -= sum(_memory_of(parent, *link) for link in links.items())
+        return bool(links)
+
+    def all(self) -> tuple[tuple[bytes, bytes], ...]:
+        """Return all links with where they lead to, sorted."""
+        links = self._targets.items()
+        return tuple(sorted((join(parent, name), target) for parent, each in links for name, target in each.items()))
+
+
+def _memory_of(parent: bytes, name: bytes, target: bytes) -> int:
+    return _LINK_BYTES + _PATH_COPIES * (len(parent) + len(name) + len(target))

@@ -1,0 +1,182 @@
+"""Writes what a stack of layers needs on top: directories with attributes of layers, copies of files, whiteouts."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+
+from pykka_imagestore.core.budget import Size
+from pykka_imagestore.core.layer_record import WhiteoutFormat
+from pykka_imagestore.core.plan_rootfs import FixDirectory, FixLink, FixUps
+from pykka_imagestore.core.rootfs import Reads
+from pykka_imagestore.core.tar.format import SYMLINK
+from pykka_imagestore.fs.attributes import DEFAULT_ACL, NODE_TYPES, SET_ID, Attributes, disown
+from pykka_imagestore.fs.contents import Contents
+from pykka_imagestore.fs.create import make_directory
+from pykka_imagestore.fs.flags import DIRECTORY_FLAGS, FILE_FLAGS
+from pykka_imagestore.fs.layer_files import LayerFiles
+from pykka_imagestore.fs.likeness import entry_like
+from pykka_imagestore.fs.walk import Walk
+from pykka_imagestore.fs.whiteout_format import WHITEOUT_DEVICE, WHITEOUT_PREFIX
+
+_BLOCK_BYTES = 4096
+_STAT_BLOCK_BYTES = 512
+_FORMS = {Reads.USER: WhiteoutFormat.OVERLAY_USER}
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """What was written.
+
+    Attributes:
+        whiteouts: How its deletions are kept.
+        size: What it takes on disk.
+    """
+
+    whiteouts: WhiteoutFormat
+    size: Size
+
+
+def write_fix_ups(fix_ups: FixUps, layers: Sequence[LayerFiles], reads: Reads, rootfs: str) -> Written:
+    """Write what a stack needs into a new directory ``rootfs``; nothing is synced.
+
+    What this process may not set or make it could not give the layers either, and it is left out.
+
+    Raises:
+        OSError: A layer cannot be read, or the disk failed or is full.
+    """
+    make_directory(rootfs, stat.S_IRWXU)
+    root = os.open(rootfs, DIRECTORY_FLAGS)
+    try:
+        disown(root)
+        writer = _Writer(root, layers, reads)
+        try:
+            writer.write(fix_ups)
+        finally:
+            writer.close()
+        return Written(writer.form, writer.size)
+    finally:
+        os.close(root)
+
+
+class _Writer:
+    def __init__(self, root: int, layers: Sequence[LayerFiles], reads: Reads) -> None:
+        self.form = WhiteoutFormat.NONE
+        self.size = Size(_BLOCK_BYTES, 1)
+        self._layers = layers
+        self._reads = reads
+        self._made = Walk(root, follows=False)
+        self._attributes = Attributes()
+        self._contents = Contents()
+
+    def close(self) -> None:
+        self._made.forget()
+
+    def write(self, fix_ups: FixUps) -> None:
+        for directory in fix_ups.directories:
+            self._make_directory(directory.path)
+        for link in fix_ups.links:
+            self._copy(link)
+        for path in fix_ups.whiteouts:
+            self._hide(path)
+        for directory in reversed(fix_ups.directories):  # each gets its time when nothing more comes into it
+            self._finish_directory(directory)
+
+    # -- directories
+
+    def _make_directory(self, path: bytes) -> None:
+        if path:
+            above, name = self._place(path)
+            make_directory(name, stat.S_IRWXU, above)
+            self._count(_BLOCK_BYTES)
+
+    def _finish_directory(self, directory: FixDirectory) -> None:
+        path, attributes = directory.path, self._attributes
+        source = self._layers[directory.layer].directory(path)
+        about = entry_like(os.fstat(source), source)
+        self._made.make_room()
+        made = self._made.directory(path).directory
+        attributes.set_xattrs(about, path, made, is_directory=True)
+        if DEFAULT_ACL in about.xattrs:
+            attributes.set_xattr(path, made, DEFAULT_ACL, about.xattrs[DEFAULT_ACL])
+        os.fchmod(made, about.mode)
+        os.utime(made, ns=(about.mtime_ns, about.mtime_ns))
+        owner = about.uid, about.gid
+        if owner != attributes.owner and not attributes.chown(owner, path, made) and about.mode & SET_ID:
+            os.fchmod(made, about.mode & ~SET_ID)  # these bits speak of the owner
+
+    # -- files
+
+    def _copy(self, link: FixLink) -> None:
+        """Copy a file, or whatever else has a name and is no directory; give the copy its other names."""
+        layer = self._layers[link.layer]
+        parent, _, source = link.source.rpartition(b"/")
+        from_ = layer.directory(parent)
+        status = os.stat(source, dir_fd=from_, follow_symlinks=False)
+        first, *others = link.names
+        if stat.S_ISREG(status.st_mode):
+            self._copy_file(source, from_, first)
+        else:
+            self._copy_node(source, from_, status, first)
+        for name in others:
+            self._link(first, name)
+
+    def _copy_file(self, source: bytes, from_: int, path: bytes) -> None:
+        above, name = self._place(path)
+        file = os.open(source, FILE_FLAGS, dir_fd=from_)
+        try:
+            status = os.fstat(file)
+            about = entry_like(status, file)
+            made = self._attributes.create_file(about, above, name)
+            try:
+                self._contents.copy(file, made, status)
+                self._attributes.finish_file(about, path.rpartition(b"/")[0], name, made)
+            finally:
+                os.close(made)
+        finally:
+            os.close(file)
+        whole = -(-status.st_size // _BLOCK_BYTES) * _BLOCK_BYTES
+        in_blocks = status.st_blocks * _STAT_BLOCK_BYTES
+        self._count(whole if in_blocks >= status.st_size else max(_BLOCK_BYTES, in_blocks))
+
+    def _copy_node(self, source: bytes, from_: int, status: os.stat_result, path: bytes) -> None:
+        above, name = self._place(path)
+        link = os.readlink(source, dir_fd=from_) if stat.S_ISLNK(status.st_mode) else b""
+        about = entry_like(status, b"/proc/self/fd/%d/%s" % (from_, source), link)
+        if about.kind == SYMLINK:
+            os.symlink(link, name, dir_fd=above)
+        else:
+            os.mknod(name, NODE_TYPES[about.kind] | about.mode & ~SET_ID, status.st_rdev, dir_fd=above)
+        self._attributes.finish_node(about, path, name, above)
+        self._count(0)
+
+    def _link(self, first: bytes, path: bytes) -> None:
+        target_parent, _, target = first.rpartition(b"/")
+        above, name = self._place(path)
+        self._attributes.link(target, self._made.directory(target_parent).directory, name, above)
+
+    # -- whiteouts
+
+    def _hide(self, path: bytes) -> None:
+        above, name = self._place(path)
+        self._count(0)
+        if self.form != WhiteoutFormat.FILES:
+            with suppress(PermissionError):
+                os.mknod(name, stat.S_IFCHR, WHITEOUT_DEVICE, dir_fd=above)
+                self.form = _FORMS.get(self._reads, WhiteoutFormat.OVERLAY_TRUSTED)
+                return
+        self.form = WhiteoutFormat.FILES
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+        os.close(os.open(WHITEOUT_PREFIX + name, flags, 0o600, dir_fd=above))
+
+    def _place(self, path: bytes) -> tuple[int, bytes]:
+        """Return the directory that a path lies in, good until room is made, and the name in there."""
+        parent, _, name = path.rpartition(b"/")
+        self._made.make_room()
+        return self._made.directory(parent).directory, name
+
+    def _count(self, size_bytes: int) -> None:
+        self.size += Size(size_bytes, 1)
