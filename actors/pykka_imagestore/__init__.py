@@ -28,7 +28,9 @@ if TYPE_CHECKING:
     from pykka_imagestore.core.limits import Limits
     from pykka_imagestore.core.plan_prune import Pruned
     from pykka_imagestore.core.progress import LayerProgress, Progress
+    from pykka_imagestore.core.run_config import RunConfig
     from pykka_imagestore.core.usage import ContainerUsage, ImageUsage, LayerUsage, LeaseUsage, Usage
+    from pykka_imagestore.core.user import User
     from pykka_imagestore.errors import (
         AmbiguousImageError,
         ArchiveChangedError,
@@ -43,6 +45,7 @@ if TYPE_CHECKING:
         FileTooLargeError,
         ForeignStoreError,
         ImageIncompleteError,
+        ImageUserError,
         InvalidInputError,
         InvalidNameError,
         LayerError,

@@ -13,13 +13,14 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Generator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import TypeVar, cast
 
+from pykka_imagestore.backends import Backends
 from pykka_imagestore.core.container import Container
 from pykka_imagestore.core.digest import Digest
 from pykka_imagestore.core.format_error import FormatError
@@ -66,7 +67,7 @@ class Site:
 
     Args:
         view: What looks images up.
-        backends: All there are, by name.
+        backends: What makes them.
         workers: How many work side by side.
         owner: The label that the records get.
     """
@@ -77,7 +78,7 @@ class Site:
         view: StoredView,
         holder: Holder,
         removed: RemovedContainers,
-        backends: Mapping[str, Backend],
+        backends: Backends,
         workers: int,
         owner: str,
     ) -> None:
@@ -109,9 +110,8 @@ class Site:
             request = RootfsRequest((), str(self.paths.container(container_id)))
         else:
             request = request_of(self.paths, container)
-        for name, backend in self.backends.items():
-            if container is None or name == container.backend:
-                backend.unmount(request)
+        for backend in self.backends.for_container(None if container is None else container.backend):
+            backend.unmount(request)
         if request.project is not None:
             lift_bound(str(self.paths.root), request.project)
         self.removed.take(container_id)
@@ -198,7 +198,7 @@ class _GoneError(Exception):
 def _make_of(site: Site, order: ProvisionOrder, image: DockerImage) -> Steps[Rootfs]:
     config, project = _config_of(site, order, image), _choose_project(site, order)
     reasons: list[tuple[str, str]] = []
-    for backend in _candidates(site, order, len(set(image.layer_ids))):
+    for backend in site.backends.for_order(order, len(set(image.layer_ids))):
         try:
             container = replace(_container(site, order, image, backend), project=project)
             mounted = yield from _make_with(site, backend, container)
@@ -303,16 +303,6 @@ def _choose_project(site: Site, order: ProvisionOrder) -> int | None:
     if refusal is not None:
         raise RootfsError(order.container_id, (("upper_bytes", refusal),))
     return choose_project(str(site.paths.root))
-
-
-def _candidates(site: Site, order: ProvisionOrder, layers: int) -> Sequence[Backend]:
-    """Return what may make it, the best first."""
-    if order.backend is not None:
-        return (site.backends[order.backend],)
-    names = ["overlay", "copy"] if order.upper_bytes is None else [_BOUNDING]
-    if order.read_only:
-        names = ["bind", "overlay", "link", "copy"] if layers == 1 else ["overlay", "link", "copy"]
-    return [site.backends[name] for name in names if name in site.backends]
 
 
 def _reason(order: ProvisionOrder, reasons: Sequence[tuple[str, str]]) -> str:

@@ -8,7 +8,10 @@ from dataclasses import dataclass
 
 from pykka_imagestore.core.run_config import RunConfig
 from pykka_imagestore.core.uncopyable import Uncopyable
+from pykka_imagestore.core.user import User
 from pykka_imagestore.errors import StateError
+from pykka_imagestore.fs.in_root import open_in_root
+from pykka_imagestore.rootfs.user import resolve_user
 
 
 class Rootfs(Uncopyable):
@@ -67,6 +70,31 @@ class Rootfs(Uncopyable):
         if fd is None:
             raise StateError(f"the descriptor of container {self.container_id} was closed, with it or its provisioner")
         return fd
+
+    def open(self, path: str) -> int:
+        """Open a file or a directory in it for reading, as if its root were ``/``; the caller closes it.
+
+        No symlink in it leads out of it. Looks at the disk at once, in the caller's thread.
+
+        Raises:
+            OSError: Nothing is there, or what is neither: a fifo, a socket or a device is not opened.
+            StateError: It was closed.
+        """
+        return open_in_root(self.fd, path)
+
+    def find_user(self, user: str | None = None) -> User:
+        """Return whom to run a program as, by the accounts in its own tree.
+
+        Looks at the disk at once, in the caller's thread.
+
+        Args:
+            user: ``name``, ``uid``, ``name:group`` or ``uid:gid``; by default the one that the image wants.
+
+        Raises:
+            ImageUserError: There is no such user, or the accounts cannot be read.
+            StateError: It was closed.
+        """
+        return resolve_user(self.fd, self.config.user if user is None else user)
 
     def close(self) -> None:
         """Close the descriptor; what is attached stays. Idempotent."""

@@ -8,19 +8,21 @@ Source: Apache Mesos, src/slave/containerizer/mesos/provisioner/provisioner.{hpp
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from functools import partial
 from pathlib import Path
 
 import pykka
 
 from pykka_imagestore import tasks
+from pykka_imagestore.backends import Backends
 from pykka_imagestore.core.container import ContainerInfo, require_container_id
 from pykka_imagestore.core.events import ContainerDestroyed, ContainerProvisioned
 from pykka_imagestore.core.parameters import require_flag, require_type
 from pykka_imagestore.core.rootfs import stack_id
 from pykka_imagestore.durable.containers import Holder, RemovedContainers, find_containers
 from pykka_imagestore.durable.disk import disk
+from pykka_imagestore.durable.stacks import publish_stack
 from pykka_imagestore.durable.stored_view import StoredView
 from pykka_imagestore.errors import ContainerExistsError, InvalidInputError, StoreClosedError
 from pykka_imagestore.handle import Handle, StoreActor, ask, in_future
@@ -29,12 +31,11 @@ from pykka_imagestore.making import PartsWanted, Site, Wanted, advance, give_up,
 from pykka_imagestore.provision_order import ProvisionOrder
 from pykka_imagestore.provisioned import ContainerRecovery, Rootfs
 from pykka_imagestore.recovering import recover_containers
-from pykka_imagestore.rootfs.backend import Backend
-from pykka_imagestore.rootfs.overlay import Overlay
 from pykka_imagestore.runtime import (
     DiscardedError,
     Future,
     InFlight,
+    SerialExecutor,
     SingleFlight,
     WorkerPool,
     after,
@@ -43,7 +44,8 @@ from pykka_imagestore.runtime import (
     gather,
     undiscardable,
 )
-from pykka_imagestore.stack_layers import StackWanted, publish_empty
+from pykka_imagestore.stack_layers import StackWanted
+from pykka_imagestore.staging import Staging
 from pykka_imagestore.store_parts import StoreParts
 from pykka_imagestore.text import shown
 
@@ -63,7 +65,7 @@ class Provisioner(Handle):
 
     instead = "start one in each process, on a store of its own"
 
-    def __init__(self, actor: pykka.ActorRef[ProvisionerActor], backends: Mapping[str, Backend]) -> None:
+    def __init__(self, actor: pykka.ActorRef[ProvisionerActor], backends: Backends) -> None:
         self._actor = actor
         self._backends = backends
 
@@ -84,7 +86,7 @@ class Provisioner(Handle):
         require_type("store", store, LocalStore, "a LocalStore")
         require_container_id("owner", owner)
         require_flag("durable", durable)
-        return start_with(store.parts, {backend.name: backend for backend in (Overlay(),)}, owner, durable=durable)
+        return start_with(store.parts, Backends.of_this_machine(), owner, durable=durable)
 
     @in_future
     def provision(
@@ -132,7 +134,7 @@ class Provisioner(Handle):
             target=target,
             attach=attach,
             upper_bytes=upper_bytes,
-            backends=self._backends,
+            backends=tuple(self._backends),
         )
         return ask(self._actor, ProvisionerActor.provision, order)
 
@@ -186,17 +188,15 @@ class Provisioner(Handle):
             self._actor.stop(timeout=60)
 
 
-def start_with(
-    parts: StoreParts, backends: Mapping[str, Backend], owner: str = "default", *, durable: bool = True
-) -> Provisioner:
-    """Start a provisioner on the parts of a store, which makes root file systems with these backends, by name."""
+def start_with(parts: StoreParts, backends: Backends, owner: str = "default", *, durable: bool = True) -> Provisioner:
+    """Start a provisioner on the parts of a store, which makes root file systems with these backends."""
     return Provisioner(ProvisionerActor.start(parts, backends, owner, durable=durable), backends)
 
 
 class ProvisionerActor(StoreActor):
     """Owns the table of containers that this process has, and of those that come and go."""
 
-    def __init__(self, parts: StoreParts, backends: Mapping[str, Backend], owner: str, *, durable: bool) -> None:
+    def __init__(self, parts: StoreParts, backends: Backends, owner: str, *, durable: bool) -> None:
         super().__init__()
         self._parts = parts
         self._backends = backends
@@ -212,6 +212,8 @@ class ProvisionerActor(StoreActor):
         self._work = InFlight()
         self._is_gathering = self._closed = False
         self._threads = WorkerPool(THREADS, threads=True, name="imagestore-provisioner")
+        self._executor = SerialExecutor("imagestore-provisioner-staging")
+        self._staging = Staging(self, parts.paths, self._executor, parts.pool)
 
     # -- what the handle offers
 
@@ -253,6 +255,8 @@ class ProvisionerActor(StoreActor):
 
     def on_stop(self) -> None:
         self._threads.close()
+        self._executor.close()
+        self._backends.close()
         self._holder.release()
 
     # -- inside
@@ -311,7 +315,14 @@ class ProvisionerActor(StoreActor):
             await self._stacks.join(key, lambda: self._work.add(self.spawn(self._make_stack(wanted))))
 
     async def _make_stack(self, wanted: StackWanted) -> None:
-        await self._threads.run(partial(publish_empty, self._parts.paths), wanted)
+        paths, stack = self._parts.paths, stack_id(wanted.layer_ids, wanted.reads)
+        async with self._staging.lend() as staging:
+            staged = staging.path / "stack"
+            layers = tuple(str(paths.layer(layer)) for layer in wanted.layer_ids)
+            request = tasks.MakeStack(layers, wanted.reads, str(staged))
+            await self._parts.pool.run(tasks.make_stack, request, retry=True, stop_file=f"{staged}.stop")
+            publish = partial(publish_stack, paths, staged, stack, self._disk)
+            await self._threads.run(publish, staging.opened)
 
     async def _destroy(self, container_id: str) -> None:
         begun = time.monotonic()

@@ -73,11 +73,12 @@ def _adopt(site: Site, container: Container) -> Rootfs | None:
 
 
 def _is_whole(site: Site, container: Container) -> bool:
-    backend = site.backends.get(container.backend)
-    if backend is None or container.boot != boot_id() or not container.attached:
+    if container.boot != boot_id() or not container.attached:
         return False
     request = request_of(site.paths, container)
-    return backend.is_attached(request) or container.is_filled
+    return container.is_filled or any(
+        backend.is_attached(request) for backend in site.backends.for_container(container.backend)
+    )
 
 
 def _config(site: Site, container: Container) -> RunConfig:

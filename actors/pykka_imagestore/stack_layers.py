@@ -7,13 +7,9 @@ from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from pykka_imagestore._proto.stack_pb2 import StackRecord
-from pykka_imagestore.core.checksum import with_checksum
 from pykka_imagestore.core.digest import DiffID
 from pykka_imagestore.core.paths import STACK_RECORD, StorePaths
 from pykka_imagestore.core.rootfs import Reads, StackLayer, stack_id
-from pykka_imagestore.durable.layer_record import read_record
-from pykka_imagestore.durable.layout import require_directory
 from pykka_imagestore.durable.stacks import find_stack, stack_layers
 
 
@@ -57,15 +53,3 @@ class StackLayers:
             if len(self._known) > _REMEMBERED:
                 self._known.popitem(last=False)
         return known[1]
-
-
-def publish_empty(paths: StorePaths, wanted: StackWanted) -> None:
-    """Publish that a stack needs nothing on top, until what it needs is computed."""
-    stack = stack_id(wanted.layer_ids, wanted.reads)
-    require_directory(paths.stacks)
-    forms = [read_record(paths.layer(layer)).whiteouts for layer in wanted.layer_ids]
-    record = StackRecord(
-        stack=stack, layer_ids=wanted.layer_ids, reads=wanted.reads, is_empty=True, layer_whiteouts=forms
-    )
-    paths.stack(stack).mkdir(exist_ok=True)
-    (paths.stack(stack) / STACK_RECORD).write_bytes(with_checksum(record.SerializeToString()))

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from pykka_imagestore.jobs.check_configs import CheckConfigs, check_configs
     from pykka_imagestore.jobs.check_layer import CheckLayer, check_layer
     from pykka_imagestore.jobs.check_stack import CheckStack, check_stack
+    from pykka_imagestore.jobs.fill_rootfs import fill_rootfs
     from pykka_imagestore.jobs.find_archive import find_archive
     from pykka_imagestore.jobs.hash_layer import hash_layer
     from pykka_imagestore.jobs.help_unpack import HelpUnpack, help_unpack
@@ -43,6 +44,7 @@ __all__ = [
     "check_configs",
     "check_layer",
     "check_stack",
+    "fill_rootfs",
     "find_archive",
     "hash_layer",
     "help_unpack",
@@ -72,6 +74,7 @@ _HOMES = {
     "check_configs": "jobs.check_configs",
     "check_layer": "jobs.check_layer",
     "check_stack": "jobs.check_stack",
+    "fill_rootfs": "jobs.fill_rootfs",
     "find_archive": "jobs.find_archive",
     "hash_layer": "jobs.hash_layer",
     "help_unpack": "jobs.help_unpack",

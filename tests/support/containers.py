@@ -12,6 +12,7 @@ from pathlib import Path
 from support.processes import TIMEOUT
 
 from pykka_imagestore import LocalStore, Provisioner
+from pykka_imagestore.backends import Backends
 from pykka_imagestore.core.rootfs import Reads, RootfsRequest
 from pykka_imagestore.errors import RootfsError
 from pykka_imagestore.provisioner import start_with
@@ -77,6 +78,5 @@ def provisioning(
     store: LocalStore, *backends: Backend, owner: str = "default", durable: bool = False
 ) -> Iterator[Provisioner]:
     """Lend a provisioner with these backends, or a plain one."""
-    by_name = {backend.name: backend for backend in backends or (Plain(),)}
-    with start_with(store.parts, by_name, owner, durable=durable) as provisioner:
+    with start_with(store.parts, Backends(backends or [Plain()]), owner, durable=durable) as provisioner:
         yield provisioner

@@ -18,6 +18,7 @@
         container.pb        its record, a ContainerRecord: what it needs stays until it is destroyed
         upper/ work/        what was written to it, where an overlay is mounted
         rootfs/             where it is attached; or its files, where they are copied or linked
+        fill/               what those who copy or link them have to tell each other; gone when all is there
     stacks/sha256-<hex>/    what a stack of layers needs on top to mean what its tars say
         rootfs/             its files, whiteouts and directories
         stack.pb            its record, a StackRecord
@@ -52,6 +53,7 @@ LOCK = "lock"
 CONTAINER_RECORD = "container.pb"
 UPPER = "upper"
 WORK = "work"
+FILL = "fill"
 STACK_RECORD = "stack.pb"
 
 

@@ -62,3 +62,24 @@ class RootfsRequest:
     for_runtime: bool = False
     upper_bytes: int | None = None
     project: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class FillPart:
+    """A share of filling a directory with what some layers mean together. All shares may be done at once.
+
+    Attributes:
+        layers: The lowest first.
+        directory: What is filled; it is there, and nobody else writes to it.
+        scratch: A directory on the same file system, for what the shares have to tell each other.
+        number: Which share, from 0.
+        of: How many there are.
+        link: Whether files are linked rather than copied.
+    """
+
+    layers: tuple[StackLayer, ...]
+    directory: str
+    scratch: str
+    number: int = 0
+    of: int = 1
+    link: bool = False

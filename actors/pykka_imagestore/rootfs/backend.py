@@ -2,8 +2,8 @@
 
     refusal   may it serve this request here? Nothing is made; a sentence says why not.
     parts     work that can be done side by side in worker processes: what is to be copied or linked. Often none.
-    finish    what comes after all parts, in a worker process: hard links, attributes of directories.
-    mount     in a thread of the agent: mounts, opens, attaches. On return the root file system is complete.
+    mount     in a thread of the agent, after all parts: mounts, opens, attaches. On return the root file system is
+              complete.
     unmount   in a thread, perhaps of another process than the one that mounted: nothing of it is used afterwards,
               and its directory may be removed.
 

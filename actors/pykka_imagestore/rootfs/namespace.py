@@ -33,7 +33,7 @@ from typing import cast
 from pykka_imagestore.core.rootfs import Reads, RootfsRequest
 from pykka_imagestore.rootfs.backend import Backend, Mounted
 from pykka_imagestore.rootfs.mounts import FileSystemContext
-from pykka_imagestore.rootfs.namespace_refusal import why_no_namespace
+from pykka_imagestore.rootfs.namespace_refusal import Obstacle, why_no_namespace
 from pykka_imagestore.rootfs.namespace_wire import Message, pack, pack_request, parse_error, receive, send
 from pykka_imagestore.rootfs.place import open_target, refused
 
@@ -45,7 +45,15 @@ _PATIENCE = 10  # seconds for the process to end by itself, and for what maps it
 
 
 class NamespaceError(Exception):
-    """No process holds the namespaces; the argument says why, and what to do."""
+    """No process holds the namespaces.
+
+    Attributes:
+        obstacle: Why, and what to do.
+    """
+
+    def __init__(self, obstacle: Obstacle) -> None:
+        super().__init__(obstacle)
+        self.obstacle = obstacle
 
 
 class Namespace:
@@ -80,7 +88,8 @@ class Namespace:
                 return *held.ask(body), held.pid
             except (EOFError, OSError) as error:
                 self._held = None
-                raise NamespaceError(f"the process that held the namespaces ended{held.end()}; {_LOST}") from error
+                reason = f"the process that held the namespaces ended{held.end()}, and nothing is mounted there now"
+                raise NamespaceError(Obstacle(reason, _LOST)) from error
             except BaseException:  # an interrupt: the answer is still to come, and would be taken for the next one's
                 self._held = None
                 held.end()
@@ -105,8 +114,8 @@ class Namespace:
 
 
 _LOST = (
-    "nothing is mounted in them any more, what was written is in the containers' directories, and descriptors of what "
-    "was mounted work until they are closed. The next root file system starts another"
+    "What was written is in the containers' directories, and descriptors of what was mounted work until they are "
+    "closed; the next root file system starts another"
 )
 
 
@@ -169,8 +178,8 @@ class _Held:
 
     def __init__(self, python: Sequence[str] | None) -> None:
         if python is None and getattr(sys, "frozen", False):
-            msg = "a frozen program has no Python to hold namespaces with; give it one, or take the backend 'copy'"
-            raise NamespaceError(msg)
+            reason = "a frozen program has no Python to start a process with that holds namespaces"
+            raise NamespaceError(Obstacle(reason, "Give it one, or take the backend 'copy'"))
         self._owner = os.getpid()
         self._connection, theirs = socket.socketpair()
         self._connection.settimeout(None)  # whatever socket.setdefaulttimeout() says
@@ -182,7 +191,8 @@ class _Held:
             self._process = subprocess.Popen(command, pass_fds=[descriptor], stdin=subprocess.DEVNULL, cwd="/")
         except OSError as error:
             self._connection.close()
-            raise NamespaceError(f"no process can be started that holds namespaces: {error}") from error
+            reason = f"no process can be started that holds namespaces: {error}"
+            raise NamespaceError(Obstacle(reason, "Take the backend 'copy', or see to that")) from error
         finally:
             os.close(descriptor)
         self.pid = self._process.pid
@@ -226,8 +236,8 @@ class _Held:
             if "failed" not in answer:
                 answer, _ = self.ask(pack({"mapped": _map_subordinates(self.pid)}))
         except (EOFError, OSError) as error:
-            msg = "the process that holds namespaces did not start; its output is on this program's standard error"
-            raise NamespaceError(msg) from error
+            remedy = "Its output is on this program's standard error"
+            raise NamespaceError(Obstacle("the process that holds namespaces did not start", remedy)) from error
         if "failed" in answer:
             raise NamespaceError(why_no_namespace(answer["failed"], answer["number"]))
 

@@ -23,10 +23,12 @@ from pykka_imagestore.rootfs.namespace_wire import (
     pack,
     pack_error,
     parse_request,
+    parse_trial,
     receive,
     send,
 )
 from pykka_imagestore.rootfs.overlay import Overlay
+from pykka_imagestore.rootfs.overlay_trial import try_overlay
 from pykka_imagestore.rootfs.place import refused
 
 if TYPE_CHECKING:
@@ -126,6 +128,9 @@ def _serve(connection: socket.socket, watch: int | None) -> None:
 
 def _answer(message: Message) -> tuple[Message, int | None]:
     try:
+        if message["do"] == "try":
+            try_overlay(parse_trial(message["trial"]))
+            return {}, None
         request = parse_request(message["request"])
         _require_same(request, message["backend"], message["seen"])
         return _DOES[message["do"]](message["backend"], request)

@@ -17,6 +17,7 @@ from typing import Any
 from pykka_imagestore.core.layer_record import WhiteoutFormat
 from pykka_imagestore.core.rootfs import RootfsRequest, StackLayer
 from pykka_imagestore.errors import InvalidInputError, RootfsError
+from pykka_imagestore.rootfs.overlay_trial import Trial
 
 Message = dict[str, Any]
 
@@ -94,6 +95,16 @@ def parse_request(message: Message) -> RootfsRequest:
     """Return the request that was packed."""
     layers = tuple(StackLayer(layer["path"], WhiteoutFormat(layer["whiteouts"])) for layer in message["layers"])
     return RootfsRequest(**{**message, "layers": layers})
+
+
+def pack_trial(trial: Trial) -> Message:
+    """Return a trial as plain values."""
+    return dataclasses.asdict(trial)
+
+
+def parse_trial(message: Message) -> Trial:
+    """Return the trial that was packed."""
+    return Trial(**{**message, "options": tuple(message["options"])})
 
 
 def pack_error(error: Exception) -> Message:

@@ -41,6 +41,15 @@ def show(directory: str, request: RootfsRequest, backend: str) -> Mounted:
     return attached(descriptor, request)
 
 
+def why_not_shown() -> str | None:
+    """Return what the kernel says against mounting a directory a second time; None if it lets this process do so."""
+    try:
+        os.close(_clone("/", 0))
+    except OSError as error:
+        return error.strerror
+    return None
+
+
 def _clone(directory: str, attributes: int) -> int:
     pin = os.open(directory, PIN_FLAGS | os.O_DIRECTORY)
     try:
