@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import statistics
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -24,6 +25,11 @@ class Row:
 
     def median(self, what: str = "seconds") -> float:
         return statistics.median(self.values[what])
+
+    def percentile(self, percent: float, what: str = "seconds") -> float:
+        """Return the least value that is exceeded by no more than the rest of 100 percent; of few values, the most."""
+        values = sorted(self.values[what])
+        return values[max(0, math.ceil(len(values) * percent / 100) - 1)]
 
     def as_json(self) -> dict[str, object]:
         return {f"median_{what}": self.median(what) for what in self.values} | dict(self.values)

@@ -48,6 +48,7 @@ from pykka_imagestore.errors import (
 
 _TAKEN = frozenset({errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR})
 _NAME = "container.{}"  # what a container's directory is called in staging/ and gc/
+_BLOCK = 4096  # bytes of a file, at its beginning, that are written together or not at all
 _MODE = 0o700  # what a container's upper directory holds is whoever's ran there, with set-user-ID programs
 
 
@@ -79,14 +80,13 @@ class Holder(Uncopyable):
             OSError: The disk failed; nothing is left.
         """
         self._make()
-        made = self._directory.path / _NAME.format(next(self._numbers))
-        record = made / CONTAINER_RECORD
+        made, data = self._directory.path / _NAME.format(next(self._numbers)), _to_bytes(container)
         try:
             make_directory(made, _MODE)
-            with os.fdopen(create_file(record, 0o644), "wb") as file:
-                file.write(_to_bytes(container))
-            self._disk.sync_file(record)
-            self._disk.sync_directory(made)
+            with os.fdopen(create_file(made / CONTAINER_RECORD, 0o644), "wb") as file:
+                file.write(data)
+            if len(data) > _BLOCK:  # a power cut may leave a part of it
+                self._disk.sync_file(made / CONTAINER_RECORD)
             self._publish(made, container.container_id)
         except BaseException:
             _remove(made)
@@ -129,6 +129,10 @@ class Holder(Uncopyable):
                 raise
             raise ContainerExistsError(container_id, str(self._paths.root)) from error
         try:
+            # Only now, so that a file system with a journal writes that once, for the record and for its name. A power
+            # cut before leaves the name with a record that is whole, or empty, or all zeros, which tells of nothing.
+            self._disk.sync_file(target / CONTAINER_RECORD)
+            self._disk.sync_directory(target)
             self._disk.sync_directory(self._paths.containers)  # commit point: the container is there
         except BaseException:
             _remove(target)
