@@ -12,6 +12,7 @@ from itertools import count
 from pathlib import Path
 
 import pytest
+from support import seams
 from support.privileges import as_ordinary_user, ordinary_users_place
 from support.processes import TIMEOUT
 from support.rootfs import layer, no_mounts_left, points_below, read, require_mounts
@@ -131,7 +132,7 @@ def test_another_share_may_be_quicker_to_make_a_name_of_the_same_file(tmp_path, 
                 fill_rootfs(others.pop())
         return real(self, target, target_directory, name, directory)
 
-    monkeypatch.setattr(Attributes, "link", link)
+    monkeypatch.setattr(seams.LINK, link)
     fill_rootfs(first)
 
     assert others == []

@@ -50,6 +50,7 @@ CHECK_STEPS = (
     f"{_JOBS}.check.shallow_check._check_part",
     f"{_JOBS}.check_layer.check_deeply",
 )
+LINK = f"{_PACKAGE}.fs.attributes.Attributes.link"
 
 # -- calls that fail
 

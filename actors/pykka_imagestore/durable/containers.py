@@ -21,9 +21,7 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from google.protobuf.message import DecodeError
-
-from pykka_imagestore._proto.container_pb2 import ContainerRecord
+from pykka_imagestore import _proto
 from pykka_imagestore.core.checksum import checksum_fault, with_checksum
 from pykka_imagestore.core.container import Container, ContainerInfo, is_container_id
 from pykka_imagestore.core.digest import DiffID, Digest, is_sha256
@@ -36,6 +34,7 @@ from pykka_imagestore.durable.files import create_file, make_directory, read_fil
 from pykka_imagestore.durable.layout import remove_staging, require_directory
 from pykka_imagestore.durable.locked_directory import LockedDirectory
 from pykka_imagestore.durable.locks import is_locked, locked
+from pykka_imagestore.durable.messages import parse_message
 from pykka_imagestore.durable.owner import told_if_foreign
 from pykka_imagestore.durable.reserve import in_reserve
 from pykka_imagestore.errors import (
@@ -300,7 +299,7 @@ def _shown(paths: StorePaths, container: Container, is_held: bool) -> ContainerI
 
 
 def _to_bytes(container: Container) -> bytes:
-    record = ContainerRecord(
+    record = _proto.ContainerRecord(
         container_id=container.container_id,
         image=container.image,
         layer_ids=container.layer_ids,
@@ -323,8 +322,8 @@ def _to_bytes(container: Container) -> bytes:
 
 def _from_bytes(path: Path, container_id: str, data: bytes) -> Container:
     try:
-        record = ContainerRecord.FromString(data)
-    except (DecodeError, UnicodeDecodeError) as error:
+        record = parse_message(_proto.ContainerRecord, data)
+    except ValueError as error:
         raise ContainerRecordError(str(path), f"it is no ContainerRecord: {error}") from error
     fault = checksum_fault(data, record.checksum)
     if fault is None and record.container_id != container_id:
