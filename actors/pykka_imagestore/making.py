@@ -27,7 +27,7 @@ from pykka_imagestore.core.format_error import FormatError
 from pykka_imagestore.core.formats.run_config import parse_run_config
 from pykka_imagestore.core.image import DockerImage
 from pykka_imagestore.core.paths import StorePaths
-from pykka_imagestore.core.rootfs import Reads, RootfsRequest, StackLayer, stack_id
+from pykka_imagestore.core.rootfs import FillPart, Reads, RootfsRequest, StackLayer, stack_id
 from pykka_imagestore.core.run_config import RunConfig
 from pykka_imagestore.durable.containers import Holder, RemovedContainers, boot_id, is_holder_alive, read_container
 from pykka_imagestore.durable.layout import find_missing
@@ -54,7 +54,7 @@ _BOUNDING = "overlay"  # the backend whose writes go to directories that hold no
 class PartsWanted:
     """What is to be copied or linked, side by side."""
 
-    parts: tuple[object, ...]
+    parts: tuple[FillPart, ...]
 
 
 Wanted = StackWanted | PartsWanted
