@@ -11,7 +11,6 @@ import errno
 import os
 import re
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 
@@ -167,26 +166,22 @@ def _require_fit(place: int, path: str) -> None:
 
 
 def _unmount_all(path: str, is_ours: IsOurs | None) -> None:
-    with suppress(FileNotFoundError, NotADirectoryError), NamedDirectory(path) as named:
-        while _is_mount(named, is_ours):
+    while _is_mounted(path, is_ours):
+        with NamedDirectory(path) as named:
             unmount(f"/proc/self/fd/{named.above}/{named.name}")
 
 
 def _is_mounted(path: str, is_ours: IsOurs | None) -> bool:
     try:
         with NamedDirectory(path) as named:
-            return _is_mount(named, is_ours)
+            place = os.open(named.name, PIN_FLAGS, dir_fd=named.above)
+            try:
+                number = mount_number(place)
+            finally:
+                os.close(place)
+            if number == mount_number(named.above):
+                return False
     except (FileNotFoundError, NotADirectoryError):
-        return False
-
-
-def _is_mount(named: NamedDirectory, is_ours: IsOurs | None) -> bool:
-    place = os.open(named.name, PIN_FLAGS, dir_fd=named.above)
-    try:
-        number = mount_number(place)
-    finally:
-        os.close(place)
-    if number == mount_number(named.above):
         return False
     # Beside a thousand other mounts the kernel takes 16 ms to list them: only where nothing else tells.
     return is_ours is None or any(map(is_ours, _stack(number)))
