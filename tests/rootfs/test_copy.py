@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import pkgutil
 import re
 import shutil
 import tempfile
@@ -12,19 +13,18 @@ from itertools import count
 from pathlib import Path
 
 import pytest
+from support import seams
 from support.privileges import as_ordinary_user, ordinary_users_place
 from support.processes import TIMEOUT
 from support.rootfs import layer, no_mounts_left, points_below, read, require_mounts
-from support.stack_samples import HOLES, SAMPLES
+from support.stack_samples import DEFAULT_ACL, HOLES, SAMPLES
 from support.stacked import made, made_tree, stacked
 from support.trees import describe
 
 from pykka_imagestore.core.layer_record import WhiteoutFormat
 from pykka_imagestore.core.rootfs import FillPart, RootfsRequest
 from pykka_imagestore.errors import RootfsError
-from pykka_imagestore.fs.attributes import Attributes
 from pykka_imagestore.jobs.fill_rootfs import fill_rootfs
-from pykka_imagestore.rootfs.copies import Copies
 from pykka_imagestore.rootfs.copy import Copy
 from pykka_imagestore.rootfs.link import Link
 
@@ -62,15 +62,8 @@ def cut_before(monkeypatch, calls):
 
         return call
 
-    for owner, name in (
-        (Attributes, "create_file"),
-        (Attributes, "finish_file"),
-        (Attributes, "finish_node"),
-        (Attributes, "link"),
-        (Copies, "make_directory"),
-        (Copies, "finish_directory"),
-    ):
-        monkeypatch.setattr(owner, name, cutting(getattr(owner, name)))
+    for step in seams.COPYING_STEPS:
+        monkeypatch.setattr(step, cutting(pkgutil.resolve_name(step)))
 
 
 @pytest.mark.root
@@ -116,6 +109,26 @@ def test_shares_are_done_side_by_side(tmp_path, name):
         list(threads.map(fill_rootfs, Copy().parts(request, 4), timeout=TIMEOUT))
 
     assert describe(tmp_path / "box/rootfs") == SAMPLES[name].tree
+
+
+@pytest.mark.root
+def test_another_share_may_be_quicker_to_make_a_name_of_the_same_file(tmp_path, monkeypatch):
+    request = RootfsRequest(stacked(SAMPLES["hard links"].tars, tmp_path), str(tmp_path / "box"))
+    (tmp_path / "box").mkdir()
+    real, others = pkgutil.resolve_name(seams.LINK_FILE), list(Copy().parts(request, 4))
+    first = others.pop(2)
+
+    def link(self, target, target_directory, name, directory):
+        if re.fullmatch(rb"\d+-\d+", name):
+            while others:
+                fill_rootfs(others.pop())
+        return real(self, target, target_directory, name, directory)
+
+    monkeypatch.setattr(seams.LINK_FILE, link)
+    fill_rootfs(first)
+
+    assert others == []
+    assert describe(tmp_path / "box/rootfs") == SAMPLES["hard links"].tree
 
 
 def test_shares_are_about_as_large_as_each_other(tmp_path):
@@ -169,9 +182,12 @@ def test_the_layers_are_left_as_they_are(tmp_path):
     assert [path.stat() for path in (tmp_path / "layer", tmp_path / "layer/a/b", tmp_path / "layer/c")] == before
 
 
+@pytest.mark.root
 def test_what_the_containers_directory_hands_on_reaches_no_file(tmp_path):
     (tmp_path / "box").mkdir()
+    os.chown(tmp_path / "box", -1, 7)
     (tmp_path / "box").chmod(0o2755)
+    os.setxattr(tmp_path / "box", "system.posix_acl_default", DEFAULT_ACL)
     request = RootfsRequest((layer(tmp_path / "layer", {"a/b": "b"}),), str(tmp_path / "box"))
 
     tree = filled(request)

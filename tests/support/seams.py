@@ -45,6 +45,15 @@ REMOVE_STAGING = f"{_PACKAGE}.staging.remove_staging"
 EXTRACT = f"{_JOBS}.unpack.extractor.Extractor.extract"
 LEADER = f"{_JOBS}.unpack.one_pass.Leader"
 CHECK_BLOB = f"{_JOBS}.unpack.one_pass._check_blob"
+LINK_FILE = f"{_PACKAGE}.fs.attributes.Attributes.link"
+COPYING_STEPS = (
+    f"{_PACKAGE}.fs.attributes.Attributes.create_file",
+    f"{_PACKAGE}.fs.attributes.Attributes.finish_file",
+    f"{_PACKAGE}.fs.attributes.Attributes.finish_node",
+    f"{_PACKAGE}.fs.attributes.Attributes.link",
+    f"{_PACKAGE}.rootfs.copies.Copies.make_directory",
+    f"{_PACKAGE}.rootfs.copies.Copies.finish_directory",
+)
 CHECK_STEPS = (
     f"{_JOBS}.check.shallow_check._check_record",
     f"{_JOBS}.check.shallow_check._check_part",
@@ -63,6 +72,11 @@ WAIT_FOR_FUTURE = f"{_RUNTIME}.future.Future.get"
 REQUIRE_SPACE = f"{_PACKAGE}.tasks.require_space"
 BOOT_ID = f"{_PACKAGE}.making.boot_id"
 UID_MAP = f"{_JOBS}.unpack.limiter._UID_MAP"
+
+# -- a kernel that has what many are built without, and chance
+
+LIBC_OF_QUOTAS = f"{_PACKAGE}.rootfs.quota._libc"
+RANDOM_PROJECT = f"{_PACKAGE}.rootfs.quota.secrets.randbelow"
 
 # -- work that is counted
 

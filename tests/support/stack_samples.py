@@ -14,7 +14,7 @@ Tree = dict[bytes, Node]
 SEGMENTS = [(0, 4096), (1 << 20, 4096)]
 HOLES = b"a" * 4096 + bytes((1 << 20) - 4096) + b"b" * 4096 + bytes((4 << 20) - (1 << 20) - 4096)
 ACL = acl((1, 6, NOBODYS), (2, 4, 1000), (4, 4, NOBODYS), (16, 4, NOBODYS), (32, 0, NOBODYS))
-DEFAULT_ACL = acl((1, 7, NOBODYS), (4, 5, NOBODYS), (32, 0, NOBODYS))
+DEFAULT_ACL = acl((1, 7, NOBODYS), (2, 4, 1000), (4, 5, NOBODYS), (16, 5, NOBODYS), (32, 0, NOBODYS))
 SYMLINK_MODE = 0o777
 
 
@@ -59,12 +59,30 @@ def _xattrs(entry: bytes, **values: bytes) -> bytes:
     )
 
 
+def for_ordinary_user(tree: Tree, user: int) -> Tree:
+    """Return what a user makes of a tree who may make no devices, give nothing away, and set no privileged attribute.
+
+    Set-ID bits speak of the owner: what does not get its owner does not get them either.
+    """
+    return {
+        path: replace(
+            node,
+            mode=node.mode if node.owner == (user, user) else node.mode & ~0o6000,
+            owner=(user, user),
+            xattrs=tuple(pair for pair in node.xattrs if not pair[0].startswith(("security.", "trusted."))),
+        )
+        for path, node in tree.items()
+        if node.kind not in "cb"
+    }
+
+
 DIRECTORY = of("d", 0o755)
 FILE = of("f", 0o644)
 DEEP = b"/".join([b"%03d" % number for number in range(200)])
 LONG = b"n" * 255
 MANY = [b"many/%04d" % number for number in range(1000)]
 
+CLOSED = "directories that their owner may not enter"
 SAMPLES: dict[str, Sample] = {
     "nothing": sample([b""], {}),
     "a directory that a layer only implies": sample(
@@ -176,7 +194,7 @@ SAMPLES: dict[str, Sample] = {
             + tars.file(b"user-d/f")
             + _xattrs(tars.file(b"acl", mode=0o640), system__posix_acl_access=ACL)
             + _xattrs(tars.directory(b"acl-d", mode=0o750), system__posix_acl_default=DEFAULT_ACL)
-            + tars.file(b"acl-d/f", mode=0o666)
+            + tars.file(b"acl-d/f")
             + tars.directory(b"acl-d/e", mode=0o777)
             + tars.symlink(b"link", b"/etc/../x", uid=4, gid=5, mtime=6)
             + tars.pax({b"mtime": b"1.5"})
@@ -197,7 +215,7 @@ SAMPLES: dict[str, Sample] = {
             b"user-d/g": FILE,
             b"acl": of("f", 0o640, xattrs=(("system.posix_acl_access", ACL),)),
             b"acl-d": of("d", 0o750, xattrs=(("system.posix_acl_default", DEFAULT_ACL),)),
-            b"acl-d/f": of("f", 0o666),
+            b"acl-d/f": FILE,
             b"acl-d/e": of("d", 0o777),
             b"link": of("l", SYMLINK_MODE, b"/etc/../x", owner=(4, 5), mtime_ns=at(6)),
             b"half": of("f", 0o644, mtime_ns=1_500_000_000),
@@ -217,7 +235,7 @@ SAMPLES: dict[str, Sample] = {
             b"pipe": of("p", 0o622, mtime_ns=at(3)),
         },
     ),
-    "directories that their owner may not enter": sample(
+    CLOSED: sample(
         [
             tars.directory(b"closed", mode=0) + tars.file(b"closed/f", b"f", mode=0),
             tars.directory(b"closed/in", mode=0o111) + tars.file(b"closed/in/g"),
