@@ -79,14 +79,15 @@ class Holder(Uncopyable):
             OSError: The disk failed; nothing is left.
         """
         self._make()
-        made, data = self._directory.path / _NAME.format(next(self._numbers)), _to_bytes(container)
+        made = self._directory.path / _NAME.format(next(self._numbers))
         try:
             make_directory(made, _MODE)
-            with os.fdopen(create_file(made / CONTAINER_RECORD, 0o644), "wb") as file:
-                file.write(data)
-            if len(data) > _BLOCK:  # a power cut may leave a part of it
-                self._disk.sync_file(made / CONTAINER_RECORD)
-            self._publish(made, container.container_id)
+            record = create_file(made / CONTAINER_RECORD, 0o644)
+            try:
+                self._write(record, _to_bytes(container))
+                self._publish(made, container.container_id, record)
+            finally:
+                os.close(record)
         except BaseException:
             _remove(made)
             raise
@@ -118,7 +119,14 @@ class Holder(Uncopyable):
                 self._directory.make()
                 self._is_made = True
 
-    def _publish(self, made: Path, container_id: str) -> None:
+    def _write(self, record: int, data: bytes) -> None:
+        is_torn_by_power_cuts = len(data) > _BLOCK
+        while data:
+            data = data[os.write(record, data) :]
+        if is_torn_by_power_cuts:
+            self._disk.sync_data(record)
+
+    def _publish(self, made: Path, container_id: str, record: int) -> None:
         target = self._paths.container(container_id)
         try:
             with locked(self._paths.leases_lock, shared=True):
@@ -130,7 +138,7 @@ class Holder(Uncopyable):
         try:
             # Only now, so that a file system with a journal writes that once, for the record and for its name. A power
             # cut before leaves the name with a record that is whole, or empty, or all zeros, which tells of nothing.
-            self._disk.sync_file(target / CONTAINER_RECORD)
+            self._disk.sync_data(record)
             self._disk.sync_directory(target)
             self._disk.sync_directory(self._paths.containers)  # commit point: the container is there
         except BaseException:
