@@ -7,6 +7,7 @@ import os
 from contextlib import contextmanager
 
 import pytest
+from support import seams
 from support.images import docker_save, layer
 from support.processes import TIMEOUT
 from support.quotas import Kernel, mounted_image, project_of
@@ -15,7 +16,6 @@ from support.stores import opened
 
 from pykka_imagestore import InvalidInputError, RootfsError
 from pykka_imagestore.provisioner import Provisioner
-from pykka_imagestore.rootfs import quota
 
 MIB = 1 << 20
 pytestmark = [pytest.mark.root, pytest.mark.overlay]
@@ -60,7 +60,7 @@ def test_bound_of_what_nobody_may_write_is_refused(tmp_path):
 def test_what_is_written_is_counted_under_a_project_that_is_free_again_once_it_is_destroyed(tmp_path, monkeypatch):
     kernel = Kernel(is_xfs=True)
     with mounted_image(tmp_path, "xfs") as place, provisioning(place) as provisioner:
-        monkeypatch.setattr(quota, "_libc", kernel)
+        monkeypatch.setattr(seams.LIBC_OF_QUOTAS, kernel)
         boxes = [provision(provisioner, f"box-{number}", upper_bytes=(number + 1) * MIB) for number in range(2)]
         for box in boxes:
             with open(f"{box.path}/etc/motd", "a") as file:

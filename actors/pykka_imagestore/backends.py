@@ -7,6 +7,8 @@ from collections.abc import Iterable, Iterator
 from pykka_imagestore.provision_order import ProvisionOrder
 from pykka_imagestore.rootfs.backend import Backend
 from pykka_imagestore.rootfs.bind import Bind
+from pykka_imagestore.rootfs.copy import Copy
+from pykka_imagestore.rootfs.link import Link
 from pykka_imagestore.rootfs.namespace import InNamespace, Namespace, may_mount
 from pykka_imagestore.rootfs.overlay import Overlay
 
@@ -28,12 +30,13 @@ class Backends:
 
     @classmethod
     def of_this_machine(cls) -> Backends:
-        """Return all there are; those that mount do it in a user namespace where this process may not."""
+        """Return all there are; those that always mount do it in a user namespace where this process may not."""
         mounting: list[Backend] = [Overlay(), Bind()]
+        copying: list[Backend] = [Copy(), Link()]
         if may_mount():
-            return cls(mounting)
+            return cls([*mounting, *copying])
         namespace = Namespace()
-        return cls([InNamespace(backend, namespace) for backend in mounting], namespace)
+        return cls([*(InNamespace(backend, namespace) for backend in mounting), *copying], namespace)
 
     def __iter__(self) -> Iterator[str]:
         """Iterate over the names."""

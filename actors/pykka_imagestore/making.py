@@ -27,7 +27,7 @@ from pykka_imagestore.core.format_error import FormatError
 from pykka_imagestore.core.formats.run_config import parse_run_config
 from pykka_imagestore.core.image import DockerImage
 from pykka_imagestore.core.paths import StorePaths
-from pykka_imagestore.core.rootfs import Reads, RootfsRequest, StackLayer, stack_id
+from pykka_imagestore.core.rootfs import FillPart, Reads, RootfsRequest, StackLayer, stack_id
 from pykka_imagestore.core.run_config import RunConfig
 from pykka_imagestore.durable.containers import Holder, RemovedContainers, boot_id, is_holder_alive, read_container
 from pykka_imagestore.durable.layout import find_missing
@@ -54,7 +54,7 @@ _BOUNDING = "overlay"  # the backend whose writes go to directories that hold no
 class PartsWanted:
     """What is to be copied or linked, side by side."""
 
-    parts: tuple[object, ...]
+    parts: tuple[FillPart, ...]
 
 
 Wanted = StackWanted | PartsWanted
@@ -128,12 +128,16 @@ def make(site: Site, order: ProvisionOrder) -> Steps[Rootfs]:
         ContainerExistsError: The id is taken.
         RootfsError: It cannot be made, and nothing of it is left.
     """
+    image = site.view.recall(order.name)
     while True:
-        image = site.view.get(order.name)
         try:
             return (yield from _make_of(site, order, image))
-        except _GoneError:
-            logger.debug("%s was removed while %s was provisioned", image.name, order.container_id)
+        except (_GoneError, NotFoundError) as error:
+            logger.debug("%s lacks something, or was removed: %s", image.name, error)
+            found = site.view.get(order.name)
+            if found == image and isinstance(error, NotFoundError):  # its config is not there, and it is needed
+                raise
+            image = found
 
 
 def advance(steps: Steps[Rootfs], error: Exception | None) -> Wanted | Rootfs:
@@ -167,6 +171,8 @@ def remove(site: Site, container_id: str, rootfs: Rootfs | None) -> None:
     """
     if rootfs is not None:
         rootfs.close()
+        site.remove(container_id, rootfs.container)
+        return
     paths = site.paths
     with locked(paths.containers_lock, shared=True):  # or a recovery might adopt it meanwhile
         try:
@@ -206,9 +212,7 @@ def _make_of(site: Site, order: ProvisionOrder, image: DockerImage) -> Steps[Roo
             reasons.extend(error.reasons)
         else:
             reason = _reason(order, reasons)
-            return Rootfs(
-                order.container_id, mounted.fd, mounted.path, backend.name, reason, config, mounted.namespace_pid
-            )
+            return Rootfs(container, mounted.fd, mounted.path, reason, config, mounted.namespace_pid)
     raise RootfsError(order.container_id, reasons)
 
 
@@ -287,8 +291,6 @@ def _container(site: Site, order: ProvisionOrder, image: DockerImage, backend: B
 def _config_of(site: Site, order: ProvisionOrder, image: DockerImage) -> RunConfig:
     try:
         return site.config(image)
-    except NotFoundError as error:
-        raise _GoneError from error
     except FormatError as error:
         raise RootfsError(order.container_id, (("the image's config", str(error)),)) from error
 

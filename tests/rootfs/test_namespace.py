@@ -504,3 +504,49 @@ def wait_for_end(pid: int) -> None:
     watch = os.pidfd_open(pid)
     assert has_ended(watch)
     os.close(watch)
+
+
+# -- other users
+
+SUBORDINATES = ("/etc/subuid", "/etc/subgid")
+
+
+@pytest.mark.root
+def test_users_that_this_user_was_given_are_there_and_what_is_theirs_can_be_removed():
+    program = shutil.which("newuidmap")
+    if program is None or not all(os.path.exists(path) for path in SUBORDINATES):
+        pytest.skip("there is no newuidmap, or no /etc/subuid")
+    if os.statvfs(program).f_flag & os.ST_NOSUID:
+        pytest.skip("newuidmap has no effect here: its file system is mounted with nosuid")
+    place = tempfile.mkdtemp(dir=ordinary_users_place())
+    try:
+        given = Path(place) / "given"
+        given.write_text(f"someone:1:1\nbroken\n{ORDINARY_USER}:100000:1000\n{ORDINARY_USER}:300000:1000\n")
+        with_own_mounts(give_users, given)
+    finally:
+        shutil.rmtree(place)
+
+
+def give_users(given: Path) -> None:
+    for name in SUBORDINATES:
+        subprocess.run(["mount", "--bind", given, name], check=True)
+    run_as_ordinary_user(write_as_others)
+
+
+def write_as_others(place):
+    with held() as (overlay, namespace):
+        wanted = request(place / "box", *two_layers(place))
+        os.close(overlay.mount(wanted).fd)
+        mapped = Path(f"/proc/{pid_of(namespace)}/uid_map").read_text().split()
+        root = f"{place}/box/rootfs"
+        enter(
+            pid_of(namespace), "sh", "-c", f"cd {root} && mkdir theirs && touch theirs/file && chown -R 5:1001 theirs"
+        )
+        assert mapped == ["0", str(ORDINARY_USER), "1", "1", "100000", "1000", "1001", "300000", "1000"]
+        assert (place / "box/upper/theirs").stat().st_gid == 300000
+        assert (place / "box/upper/theirs").stat().st_uid == 100004
+
+        namespace.close()
+        overlay.unmount(wanted)
+
+        assert os.listdir(place / "box") == ["rootfs"]

@@ -9,6 +9,7 @@ import subprocess
 from contextlib import ExitStack
 
 import pytest
+from support import seams
 from support.privileges import as_ordinary_user, in_user_namespace
 from support.processes import TIMEOUT
 from support.quotas import Kernel, in_turn, mounted_image, project_of
@@ -129,7 +130,7 @@ def test_directory_that_is_not_there_is_an_error(tmp_path):
 
 
 def test_kernel_without_the_call_is_told(monkeypatch, tmp_path):
-    monkeypatch.setattr(quota, "_libc", Kernel(missing=True))
+    monkeypatch.setattr(seams.LIBC_OF_QUOTAS, Kernel(missing=True))
 
     assert "quotactl_fd(2), which is of Linux 5.14" in refused(tmp_path)
 
@@ -248,7 +249,7 @@ def test_bound_counts_from_what_is_there_and_goes_when_it_is_lifted(bounded):
 @root
 def test_project_in_use_is_not_chosen(bounded, monkeypatch):
     project = counted(bounded / "mine", 8 * MIB)
-    monkeypatch.setattr(quota.secrets, "randbelow", in_turn(project - FIRST_PROJECT, 5))
+    monkeypatch.setattr(seams.RANDOM_PROJECT, in_turn(project - FIRST_PROJECT, 5))
 
     assert choose_project(str(bounded)) == FIRST_PROJECT + 5
 
@@ -265,7 +266,7 @@ def test_ordinary_user_and_roots_of_namespaces_set_none(bounded):
 @pytest.fixture(params=[False, True], ids=["ext4", "xfs"])
 def kernel(request, monkeypatch):
     kernel = Kernel(is_xfs=request.param)
-    monkeypatch.setattr(quota, "_libc", kernel)
+    monkeypatch.setattr(seams.LIBC_OF_QUOTAS, kernel)
     return kernel
 
 
@@ -285,7 +286,7 @@ def test_limit_is_so_much_more_than_is_used_in_whole_blocks(kernel, tmp_path, us
 def test_limit_is_lifted_and_what_is_used_keeps_the_project_taken(kernel, tmp_path, monkeypatch):
     kernel.use(PROJECT, 4096)
     bound(str(tmp_path), PROJECT, MIB)
-    monkeypatch.setattr(quota.secrets, "randbelow", in_turn(7, 8))
+    monkeypatch.setattr(seams.RANDOM_PROJECT, in_turn(7, 8))
 
     lift_bound(str(tmp_path), PROJECT)
 
@@ -296,7 +297,7 @@ def test_limit_is_lifted_and_what_is_used_keeps_the_project_taken(kernel, tmp_pa
 @pytest.mark.usefixtures("kernel")
 def test_project_with_a_limit_is_taken(tmp_path, monkeypatch):
     bound(str(tmp_path), PROJECT, MIB)
-    monkeypatch.setattr(quota.secrets, "randbelow", in_turn(7, 9))
+    monkeypatch.setattr(seams.RANDOM_PROJECT, in_turn(7, 9))
 
     assert choose_project(str(tmp_path)) == FIRST_PROJECT + 9
 
@@ -311,7 +312,7 @@ def test_projects_are_chosen_where_nobody_counts_from_below(tmp_path):
 
 def test_file_system_whose_projects_are_all_taken_is_told(kernel, tmp_path, monkeypatch):
     kernel.use(PROJECT, 1)
-    monkeypatch.setattr(quota.secrets, "randbelow", lambda _: 7)
+    monkeypatch.setattr(seams.RANDOM_PROJECT, lambda _: 7)
 
     with pytest.raises(OSError, match="1000 projects in a row are in use"):
         choose_project(str(tmp_path))
@@ -321,13 +322,13 @@ def test_file_system_whose_projects_are_all_taken_is_told(kernel, tmp_path, monk
 def test_quota_that_is_kept_is_not_refused_and_one_that_only_counts_is(tmp_path, monkeypatch):
     assert quota_refusal(str(tmp_path)) is None
 
-    monkeypatch.setattr(quota, "_libc", Kernel(enforces=False))
+    monkeypatch.setattr(seams.LIBC_OF_QUOTAS, Kernel(enforces=False))
     assert "keeps no quotas of projects" in refused(tmp_path)
 
 
 def test_lifting_where_there_are_no_quotas_any_more_does_nothing(tmp_path, monkeypatch):
     for kernel in (Kernel(missing=True), Kernel(enforces=False)):
-        monkeypatch.setattr(quota, "_libc", kernel)
+        monkeypatch.setattr(seams.LIBC_OF_QUOTAS, kernel)
         lift_bound(str(tmp_path), PROJECT)
 
         assert kernel.quotas == {}

@@ -13,7 +13,7 @@ from support.processes import TIMEOUT
 
 from pykka_imagestore import LocalStore, Provisioner
 from pykka_imagestore.backends import Backends
-from pykka_imagestore.core.rootfs import Reads, RootfsRequest
+from pykka_imagestore.core.rootfs import FillPart, Reads, RootfsRequest
 from pykka_imagestore.errors import RootfsError
 from pykka_imagestore.provisioner import start_with
 from pykka_imagestore.rootfs.backend import Backend, Mounted
@@ -45,7 +45,7 @@ class Plain:
     def refusal(self, _request: RootfsRequest) -> str | None:
         return self.refuses
 
-    def parts(self, _request: RootfsRequest, _workers: int) -> tuple[object, ...]:
+    def parts(self, _request: RootfsRequest, _workers: int) -> tuple[FillPart, ...]:
         return ()
 
     def mount(self, request: RootfsRequest) -> Mounted:

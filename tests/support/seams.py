@@ -73,6 +73,11 @@ REQUIRE_SPACE = f"{_PACKAGE}.tasks.require_space"
 BOOT_ID = f"{_PACKAGE}.making.boot_id"
 UID_MAP = f"{_JOBS}.unpack.limiter._UID_MAP"
 
+# -- a kernel that has what many are built without, and chance
+
+LIBC_OF_QUOTAS = f"{_PACKAGE}.rootfs.quota._libc"
+RANDOM_PROJECT = f"{_PACKAGE}.rootfs.quota.secrets.randbelow"
+
 # -- work that is counted
 
 HASH_LAYER = f"{_PACKAGE}.tasks.hash_layer"

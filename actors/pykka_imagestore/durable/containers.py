@@ -83,9 +83,7 @@ class Holder(Uncopyable):
         record = made / CONTAINER_RECORD
         try:
             make_directory(made, _MODE)
-            with os.fdopen(create_file(record, 0o644), "wb") as file:
-                file.write(_to_bytes(container))
-            self._disk.sync_file(record)
+            self._write(record, _to_bytes(container))
             self._disk.sync_directory(made)
             self._publish(made, container.container_id)
         except BaseException:
@@ -118,6 +116,15 @@ class Holder(Uncopyable):
                 self._disk.sync_directory(self._paths.root)
                 self._directory.make()
                 self._is_made = True
+
+    def _write(self, path: Path, data: bytes) -> None:
+        descriptor = create_file(path, 0o644)
+        try:
+            while data:
+                data = data[os.write(descriptor, data) :]
+            self._disk.sync_data(descriptor)
+        finally:
+            os.close(descriptor)
 
     def _publish(self, made: Path, container_id: str) -> None:
         target = self._paths.container(container_id)

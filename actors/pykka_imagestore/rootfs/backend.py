@@ -16,7 +16,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Protocol
 
-from pykka_imagestore.core.rootfs import Reads, RootfsRequest
+from pykka_imagestore.core.rootfs import FillPart, Reads, RootfsRequest
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,8 +50,8 @@ class Backend(Protocol):
     def refusal(self, request: RootfsRequest) -> str | None:
         """Return why this backend cannot serve a request here; None if it can, as far as can be told beforehand."""
 
-    def parts(self, request: RootfsRequest, workers: int) -> tuple[object, ...]:
-        """Return the work that comes before ``mount``, as requests of ``jobs.fill_rootfs``; empty if there is none."""
+    def parts(self, request: RootfsRequest, workers: int) -> tuple[FillPart, ...]:
+        """Return the work that comes before ``mount``, for ``jobs.fill_rootfs``; empty if there is none."""
 
     def mount(self, request: RootfsRequest) -> Mounted:
         """Make the root file system.

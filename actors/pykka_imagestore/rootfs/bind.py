@@ -6,7 +6,7 @@ from pathlib import Path
 
 from pykka_imagestore.core.layer_record import WhiteoutFormat
 from pykka_imagestore.core.paths import StorePaths
-from pykka_imagestore.core.rootfs import Reads, RootfsRequest
+from pykka_imagestore.core.rootfs import FillPart, Reads, RootfsRequest
 from pykka_imagestore.fs.create import make_directory
 from pykka_imagestore.rootfs.backend import Mounted
 from pykka_imagestore.rootfs.place import MODE, IsOurs, default_place, detach, is_attached, refused, shows
@@ -29,7 +29,7 @@ class Bind:
             return "the layer has whiteouts, which would be seen"
         return None
 
-    def parts(self, _request: RootfsRequest, _workers: int) -> tuple[object, ...]:
+    def parts(self, _request: RootfsRequest, _workers: int) -> tuple[FillPart, ...]:
         """Return no work: nothing is copied."""
         return ()
 

@@ -143,8 +143,11 @@ class InNamespace:
         return Mounted(descriptor, None, pid)
 
     def unmount(self, request: RootfsRequest) -> None:
-        """Detach the root file system; of a process that has ended nothing is mounted any more."""
-        if self._namespace.pid is not None:
+        """Detach the root file system; of a process that has ended nothing is mounted any more.
+
+        Where there are other users in the namespaces, what was written is removed, too, since only there it can be.
+        """
+        if self._namespace.pid is not None or has_subordinates():
             self._ask("unmount", request, {})
 
     def is_attached(self, request: RootfsRequest) -> bool:
@@ -263,11 +266,18 @@ def _path() -> Iterator[str]:
                 yield os.path.abspath(path)
 
 
+def has_subordinates() -> bool:
+    """Tell whether this user was given users and groups, and may map them."""
+    return None not in _map_commands(0)
+
+
 def _map_subordinates(pid: int) -> bool:
     """Map the users and groups that this user was given, if any; tell whether that was done."""
-    own = {"uid": os.geteuid(), "gid": os.getegid()}
-    commands = [_map_command(kind, pid, number) for kind, number in own.items()]
-    return all(command is not None and _runs(command) for command in commands)
+    return all(command is not None and _runs(command) for command in _map_commands(pid))
+
+
+def _map_commands(pid: int) -> list[list[str] | None]:
+    return [_map_command(kind, pid, own) for kind, own in (("uid", os.geteuid()), ("gid", os.getegid()))]
 
 
 def _map_command(kind: str, pid: int, own: int) -> list[str] | None:

@@ -17,6 +17,9 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
+from pykka_imagestore.core.paths import UPPER, WORK
+from pykka_imagestore.errors import NotRemovedError
+from pykka_imagestore.fs.remove_tree import remove_tree
 from pykka_imagestore.rootfs.bind import Bind
 from pykka_imagestore.rootfs.namespace_wire import (
     Message,
@@ -55,8 +58,9 @@ def main(descriptor: int, parent: int) -> None:
         with socket.socket(fileno=descriptor) as connection, suppress(EOFError, ConnectionError):
             connection.setblocking(True)
             watch = _watch(parent)
-            if _enter(connection):
-                _serve(connection, watch)
+            others = _enter(connection)
+            if others is not None:
+                _serve(connection, watch, has_others=others)
         status = 0
     except BaseException:  # noqa: BLE001 - printed here, since there is nothing left to send it to
         import traceback  # noqa: PLC0415 - seldom needed
@@ -82,8 +86,8 @@ def _watch(parent: int) -> int | None:
     return watch
 
 
-def _enter(connection: socket.socket) -> bool:
-    """Make the namespaces, and have users and groups mapped; tell whether that could be done."""
+def _enter(connection: socket.socket) -> bool | None:
+    """Make the namespaces, and have users mapped; return whether there are others than root, or None if it failed."""
     user, group = os.geteuid(), os.getegid()
     what = "unshare"
     try:
@@ -91,15 +95,15 @@ def _enter(connection: socket.socket) -> bool:
             number = ctypes.get_errno()
             raise OSError(number, os.strerror(number))
         send(connection, pack({"unshared": True}))
-        is_mapped = receive(connection)[0]["mapped"]
-        if not is_mapped:
+        has_others: bool = receive(connection)[0]["mapped"]
+        if not has_others:
             what = "a write of uid_map"
             _map(user, group)
     except OSError as error:
         send(connection, pack({"failed": what, "number": error.errno}))
-        return False
+        return None
     send(connection, pack({"ready": True}))
-    return True
+    return has_others
 
 
 def _map(user: int, group: int) -> None:
@@ -109,7 +113,7 @@ def _map(user: int, group: int) -> None:
             file.write(text)
 
 
-def _serve(connection: socket.socket, watch: int | None) -> None:
+def _serve(connection: socket.socket, watch: int | None, *, has_others: bool) -> None:
     poll = select.poll()
     for descriptor in (connection.fileno(), *(() if watch is None else (watch,))):
         poll.register(descriptor, select.POLLIN)
@@ -118,7 +122,7 @@ def _serve(connection: socket.socket, watch: int | None) -> None:
         if watch in ready:
             return
         message, _ = receive(connection)
-        answer, descriptor = _answer(message)
+        answer, descriptor = _answer(message, has_others=has_others)
         try:
             send(connection, pack(answer), [] if descriptor is None else [descriptor])
         finally:
@@ -126,14 +130,17 @@ def _serve(connection: socket.socket, watch: int | None) -> None:
                 os.close(descriptor)
 
 
-def _answer(message: Message) -> tuple[Message, int | None]:
+def _answer(message: Message, *, has_others: bool) -> tuple[Message, int | None]:
     try:
         if message["do"] == "try":
             try_overlay(parse_trial(message["trial"]))
             return {}, None
         request = parse_request(message["request"])
         _require_same(request, message["backend"], message["seen"])
-        return _DOES[message["do"]](message["backend"], request)
+        answer = _DOES[message["do"]](message["backend"], request)
+        if has_others and message["do"] == "unmount":
+            _remove_written(request)
+        return answer
     except Exception as error:  # noqa: BLE001 - what is mounted already is to outlive it
         return {"error": pack_error(error)}, None
 
@@ -145,6 +152,13 @@ def _mount(backend: str, request: RootfsRequest) -> tuple[Message, int | None]:
 def _unmount(backend: str, request: RootfsRequest) -> tuple[Message, int | None]:
     BACKENDS[backend].unmount(request)
     return {}, None
+
+
+def _remove_written(request: RootfsRequest) -> None:
+    """Remove what was written: outside, nobody but root may remove what belongs to the other users in here."""
+    for name in (UPPER, WORK):
+        with suppress(NotRemovedError):  # told by the agent, which goes on with it
+            remove_tree(f"{request.directory}/{name}")
 
 
 def _is_attached(backend: str, request: RootfsRequest) -> tuple[Message, int | None]:

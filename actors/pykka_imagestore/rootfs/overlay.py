@@ -6,7 +6,7 @@ import os
 from collections.abc import Sequence
 
 from pykka_imagestore.core.paths import UPPER, WORK
-from pykka_imagestore.core.rootfs import Reads, RootfsRequest
+from pykka_imagestore.core.rootfs import FillPart, Reads, RootfsRequest
 from pykka_imagestore.fs.attributes import sees_trusted_xattrs
 from pykka_imagestore.fs.create import make_directory
 from pykka_imagestore.fs.directory_attributes import copy_directory_attributes
@@ -60,7 +60,7 @@ class Overlay:
         count = len(_lower(request))
         return f"the kernel merges {MAX_LAYERS} layers at most, and these are {count}" if count > MAX_LAYERS else None
 
-    def parts(self, _request: RootfsRequest, _workers: int) -> tuple[object, ...]:
+    def parts(self, _request: RootfsRequest, _workers: int) -> tuple[FillPart, ...]:
         """Return no work: nothing is copied."""
         return ()
 
