@@ -84,7 +84,8 @@ MANY = [b"many/%04d" % number for number in range(1000)]
 
 CLOSED = "directories that their owner may not enter"
 SAMPLES: dict[str, Sample] = {
-    "nothing": sample([b""], {}),
+    "no layer": sample([], {}),
+    "an empty layer": sample([b""], {}),
     "a directory that a layer only implies": sample(
         [
             tars.directory(b"tmp", mode=0o1777, uid=5, gid=6, mtime=100) + tars.directory(b"a", mode=0o700, mtime=7),
