@@ -47,7 +47,6 @@ logger = logger_of(__name__)
 T = TypeVar("T")
 
 _CONFIGS = 256  # whose wishes are remembered
-_BOUNDING = "overlay"  # the backend whose writes go to directories that hold nothing else
 
 
 @dataclass(frozen=True, slots=True)
@@ -300,8 +299,6 @@ def _choose_project(site: Site, order: ProvisionOrder) -> int | None:
     if order.upper_bytes is None:
         return None
     refusal = quota_refusal(str(site.paths.root))
-    if refusal is None and order.backend not in (_BOUNDING, None):
-        refusal = f"only {_BOUNDING} bounds what is written"
     if refusal is not None:
         raise RootfsError(order.container_id, (("upper_bytes", refusal),))
     return choose_project(str(site.paths.root))
