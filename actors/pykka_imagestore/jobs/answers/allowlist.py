@@ -23,6 +23,7 @@ NAMES = {
     "jobs.check.findings": ("LayerCheck",),
     "jobs.check_configs": ("ConfigsCheck",),
     "jobs.check_layer": ("CheckCounts",),
+    "jobs.export_tar": ("ExportCounts", "ExportedTar"),
     "jobs.unpack.batches": ("MalformedMessageError",),
     "jobs.unpack.layer_counts": ("LayerCounts",),
     "jobs.unpack.leader": ("PeerLostError",),
