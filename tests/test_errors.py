@@ -23,6 +23,7 @@ ARGUMENTS = {
     errors.ImageIncompleteError: ("a:1", ["sha256:1"]),
     errors.NoArchiveError: ("a:1", "archives/a:1.tar"),
     errors.StackError: ("sha256:1", "has a hard link 'a' to 'b', which no layer below it has"),
+    errors.ImageUserError: ("app", "/etc/passwd has no user 'app'"),
     errors.ContainerNotFoundError: ("box-1", "store"),
     errors.ContainerExistsError: ("box-1", "store"),
     errors.ContainerHeldError: ("box-1", "store"),

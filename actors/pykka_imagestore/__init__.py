@@ -8,9 +8,12 @@ TYPE_CHECKING = False  # typing's takes longer to import than a worker process t
 if TYPE_CHECKING:
     __version__: str
     from pykka_imagestore.core.check_report import CheckProgress, CheckReport, Finding
+    from pykka_imagestore.core.container import ContainerInfo
     from pykka_imagestore.core.digest import DiffID, Digest
     from pykka_imagestore.core.events import (
         ArchiveIndexed,
+        ContainerDestroyed,
+        ContainerProvisioned,
         Event,
         ImagePut,
         ImagesRemoved,
@@ -25,7 +28,9 @@ if TYPE_CHECKING:
     from pykka_imagestore.core.limits import Limits
     from pykka_imagestore.core.plan_prune import Pruned
     from pykka_imagestore.core.progress import LayerProgress, Progress
-    from pykka_imagestore.core.usage import ImageUsage, LayerUsage, LeaseUsage, Usage
+    from pykka_imagestore.core.run_config import RunConfig
+    from pykka_imagestore.core.usage import ContainerUsage, ImageUsage, LayerUsage, LeaseUsage, Usage
+    from pykka_imagestore.core.user import User
     from pykka_imagestore.errors import (
         AmbiguousImageError,
         ArchiveChangedError,
@@ -40,6 +45,7 @@ if TYPE_CHECKING:
         FileTooLargeError,
         ForeignStoreError,
         ImageIncompleteError,
+        ImageUserError,
         InvalidInputError,
         InvalidNameError,
         LayerError,
@@ -66,6 +72,8 @@ if TYPE_CHECKING:
     )
     from pykka_imagestore.leased_image import LeasedImage
     from pykka_imagestore.local_store import LocalStore, LocalStoreActor
+    from pykka_imagestore.provisioned import ContainerRecovery, Rootfs
+    from pykka_imagestore.provisioner import Provisioner, ProvisionerActor
     from pykka_imagestore.reference_store import ReferenceStore, ReferenceStoreActor
 
 __all__ = [
@@ -76,10 +84,15 @@ __all__ = [
     "CheckProgress",
     "CheckReport",
     "CheckpointError",
+    "ContainerDestroyed",
     "ContainerExistsError",
     "ContainerHeldError",
+    "ContainerInfo",
     "ContainerNotFoundError",
+    "ContainerProvisioned",
     "ContainerRecordError",
+    "ContainerRecovery",
+    "ContainerUsage",
     "DiffID",
     "Digest",
     "DigestMismatchError",
@@ -94,6 +107,7 @@ __all__ = [
     "ImageName",
     "ImagePut",
     "ImageUsage",
+    "ImageUserError",
     "ImagesRemoved",
     "InvalidInputError",
     "InvalidNameError",
@@ -119,6 +133,8 @@ __all__ = [
     "OverBudgetError",
     "ProcUnavailableError",
     "Progress",
+    "Provisioner",
+    "ProvisionerActor",
     "Pruned",
     "PutFailed",
     "PutJoined",
@@ -126,7 +142,9 @@ __all__ = [
     "Recovery",
     "ReferenceStore",
     "ReferenceStoreActor",
+    "Rootfs",
     "RootfsError",
+    "RunConfig",
     "StackError",
     "StateError",
     "StoreClosedError",
@@ -137,6 +155,7 @@ __all__ = [
     "UnsafeStoreError",
     "UnsupportedArchiveError",
     "Usage",
+    "User",
 ]
 
 _HOMES = {
@@ -171,6 +190,7 @@ _HOMES = {
     "ImageInfo": "core.image",
     "ImageName": "core.image_name",
     "ImageUsage": "core.usage",
+    "ImageUserError": "errors",
     "InvalidInputError": "errors",
     "InvalidNameError": "errors",
     "Layer": "core.image",
@@ -200,6 +220,7 @@ _HOMES = {
     "ReferenceStore": "reference_store",
     "StackError": "errors",
     "RootfsError": "errors",
+    "RunConfig": "core.run_config",
     "ReferenceStoreActor": "reference_store",
     "StateError": "errors",
     "StoreClosedError": "errors",
@@ -208,6 +229,15 @@ _HOMES = {
     "UnsafeStoreError": "errors",
     "UnsupportedArchiveError": "errors",
     "Usage": "core.usage",
+    "User": "core.user",
+    "Provisioner": "provisioner",
+    "ProvisionerActor": "provisioner",
+    "Rootfs": "provisioned",
+    "ContainerRecovery": "provisioned",
+    "ContainerInfo": "core.container",
+    "ContainerUsage": "core.usage",
+    "ContainerProvisioned": "core.events",
+    "ContainerDestroyed": "core.events",
 }
 
 

@@ -11,12 +11,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
 import pykka
 
 from pykka_imagestore import tasks
+from pykka_imagestore.container_meter import ContainerMeter
 from pykka_imagestore.core.budget import NO_BUDGET, Budget, Size
 from pykka_imagestore.core.check_report import Evicted
 from pykka_imagestore.core.digest import DiffID, Digest
@@ -110,12 +112,16 @@ class Collector:
         """Move layers, if they are still the same directories, and damaged configs to gc/, but no leased ones."""
         return dispatch(self._actor, CollectorActor.evict, dict(layers), tuple(configs))
 
+    def delete(self, waiting: LockedDirectory) -> None:
+        """Delete in the background what was moved to a directory below gc/, and then let go of its lock."""
+        dispatch(self._actor, CollectorActor.delete, waiting)
+
     def weigh(self, layers: Iterable[DiffID]) -> Future[Size]:
         """Return what some layers take on disk together."""
         return dispatch(self._actor, CollectorActor.weigh, tuple(layers))
 
     def usage(self) -> Future[Usage]:
-        """Return what each image and layer costs."""
+        """Return what each image, layer and container costs; containers are measured now."""
         return dispatch(self._actor, CollectorActor.usage)
 
     def swept(self) -> Future[None]:
@@ -158,6 +164,7 @@ class CollectorActor(StoreActor):
         self._closed = False
         self._executor = SerialExecutor("imagestore-collector")
         self._syncing = SerialExecutor("imagestore-collector-sync")
+        self._meter = ContainerMeter(self, self._remover.view.containers, pool, self._executor)
 
     async def sweep(self) -> int:
         orphans = await self._executor.run(find_orphaned_work, self._paths)
@@ -186,10 +193,14 @@ class CollectorActor(StoreActor):
         await self.sweep()
         await self.swept()
 
+    def delete(self, waiting: LockedDirectory, size_bytes: int | None = None) -> None:
+        self._delete_behind(waiting.path, size_bytes).on_any(lambda _: waiting.release())
+
     def weigh(self, layers: tuple[DiffID, ...]) -> Future[Size]:
         return self._executor.run(self._remover.view.weigh, layers)
 
     async def usage(self) -> Usage:
+        await self._meter.measure_all()
         return await self._executor.run(self._remover.view.usage, await self._references.list())
 
     def swept(self) -> Future[None]:
@@ -219,6 +230,8 @@ class CollectorActor(StoreActor):
 
     async def _prune(self, options: PruneOptions, cause: str) -> Pruned:
         await self._references.ready()  # it checks that the directory is a store, before anything in it is deleted
+        if options.budget:
+            await self._meter.refresh()
         if not options.dry_run:
             await self.sweep()
         begun = time.monotonic()
@@ -251,7 +264,7 @@ class CollectorActor(StoreActor):
         """Tell of what was removed, and delete in the background what waits below gc/."""
         layers, size_bytes = moved
         if waiting is not None:
-            self._delete_behind(waiting.path, size_bytes).on_any(lambda _: waiting.release())
+            self.delete(waiting, size_bytes)
         if waiting is not None or names:
             self._monitor.note(ImagesRemoved(cause, names, layers, size_bytes, time.monotonic() - begun))
 
@@ -272,6 +285,7 @@ class CollectorActor(StoreActor):
 
     async def _prune_to_budget(self, more_bytes: int) -> Pruned | None:
         """Prune if the store is over its budget; return the outcome if it still is."""
+        await self._meter.refresh()
         room = self._budget + Size(-more_bytes)
         inventory = await self._executor.run(self._remover.view.inventory, await self._references.list())
         if room.holds(inventory.size()):
@@ -287,7 +301,8 @@ class CollectorActor(StoreActor):
         if self._watch is not None or self._closed:
             return False
         try:
-            self._watch = LeaseWatch(self._paths.leases, defer(self.actor_ref, CollectorActor._prune_again))
+            again = defer(self.actor_ref, CollectorActor._prune_again)
+            self._watch = LeaseWatch(self._paths.leases, self._paths.containers, again)
         except OSError as error:
             logger.warning("the store stays over its budget until the next put, even if leases end: %s", error)
         return self._watch is not None
@@ -350,12 +365,13 @@ class CollectorActor(StoreActor):
             raise
 
     def _sync_names(self, path: Path) -> None:
-        for directory in (self._paths.layers, self._paths.configs, path.parent):
-            self._disk.sync_directory(directory)
+        for directory in (self._paths.layers, self._paths.configs, self._paths.containers, path.parent):
+            with suppress(FileNotFoundError):  # not every store has containers
+                self._disk.sync_directory(directory)
 
 
 def _over_budget(budget: Budget, left: Pruned) -> str:
     return (
-        f"the store takes {left.kept}, and may take {budget}: {left.least} are leased or being put. It is pruned again "
-        "when leases end"
+        f"the store takes {left.kept}, and may take {budget}: {left.least} are leased, being put, or containers'. It "
+        "is pruned again when leases end or containers are destroyed"
     )

@@ -15,7 +15,8 @@ StoreError
         ImageIncompleteError    some of its layers are missing: put it again
         NoArchiveError          no archive of that name is in the archive directory: save it there, or say which archive
     StackError                  an image's layers do not fit together: rebuild it, or tell its publisher
-    ContainerNotFoundError      no container of that id is here
+    ImageUserError              an image's tree has no such user: name another one, or rebuild it
+    ContainerNotFoundError      no container of that id is here: list shows those that are
     StateError                  the store cannot do this now
         ContainerExistsError    a container of that id is here: destroy it first, or choose another id
         ContainerHeldError      another process has it, and is alive: have that one destroy it
@@ -291,6 +292,25 @@ class StackError(StoreError):
         return (
             f"layer {plain(self.layer)} {self.reason}. The layers stay in the store; rebuild the image, or tell its "
             "publisher"
+        )
+
+
+class ImageUserError(StoreError):
+    """The tree of an image has no user of the name or the id that is wanted.
+
+    Attributes:
+        user: What is wanted.
+        reason: Why it has none.
+    """
+
+    def __init__(self, user: str, reason: str) -> None:
+        super().__init__(user, reason)
+        self.user, self.reason = user, reason
+
+    def __str__(self) -> str:
+        return (
+            f"nothing can be run as user {shown(self.user)} of the image: {plain(self.reason)}. Its tree was only "
+            "read; name another user, or rebuild the image"
         )
 
 

@@ -116,6 +116,10 @@ class ReferenceStore(Handle):
         """Return all images, by name; ``missing`` tells which layers of each are not there."""
         return dispatch(self._actor, ReferenceStoreActor.list)
 
+    def view(self) -> Future[StoredView]:
+        """Return what looks images up at once, for several threads, until this is closed."""
+        return dispatch(self._actor, ReferenceStoreActor.view)
+
     def torn_bytes(self) -> Future[int]:
         """Return how many bytes at the end of the journal are no complete change: a crash or damage left them."""
         return dispatch(self._actor, ReferenceStoreActor.torn_bytes)
@@ -181,6 +185,10 @@ class ReferenceStoreActor(StoreActor):
 
     def list(self) -> Future[tuple[DockerImage, ...]]:
         return self._when_ready(partial(self._reader.run, StoredView.list, self._view))
+
+    async def view(self) -> StoredView:
+        await self.ready()
+        return self._view
 
     def torn_bytes(self) -> Future[int]:
         return self._when_ready(partial(self._writer.run, References.torn_bytes, self._references))

@@ -18,9 +18,10 @@ from pykka_imagestore.runtime import WorkerPool
 
 @dataclass(frozen=True, slots=True)
 class StoreParts:
-    """One handle for each trade, all on one directory."""
+    """One handle for each trade, all on one directory, and the pool that runs their work."""
 
     paths: StorePaths
+    pool: WorkerPool
     references: ReferenceStore
     layers: LayerStore
     collector: Collector
@@ -42,7 +43,7 @@ class StoreParts:
         )
         collector = Collector.start(paths, references, pool, durable=durable, budget=options.budget, monitor=monitor)
         checker = Checker.start(paths, references, collector, pool, limits, time_limit)
-        return cls(paths, references, layers, collector, checker, monitor)
+        return cls(paths, pool, references, layers, collector, checker, monitor)
 
     def close(self) -> None:
         """Stop all but the references and the monitor, which puts that are being stopped still need. Idempotent."""

@@ -16,10 +16,13 @@ if TYPE_CHECKING:
     from pykka_imagestore.jobs.check_configs import CheckConfigs, check_configs
     from pykka_imagestore.jobs.check_layer import CheckLayer, check_layer
     from pykka_imagestore.jobs.check_stack import CheckStack, check_stack
+    from pykka_imagestore.jobs.export_tar import ExportTar, export_tar
+    from pykka_imagestore.jobs.fill_rootfs import fill_rootfs
     from pykka_imagestore.jobs.find_archive import find_archive
     from pykka_imagestore.jobs.hash_layer import hash_layer
     from pykka_imagestore.jobs.help_unpack import HelpUnpack, help_unpack
     from pykka_imagestore.jobs.make_stack import MakeStack, make_stack
+    from pykka_imagestore.jobs.measure_containers import MeasureContainers, measure_containers
     from pykka_imagestore.jobs.move_layer import MoveLayer, move_layer
     from pykka_imagestore.jobs.unpack.leader import MAX_PEERS, PeerLostError
     from pykka_imagestore.jobs.unpack.limiter import require_space
@@ -31,9 +34,11 @@ __all__ = [
     "CheckConfigs",
     "CheckLayer",
     "CheckStack",
+    "ExportTar",
     "HelpUnpack",
     "LayerCheck",
     "MakeStack",
+    "MeasureContainers",
     "MoveLayer",
     "PeerLostError",
     "UntarImage",
@@ -41,11 +46,14 @@ __all__ = [
     "check_configs",
     "check_layer",
     "check_stack",
+    "export_tar",
+    "fill_rootfs",
     "find_archive",
     "hash_layer",
     "help_unpack",
     "legacy_config",
     "make_stack",
+    "measure_containers",
     "move_layer",
     "plan_put",
     "require_space",
@@ -57,10 +65,12 @@ _HOMES = {
     "CheckConfigs": "jobs.check_configs",
     "CheckLayer": "jobs.check_layer",
     "CheckStack": "jobs.check_stack",
+    "ExportTar": "jobs.export_tar",
     "HelpUnpack": "jobs.help_unpack",
     "LayerCheck": "jobs.check.findings",
     "MakeStack": "jobs.make_stack",
     "MAX_PEERS": "jobs.unpack.leader",
+    "MeasureContainers": "jobs.measure_containers",
     "MoveLayer": "jobs.move_layer",
     "PeerLostError": "jobs.unpack.leader",
     "UntarImage": "jobs.untar_image",
@@ -68,10 +78,13 @@ _HOMES = {
     "check_configs": "jobs.check_configs",
     "check_layer": "jobs.check_layer",
     "check_stack": "jobs.check_stack",
+    "export_tar": "jobs.export_tar",
+    "fill_rootfs": "jobs.fill_rootfs",
     "find_archive": "jobs.find_archive",
     "hash_layer": "jobs.hash_layer",
     "help_unpack": "jobs.help_unpack",
     "legacy_config": "core.formats.docker_archive",
+    "measure_containers": "jobs.measure_containers",
     "make_stack": "jobs.make_stack",
     "move_layer": "jobs.move_layer",
     "plan_put": "core.plan_put",

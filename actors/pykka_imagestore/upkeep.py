@@ -22,6 +22,11 @@ class Upkeep(Handle):
     def __init__(self, parts: StoreParts) -> None:
         self._parts = parts
 
+    @property
+    def parts(self) -> StoreParts:
+        """What the store is composed of, for what is built upon it, as a Provisioner is."""
+        return self._parts
+
     def remove(self, name: str) -> Future[ImageInfo]:
         """Forget an image; delete in the background the layers that no other image has and no lease keeps.
 
@@ -70,7 +75,11 @@ class Upkeep(Handle):
         return undiscardable(or_closed(self._parts.collector.prune(options)))
 
     def usage(self) -> Future[Usage]:
-        """Return what each image and layer costs on disk, shared and alone; and who has leases."""
+        """Return what each image, layer and container costs on disk, shared and alone; and who has leases.
+
+        What was written to containers is measured now, which takes a walk of each. A budget goes by what was measured
+        within the last minute, or within twenty times as long as that took; of a new container, by what it takes now.
+        """
         return or_closed(self._parts.collector.usage())
 
     def stats(self) -> StoreStats:

@@ -45,6 +45,9 @@ ALLOWED = {
     ): A_PIN,
     ("fs/create.py", "os.open(path, flags | os.O_NOFOLLOW | os.O_CLOEXEC, FILE_MODE)"): "a file that we make",
     ("fs/create.py", "open('/proc/self/status', 'rb')"): KERNELS,
+    ("fs/directory_attributes.py", "os.getxattr(place, key)"): A_PIN,
+    ("fs/directory_attributes.py", "os.listxattr(place)"): A_PIN,
+    ("fs/directory_attributes.py", "os.stat(place)"): A_PIN,
     ("fs/layer_files.py", "os.getxattr(self.directory(path), key)"): "a descriptor",
     ("fs/layer_files.py", "os.listdir(self.directory(path))"): "a descriptor",
     ("fs/layer_files.py", "os.scandir(self.directory(path))"): "a descriptor",
@@ -318,6 +321,8 @@ NAMES = "the names in one of the store's directories, of which none is opened"
 A_LOOK = "a look at a directory that was just found to be one of the store's"
 THE_DIRECTORY = "the store's directory, or one above: where the caller says"
 ALLOWED_IN_A_STORE = {
+    ("durable/containers.py", "Path('/proc/sys/kernel/random/boot_id').read_text(encoding='ascii')"): KERNELS,
+    ("durable/containers.py", "os.listdir(paths.containers)"): NAMES,
     ("durable/disk.py", "os.open(path, flags | os.O_CLOEXEC | os.O_NONBLOCK)"): "to sync: what the store wrote",
     ("durable/disk.py", "os.open(path, os.O_RDONLY | os.O_CLOEXEC)"): "to sync: what the store wrote",
     ("durable/files.py", "Path(f'/proc/self/fd/{descriptor}').chmod(stat.S_IMODE(found) | mode & stat.S_IRWXU)"): A_PIN,

@@ -81,6 +81,14 @@ def in_user_namespace(function: Callable[..., R], *arguments: Any) -> R:
     return _call(command, None, 0o022, function, arguments)
 
 
+def in_own_namespaces(function: Callable[..., R], *arguments: Any) -> R:
+    """Call ``function`` as ``in_user_namespace`` does, where it may mount what that lets it."""
+    command = ("unshare", "--user", "--map-root-user", "--mount")
+    if not _works((*command, "true")):
+        pytest.skip("this machine does not let a process make a user namespace")
+    return _call(command, None, 0o022, function, arguments)
+
+
 def with_capabilities(bounds: str, function: Callable[..., R], *arguments: Any, mapped: bool = False) -> R:
     """Call ``function`` as a root with some capabilities only.
 

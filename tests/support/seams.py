@@ -39,12 +39,22 @@ SETTLE_REFERENCES = f"{_DURABLE}.references.References.settle"
 LOCK_JOURNAL = f"{_DURABLE}.references.acquire"
 LOCK_LEASE = f"{_DURABLE}.leases.acquire"
 SEE_LEASE_LOCKED = f"{_DURABLE}.leases.is_locked"
+FIND_MISSING_OF_CONTAINER = f"{_PACKAGE}.making.find_missing"
 FIND_NEEDS = f"{_DURABLE}.remover.find_needs"
 OPEN_LOCK = f"{_DURABLE}.locks.open_file"
 REMOVE_STAGING = f"{_PACKAGE}.staging.remove_staging"
 EXTRACT = f"{_JOBS}.unpack.extractor.Extractor.extract"
 LEADER = f"{_JOBS}.unpack.one_pass.Leader"
 CHECK_BLOB = f"{_JOBS}.unpack.one_pass._check_blob"
+LINK_FILE = f"{_PACKAGE}.fs.attributes.Attributes.link"
+COPYING_STEPS = (
+    f"{_PACKAGE}.fs.attributes.Attributes.create_file",
+    f"{_PACKAGE}.fs.attributes.Attributes.finish_file",
+    f"{_PACKAGE}.fs.attributes.Attributes.finish_node",
+    f"{_PACKAGE}.fs.attributes.Attributes.link",
+    f"{_PACKAGE}.rootfs.copies.Copies.make_directory",
+    f"{_PACKAGE}.rootfs.copies.Copies.finish_directory",
+)
 CHECK_STEPS = (
     f"{_JOBS}.check.shallow_check._check_record",
     f"{_JOBS}.check.shallow_check._check_part",
@@ -61,7 +71,13 @@ WATCH_LEASES = f"{_DURABLE}.lease_watch._watch"
 LEASE_IMAGE = f"{_PACKAGE}.lease_taker.lease_image"
 WAIT_FOR_FUTURE = f"{_RUNTIME}.future.Future.get"
 REQUIRE_SPACE = f"{_PACKAGE}.tasks.require_space"
+BOOT_ID = f"{_PACKAGE}.making.boot_id"
 UID_MAP = f"{_JOBS}.unpack.limiter._UID_MAP"
+
+# -- a kernel that has what many are built without, and chance
+
+LIBC_OF_QUOTAS = f"{_PACKAGE}.rootfs.quota._libc"
+RANDOM_PROJECT = f"{_PACKAGE}.rootfs.quota.secrets.randbelow"
 
 # -- work that is counted
 

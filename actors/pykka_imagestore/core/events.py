@@ -32,6 +32,10 @@ class StoreStats:
         images_evicted: Names that prunes forgot, for a budget too.
         layers_removed: Layers that removals, prunes and repairs moved out of the store.
         bytes_removed: Bytes on disk of what they moved out.
+        containers_provisioned: Root file systems that were made.
+        containers_destroyed: Those that were destroyed.
+        provision_seconds: Spent on making them.
+        destroy_seconds: Spent on destroying them, until they were gone for their caller.
         sweeps: Directories of what was removed, or left by dead processes, that were deleted.
         sweep_seconds: Spent on deleting them.
         events_dropped: Events that a listener was not told of, since it is too slow.
@@ -53,6 +57,10 @@ class StoreStats:
     images_evicted: int = 0
     layers_removed: int = 0
     bytes_removed: int = 0
+    containers_provisioned: int = 0
+    containers_destroyed: int = 0
+    provision_seconds: float = 0.0
+    destroy_seconds: float = 0.0
     sweeps: int = 0
     sweep_seconds: float = 0.0
     events_dropped: int = 0
@@ -222,12 +230,54 @@ class ImagesRemoved(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class ContainerProvisioned(Event):
+    """A root file system was made.
+
+    Attributes:
+        container_id: Its container.
+        image: The image, as it was asked for.
+        backend: What made it.
+        seconds: How long it took.
+    """
+
+    container_id: str
+    image: str
+    backend: str
+    seconds: float
+
+    def __str__(self) -> str:
+        return escaped(f"provisioned {self.container_id} of {self.image}: {self.backend}, in {self.seconds:.3f} s")
+
+    def counts(self) -> dict[str, float]:
+        return {"containers_provisioned": 1, "provision_seconds": self.seconds}
+
+
+@dataclass(frozen=True, slots=True)
+class ContainerDestroyed(Event):
+    """A container was destroyed; its files are deleted afterwards.
+
+    Attributes:
+        container_id: Which one.
+        seconds: How long it took.
+    """
+
+    container_id: str
+    seconds: float
+
+    def __str__(self) -> str:
+        return escaped(f"destroyed {self.container_id} in {self.seconds:.3f} s")
+
+    def counts(self) -> dict[str, float]:
+        return {"containers_destroyed": 1, "destroy_seconds": self.seconds}
+
+
+@dataclass(frozen=True, slots=True)
 class Swept(Event):
     """What was moved out together, or what a dead process left, is deleted.
 
     Attributes:
         directory: Its name in the store.
-        bytes: Bytes on disk that it took; None if a dead process left it.
+        bytes: Bytes on disk that it took; None if a dead process left it, or it held containers.
         seconds: How long the deletion took, with the wait for a worker.
     """
 

@@ -21,12 +21,14 @@ class Inventory:
         layers: The layers that are there, and what each takes on disk.
         configs: The image configs that are there, and when an image with it was last used, in seconds since the epoch.
         config_sizes: What each config takes on disk.
+        containers: What each container takes on disk, as it was last measured.
     """
 
     images: tuple[DockerImage, ...]
     layers: Mapping[DiffID, Size]
     configs: Mapping[Digest, float]
     config_sizes: Mapping[Digest, Size] = field(default_factory=dict)
+    containers: Mapping[str, Size] = field(default_factory=dict)
 
     def last_used(self, image: DockerImage) -> float:
         """Return when an image was last used; 0 if nothing tells."""
@@ -34,7 +36,13 @@ class Inventory:
 
     def size(self) -> Size:
         """Return what all of it takes."""
-        return self.size_of(self.images, self.layers, self.configs)
+        return self.size_of(self.images, self.layers, self.configs) + self.containers_size
+
+    @property
+    def containers_size(self) -> Size:
+        """What all containers take."""
+        sizes = self.containers.values()
+        return Size(sum(size.bytes for size in sizes), sum(size.inodes for size in sizes))
 
     def size_of(self, images: Iterable[DockerImage], layers: Iterable[DiffID], configs: Iterable[Digest]) -> Size:
         """Return what some of it takes: layers, configs, and what is remembered of images themselves."""

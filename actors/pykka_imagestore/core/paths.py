@@ -18,6 +18,7 @@
         container.pb        its record, a ContainerRecord: what it needs stays until it is destroyed
         upper/ work/        what was written to it, where an overlay is mounted
         rootfs/             where it is attached; or its files, where they are copied or linked
+        fill/               what those who copy or link them have to tell each other; gone when all is there
     stacks/sha256-<hex>/    what a stack of layers needs on top to mean what its tars say
         rootfs/             its files, whiteouts and directories
         stack.pb            its record, a StackRecord
@@ -27,6 +28,7 @@
         references          held while a change of images is written
         layers              a byte for each layer, held by the process that unpacks it
         staging, gc, leases held while something is made or looked for in that directory
+        containers          held while containers of dead processes are adopted or destroyed
 """
 
 from __future__ import annotations
@@ -51,6 +53,7 @@ LOCK = "lock"
 CONTAINER_RECORD = "container.pb"
 UPPER = "upper"
 WORK = "work"
+FILL = "fill"
 STACK_RECORD = "stack.pb"
 
 
@@ -139,6 +142,11 @@ class StorePaths:
     def layers_lock(self) -> Path:
         """The file of which a process that unpacks a layer locks a byte."""
         return self.locks / "layers"
+
+    @property
+    def containers_lock(self) -> Path:
+        """The lock that is shared by those that destroy other processes' containers, and exclusive for a recovery."""
+        return self.locks / "containers"
 
     @property
     def leases_lock(self) -> Path:

@@ -178,9 +178,8 @@ class _Kept:
             self._config_users.update(config_of(image))
         self.images = dict.fromkeys(inventory.images)
         layers = [layer for layer in inventory.layers if self._layer_users[layer]]
-        self.size = inventory.size_of(
-            inventory.images, layers, [config for config in inventory.configs if self._config_users[config]]
-        )
+        configs = [config for config in inventory.configs if self._config_users[config]]
+        self.size = inventory.size_of(inventory.images, layers, configs) + inventory.containers_size
 
     def copy(self) -> _Kept:
         """Return another one, which goes its own way."""

@@ -49,6 +49,7 @@ class RootfsRequest:
         read_only: Whether nobody is to write to it.
         attach: Whether it is to be found by a path; else by its descriptor only.
         target: The directory to attach it to; None for ``rootfs`` below ``directory``.
+        for_runtime: Whether a container runtime guards it, so that set-user-ID programs and devices are to work.
         upper_bytes: How much may be written to it; None for no bound.
         project: The project whose quota keeps that bound; None where there is none.
     """
@@ -58,5 +59,27 @@ class RootfsRequest:
     read_only: bool = False
     attach: bool = True
     target: str | None = None
+    for_runtime: bool = False
     upper_bytes: int | None = None
     project: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class FillPart:
+    """A share of filling a directory with what some layers mean together. All shares may be done at once.
+
+    Attributes:
+        layers: The lowest first.
+        directory: What is filled; it is there, and nobody else writes to it.
+        scratch: A directory on the same file system, for what the shares have to tell each other.
+        number: Which share, from 0.
+        of: How many there are.
+        link: Whether files are linked rather than copied.
+    """
+
+    layers: tuple[StackLayer, ...]
+    directory: str
+    scratch: str
+    number: int = 0
+    of: int = 1
+    link: bool = False

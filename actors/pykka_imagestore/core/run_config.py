@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True)
@@ -13,10 +12,10 @@ class RunConfig:
     Attributes:
         entrypoint: The program and its first arguments; empty if the image leaves it to ``arguments``.
         arguments: What comes after the entrypoint, unless something else is asked for; the image's ``Cmd``.
-        environment: Values by name, in the image's order.
+        environment: Names and values, each name once; ``dict(environment)`` is what ``subprocess`` takes.
         user: Who runs it, as the image says it: ``name``, ``uid``, ``name:group``, ``uid:gid``; empty for root.
         working_directory: An absolute path, ``/`` if the image names none. What is there, only its tree can tell.
-        labels: Values by name, in the image's order.
+        labels: Names and values, each name once.
         exposed_ports: As the image says it: ``80/tcp``, ``53``.
         volumes: Paths that are to outlive a container.
         stop_signal: As the image says it: ``SIGQUIT``, ``3``; empty for SIGTERM.
@@ -24,10 +23,10 @@ class RunConfig:
 
     entrypoint: tuple[str, ...] = ()
     arguments: tuple[str, ...] = ()
-    environment: Mapping[str, str] = field(default_factory=dict, hash=False)
+    environment: tuple[tuple[str, str], ...] = ()
     user: str = ""
     working_directory: str = "/"
-    labels: Mapping[str, str] = field(default_factory=dict, hash=False)
+    labels: tuple[tuple[str, str], ...] = ()
     exposed_ports: tuple[str, ...] = ()
     volumes: tuple[str, ...] = ()
     stop_signal: str = ""

@@ -11,7 +11,7 @@ from collections.abc import Collection, Mapping
 
 _RANDOM = re.compile("[0-9a-f]{16}")  # secrets.token_hex(8)
 _DIGEST = re.compile("sha256-[0-9a-f]{64}")
-_LOCKS = re.compile("references|layers|leases|staging|gc")
+_LOCKS = re.compile("references|layers|leases|staging|gc|containers")
 _NAMES = {
     "layers": _DIGEST,
     "configs": _DIGEST,
@@ -24,7 +24,7 @@ _NAMES = {
     "reserve": re.compile("[0-9]{1,2}"),
 }
 _FILES = re.compile(r"(imagestore|storedImages|storedImages\.journal)(\.new)?")
-_WORK = re.compile(rf"lock|{_DIGEST.pattern}|(archive\.tar|layer)(\.stop|\.helpers)?|config")
+_WORK = re.compile(rf"lock|{_DIGEST.pattern}|(archive\.tar|layer)(\.stop|\.helpers)?|config|stack|container\.[0-9]+")
 _FILE_SYSTEMS_OWN = "lost+found"  # a store may be the root of a file system
 
 DIRECTORIES = frozenset(_NAMES)

@@ -63,6 +63,25 @@ class LeaseUsage:
 
 
 @dataclass(frozen=True, slots=True)
+class ContainerUsage:
+    """What a container costs beside its image.
+
+    Attributes:
+        container_id: Which one.
+        image: Name of the image that its root file system was made of.
+        backend: What made it.
+        bytes: On disk, of what was written to its root file system, or copied for it.
+        inodes: Files, directories and the like.
+    """
+
+    container_id: str
+    image: str
+    backend: str
+    bytes: int
+    inodes: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class Usage:
     """What a store costs, which is what a budget bounds.
 
@@ -70,9 +89,10 @@ class Usage:
         images: By name.
         layers: The largest first.
         leases: What stays until somebody needs it no more.
-        bytes: On disk: all layers and configs, and what remembers the images.
+        bytes: On disk: all layers, configs and containers, and what remembers the images.
         unused_bytes: Of the layers and configs that no image has.
         inodes: Files, directories and the like.
+        containers: Those of all processes, by id.
     """
 
     images: tuple[ImageUsage, ...]
@@ -81,10 +101,13 @@ class Usage:
     bytes: int = 0
     unused_bytes: int = 0
     inodes: int = 0
+    containers: tuple[ContainerUsage, ...] = ()
 
 
-def measure(inventory: Inventory, leases: Iterable[LeaseUsage] = ()) -> Usage:
-    """Return what each image and layer costs, shared and alone, and who needs layers."""
+def measure(
+    inventory: Inventory, leases: Iterable[LeaseUsage] = (), containers: Iterable[ContainerUsage] = ()
+) -> Usage:
+    """Return what each image and layer costs, shared and alone, what containers cost, and who needs layers."""
     images = sorted(inventory.images, key=lambda image: image.name)
     names: dict[DiffID, list[str]] = {}
     for image in images:
@@ -100,7 +123,7 @@ def measure(inventory: Inventory, leases: Iterable[LeaseUsage] = ()) -> Usage:
     used = [_measure_image(inventory, image, users, configs) for image in images]
     unused = inventory.size_of((), *find_unneeded(images, Needs(), inventory.layers, inventory.configs))
     size = inventory.size()
-    return Usage(tuple(used), tuple(layers), tuple(leases), size.bytes, unused.bytes, size.inodes)
+    return Usage(tuple(used), tuple(layers), tuple(leases), size.bytes, unused.bytes, size.inodes, tuple(containers))
 
 
 def _measure_image(

@@ -14,6 +14,7 @@ from pykka_imagestore.core.digest import DiffID
 from pykka_imagestore.core.image import DockerImage
 from pykka_imagestore.core.inventory import Inventory
 from pykka_imagestore.core.paths import LOCK, RECORD, REPLACED, REPLACED_PATHS, TAR_SPLIT, StorePaths
+from pykka_imagestore.durable.container_sizes import ContainerSizes
 from pykka_imagestore.durable.files import touch
 from pykka_imagestore.durable.layer_record import read_record
 from pykka_imagestore.durable.layout import find_configs, find_layers
@@ -26,10 +27,15 @@ _ENTRY_BYTES = 300  # of disk for an entry's inode and names, which older versio
 
 
 class InventoryTaker:
-    """Takes inventory of a store, repeatedly and in one thread; a layer, which never changes, is measured once."""
+    """Takes inventory of a store, repeatedly and in one thread; a layer, which never changes, is measured once.
+
+    Attributes:
+        containers: What containers take: the caller has them measured.
+    """
 
     def __init__(self, paths: StorePaths) -> None:
         self._paths = paths
+        self.containers = ContainerSizes(paths)
         self._sizes: dict[DiffID, Size] = {}
 
     def take(self, images: Iterable[DockerImage]) -> Inventory:
@@ -41,7 +47,7 @@ class InventoryTaker:
             with contextlib.suppress(FileNotFoundError):
                 found = self._paths.config(config).lstat()
                 uses[config], sizes[config] = found.st_mtime, Size(_bytes_of(found), 1)
-        return Inventory(tuple(images), self._sizes, uses, sizes)
+        return Inventory(tuple(images), self._sizes, uses, sizes, self.containers.sizes())
 
     def weigh(self, layers: Iterable[DiffID]) -> Size:
         """Return what some layers take together; those that are not there count nothing."""

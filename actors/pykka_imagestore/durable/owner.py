@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from pykka_imagestore.core.paths import LOCK
+from pykka_imagestore.core.paths import CONTAINER_RECORD, LOCK
 from pykka_imagestore.core.store_names import is_own_name
 from pykka_imagestore.errors import ForeignStoreError
 
@@ -46,7 +46,7 @@ def require_owner(path: Path, status: os.stat_result) -> None:
 
 def store_of(path: Path) -> Path:
     """Return the store that something in it belongs to, whatever the directories above the store are called."""
-    place = path.parent if path.name == LOCK else path  # gc/<random>/lock
+    place = path.parent if path.name in (LOCK, CONTAINER_RECORD) else path  # gc/<random>/lock
     return place.parent.parent if is_own_name(place.parent.name, place.name) else path.parent
 
 

@@ -20,9 +20,10 @@ from pykka_imagestore.core.check_report import Evicted
 from pykka_imagestore.core.digest import DiffID, Digest, is_sha256, sha256
 from pykka_imagestore.core.image import DockerImage
 from pykka_imagestore.core.image_name import ImageName
-from pykka_imagestore.core.inventory import find_unneeded
+from pykka_imagestore.core.inventory import Needs, find_unneeded
 from pykka_imagestore.core.paths import StorePaths
 from pykka_imagestore.core.plan_prune import Pruned, PruneOptions, plan_prune
+from pykka_imagestore.durable.containers import ContainerTable
 from pykka_imagestore.durable.disk import Disk
 from pykka_imagestore.durable.files import read_file
 from pykka_imagestore.durable.identity import Identity, identify
@@ -54,6 +55,7 @@ class Remover:
         self._paths = paths
         self._disk = on
         self._references = References(paths, on)
+        self._containers = ContainerTable(paths)
         self.view = StoredView(paths, self._references)
 
     def remove(self, name: ImageName) -> tuple[DockerImage, LockedDirectory | None]:
@@ -68,7 +70,7 @@ class Remover:
         configs = [] if image.config_digest is None else [image.config_digest]
         with locked(self._paths.leases_lock):
             # Leases before images: a put that releases its lease in between has stored its image by then.
-            needs = find_needs(self._paths)
+            needs = self._find_needs()
             # Synced: a power cut could otherwise bring back an image that another process replaced, but not its layers.
             images = self._references.settle()
             layers, unneeded = find_unneeded(images, needs, dict.fromkeys(image.layer_ids), configs)
@@ -81,7 +83,7 @@ class Remover:
         self.view.inventory(self._references.settle())
         with locked(self._paths.leases_lock):
             # A put under way has taken its lease by now, so what it puts is seen to be needed.
-            needs = find_needs(self._paths)
+            needs = self._find_needs()
             inventory = self.view.inventory(self._references.settle())
             pruned = plan_prune(inventory, needs, options, time.time())
             if options.dry_run:
@@ -106,7 +108,7 @@ class Remover:
             same = [layer for layer in layers if now[layer] == layers[layer]]
             judged = {config: self._is_damaged(config) for config in configs}
             damaged = [config for config, is_damaged in judged.items() if is_damaged]
-            unneeded = find_unneeded((), find_needs(self._paths), same, damaged)
+            unneeded = find_unneeded((), self._find_needs(), same, damaged)
             waiting, stayed = self._move_to_gc(*unneeded)
             evicted = (*_without(unneeded[0], stayed), *_without(unneeded[1], stayed))
             put_anew = (
@@ -118,6 +120,10 @@ class Remover:
     def close(self) -> None:
         """Close the files."""
         self._references.close()
+
+    def _find_needs(self) -> Needs:
+        """Return what leases and containers need. The exclusive lock is held."""
+        return find_needs(self._paths) | self._containers.needs()
 
     def _is_damaged(self, config: Digest) -> bool | None:
         """Return whether a config does not have its digest; None if it is not there, or may not be read."""

@@ -35,12 +35,16 @@ class StoredView:
 
     Args:
         references: Which images there are.
+
+    Attributes:
+        containers: What containers take, for inventories and usage: the caller has them measured.
     """
 
     def __init__(self, paths: StorePaths, references: References) -> None:
         self._paths = paths
         self._references = references
         self._inventories = InventoryTaker(paths)
+        self.containers = self._inventories.containers
 
     @classmethod
     def open(cls, store: Path) -> StoredView:
@@ -76,6 +80,18 @@ class StoredView:
             raise ImageIncompleteError(image.name, image.missing)
         return image
 
+    def recall(self, name: ImageName) -> DockerImage:
+        """Return an image, used now; whether its layers are there is to be looked at afterwards.
+
+        Raises:
+            NotFoundError: There is no such image.
+            CheckpointError: As ``list``.
+        """
+        image = self._references.recall(name)
+        if image is None:
+            raise NotFoundError(name.stored)
+        return image
+
     def config(self, image: DockerImage) -> bytes:
         """Return an image's config as ``read_config`` does."""
         return read_config(self._paths, image)
@@ -100,12 +116,12 @@ class StoredView:
         return self._inventories.weigh_moved(waiting)
 
     def usage(self, images: Iterable[DockerImage] | None = None) -> Usage:
-        """Return what each image and layer costs, and who has leases; arguments and errors are ``inventory``'s."""
+        """Return what each image, layer and container costs, and who has leases; else as ``inventory``."""
         # Imported here: a list of images should be there at once, and needs neither.
         from pykka_imagestore.core.usage import measure  # noqa: PLC0415
         from pykka_imagestore.durable.leases import find_leases  # noqa: PLC0415
 
-        return measure(self.inventory(images), find_leases(self._paths))
+        return measure(self.inventory(images), find_leases(self._paths), self.containers.usages())
 
 
 def read_config(paths: StorePaths, image: DockerImage) -> bytes:

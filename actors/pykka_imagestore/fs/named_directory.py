@@ -118,3 +118,9 @@ class NamedDirectory:
             return os.readlink("", dir_fd=there)
         finally:
             os.close(there)
+
+
+def is_empty(directory: int) -> bool:
+    """Tell whether nothing is in an open directory."""
+    with os.scandir(directory) as entries:
+        return next(entries, None) is None

@@ -2,8 +2,8 @@
 
     refusal   may it serve this request here? Nothing is made; a sentence says why not.
     parts     work that can be done side by side in worker processes: what is to be copied or linked. Often none.
-    finish    what comes after all parts, in a worker process: hard links, attributes of directories.
-    mount     in a thread of the agent: mounts, opens, attaches. On return the root file system is complete.
+    mount     in a thread of the agent, after all parts: mounts, opens, attaches. On return the root file system is
+              complete.
     unmount   in a thread, perhaps of another process than the one that mounted: nothing of it is used afterwards,
               and its directory may be removed.
 
@@ -16,7 +16,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Protocol
 
-from pykka_imagestore.core.rootfs import RootfsRequest
+from pykka_imagestore.core.rootfs import FillPart, Reads, RootfsRequest
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,15 +39,19 @@ class Backend(Protocol):
 
     Attributes:
         name: What callers choose it by.
+        reads: Which whiteouts it reads, and so which fix-ups it is given.
     """
 
     name: str
 
+    @property
+    def reads(self) -> Reads: ...
+
     def refusal(self, request: RootfsRequest) -> str | None:
         """Return why this backend cannot serve a request here; None if it can, as far as can be told beforehand."""
 
-    def parts(self, request: RootfsRequest, workers: int) -> tuple[object, ...]:
-        """Return the work that comes before ``mount``, as requests of ``jobs.fill_rootfs``; empty if there is none."""
+    def parts(self, request: RootfsRequest, workers: int) -> tuple[FillPart, ...]:
+        """Return the work that comes before ``mount``, for ``jobs.fill_rootfs``; empty if there is none."""
 
     def mount(self, request: RootfsRequest) -> Mounted:
         """Make the root file system.
@@ -57,4 +61,13 @@ class Backend(Protocol):
         """
 
     def unmount(self, request: RootfsRequest) -> None:
-        """Undo ``mount``, also of a process that has ended; does nothing where nothing is mounted."""
+        """Undo ``mount``, also of a process that has ended; does nothing where nothing is mounted.
+
+        The request has no layers.
+        """
+
+    def is_attached(self, request: RootfsRequest) -> bool:
+        """Tell whether it is mounted where ``mount`` attached it, maybe in another process.
+
+        The request has no layers.
+        """

@@ -24,6 +24,7 @@ MAX_COMMAND_BYTES = 2 << 20
 MAX_WORD_BYTES = 1024
 
 _Fields = Mapping[str, Any]
+_Pairs = tuple[tuple[str, str], ...]
 
 
 def parse_run_config(config: bytes) -> RunConfig:
@@ -78,7 +79,7 @@ def _get_command(fields: _Fields, key: str) -> tuple[str, ...]:
     return tuple(_checked(text, MAX_ARGUMENT_BYTES, f"{key} {number}") for number, text in enumerate(texts))
 
 
-def _get_environment(fields: _Fields) -> dict[str, str]:
+def _get_environment(fields: _Fields) -> _Pairs:
     environment: dict[str, str] = {}
     for number, text in enumerate(get_texts(_field(fields, "Env"), "Env")):
         where = f"Env {number}"
@@ -90,7 +91,7 @@ def _get_environment(fields: _Fields) -> dict[str, str]:
             environment[name] = value
         else:
             environment.pop(name, None)  # Docker has it that a name alone is unset
-    return environment
+    return tuple(environment.items())
 
 
 def _get_working_directory(fields: _Fields) -> str:
@@ -105,13 +106,15 @@ def _get_working_directory(fields: _Fields) -> str:
     return path
 
 
-def _get_labels(fields: _Fields) -> dict[str, str]:
+def _get_labels(fields: _Fields) -> _Pairs:
     labels = _get_object(fields, "Labels")
     for key, value in labels.items():
         if not isinstance(value, str | None):
             msg = f"should be a string, but is {describe(value)}"
             raise FormatError(msg, ("Labels", shown(key)))
-    return {_checked(key, None, "Labels"): _checked(value or "", None, "Labels") for key, value in labels.items()}
+    return tuple(
+        (_checked(key, None, "Labels"), _checked(value or "", None, "Labels")) for key, value in labels.items()
+    )
 
 
 def _get_keys(fields: _Fields, key: str, max_bytes: int) -> tuple[str, ...]:
@@ -139,9 +142,9 @@ def _checked(text: str, max_bytes: int | None, *where: str) -> str:
     return text
 
 
-def _check_together(command: tuple[str, ...], environment: Mapping[str, str]) -> None:
+def _check_together(command: tuple[str, ...], environment: _Pairs) -> None:
     """Refuse more than a program can be given. Each text takes its bytes, a NUL and a pointer."""
-    texts = [*command, *(f"{name}={value}" for name, value in environment.items())]
+    texts = [*command, *(f"{name}={value}" for name, value in environment)]
     size = sum(len(text.encode()) + 9 for text in texts)
     if size > MAX_COMMAND_BYTES:
         msg = f"has a command and an environment of {size} bytes, and a program can be given {MAX_COMMAND_BYTES}"

@@ -21,6 +21,7 @@ from pykka_imagestore.core.layer_blob import Absent, CopyRange, DirectoryMember,
 from pykka_imagestore.jobs.check.findings import LayerCheck
 from pykka_imagestore.jobs.check_configs import ConfigsCheck
 from pykka_imagestore.jobs.check_layer import CheckCounts
+from pykka_imagestore.jobs.export_tar import ExportCounts, ExportedTar
 from pykka_imagestore.jobs.unpack.batches import MalformedMessageError
 from pykka_imagestore.jobs.unpack.layer_counts import LayerCounts
 from pykka_imagestore.jobs.unpack.leader import PeerLostError
@@ -39,6 +40,7 @@ ANSWERS = PlainAnswers(
         *(ArchivedImage, ArchiveIndex, RefusedImage, FileIdentity),
         *(LayerBlob, FileRange, CopyRange, DirectoryMember, Absent, Estimate),
         *(LayerCounts, Unpacked, CheckCounts, LayerCheck, ConfigsCheck),
+        *(ExportCounts, ExportedTar),
         *(FormatError, UnsupportedFormatError, LimitExceededError, WrongDigestError),
         *_errors_of(errors),
         *_errors_of(builtins),

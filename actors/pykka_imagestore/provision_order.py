@@ -1,0 +1,74 @@
+"""What a caller wants of a root file system, checked."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+from pykka_imagestore.core.container import require_container_id
+from pykka_imagestore.core.image_name import ImageName
+from pykka_imagestore.core.parameters import parse_path, require_count, require_flag, require_text, require_type
+from pykka_imagestore.errors import InvalidInputError
+from pykka_imagestore.text import shown
+
+
+@dataclass(frozen=True, slots=True)
+class ProvisionOrder:
+    """A root file system that is wanted.
+
+    Attributes:
+        container_id: What to call it.
+        name: The image.
+        backend: What is to make it; None for the best that works.
+        read_only: Whether nobody is to write to it.
+        target: The directory to attach it to, absolute; None for one in the store.
+        attach: Whether it is to be found by a path.
+        upper_bytes: How much may be written to it; None for no bound.
+    """
+
+    container_id: str
+    name: ImageName
+    backend: str | None = None
+    read_only: bool = False
+    target: str | None = None
+    attach: bool = True
+    upper_bytes: int | None = None
+
+    @classmethod
+    def of(
+        cls,
+        container_id: str,
+        name: str,
+        backend: str | None,
+        *,
+        read_only: bool,
+        target: str | Path | None,
+        attach: bool,
+        upper_bytes: int | None,
+        backends: Collection[str],
+    ) -> Self:
+        """Make one of what a caller says.
+
+        Args:
+            backends: Those that there are.
+
+        Raises:
+            InvalidNameError: ``name`` is no image name.
+            InvalidInputError: Something else is not what it takes, or does not go together.
+        """
+        require_container_id("container_id", container_id)
+        require_type("name", name, str, "an image name, as a str")
+        require_text("backend", backend)
+        if backend is not None and backend not in backends:
+            raise InvalidInputError(f"backend is {shown(backend)}; it takes one of {', '.join(backends)}, or None")
+        require_flag("read_only", read_only)
+        require_flag("attach", attach)
+        require_count("upper_bytes", upper_bytes, 1, "bytes")
+        if upper_bytes is not None and read_only:
+            raise InvalidInputError("upper_bytes bounds what is written, and read_only=True lets nobody write")
+        if target is not None and not attach:
+            raise InvalidInputError("target is where to attach it, and attach=False attaches it nowhere")
+        path = None if target is None else str(parse_path("target", target).absolute())
+        return cls(container_id, ImageName.parse_stored(name), backend, read_only, path, attach, upper_bytes)

@@ -1,0 +1,109 @@
+"""Makes what is like something that a layer has: its contents, its attributes, all that this process may give it."""
+
+from __future__ import annotations
+
+import os
+import stat
+
+from pykka_imagestore.core.tar.format import SYMLINK, Entry
+from pykka_imagestore.fs.attributes import DEFAULT_ACL, SET_ID, Attributes, disown, join
+from pykka_imagestore.fs.contents import Contents
+from pykka_imagestore.fs.create import make_directory
+from pykka_imagestore.fs.flags import FILE_FLAGS
+from pykka_imagestore.fs.likeness import entry_like
+
+EARLY_MODE = stat.S_IRWXU
+
+
+class Copies:
+    """Makes copies in open directories; ``parent`` is the path of the one that a copy is made in.
+
+    What is there of a copy's name is replaced: somebody who was cut off has made it.
+    """
+
+    def __init__(self) -> None:
+        self.attributes = Attributes()
+        self._contents = Contents()
+        self._read_flags = FILE_FLAGS | os.O_NOATIME
+
+    def open(self, name: bytes, directory: int) -> int:
+        """Open a layer's file, without a trace in its times if that is permitted."""
+        try:
+            return os.open(name, self._read_flags, dir_fd=directory)
+        except PermissionError:
+            if not self._read_flags & os.O_NOATIME:
+                raise
+            self._read_flags &= ~os.O_NOATIME  # which only a file's owner may ask for
+            return self.open(name, directory)
+
+    def make_file(self, file: int, status: os.stat_result, directory: int, parent: bytes, name: bytes) -> None:
+        """Make a file like an open one, of that status."""
+        about = entry_like(status, file)
+        try:
+            made = self.attributes.create_file(about, directory, name)
+        except FileExistsError:
+            os.unlink(name, dir_fd=directory)
+            made = self.attributes.create_file(about, directory, name)
+        try:
+            self._contents.copy(file, made, status)
+            self.attributes.finish_file(about, parent, name, made)
+        finally:
+            os.close(made)
+
+    def make_node(self, source: int, status: os.stat_result, directory: int, parent: bytes, name: bytes) -> None:
+        """Make a symlink, device or fifo like the one that has the same name in ``source``, and that status."""
+        place = b"/proc/self/fd/%d/%s" % (source, name)
+        about = entry_like(status, place, os.readlink(name, dir_fd=source) if stat.S_ISLNK(status.st_mode) else b"")
+        try:
+            try:
+                _make(about, status, directory, name)
+            except FileExistsError:
+                os.unlink(name, dir_fd=directory)
+                _make(about, status, directory, name)
+        except PermissionError:
+            if about.kind == SYMLINK:
+                raise
+            self.attributes.leave_unset(join(parent, name), "device")
+            return
+        self.attributes.finish_node(about, join(parent, name), name, directory)
+
+    # -- directories
+
+    def make_directory(self, name: bytes, directory: int) -> None:
+        """Make a directory that nobody else may enter yet; what is there stays.
+
+        Raises:
+            FileExistsError: There is something of that name.
+        """
+        if self.attributes.umask & EARLY_MODE:
+            make_directory(name, EARLY_MODE, directory)
+        else:
+            os.mkdir(name, EARLY_MODE, dir_fd=directory)
+
+    def open_up(self, directory: int, about: Entry) -> None:
+        """Undo what ``finish_directory`` may have done, if that would keep us out, or be handed on to what is made."""
+        is_open = about.mode & (EARLY_MODE | SET_ID) == EARLY_MODE
+        if not is_open or (about.uid, about.gid) != self.attributes.owner or DEFAULT_ACL in about.xattrs:
+            disown(directory)
+            os.fchmod(directory, EARLY_MODE)
+
+    def finish_directory(self, directory: int, about: Entry, path: bytes) -> None:
+        """Give an open directory what it gets last; nothing more may come into it."""
+        if about.xattrs:
+            self.attributes.set_xattrs(about, path, directory, is_directory=True)
+            if DEFAULT_ACL in about.xattrs:
+                self.attributes.set_xattr(path, directory, DEFAULT_ACL, about.xattrs[DEFAULT_ACL])
+        os.fchmod(directory, about.mode)
+        os.utime(directory, ns=(about.mtime_ns, about.mtime_ns))
+        owner = about.uid, about.gid
+        if owner == self.attributes.owner or self.attributes.chown(owner, path, directory):
+            return
+        if about.mode & SET_ID:  # these bits speak of the owner
+            os.fchmod(directory, about.mode & ~SET_ID)
+
+
+def _make(about: Entry, status: os.stat_result, directory: int, name: bytes) -> None:
+    if about.kind == SYMLINK:
+        os.symlink(about.link, name, dir_fd=directory)
+    else:
+        os.mknod(name, status.st_mode & ~SET_ID, status.st_rdev, dir_fd=directory)

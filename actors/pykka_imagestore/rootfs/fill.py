@@ -1,0 +1,161 @@
+"""Fills a directory with the merged tree of some layers, alone or with others who do their shares.
+
+Each directory of the tree belongs to one share, which makes all that is directly in it and then gives it its
+attributes: after that nothing comes into it any more, so no time is changed again. Shares tell each other nothing. Each
+walks the whole tree, which is quick, and hands out the directories in the same way: the next one to the share that has
+the least so far. What is in one directory is not split, since the kernel lets one process at a time make names there.
+
+A share that was cut off may be done again: it makes anew what it finds, and nothing else comes of it.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Callable
+from contextlib import suppress
+from functools import partial
+
+from pykka_imagestore.core.rootfs import FillPart
+from pykka_imagestore.fs.flags import DIRECTORY_FLAGS
+from pykka_imagestore.fs.likeness import entry_like
+from pykka_imagestore.fs.merged_tree import DIRECTORY, FILE, MergedDirectory, MergedEntry, MergedTree
+from pykka_imagestore.fs.walk import Policy, Walk
+from pykka_imagestore.rootfs.copies import Copies
+
+# Another file system or project, too many links, or a file that this user may not link.
+_NO_LINK = frozenset({errno.EXDEV, errno.EMLINK, errno.EPERM, errno.EACCES, errno.EOPNOTSUPP})
+_DIRECTORY_COSTS = 4  # as much work as so many files
+
+
+def fill(part: FillPart) -> None:
+    """Do one share.
+
+    Raises:
+        OSError: A layer cannot be read, or the disk failed or is full.
+    """
+    share = _Share(part)
+    try:
+        share.make()
+    finally:
+        share.close()
+
+
+class _Share:
+    def __init__(self, part: FillPart) -> None:
+        self._part = part
+        self._loads = [0] * part.of
+        self._copies = Copies()
+        self._tree = MergedTree(part.layers)
+        self._root = os.open(part.directory, DIRECTORY_FLAGS)
+        self._scratch = os.open(part.scratch, DIRECTORY_FLAGS)
+        self._made = Walk(self._root, Policy(make=self._make_directory), follows=False)
+        self._path = b""
+        self._here = self._root
+
+    def close(self) -> None:
+        self._made.forget()
+        self._tree.close()
+        os.close(self._root)
+        os.close(self._scratch)
+
+    def make(self) -> None:
+        for directory in self._tree.walk():
+            number = self._loads.index(min(self._loads))
+            self._loads[number] += _DIRECTORY_COSTS + len(directory.entries)
+            if number == self._part.number:
+                self._fill(directory)
+
+    def _fill(self, directory: MergedDirectory) -> None:
+        self._path = directory.path
+        self._made.make_room()
+        self._here = self._made.directory(self._path, make=True).directory
+        source = self._tree.open(directory.layers[0], self._path)
+        about = entry_like(os.stat(source), source)
+        self._copies.open_up(self._here, about)
+        for entry in directory.entries:
+            self._make(entry)
+        self._copies.finish_directory(self._here, about, self._path)
+
+    def _make(self, entry: MergedEntry) -> None:
+        if entry.kind == DIRECTORY:
+            self._make_directory(self._here, self._path, entry.name)
+            return
+        source = self._tree.open(entry.layers[0], self._path)
+        if self._part.link and self._link(source, entry.name):
+            return
+        if entry.kind == FILE:
+            self._copy_file(source, entry)
+        else:
+            self._copy_node(source, entry)
+
+    def _make_directory(self, above: int, _: bytes, name: bytes) -> None:
+        with suppress(FileExistsError):  # another share came by, or this one was here before
+            self._copies.make_directory(name, above)
+
+    def _link(self, source: int, name: bytes) -> bool:
+        """Link what a layer has; tell whether that can be done."""
+        link = partial(os.link, name, name, src_dir_fd=source, dst_dir_fd=self._here, follow_symlinks=False)
+        try:
+            self._anew(name, link)
+        except OSError as error:
+            if error.errno in _NO_LINK:
+                return False
+            raise
+        return True
+
+    def _copy_file(self, source: int, entry: MergedEntry) -> None:
+        file = self._copies.open(entry.name, source)
+        try:
+            status = os.stat(file)
+            if status.st_nlink == 1:
+                self._copies.make_file(file, status, self._here, self._path, entry.name)
+            elif not self._is_linked(entry, status):
+                self._copies.make_file(file, status, self._here, self._path, entry.name)
+                self._offer(entry, status)
+        finally:
+            os.close(file)
+
+    def _copy_node(self, source: int, entry: MergedEntry) -> None:
+        status = os.stat(entry.name, dir_fd=source, follow_symlinks=False)
+        if status.st_nlink == 1:
+            self._copies.make_node(source, status, self._here, self._path, entry.name)
+        elif not self._is_linked(entry, status):
+            self._copies.make_node(source, status, self._here, self._path, entry.name)
+            self._offer(entry, status)
+
+    # -- hard links: the first name that some share makes is found by the others in the scratch directory
+
+    def _is_linked(self, entry: MergedEntry, status: os.stat_result) -> bool:
+        """Link what another name of the same file made already; tell whether there was one, and room for a link."""
+        link = partial(self._copies.attributes.link, _key(entry, status), self._scratch, entry.name, self._here)
+        try:
+            self._anew(entry.name, link)
+        except FileNotFoundError:
+            return False
+        except OSError as error:
+            if error.errno == errno.EMLINK:
+                return False
+            raise
+        return True
+
+    def _offer(self, entry: MergedEntry, status: os.stat_result) -> None:
+        """Let other names of the same file be links to the one that was made."""
+        try:
+            self._copies.attributes.link(entry.name, self._here, _key(entry, status), self._scratch)
+        except FileNotFoundError:  # a device that this process may not make
+            pass
+        except FileExistsError:  # another share was quicker
+            self._is_linked(entry, status)
+
+    def _anew(self, name: bytes, make: Callable[[], object]) -> None:
+        """Make something in place of what a share that was cut off has made."""
+        try:
+            make()
+        except FileExistsError:
+            os.unlink(name, dir_fd=self._here)
+            make()
+
+
+def _key(entry: MergedEntry, status: os.stat_result) -> bytes:
+    return b"%d-%d" % (entry.layers[0], status.st_ino)

@@ -1,0 +1,177 @@
+"""The kernel's calls on mounts, which Python does not have: by ctypes, through libc.
+
+A mount is a descriptor first: a file system is made in a context of its own, becomes a mount that is attached nowhere,
+and is attached to a directory only where somebody wants a path. No path is resolved twice, no list of options has to
+fit on a page, and nothing of it is left once its descriptors are closed.
+
+Each function raises OSError, of the class that its errno has, with the name of the call and what the kernel says.
+
+Spec:
+    Linux, include/uapi/linux/mount.h; fsopen(2), fsconfig(2), fsmount(2), move_mount(2), open_tree(2),
+    mount_setattr(2), mount(2), umount2(2).
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import os
+import struct
+from typing import Self
+
+# The same on every processor that Python has wheels for; on these two all calls are counted from another number.
+CALLS = {
+    "open_tree": 428,
+    "move_mount": 429,
+    "fsopen": 430,
+    "fsconfig": 431,
+    "fsmount": 432,
+    "mount_setattr": 442,
+}
+_IS_KNOWN = not os.uname().machine.startswith(("alpha", "mips"))
+
+OPEN_TREE_CLONE = 0x1
+OPEN_TREE_CLOEXEC = os.O_CLOEXEC
+MOVE_MOUNT_F_EMPTY_PATH = 0x4
+MOVE_MOUNT_T_EMPTY_PATH = 0x40
+FSOPEN_CLOEXEC = 0x1
+FSMOUNT_CLOEXEC = 0x1
+FSCONFIG_SET_FLAG = 0
+FSCONFIG_SET_STRING = 1
+FSCONFIG_SET_FD = 5
+FSCONFIG_CMD_CREATE = 6
+MOUNT_ATTR_RDONLY = 0x1
+MOUNT_ATTR_NOSUID = 0x2
+MOUNT_ATTR_NODEV = 0x4
+MS_RDONLY = 0x1
+MS_NOSUID = 0x2
+MS_NODEV = 0x4
+AT_EMPTY_PATH = 0x1000  # linux/fcntl.h
+MNT_DETACH = 0x2  # sys/mount.h, as the next
+UMOUNT_NOFOLLOW = 0x8
+
+MAX_OPTIONS = 4095  # of mount(2), in bytes: a page, with the byte that ends them
+
+_MAX_MESSAGE = 4096
+_MAX_MESSAGES = 16  # the kernel keeps eight
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+class FileSystemContext:
+    """A file system of some type that is being put together.
+
+    Args:
+        kind: The type, such as ``overlay``.
+    """
+
+    def __init__(self, kind: str) -> None:
+        self._context = _call("fsopen", kind.encode(), FSOPEN_CLOEXEC)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Let go of the context; what was mounted stays."""
+        os.close(self._context)
+
+    def set_flag(self, key: str) -> None:
+        """Set a parameter that has no value."""
+        self._configure(FSCONFIG_SET_FLAG, key, None)
+
+    def set_string(self, key: str, value: str) -> None:
+        """Set a parameter to a text of 255 bytes at most."""
+        self._configure(FSCONFIG_SET_STRING, key, os.fsencode(value))
+
+    def set_descriptor(self, key: str, descriptor: int) -> None:
+        """Set a parameter to what is open, which may be closed afterwards."""
+        self._configure(FSCONFIG_SET_FD, key, None, descriptor)
+
+    def create(self) -> None:
+        """Make the file system of what was set."""
+        self._configure(FSCONFIG_CMD_CREATE, None, None)
+
+    def mount(self, attributes: int = 0) -> int:
+        """Return a descriptor of a mount of the file system, which is attached nowhere, and gone once it is closed.
+
+        Args:
+            attributes: Of ``MOUNT_ATTR_``.
+        """
+        return self._call("fsmount", "", FSMOUNT_CLOEXEC, attributes)
+
+    def _configure(self, command: int, key: str | None, value: bytes | None, number: int = 0) -> None:
+        self._call("fsconfig", f" at {key or 'the end'}", command, None if key is None else key.encode(), value, number)
+
+    def _call(self, name: str, where: str, *arguments: int | bytes | None) -> int:
+        try:
+            return _call(name, self._context, *arguments)
+        except OSError as error:
+            told = "".join(f"; the kernel says: {message}" for message in self._messages())
+            raise OSError(error.errno, f"{error.strerror}{where}{told}") from error
+
+    def _messages(self) -> list[str]:
+        """Return what the file system has to say, which may be nothing."""
+        messages = []
+        for _ in range(_MAX_MESSAGES):
+            try:
+                message = os.read(self._context, _MAX_MESSAGE)
+            except OSError:  # ENODATA: that was the last
+                break
+            messages.append(message.decode(errors="replace")[len("e ") :].strip())  # errors, warnings, informations
+        return messages
+
+
+def clone_tree(directory: int) -> int:
+    """Return a descriptor of another mount of an open directory, without what is mounted below it.
+
+    It is attached nowhere, and gone once it is closed.
+    """
+    return _call("open_tree", directory, b"", AT_EMPTY_PATH | OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC)
+
+
+def set_attributes(mount: int, attributes: int) -> None:
+    """Set attributes of a mount, of ``MOUNT_ATTR_``, and keep those that it has."""
+    wanted = struct.pack("=QQQQ", attributes, 0, 0, 0)
+    _call("mount_setattr", mount, b"", AT_EMPTY_PATH, wanted, len(wanted))
+
+
+def move_mount(mount: int, directory: int) -> None:
+    """Attach a mount to an open directory; it stays when its descriptor is closed."""
+    flags = MOVE_MOUNT_F_EMPTY_PATH | MOVE_MOUNT_T_EMPTY_PATH
+    _call("move_mount", mount, b"", directory, b"", flags)
+
+
+def mount(source: str, place: str, kind: str, flags: int, options: str) -> None:
+    """Mount a file system at a path, with a page of options.
+
+    Args:
+        flags: Of ``MS_``.
+    """
+    data = os.fsencode(options)
+    if len(data) > MAX_OPTIONS:  # the kernel would cut them off, at whatever is there
+        msg = f"mount: the options take {len(data)} bytes, and the kernel reads {MAX_OPTIONS}"
+        raise OSError(errno.E2BIG, msg)
+    arguments = (os.fsencode(source), os.fsencode(place), kind.encode(), ctypes.c_ulong(flags), data)
+    _check("mount", _libc.mount(*arguments))
+
+
+def unmount(place: str) -> None:
+    """Detach what is mounted at a path, with all that is mounted below it, at once; its open files stay usable."""
+    _check("umount2", _libc.umount2(os.fsencode(place), MNT_DETACH | UMOUNT_NOFOLLOW))
+
+
+def _call(name: str, *arguments: int | bytes | None) -> int:
+    if not _IS_KNOWN:
+        raise OSError(errno.ENOSYS, f"{name}: its number on this processor is not known here")
+    # Each as wide as a register: ctypes would pass a number as an int, and leave the rest as it is.
+    words = (ctypes.c_char_p(word) if not isinstance(word, int) else ctypes.c_long(word) for word in arguments)
+    return _check(name, _libc.syscall(ctypes.c_long(CALLS[name]), *words))
+
+
+def _check(name: str, answer: int) -> int:
+    if answer < 0:
+        number = ctypes.get_errno()
+        raise OSError(number, f"{name}: {os.strerror(number)}")
+    return answer

@@ -1,0 +1,303 @@
+"""Root file systems of an ordinary user: in a user namespace anybody may mount overlays, and see them there.
+
+A helper process holds the namespaces, one for each ``Namespace``. It is started when it is first needed, and ends with
+this process, or when it is closed. What it mounts is attached in its own mount namespace only; its descriptors work in
+any. To enter it, and find the paths there:
+
+    nsenter --preserve-credentials --user --mount --target PID
+
+When the process ends, however it ends, so do its namespaces, and nothing is mounted at the paths any more. A descriptor
+of a mount goes on working until it is closed, and what was written is in the container's directory.
+
+Root in there is this user, and owns what the user owns. Other users and groups are there if /etc/subuid and /etc/subgid
+give this user any, and newuidmap and newgidmap are installed; else files cannot be given to anybody.
+
+A frozen program has no Python to start the process with, unless it is told of one.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import pwd
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from typing import cast
+
+from pykka_imagestore.core.rootfs import Reads, RootfsRequest
+from pykka_imagestore.rootfs.backend import Backend, Mounted
+from pykka_imagestore.rootfs.mounts import FileSystemContext
+from pykka_imagestore.rootfs.namespace_refusal import Obstacle, why_no_namespace
+from pykka_imagestore.rootfs.namespace_wire import Message, pack, pack_request, parse_error, receive, send
+from pykka_imagestore.rootfs.place import open_target, refused
+
+_START = (
+    "import sys; sys.path[:] = sys.argv[3:]; from pykka_imagestore.rootfs.namespace_process import main; "
+    "main(int(sys.argv[1]), int(sys.argv[2]))"
+)
+_PATIENCE = 10  # seconds for the process to end by itself, and for what maps its users
+
+
+class NamespaceError(Exception):
+    """No process holds the namespaces.
+
+    Attributes:
+        obstacle: Why, and what to do.
+    """
+
+    def __init__(self, obstacle: Obstacle) -> None:
+        super().__init__(obstacle)
+        self.obstacle = obstacle
+
+
+class Namespace:
+    """A process that holds a user and a mount namespace; threads may share it.
+
+    Args:
+        python: The command of a Python like this one; by default this one.
+    """
+
+    def __init__(self, python: Sequence[str] | None = None) -> None:
+        self._python = python
+        self._lock = threading.Lock()
+        self._held: _Held | None = None
+
+    @property
+    def pid(self) -> int | None:
+        """The process; None if it was not needed yet, or has ended."""
+        held = self._held
+        return held.pid if held is not None and held.is_alive() else None
+
+    def ask(self, message: Message) -> tuple[Message, int | None, int]:
+        """Return what the process answers, with the descriptor that came along, and the PID; starts the process.
+
+        Raises:
+            NamespaceError: It cannot be started, or has ended.
+            WrongMessageError: The message is too long.
+        """
+        body = pack(message)
+        with self._lock:
+            held = self._held = self._held_now()
+            try:
+                return *held.ask(body), held.pid
+            except (EOFError, OSError) as error:
+                self._held = None
+                reason = f"the process that held the namespaces ended{held.end()}, and nothing is mounted there now"
+                raise NamespaceError(Obstacle(reason, _LOST)) from error
+            except BaseException:  # an interrupt: the answer is still to come, and would be taken for the next one's
+                self._held = None
+                held.end()
+                raise
+
+    def close(self) -> None:
+        """End the process, and with it whatever is mounted in its namespaces; idempotent."""
+        with self._lock:
+            held, self._held = self._held, None
+            if held is not None:
+                held.end()
+
+    def _held_now(self) -> _Held:
+        held = self._held
+        if held is not None and held.is_alive():
+            return held
+        if held is not None:
+            held.end()
+        return _Held(self._python)
+
+
+_LOST = (
+    "What was written is in the containers' directories, and descriptors of what was mounted work until they are "
+    "closed; the next root file system starts another"
+)
+
+
+class InNamespace:
+    """A backend that mounts in the namespaces of a helper process what this process may not mount in its own."""
+
+    reads = Reads.USER
+
+    def __init__(self, backend: Backend, namespace: Namespace) -> None:
+        self.name = backend.name
+        self.refusal = backend.refusal
+        self.parts = backend.parts
+        self._namespace = namespace
+
+    def mount(self, request: RootfsRequest) -> Mounted:
+        """Make the root file system; its path is one in the namespaces of the process.
+
+        Raises:
+            RootfsError: The kernel refused, or the process cannot be started.
+            InvalidInputError: The target is no empty directory of this user's.
+            OSError: A layer is not there, or the machine has no room.
+        """
+        _, descriptor, pid = self._ask("mount", request, _identities(request))
+        assert descriptor is not None  # noqa: S101 - an answer without an error has one
+        return Mounted(descriptor, None, pid)
+
+    def unmount(self, request: RootfsRequest) -> None:
+        """Detach the root file system; of a process that has ended nothing is mounted any more.
+
+        Where there are other users in the namespaces, what was written is removed, too, since only there it can be.
+        """
+        if self._namespace.pid is not None or has_subordinates():
+            self._ask("unmount", request, {})
+
+    def is_attached(self, request: RootfsRequest) -> bool:
+        """Tell whether the root file system is still where ``mount`` attached it, in the namespaces."""
+        return self._namespace.pid is not None and self._ask("is_attached", request, {})[0]["is_attached"] is True
+
+    def _ask(self, what: str, request: RootfsRequest, seen: Message) -> tuple[Message, int | None, int]:
+        message = {"do": what, "backend": self.name, "request": pack_request(request), "seen": seen}
+        try:
+            answer, descriptor, pid = self._namespace.ask(message)
+        except NamespaceError as error:
+            raise refused(self.name, request, str(error)) from error
+        if "error" in answer:
+            raise parse_error(answer["error"])
+        return answer, descriptor, pid
+
+
+def may_mount() -> bool:
+    """Tell whether this process may mount in its own namespaces."""
+    try:
+        FileSystemContext("overlay").close()
+    except PermissionError:
+        return False
+    except OSError:  # an old kernel, or one without overlays: what is asked for will tell
+        pass
+    return True
+
+
+class _Held:
+    """A process that has made its namespaces."""
+
+    def __init__(self, python: Sequence[str] | None) -> None:
+        if python is None and getattr(sys, "frozen", False):
+            reason = "a frozen program has no Python to start a process with that holds namespaces"
+            raise NamespaceError(Obstacle(reason, "Give it one, or take the backend 'copy'"))
+        self._connection, theirs = socket.socketpair()
+        self._connection.settimeout(None)  # whatever socket.setdefaulttimeout() says
+        with theirs:
+            # Above the standard streams, whose place it takes in a daemon that closed those.
+            descriptor = fcntl.fcntl(theirs, fcntl.F_DUPFD_CLOEXEC, 3)
+        try:
+            command = [*(python or (sys.executable, "-P")), "-c", _START, str(descriptor), str(os.getpid()), *_path()]
+            self._process = subprocess.Popen(command, pass_fds=[descriptor], stdin=subprocess.DEVNULL, cwd="/")
+        except OSError as error:
+            self._connection.close()
+            reason = f"no process can be started that holds namespaces: {error}"
+            raise NamespaceError(Obstacle(reason, "Take the backend 'copy', or see to that")) from error
+        finally:
+            os.close(descriptor)
+        self.pid = self._process.pid
+        try:
+            self._set_up()
+        except BaseException:
+            self.end()
+            raise
+
+    def ask(self, body: bytes) -> tuple[Message, int | None]:
+        """Return the answer to a packed message, and the descriptor that came along."""
+        send(self._connection, body)
+        return receive(self._connection)
+
+    def is_alive(self) -> bool:
+        """Tell whether the process is there, and this program's: in a forked child it is not."""
+        return self._process.poll() is None
+
+    def end(self) -> str:
+        """End the process; return how it ended, as a part of a sentence."""
+        self._connection.close()
+        try:
+            code = self._process.wait(_PATIENCE)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            code = self._process.wait()
+        return f", killed by {signal.Signals(-code).name}" if code < 0 else ""
+
+    def _set_up(self) -> None:
+        try:
+            answer, _ = receive(self._connection)
+            if "failed" not in answer:
+                answer, _ = self.ask(pack({"mapped": _map_subordinates(self.pid)}))
+        except (EOFError, OSError) as error:
+            remedy = "Its output is on this program's standard error"
+            raise NamespaceError(Obstacle("the process that holds namespaces did not start", remedy)) from error
+        if "failed" in answer:
+            raise NamespaceError(why_no_namespace(answer["failed"], answer["number"]))
+
+
+def _identities(request: RootfsRequest) -> Message:
+    """Return what this process sees at the paths of a request."""
+    paths = {request.directory, *(layer.path for layer in request.layers)}
+    seen = {path: os.stat(path) for path in paths}
+    if request.attach and request.target is not None:
+        target = open_target(request.target)
+        try:
+            seen[request.target] = os.fstat(target)
+        finally:
+            os.close(target)
+    return {path: [status.st_dev, status.st_ino] for path, status in seen.items()}
+
+
+def _path() -> Iterator[str]:
+    """Yield where this process finds modules, for one in another directory."""
+    for path in cast(list[object], sys.path):  # programs put anything there
+        if isinstance(path, str) and "\0" not in path:
+            with suppress(FileNotFoundError):  # the current directory was removed
+                yield os.path.abspath(path)
+
+
+def has_subordinates() -> bool:
+    """Tell whether this user was given users and groups, and may map them."""
+    return None not in _map_commands(0)
+
+
+def _map_subordinates(pid: int) -> bool:
+    """Map the users and groups that this user was given, if any; tell whether that was done."""
+    return all(command is not None and _runs(command) for command in _map_commands(pid))
+
+
+def _map_commands(pid: int) -> list[list[str] | None]:
+    return [_map_command(kind, pid, own) for kind, own in (("uid", os.geteuid()), ("gid", os.getegid()))]
+
+
+def _map_command(kind: str, pid: int, own: int) -> list[str] | None:
+    """Return the command that maps this user to root, and the users that it was given to the numbers from 1 on."""
+    program, ranges = shutil.which(f"new{kind}map"), list(_ranges(f"/etc/sub{kind}"))
+    if program is None or not ranges:
+        return None
+    command, first = [program, str(pid), "0", str(own), "1"], 1
+    for start, count in ranges:
+        command += [str(first), str(start), str(count)]
+        first += count
+    return command
+
+
+def _ranges(path: str) -> Iterator[tuple[int, int]]:
+    """Yield the ranges of users, or groups, that a file gives this user: the first, and how many.
+
+    Spec:
+        subuid(5).
+    """
+    names = {str(os.geteuid())}
+    try:
+        names.add(pwd.getpwuid(os.geteuid()).pw_name)
+        with open(path, encoding="utf-8", errors="replace") as lines:
+            found = [line.strip().split(":") for line in lines]
+    except (KeyError, OSError):
+        return
+    for fields in found:
+        if len(fields) == 3 and fields[0] in names and fields[1].isdecimal() and fields[2].isdecimal():
+            yield int(fields[1]), int(fields[2])
+
+
+def _runs(command: list[str]) -> bool:
+    done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, timeout=_PATIENCE, check=False)
+    return done.returncode == 0
