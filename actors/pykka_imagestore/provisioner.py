@@ -266,7 +266,7 @@ class ProvisionerActor(StoreActor):
         self._threads = WorkerPool(THREADS, threads=True, name="imagestore-provisioner")
         self._executor = SerialExecutor("imagestore-provisioner-staging")
         self._staging = Staging(self, parts.paths, self._executor, parts.pool)
-        self._leases = LeaseTaker(parts.paths, parts.references, self._executor)
+        self._leases = LeaseTaker(parts, self._executor)
 
     # -- what the handle offers
 
