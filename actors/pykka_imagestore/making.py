@@ -47,7 +47,6 @@ logger = logger_of(__name__)
 T = TypeVar("T")
 
 _CONFIGS = 256  # whose wishes are remembered
-_BOUNDING = "overlay"  # the backend whose writes go to directories that hold nothing else
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,12 +127,16 @@ def make(site: Site, order: ProvisionOrder) -> Steps[Rootfs]:
         ContainerExistsError: The id is taken.
         RootfsError: It cannot be made, and nothing of it is left.
     """
+    image = site.view.recall(order.name)
     while True:
-        image = site.view.get(order.name)
         try:
             return (yield from _make_of(site, order, image))
-        except _GoneError:
-            logger.debug("%s was removed while %s was provisioned", image.name, order.container_id)
+        except (_GoneError, NotFoundError) as error:
+            logger.debug("%s lacks something, or was removed: %s", image.name, error)
+            found = site.view.get(order.name)
+            if found == image and isinstance(error, NotFoundError):  # its config is not there, and it is needed
+                raise
+            image = found
 
 
 def advance(steps: Steps[Rootfs], error: Exception | None) -> Wanted | Rootfs:
@@ -167,6 +170,8 @@ def remove(site: Site, container_id: str, rootfs: Rootfs | None) -> None:
     """
     if rootfs is not None:
         rootfs.close()
+        site.remove(container_id, rootfs.container)
+        return
     paths = site.paths
     with locked(paths.containers_lock, shared=True):  # or a recovery might adopt it meanwhile
         try:
@@ -206,9 +211,7 @@ def _make_of(site: Site, order: ProvisionOrder, image: DockerImage) -> Steps[Roo
             reasons.extend(error.reasons)
         else:
             reason = _reason(order, reasons)
-            return Rootfs(
-                order.container_id, mounted.fd, mounted.path, backend.name, reason, config, mounted.namespace_pid
-            )
+            return Rootfs(container, mounted.fd, mounted.path, reason, config, mounted.namespace_pid)
     raise RootfsError(order.container_id, reasons)
 
 
@@ -287,8 +290,6 @@ def _container(site: Site, order: ProvisionOrder, image: DockerImage, backend: B
 def _config_of(site: Site, order: ProvisionOrder, image: DockerImage) -> RunConfig:
     try:
         return site.config(image)
-    except NotFoundError as error:
-        raise _GoneError from error
     except FormatError as error:
         raise RootfsError(order.container_id, (("the image's config", str(error)),)) from error
 
@@ -298,8 +299,6 @@ def _choose_project(site: Site, order: ProvisionOrder) -> int | None:
     if order.upper_bytes is None:
         return None
     refusal = quota_refusal(str(site.paths.root))
-    if refusal is None and order.backend not in (_BOUNDING, None):
-        refusal = f"only {_BOUNDING} bounds what is written"
     if refusal is not None:
         raise RootfsError(order.container_id, (("upper_bytes", refusal),))
     return choose_project(str(site.paths.root))

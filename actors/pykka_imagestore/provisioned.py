@@ -6,6 +6,7 @@ import os
 import threading
 from dataclasses import dataclass
 
+from pykka_imagestore.core.container import Container
 from pykka_imagestore.core.run_config import RunConfig
 from pykka_imagestore.core.uncopyable import Uncopyable
 from pykka_imagestore.core.user import User
@@ -22,6 +23,7 @@ class Rootfs(Uncopyable):
     None, what is mounted is found by the descriptor only, and is gone once all descriptors of it are closed.
 
     Attributes:
+        container: What is recorded of the container.
         container_id: Which container's it is.
         path: Where it is attached; None if it is not, or only in a namespace of its own.
         backend: What made it: ``overlay``, ``copy``, ``link`` or ``bind``.
@@ -34,17 +36,17 @@ class Rootfs(Uncopyable):
 
     def __init__(
         self,
-        container_id: str,
+        container: Container,
         fd: int,
         path: str | None,
-        backend: str,
         reason: str,
         config: RunConfig,
         namespace_pid: int | None = None,
     ) -> None:
-        self.container_id = container_id
+        self.container = container
+        self.container_id = container.container_id
         self.path = path
-        self.backend = backend
+        self.backend = container.backend
         self.reason = reason
         self.config = config
         self.namespace_pid = namespace_pid

@@ -50,7 +50,7 @@ from pykka_imagestore.store_parts import StoreParts
 from pykka_imagestore.text import shown
 
 THREADS = 8  # most of them wait for the disk
-GATHER_SECONDS = 0.05  # in which removed containers are gathered, to be deleted together
+GATHER_SECONDS = 0.2  # in which removed containers are gathered, to be deleted together
 
 
 class Provisioner(Handle):

@@ -65,9 +65,7 @@ def _adopt(site: Site, container: Container) -> Rootfs | None:
     except OSError as error:
         logger.warning("container %s cannot be adopted: %s", container.container_id, error)
         return None
-    rootfs = Rootfs(
-        container.container_id, fd, path, container.backend, "it was made by that before", _config(site, container)
-    )
+    rootfs = Rootfs(container, fd, path, "it was made by that before", _config(site, container))
     site.holder.take_over(container)
     return rootfs
 

@@ -57,6 +57,7 @@ ALLOWED = {
     ("fs/remove_tree.py", "os.open(above or '.', DIRECTORY_FLAGS & ~os.O_NOFOLLOW)"): CALLERS,
     ("fs/remove_tree.py", "os.chown(place, os.geteuid(), -1)"): A_PIN,
     ("fs/remove_tree.py", "os.chmod(place, stat.S_IRWXU if is_ours else _OPEN_TO_ALL)"): A_PIN,
+    ("fs/tree_size.py", "os.scandir(directory)"): "a descriptor",
     ("jobs/check/attributes.py", "open(path, encoding='ascii')"): KERNELS,
     ("jobs/check/xattrs.py", "os.getxattr(place, key, follow_symlinks=isinstance(place, int))"): A_DESCRIPTOR_OR_NAME,
     ("jobs/check/xattrs.py", "os.listxattr(place, follow_symlinks=isinstance(place, int))"): A_DESCRIPTOR_OR_NAME,
@@ -321,6 +322,8 @@ NAMES = "the names in one of the store's directories, of which none is opened"
 A_LOOK = "a look at a directory that was just found to be one of the store's"
 THE_DIRECTORY = "the store's directory, or one above: where the caller says"
 ALLOWED_IN_A_STORE = {
+    ("durable/containers.py", "Path('/proc/sys/kernel/random/boot_id').read_text(encoding='ascii')"): KERNELS,
+    ("durable/containers.py", "os.listdir(paths.containers)"): NAMES,
     ("durable/disk.py", "os.open(path, flags | os.O_CLOEXEC | os.O_NONBLOCK)"): "to sync: what the store wrote",
     ("durable/disk.py", "os.open(path, os.O_RDONLY | os.O_CLOEXEC)"): "to sync: what the store wrote",
     ("durable/files.py", "Path(f'/proc/self/fd/{descriptor}').chmod(stat.S_IMODE(found) | mode & stat.S_IRWXU)"): A_PIN,

@@ -6,22 +6,34 @@ checkout, or wherever the variable IMAGESTORE_TEST_IMAGES says.
 
 from __future__ import annotations
 
+import importlib
 import io
 import json
 import os
 import tarfile
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from support import stacked
 from support.compressions import COMPRESS, INFLATE
+from support.privileges import ORDINARY_USER, as_ordinary_user
 from support.processes import TIMEOUT
-from support.stacks import flatten, listing, listing_digest
+from support.rootfs import copy_package, no_mounts_left, python_for_all, require_mounts
+from support.stacks import flatten, listing, listing_digest, tree_of
 
 from pykka_imagestore import ArchiveError, LocalStore
 from pykka_imagestore.core.digest import sha256
 from pykka_imagestore.core.formats.run_config import parse_run_config
 from pykka_imagestore.core.paths import StorePaths
+from pykka_imagestore.core.rootfs import RootfsRequest
+from pykka_imagestore.rootfs.bind import Bind
+from pykka_imagestore.rootfs.copy import Copy
+from pykka_imagestore.rootfs.link import Link
+from pykka_imagestore.rootfs.namespace import InNamespace, Namespace
+from pykka_imagestore.rootfs.overlay import Overlay
+from pykka_imagestore.runtime import WorkerPool
 
 IMAGES = Path(os.environ.get("IMAGESTORE_TEST_IMAGES", Path(__file__).parents[3] / "shared" / "images"))
 if not (IMAGES / "facts.json").is_file():
@@ -412,3 +424,95 @@ def test_configs_say_of_running_what_other_tools_found(put, oci_put):
         assert dict(config.labels) == (facts.get("Labels") or {})
         compared += 1
     assert compared > 60
+
+
+# -- root file systems
+
+importlib.import_module("pykka_imagestore.jobs.unpack.xz")  # before privileges are given up: see ordinary_users_trees
+BACKENDS = {
+    "overlay": (Overlay(), False),
+    "copy": (Copy(), False),
+    "link": (Link(), True),
+    "bind": (Bind(), True),
+}
+
+TREES = {
+    f"{file}-{number}": image
+    for file in SOUND
+    for number, image in enumerate(image for image in expected(file) if image.rootfs is not None)
+}
+OCI_TREES = {str(image): image.expected for image in OCI_IMAGES if image.expected.rootfs is not None}
+
+
+@pytest.mark.root
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("image", TREES)
+def test_every_backend_makes_the_tree_that_other_tools_made(put, tmp_path, image, backend):
+    assert_makes(backend, TREES[image], put.paths, tmp_path)
+
+
+@pytest.mark.root
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("image", OCI_TREES)
+def test_every_backend_makes_the_tree_of_an_oci_image(oci_put, tmp_path, image, backend):
+    assert_makes(backend, OCI_TREES[image], oci_put[0], tmp_path)
+
+
+def assert_makes(backend, image, paths, place):
+    require_mounts()
+    maker, read_only = BACKENDS[backend]
+    layers = stacked.with_fix_ups([paths.layer(diff_id) for diff_id in image.diff_ids], maker.reads, place / "stack")
+    request = RootfsRequest(layers, str(place / "box"), read_only=read_only)
+    if backend == "bind" and maker.refusal(request) is not None:
+        pytest.skip("this is more than one layer")
+
+    with no_mounts_left(place), stacked.made(maker, request) as mounted:
+        tree = tree_of(Path(f"/proc/self/fd/{mounted.fd}"))
+
+    if "listing" in image.rootfs:
+        assert listing(tree) == sorted(image.rootfs["listing"])
+    assert listing_digest(tree) == image.rootfs["listing_sha256"]
+
+
+@pytest.mark.root
+@pytest.mark.parametrize("backend", ["overlay", "copy"])
+def test_an_ordinary_user_gets_the_same_trees_but_for_what_he_may_not_own(put, users_directory, backend):
+    package = copy_package(users_directory / "package") if backend == "overlay" else None
+
+    trees = as_ordinary_user(ordinary_users_trees, users_directory, package)
+
+    for name, tree in trees.items():
+        whole = flatten([put.paths.layer(diff_id) for diff_id in TREES[name].diff_ids])
+        assert tree == {path: of_ordinary_user(what) for path, what in whole.items() if what[0] not in "bc"}
+    assert len(trees) == len(TREES)
+
+
+def of_ordinary_user(what):
+    """Return what a user has in the place of something of root's, or somebody else's."""
+    kind, mode, _, extra = what.split(" ", 3)
+    return f"{kind} {int(mode, 8) & 0o1777:04o} {ORDINARY_USER}:{ORDINARY_USER} {extra}"
+
+
+def ordinary_users_trees(place, package):
+    """Return the trees of all images of docker archives: copies, or overlays that run a copy of the package."""
+    # In threads: the Python in use may be in a directory that only root may enter.
+    with (
+        WorkerPool(1, threads=True) as pool,
+        LocalStore.start(place / "store", pool=pool, durable=False) as store,
+    ):
+        for file in SOUND:
+            put_all(store, file, IMAGES / file)
+    paths = StorePaths(place / "store")
+    with closing(Namespace(None if package is None else python_for_all(package))) as namespace:
+        maker = Copy() if package is None else InNamespace(Overlay(), namespace)
+        return {
+            name: made_of(maker, image, paths, place / str(number))
+            for number, (name, image) in enumerate(TREES.items())
+        }
+
+
+def made_of(maker, image, paths, place):
+    place.mkdir()
+    layers = stacked.with_fix_ups([paths.layer(diff_id) for diff_id in image.diff_ids], maker.reads, place / "stack")
+    with stacked.made(maker, RootfsRequest(layers, str(place / "box"))) as mounted:
+        return tree_of(Path(f"/proc/self/fd/{mounted.fd}"))

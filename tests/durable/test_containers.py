@@ -9,7 +9,7 @@ from pykka_imagestore.core.paths import StorePaths
 from pykka_imagestore.durable.containers import Holder, find_container_ids, read_container
 
 RENAME = ("rename", "container.0", "box-1")
-SYNCS = [("sync_file", "container.pb"), ("sync_directory", "box-1"), ("sync_directory", "containers")]
+SYNCS = [("sync_data", "container.pb"), ("sync_directory", "box-1"), ("sync_directory", "containers")]
 
 
 def container(layers: int) -> Container:
@@ -32,10 +32,10 @@ def test_record_that_may_be_written_in_part_is_synced_before_its_container_has_i
 
     Holder(paths, disk).begin(container(layers=60))
 
-    assert disk.calls[-5:] == [("sync_file", "container.pb"), RENAME, *SYNCS]
+    assert disk.calls[-5:] == [("sync_data", "container.pb"), RENAME, *SYNCS]
 
 
-@pytest.mark.parametrize("failing", ["sync_file", "sync_directory", "rename"])
+@pytest.mark.parametrize("failing", ["sync_data", "sync_directory", "rename"])
 def test_container_whose_record_cannot_be_made_durable_is_not_there(paths: StorePaths, failing: str) -> None:
     disk = FailingDisk()
     holder = Holder(paths, disk)

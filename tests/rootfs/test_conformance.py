@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import shutil
+import tempfile
+from pathlib import Path
+
 import pytest
-from support.rootfs import no_mounts_left, require_mounts
-from support.stack_samples import SAMPLES
+from support.privileges import ORDINARY_USER, as_ordinary_user, ordinary_users_place
+from support.rootfs import copy_package, no_mounts_left, python_for_all, require_mounts
+from support.stack_samples import CLOSED, SAMPLES, for_ordinary_user
 from support.stacked import made_tree, stacked
 
 from pykka_imagestore.core.layer_record import WhiteoutFormat
@@ -13,6 +19,7 @@ from pykka_imagestore.rootfs.backend import Backend
 from pykka_imagestore.rootfs.bind import Bind
 from pykka_imagestore.rootfs.copy import Copy
 from pykka_imagestore.rootfs.link import Link
+from pykka_imagestore.rootfs.namespace import InNamespace, Namespace
 from pykka_imagestore.rootfs.overlay import Overlay
 
 pytestmark = pytest.mark.root
@@ -46,3 +53,29 @@ def test_the_tree_is_the_one_that_the_tars_mean(tmp_path, backend, name):
     tree = made_tree(maker, RootfsRequest(layers, str(tmp_path / "box"), read_only=read_only))
 
     assert tree == SAMPLES[name].tree
+
+
+@pytest.mark.parametrize("name", [name for name in SAMPLES if name != CLOSED])
+@pytest.mark.parametrize("backend", ["overlay", "copy"])
+def test_an_ordinary_user_gets_the_same_tree_but_for_what_he_may_not_own(backend, name):
+    place = Path(tempfile.mkdtemp(dir=ordinary_users_place()))
+    try:
+        os.chown(place, ORDINARY_USER, ORDINARY_USER)
+        package = copy_package(place / "package") if backend == "overlay" else None
+        tree = as_ordinary_user(ordinary_users_tree, SAMPLES[name].tars, place, package)
+    finally:
+        shutil.rmtree(place)
+
+    assert tree == for_ordinary_user(SAMPLES[name].tree, ORDINARY_USER)
+
+
+def ordinary_users_tree(tars, place, package):
+    """Return what the copies of this user are, or what an overlay is that runs with a copy of the package."""
+    if package is None:
+        return made_tree(Copy(), RootfsRequest(stacked(tars, place), str(place / "box")))
+    namespace = Namespace(python_for_all(package))
+    try:
+        layers = stacked(tars, place, Reads.USER)
+        return made_tree(InNamespace(Overlay(), namespace), RootfsRequest(layers, str(place / "box")))
+    finally:
+        namespace.close()

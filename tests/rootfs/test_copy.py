@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import pkgutil
 import re
 import shutil
 import tempfile
@@ -12,6 +13,7 @@ from itertools import count
 from pathlib import Path
 
 import pytest
+from support import seams
 from support.privileges import as_ordinary_user, ordinary_users_place
 from support.processes import TIMEOUT
 from support.rootfs import layer, no_mounts_left, points_below, read, require_mounts
@@ -22,9 +24,7 @@ from support.trees import describe
 from pykka_imagestore.core.layer_record import WhiteoutFormat
 from pykka_imagestore.core.rootfs import FillPart, RootfsRequest
 from pykka_imagestore.errors import RootfsError
-from pykka_imagestore.fs.attributes import Attributes
 from pykka_imagestore.jobs.fill_rootfs import fill_rootfs
-from pykka_imagestore.rootfs.copies import Copies
 from pykka_imagestore.rootfs.copy import Copy
 from pykka_imagestore.rootfs.link import Link
 
@@ -62,15 +62,8 @@ def cut_before(monkeypatch, calls):
 
         return call
 
-    for owner, name in (
-        (Attributes, "create_file"),
-        (Attributes, "finish_file"),
-        (Attributes, "finish_node"),
-        (Attributes, "link"),
-        (Copies, "make_directory"),
-        (Copies, "finish_directory"),
-    ):
-        monkeypatch.setattr(owner, name, cutting(getattr(owner, name)))
+    for step in seams.COPYING_STEPS:
+        monkeypatch.setattr(step, cutting(pkgutil.resolve_name(step)))
 
 
 @pytest.mark.root
@@ -122,7 +115,7 @@ def test_shares_are_done_side_by_side(tmp_path, name):
 def test_another_share_may_be_quicker_to_make_a_name_of_the_same_file(tmp_path, monkeypatch):
     request = RootfsRequest(stacked(SAMPLES["hard links"].tars, tmp_path), str(tmp_path / "box"))
     (tmp_path / "box").mkdir()
-    real, others = Attributes.link, list(Copy().parts(request, 4))
+    real, others = pkgutil.resolve_name(seams.LINK_FILE), list(Copy().parts(request, 4))
     first = others.pop(2)
 
     def link(self, target, target_directory, name, directory):
@@ -131,7 +124,7 @@ def test_another_share_may_be_quicker_to_make_a_name_of_the_same_file(tmp_path, 
                 fill_rootfs(others.pop())
         return real(self, target, target_directory, name, directory)
 
-    monkeypatch.setattr(Attributes, "link", link)
+    monkeypatch.setattr(seams.LINK_FILE, link)
     fill_rootfs(first)
 
     assert others == []

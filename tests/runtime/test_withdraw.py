@@ -118,6 +118,33 @@ def test_after_withdraws_when_it_has_expired(stop):
     assert kept(stop) == 0
 
 
+@pytest.mark.parametrize("end", [lambda promise: promise.set(1), lambda promise: promise.fail(LookupError()), None])
+def test_what_is_chained_leaves_nothing_when_its_result_is_final(stop, end):
+    class Function:
+        def __call__(self, value):
+            return value
+
+    functions = [Function() for _ in range(3)]
+    references = [weakref.ref(function) for function in functions]
+    results = [chain(function) for chain, function in zip(chains(stop.future), functions, strict=True)]
+    del functions
+    stop.future.on_discard(stop.discard)
+    assert kept(stop) == 3
+
+    if end is None:
+        results[0].discard()  # asks that of `stop`, which answers
+    else:
+        end(stop)
+
+    assert all(result.done() for result in results)
+    assert kept(stop) == 0
+    assert [reference() for reference in references] == [None, None, None]
+
+
+def chains(future):
+    return future.then, future.repair, future.recover
+
+
 def test_asyncio_task_that_is_cancelled_or_times_out_withdraws(stop):
     async def wait():
         for _ in range(10):

@@ -45,6 +45,15 @@ REMOVE_STAGING = f"{_PACKAGE}.staging.remove_staging"
 EXTRACT = f"{_JOBS}.unpack.extractor.Extractor.extract"
 LEADER = f"{_JOBS}.unpack.one_pass.Leader"
 CHECK_BLOB = f"{_JOBS}.unpack.one_pass._check_blob"
+LINK_FILE = f"{_PACKAGE}.fs.attributes.Attributes.link"
+COPYING_STEPS = (
+    f"{_PACKAGE}.fs.attributes.Attributes.create_file",
+    f"{_PACKAGE}.fs.attributes.Attributes.finish_file",
+    f"{_PACKAGE}.fs.attributes.Attributes.finish_node",
+    f"{_PACKAGE}.fs.attributes.Attributes.link",
+    f"{_PACKAGE}.rootfs.copies.Copies.make_directory",
+    f"{_PACKAGE}.rootfs.copies.Copies.finish_directory",
+)
 CHECK_STEPS = (
     f"{_JOBS}.check.shallow_check._check_record",
     f"{_JOBS}.check.shallow_check._check_part",

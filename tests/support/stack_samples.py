@@ -59,14 +59,33 @@ def _xattrs(entry: bytes, **values: bytes) -> bytes:
     )
 
 
+def for_ordinary_user(tree: Tree, user: int) -> Tree:
+    """Return what a user makes of a tree who may make no devices, give nothing away, and set no privileged attribute.
+
+    Set-ID bits speak of the owner: what does not get its owner does not get them either.
+    """
+    return {
+        path: replace(
+            node,
+            mode=node.mode if node.owner == (user, user) else node.mode & ~0o6000,
+            owner=(user, user),
+            xattrs=tuple(pair for pair in node.xattrs if not pair[0].startswith(("security.", "trusted."))),
+        )
+        for path, node in tree.items()
+        if node.kind not in "cb"
+    }
+
+
 DIRECTORY = of("d", 0o755)
 FILE = of("f", 0o644)
 DEEP = b"/".join([b"%03d" % number for number in range(200)])
 LONG = b"n" * 255
 MANY = [b"many/%04d" % number for number in range(1000)]
 
+CLOSED = "directories that their owner may not enter"
 SAMPLES: dict[str, Sample] = {
-    "nothing": sample([b""], {}),
+    "no layer": sample([], {}),
+    "an empty layer": sample([b""], {}),
     "a directory that a layer only implies": sample(
         [
             tars.directory(b"tmp", mode=0o1777, uid=5, gid=6, mtime=100) + tars.directory(b"a", mode=0o700, mtime=7),
@@ -217,7 +236,7 @@ SAMPLES: dict[str, Sample] = {
             b"pipe": of("p", 0o622, mtime_ns=at(3)),
         },
     ),
-    "directories that their owner may not enter": sample(
+    CLOSED: sample(
         [
             tars.directory(b"closed", mode=0) + tars.file(b"closed/f", b"f", mode=0),
             tars.directory(b"closed/in", mode=0o111) + tars.file(b"closed/in/g"),

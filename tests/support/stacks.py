@@ -25,6 +25,22 @@ def flatten(layers: Sequence[Path]) -> Tree:
     return tree
 
 
+def tree_of(root: Path) -> Tree:
+    """Return the tree in a directory."""
+    tree: Tree = {}
+    digests: dict[int, str] = {}
+    left = [""]
+    while left:
+        below = left.pop()
+        for name in os.listdir(root / below):
+            path = _join(below, name)
+            found = os.lstat(root / path)
+            tree[path] = _described(root / path, found, digests)
+            if stat.S_ISDIR(found.st_mode):
+                left.append(path)
+    return tree
+
+
 def listing(tree: Tree) -> list[str]:
     """Return a line for each path, sorted."""
     return sorted(f"{path} {what}" for path, what in tree.items())
@@ -73,14 +89,18 @@ class _Layer:
             tree[path] = self._described(path, found)
 
     def _described(self, path: str, found: os.stat_result) -> str:
-        kind, extra = KINDS[stat.S_IFMT(found.st_mode)], ""
-        if kind == "f":
-            if found.st_ino not in self._digests:
-                self._digests[found.st_ino] = hashlib.sha256((self._rootfs / path).read_bytes()).hexdigest()
-            extra = f"{found.st_size} {self._digests[found.st_ino]}"
-        elif kind == "l":
-            extra = os.readlink(self._rootfs / path)
-        return f"{kind} {stat.S_IMODE(found.st_mode):04o} {found.st_uid}:{found.st_gid} {extra}"
+        return _described(self._rootfs / path, found, self._digests)
+
+
+def _described(path: Path, found: os.stat_result, digests: dict[int, str]) -> str:
+    kind, extra = KINDS[stat.S_IFMT(found.st_mode)], ""
+    if kind == "f":
+        if found.st_ino not in digests:
+            digests[found.st_ino] = hashlib.sha256(path.read_bytes()).hexdigest()
+        extra = f"{found.st_size} {digests[found.st_ino]}"
+    elif kind == "l":
+        extra = os.readlink(path)
+    return f"{kind} {stat.S_IMODE(found.st_mode):04o} {found.st_uid}:{found.st_gid} {extra}"
 
 
 def _is_opaque(directory: Path) -> bool:

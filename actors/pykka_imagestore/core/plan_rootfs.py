@@ -156,7 +156,7 @@ def plan_rootfs(layers: Sequence[LayerView], reads: Reads) -> FixUps:
     links = _Links(meant)
     top = len(layers) - 1
     fix_links = tuple(links.visible(top))
-    whiteouts = sorted(_find_wrong(meant, reads)) if top > 0 else []
+    whiteouts = sorted(_find_wrong(meant, reads))
     paths = {path for path in _implied(layers) if meant.needs_attributes(path, top)}
     for path in (*whiteouts, *(name for link in fix_links for name in link.names)):
         paths.update(_ancestors(path))
@@ -202,7 +202,6 @@ class _Merge:
 
     def __init__(self, layers: Sequence[LayerView], reads: Reads | None = None) -> None:
         self.layers = layers
-        self.origins: dict[tuple[int, bytes], _Origin] = {}
         self._reads = reads
         self._places: dict[tuple[bytes, int], _Place] = {}
 
@@ -220,16 +219,17 @@ class _Merge:
         return self._places[path, top]
 
     def attributes_of(self, path: bytes, top: int) -> int:
-        """Return the layer that gives a directory its attributes: one that names it, or the first that has it."""
-        while True:
-            layer = self.find(path, top).layer
-            if not layer or path not in self.layers[layer].implicit:
-                return layer
-            if path and len(self.find(_parent(path), layer).directories) == 1:
-                return layer  # it hides the directory that it lies in below
-            if not self.find(path, layer - 1).is_directory:
-                return layer
-            top = layer - 1
+        """Return the layer that gives a directory its attributes: the highest, unless one below it names it.
+
+        Those that layers only imply are all alike.
+        """
+        highest = layer = self.find(path, top).layer
+        while path in self.layers[layer].implicit:
+            is_new = path and len(self.find(_parent(path), layer).directories) == 1  # what is below is hidden there
+            if is_new or not layer or not self.find(path, layer - 1).is_directory:
+                return highest
+            layer = self.find(path, layer - 1).layer
+        return layer
 
     def needs_attributes(self, path: bytes, top: int) -> bool:
         """Tell whether a directory is there that gets its attributes from another layer than the highest."""
@@ -286,24 +286,18 @@ class _Links:
                 self._origins[layer, name] = self._resolve(layer, name, view.lower_links[name])
 
     def visible(self, top: int) -> Iterator[FixLink]:
-        """Return the files that links lead to, each with all names that it has in the merged tree."""
-        same: dict[_Origin, Collection[bytes]] = {}
+        """Yield the files that links lead to, each with all names that it has in the merged tree."""
         groups: dict[_Origin, set[bytes]] = {}
         for (layer, name), origin in self._origins.items():
-            if self._meant.find(name, top)[:2] != (Kind.LINK, layer):
-                continue
-            if origin not in same:
-                same[origin] = self._layers[origin.layer].same(origin.path)
-            groups.setdefault(_Origin(origin.layer, min(same[origin])), set()).add(name)
-            groups[_Origin(origin.layer, min(same[origin]))].update(
-                path for path in same[origin] if self._is_visible(origin.layer, path, top)
-            )
-        for origin in sorted(groups):
-            yield FixLink(*origin, tuple(sorted(groups[origin])))
-
-    def _is_visible(self, layer: int, path: bytes, top: int) -> bool:
-        place = self._meant.find(path, top)
-        return place.layer == layer and place.kind is not Kind.LINK
+            if self._meant.find(name, top)[:2] == (Kind.LINK, layer):
+                groups.setdefault(origin, set()).add(name)
+        merged: dict[_Origin, set[bytes]] = {}  # by the first of the names that one file has in its layer
+        for (layer, path), names in groups.items():
+            same = self._layers[layer].same(path)
+            there = merged.setdefault(_Origin(layer, min(same)), set())
+            there.update(names, (other for other in same if self._meant.find(other, top).layer == layer))
+        for origin in sorted(merged):
+            yield FixLink(*origin, tuple(sorted(merged[origin])))
 
     def _resolve(self, layer: int, name: bytes, target: bytes) -> _Origin:
         """Return what the layers below one have where its link leads to."""

@@ -6,12 +6,15 @@ import threading
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from pykka_imagestore.core.budget import NOTHING, Size
 from pykka_imagestore.core.container import Container
 from pykka_imagestore.core.paths import ROOTFS, StorePaths
-from pykka_imagestore.core.usage import ContainerUsage
 from pykka_imagestore.durable.containers import ContainerTable
+
+if TYPE_CHECKING:
+    from pykka_imagestore.core.usage import ContainerUsage
 
 _SHOWS_LAYERS = frozenset({"overlay", "bind"})  # at rootfs/; what was written lies beside it
 
@@ -73,6 +76,8 @@ class ContainerSizes:
             return tuple(map(self._usage, self._table.read(all_readable=False).values()))
 
     def _usage(self, container: Container) -> ContainerUsage:
+        from pykka_imagestore.core.usage import ContainerUsage  # noqa: PLC0415 - puts need none of it
+
         size, _ = self._measured.get(_key(container), (NOTHING, 0.0))
         return ContainerUsage(container.container_id, container.image, container.backend, size.bytes, size.inodes)
 

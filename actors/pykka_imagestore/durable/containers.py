@@ -21,9 +21,7 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from google.protobuf.message import DecodeError
-
-from pykka_imagestore._proto.container_pb2 import ContainerRecord
+from pykka_imagestore import _proto
 from pykka_imagestore.core.checksum import checksum_fault, with_checksum
 from pykka_imagestore.core.container import Container, ContainerInfo, is_container_id
 from pykka_imagestore.core.digest import DiffID, Digest, is_sha256
@@ -36,6 +34,7 @@ from pykka_imagestore.durable.files import create_file, make_directory, read_fil
 from pykka_imagestore.durable.layout import remove_staging, require_directory
 from pykka_imagestore.durable.locked_directory import LockedDirectory
 from pykka_imagestore.durable.locks import is_locked, locked
+from pykka_imagestore.durable.messages import parse_message
 from pykka_imagestore.durable.owner import told_if_foreign
 from pykka_imagestore.durable.reserve import in_reserve
 from pykka_imagestore.errors import (
@@ -80,14 +79,15 @@ class Holder(Uncopyable):
             OSError: The disk failed; nothing is left.
         """
         self._make()
-        made, data = self._directory.path / _NAME.format(next(self._numbers)), _to_bytes(container)
+        made = self._directory.path / _NAME.format(next(self._numbers))
         try:
             make_directory(made, _MODE)
-            with os.fdopen(create_file(made / CONTAINER_RECORD, 0o644), "wb") as file:
-                file.write(data)
-            if len(data) > _BLOCK:  # a power cut may leave a part of it
-                self._disk.sync_file(made / CONTAINER_RECORD)
-            self._publish(made, container.container_id)
+            record = create_file(made / CONTAINER_RECORD, 0o644)
+            try:
+                self._write(record, _to_bytes(container))
+                self._publish(made, container.container_id, record)
+            finally:
+                os.close(record)
         except BaseException:
             _remove(made)
             raise
@@ -119,7 +119,14 @@ class Holder(Uncopyable):
                 self._directory.make()
                 self._is_made = True
 
-    def _publish(self, made: Path, container_id: str) -> None:
+    def _write(self, record: int, data: bytes) -> None:
+        is_torn_by_power_cuts = len(data) > _BLOCK
+        while data:
+            data = data[os.write(record, data) :]
+        if is_torn_by_power_cuts:
+            self._disk.sync_data(record)
+
+    def _publish(self, made: Path, container_id: str, record: int) -> None:
         target = self._paths.container(container_id)
         try:
             with locked(self._paths.leases_lock, shared=True):
@@ -131,7 +138,7 @@ class Holder(Uncopyable):
         try:
             # Only now, so that a file system with a journal writes that once, for the record and for its name. A power
             # cut before leaves the name with a record that is whole, or empty, or all zeros, which tells of nothing.
-            self._disk.sync_file(target / CONTAINER_RECORD)
+            self._disk.sync_data(record)
             self._disk.sync_directory(target)
             self._disk.sync_directory(self._paths.containers)  # commit point: the container is there
         except BaseException:
@@ -300,7 +307,7 @@ def _shown(paths: StorePaths, container: Container, is_held: bool) -> ContainerI
 
 
 def _to_bytes(container: Container) -> bytes:
-    record = ContainerRecord(
+    record = _proto.ContainerRecord(
         container_id=container.container_id,
         image=container.image,
         layer_ids=container.layer_ids,
@@ -323,8 +330,8 @@ def _to_bytes(container: Container) -> bytes:
 
 def _from_bytes(path: Path, container_id: str, data: bytes) -> Container:
     try:
-        record = ContainerRecord.FromString(data)
-    except (DecodeError, UnicodeDecodeError) as error:
+        record = parse_message(_proto.ContainerRecord, data)
+    except ValueError as error:
         raise ContainerRecordError(str(path), f"it is no ContainerRecord: {error}") from error
     fault = checksum_fault(data, record.checksum)
     if fault is None and record.container_id != container_id:

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import cast
 
-from pykka_imagestore.core.digest import DiffID, Digest, is_sha256, sha256
+from pykka_imagestore.core.digest import DiffID, Digest, directory_name, is_sha256, sha256
 from pykka_imagestore.core.image import DockerImage
 from pykka_imagestore.core.paths import StorePaths
 from pykka_imagestore.durable.disk import Disk, write_whole
@@ -113,7 +113,11 @@ def find_missing(paths: StorePaths, layer_ids: Iterable[DiffID]) -> frozenset[Di
     with told_if_foreign(paths.root):
         if len(wanted) > _MAX_LOOKUPS:
             return wanted - _layers_in(paths.layers)
-        return frozenset(layer for layer in wanted if not (is_sha256(layer) and _is_there(paths.layer(layer))))
+        # By text, not by paths.layer(): each get and each container looks for some.
+        layers = os.fspath(paths.layers)
+        return frozenset(
+            layer for layer in wanted if not (is_sha256(layer) and _is_there(f"{layers}/{directory_name(layer)}"))
+        )
 
 
 def find_layers(paths: StorePaths) -> list[DiffID]:
@@ -181,7 +185,7 @@ def remove_staging(path: Path) -> bool:
 # Path.exists and its like call what may not be looked at absent, in some versions of Python without an exception.
 
 
-def _is_there(path: Path) -> bool:
+def _is_there(path: str) -> bool:
     try:
         return stat.S_ISDIR(os.lstat(path).st_mode)  # not a symlink: it would lead out of the store
     except (FileNotFoundError, NotADirectoryError):

@@ -66,6 +66,19 @@ class References:
         found = self._look(lambda images: [images[name.stored]] if name.stored in images else [])
         return found[0] if found else None
 
+    def recall(self, name: ImageName) -> DockerImage | None:
+        """Return the image of a name as of now, used now; whether its layers are there is to be looked at afterwards.
+
+        Raises:
+            CheckpointError: As ``find``.
+        """
+        self.refresh()
+        with self._replica.lock:
+            image = self._replica.images.get(name.stored)
+        if image is not None:
+            note_use(self._paths, image)
+        return image
+
     def use(self, name: ImageName) -> DockerImage | None:
         """Return the image of a name as ``find`` does, and remember that it was used now."""
         image = self.find(name)

@@ -11,9 +11,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from google.protobuf.message import DecodeError
-
-from pykka_imagestore._proto.stack_pb2 import StackRecord
+from pykka_imagestore import _proto
 from pykka_imagestore.core.checksum import checksum_fault
 from pykka_imagestore.core.digest import DiffID
 from pykka_imagestore.core.layer_record import WhiteoutFormat
@@ -22,10 +20,11 @@ from pykka_imagestore.core.rootfs import Reads, StackLayer, stack_id
 from pykka_imagestore.durable.disk import Disk
 from pykka_imagestore.durable.files import read_file
 from pykka_imagestore.durable.layout import require_directory
+from pykka_imagestore.durable.messages import parse_message
 from pykka_imagestore.errors import StateError
 
 
-def find_stack(paths: StorePaths, layer_ids: Sequence[str], reads: Reads) -> StackRecord | None:
+def find_stack(paths: StorePaths, layer_ids: Sequence[str], reads: Reads) -> _proto.StackRecord | None:
     """Return the record of what a stack of layers needs on top; None if that must be made first.
 
     It stays while somebody needs the layers: hold a lease of them.
@@ -40,18 +39,18 @@ def find_stack(paths: StorePaths, layer_ids: Sequence[str], reads: Reads) -> Sta
     return record if is_it and record is not None and list(record.layer_ids) == [*layer_ids] else None
 
 
-def read_stack(directory: Path) -> StackRecord | None:
+def read_stack(directory: Path) -> _proto.StackRecord | None:
     """Return the record in a directory of stacks/; None if there is none that is sound."""
     try:
         data = read_file(directory / STACK_RECORD)
-        record = StackRecord.FromString(data)
-    except (OSError, StateError, DecodeError, UnicodeDecodeError):
+        record = parse_message(_proto.StackRecord, data)
+    except (OSError, StateError, ValueError):
         return None
     is_whole = record.HasField("checksum") and len(record.layer_whiteouts) == len(record.layer_ids)
     return record if is_whole and checksum_fault(data, record.checksum) is None else None
 
 
-def stack_layers(paths: StorePaths, record: StackRecord) -> tuple[StackLayer, ...]:
+def stack_layers(paths: StorePaths, record: _proto.StackRecord) -> tuple[StackLayer, ...]:
     """Return of which directories a root file system is merged, the lowest first, what is needed on top the last.
 
     A layer that a stack has several times is there once, where it comes last: nothing of it below shows then, and an

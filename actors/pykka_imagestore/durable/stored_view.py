@@ -80,6 +80,18 @@ class StoredView:
             raise ImageIncompleteError(image.name, image.missing)
         return image
 
+    def recall(self, name: ImageName) -> DockerImage:
+        """Return an image, used now; whether its layers are there is to be looked at afterwards.
+
+        Raises:
+            NotFoundError: There is no such image.
+            CheckpointError: As ``list``.
+        """
+        image = self._references.recall(name)
+        if image is None:
+            raise NotFoundError(name.stored)
+        return image
+
     def config(self, image: DockerImage) -> bytes:
         """Return an image's config as ``read_config`` does."""
         return read_config(self._paths, image)

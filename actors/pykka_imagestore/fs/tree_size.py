@@ -58,7 +58,7 @@ class _Measure:
         """Count what is in a directory; return the names of the directories among it."""
         names = []
         try:
-            directory = self._directory(path)
+            directory: int = self._directory(path)
             with os.scandir(directory) as entries:
                 for entry in entries:
                     name = os.fsencode(entry.name)

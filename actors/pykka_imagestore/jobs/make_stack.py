@@ -46,16 +46,17 @@ def make_stack(request: MakeStack) -> None:
     remove_tree(request.target)
     with opened_layers(request.layers) as layers:
         fix_ups = plan_rootfs(layers, request.reads)
+        is_empty = fix_ups.is_empty and bool(layers)  # without layers, what is on top is all there is: the root
         make_directory(request.target, 0o755)
         written = Written(WhiteoutFormat.NONE, NOTHING)
-        if not fix_ups.is_empty:
+        if not is_empty:
             written = write_fix_ups(fix_ups, layers, request.reads, os.path.join(request.target, ROOTFS))
         layer_ids = [layer.diff_id for layer in layers]
         record = StackRecord(
             stack=stack_id(layer_ids, request.reads),
             layer_ids=layer_ids,
             reads=request.reads,
-            is_empty=fix_ups.is_empty,
+            is_empty=is_empty,
             stored_bytes=written.size.bytes,
             inodes=written.size.inodes,
             layer_whiteouts=[layer.whiteouts for layer in layers],

@@ -23,6 +23,7 @@ from pykka_imagestore.fs.walk import Walk
 from pykka_imagestore.fs.whiteout_format import WHITEOUT_DEVICE, WHITEOUT_PREFIX
 
 _BLOCK_BYTES = 4096
+_IMPLICIT_MODE = 0o755  # of a root that no layer has
 _STAT_BLOCK_BYTES = 512
 _FORMS = {Reads.USER: WhiteoutFormat.OVERLAY_USER}
 
@@ -66,6 +67,7 @@ class _Writer:
     def __init__(self, root: int, layers: Sequence[LayerFiles], reads: Reads) -> None:
         self.form = WhiteoutFormat.NONE
         self.size = Size(_BLOCK_BYTES, 1)
+        self._root = root
         self._layers = layers
         self._reads = reads
         self._made = Walk(root, follows=False)
@@ -82,6 +84,9 @@ class _Writer:
             self._copy(link)
         for path in fix_ups.whiteouts:
             self._hide(path)
+        if not self._layers:
+            os.fchmod(self._root, _IMPLICIT_MODE)
+            os.utime(self._root, ns=(0, 0))
         for directory in reversed(fix_ups.directories):  # each gets its time when nothing more comes into it
             self._finish_directory(directory)
 
