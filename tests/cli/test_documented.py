@@ -52,8 +52,12 @@ def printed(imagestore, tmp_path: Path) -> dict[str, set[str]]:
         say("put", docker_save(tmp_path / f"{name}.tar", {f"{name}:1": [base, upper]}))
     say("get", "a:1")
     say("list", "--long")
+    say("provision", "box", "a:1", "--backend", "copy")
+    say("containers")
+    say("doctor")
     with LocalStore.start(imagestore.store) as store, store.get("a:1", lease=True).get(timeout=TIMEOUT) as leased:
         say("du")
+        say("destroy", "box")
         for part in ("rootfs/a", "tar-split.zst"):
             (leased.image.layers[1].path.parent / part).unlink()
         (leased.image.layers[0].path / "etc/os-release").unlink()
