@@ -248,9 +248,7 @@ def _add_provision(verbs: Verbs) -> None:
         "id", metavar="ID", type=values.container_id, help="what to call it: letters, digits, '_', '.' and '-'"
     )
     _add_name(parser)
-    parser.add_argument(
-        "--backend", choices=BACKENDS, help="how to make it (default: the best that works here)"
-    )
+    parser.add_argument("--backend", choices=BACKENDS, help="how to make it (default: the best that works here)")
     parser.add_argument("--read-only", action="store_true", help="let nobody write to it")
     parser.add_argument(
         "--target",
