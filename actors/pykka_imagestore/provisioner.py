@@ -180,6 +180,10 @@ class Provisioner(Handle):
         """Return all containers of the store, by id, those of other processes and owners too."""
         return ask(self._actor, ProvisionerActor.list)
 
+    def swept(self) -> Future[None]:
+        """Return once the files of all containers that this provisioner removed are deleted."""
+        return ask(self._actor, ProvisionerActor.swept)
+
     def close(self) -> None:
         """Close all descriptors and stop; containers stay, and provisions under way are discarded. Idempotent."""
         try:
@@ -241,6 +245,10 @@ class ProvisionerActor(StoreActor):
     async def list(self) -> tuple[ContainerInfo, ...]:
         await self._parts.references.ready()
         return await self._threads.run(find_containers, self._parts.paths)
+
+    async def swept(self) -> None:
+        await self._threads.run(self._delete_removed, self._removed)
+        await self._parts.collector.swept()
 
     async def close(self) -> None:
         self._closed = True
