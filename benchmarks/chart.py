@@ -1,9 +1,9 @@
 """Draw the seconds of a result as bars, into an SVG file.
 
-    chart.py RESULT.json CHART.svg [--only REGEX] [--group REGEX] [--title TEXT]
+    chart.py RESULT.json CHART.svg [--only REGEX] [--group REGEX] [--until PERCENT] [--title TEXT]
 
-There is a panel for each group. Each bar is a median, and the line across its end goes from the least to the most. The
-colours follow the reader's choice of light or dark.
+There is a panel for each group. Each bar is a median, and the line across its end goes from the least to the most, or
+to what --until of 100 values do not exceed. The colours follow the reader's choice of light or dark.
 """
 
 from __future__ import annotations
@@ -15,6 +15,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from xml.sax.saxutils import escape
+
+from rows import percentile
 
 SVG = "http://www.w3.org/2000/svg"
 WIDTH, MARGIN = 840, 16
@@ -50,13 +52,13 @@ class Bar:
         return f"{self.median:.2f} s" if self.median >= 0.1 else f"{self.median * 1000:.1f} ms"
 
 
-def bars_of(rows: Mapping[str, Mapping[str, object]], only: str) -> list[Bar]:
+def bars_of(rows: Mapping[str, Mapping[str, object]], only: str, until: float) -> list[Bar]:
     """Return the selected rows that have seconds, the shortest first."""
     bars = []
     for name, row in rows.items():
         seconds = row.get("seconds")
         if isinstance(seconds, list) and re.search(only, name):
-            bars.append(Bar(name, float(str(row["median_seconds"])), min(seconds), max(seconds)))
+            bars.append(Bar(name, float(str(row["median_seconds"])), min(seconds), percentile(seconds, until)))
     return sorted(bars, key=lambda bar: bar.median)
 
 
@@ -103,11 +105,12 @@ def main() -> None:
     parser.add_argument("chart", type=Path)
     parser.add_argument("--only", default="", metavar="REGEX", help="only rows whose name matches")
     parser.add_argument("--group", default="", metavar="REGEX", help="only groups whose name matches")
+    parser.add_argument("--until", type=float, default=100, metavar="PERCENT", help="where lines end (default: 100)")
     parser.add_argument("--title", help="default: the result's")
     arguments = parser.parse_args()
     result = json.loads(arguments.result.read_text())
     groups = {
-        name: bars_of(rows, arguments.only)
+        name: bars_of(rows, arguments.only, arguments.until)
         for name, rows in result["results"].items()
         if re.search(arguments.group, name)
     }

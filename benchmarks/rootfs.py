@@ -52,8 +52,8 @@ class Effort:
 
     rounds: int = 10
     batches: int = 3
-    puts: int = 3
-    copies: int = 3
+    puts: int = 2
+    copies: int = 2
     at_once: int = 50
     crowd: int = 1000
     sandboxes: int = 1000

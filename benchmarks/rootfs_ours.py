@@ -16,10 +16,9 @@ from rootfs_bounds import API, API_NOT_DURABLE, COMMAND, COPY
 from rootfs_peers import IMAGE, Contestant, Image, Program, said
 
 from pykka_imagestore import LocalStore
-from pykka_imagestore.provisioner import Provisioner
+from pykka_imagestore.provisioner import GATHER_SECONDS, Provisioner
 from pykka_imagestore.runtime import Future
 
-GATHERED = 0.1  # seconds, after which what was removed is being deleted
 PARTS = ("containers", "gc", "leases", "staging")
 
 
@@ -55,7 +54,7 @@ class Ours(Contestant):
         return self._trees[container]
 
     def settle(self) -> None:
-        time.sleep(GATHERED)
+        time.sleep(2 * GATHER_SECONDS)  # then what was removed is being deleted
         self._store.swept().get(timeout=TIMEOUT)
 
     def close(self) -> None:
@@ -79,6 +78,12 @@ class OurCommand(Program):
 
     name, place = COMMAND, "ours"
 
+    def __init__(self, directory: Path) -> None:
+        super().__init__(directory)
+        # As where it is installed: what is imported was compiled before, whatever this program's own environment says.
+        self._environment = {**os.environ, "PYTHONPYCACHEPREFIX": str(directory.parent / "bytecode")}
+        self._environment.pop("PYTHONDONTWRITEBYTECODE", None)
+
     def load(self, image: Image) -> None:
         self._command("put", "--name", IMAGE, image.archive)
 
@@ -93,7 +98,8 @@ class OurCommand(Program):
 
     def _command(self, *arguments: object) -> str:
         verb, *others = arguments
-        return said(sys.executable, "-m", "pykka_imagestore", verb, "--store", self.directory / "store", *others)
+        command = (sys.executable, "-m", "pykka_imagestore", verb, "--quiet", "--store", self.directory / "store")
+        return said(*command, *others, env=self._environment)
 
 
 OURS: tuple[type[Contestant], ...] = (OursDurable, OursNotDurable, OurCommand, OursCopy)

@@ -97,7 +97,7 @@ class Program(Contestant):
 
 
 class Podman(Program):
-    name, tool, place = "podman create, mount (overlay)", "podman", "podman"
+    name, tool, place, at_rest = "podman create, mount (overlay)", "podman", "podman", 5
 
     def __init__(self, directory: Path) -> None:
         super().__init__(directory)
@@ -131,7 +131,7 @@ class Podman(Program):
 
 
 class Buildah(Program):
-    name, tool, place = "buildah from, mount (overlay)", "buildah", "buildah"
+    name, tool, place, at_rest = "buildah from, mount (overlay)", "buildah", "buildah", 5
 
     def __init__(self, directory: Path) -> None:
         super().__init__(directory)

@@ -27,9 +27,7 @@ class Row:
         return statistics.median(self.values[what])
 
     def percentile(self, percent: float, what: str = "seconds") -> float:
-        """Return the least value that is exceeded by no more than the rest of 100 percent; of few values, the most."""
-        values = sorted(self.values[what])
-        return values[max(0, math.ceil(len(values) * percent / 100) - 1)]
+        return percentile(self.values[what], percent)
 
     def as_json(self) -> dict[str, object]:
         return {f"median_{what}": self.median(what) for what in self.values} | dict(self.values)
@@ -56,6 +54,11 @@ class Column:
             return self.show(row)
         except KeyError:
             return ""
+
+
+def percentile(values: Sequence[float], percent: float) -> float:
+    """Return the least value that so many percent of all do not exceed; of fewer than 100 the 99th is the most."""
+    return sorted(values)[max(0, math.ceil(len(values) * percent / 100) - 1)]
 
 
 SECONDS = (

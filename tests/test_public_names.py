@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from support.processes import TIMEOUT
@@ -31,6 +32,17 @@ def test_importing_the_store_imports_none_of_what_it_needs_later() -> None:
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=TIMEOUT)
 
     imported = set(done.stdout.split())
-    assert {name for name in imported if name.startswith("pykka_imagestore.jobs.")} == set()
+    unwanted = ("pykka_imagestore.jobs.", "pykka_imagestore.rootfs", "pykka_imagestore.provision")
+    assert {name for name in imported if name.startswith(unwanted)} == set()
     assert not imported & {"isal", "backports.zstd", "bz2", "lzma", "google.protobuf", "rich", "subprocess", *SLOW}
     assert not imported & {f"pykka_imagestore.core.{name}" for name in ("events", "usage")}
+
+
+def test_starting_a_store_imports_no_task(tmp_path: Path) -> None:
+    start = f"LocalStore.start({str(tmp_path)!r}).close()"
+    program = f"import sys; from pykka_imagestore import LocalStore; {start}; print(*sys.modules)"
+
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=TIMEOUT)
+
+    ours = {name.removeprefix("pykka_imagestore.jobs") for name in done.stdout.split() if ".jobs." in name}
+    assert ours == {".answers", ".answers.allowlist"}

@@ -304,7 +304,8 @@ class CollectorActor(StoreActor):
         from pykka_imagestore.durable.lease_watch import LeaseWatch  # noqa: PLC0415 - few stores need ctypes for it
 
         try:
-            self._watch = LeaseWatch(self._paths.leases, defer(self.actor_ref, CollectorActor._prune_again))
+            again = defer(self.actor_ref, CollectorActor._prune_again)
+            self._watch = LeaseWatch(self._paths.leases, self._paths.containers, again)
         except OSError as error:
             logger.warning("the store stays over its budget until the next put, even if leases end: %s", error)
         return self._watch is not None

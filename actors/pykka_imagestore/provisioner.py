@@ -371,4 +371,3 @@ class ProvisionerActor(StoreActor):
         waiting = removed.give()
         if waiting is not None:
             self._parts.collector.delete(waiting)
-            self._parts.collector.keep_to_budget()  # what the containers needed may go now

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from pykka_imagestore.jobs.check_configs import CheckConfigs, check_configs
     from pykka_imagestore.jobs.check_layer import CheckLayer, check_layer
     from pykka_imagestore.jobs.check_stack import CheckStack, check_stack
+    from pykka_imagestore.jobs.export_tar import ExportTar, export_tar
     from pykka_imagestore.jobs.fill_rootfs import fill_rootfs
     from pykka_imagestore.jobs.find_archive import find_archive
     from pykka_imagestore.jobs.hash_layer import hash_layer
@@ -34,6 +35,7 @@ __all__ = [
     "CheckConfigs",
     "CheckLayer",
     "CheckStack",
+    "ExportTar",
     "HelpUnpack",
     "LayerCheck",
     "MakeStack",
@@ -45,6 +47,7 @@ __all__ = [
     "check_configs",
     "check_layer",
     "check_stack",
+    "export_tar",
     "fill_rootfs",
     "find_archive",
     "hash_layer",
@@ -64,6 +67,7 @@ _HOMES = {
     "CheckConfigs": "jobs.check_configs",
     "CheckLayer": "jobs.check_layer",
     "CheckStack": "jobs.check_stack",
+    "ExportTar": "jobs.export_tar",
     "HelpUnpack": "jobs.help_unpack",
     "LayerCheck": "jobs.check.findings",
     "MakeStack": "jobs.make_stack",
@@ -76,6 +80,7 @@ _HOMES = {
     "check_configs": "jobs.check_configs",
     "check_layer": "jobs.check_layer",
     "check_stack": "jobs.check_stack",
+    "export_tar": "jobs.export_tar",
     "fill_rootfs": "jobs.fill_rootfs",
     "find_archive": "jobs.find_archive",
     "hash_layer": "jobs.hash_layer",

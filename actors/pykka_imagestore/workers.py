@@ -21,7 +21,7 @@ def start_workers(workers: int | None, memory_limit_bytes: int | None) -> Worker
     """
     require_count("workers", workers, 1, "processes")
     require_count("worker_memory_bytes", memory_limit_bytes, 1, "bytes")
-    # With all that tasks answer comes all that they do: only a store that is started needs it.
+    # It takes json: only a store that is started needs that.
     from pykka_imagestore.jobs.answers.allowlist import ANSWERS  # noqa: PLC0415
 
     return WorkerPool(

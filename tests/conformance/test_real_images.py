@@ -28,6 +28,7 @@ from pykka_imagestore.core.digest import sha256
 from pykka_imagestore.core.formats.run_config import parse_run_config
 from pykka_imagestore.core.paths import StorePaths
 from pykka_imagestore.core.rootfs import RootfsRequest
+from pykka_imagestore.rootfs.backend import Backend
 from pykka_imagestore.rootfs.bind import Bind
 from pykka_imagestore.rootfs.copy import Copy
 from pykka_imagestore.rootfs.link import Link
@@ -429,7 +430,7 @@ def test_configs_say_of_running_what_other_tools_found(put, oci_put):
 # -- root file systems
 
 importlib.import_module("pykka_imagestore.jobs.unpack.xz")  # before privileges are given up: see ordinary_users_trees
-BACKENDS = {
+BACKENDS: dict[str, tuple[Backend, bool]] = {
     "overlay": (Overlay(), False),
     "copy": (Copy(), False),
     "link": (Link(), True),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import builtins
 import contextlib
 import enum
+import importlib
 import json
 import math
 import os
@@ -22,6 +23,7 @@ from support import worker_functions as work
 from support.processes import TIMEOUT
 
 from pykka_imagestore import errors
+from pykka_imagestore.jobs.answers import allowlist
 from pykka_imagestore.jobs.answers.allowlist import ANSWERS
 from pykka_imagestore.runtime import PlainAnswers, WorkerAnswerError, WorkerPool
 from pykka_imagestore.runtime.wire import (
@@ -162,6 +164,14 @@ def test_a_store_lets_its_workers_send_its_errors():
     copy = load_error(ANSWERS, dump_error(ANSWERS, error))
 
     assert (type(copy), str(copy), vars(copy)["__notes__"]) == (type(error), str(error), copy.__notes__)
+
+
+@pytest.mark.parametrize(("module", "names"), allowlist.NAMES.items())
+def test_what_a_store_lets_its_workers_send_is_there(module, names):
+    found = importlib.import_module(f"pykka_imagestore.{module}")
+
+    assert [getattr(found, name).__qualname__ for name in names] == [*names]
+    assert all(getattr(found, name).__module__ == found.__name__ for name in names)
 
 
 def test_an_error_that_may_not_be_sent_says_the_same():

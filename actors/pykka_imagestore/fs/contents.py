@@ -46,7 +46,7 @@ class Contents:
         if status.st_blocks * 512 >= size:
             self._move(source, target, status.st_dev, 0, size)
             return
-        for start, end in _data(source, size):
+        for start, end in data_of(source, size):
             self._move(source, target, status.st_dev, start, end)
         os.ftruncate(target, size)
 
@@ -75,7 +75,7 @@ class Contents:
             start += moved
 
 
-def _data(file: int, size: int) -> Iterator[tuple[int, int]]:
+def data_of(file: int, size: int) -> Iterator[tuple[int, int]]:
     """Yield where the parts of a file that are no holes begin and end."""
     end = 0
     while end < size:

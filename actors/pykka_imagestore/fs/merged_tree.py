@@ -66,19 +66,22 @@ class _Seen(NamedTuple):
 
 
 class MergedTree:
-    """Reads the merged tree of some layers, which must not change meanwhile.
+    """Reads the merged tree of some layers.
 
     Few directories are open at a time, however many layers there are and however deep they are.
 
     Args:
         layers: The lowest first.
+        may_change: Whether somebody may write to the topmost meanwhile; a directory that is gone when it is its turn is
+            then left out.
 
     Raises:
         PermissionError: A layer keeps deletions in attributes that this process is not shown.
     """
 
-    def __init__(self, layers: Sequence[StackLayer]) -> None:
+    def __init__(self, layers: Sequence[StackLayer], *, may_change: bool = False) -> None:
         self._layers = tuple(layers)
+        self._may_change = may_change
         require_sight_of_deletions(layers)
         self._open: dict[tuple[int, bytes], int] = {}
 
@@ -102,7 +105,12 @@ class MergedTree:
         left = [(b"", tuple(reversed(range(len(self._layers)))))]
         while left:
             path, layers = left.pop()
-            directory = self._read(path, layers)
+            try:
+                directory = self._read(path, layers)
+            except (FileNotFoundError, NotADirectoryError):
+                if self._may_change and path:
+                    continue
+                raise
             yield directory
             left += [
                 (join(path, entry.name), entry.layers)
@@ -174,7 +182,7 @@ class MergedTree:
                     entries.append((name, FILE))
                 elif entry.is_dir(follow_symlinks=False):
                     entries.append((name, DIRECTORY))
-                elif not entry.is_symlink() and is_whiteout(os.stat(name, dir_fd=directory, follow_symlinks=False)):
+                elif not entry.is_symlink() and _is_gone(name, directory):
                     gone.append(name)
                 else:
                     entries.append((name, OTHER))
@@ -217,6 +225,13 @@ class MergedTree:
             error.filename = os.path.join(self._layers[layer].path, os.fsdecode(path))
             raise
         return directory
+
+
+def _is_gone(name: bytes, directory: int) -> bool:
+    try:
+        return is_whiteout(os.stat(name, dir_fd=directory, follow_symlinks=False))
+    except FileNotFoundError:  # since the directory was read
+        return True
 
 
 def require_sight_of_deletions(layers: Sequence[StackLayer]) -> None:

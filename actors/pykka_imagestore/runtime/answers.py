@@ -30,14 +30,15 @@ class PlainAnswers:
     dict and members of a set are None, str, bytes, or int of at most 60 bits.
 
     Args:
-        types: The types of the objects. Of an error, its arguments and attributes are sent.
+        types: The types of the objects, or their names, ``module:name``, which are imported when an answer has one.
+            Of an error, its arguments and attributes are sent.
         max_bytes: How large one answer may be.
     """
 
-    def __init__(self, types: Iterable[type], max_bytes: int) -> None:
+    def __init__(self, types: Iterable[type | str], max_bytes: int) -> None:
         self.max_bytes = max_bytes
         # By name, so that a worker need not import the types that it never sends.
-        self._names = tuple(map(_name_of, types))
+        self._names = tuple(kind if isinstance(kind, str) else _name_of(kind) for kind in types)
         self._numbers = {name: number for number, name in enumerate(self._names)}
 
     def dump(self, value: object) -> bytes:

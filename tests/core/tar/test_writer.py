@@ -115,6 +115,7 @@ def test_an_entry_is_read_back_as_it_was(entry):
 def test_python_reads_it_back_as_well(entry):
     with tarfile.open(fileobj=io.BytesIO(pack_entry(entry) + END), encoding="utf-8", errors="surrogateescape") as tar:
         found = tar.next()
+    assert found is not None
 
     def encoded(text):
         return text.encode("utf-8", "surrogateescape")

@@ -29,7 +29,7 @@ def pack_entry(entry: Entry) -> bytes:
 
     Args:
         entry: ``size`` is that of its body, without the map. The name of a directory has no ``/`` at its end; that of
-            the root is empty. An extended attribute whose name holds ``=`` is left out: no record can have such a key.
+            the root is empty. Extended attributes that ``has_key`` says no to are left out.
     """
     name = (entry.name or b".") + b"/" if entry.kind == DIRECTORY else entry.name
     records: Records = []
@@ -46,8 +46,13 @@ def pack_entry(entry: Entry) -> bytes:
         records.append((b"linkpath", entry.link))
     fields = _numbers(entry, size, records)
     header = _with_checksum(entry.kind, place, fields, entry.link, _device(entry))
-    records += [(_XATTR + key, value) for key, value in sorted(entry.xattrs.items()) if b"=" not in key]
+    records += [(_XATTR + key, value) for key, value in sorted(entry.xattrs.items()) if has_key(key)]
     return (pack_pax(records, name) if records else b"") + header + map_
+
+
+def has_key(xattr: bytes) -> bool:
+    """Tell whether a record can have an extended attribute of that name: ``=`` ends a key."""
+    return b"=" not in xattr
 
 
 def pack_pax(records: Records, name: bytes) -> bytes:

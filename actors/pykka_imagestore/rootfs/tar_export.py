@@ -1,0 +1,192 @@
+"""Writes the merged tree of some layers as one tar.
+
+A container may go on writing to its upper directory meanwhile, and whoever is in there may be hostile: a file is looked
+at before it is opened, so that no device is used, and nothing is waited for; what is gone when it is its turn is left
+out; and of a file that shrinks the rest is zeros, as GNU tar has it. A layer is nobody's to write to.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+
+from pykka_imagestore.core.rootfs import StackLayer
+from pykka_imagestore.core.tar.format import BLOCK, HARD_LINK, Entry, SparseMap
+from pykka_imagestore.core.tar.sparse import MAX_SEGMENTS
+from pykka_imagestore.core.tar.writer import END, has_key, pack_entry
+from pykka_imagestore.fs.attributes import join, unset_xattr
+from pykka_imagestore.fs.contents import data_of
+from pykka_imagestore.fs.flags import FILE_FLAGS
+from pykka_imagestore.fs.likeness import entry_like
+from pykka_imagestore.fs.merged_tree import DIRECTORY, FILE, MergedDirectory, MergedEntry, MergedTree
+from pykka_imagestore.fs.pins import pinned
+from pykka_imagestore.fs.unset_attributes import UnsetLog
+from pykka_imagestore.fs.write import write_all
+
+_BLOCK_BYTES = 1 << 20
+_GONE = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ENODATA, errno.ELOOP, errno.ENXIO, errno.ESTALE})
+_CHANGED = "changed meanwhile"
+
+
+class TarExport:
+    """Writes a tar to an open file or pipe.
+
+    Args:
+        layers: The lowest first.
+        may_change: Whether somebody may write to the topmost meanwhile.
+        tick: Called now and then with the number of bytes that were written.
+
+    Attributes:
+        entries: How many were written so far.
+        written: How many bytes.
+        left_out: What could not be, and what is not as it was.
+    """
+
+    def __init__(
+        self, layers: Sequence[StackLayer], target: int, tick: Callable[[int], object], *, may_change: bool = False
+    ) -> None:
+        self.entries = self.written = 0
+        self.left_out = UnsetLog()
+        self._layers = layers
+        self._target = target
+        self._tick = tick
+        self._may_change = may_change
+        self._buffer = bytearray()
+        self._first_names: dict[tuple[int, int], bytes] = {}
+
+    def write(self) -> None:
+        """Write all of it.
+
+        Raises:
+            OSError: A layer cannot be read, or what is written to failed, or is full, or was closed.
+        """
+        with MergedTree(self._layers, may_change=self._may_change) as tree:
+            for directory in tree.walk():
+                self._add_directory(tree, directory)
+        self._put(END)
+        self._flush()
+
+    def _add_directory(self, tree: MergedTree, directory: MergedDirectory) -> None:
+        path = directory.path
+        with self._left_out_if_gone(path):
+            source = tree.open(directory.layers[0], path)
+            self._begin(entry_like(os.stat(source), source), path)
+            for entry in directory.entries:
+                if entry.kind != DIRECTORY:
+                    with self._left_out_if_gone(join(path, entry.name)):
+                        self._add(tree.open(entry.layers[0], path), path, entry)
+
+    def _add(self, source: int, parent: bytes, entry: MergedEntry) -> None:
+        path = join(parent, entry.name)
+        if entry.kind == FILE:
+            with self._opened(entry.name, source) as file:
+                self._add_file(file, path, entry)
+            return
+        status = os.stat(entry.name, dir_fd=source, follow_symlinks=False)
+        if stat.S_ISSOCK(status.st_mode):
+            self.left_out.add(path, "socket")
+        elif stat.S_ISREG(status.st_mode) or stat.S_ISDIR(status.st_mode):
+            raise _changed()
+        elif not self._is_link(path, entry, status):
+            target = os.readlink(entry.name, dir_fd=source) if stat.S_ISLNK(status.st_mode) else b""
+            self._begin(entry_like(status, b"/proc/self/fd/%d/%s" % (source, entry.name), target), path)
+
+    def _add_file(self, file: int, path: bytes, entry: MergedEntry) -> None:
+        status = os.stat(file)
+        if self._is_link(path, entry, status):
+            return
+        about = entry_like(status, file)
+        segments = _segments(file, status)
+        if segments is not None:
+            about.sparse = SparseMap(status.st_size, segments)
+            about.size = sum(size for _, size in segments)
+        self._begin(about, path)
+        for offset, size in segments or ((0, status.st_size),):
+            self._add_body(file, path, offset, size)
+        self._put(bytes(-about.size % BLOCK))
+
+    def _add_body(self, file: int, path: bytes, offset: int, size: int) -> None:
+        while size:
+            data = os.pread(file, min(size, _BLOCK_BYTES), offset)
+            if not data:
+                self.left_out.add(path, _CHANGED)
+                data = bytes(min(size, _BLOCK_BYTES))
+            self._put(data)
+            offset += len(data)
+            size -= len(data)
+
+    def _is_link(self, path: bytes, entry: MergedEntry, status: os.stat_result) -> bool:
+        """Write a hard link if the same file was written by another name; tell whether that was so."""
+        if status.st_nlink == 1:
+            return False
+        first = self._first_names.setdefault((entry.layers[0], status.st_ino), path)
+        if first == path:
+            return False
+        mode, mtime = stat.S_IMODE(status.st_mode), status.st_mtime_ns
+        self._begin(Entry(0, HARD_LINK, b"", first, mode, status.st_uid, status.st_gid, 0, mtime, 0, 0, {}), path)
+        return True
+
+    def _begin(self, about: Entry, path: bytes) -> None:
+        about.name = path
+        for key in about.xattrs:
+            if not has_key(key):
+                self.left_out.add(path, unset_xattr(key))
+        self._put(pack_entry(about))
+        self.entries += 1
+
+    # -- what may change
+
+    @contextmanager
+    def _opened(self, name: bytes, source: int) -> Iterator[int]:
+        if self._may_change:
+            with pinned(name, source) as (place, status):
+                if not stat.S_ISREG(status.st_mode):
+                    raise _changed()
+                file = os.open(place, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        else:
+            file = os.open(name, FILE_FLAGS, dir_fd=source)
+        try:
+            yield file
+        finally:
+            os.close(file)
+
+    @contextmanager
+    def _left_out_if_gone(self, path: bytes) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            if not self._may_change or error.errno not in _GONE:
+                raise
+            self.left_out.add(path, _CHANGED)
+
+    # -- out
+
+    def _put(self, data: bytes) -> None:
+        self._buffer += data
+        if len(self._buffer) >= _BLOCK_BYTES:
+            self._flush()
+
+    def _flush(self) -> None:
+        write_all(self._target, memoryview(self._buffer))
+        self.written += len(self._buffer)
+        self._buffer = bytearray()
+        self._tick(self.written)
+
+
+def _segments(file: int, status: os.stat_result) -> tuple[tuple[int, int], ...] | None:
+    """Return where a file has data, if it has holes; the end of the file ends them, as GNU tar wants it."""
+    if status.st_blocks * 512 >= status.st_size:
+        return None
+    segments = [(start, end - start) for start, end in data_of(file, status.st_size)]
+    if segments == [(0, status.st_size)] or len(segments) >= MAX_SEGMENTS:
+        return None
+    if not segments or sum(segments[-1]) < status.st_size:
+        segments.append((status.st_size, 0))
+    return tuple(segments)
+
+
+def _changed() -> OSError:
+    return OSError(errno.ESTALE, os.strerror(errno.ESTALE))
