@@ -33,6 +33,7 @@ def add_verbs(verbs: Verbs) -> None:
         _add_provision,
         _add_containers,
         _add_destroy,
+        _add_export,
         _add_doctor,
         _add_completion,
         _add_help,
@@ -291,6 +292,25 @@ def _add_destroy(verbs: Verbs) -> None:
     )
     parser.add_argument("ids", metavar="ID", nargs="+", type=values.container_id, help="as containers lists them")
     _add_quiet(parser, "print only the ids")
+
+
+def _add_export(verbs: Verbs) -> None:
+    parser = verbs.add(
+        "export",
+        "write the tree of an image or a container as a tar",
+        "Of a container, what was written to it is in the tar; that may go on meanwhile. A container's id comes before "
+        "an image's name. The tar has no whiteouts: it is one layer that means what all of them did.",
+    )
+    parser.add_argument(
+        "what",
+        metavar="NAME|ID",
+        type=values.image_or_container,
+        help="an image, named as for get; or a container's id",
+    )
+    parser.add_argument(
+        "-o", "--output", metavar="FILE", type=values.path, help="a file to make (default: standard output)"
+    )
+    _add_quiet(parser, "print nothing")
 
 
 def _add_doctor(verbs: Verbs) -> None:

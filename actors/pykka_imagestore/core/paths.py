@@ -55,6 +55,7 @@ UPPER = "upper"
 WORK = "work"
 FILL = "fill"
 STACK_RECORD = "stack.pb"
+REMOVED_STACK = "stack-"  # what the name of one begins with in gc/, where its own might be a layer's
 
 
 @dataclass(frozen=True, slots=True)
