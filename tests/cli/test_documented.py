@@ -54,6 +54,7 @@ def printed(imagestore, tmp_path: Path) -> dict[str, set[str]]:
     say("list", "--long")
     say("provision", "box", "a:1", "--backend", "copy")
     say("containers")
+    say("export", "a:1", "--output", tmp_path / "exported.tar")
     say("doctor")
     with LocalStore.start(imagestore.store) as store, store.get("a:1", lease=True).get(timeout=TIMEOUT) as leased:
         say("du")
