@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import json
+import os
+import shutil
 import subprocess
 import tarfile
 from pathlib import Path
@@ -56,6 +58,37 @@ def test_an_overlay_is_mounted_and_gone_again(filled, tmp_path):
     assert removed.returncode == 0
     assert destroyed.stdout == "box\n"
     assert list(target.iterdir()) == []
+
+
+@pytest.fixture
+def powerless(filled):
+    """Return the command, run by whoever may mount in a user namespace only."""
+    if os.geteuid() == 0:
+        without = ["setpriv", "--bounding-set=-sys_admin", "--inh-caps=-sys_admin"]
+        if shutil.which("setpriv") is None:
+            pytest.skip("setpriv is not installed")
+        filled.command = [*without, *filled.command]
+    if subprocess.run(["unshare", "-Urm", "true"], capture_output=True, check=False).returncode != 0:
+        pytest.skip("this machine lets nobody make a user namespace")
+    return filled
+
+
+def test_who_may_mount_in_a_namespace_only_that_ends_with_the_command_gets_a_copy_and_is_told(powerless):
+    made = json.loads(powerless("provision", "box", "app:1", "--json").stdout)
+
+    assert made["backend"] == "copy"
+    assert "a namespace that ends with this command" in made["reason"]
+    assert Path(made["path"], MAIN).exists()
+    powerless("destroy", "box")
+
+
+@pytest.mark.parametrize("options", [["--backend", "overlay"], ["--read-only"]])
+def test_what_would_end_with_the_command_is_refused_and_nothing_is_left(powerless, options):
+    made = powerless("provision", "box", "app:1", *options)
+
+    assert made.returncode == 1
+    assert "overlay: this user's would be mounted in a namespace that ends with this command" in made.stderr
+    assert powerless("containers", "--quiet").stdout == ""
 
 
 def test_an_id_that_is_taken_is_refused(filled):
