@@ -14,6 +14,7 @@ _DURABLE, _JOBS, _RUNTIME = f"{_PACKAGE}.durable", f"{_PACKAGE}.jobs", f"{_PACKA
 SMALL_JOURNAL_BYTES = f"{_DURABLE}.journal_writer.SMALL_JOURNAL_BYTES"
 RATIO_COUNTS_FROM = f"{_JOBS}.unpack.limiter.RATIO_COUNTS_FROM"
 LOOK_EVERY = f"{_JOBS}.unpack.limiter._LOOK_EVERY"
+CHOOSE_WHITEOUT_FORMAT = f"{_JOBS}.unpack.whiteout_writer.choose_whiteout_format"
 FREE_LOOKUPS = f"{_JOBS}.unpack.tree.FREE_LOOKUPS"
 FREE_LOOKUPS_OF_A_CHECK = f"{_JOBS}.check.deep_check.FREE_LOOKUPS"
 FREE_PAX_RECORDS = f"{_PACKAGE}.core.tar.pax._FREE_RECORDS"
