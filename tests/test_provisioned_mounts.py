@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from support.images import docker_save, layer, long_layer
+from support.images import docker_save, layer, long_layer, worker_pids
 from support.processes import TIMEOUT, names, wait_for
 from support.rootfs import names_in, no_mounts_left, points_below, read, require_mounts, write
 from support.stores import opened
@@ -149,8 +149,6 @@ def test_copying_is_stopped_and_nothing_of_it_is_left(tmp_path: Path, end: str) 
 
 
 def test_killed_worker_costs_no_container(tmp_path: Path) -> None:
-    from support.images import worker_pids
-
     archive = docker_save(tmp_path / "long.tar", {"long:1": [long_layer()]})
     with LocalStore.start(tmp_path / "store", durable=False, workers=1) as store:
         store.put("long:1", archive).get(timeout=TIMEOUT)
