@@ -245,7 +245,7 @@ def _add_provision(verbs: Verbs) -> None:
         "By default an overlay is mounted where this user may do that; else the layers' files are copied.",
     )
     parser.add_argument(
-        "id", metavar="ID", type=values.container_id, help="what to call it: letters, digits, '_', '.' and '-'"
+        "id", metavar="ID", type=values.new_container_id, help="what to call it: letters, digits, '_', '.' and '-'"
     )
     _add_name(parser)
     parser.add_argument(
@@ -309,8 +309,8 @@ def _add_completion(verbs: Verbs) -> None:
     parser = verbs.add(
         "completion",
         "print a script that completes this command line in a shell",
-        "Names of images are completed, too. In bash: source <(imagestore completion bash); in zsh the same with zsh, "
-        "after compinit; in fish: imagestore completion fish | source.",
+        "Names of images and ids of containers are completed, too. In bash: source <(imagestore completion bash); in "
+        "zsh the same with zsh, after compinit; in fish: imagestore completion fish | source.",
     )
     parser.add_argument("shell", metavar="SHELL", choices=SHELLS, help="bash, zsh or fish")
 
