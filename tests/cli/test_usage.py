@@ -9,11 +9,16 @@ import subprocess
 import pytest
 
 from pykka_imagestore.cli.arguments import make_parser, parse_arguments
+from pykka_imagestore.cli.verb_advice import advice_on
 
 WRONG = {
-    "no verb": ([], "VERB"),
-    "no verb after an option": (["--json"], "VERB"),
-    "no such verb": (["fetch"], "'fetch'"),
+    "no verb": ([], "name a VERB; imagestore help lists them"),
+    "no verb after an option": (["--json"], "name a VERB; imagestore help lists them"),
+    "no such verb": (["colour"], "'colour' is no verb: the verbs are put, load, get,"),
+    "a verb of docker": (["images", "-a"], "'images' is no verb: write list"),
+    "a verb of podman after an option": (["--store", "x", "rmi", "app:1"], "'rmi' is no verb: write remove"),
+    "what is not done here": (["pull", "app:1"], "skopeo copy docker://NAME oci-archive:image.tar does, and put that"),
+    "a verb with a slip": (["chek", "--deep"], "'chek' is no verb: write check"),
     "no such option before the verb": (["--stor", "x", "list"], "unrecognized arguments: --stor"),
     "no store": (["--store"], "--store: expected one argument"),
 }
@@ -125,3 +130,9 @@ def test_help_knows_every_word_for_a_verb():
     for word in dict(words or ()):
         with pytest.raises(SystemExit, match="0"):
             parse_arguments(["help", word])
+
+
+def test_no_verb_is_taken_for_a_word_that_is_none():
+    verbs = make_parser().verbs
+
+    assert all(advice_on(verb, verbs).startswith(f"write {verb}") for verb in verbs)
