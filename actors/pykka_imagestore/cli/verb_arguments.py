@@ -131,7 +131,7 @@ def _add_inspect(verbs: Verbs) -> None:
         "inspect", "print the configs of images", "With --json, each is one compact document on one line."
     )
     _add_names(parser)
-    _add_format(parser)
+    _add_format(parser, short=True)
 
 
 def _add_remove(verbs: Verbs) -> None:
@@ -270,7 +270,7 @@ def _add_provision(verbs: Verbs) -> None:
         help="do not wait until its record is on disk: a power loss may leave a directory that nothing tells of",
     )
     _add_quiet(parser, "print only the path")
-    _add_format(parser, ("path", "id", "backend", "reason", "config"))
+    _add_format(parser, ("path", "id", "backend", "reason", "config"), "container")
 
 
 def _add_containers(verbs: Verbs) -> None:
@@ -281,7 +281,7 @@ def _add_containers(verbs: Verbs) -> None:
         "runs no more, and that its containers wait for it to come back, or to be destroyed.",
     )
     _add_quiet(parser, "print only the ids")
-    _add_format(parser, ("id", "image", "backend", "path", "read_only", "owner", "created", "is_held"))
+    _add_format(parser, ("id", "image", "backend", "path", "read_only", "owner", "created", "is_held"), "container")
 
 
 def _add_destroy(verbs: Verbs) -> None:
@@ -332,13 +332,16 @@ def _add_quiet(parser: argparse.ArgumentParser, what: str) -> None:
     parser.add_argument("-q", "--quiet", action="store_true", help=what)
 
 
-def _add_format(parser: argparse.ArgumentParser, fields: Sequence[str] = ()) -> None:
+def _add_format(
+    parser: argparse.ArgumentParser, fields: Sequence[str] = (), noun: str = "image", *, short: bool = False
+) -> None:
     which = f": {', '.join(fields)}" if fields else ""
     parser.add_argument(
+        *(["-f"] if short else []),
         "--format",
         metavar="TEMPLATE",
         type=partial(values.template, fields=fields),
-        help=f"print a line for each image, with the fields of its JSON document in braces{which}; "
+        help=f"print a line for each {noun}, with the fields of its JSON document in braces{which}; "
         r"as '{" + (fields[0] if fields else "config.Env") + r"}'; \t is a tab",
     )
 

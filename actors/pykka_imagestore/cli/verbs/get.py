@@ -16,7 +16,7 @@ def run(options: argparse.Namespace) -> None:
     """Print the image's config digest and the path of each layer, root layer first."""
     paths = StorePaths(store_directory(options.store))
     view = view_store(paths.root)
-    with advised(options.name):
+    with advised(paths.root, options.name):
         image = paths.locate(view.get(ImageName.parse_stored(find_names(paths.root, options.name)[0])))
     if options.json:
         print_json(image_document(image))
