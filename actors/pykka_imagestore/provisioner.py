@@ -72,6 +72,10 @@ class Provisioner(Handle):
     """
 
     instead = "start one in each process, on a store of its own"
+    started_on = "store"
+    named_otherwise = dict.fromkeys(("containers", "ps", "ls"), "list() returns all containers") | dict.fromkeys(
+        ("remove", "rm", "delete", "unmount"), "destroy(container_id) removes a container"
+    )
 
     def __init__(self, actor: pykka.ActorRef[ProvisionerActor], backends: Backends) -> None:
         self._origin = Origin()

@@ -115,7 +115,7 @@ def test_an_image_that_is_not_there_leaves_nothing(filled):
     made = filled("provision", "box", "app:2", "--backend", "copy")
 
     assert made.returncode == 1
-    assert made.stderr == "imagestore: no image app:2 is in the store\n"
+    assert made.stderr == "imagestore: no image app:2 is in the store; there is app:1\n"
     assert filled("containers", "--quiet").stdout == ""
 
 
