@@ -152,6 +152,7 @@ def test_image_that_is_not_there_makes_no_container(provisioner: Provisioner, pa
         ({"backend": "aufs"}, InvalidInputError),
         ({"read_only": 1}, InvalidInputError),
         ({"attach": "no"}, InvalidInputError),
+        ({"for_runtime": 1}, InvalidInputError),
         ({"target": ""}, InvalidInputError),
         ({"target": "/mnt", "attach": False}, InvalidInputError),
         ({"upper_bytes": 0}, InvalidInputError),
@@ -420,6 +421,22 @@ def test_recover_adopts_what_is_known_and_whole_and_removes_the_rest(store: Loca
         assert after.recover(["known"]).get(timeout=TIMEOUT).lost == ()
         after.destroy("known").get(timeout=TIMEOUT)
         after.destroy("others").get(timeout=TIMEOUT)
+    require_nothing_left(paths)
+
+
+@pytest.mark.parametrize("for_runtime", [False, True])
+@pytest.mark.usefixtures("image")
+def test_what_is_made_for_a_runtime_stays_so(store: LocalStore, paths: StorePaths, for_runtime: bool) -> None:
+    backend = Plain()
+    with provisioning(store, backend) as before:
+        before.provision("box-1", "app:1", for_runtime=for_runtime).get(timeout=TIMEOUT)
+
+    with provisioning(store) as after:
+        (adopted,) = after.recover(["box-1"]).get(timeout=TIMEOUT).adopted
+        after.destroy("box-1").get(timeout=TIMEOUT)
+
+    assert [request.for_runtime for request in backend.requests] == [for_runtime]
+    assert adopted.container.for_runtime == for_runtime
     require_nothing_left(paths)
 
 

@@ -191,6 +191,7 @@ def request_of(paths: StorePaths, container: Container) -> RootfsRequest:
         container.read_only,
         container.attached,
         container.target,
+        container.for_runtime,
         upper_bytes=container.upper_bytes,
         project=container.project,
     )
@@ -284,6 +285,7 @@ def _container(site: Site, order: ProvisionOrder, image: DockerImage, backend: B
         attached=order.attach,
         target=order.target,
         upper_bytes=order.upper_bytes,
+        for_runtime=order.for_runtime,
     )
 
 

@@ -106,6 +106,7 @@ class Provisioner(Handle):
         target: str | Path | None = None,
         attach: bool = True,
         upper_bytes: int | None = None,
+        for_runtime: bool = False,
     ) -> Future[Rootfs]:
         """Make a root file system of an image.
 
@@ -119,6 +120,9 @@ class Provisioner(Handle):
             target: An empty directory of this user's to attach it to; by default one in the store.
             attach: Whether it is to be found by a path. If not, it is mounted nowhere, and is gone with its descriptor.
             upper_bytes: How much may be written to it, where the file system can bound that; None for no bound.
+            for_runtime: Whether a container runtime guards it, with a user namespace or mounts of its own. If so, its
+                set-user-ID programs run with their owners' rights and its devices can be opened, whoever reaches them.
+                If not, neither works: it is mounted ``nosuid,nodev``.
 
         Returns:
             The root file system, complete. The container is recorded, durably, with its layers, which stay until it is
@@ -141,6 +145,7 @@ class Provisioner(Handle):
             target=target,
             attach=attach,
             upper_bytes=upper_bytes,
+            for_runtime=for_runtime,
             backends=tuple(self._backends),
         )
         return ask(self._actor, ProvisionerActor.provision, order)

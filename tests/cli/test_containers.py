@@ -9,7 +9,7 @@ import tarfile
 from pathlib import Path
 
 import pytest
-from support.rootfs import no_mounts_left, require_mounts
+from support.rootfs import no_mounts_left, points_below, require_mounts
 
 MAIN = "app/main.py"
 
@@ -56,6 +56,20 @@ def test_an_overlay_is_mounted_and_gone_again(filled, tmp_path):
     assert removed.returncode == 0
     assert destroyed.stdout == "box\n"
     assert list(target.iterdir()) == []
+
+
+@pytest.mark.root
+@pytest.mark.parametrize(("options", "mounts"), [([], 1), (["--for-runtime"], 0)])
+def test_a_copy_is_a_mount_unless_a_runtime_guards_it(filled, tmp_path, options, mounts):
+    require_mounts()
+
+    with no_mounts_left(tmp_path):
+        filled("provision", "box", "app:1", "--backend", "copy", *options)
+        found = points_below(tmp_path)
+        destroyed = filled("destroy", "box", "--quiet")
+
+    assert len(found) == mounts
+    assert destroyed.stdout == "box\n"
 
 
 def test_an_id_that_is_taken_is_refused(filled):
