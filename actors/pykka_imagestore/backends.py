@@ -8,9 +8,12 @@ from pykka_imagestore.provision_order import ProvisionOrder
 from pykka_imagestore.rootfs.backend import Backend
 from pykka_imagestore.rootfs.bind import Bind
 from pykka_imagestore.rootfs.copy import Copy
+from pykka_imagestore.rootfs.copy_in_namespace import CopyInNamespace
 from pykka_imagestore.rootfs.link import Link
-from pykka_imagestore.rootfs.namespace import InNamespace, Namespace, may_mount
+from pykka_imagestore.rootfs.namespace import InNamespace, Namespace, NamespaceError, may_mount
+from pykka_imagestore.rootfs.namespace_refusal import Obstacle
 from pykka_imagestore.rootfs.overlay import Overlay
+from pykka_imagestore.runtime.launch import CannotStartError, python_command
 
 _WRITABLE = ("overlay", "copy")
 _READ_ONLY = ("overlay", "link", "copy")
@@ -30,13 +33,13 @@ class Backends:
 
     @classmethod
     def of_this_machine(cls) -> Backends:
-        """Return all there are; those that always mount do it in a user namespace where this process may not."""
-        mounting: list[Backend] = [Overlay(), Bind()]
-        copying: list[Backend] = [Copy(), Link()]
+        """Return all there are; they mount in a user namespace where this process may not."""
         if may_mount():
-            return cls([*mounting, *copying])
-        namespace = Namespace()
-        return cls([*(InNamespace(backend, namespace) for backend in mounting), *copying], namespace)
+            return cls([Overlay(), Bind(), Copy(), Link()])
+        namespace = new_namespace()
+        mounting = [InNamespace(backend, namespace) for backend in (Overlay(), Bind())]
+        copying = [CopyInNamespace(backend, namespace) for backend in (Copy(), Link())]
+        return cls([*mounting, *copying], namespace)
 
     def __iter__(self) -> Iterator[str]:
         """Iterate over the names."""
@@ -63,3 +66,16 @@ class Backends:
         """End what they mount in."""
         if self._namespace is not None:
             self._namespace.close()
+
+
+def new_namespace() -> Namespace:
+    """Return what mounts for an ordinary user; its process is started when it is first needed."""
+    return Namespace(_find_python)
+
+
+def _find_python() -> list[str]:
+    try:
+        return python_command()
+    except CannotStartError as error:
+        reason = f"no process can be started that holds namespaces: {error}"
+        raise NamespaceError(Obstacle(reason, "Else take the backend 'copy'")) from error

@@ -11,7 +11,7 @@ import tarfile
 from pathlib import Path
 
 import pytest
-from support.rootfs import no_mounts_left, require_mounts
+from support.rootfs import no_mounts_left, points_below, require_mounts
 
 MAIN = "app/main.py"
 
@@ -89,6 +89,20 @@ def test_what_would_end_with_the_command_is_refused_and_nothing_is_left(powerles
     assert made.returncode == 1
     assert "overlay: this user's would be mounted in a namespace that ends with this command" in made.stderr
     assert powerless("containers", "--quiet").stdout == ""
+
+
+@pytest.mark.root
+@pytest.mark.parametrize(("options", "mounts"), [([], 1), (["--for-runtime"], 0)])
+def test_a_copy_is_a_mount_unless_a_runtime_guards_it(filled, tmp_path, options, mounts):
+    require_mounts()
+
+    with no_mounts_left(tmp_path):
+        filled("provision", "box", "app:1", "--backend", "copy", *options)
+        found = points_below(tmp_path)
+        destroyed = filled("destroy", "box", "--quiet")
+
+    assert len(found) == mounts
+    assert destroyed.stdout == "box\n"
 
 
 def test_an_id_that_is_taken_is_refused(filled):

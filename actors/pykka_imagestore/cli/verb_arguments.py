@@ -264,6 +264,11 @@ def _add_provision(verbs: Verbs) -> None:
         help="let no more be written to it than this: bytes, or 500M, 20G; takes a file system with project quotas",
     )
     parser.add_argument(
+        "--for-runtime",
+        action="store_true",
+        help="let its set-user-ID programs and devices work: only for a container runtime that guards against them",
+    )
+    parser.add_argument(
         "--not-durable",
         action="store_true",
         help="do not wait until its record is on disk: a power loss may leave a directory that nothing tells of",

@@ -45,6 +45,7 @@ def _provision(
                 read_only=options.read_only,
                 target=None if options.target is None else absolute(options.target),
                 upper_bytes=options.upper,
+                for_runtime=options.for_runtime,
             )
         )
 
