@@ -57,32 +57,41 @@ def test_bound_of_what_nobody_may_write_is_refused(tmp_path):
         provision(provisioner, "box", upper_bytes=MIB, read_only=True)
 
 
-def test_what_is_written_is_counted_under_a_project_that_is_free_again_once_it_is_destroyed(tmp_path, monkeypatch):
+@pytest.mark.parametrize(("backend", "written"), [("overlay", ["upper", "work/work"]), ("copy", ["rootfs"])])
+def test_what_is_written_is_counted_under_a_project_that_is_free_again_once_it_is_destroyed(
+    tmp_path, monkeypatch, backend, written
+):
     kernel = Kernel(is_xfs=True)
     with mounted_image(tmp_path, "xfs") as place, provisioning(place) as provisioner:
         monkeypatch.setattr(seams.LIBC_OF_QUOTAS, kernel)
-        boxes = [provision(provisioner, f"box-{number}", upper_bytes=(number + 1) * MIB) for number in range(2)]
+        boxes = [
+            provision(provisioner, f"box-{number}", upper_bytes=(number + 1) * MIB, backend=backend)
+            for number in range(2)
+        ]
         for box in boxes:
             with open(f"{box.path}/etc/motd", "a") as file:
                 file.write("changed")
 
-        written = [place / "store" / "containers" / box.container_id for box in boxes]
-        projects = [project_of(directory / "upper" / "etc" / "motd") for directory in written]
+        places = [place / "store" / "containers" / box.container_id for box in boxes]
+        projects = [project_of(directory / written[0] / "etc" / "motd") for directory in places]
 
         assert sorted(projects) == sorted(kernel.quotas)
         assert [kernel.limit(project) for project in projects] == [1024, 2048]
-        assert [project_of(directory / "work" / "work") for directory in written] == projects
-        assert [project_of(directory / "container.pb") for directory in written] == [0, 0]
+        assert [project_of(directory / written[-1]) for directory in places] == projects
+        assert [project_of(directory / "container.pb") for directory in places] == [0, 0]
 
         for box in boxes:
             destroy(provisioner, box.container_id)
         assert [kernel.limit(project) for project in projects] == [0, 0]
 
 
+@pytest.mark.parametrize("backend", ["overlay", "copy"])
 @pytest.mark.parametrize(("kind", "option"), [("ext4 that could", "prjquota"), ("xfs", "pquota")])
-def test_writer_gets_no_further_than_his_bound_and_his_neighbour_does(tmp_path, kind, option):
+def test_writer_gets_no_further_than_his_bound_and_his_neighbour_does(tmp_path, kind, option, backend):
     with mounted_image(tmp_path, kind, option) as place, provisioning(place) as provisioner:
-        box, neighbour = (provision(provisioner, name, upper_bytes=8 * MIB) for name in ("box", "neighbour"))
+        box, neighbour = (
+            provision(provisioner, name, upper_bytes=8 * MIB, backend=backend) for name in ("box", "neighbour")
+        )
 
         with pytest.raises(OSError, match=r"quota|space") as raised:
             write(f"{box.path}/file", 64 * MIB)

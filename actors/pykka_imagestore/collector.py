@@ -301,7 +301,8 @@ class CollectorActor(StoreActor):
         if self._watch is not None or self._closed:
             return False
         try:
-            self._watch = LeaseWatch(self._paths.leases, defer(self.actor_ref, CollectorActor._prune_again))
+            again = defer(self.actor_ref, CollectorActor._prune_again)
+            self._watch = LeaseWatch(self._paths.leases, self._paths.containers, again)
         except OSError as error:
             logger.warning("the store stays over its budget until the next put, even if leases end: %s", error)
         return self._watch is not None

@@ -16,7 +16,7 @@ StoreError
         NoArchiveError          no archive of that name is in the archive directory: save it there, or say which archive
     StackError                  an image's layers do not fit together: rebuild it, or tell its publisher
     ImageUserError              an image's tree has no such user: name another one, or rebuild it
-    ContainerNotFoundError      no container of that id is here
+    ContainerNotFoundError      no container of that id is here: list shows those that are
     StateError                  the store cannot do this now
         ContainerExistsError    a container of that id is here: destroy it first, or choose another id
         ContainerHeldError      another process has it, and is alive: have that one destroy it

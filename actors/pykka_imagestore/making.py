@@ -47,7 +47,6 @@ logger = logger_of(__name__)
 T = TypeVar("T")
 
 _CONFIGS = 256  # whose wishes are remembered
-_BOUNDING = "overlay"  # the backend whose writes go to directories that hold nothing else
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,7 +206,7 @@ def _make_of(site: Site, order: ProvisionOrder, image: DockerImage) -> Steps[Roo
     for backend in site.backends.for_order(order, len(set(image.layer_ids))):
         try:
             container = replace(_container(site, order, image, backend), project=project)
-            mounted = yield from _make_with(site, backend, container)
+            mounted = yield from _make_with(site, backend, container, order.for_runtime)
         except RootfsError as error:
             reasons.extend(error.reasons)
         else:
@@ -216,10 +215,10 @@ def _make_of(site: Site, order: ProvisionOrder, image: DockerImage) -> Steps[Roo
     raise RootfsError(order.container_id, reasons)
 
 
-def _make_with(site: Site, backend: Backend, container: Container) -> Steps[Mounted]:
+def _make_with(site: Site, backend: Backend, container: Container, for_runtime: bool) -> Steps[Mounted]:
     """Make it with one backend; nothing is left however that fails."""
     layers = site.stack_layers.find(container.layer_ids, backend.reads)
-    request = request_of(site.paths, container)
+    request = replace(request_of(site.paths, container), for_runtime=for_runtime)
     if layers is not None:
         _require_served(backend, replace(request, layers=layers))
     site.holder.begin(container)
@@ -300,8 +299,6 @@ def _choose_project(site: Site, order: ProvisionOrder) -> int | None:
     if order.upper_bytes is None:
         return None
     refusal = quota_refusal(str(site.paths.root))
-    if refusal is None and order.backend not in (_BOUNDING, None):
-        refusal = f"only {_BOUNDING} bounds what is written"
     if refusal is not None:
         raise RootfsError(order.container_id, (("upper_bytes", refusal),))
     return choose_project(str(site.paths.root))

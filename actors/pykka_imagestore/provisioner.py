@@ -44,6 +44,7 @@ from pykka_imagestore.runtime import (
     gather,
     undiscardable,
 )
+from pykka_imagestore.runtime.forks import Origin
 from pykka_imagestore.stack_layers import StackWanted
 from pykka_imagestore.staging import Staging
 from pykka_imagestore.store_parts import StoreParts
@@ -66,6 +67,7 @@ class Provisioner(Handle):
     instead = "start one in each process, on a store of its own"
 
     def __init__(self, actor: pykka.ActorRef[ProvisionerActor], backends: Backends) -> None:
+        self._origin = Origin()
         self._actor = actor
         self._backends = backends
 
@@ -99,6 +101,7 @@ class Provisioner(Handle):
         target: str | Path | None = None,
         attach: bool = True,
         upper_bytes: int | None = None,
+        for_runtime: bool = False,
     ) -> Future[Rootfs]:
         """Make a root file system of an image.
 
@@ -112,6 +115,8 @@ class Provisioner(Handle):
             target: An empty directory of this user's to attach it to; by default one in the store.
             attach: Whether it is to be found by a path. If not, it is mounted nowhere, and is gone with its descriptor.
             upper_bytes: How much may be written to it, where the file system can bound that; None for no bound.
+            for_runtime: Whether a container runtime guards it, so that set-user-ID programs and devices in it are to
+                work. If not, it is mounted ``nosuid`` and ``nodev``.
 
         Returns:
             The root file system, complete. The container is recorded, durably, with its layers, which stay until it is
@@ -134,6 +139,7 @@ class Provisioner(Handle):
             target=target,
             attach=attach,
             upper_bytes=upper_bytes,
+            for_runtime=for_runtime,
             backends=tuple(self._backends),
         )
         return ask(self._actor, ProvisionerActor.provision, order)
@@ -180,8 +186,17 @@ class Provisioner(Handle):
         """Return all containers of the store, by id, those of other processes and owners too."""
         return ask(self._actor, ProvisionerActor.list)
 
+    def swept(self) -> Future[None]:
+        """Return once the files of all containers that this provisioner removed are deleted."""
+        return ask(self._actor, ProvisionerActor.swept)
+
     def close(self) -> None:
-        """Close all descriptors and stop; containers stay, and provisions under way are discarded. Idempotent."""
+        """Close all descriptors and stop; containers stay, and provisions under way are discarded. Idempotent.
+
+        In a forked child, which has no part in the work, this does nothing.
+        """
+        if not self._origin.is_here():
+            return
         try:
             ask(self._actor, ProvisionerActor.close).recover(lambda _: None).get(timeout=120)
         finally:
@@ -241,6 +256,10 @@ class ProvisionerActor(StoreActor):
     async def list(self) -> tuple[ContainerInfo, ...]:
         await self._parts.references.ready()
         return await self._threads.run(find_containers, self._parts.paths)
+
+    async def swept(self) -> None:
+        await self._threads.run(self._delete_removed, self._removed)
+        await self._parts.collector.swept()
 
     async def close(self) -> None:
         self._closed = True
@@ -310,6 +329,7 @@ class ProvisionerActor(StoreActor):
     async def _get(self, wanted: Wanted) -> None:
         if isinstance(wanted, PartsWanted):
             await gather([self._parts.pool.run(tasks.fill_rootfs, part, retry=True) for part in wanted.parts])
+            self._parts.collector.keep_to_budget()  # in the background: a copy may be as large as its image
         else:
             key = stack_id(wanted.layer_ids, wanted.reads)
             await self._stacks.join(key, lambda: self._work.add(self.spawn(self._make_stack(wanted))))
@@ -320,7 +340,7 @@ class ProvisionerActor(StoreActor):
             staged = staging.path / "stack"
             layers = tuple(str(paths.layer(layer)) for layer in wanted.layer_ids)
             request = tasks.MakeStack(layers, wanted.reads, str(staged))
-            await self._parts.pool.run(tasks.make_stack, request, retry=True, stop_file=f"{staged}.stop")
+            await self._parts.pool.run(tasks.make_stack, request, retry=True)
             publish = partial(publish_stack, paths, staged, stack, self._disk)
             await self._threads.run(publish, staging.opened)
 
@@ -363,4 +383,3 @@ class ProvisionerActor(StoreActor):
         waiting = removed.give()
         if waiting is not None:
             self._parts.collector.delete(waiting)
-            self._parts.collector.keep_to_budget()  # what the containers needed may go now

@@ -24,7 +24,10 @@ from pykka_imagestore.cli.arguments import make_parser
 _DRAWN = re.compile(r"(?P<indent> *)(?P<name>\w+(?:Error|Failure))(?:  +(?P<when>[^:]+)(?:: (?P<remedy>.+))?)?")
 
 # Nobody but the package calls these classes.
-_NOT_CALLED = {"LocalStore", "LocalStoreActor", "LeasedImage", "ReferenceStore", "ReferenceStoreActor", "Future"}
+_NOT_CALLED = {
+    *("LocalStore", "LocalStoreActor", "LeasedImage", "ReferenceStore", "ReferenceStoreActor", "Future"),
+    *("Provisioner", "ProvisionerActor", "Rootfs"),
+}
 
 
 def drawn(module: str) -> list[re.Match[str]]:

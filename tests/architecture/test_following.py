@@ -338,6 +338,7 @@ ALLOWED_IN_A_STORE = {
     ("durable/owner.py", "store.stat()"): THE_DIRECTORY,
     ("durable/references.py", "self._paths.references_lock.exists()"): "whether to try to lock it",
     ("durable/permissions.py", "os.access(root, os.W_OK)"): THE_DIRECTORY,
+    ("durable/stacks.py", "os.listdir(self._paths.stacks)"): NAMES,
     ("durable/permissions.py", "root.stat()"): THE_DIRECTORY,
 }
 OF_PATH = {

@@ -29,6 +29,7 @@ def rest(inventory: Inventory, removal: Pruned) -> Inventory:
         {layer: size for layer, size in inventory.layers.items() if layer not in removal.layers},
         {config: used for config, used in inventory.configs.items() if config not in removal.configs},
         {config: size for config, size in inventory.config_sizes.items() if config not in removal.configs},
+        inventory.containers,
     )
 
 

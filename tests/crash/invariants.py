@@ -25,6 +25,8 @@ KNOWN_NAMES = {"imagestore", "storedImages", "storedImages.journal"} | {
     "leases",
     "locks",
     "reserve",
+    "containers",
+    "stacks",
 }
 PASSING_NAMES = {"imagestore.new", "storedImages.new", "storedImages.journal.new"}  # the next ones replace them
 

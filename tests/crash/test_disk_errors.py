@@ -6,7 +6,7 @@ import contextlib
 import errno
 import itertools
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
 from unittest.mock import patch
@@ -18,16 +18,13 @@ from history import History
 from invariants import check_running, check_stopped
 from script import OPERATIONS, Script, begin
 from seam import Before, Failure, copy_tree, watched, watched_writes
-from support.disks import statvfs_of
+from support.disks import filled, statvfs_of
 from support.processes import TIMEOUT
 from support.stores import opened
 
 from pykka_imagestore import LocalStore
-from pykka_imagestore.durable.disk import Disk
 
 pytestmark = pytest.mark.combinations
-
-BLOCK = 4096
 
 
 def require_going_on(store: LocalStore, directory: Path, gallery: Gallery, history: History, script: Script) -> None:
@@ -80,27 +77,6 @@ def test_a_call_that_fails_fails_its_operation_alone(
         if failure.at is None:
             break
         count("injected errors")
-
-
-@contextlib.contextmanager
-def filled(directory: Path, free_bytes: int) -> Iterator[None]:
-    """Leave so many bytes free of a file system."""
-    filler = directory / "filler"
-    with filler.open("wb") as file:
-        size, step = 0, 1 << 20
-        while step >= BLOCK:
-            try:
-                os.posix_fallocate(file.fileno(), size, step)
-                size += step
-            except OSError:
-                step //= 2
-        file.truncate(max(0, size - free_bytes))
-        os.fsync(file.fileno())
-    try:
-        yield
-    finally:
-        filler.unlink()
-        Disk().sync_file_system(directory)  # or the room is free a little later only
 
 
 @pytest.mark.root

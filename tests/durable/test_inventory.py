@@ -7,10 +7,13 @@ from typing import Any
 import pytest
 
 from pykka_imagestore._proto.layer_pb2 import LayerRecord
+from pykka_imagestore._proto.stack_pb2 import StackRecord
 from pykka_imagestore.core.budget import Size
+from pykka_imagestore.core.checksum import with_checksum
 from pykka_imagestore.core.digest import DiffID, sha256
 from pykka_imagestore.core.image import DockerImage
 from pykka_imagestore.core.paths import StorePaths
+from pykka_imagestore.core.rootfs import Reads, stack_id
 from pykka_imagestore.durable.inventory import InventoryTaker, note_use
 
 ONE, TWO, CONFIG = DiffID(sha256(b"one")), DiffID(sha256(b"two")), sha256(b"config")
@@ -112,3 +115,22 @@ def test_use_of_an_image_without_a_config_is_not_noted(paths: StorePaths, image:
 
     assert os.listdir(paths.configs) == []
     assert InventoryTaker(paths).take([image]).last_used(image) == 0
+
+
+def test_what_a_stack_needs_on_top_counts_with_its_last_layer(paths: StorePaths) -> None:
+    for layer in (ONE, TWO):
+        publish(paths, layer, stored_bytes=4096, inodes=1)
+    stack = paths.stack(stack_id([ONE, TWO], Reads.ANY))
+    stack.mkdir(parents=True)
+    record = StackRecord(stack="x", layer_ids=[ONE, TWO], layer_whiteouts=[0, 0], stored_bytes=40960, inodes=7)
+    (stack / "stack.pb").write_bytes(with_checksum(record.SerializeToString()))
+    taker = InventoryTaker(paths)
+
+    for _ in range(2):
+        layers = taker.take([]).layers
+        assert layers == {ONE: Size(4096, 1) + BESIDE, TWO: Size(4096 + 40960, 8) + BESIDE + BESIDE}
+
+    waiting = paths.gc / "0123456789abcdef"
+    waiting.mkdir()
+    stack.rename(waiting / f"stack-{stack.name}")
+    assert taker.weigh_moved(waiting) == (0, Size(40960, 7) + BESIDE)

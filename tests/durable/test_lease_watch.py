@@ -32,7 +32,7 @@ input()
 def needed_at_ends(paths: StorePaths) -> Iterator[queue.SimpleQueue[int]]:
     """Return a queue that gets how many layers are needed, each time when leases have ended."""
     found: queue.SimpleQueue[int] = queue.SimpleQueue()
-    watch = LeaseWatch(paths.leases, lambda: found.put(len(find_needs(paths).layers)))
+    watch = LeaseWatch(paths.leases, paths.containers, lambda: found.put(len(find_needs(paths).layers)))
     yield found
     watch.close()
 
@@ -59,9 +59,22 @@ def test_death_is_told_when_the_lease_does_not_count_any_more(
         assert needed_at_ends.get(timeout=TIMEOUT) == 0
 
 
+def test_container_that_goes_is_told(paths: StorePaths) -> None:
+    told: queue.SimpleQueue[None] = queue.SimpleQueue()
+    (paths.containers / "box-1").mkdir(parents=True)
+    watch = LeaseWatch(paths.leases, paths.containers, lambda: told.put(None))
+
+    (paths.containers / "box-2").mkdir()
+    assert told.empty()
+    (paths.containers / "box-1").rename(paths.gc / "box-1")
+
+    told.get(timeout=TIMEOUT)
+    watch.close()
+
+
 def test_neither_a_new_lease_nor_a_look_is_told(paths: StorePaths) -> None:
     told: queue.SimpleQueue[None] = queue.SimpleQueue()
-    watch = LeaseWatch(paths.leases, lambda: told.put(None))
+    watch = LeaseWatch(paths.leases, paths.containers, lambda: told.put(None))
     leases = [take_lease(paths, [ONE], None, "a test") for _ in range(3)]
     find_needs(paths)
     assert len(find_leases(paths)) == 3
@@ -77,7 +90,7 @@ def test_neither_a_new_lease_nor_a_look_is_told(paths: StorePaths) -> None:
 def test_nothing_of_it_is_left_when_it_is_closed(paths: StorePaths) -> None:
     before = set(os.listdir("/proc/self/fd"))
     for _ in range(20):
-        LeaseWatch(paths.leases, lambda: None).close()
+        LeaseWatch(paths.leases, paths.containers, lambda: None).close()
 
     assert set(os.listdir("/proc/self/fd")) == before
     assert not any(thread.name == "imagestore-lease-watch" for thread in threading.enumerate())
@@ -87,7 +100,7 @@ def test_what_is_not_there_cannot_be_watched(tmp_path: Path) -> None:
     before = set(os.listdir("/proc/self/fd"))
 
     with pytest.raises(FileNotFoundError, match="gone"):
-        LeaseWatch(tmp_path / "gone", lambda: None)
+        LeaseWatch(tmp_path / "gone", tmp_path / "gone", lambda: None)
 
     assert set(os.listdir("/proc/self/fd")) == before
 
@@ -102,7 +115,7 @@ def test_no_descriptor_left_is_an_error(paths: StorePaths) -> None:
         for free in (0, 1):
             os.close(taken.pop()) if free else None
             with pytest.raises(OSError, match="Too many open files"):
-                LeaseWatch(paths.leases, lambda: None)
+                LeaseWatch(paths.leases, paths.containers, lambda: None)
     finally:
         for descriptor in taken:
             os.close(descriptor)

@@ -8,12 +8,15 @@ import pytest
 from support import seams
 from support.disks import RecordingDisk
 
+from pykka_imagestore._proto.stack_pb2 import StackRecord
 from pykka_imagestore.core.budget import Budget
-from pykka_imagestore.core.digest import DiffID, sha256
+from pykka_imagestore.core.checksum import with_checksum
+from pykka_imagestore.core.digest import DiffID, directory_name, sha256
 from pykka_imagestore.core.image import DockerImage
 from pykka_imagestore.core.image_name import ImageName
 from pykka_imagestore.core.paths import StorePaths
 from pykka_imagestore.core.plan_prune import PruneOptions
+from pykka_imagestore.core.rootfs import Reads, stack_id
 from pykka_imagestore.durable import remover
 from pykka_imagestore.durable.disk import Disk
 from pykka_imagestore.durable.identity import identify
@@ -222,3 +225,51 @@ def test_needs_are_read_before_images(paths, monkeypatch):
     Remover(paths, Disk()).prune(PruneOptions())
 
     assert order == ["find_needs", "settle", "settle", "find_needs", "settle"]
+
+
+# -- what stacks of layers need on top
+
+
+def publish(paths, *layers):
+    """Publish what a stack of layers needs on top; return its directory."""
+    record = StackRecord(stack=stack_id(layers, Reads.ANY), layer_ids=layers, reads=Reads.ANY, is_empty=True)
+    record.layer_whiteouts[:] = [0] * len(layers)
+    paths.stack(record.stack).mkdir(parents=True)
+    (paths.stack(record.stack) / "stack.pb").write_bytes(with_checksum(record.SerializeToString()))
+    return paths.stack(record.stack)
+
+
+def test_what_a_stack_needs_on_top_goes_with_the_first_of_its_layers(paths):
+    gone, stays = publish(paths, ONE, TWO), publish(paths, ONE)
+
+    _, waiting = Remover(paths, Disk()).remove(ImageName.parse("app"))
+
+    assert waiting is not None
+    assert not gone.exists()
+    assert stays.exists()
+    assert {path.name for path in waiting.path.iterdir()} >= {f"stack-{gone.name}", directory_name(TWO)}
+    release(waiting)
+    assert find_orphaned_work(paths) == [waiting.path]
+
+
+def test_what_a_stack_needs_on_top_goes_before_its_layers(paths):
+    publish(paths, ONE, TWO)
+    disk = RecordingDisk()
+
+    release(Remover(paths, disk).remove(ImageName.parse("app"))[1])
+
+    renamed = [target for call, *_, target in disk.calls if call == "rename"]
+    assert [name.partition("-")[0] for name in renamed] == ["stack", "sha256", "sha256"]
+
+
+def test_what_a_leased_stack_needs_on_top_stays(paths):
+    stays = publish(paths, ONE, TWO)
+    lease = take_lease(paths, [ONE, TWO], None, "test")
+
+    pruned, waiting = Remover(paths, Disk()).prune(PruneOptions(budget=Budget(0)))
+
+    assert [image.name for image in pruned.images] == ["app:latest"]
+    assert stays.exists()
+    lease.release()
+    if waiting is not None:
+        waiting.release()

@@ -12,7 +12,7 @@ from threading import Thread
 
 import pytest
 from support import tars
-from support.guests import guests_in
+from support.guests import BACKENDS, guests_in
 from support.privileges import ORDINARY_USER, as_ordinary_user, ordinary_users_place
 from support.processes import TIMEOUT
 from support.rootfs import require_mounts
@@ -56,8 +56,9 @@ def test_programs_of_layers_and_mounts_are_out_of_other_users_reach(guests):
     assert as_ordinary_user(may_be_reached, [guests.outside]) == [guests.outside]
 
 
-def test_upper_and_container_directories_are_closed_whatever_the_store_is(guests):
-    rootfs = guests.provision([PROGRAM])
+@pytest.mark.parametrize("backend", ["overlay", "copy"])
+def test_container_directories_are_closed_whatever_the_store_is(guests, backend):
+    rootfs = guests.provision([PROGRAM], backend=backend)
     guests.store.chmod(0o755)  # as one that is shared may be
 
     container = guests.store / "containers" / rootfs.container_id
@@ -86,12 +87,12 @@ def effective_user(program, *descriptors):
     return int(done.stdout)
 
 
-@pytest.mark.parametrize("read_only", [True, False])
-def test_set_user_id_program_run_through_a_mount_runs_as_its_caller(guests, read_only):
+@pytest.mark.parametrize(("backend", "read_only"), [("overlay", False), *((backend, True) for backend in BACKENDS)])
+def test_set_user_id_program_run_through_a_mount_runs_as_its_caller(guests, backend, read_only):
     target = guests.outside.parent / "target"
     target.mkdir(mode=0o755)
-    rootfs = guests.provision([PROGRAM], read_only=read_only, target=target)
-    detached = guests.provision([PROGRAM], read_only=read_only, attach=False)
+    rootfs = guests.provision([PROGRAM], backend=backend, read_only=read_only, target=target)
+    detached = guests.provision([PROGRAM], backend=backend, read_only=read_only, attach=False)
     assert stat.S_IMODE((target / "bin" / "id").stat().st_mode) == 0o6755
 
     assert effective_user(target / "bin" / "id") == ORDINARY_USER

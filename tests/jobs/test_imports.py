@@ -34,6 +34,7 @@ JOBS = {
     "jobs.unpack_into": NEVER | SELDOM | PROTOBUF,
     "jobs.untar_image": OF_EVERY_PUT,
     "jobs.untar_layer": OF_EVERY_PUT,
+    "rootfs.namespace_process": NEVER | SELDOM | PROTOBUF,
     "runtime.worker": OF_EVERY_PUT | {"selectors", "socket", "typing"},
 }
 IMPORT = "import importlib, sys; importlib.import_module(sys.argv[1]); print(*sys.modules)"

@@ -5,10 +5,12 @@ from __future__ import annotations
 import errno
 import os
 import stat
+import subprocess
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from support.processes import TIMEOUT
 from support.rootfs import (
     descriptors_after,
     layer,
@@ -56,6 +58,25 @@ def test_the_layer_is_shown_where_it_is_wanted(tmp_path, only, place):
     Bind().unmount(wanted)
     assert not Bind().is_attached(wanted)
     assert points_below(tmp_path) == []
+
+
+def test_a_target_is_left_where_the_store_is_on_a_file_system_of_its_own_too(tmp_path):
+    """There the root of what is mounted is ``/``, and not a directory as in a container."""
+    place = tmp_path / "disk"
+    place.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "none", place], check=True, timeout=TIMEOUT)
+    try:
+        (place / "target").mkdir()
+        only = layer(place / "store" / "layers" / "one", {"etc/hosts": "only"})
+        wanted = request(place / "store/containers/box", only, read_only=True, target=str(place / "target"))
+        os.close(Bind().mount(wanted).fd)
+
+        assert Bind().is_attached(wanted)
+        Bind().unmount(replace(wanted, layers=()))
+
+        assert points_below(place) == []
+    finally:
+        subprocess.run(["umount", "--recursive", place], check=True, timeout=TIMEOUT)
 
 
 def test_nobody_writes_to_the_layer(tmp_path, only):

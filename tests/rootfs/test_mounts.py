@@ -8,6 +8,7 @@ import re
 from pathlib import Path
 
 import pytest
+from support.processes import Program
 from support.rootfs import descriptors_after, require_mounts
 
 from pykka_imagestore.rootfs import mounts
@@ -51,12 +52,20 @@ def test_constants_of_other_headers_are_theirs(name):
     assert getattr(mounts, name) == definitions(OF_OTHERS[name])[name]
 
 
-def test_a_processor_that_counts_its_calls_otherwise_is_told_of(monkeypatch):
-    monkeypatch.setattr(os, "uname", lambda: type("uname", (), {"machine": "mips64"}))
+ON_MIPS = """
+import errno, os, types
+os.uname = lambda: types.SimpleNamespace(machine="mips64")
+from pykka_imagestore.rootfs.mounts import FileSystemContext
+try:
+    FileSystemContext("overlay")
+except OSError as error:
+    print(error.errno == errno.ENOSYS, error.strerror)
+"""
 
-    with pytest.raises(OSError, match="fsopen: its number on this processor is not known") as caught:
-        mounts.FileSystemContext("overlay")
-    assert caught.value.errno == errno.ENOSYS
+
+def test_a_processor_that_counts_its_calls_otherwise_is_told_of():
+    with Program(ON_MIPS) as program:
+        assert program.lines() == ["True fsopen: its number on this processor is not known here"]
 
 
 @pytest.mark.root

@@ -126,6 +126,7 @@ def merge(place):
         assert names_in(mounted.fd) == ["etc", "kept", "new"]
         assert (names_in(mounted.fd, "etc"), read(mounted.fd, "etc/hosts")) == (["hosts"], "upper")
         assert (mounted.path, mounted.namespace_pid) == (None, namespace.pid)
+        assert overlay.reads == "user"
         assert points_below(place) == []
         assert os.listdir(place / "box/rootfs") == []
         assert enter(pid_of(namespace), "ls", f"{place}/box/rootfs").split() == ["etc", "kept", "new"]

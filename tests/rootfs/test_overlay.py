@@ -143,6 +143,7 @@ def test_the_root_has_the_attributes_of_the_topmost_layers(tmp_path, layers, ove
     assert (stat.S_IMODE(found.st_mode), found.st_uid, found.st_gid) == (0o3751, 1234, 5678)
     assert found.st_mtime_ns == 2_000_000_009
     assert os.getxattr(place, "user.kept") == b"value"
+    assert read_only or "trusted.overlay.opaque" not in os.listxattr(tmp_path / "box/upper")
     assert os.getxattr(place, "system.posix_acl_access") == access
     assert os.getxattr(place, "system.posix_acl_default") == access
     os.close(mounted.fd)
@@ -177,6 +178,20 @@ def test_options_are_pinned(tmp_path, layers, overlay, read_only):
     assert {"metacopy=on", "index=on"}.isdisjoint(told)
     assert ("fsync=volatile" in told or "volatile" in told) == (not read_only)
     overlay.unmount(request(tmp_path / "box"))
+
+
+@pytest.mark.parametrize("read_only", [False, True])
+def test_options_are_told_whatever_the_kernel_was_built_with(tmp_path, layers, read_only):
+    told = []
+
+    def listen(stack, options):
+        told.extend(options)
+        return by_descriptors(stack, options)
+
+    os.close(Overlay([listen]).mount(request(tmp_path / "box", *layers, read_only=read_only, attach=False)).fd)
+
+    pinned = ["metacopy=off", "index=off", "redirect_dir=nofollow", "uuid=null"]
+    assert told == (pinned if read_only else [*pinned, "volatile"])
 
 
 @EACH_WAY

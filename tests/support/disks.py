@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 
 from pykka_imagestore.durable.disk import Disk
+
+BLOCK = 4096
 
 
 class PowerCutError(BaseException):
@@ -70,6 +73,27 @@ def statvfs_of(free: int) -> Callable[[int | str], SimpleNamespace]:
         return SimpleNamespace(**{**fields, "f_bfree": free, "f_bavail": free, "f_frsize": 1})
 
     return statvfs
+
+
+@contextlib.contextmanager
+def filled(directory: Path, free_bytes: int) -> Iterator[None]:
+    """Leave so many bytes free of a file system."""
+    filler = directory / "filler"
+    with filler.open("wb") as file:
+        size, step = 0, 1 << 20
+        while step >= BLOCK:
+            try:
+                os.posix_fallocate(file.fileno(), size, step)
+                size += step
+            except OSError:
+                step //= 2
+        file.truncate(max(0, size - free_bytes))
+        os.fsync(file.fileno())
+    try:
+        yield
+    finally:
+        filler.unlink()
+        Disk().sync_file_system(directory)  # or the room is free a little later only
 
 
 def _name_of(file: Path | int) -> str:

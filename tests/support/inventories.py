@@ -24,15 +24,17 @@ images = st.lists(
 ).map(tuple)
 sizes = st.builds(Size, st.integers(0, 1000), st.integers(0, 9))
 inventories = st.builds(
-    lambda images, layers, configs: Inventory(
+    lambda images, layers, configs, containers: Inventory(
         images,
         layers,
         {config: used for config, (used, _) in configs.items()},
         {config: size for config, (_, size) in configs.items()},
+        containers,
     ),
     images,
     st.dictionaries(st.sampled_from(LAYERS), sizes),
     st.dictionaries(st.sampled_from(CONFIGS), st.tuples(st.sampled_from([0.0, 100.0, 500.0, NOW, NOW + 10]), sizes)),
+    st.dictionaries(st.sampled_from(["box-1", "box-2"]), sizes),
 )
 needed = st.builds(Needs, st.frozensets(st.sampled_from(LAYERS)), st.frozensets(st.sampled_from(CONFIGS)))
 
@@ -41,7 +43,7 @@ def size_with(inventory: Inventory, needs: Needs, images: Iterable[DockerImage])
     """Return what would be kept with some images, and with what is needed, counted naively."""
     layers = {layer for image in images for layer in image.layer_ids} | needs.layers
     configs = {image.config_digest for image in images} | needs.configs
-    total = Size()
+    total = sum(inventory.containers.values(), Size())
     for layer, size in inventory.layers.items():
         total += size if layer in layers else Size()
     for config, size in inventory.config_sizes.items():

@@ -14,6 +14,7 @@ _DURABLE, _JOBS, _RUNTIME = f"{_PACKAGE}.durable", f"{_PACKAGE}.jobs", f"{_PACKA
 SMALL_JOURNAL_BYTES = f"{_DURABLE}.journal_writer.SMALL_JOURNAL_BYTES"
 RATIO_COUNTS_FROM = f"{_JOBS}.unpack.limiter.RATIO_COUNTS_FROM"
 LOOK_EVERY = f"{_JOBS}.unpack.limiter._LOOK_EVERY"
+CHOOSE_WHITEOUT_FORMAT = f"{_JOBS}.unpack.whiteout_writer.choose_whiteout_format"
 FREE_LOOKUPS = f"{_JOBS}.unpack.tree.FREE_LOOKUPS"
 FREE_LOOKUPS_OF_A_CHECK = f"{_JOBS}.check.deep_check.FREE_LOOKUPS"
 FREE_PAX_RECORDS = f"{_PACKAGE}.core.tar.pax._FREE_RECORDS"
@@ -31,6 +32,7 @@ WORKER_IDLE_SECONDS = f"{_RUNTIME}.worker_handle.IDLE_SECONDS"
 # -- moments at which something else happens
 
 FIND_MISSING = f"{_DURABLE}.references.find_missing"
+READ_RECORD = f"{_DURABLE}.layer_record.read_record"
 READ_CHECKPOINT = f"{_DURABLE}.replica.read_checkpoint"
 PARSE_JOURNAL_HEADER = f"{_DURABLE}.journal_file.parse_header"
 FOLLOW_JOURNAL = f"{_DURABLE}.replica.Replica.follow"

@@ -300,9 +300,13 @@ def merge(directories: Sequence[Directory], reads: Reads) -> Tree:
     left = [(b"", list(range(len(directories) - 1, -1, -1)))]
     while left:
         path, numbers = left.pop()
+        opaque = [depth for depth, number in enumerate(numbers) if _is_opaque(directories[number], path, reads)]
+        numbers = numbers[: opaque[0] + 1] if opaque else numbers
         shown[path] = directories[numbers[0]].items[path]
         names: dict[bytes, list[int]] = {}
         hidden: set[bytes] = set()
+        if reads is not Reads.ANY and path and len(numbers) == 1:
+            shown |= _devices_in(directories[numbers[0]], path)
         for number in numbers:
             shows, hides = _read(directories[number], path, reads)
             for name, item in shows.items():
@@ -313,10 +317,14 @@ def merge(directories: Sequence[Directory], reads: Reads) -> Tree:
                 elif name not in names:
                     shown[join(path, name)] = item
             hidden |= hides
-            if _is_opaque(directories[number], path, reads):
-                break
         left += [(join(path, name), numbers) for name, numbers in names.items()]
     return shown
+
+
+def _devices_in(directory: Directory, path: bytes) -> Tree:
+    """Return what the kernel lists of a directory that it does not merge with another."""
+    items = directory.items.items()
+    return {below: item for below, item in items if item == WHITEOUT and below.rpartition(b"/")[0] == path}
 
 
 def _read(directory: Directory, path: bytes, reads: Reads) -> tuple[Tree, set[bytes]]:
@@ -368,6 +376,8 @@ class View:
         self.diff_id = f"sha256:{layer.name:064x}"
         self.whiteouts = self.directory.form
         self.implicit = frozenset(layer.implicit)
+        gone = () if form == WhiteoutFormat.FILES else [path for path, item in layer.items.items() if item == WHITEOUT]
+        self.hiding = {path.rpartition(b"/")[0] for path in gone}
         self.lower_links = dict(layer.links)
         self.walks = 0
 

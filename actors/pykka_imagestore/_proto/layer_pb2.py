@@ -24,19 +24,19 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#pykka_imagestore/_proto/layer.proto\x12\x10pykka_imagestore\"\x89\x05\n\x0bLayerRecord\x12\x0f\n\x07\x64iff_id\x18\x01 \x02(\t\x12\x12\n\nsize_bytes\x18\x02 \x01(\x04\x12\x0f\n\x07\x65ntries\x18\x03 \x01(\x04\x12\x33\n\twhiteouts\x18\x04 \x01(\x0e\x32 .pykka_imagestore.WhiteoutFormat\x12\x1c\n\x14implicit_directories\x18\x05 \x03(\x0c\x12\x32\n\x05unset\x18\x06 \x03(\x0b\x32#.pykka_imagestore.LayerRecord.Unset\x12\x13\n\x0bunset_count\x18\x07 \x01(\x04\x12\x14\n\x0cstored_bytes\x18\x08 \x01(\x04\x12\x15\n\rreplaced_lost\x18\t \x01(\x08\x12\x0b\n\x03uid\x18\n \x01(\r\x12\x0b\n\x03gid\x18\x0b \x01(\r\x12\x10\n\x08\x65\x61rliest\x18\x0c \x01(\x03\x12\x0e\n\x06latest\x18\r \x01(\x03\x12\x14\n\x0ctime_step_ns\x18\x0e \x01(\r\x12\x13\n\x0bsplit_bytes\x18\x0f \x01(\x04\x12\x16\n\x0esplit_checksum\x18\x10 \x01(\x07\x12\x19\n\x11replaced_checksum\x18\x11 \x01(\x07\x12\x0e\n\x06inodes\x18\x14 \x01(\x04\x12\x15\n\rimplicit_root\x18\x15 \x01(\x08\x12<\n\x0blower_links\x18\x16 \x03(\x0b\x32\'.pykka_imagestore.LayerRecord.LowerLink\x12\x1a\n\x12opaque_directories\x18\x17 \x03(\x0c\x12\x10\n\x08\x63hecksum\x18\x64 \x01(\x07\x1a#\n\x05Unset\x12\x0c\n\x04path\x18\x01 \x02(\x0c\x12\x0c\n\x04what\x18\x02 \x02(\t\x1a)\n\tLowerLink\x12\x0c\n\x04path\x18\x01 \x02(\x0c\x12\x0e\n\x06target\x18\x02 \x02(\x0c*L\n\x0eWhiteoutFormat\x12\x08\n\x04NONE\x10\x00\x12\x13\n\x0fOVERLAY_TRUSTED\x10\x01\x12\x10\n\x0cOVERLAY_USER\x10\x02\x12\t\n\x05\x46ILES\x10\x03')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#pykka_imagestore/_proto/layer.proto\x12\x10pykka_imagestore\"\xa5\x05\n\x0bLayerRecord\x12\x0f\n\x07\x64iff_id\x18\x01 \x02(\t\x12\x12\n\nsize_bytes\x18\x02 \x01(\x04\x12\x0f\n\x07\x65ntries\x18\x03 \x01(\x04\x12\x33\n\twhiteouts\x18\x04 \x01(\x0e\x32 .pykka_imagestore.WhiteoutFormat\x12\x1c\n\x14implicit_directories\x18\x05 \x03(\x0c\x12\x32\n\x05unset\x18\x06 \x03(\x0b\x32#.pykka_imagestore.LayerRecord.Unset\x12\x13\n\x0bunset_count\x18\x07 \x01(\x04\x12\x14\n\x0cstored_bytes\x18\x08 \x01(\x04\x12\x15\n\rreplaced_lost\x18\t \x01(\x08\x12\x0b\n\x03uid\x18\n \x01(\r\x12\x0b\n\x03gid\x18\x0b \x01(\r\x12\x10\n\x08\x65\x61rliest\x18\x0c \x01(\x03\x12\x0e\n\x06latest\x18\r \x01(\x03\x12\x14\n\x0ctime_step_ns\x18\x0e \x01(\r\x12\x13\n\x0bsplit_bytes\x18\x0f \x01(\x04\x12\x16\n\x0esplit_checksum\x18\x10 \x01(\x07\x12\x19\n\x11replaced_checksum\x18\x11 \x01(\x07\x12\x0e\n\x06inodes\x18\x14 \x01(\x04\x12\x15\n\rimplicit_root\x18\x15 \x01(\x08\x12<\n\x0blower_links\x18\x16 \x03(\x0b\x32\'.pykka_imagestore.LayerRecord.LowerLink\x12\x1a\n\x12opaque_directories\x18\x17 \x03(\x0c\x12\x1a\n\x12hiding_directories\x18\x18 \x03(\x0c\x12\x10\n\x08\x63hecksum\x18\x64 \x01(\x07\x1a#\n\x05Unset\x12\x0c\n\x04path\x18\x01 \x02(\x0c\x12\x0c\n\x04what\x18\x02 \x02(\t\x1a)\n\tLowerLink\x12\x0c\n\x04path\x18\x01 \x02(\x0c\x12\x0e\n\x06target\x18\x02 \x02(\x0c*L\n\x0eWhiteoutFormat\x12\x08\n\x04NONE\x10\x00\x12\x13\n\x0fOVERLAY_TRUSTED\x10\x01\x12\x10\n\x0cOVERLAY_USER\x10\x02\x12\t\n\x05\x46ILES\x10\x03')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'pykka_imagestore._proto.layer_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_WHITEOUTFORMAT']._serialized_start=709
-  _globals['_WHITEOUTFORMAT']._serialized_end=785
+  _globals['_WHITEOUTFORMAT']._serialized_start=737
+  _globals['_WHITEOUTFORMAT']._serialized_end=813
   _globals['_LAYERRECORD']._serialized_start=58
-  _globals['_LAYERRECORD']._serialized_end=707
-  _globals['_LAYERRECORD_UNSET']._serialized_start=629
-  _globals['_LAYERRECORD_UNSET']._serialized_end=664
-  _globals['_LAYERRECORD_LOWERLINK']._serialized_start=666
-  _globals['_LAYERRECORD_LOWERLINK']._serialized_end=707
+  _globals['_LAYERRECORD']._serialized_end=735
+  _globals['_LAYERRECORD_UNSET']._serialized_start=657
+  _globals['_LAYERRECORD_UNSET']._serialized_end=692
+  _globals['_LAYERRECORD_LOWERLINK']._serialized_start=694
+  _globals['_LAYERRECORD_LOWERLINK']._serialized_end=735
 # @@protoc_insertion_point(module_scope)

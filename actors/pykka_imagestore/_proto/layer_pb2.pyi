@@ -19,7 +19,7 @@ OVERLAY_USER: WhiteoutFormat
 FILES: WhiteoutFormat
 
 class LayerRecord(_message.Message):
-    __slots__ = ("diff_id", "size_bytes", "entries", "whiteouts", "implicit_directories", "unset", "unset_count", "stored_bytes", "replaced_lost", "uid", "gid", "earliest", "latest", "time_step_ns", "split_bytes", "split_checksum", "replaced_checksum", "inodes", "implicit_root", "lower_links", "opaque_directories", "checksum")
+    __slots__ = ("diff_id", "size_bytes", "entries", "whiteouts", "implicit_directories", "unset", "unset_count", "stored_bytes", "replaced_lost", "uid", "gid", "earliest", "latest", "time_step_ns", "split_bytes", "split_checksum", "replaced_checksum", "inodes", "implicit_root", "lower_links", "opaque_directories", "hiding_directories", "checksum")
     class Unset(_message.Message):
         __slots__ = ("path", "what")
         PATH_FIELD_NUMBER: _ClassVar[int]
@@ -55,6 +55,7 @@ class LayerRecord(_message.Message):
     IMPLICIT_ROOT_FIELD_NUMBER: _ClassVar[int]
     LOWER_LINKS_FIELD_NUMBER: _ClassVar[int]
     OPAQUE_DIRECTORIES_FIELD_NUMBER: _ClassVar[int]
+    HIDING_DIRECTORIES_FIELD_NUMBER: _ClassVar[int]
     CHECKSUM_FIELD_NUMBER: _ClassVar[int]
     diff_id: str
     size_bytes: int
@@ -77,5 +78,6 @@ class LayerRecord(_message.Message):
     implicit_root: bool
     lower_links: _containers.RepeatedCompositeFieldContainer[LayerRecord.LowerLink]
     opaque_directories: _containers.RepeatedScalarFieldContainer[bytes]
+    hiding_directories: _containers.RepeatedScalarFieldContainer[bytes]
     checksum: int
-    def __init__(self, diff_id: _Optional[str] = ..., size_bytes: _Optional[int] = ..., entries: _Optional[int] = ..., whiteouts: _Optional[_Union[WhiteoutFormat, str]] = ..., implicit_directories: _Optional[_Iterable[bytes]] = ..., unset: _Optional[_Iterable[_Union[LayerRecord.Unset, _Mapping]]] = ..., unset_count: _Optional[int] = ..., stored_bytes: _Optional[int] = ..., replaced_lost: bool = ..., uid: _Optional[int] = ..., gid: _Optional[int] = ..., earliest: _Optional[int] = ..., latest: _Optional[int] = ..., time_step_ns: _Optional[int] = ..., split_bytes: _Optional[int] = ..., split_checksum: _Optional[int] = ..., replaced_checksum: _Optional[int] = ..., inodes: _Optional[int] = ..., implicit_root: bool = ..., lower_links: _Optional[_Iterable[_Union[LayerRecord.LowerLink, _Mapping]]] = ..., opaque_directories: _Optional[_Iterable[bytes]] = ..., checksum: _Optional[int] = ...) -> None: ...
+    def __init__(self, diff_id: _Optional[str] = ..., size_bytes: _Optional[int] = ..., entries: _Optional[int] = ..., whiteouts: _Optional[_Union[WhiteoutFormat, str]] = ..., implicit_directories: _Optional[_Iterable[bytes]] = ..., unset: _Optional[_Iterable[_Union[LayerRecord.Unset, _Mapping]]] = ..., unset_count: _Optional[int] = ..., stored_bytes: _Optional[int] = ..., replaced_lost: bool = ..., uid: _Optional[int] = ..., gid: _Optional[int] = ..., earliest: _Optional[int] = ..., latest: _Optional[int] = ..., time_step_ns: _Optional[int] = ..., split_bytes: _Optional[int] = ..., split_checksum: _Optional[int] = ..., replaced_checksum: _Optional[int] = ..., inodes: _Optional[int] = ..., implicit_root: bool = ..., lower_links: _Optional[_Iterable[_Union[LayerRecord.LowerLink, _Mapping]]] = ..., opaque_directories: _Optional[_Iterable[bytes]] = ..., hiding_directories: _Optional[_Iterable[bytes]] = ..., checksum: _Optional[int] = ...) -> None: ...

@@ -43,6 +43,7 @@ def pack_layer_record(
     implicit_root: bool,
     lower_links: Iterable[tuple[bytes, bytes]],
     opaque_directories: Iterable[bytes],
+    hiding_directories: Iterable[bytes],
     owner: tuple[int, int],
     times: TimeRange | None,
     split: tuple[int, int],
@@ -79,6 +80,7 @@ def pack_layer_record(
             _number(21, implicit_root),
             *(_bytes(22, _bytes(1, path) + _bytes(2, target)) for path, target in lower_links),
             *(_bytes(23, path) for path in opaque_directories),
+            *(_bytes(24, path) for path in hiding_directories),
         )
     )
     return with_checksum(record)

@@ -1,11 +1,12 @@
 """Decide what a stack of layers needs on top to mean what its tars say, applied one after the other. Pure.
 
 Each layer was unpacked on its own. Merged as directories, the highest first, as an overlay does it, they would mean the
-same but for four things, which a small layer on top, the fix-ups, puts right:
+same but for five things, which a small layer on top, the fix-ups, puts right:
 
     whiteouts      in a form that who merges them does not read: what they hide is hidden anew
     directories    that a layer only implies: each gets the attributes that the layers below gave it
     hard links     to files of layers below: each such file is there once, with all its names
+    lone devices   that hide something where nothing is merged: the kernel lists them there, and so is given a directory
     opaque roots   which the kernel never reads: what lower layers have in theirs is hidden anew
 
 A whiteout, an opaque mark and a hard link to no file of its own layer speak of the layers below, whatever the order of
@@ -67,6 +68,7 @@ class LayerView(Protocol):
         diff_id: Which layer it is.
         whiteouts: How deletions are kept in it.
         implicit: Its directories that no entry names, the root among them.
+        hiding: Its directories that have whiteouts which are devices; perhaps more.
         lower_links: Its hard links to files of the layers below: where each leads to.
     """
 
@@ -76,6 +78,8 @@ class LayerView(Protocol):
     def whiteouts(self) -> WhiteoutFormat: ...
     @property
     def implicit(self) -> Collection[bytes]: ...
+    @property
+    def hiding(self) -> Collection[bytes]: ...
     @property
     def lower_links(self) -> Mapping[bytes, bytes]: ...
 
@@ -152,12 +156,14 @@ def plan_rootfs(layers: Sequence[LayerView], reads: Reads) -> FixUps:
     Raises:
         StackError: A hard link leads to nothing that a layer below has.
     """
-    meant = _Merge(layers)
+    meant, shown = _Merge(layers), _Merge(layers, reads)
     links = _Links(meant)
     top = len(layers) - 1
     fix_links = tuple(links.visible(top))
-    whiteouts = sorted(_find_wrong(meant, reads))
-    paths = {path for path in _implied(layers) if meant.needs_attributes(path, top)}
+    whiteouts = sorted(_find_wrong(meant, shown))
+    paths = {path for view in layers for path in view.implicit if meant.needs_attributes(path, top)}
+    if reads is not Reads.ANY:
+        paths.update(_find_lone(meant, shown))
     for path in (*whiteouts, *(name for link in fix_links for name in link.names)):
         paths.update(_ancestors(path))
     for path in [*paths]:
@@ -350,35 +356,43 @@ class _Links:
         return StackError(self._layers[layer].diff_id, reason)
 
 
-def _find_wrong(meant: _Merge, reads: Reads) -> set[bytes]:
+def _find_lone(meant: _Merge, shown: _Merge) -> Iterator[bytes]:
+    """Yield the directories whose devices an overlay would list, since it merges nothing with them."""
+    top = len(meant.layers) - 1
+    for view in meant.layers:
+        for path in view.hiding:
+            if path and len(shown.find(path, top).directories) == 1 and meant.find(path, top).is_directory:
+                yield path
+
+
+def _find_wrong(meant: _Merge, shown: _Merge) -> set[bytes]:
     """Return the paths of what a merge shows and the layers do not mean, but nothing below another one."""
-    seen = _Merge(meant.layers, reads)
     top, wrong = len(meant.layers) - 1, set[bytes]()
     looked: set[bytes] = set()
-    for layer, mark in _find_marks(seen):
+    for layer, mark in _find_marks(shown):
         left = [mark.path]
-        if mark.file is not None and layer in seen.find(_parent(mark.file), top).directories:
+        if mark.file is not None and layer in shown.find(_parent(mark.file), top).directories:
             left.append(mark.file)
         while left:
             path = left.pop()
             if path in looked or (path and not meant.find(_parent(path), top).is_directory):
                 continue  # what it lies in is wrong itself, or a hard link hides it
             looked.add(path)
-            shows, means = seen.find(path, top), meant.find(path, top)
-            if path == mark.file or (means.kind is Kind.NOTHING and shows.kind is not Kind.NOTHING):
+            there, means = shown.find(path, top), meant.find(path, top)
+            if path == mark.file or (means.kind is Kind.NOTHING and there.kind is not Kind.NOTHING):
                 wrong.add(path)
             elif means.is_directory:
-                for other in set(shows.directories).difference(means.directories):
+                for other in set(there.directories).difference(means.directories):
                     left += (_join(path, name) for name in meant.layers[other].names(path))
     return wrong
 
 
-def _find_marks(seen: _Merge) -> Iterator[tuple[int, Mark]]:
+def _find_marks(shown: _Merge) -> Iterator[tuple[int, Mark]]:
     """Yield what layers hide and a merge does not read."""
-    for layer, view in enumerate(seen.layers):
+    for layer, view in enumerate(shown.layers):
         for name in view.lower_links:
             yield layer, Mark(name)  # a directory of a lower layer would be merged with that of a higher one
-        if not seen.is_read(layer):
+        if not shown.is_read(layer):
             yield from ((layer, mark) for mark in view.marks())
         elif view.whiteouts != WhiteoutFormat.NONE and view.kind(b"") is Kind.OPAQUE:
             yield layer, Mark(b"")
@@ -386,10 +400,6 @@ def _find_marks(seen: _Merge) -> Iterator[tuple[int, Mark]]:
 
 def _is_read(form: WhiteoutFormat, reads: Reads) -> bool:
     return form == WhiteoutFormat.NONE or reads is Reads.ANY or form == _READ_BY_KERNEL[reads]
-
-
-def _implied(layers: Iterable[LayerView]) -> set[bytes]:
-    return {path for view in layers for path in view.implicit}
 
 
 def _ancestors(path: bytes) -> Iterator[bytes]:

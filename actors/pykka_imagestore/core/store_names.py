@@ -24,7 +24,9 @@ _NAMES = {
     "reserve": re.compile("[0-9]{1,2}"),
 }
 _FILES = re.compile(r"(imagestore|storedImages|storedImages\.journal)(\.new)?")
-_WORK = re.compile(rf"lock|{_DIGEST.pattern}|(archive\.tar|layer)(\.stop|\.helpers)?|config|stack|container\.[0-9]+")
+_WORK = re.compile(
+    rf"lock|(stack-)?{_DIGEST.pattern}|(archive\.tar|layer|stack)(\.stop|\.helpers)?|config|container\.[0-9]+"
+)
 _FILE_SYSTEMS_OWN = "lost+found"  # a store may be the root of a file system
 
 DIRECTORIES = frozenset(_NAMES)

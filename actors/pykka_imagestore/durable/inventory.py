@@ -13,12 +13,13 @@ from pykka_imagestore.core.budget import NOTHING, Size
 from pykka_imagestore.core.digest import DiffID
 from pykka_imagestore.core.image import DockerImage
 from pykka_imagestore.core.inventory import Inventory
-from pykka_imagestore.core.paths import LOCK, RECORD, REPLACED, REPLACED_PATHS, TAR_SPLIT, StorePaths
+from pykka_imagestore.core.paths import LOCK, RECORD, REMOVED_STACK, REPLACED, REPLACED_PATHS, TAR_SPLIT, StorePaths
 from pykka_imagestore.durable.container_sizes import ContainerSizes
 from pykka_imagestore.durable.files import touch
 from pykka_imagestore.durable.layer_record import read_record
 from pykka_imagestore.durable.layout import find_configs, find_layers
 from pykka_imagestore.durable.reserve import STAT_BLOCK_BYTES
+from pykka_imagestore.durable.stacks import StackTable, measure_stack
 from pykka_imagestore.errors import RecordError
 
 _BLOCK_BYTES = 4096
@@ -36,6 +37,7 @@ class InventoryTaker:
     def __init__(self, paths: StorePaths) -> None:
         self._paths = paths
         self.containers = ContainerSizes(paths)
+        self._stacks = StackTable(paths)
         self._sizes: dict[DiffID, Size] = {}
 
     def take(self, images: Iterable[DockerImage]) -> Inventory:
@@ -47,7 +49,7 @@ class InventoryTaker:
             with contextlib.suppress(FileNotFoundError):
                 found = self._paths.config(config).lstat()
                 uses[config], sizes[config] = found.st_mtime, Size(_bytes_of(found), 1)
-        return Inventory(tuple(images), self._sizes, uses, sizes, self.containers.sizes())
+        return Inventory(tuple(images), self._with_stacks(), uses, sizes, self.containers.sizes())
 
     def weigh(self, layers: Iterable[DiffID]) -> Size:
         """Return what some layers take together; those that are not there count nothing."""
@@ -61,12 +63,22 @@ class InventoryTaker:
             if moved.name == LOCK:
                 continue
             found = moved.lstat()
-            if stat.S_ISDIR(found.st_mode):
+            if moved.name.startswith(REMOVED_STACK):
+                size += measure_stack(moved)
+            elif stat.S_ISDIR(found.st_mode):
                 layers += 1
                 size += self._measure(moved)
             else:
                 size += Size(_bytes_of(found), 1)
         return layers, size
+
+    def _with_stacks(self) -> dict[DiffID, Size]:
+        """Return the sizes of layers; what a stack needs on top goes with its last one, as good as always."""
+        sizes = dict(self._sizes)
+        for stack in self._stacks.all():
+            if stack.layers and stack.layers[-1] in sizes:
+                sizes[stack.layers[-1]] += stack.size
+        return sizes
 
     def _size_of(self, layer: DiffID) -> Size:
         known = self._sizes.get(layer, NOTHING)

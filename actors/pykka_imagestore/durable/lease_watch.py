@@ -1,7 +1,7 @@
-"""Tells when leases end, whichever process held them and however they end, without polling.
+"""Tells when leases end, and containers go, whichever process had them and however they end, without polling.
 
 A lease that is released loses its name; that of a process that ended otherwise is closed, once, since it is open from
-its first byte. Both the kernel tells.
+its first byte. A container is renamed into gc/. All of that the kernel tells.
 
 Source: Linux, inotify(7).
 """
@@ -20,29 +20,30 @@ from pathlib import Path
 
 from pykka_imagestore.durable.locks import is_locked
 
-_IN_CLOSE_WRITE, _IN_DELETE = 0x8, 0x200
+_IN_CLOSE_WRITE, _IN_MOVED_FROM, _IN_DELETE = 0x8, 0x40, 0x200
 _EVENT = struct.Struct("iIII")  # struct inotify_event: wd, mask, cookie, len; the name follows
 _MAX_LOOKS = 100
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
 class LeaseWatch:
-    """Calls a function, in a thread of its own, whenever leases have ended, until ``close``.
+    """Calls a function, in a thread of its own, whenever leases have ended or containers have gone, until ``close``.
 
     Args:
         directory: ``leases/``.
+        containers: ``containers/``, which need not be there: then it is not watched.
         on_end: Must neither block nor raise.
 
     Raises:
         OSError: The user has no inotify instance left, or the process no descriptor.
     """
 
-    def __init__(self, directory: Path, on_end: Callable[[], object]) -> None:
+    def __init__(self, directory: Path, containers: Path, on_end: Callable[[], object]) -> None:
         self._directory = directory
         self._on_end = on_end
         self._closing = os.eventfd(0)
         try:
-            self._inotify = _watch(directory, _IN_CLOSE_WRITE | _IN_DELETE)
+            self._inotify = _watch(directory, containers)
         except OSError:
             os.close(self._closing)
             raise
@@ -75,10 +76,12 @@ class LeaseWatch:
                 time.sleep(0.001)
 
 
-def _watch(directory: Path, mask: int) -> int:
-    descriptor = _checked(_libc.inotify_init1(os.O_CLOEXEC), directory)
+def _watch(leases: Path, containers: Path) -> int:
+    descriptor = _checked(_libc.inotify_init1(os.O_CLOEXEC), leases)
     try:
-        _checked(_libc.inotify_add_watch(descriptor, os.fsencode(directory), mask), directory)
+        _checked(_libc.inotify_add_watch(descriptor, os.fsencode(leases), _IN_CLOSE_WRITE | _IN_DELETE), leases)
+        with suppress(FileNotFoundError):
+            _checked(_libc.inotify_add_watch(descriptor, os.fsencode(containers), _IN_MOVED_FROM), containers)
     except OSError:
         os.close(descriptor)
         raise

@@ -21,7 +21,7 @@ from pykka_imagestore.core.digest import DiffID, Digest, is_sha256, sha256
 from pykka_imagestore.core.image import DockerImage
 from pykka_imagestore.core.image_name import ImageName
 from pykka_imagestore.core.inventory import Needs, find_unneeded
-from pykka_imagestore.core.paths import StorePaths
+from pykka_imagestore.core.paths import REMOVED_STACK, StorePaths
 from pykka_imagestore.core.plan_prune import Pruned, PruneOptions, plan_prune
 from pykka_imagestore.durable.containers import ContainerTable
 from pykka_imagestore.durable.disk import Disk
@@ -33,6 +33,7 @@ from pykka_imagestore.durable.locks import locked
 from pykka_imagestore.durable.log import logger_of
 from pykka_imagestore.durable.references import References, Remove
 from pykka_imagestore.durable.reserve import in_reserve
+from pykka_imagestore.durable.stacks import StackTable
 from pykka_imagestore.durable.stored_view import StoredView
 from pykka_imagestore.errors import NotFoundError, StateError
 
@@ -56,6 +57,7 @@ class Remover:
         self._disk = on
         self._references = References(paths, on)
         self._containers = ContainerTable(paths)
+        self._stacks = StackTable(paths)
         self.view = StoredView(paths, self._references)
 
     def remove(self, name: ImageName) -> tuple[DockerImage, LockedDirectory | None]:
@@ -137,9 +139,10 @@ class Remover:
     def _move_to_gc(
         self, layers: Iterable[DiffID], configs: Iterable[Digest]
     ) -> tuple[LockedDirectory | None, frozenset[str]]:
-        """Rename layers and configs into a new directory below gc/.
+        """Rename layers and configs into a new directory below gc/, what stacks with these layers need on top first.
 
-        What is not there, or is no digest, is skipped.
+        That was made for the form in which a layer keeps deletions: one that is put anew may have another. What is not
+        there, or is no digest, is skipped.
 
         Returns:
             The directory, and the digests of what stayed because the kernel refused to move it.
@@ -157,17 +160,19 @@ class Remover:
         waiting = LockedDirectory.below(self._paths.gc, self._paths.guard(self._paths.gc))
         try:
             in_reserve(self._paths, waiting.make)
-            stayed = [digest for digest, source in there if not self._move_out(source, waiting)]
+            for stack in self._stacks.without_layers(frozenset(digest for digest, _ in there)):
+                self._move_out(stack.path, waiting.path / f"{REMOVED_STACK}{stack.path.name}")
+            stayed = [digest for digest, source in there if not self._move_out(source, waiting.path / source.name)]
         except OSError:
             waiting.release()
             raise
         return waiting, frozenset(stayed)
 
-    def _move_out(self, source: Path, waiting: LockedDirectory) -> bool:
+    def _move_out(self, source: Path, target: Path) -> bool:
         try:
             with suppress(FileNotFoundError):
                 # commit point: the layer or config is gone
-                in_reserve(self._paths, partial(self._disk.rename, source, waiting.path / source.name))
+                in_reserve(self._paths, partial(self._disk.rename, source, target))
         except OSError as error:
             if error.errno not in _IMMOVABLE:
                 raise

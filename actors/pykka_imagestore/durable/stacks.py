@@ -7,22 +7,27 @@ the first of its layers. Its record says how to merge the stack, so that nothing
 from __future__ import annotations
 
 import errno
-from collections.abc import Sequence
-from contextlib import suppress
+import os
+from collections.abc import Collection, Container, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from google.protobuf.message import DecodeError
 
 from pykka_imagestore._proto.stack_pb2 import StackRecord
+from pykka_imagestore.core.budget import Size
 from pykka_imagestore.core.checksum import checksum_fault
 from pykka_imagestore.core.digest import DiffID
 from pykka_imagestore.core.layer_record import WhiteoutFormat
 from pykka_imagestore.core.paths import ROOTFS, STACK_RECORD, StorePaths
 from pykka_imagestore.core.rootfs import Reads, StackLayer, stack_id
+from pykka_imagestore.core.store_names import is_own_name
 from pykka_imagestore.durable.disk import Disk
 from pykka_imagestore.durable.files import read_file
 from pykka_imagestore.durable.layout import require_directory
 from pykka_imagestore.errors import StateError
+
+_OWN = Size(2 * 4096, 2)  # of a stack's directory and record
 
 
 def find_stack(paths: StorePaths, layer_ids: Sequence[str], reads: Reads) -> StackRecord | None:
@@ -81,7 +86,7 @@ def publish_stack(paths: StorePaths, staged: Path, stack: str, on: Disk, opened:
     require_directory(paths.stacks)
     if read_stack(target) is None:
         on.sync_file_system(staged, opened)
-        with suppress(FileNotFoundError):
+        if os.path.lexists(target):
             on.rename(target, staged.parent / target.name)
         try:
             on.rename(staged, target)  # commit point
@@ -89,6 +94,61 @@ def publish_stack(paths: StorePaths, staged: Path, stack: str, on: Disk, opened:
             if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
                 raise
     on.sync_directory(target.parent)
+
+
+@dataclass(frozen=True, slots=True)
+class StoredStack:
+    """A directory in stacks/.
+
+    Attributes:
+        layers: DiffIDs of the layers that it is for, the root layer first; none if its record cannot be read.
+        size: What it takes on disk.
+    """
+
+    path: Path
+    layers: tuple[DiffID, ...]
+    size: Size
+
+
+class StackTable:
+    """What is in stacks/; a record, which never changes, is read once. For one thread."""
+
+    def __init__(self, paths: StorePaths) -> None:
+        self._paths = paths
+        self._known: dict[str, StoredStack] = {}
+
+    def all(self) -> Collection[StoredStack]:
+        """Return all stacks.
+
+        Raises:
+            OSError: They cannot be listed.
+        """
+        try:
+            names = os.listdir(self._paths.stacks)  # noqa: PTH208 - names are all that is needed
+        except FileNotFoundError:
+            names = []
+        found = {name: self._known.get(name) or self._read(name) for name in names if is_own_name("stacks", name)}
+        self._known = {name: stack for name, stack in found.items() if stack.layers}
+        return found.values()
+
+    def without_layers(self, gone: Container[str]) -> list[StoredStack]:
+        """Return those that lack one of their layers once some are gone."""
+        return [stack for stack in self.all() if any(layer in gone for layer in stack.layers)]
+
+    def _read(self, name: str) -> StoredStack:
+        path = self._paths.stacks / name
+        record = read_stack(path)
+        layers = () if record is None else tuple(map(DiffID, record.layer_ids))
+        return StoredStack(path, layers, _size_of(record))
+
+
+def measure_stack(directory: Path) -> Size:
+    """Return what a directory takes that is or was one of stacks/."""
+    return _size_of(read_stack(directory))
+
+
+def _size_of(record: StackRecord | None) -> Size:
+    return _OWN if record is None else _OWN + Size(record.stored_bytes, record.inodes)
 
 
 def _layer(path: Path, form: int) -> StackLayer:

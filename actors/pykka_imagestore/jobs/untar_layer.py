@@ -154,6 +154,7 @@ def _pack_record(
         implicit_root=extracted.implicit_root,
         lower_links=extracted.lower_links,
         opaque_directories=extracted.opaque_directories,
+        hiding_directories=extracted.hiding_directories,
         owner=(os.geteuid(), os.getegid()),
         times=times,
         split=split,

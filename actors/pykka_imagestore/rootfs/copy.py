@@ -15,6 +15,7 @@ from pykka_imagestore.fs.pins import PIN_FLAGS
 from pykka_imagestore.fs.remove_tree import remove_tree
 from pykka_imagestore.rootfs.backend import Mounted
 from pykka_imagestore.rootfs.place import MODE, IsOurs, default_place, detach, is_attached, refused, shows
+from pykka_imagestore.rootfs.quota import bound, count_below
 from pykka_imagestore.rootfs.view import show, why_not_shown
 
 
@@ -52,6 +53,8 @@ class Copy:
         if not os.path.isdir(scratch):  # else an earlier try was cut off, and is gone on with
             _make_bare_directory(target)
             make_directory(scratch, MODE)
+            if request.project is not None:
+                count_below((target, scratch), request.project)
         return tuple(
             FillPart(request.layers, target, scratch, number, workers, self.links) for number in range(workers)
         )
@@ -69,6 +72,8 @@ class Copy:
             raise refused(self.name, request, refusal)
         remove_tree(_scratch(request))
         place = default_place(request)
+        if request.project is not None and request.upper_bytes is not None:
+            bound(place, request.project, request.upper_bytes)
         if _needs_mount(request):
             return show(place, request, self.name)
         return Mounted(os.open(place, PIN_FLAGS | os.O_DIRECTORY), place if request.attach else None)

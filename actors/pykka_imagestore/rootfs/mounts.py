@@ -28,7 +28,7 @@ CALLS = {
     "fsmount": 432,
     "mount_setattr": 442,
 }
-_OTHER_NUMBERS = ("alpha", "mips")
+_IS_KNOWN = not os.uname().machine.startswith(("alpha", "mips"))
 
 OPEN_TREE_CLONE = 0x1
 OPEN_TREE_CLOEXEC = os.O_CLOEXEC
@@ -163,7 +163,7 @@ def unmount(place: str) -> None:
 
 
 def _call(name: str, *arguments: int | bytes | None) -> int:
-    if os.uname().machine.startswith(_OTHER_NUMBERS):
+    if not _IS_KNOWN:
         raise OSError(errno.ENOSYS, f"{name}: its number on this processor is not known here")
     # Each as wide as a register: ctypes would pass a number as an int, and leave the rest as it is.
     words = (ctypes.c_char_p(word) if not isinstance(word, int) else ctypes.c_long(word) for word in arguments)

@@ -104,11 +104,9 @@ class Namespace:
 
     def _held_now(self) -> _Held:
         held = self._held
-        if held is not None and held.is_forked():
-            held.forget()
-        elif held is not None and held.is_alive():
+        if held is not None and held.is_alive():
             return held
-        elif held is not None:
+        if held is not None:
             held.end()
         return _Held(self._python)
 
@@ -183,14 +181,13 @@ class _Held:
         if python is None and getattr(sys, "frozen", False):
             reason = "a frozen program has no Python to start a process with that holds namespaces"
             raise NamespaceError(Obstacle(reason, "Give it one, or take the backend 'copy'"))
-        self._owner = os.getpid()
         self._connection, theirs = socket.socketpair()
         self._connection.settimeout(None)  # whatever socket.setdefaulttimeout() says
         with theirs:
             # Above the standard streams, whose place it takes in a daemon that closed those.
             descriptor = fcntl.fcntl(theirs, fcntl.F_DUPFD_CLOEXEC, 3)
         try:
-            command = [*(python or (sys.executable, "-P")), "-c", _START, str(descriptor), str(self._owner), *_path()]
+            command = [*(python or (sys.executable, "-P")), "-c", _START, str(descriptor), str(os.getpid()), *_path()]
             self._process = subprocess.Popen(command, pass_fds=[descriptor], stdin=subprocess.DEVNULL, cwd="/")
         except OSError as error:
             self._connection.close()
@@ -211,17 +208,8 @@ class _Held:
         return receive(self._connection)
 
     def is_alive(self) -> bool:
-        """Tell whether the process is there."""
+        """Tell whether the process is there, and this program's: in a forked child it is not."""
         return self._process.poll() is None
-
-    def is_forked(self) -> bool:
-        """Tell whether this is a child of the process that it belongs to."""
-        return self._owner != os.getpid()
-
-    def forget(self) -> None:
-        """Let go of the process in a forked child: it belongs to the parent."""
-        self._connection.close()
-        self._process.returncode = 0  # else subprocess warns that it is still running
 
     def end(self) -> str:
         """End the process; return how it ended, as a part of a sentence."""

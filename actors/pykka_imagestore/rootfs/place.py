@@ -232,4 +232,4 @@ def _place_of(directory: str) -> tuple[str, str]:
         around, path = mount_entries()[mount_number(pin)], os.readlink(f"/proc/self/fd/{pin}")
     finally:
         os.close(pin)
-    return around.device, os.path.normpath(f"{around.root}/{os.path.relpath(path, around.point)}")
+    return around.device, os.path.normpath(os.path.join(around.root, os.path.relpath(path, around.point)))

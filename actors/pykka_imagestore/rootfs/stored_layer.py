@@ -41,6 +41,7 @@ class StoredLayer(LayerFiles):
             )
         self.diff_id = record.diff_id
         self.implicit = frozenset(record.implicit_directories) | ({b""} if _implies_root(record, root) else set())
+        self.hiding = tuple(record.hiding_directories)
         self.lower_links = {link.path: link.target for link in record.lower_links}
 
 

@@ -59,6 +59,7 @@ class Extracted:
         implicit_root: Whether it is the layer's to have one, and no entry is.
         lower_links: Hard links to files of lower layers: the path of each, and where it leads to; sorted.
         opaque_directories: Paths of directories with an extended attribute that says so, sorted.
+        hiding_directories: Paths of those with whiteouts that are devices, sorted.
     """
 
     entries: int
@@ -71,6 +72,7 @@ class Extracted:
     implicit_root: bool
     lower_links: tuple[tuple[bytes, bytes], ...]
     opaque_directories: tuple[bytes, ...]
+    hiding_directories: tuple[bytes, ...]
 
 
 class Extractor:
@@ -181,6 +183,7 @@ class Extractor:
             implicit_root=self._directories.implicit_root,
             lower_links=self._lower_links.all(),
             opaque_directories=tuple(sorted(self._whiteouts.opaque)),
+            hiding_directories=tuple(sorted(self._whiteouts.hiding)),
         )
 
     def first_fault(self, error: TarError) -> TarError:

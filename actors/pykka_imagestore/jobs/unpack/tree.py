@@ -140,7 +140,7 @@ class Tree:
             path = join(parent, below)
             self.note_if_explicit(path)
             self._directories.forget(path)
-            self._whiteouts.opaque.discard(path)
+            self._whiteouts.forget(path)
             if self._lower_links.drop_all_in(path):
                 self._replaced.lose()
 

@@ -32,14 +32,21 @@ class WhiteoutWriter:
     Attributes:
         form: The form; chosen with the first whiteout.
         opaque: Paths of the directories that have an extended attribute for a mark.
+        hiding: Paths of those that have a whiteout which is a device, or had one.
     """
 
     def __init__(self, root: int, replaced: Replaced, disk_use: DiskUse) -> None:
         self.form = WhiteoutFormat.NONE
         self.opaque: set[bytes] = set()
+        self.hiding: set[bytes] = set()
         self._root = root
         self._replaced = replaced
         self._disk_use = disk_use
+
+    def forget(self, path: bytes) -> None:
+        """Forget a directory that is removed."""
+        self.opaque.discard(path)
+        self.hiding.discard(path)
 
     def apply(self, directory: int, parent: bytes, name: bytes) -> None:
         """Write the whiteout that an entry of that name stands for.
@@ -74,6 +81,7 @@ class WhiteoutWriter:
                 _touch(WHITEOUT_PREFIX + name, directory)
             else:
                 os.mknod(name, stat.S_IFCHR, WHITEOUT_DEVICE, dir_fd=directory)
+                self.hiding.add(parent)
         except FileExistsError:
             self._replaced.note(whiteout_of(join(parent, name)))
             # A whiteout speaks of lower layers only. A file of this layer hides what lower layers have at its path by
