@@ -26,7 +26,7 @@ class Limits:
         decoder_bytes: Memory that an xz stream or the window of a zstd frame may ask for, the latter as a power of two;
             ``zstd --ultra -22`` and ``--long=27`` ask for 128 MiB, ``xz -9`` for 65 MiB.
         memory_bytes: Memory for the directories of a layer, which get their times last; 40 MiB are some 140,000
-            directories.
+            directories. As much again for its hard links to files of lower layers.
         frames: Frames and streams in a row of a compressed layer, beyond one for each 256 bytes that they become.
         members: Members of an archive.
         member_name_bytes: Bytes of their names, and of the targets of links among them.

@@ -34,6 +34,8 @@ class WhiteoutCheck:
     ) -> None:
         self._form = layer.whiteouts
         self._record = layer.record
+        is_new = layer.record.HasField("implicit_root")
+        self._hiding = frozenset(layer.record.hiding_directories) if is_new else None
         self._tree = layer.tree
         self._undone = layer.undone
         self._nodes = nodes
@@ -82,7 +84,7 @@ class WhiteoutCheck:
 
     def _check_recorded(self, wanted: set[bytes]) -> None:
         """Compare what the record says of opaque directories; those of older versions say nothing."""
-        if not self._record.HasField("implicit_root"):
+        if self._hiding is None:
             return
         recorded = set(self._record.opaque_directories)
         for path in (recorded ^ (set() if self._form == WhiteoutFormat.FILES else wanted)) - self._unsure:
@@ -118,6 +120,8 @@ class WhiteoutCheck:
         self._names.add_file(node.status.st_nlink)
         if _is_mark(node.status) if is_file else is_whiteout(node.status):
             self._nodes.check_whiteout(node)
+            if not is_file and self._hiding is not None and parent not in self._hiding:
+                self._findings.add_fault(f"has a record without the directory {shown(parent)}, which hides something")
         else:
             self._findings.add_fault(lack)
 
