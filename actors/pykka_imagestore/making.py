@@ -206,7 +206,7 @@ def _make_of(site: Site, order: ProvisionOrder, image: DockerImage) -> Steps[Roo
     for backend in site.backends.for_order(order, len(set(image.layer_ids))):
         try:
             container = replace(_container(site, order, image, backend), project=project)
-            mounted = yield from _make_with(site, backend, container)
+            mounted = yield from _make_with(site, backend, container, order.for_runtime)
         except RootfsError as error:
             reasons.extend(error.reasons)
         else:
@@ -215,10 +215,10 @@ def _make_of(site: Site, order: ProvisionOrder, image: DockerImage) -> Steps[Roo
     raise RootfsError(order.container_id, reasons)
 
 
-def _make_with(site: Site, backend: Backend, container: Container) -> Steps[Mounted]:
+def _make_with(site: Site, backend: Backend, container: Container, for_runtime: bool) -> Steps[Mounted]:
     """Make it with one backend; nothing is left however that fails."""
     layers = site.stack_layers.find(container.layer_ids, backend.reads)
-    request = request_of(site.paths, container)
+    request = replace(request_of(site.paths, container), for_runtime=for_runtime)
     if layers is not None:
         _require_served(backend, replace(request, layers=layers))
     site.holder.begin(container)

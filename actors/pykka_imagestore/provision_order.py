@@ -26,6 +26,7 @@ class ProvisionOrder:
         target: The directory to attach it to, absolute; None for one in the store.
         attach: Whether it is to be found by a path.
         upper_bytes: How much may be written to it; None for no bound.
+        for_runtime: Whether a container runtime guards it.
     """
 
     container_id: str
@@ -35,6 +36,7 @@ class ProvisionOrder:
     target: str | None = None
     attach: bool = True
     upper_bytes: int | None = None
+    for_runtime: bool = False
 
     @classmethod
     def of(
@@ -47,6 +49,7 @@ class ProvisionOrder:
         target: str | Path | None,
         attach: bool,
         upper_bytes: int | None,
+        for_runtime: bool,
         backends: Collection[str],
     ) -> Self:
         """Make one of what a caller says.
@@ -65,10 +68,12 @@ class ProvisionOrder:
             raise InvalidInputError(f"backend is {shown(backend)}; it takes one of {', '.join(backends)}, or None")
         require_flag("read_only", read_only)
         require_flag("attach", attach)
+        require_flag("for_runtime", for_runtime)
         require_count("upper_bytes", upper_bytes, 1, "bytes")
         if upper_bytes is not None and read_only:
             raise InvalidInputError("upper_bytes bounds what is written, and read_only=True lets nobody write")
         if target is not None and not attach:
             raise InvalidInputError("target is where to attach it, and attach=False attaches it nowhere")
         path = None if target is None else str(parse_path("target", target).absolute())
-        return cls(container_id, ImageName.parse_stored(name), backend, read_only, path, attach, upper_bytes)
+        image = ImageName.parse_stored(name)
+        return cls(container_id, image, backend, read_only, path, attach, upper_bytes, for_runtime)

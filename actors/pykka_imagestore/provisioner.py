@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterable
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pykka
 
@@ -18,14 +19,17 @@ from pykka_imagestore import tasks
 from pykka_imagestore.backends import Backends
 from pykka_imagestore.core.container import ContainerInfo, require_container_id
 from pykka_imagestore.core.events import ContainerDestroyed, ContainerProvisioned
-from pykka_imagestore.core.parameters import require_flag, require_type
-from pykka_imagestore.core.rootfs import stack_id
+from pykka_imagestore.core.image_name import ImageName
+from pykka_imagestore.core.parameters import parse_path, require_flag, require_type
+from pykka_imagestore.core.rootfs import Reads, StackLayer, stack_id
 from pykka_imagestore.durable.containers import Holder, RemovedContainers, find_containers
 from pykka_imagestore.durable.disk import disk
 from pykka_imagestore.durable.stacks import publish_stack
 from pykka_imagestore.durable.stored_view import StoredView
-from pykka_imagestore.errors import ContainerExistsError, InvalidInputError, StoreClosedError
+from pykka_imagestore.errors import ContainerExistsError, InvalidInputError, StateError, StoreClosedError
+from pykka_imagestore.exporting import filled_layers, find_container, stack_of, upper_layer
 from pykka_imagestore.handle import Handle, StoreActor, ask, in_future
+from pykka_imagestore.lease_taker import LeaseTaker
 from pykka_imagestore.local_store import LocalStore
 from pykka_imagestore.making import PartsWanted, Site, Wanted, advance, give_up, make, remove
 from pykka_imagestore.provision_order import ProvisionOrder
@@ -44,10 +48,14 @@ from pykka_imagestore.runtime import (
     gather,
     undiscardable,
 )
+from pykka_imagestore.runtime.forks import Origin
 from pykka_imagestore.stack_layers import StackWanted
 from pykka_imagestore.staging import Staging
 from pykka_imagestore.store_parts import StoreParts
 from pykka_imagestore.text import shown
+
+if TYPE_CHECKING:
+    from pykka_imagestore.jobs.export_tar import ExportedTar
 
 THREADS = 8  # most of them wait for the disk
 GATHER_SECONDS = 0.2  # in which removed containers are gathered, to be deleted together
@@ -66,6 +74,7 @@ class Provisioner(Handle):
     instead = "start one in each process, on a store of its own"
 
     def __init__(self, actor: pykka.ActorRef[ProvisionerActor], backends: Backends) -> None:
+        self._origin = Origin()
         self._actor = actor
         self._backends = backends
 
@@ -99,6 +108,7 @@ class Provisioner(Handle):
         target: str | Path | None = None,
         attach: bool = True,
         upper_bytes: int | None = None,
+        for_runtime: bool = False,
     ) -> Future[Rootfs]:
         """Make a root file system of an image.
 
@@ -112,6 +122,8 @@ class Provisioner(Handle):
             target: An empty directory of this user's to attach it to; by default one in the store.
             attach: Whether it is to be found by a path. If not, it is mounted nowhere, and is gone with its descriptor.
             upper_bytes: How much may be written to it, where the file system can bound that; None for no bound.
+            for_runtime: Whether a container runtime guards it, so that set-user-ID programs and devices in it are to
+                work. If not, it is mounted ``nosuid`` and ``nodev``.
 
         Returns:
             The root file system, complete. The container is recorded, durably, with its layers, which stay until it is
@@ -134,6 +146,7 @@ class Provisioner(Handle):
             target=target,
             attach=attach,
             upper_bytes=upper_bytes,
+            for_runtime=for_runtime,
             backends=tuple(self._backends),
         )
         return ask(self._actor, ProvisionerActor.provision, order)
@@ -184,8 +197,48 @@ class Provisioner(Handle):
         """Return once the files of all containers that this provisioner removed are deleted."""
         return ask(self._actor, ProvisionerActor.swept)
 
+    @in_future
+    def export(self, container_id: str, target: str | Path | int) -> Future[ExportedTar]:
+        """Write a tar of a container's tree, with what was written to it; that may go on meanwhile.
+
+        Args:
+            container_id: The container, of whichever process.
+            target: A file to make; or the descriptor of an open file, pipe or socket. Nothing is synced.
+
+        Raises:
+            ContainerNotFoundError: It is not there.
+            FileExistsError: There is something at ``target``.
+            OSError: It cannot be read, or not be written to. A file that was made is gone.
+        """
+        require_container_id("container_id", container_id)
+        return ask(self._actor, ProvisionerActor.export, container_id, _parse_target(target))
+
+    @in_future
+    def export_image(self, name: str, target: str | Path | int) -> Future[ExportedTar]:
+        """Write a tar of the tree that an image's layers mean.
+
+        Args:
+            name: The image's name.
+            target: As for ``export``.
+
+        Raises:
+            InvalidNameError: ``name`` is no image name.
+            NotFoundError: It is not there; ImageIncompleteError if some of its layers are not.
+            StackError: The image's layers do not fit together.
+            FileExistsError, OSError: As for ``export``.
+        """
+        require_type("name", name, str, "an image name, as a str")
+        return ask(
+            self._actor, ProvisionerActor.export_image, ImageName.parse_stored(name).stored, _parse_target(target)
+        )
+
     def close(self) -> None:
-        """Close all descriptors and stop; containers stay, and provisions under way are discarded. Idempotent."""
+        """Close all descriptors and stop; containers stay, and provisions under way are discarded. Idempotent.
+
+        In a forked child, which has no part in the work, this does nothing.
+        """
+        if not self._origin.is_here():
+            return
         try:
             ask(self._actor, ProvisionerActor.close).recover(lambda _: None).get(timeout=120)
         finally:
@@ -195,6 +248,12 @@ class Provisioner(Handle):
 def start_with(parts: StoreParts, backends: Backends, owner: str = "default", *, durable: bool = True) -> Provisioner:
     """Start a provisioner on the parts of a store, which makes root file systems with these backends."""
     return Provisioner(ProvisionerActor.start(parts, backends, owner, durable=durable), backends)
+
+
+def _parse_target(target: str | Path | int) -> str | int:
+    if isinstance(target, int) and not isinstance(target, bool):
+        return target
+    return str(parse_path("target", target).absolute())
 
 
 class ProvisionerActor(StoreActor):
@@ -218,6 +277,7 @@ class ProvisionerActor(StoreActor):
         self._threads = WorkerPool(THREADS, threads=True, name="imagestore-provisioner")
         self._executor = SerialExecutor("imagestore-provisioner-staging")
         self._staging = Staging(self, parts.paths, self._executor, parts.pool)
+        self._leases = LeaseTaker(parts, self._executor)
 
     # -- what the handle offers
 
@@ -245,6 +305,21 @@ class ProvisionerActor(StoreActor):
     async def list(self) -> tuple[ContainerInfo, ...]:
         await self._parts.references.ready()
         return await self._threads.run(find_containers, self._parts.paths)
+
+    async def export(self, container_id: str, target: str | int) -> ExportedTar:
+        paths = self._parts.paths
+        await self._parts.references.ready()
+        container = await self._threads.run(partial(find_container, paths), container_id)
+        layers = filled_layers(paths, container)
+        if layers is None:
+            wanted = stack_of(container)
+            layers = (*await self._find_layers(wanted), *upper_layer(paths, container, wanted.reads))
+        return await self._write_tar(layers, target, may_change=True)
+
+    async def export_image(self, name: str, target: str | int) -> ExportedTar:
+        with await self._leases.lease(name) as leased:
+            wanted = StackWanted(tuple(layer.diff_id for layer in leased.image.layers), Reads.ANY)
+            return await self._write_tar(await self._find_layers(wanted), target, may_change=False)
 
     async def swept(self) -> None:
         await self._threads.run(self._delete_removed, self._removed)
@@ -318,9 +393,26 @@ class ProvisionerActor(StoreActor):
     async def _get(self, wanted: Wanted) -> None:
         if isinstance(wanted, PartsWanted):
             await gather([self._parts.pool.run(tasks.fill_rootfs, part, retry=True) for part in wanted.parts])
+            self._parts.collector.keep_to_budget()  # in the background: a copy may be as large as its image
         else:
             key = stack_id(wanted.layer_ids, wanted.reads)
             await self._stacks.join(key, lambda: self._work.add(self.spawn(self._make_stack(wanted))))
+
+    async def _find_layers(self, wanted: StackWanted) -> tuple[StackLayer, ...]:
+        """Return what a stack is merged of; somebody needs its layers."""
+        find = partial((await self._get_site()).stack_layers.find, wanted.layer_ids)
+        layers = await self._threads.run(find, wanted.reads)
+        if layers is None:
+            await self._get(wanted)
+            layers = await self._threads.run(find, wanted.reads)
+        if layers is None:
+            raise StateError("what the layers need on top was made, and is gone or damaged; try it again")
+        return layers
+
+    async def _write_tar(self, layers: tuple[StackLayer, ...], target: str | int, *, may_change: bool) -> ExportedTar:
+        # A descriptor of this process means nothing to a worker process.
+        pool = self._threads if isinstance(target, int) else self._parts.pool
+        return await self._work.add(pool.run(tasks.export_tar, tasks.ExportTar(layers, target, may_change)))
 
     async def _make_stack(self, wanted: StackWanted) -> None:
         paths, stack = self._parts.paths, stack_id(wanted.layer_ids, wanted.reads)
@@ -328,7 +420,7 @@ class ProvisionerActor(StoreActor):
             staged = staging.path / "stack"
             layers = tuple(str(paths.layer(layer)) for layer in wanted.layer_ids)
             request = tasks.MakeStack(layers, wanted.reads, str(staged))
-            await self._parts.pool.run(tasks.make_stack, request, retry=True, stop_file=f"{staged}.stop")
+            await self._parts.pool.run(tasks.make_stack, request, retry=True)
             publish = partial(publish_stack, paths, staged, stack, self._disk)
             await self._threads.run(publish, staging.opened)
 

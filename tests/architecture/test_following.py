@@ -57,7 +57,6 @@ ALLOWED = {
     ("fs/remove_tree.py", "os.open(above or '.', DIRECTORY_FLAGS & ~os.O_NOFOLLOW)"): CALLERS,
     ("fs/remove_tree.py", "os.chown(place, os.geteuid(), -1)"): A_PIN,
     ("fs/remove_tree.py", "os.chmod(place, stat.S_IRWXU if is_ours else _OPEN_TO_ALL)"): A_PIN,
-    ("fs/tree_size.py", "os.scandir(directory)"): "a descriptor",
     ("jobs/check/attributes.py", "open(path, encoding='ascii')"): KERNELS,
     ("jobs/check/xattrs.py", "os.getxattr(place, key, follow_symlinks=isinstance(place, int))"): A_DESCRIPTOR_OR_NAME,
     ("jobs/check/xattrs.py", "os.listxattr(place, follow_symlinks=isinstance(place, int))"): A_DESCRIPTOR_OR_NAME,

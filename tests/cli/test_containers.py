@@ -1,8 +1,13 @@
-"""``provision``, ``containers``, ``destroy`` and ``doctor``."""
+"""``provision``, ``containers``, ``destroy``, ``export`` and ``doctor``."""
 
 from __future__ import annotations
 
+import io
 import json
+import os
+import shutil
+import subprocess
+import tarfile
 from pathlib import Path
 
 import pytest
@@ -55,6 +60,37 @@ def test_an_overlay_is_mounted_and_gone_again(filled, tmp_path):
     assert list(target.iterdir()) == []
 
 
+@pytest.fixture
+def powerless(filled):
+    """Return the command, run by whoever may mount in a user namespace only."""
+    if os.geteuid() == 0:
+        without = ["setpriv", "--bounding-set=-sys_admin", "--inh-caps=-sys_admin"]
+        if shutil.which("setpriv") is None:
+            pytest.skip("setpriv is not installed")
+        filled.command = [*without, *filled.command]
+    if subprocess.run(["unshare", "-Urm", "true"], capture_output=True, check=False).returncode != 0:
+        pytest.skip("this machine lets nobody make a user namespace")
+    return filled
+
+
+def test_who_may_mount_in_a_namespace_only_that_ends_with_the_command_gets_a_copy_and_is_told(powerless):
+    made = json.loads(powerless("provision", "box", "app:1", "--json").stdout)
+
+    assert made["backend"] == "copy"
+    assert "a namespace that ends with this command" in made["reason"]
+    assert Path(made["path"], MAIN).exists()
+    powerless("destroy", "box")
+
+
+@pytest.mark.parametrize("options", [["--backend", "overlay"], ["--read-only"]])
+def test_what_would_end_with_the_command_is_refused_and_nothing_is_left(powerless, options):
+    made = powerless("provision", "box", "app:1", *options)
+
+    assert made.returncode == 1
+    assert "overlay: this user's would be mounted in a namespace that ends with this command" in made.stderr
+    assert powerless("containers", "--quiet").stdout == ""
+
+
 def test_an_id_that_is_taken_is_refused(filled):
     filled("provision", "box", "app:1", "--backend", "copy")
 
@@ -89,6 +125,55 @@ def test_wrong_usage_makes_nothing(filled, arguments):
 
     assert made.returncode == 2
     assert made.stderr.startswith("usage: imagestore provision")
+
+
+def test_an_image_is_exported_to_standard_output(filled):
+    exported = filled("export", "app:1", text=False)
+
+    assert exported.returncode == 0
+    with tarfile.open(fileobj=io.BytesIO(exported.stdout)) as tar:
+        assert set(tar.getnames()) >= {"app/main.py", "etc/os-release"}
+        main = tar.extractfile(MAIN)
+        assert main is not None
+        assert main.read() == b"print('hello')\n"
+
+
+@pytest.mark.parametrize("backend", ["copy", "overlay"])
+def test_a_container_is_exported_with_what_was_written_to_it(filled, tmp_path, backend):
+    if backend == "overlay":
+        require_mounts()
+    with no_mounts_left(tmp_path):
+        rootfs = Path(filled("provision", "Box", "app:1", "--backend", backend, "--quiet").stdout.strip())
+        (rootfs / MAIN).unlink()
+        (rootfs / "new").write_text("new")
+        exported = filled("export", "Box", "--output", tmp_path / "box.tar", "--json")
+        filled("destroy", "Box")
+
+    with tarfile.open(tmp_path / "box.tar") as tar:
+        names = set(tar.getnames())
+    document = json.loads(exported.stdout)
+    assert MAIN not in names
+    assert names >= {"new", "etc/os-release"}
+    assert document["path"] == str(tmp_path / "box.tar")
+    assert document["bytes"] == (tmp_path / "box.tar").stat().st_size
+
+
+def test_an_export_replaces_no_file(filled, tmp_path):
+    (tmp_path / "there").write_text("precious")
+
+    exported = filled("export", "app:1", "-o", tmp_path / "there")
+
+    assert exported.returncode == 1
+    assert "exists" in exported.stderr
+    assert (tmp_path / "there").read_text() == "precious"
+
+
+def test_a_full_disk_ends_an_export_with_a_sentence(filled):
+    with open("/dev/full", "wb") as full:
+        exported = filled("export", "app:1", capture_output=False, stdout=full, stderr=subprocess.PIPE)
+
+    assert exported.returncode == 1
+    assert "No space left on device" in exported.stderr
 
 
 def test_doctor_tells_what_works_and_leaves_nothing(filled):

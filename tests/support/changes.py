@@ -464,6 +464,7 @@ _ALL = [
             "split_bytes": 3,
             "split_checksum": 3,
             "replaced_checksum": 3,
+            "hiding_directories": b"nowhere",
             "checksum": 3,
         }.items()
     ),

@@ -16,6 +16,7 @@ _KINDS: dict[object, str] = {
     values.path: "file",
     values.archive: "file",
     values.stored_image: "image",
+    values.image_or_container: "image",
     values.container_id: "container",
 }
 

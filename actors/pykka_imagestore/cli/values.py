@@ -63,6 +63,13 @@ def container_id(text: str) -> str:
     return text
 
 
+def image_or_container(text: str) -> str:
+    """Return what names an image or a container, as it is."""
+    from pykka_imagestore.core.container import is_container_id  # noqa: PLC0415
+
+    return text if is_container_id(text) else stored_image(text)
+
+
 def platform(text: str) -> str:
     """Return a platform as it is."""
     from pykka_imagestore.core.platform import Platform  # noqa: PLC0415

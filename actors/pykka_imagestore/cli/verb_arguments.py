@@ -33,6 +33,7 @@ def add_verbs(verbs: Verbs) -> None:
         _add_provision,
         _add_containers,
         _add_destroy,
+        _add_export,
         _add_doctor,
         _add_completion,
         _add_help,
@@ -187,7 +188,7 @@ def _add_du(verbs: Verbs) -> None:
     parser = verbs.add(
         "du",
         "print what images cost on disk",
-        "OWN is what the image shares with no other, so what removing it frees. Also lists leases.",
+        "OWN is what the image shares with no other, so what removing it frees. Also lists containers, and leases.",
     )
     parser.add_argument("--layers", action="store_true", help="list the layers too")
 
@@ -248,9 +249,7 @@ def _add_provision(verbs: Verbs) -> None:
         "id", metavar="ID", type=values.container_id, help="what to call it: letters, digits, '_', '.' and '-'"
     )
     _add_name(parser)
-    parser.add_argument(
-        "--backend", choices=BACKENDS, help="how to make it (default: the first of these that works here)"
-    )
+    parser.add_argument("--backend", choices=BACKENDS, help="how to make it (default: the best that works here)")
     parser.add_argument("--read-only", action="store_true", help="let nobody write to it")
     parser.add_argument(
         "--target",
@@ -270,7 +269,7 @@ def _add_provision(verbs: Verbs) -> None:
         help="do not wait until its record is on disk: a power loss may leave a directory that nothing tells of",
     )
     _add_quiet(parser, "print only the path")
-    _add_format(parser, ("path", "id", "backend", "reason", "config"))
+    _add_format(parser, ("id", "path", "backend", "reason", "config"), of="container")
 
 
 def _add_containers(verbs: Verbs) -> None:
@@ -281,7 +280,7 @@ def _add_containers(verbs: Verbs) -> None:
         "runs no more, and that its containers wait for it to come back, or to be destroyed.",
     )
     _add_quiet(parser, "print only the ids")
-    _add_format(parser, ("id", "image", "backend", "path", "read_only", "owner", "created", "is_held"))
+    _add_format(parser, ("id", "image", "backend", "path", "read_only", "owner", "created", "is_held"), of="container")
 
 
 def _add_destroy(verbs: Verbs) -> None:
@@ -293,6 +292,25 @@ def _add_destroy(verbs: Verbs) -> None:
     )
     parser.add_argument("ids", metavar="ID", nargs="+", type=values.container_id, help="as containers lists them")
     _add_quiet(parser, "print only the ids")
+
+
+def _add_export(verbs: Verbs) -> None:
+    parser = verbs.add(
+        "export",
+        "write the tree of an image or a container as a tar",
+        "Of a container, what was written to it is in the tar; that may go on meanwhile. A container's id comes before "
+        "an image's name. The tar has no whiteouts: it is one layer that means what all of them did.",
+    )
+    parser.add_argument(
+        "what",
+        metavar="NAME|ID",
+        type=values.image_or_container,
+        help="an image, named as for get; or a container's id",
+    )
+    parser.add_argument(
+        "-o", "--output", metavar="FILE", type=values.path, help="a file to make (default: standard output)"
+    )
+    _add_quiet(parser, "print nothing")
 
 
 def _add_doctor(verbs: Verbs) -> None:
@@ -332,13 +350,13 @@ def _add_quiet(parser: argparse.ArgumentParser, what: str) -> None:
     parser.add_argument("-q", "--quiet", action="store_true", help=what)
 
 
-def _add_format(parser: argparse.ArgumentParser, fields: Sequence[str] = ()) -> None:
+def _add_format(parser: argparse.ArgumentParser, fields: Sequence[str] = (), of: str = "image") -> None:
     which = f": {', '.join(fields)}" if fields else ""
     parser.add_argument(
         "--format",
         metavar="TEMPLATE",
         type=partial(values.template, fields=fields),
-        help=f"print a line for each image, with the fields of its JSON document in braces{which}; "
+        help=f"print a line for each {of}, with the fields of its JSON document in braces{which}; "
         r"as '{" + (fields[0] if fields else "config.Env") + r"}'; \t is a tab",
     )
 

@@ -10,6 +10,7 @@ from pykka_imagestore.cli.output import image_document, print_formatted, print_j
 from pykka_imagestore.cli.stored import view_store
 from pykka_imagestore.core.image_name import ImageName
 from pykka_imagestore.core.paths import StorePaths
+from pykka_imagestore.durable.layer_facts import LayerFacts
 
 
 def run(options: argparse.Namespace) -> None:
@@ -17,7 +18,8 @@ def run(options: argparse.Namespace) -> None:
     paths = StorePaths(store_directory(options.store))
     view = view_store(paths.root)
     with advised(options.name):
-        image = paths.locate(view.get(ImageName.parse_stored(find_names(paths.root, options.name)[0])))
+        name = find_names(paths.root, options.name)[0]
+        image = LayerFacts(paths).locate(view.get(ImageName.parse_stored(name)))
     if options.json:
         print_json(image_document(image))
         return
