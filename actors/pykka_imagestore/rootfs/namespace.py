@@ -30,7 +30,6 @@ from typing import cast
 
 from pykka_imagestore.core.rootfs import Reads, RootfsRequest
 from pykka_imagestore.rootfs.backend import Backend, Mounted
-from pykka_imagestore.rootfs.mounts import FileSystemContext
 from pykka_imagestore.rootfs.namespace_refusal import Obstacle, why_no_namespace
 from pykka_imagestore.rootfs.namespace_wire import Message, pack, pack_request, parse_error, receive, send
 from pykka_imagestore.rootfs.place import open_target, refused
@@ -179,17 +178,6 @@ class InNamespace:
         if "error" in answer:
             raise parse_error(answer["error"])
         return answer, descriptor, pid
-
-
-def may_mount() -> bool:
-    """Tell whether this process may mount in its own namespaces."""
-    try:
-        FileSystemContext("overlay").close()
-    except PermissionError:
-        return False
-    except OSError:  # an old kernel, or one without overlays: what is asked for will tell
-        pass
-    return True
 
 
 class _Held:
