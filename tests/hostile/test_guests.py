@@ -197,7 +197,6 @@ def test_symlink_of_a_lower_layer_is_never_followed_by_an_upper_one(guests, atta
     assert not (guests.outside / "written").exists()
 
 
-@pytest.mark.xfail(reason="the kernel lists a whiteout where it merges nothing, and says that nothing is there")
 @pytest.mark.parametrize("below", [[], [tars.file(b"data/secret")]])
 def test_whiteout_is_not_listed_where_nothing_is_merged(guests, below):
     rootfs = guests.provision(
