@@ -1,7 +1,7 @@
 """Run an image's command in a fresh root file system, as root. Usage: run_in_rootfs.py [ARCHIVE of docker save].
 
 It has the user, environment and directory that the image wants, and sees no other files. But a chroot is no sandbox:
-for one, hand ``rootfs.fd`` or ``rootfs.path`` to bubblewrap or to a container runtime.
+for one, attach it, and hand ``rootfs.path`` to bubblewrap or to a container runtime.
 """
 
 import hashlib

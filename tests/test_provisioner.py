@@ -152,7 +152,7 @@ def test_image_that_is_not_there_makes_no_container(provisioner: Provisioner, pa
         ({"backend": "aufs"}, InvalidInputError),
         ({"read_only": 1}, InvalidInputError),
         ({"attach": "no"}, InvalidInputError),
-        ({"for_runtime": 1}, InvalidInputError),
+        ({"for_runtime": None}, InvalidInputError),
         ({"target": ""}, InvalidInputError),
         ({"target": "/mnt", "attach": False}, InvalidInputError),
         ({"upper_bytes": 0}, InvalidInputError),
@@ -222,6 +222,8 @@ def test_provision_that_fails_leaves_nothing(
     with pytest.raises(type(fails)):
         provisioner.provision("box-1", "app:1").get(timeout=TIMEOUT)
 
+    assert names(paths.containers) == ["other"]
+    wait_for(lambda: names(paths.gc) == [])
     provisioner.destroy("other").get(timeout=TIMEOUT)
     require_nothing_left(paths)
     wait_for(lambda: descriptors() < before)

@@ -8,11 +8,11 @@ Source: Apache Mesos, src/slave/containerizer/mesos/provisioner/docker/{store,lo
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection, Coroutine, Iterator, Mapping
+from collections.abc import Callable, Collection, Coroutine, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar, overload
 
 import pykka
 
@@ -36,7 +36,15 @@ from pykka_imagestore.leased_image import LeasedImage
 from pykka_imagestore.locator import Locator
 from pykka_imagestore.monitor import EventListener, Monitor
 from pykka_imagestore.progress import Listener
-from pykka_imagestore.puts import LegacyDiffIDs, PutArguments, PutOptions, PutRequest, Puts, PutUnderWay
+from pykka_imagestore.puts import (
+    LegacyDiffIDs,
+    PutArguments,
+    PutOptions,
+    PutRequest,
+    Puts,
+    PutUnderWay,
+    refuse_path_as_name,
+)
 from pykka_imagestore.room import Room
 from pykka_imagestore.runtime import (
     DiscardedError,
@@ -65,6 +73,16 @@ T = TypeVar("T")
 class Lookup(Upkeep):
     """The part of a LocalStore that finds images."""
 
+    named_otherwise: ClassVar[Mapping[str, str]] = {
+        **dict.fromkeys(("images", "ls"), "list() returns all images"),
+        **dict.fromkeys(("delete", "rm", "rmi"), "remove(name) removes an image"),
+        "inspect": "config(name) returns an image's config",
+        "gc": "prune() deletes what no image has",
+        "du": "usage() tells what is on disk",
+        "pull": "nothing is pulled; put(name, archive) takes what skopeo copy wrote",
+        **dict.fromkeys(("provision", "mount"), "Provisioner.start(store) has it"),
+    }
+
     def __init__(self, actor: pykka.ActorRef[LocalStoreActor], parts: StoreParts) -> None:
         super().__init__(parts)
         self._actor = actor
@@ -92,7 +110,7 @@ class Lookup(Upkeep):
         require_flag("lease", lease)
         if lease:
             return ask(self._actor, LocalStoreActor.lease, name)
-        return or_closed(self._parts.references.get(name).then(self._locator.locate))
+        return or_closed(self._parts.references.get(name).then(self._parts.layer_facts.locate))
 
     @in_future
     def take_over(self, token: str) -> Future[LeasedImage]:
@@ -286,11 +304,13 @@ class LocalStore(Lookup):
             AmbiguousImageError: It is not clear which image is meant.
             ArchiveError: The archive is malformed, hostile, past a limit or not supported; see its subclasses.
             ArchiveChangedError: It was replaced or written to before all of it was read.
+            StackError: A hard link leads to no file of the layers below its own. The layers stay, the name does not.
             NoSpaceError: The disk is full, or would be.
             OverBudgetError: The image alone is larger than the budget. Nothing was forgotten for it.
             OSError: It cannot be read, or the disk failed.
             WorkerDiedError: A worker process was killed, twice.
         """
+        refuse_path_as_name(name)
         how = PutArguments.of(archive, sandbox, select, platform)
         require_function("progress", progress)
         require_flag("lease", lease)
@@ -346,6 +366,7 @@ class LocalStoreActor(StoreActor):
         super().__init__()
         self._options = options
         self._paths = parts.paths
+        self._layer_facts = parts.layer_facts
         self._references = parts.references
         self._layers = parts.layers
         self._collector = parts.collector
@@ -361,7 +382,7 @@ class LocalStoreActor(StoreActor):
         self._puts = Puts(self._listener_thread)
         self._staging = Staging(self, parts.paths, self._executor, pool)
         self._room = Room(parts.paths, options.budget, parts.collector, self._executor)
-        self._lease_taker = LeaseTaker(parts.paths, parts.references, self._executor)
+        self._lease_taker = LeaseTaker(parts, self._executor)
 
     # -- what the handle offers
 
@@ -494,7 +515,8 @@ class LocalStoreActor(StoreActor):
                 raise
         finally:
             self._puts.end(put)
-        return self._paths.locate_all(image for images in stored for image in images.get(timeout=0))
+        images = [image for images in stored for image in images.get(timeout=0)]
+        return await self._executor.run(self._layer_facts.locate_all, images)
 
     @contextmanager
     def _hold_put_lease(self) -> Iterator[PutLease]:
@@ -546,6 +568,7 @@ class LocalStoreActor(StoreActor):
         await self.put_layers(layers, wanted, put)
         if wanted and self._room.is_bounded:
             self._room.refuse_over_budget(await self._collector.weigh(diff_ids))
+        await self._require_fit(diff_ids)
         layers_put = time.monotonic()
         await self._write_config(config, staging)
         # A put that starts from here on must not join this one: a removal may already have undone it.
@@ -573,6 +596,13 @@ class LocalStoreActor(StoreActor):
         order.sort(key=lambda diff_id: (bool(layers[diff_id].absence), layers[diff_id].cost), reverse=True)
         sandbox = put.request.sandbox
         await gather([self._layers.put(diff_id, layers[diff_id], sandbox, put.feed) for diff_id in order])
+
+    async def _require_fit(self, diff_ids: Iterable[DiffID]) -> None:
+        """Refuse layers that do not fit together: hard links from one to those below it must lead to files there."""
+        if await self._executor.run(self._layer_facts.have_lower_links, diff_ids):
+            layers = tuple(str(self._paths.layer(diff_id)) for diff_id in diff_ids)
+            limit = self._options.layer_time_limit
+            await self._pool.run(tasks.check_stack, tasks.CheckStack(layers), retry=True, time_limit=limit)
 
     async def _write_config(self, config: bytes, staging: LockedDirectory) -> None:
         # For layers that were there: the process that put one may have died before it synced the layer's name.

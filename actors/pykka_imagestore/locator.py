@@ -24,10 +24,6 @@ class Locator:
         self._most = most
         self._known: dict[str, tuple[DockerImage, ImageInfo]] = {}
 
-    def locate(self, image: DockerImage) -> ImageInfo:
-        """Return an image with where its layers lie."""
-        return self._paths.locate(image)
-
     def locate_all(self, images: Sequence[DockerImage]) -> tuple[ImageInfo, ...]:
         """Return images with where their layers lie, in the same order; no two have one name."""
         before = self._known

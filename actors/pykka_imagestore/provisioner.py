@@ -48,6 +48,7 @@ from pykka_imagestore.runtime import (
     gather,
     undiscardable,
 )
+from pykka_imagestore.runtime.forks import Origin
 from pykka_imagestore.stack_layers import StackWanted
 from pykka_imagestore.staging import Staging
 from pykka_imagestore.store_parts import StoreParts
@@ -71,8 +72,13 @@ class Provisioner(Handle):
     """
 
     instead = "start one in each process, on a store of its own"
+    started_on = "store"
+    named_otherwise = dict.fromkeys(("containers", "ps", "ls"), "list() returns all containers") | dict.fromkeys(
+        ("remove", "rm", "delete", "unmount"), "destroy(container_id) removes a container"
+    )
 
     def __init__(self, actor: pykka.ActorRef[ProvisionerActor], backends: Backends) -> None:
+        self._origin = Origin()
         self._actor = actor
         self._backends = backends
 
@@ -232,7 +238,12 @@ class Provisioner(Handle):
         )
 
     def close(self) -> None:
-        """Close all descriptors and stop; containers stay, and provisions under way are discarded. Idempotent."""
+        """Close all descriptors and stop; containers stay, and provisions under way are discarded. Idempotent.
+
+        In a forked child, which has no part in the work, this does nothing.
+        """
+        if not self._origin.is_here():
+            return
         try:
             ask(self._actor, ProvisionerActor.close).recover(lambda _: None).get(timeout=120)
         finally:
@@ -271,7 +282,7 @@ class ProvisionerActor(StoreActor):
         self._threads = WorkerPool(THREADS, threads=True, name="imagestore-provisioner")
         self._executor = SerialExecutor("imagestore-provisioner-staging")
         self._staging = Staging(self, parts.paths, self._executor, parts.pool)
-        self._leases = LeaseTaker(parts.paths, parts.references, self._executor)
+        self._leases = LeaseTaker(parts, self._executor)
 
     # -- what the handle offers
 
@@ -387,6 +398,7 @@ class ProvisionerActor(StoreActor):
     async def _get(self, wanted: Wanted) -> None:
         if isinstance(wanted, PartsWanted):
             await gather([self._parts.pool.run(tasks.fill_rootfs, part, retry=True) for part in wanted.parts])
+            self._parts.collector.keep_to_budget()  # in the background: a copy may be as large as its image
         else:
             key = stack_id(wanted.layer_ids, wanted.reads)
             await self._stacks.join(key, lambda: self._work.add(self.spawn(self._make_stack(wanted))))
@@ -413,7 +425,7 @@ class ProvisionerActor(StoreActor):
             staged = staging.path / "stack"
             layers = tuple(str(paths.layer(layer)) for layer in wanted.layer_ids)
             request = tasks.MakeStack(layers, wanted.reads, str(staged))
-            await self._parts.pool.run(tasks.make_stack, request, retry=True, stop_file=f"{staged}.stop")
+            await self._parts.pool.run(tasks.make_stack, request, retry=True)
             publish = partial(publish_stack, paths, staged, stack, self._disk)
             await self._threads.run(publish, staging.opened)
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from pykka_imagestore.checker import Checker
 from pykka_imagestore.collector import Collector
 from pykka_imagestore.core.paths import StorePaths
+from pykka_imagestore.durable.layer_facts import LayerFacts
 from pykka_imagestore.layer_store import LayerStore
 from pykka_imagestore.monitor import Monitor
 from pykka_imagestore.puts import PutOptions
@@ -21,6 +22,7 @@ class StoreParts:
     """One handle for each trade, all on one directory, and the pool that runs their work."""
 
     paths: StorePaths
+    layer_facts: LayerFacts
     pool: WorkerPool
     references: ReferenceStore
     layers: LayerStore
@@ -43,7 +45,7 @@ class StoreParts:
         )
         collector = Collector.start(paths, references, pool, durable=durable, budget=options.budget, monitor=monitor)
         checker = Checker.start(paths, references, collector, pool, limits, time_limit)
-        return cls(paths, pool, references, layers, collector, checker, monitor)
+        return cls(paths, LayerFacts(paths), pool, references, layers, collector, checker, monitor)
 
     def close(self) -> None:
         """Stop all but the references and the monitor, which puts that are being stopped still need. Idempotent."""

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import json
+import os
+import shutil
 import subprocess
 import tarfile
 from pathlib import Path
@@ -72,6 +74,37 @@ def test_a_copy_is_a_mount_unless_a_runtime_guards_it(filled, tmp_path, options,
     assert destroyed.stdout == "box\n"
 
 
+@pytest.fixture
+def powerless(filled):
+    """Return the command, run by whoever may mount in a user namespace only."""
+    if os.geteuid() == 0:
+        without = ["setpriv", "--bounding-set=-sys_admin", "--inh-caps=-sys_admin"]
+        if shutil.which("setpriv") is None:
+            pytest.skip("setpriv is not installed")
+        filled.command = [*without, *filled.command]
+    if subprocess.run(["unshare", "-Urm", "true"], capture_output=True, check=False).returncode != 0:
+        pytest.skip("this machine lets nobody make a user namespace")
+    return filled
+
+
+def test_who_may_mount_in_a_namespace_only_that_ends_with_the_command_gets_a_copy_and_is_told(powerless):
+    made = json.loads(powerless("provision", "box", "app:1", "--json").stdout)
+
+    assert made["backend"] == "copy"
+    assert "a namespace that ends with this command" in made["reason"]
+    assert Path(made["path"], MAIN).exists()
+    powerless("destroy", "box")
+
+
+@pytest.mark.parametrize("options", [["--backend", "overlay"], ["--read-only"]])
+def test_what_would_end_with_the_command_is_refused_and_nothing_is_left(powerless, options):
+    made = powerless("provision", "box", "app:1", *options)
+
+    assert made.returncode == 1
+    assert "overlay: this user's would be mounted in a namespace that ends with this command" in made.stderr
+    assert powerless("containers", "--quiet").stdout == ""
+
+
 def test_an_id_that_is_taken_is_refused(filled):
     filled("provision", "box", "app:1", "--backend", "copy")
 
@@ -96,7 +129,7 @@ def test_an_image_that_is_not_there_leaves_nothing(filled):
     made = filled("provision", "box", "app:2", "--backend", "copy")
 
     assert made.returncode == 1
-    assert made.stderr == "imagestore: no image app:2 is in the store\n"
+    assert made.stderr == "imagestore: no image app:2 is in the store; there is app:1\n"
     assert filled("containers", "--quiet").stdout == ""
 
 

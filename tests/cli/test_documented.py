@@ -13,7 +13,7 @@ from support.layer_samples import UNCHECKABLE
 from support.pages import DOCS, sections
 from support.processes import TIMEOUT
 
-from pykka_imagestore import LocalStore, Provisioner
+from pykka_imagestore import LocalStore
 from pykka_imagestore.cli.arguments import make_parser
 
 SECTIONS = sections(DOCS / "reference" / "command.md")
@@ -52,11 +52,13 @@ def printed(imagestore, tmp_path: Path) -> dict[str, set[str]]:
         say("put", docker_save(tmp_path / f"{name}.tar", {f"{name}:1": [base, upper]}))
     say("get", "a:1")
     say("list", "--long")
+    say("provision", "box", "a:1", "--backend", "copy")
+    say("containers")
+    say("export", "a:1", "--output", tmp_path / "exported.tar")
+    say("doctor")
     with LocalStore.start(imagestore.store) as store, store.get("a:1", lease=True).get(timeout=TIMEOUT) as leased:
-        with Provisioner.start(store) as provisioner:
-            provisioner.provision("box-1", "a:1", backend="copy").get(timeout=TIMEOUT)
-            say("du")
-            provisioner.destroy("box-1").get(timeout=TIMEOUT)
+        say("du")
+        say("destroy", "box")
         for part in ("rootfs/a", "tar-split.zst"):
             (leased.image.layers[1].path.parent / part).unlink()
         (leased.image.layers[0].path / "etc/os-release").unlink()

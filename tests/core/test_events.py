@@ -9,6 +9,8 @@ import pytest
 
 from pykka_imagestore import (
     ArchiveIndexed,
+    ContainerDestroyed,
+    ContainerProvisioned,
     DiffID,
     Event,
     ImagePut,
@@ -32,6 +34,8 @@ EVENTS: list[Event] = [
     ImagesRemoved("remove", (HOSTILE,), 1, 4096, 0.5),
     ImagesRemoved("budget", tuple(f"app:{n}" for n in range(50)), 2, 100, 0.5),
     ImagesRemoved("repair", (), 1, 0, 0.5),
+    ContainerProvisioned("box-1", HOSTILE, "overlay", 0.25),
+    ContainerDestroyed("box-1", 0.125),
     Swept("gc/0123", 4096, 0.5),
     Swept("staging/4567", None, 0.5),
 ]
@@ -66,6 +70,10 @@ def test_the_counts_are_the_sum_of_the_events() -> None:
         images_evicted=50,
         layers_removed=4,
         bytes_removed=4196,
+        containers_provisioned=1,
+        containers_destroyed=1,
+        provision_seconds=0.25,
+        destroy_seconds=0.125,
         sweeps=2,
         sweep_seconds=1.0,
     )

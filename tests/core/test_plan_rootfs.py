@@ -145,6 +145,51 @@ def test_what_an_opaque_root_hides_is_hidden_anew_where_the_kernel_does_not_look
     assert set(fix_ups.whiteouts) - {b".wh..wh..opq"} == (set() if reads is Reads.ANY else {b"d", b"g"})
 
 
+# -- devices that nothing but the merge of several directories hides
+
+
+@pytest.mark.parametrize("reads", [Reads.TRUSTED, Reads.USER])
+@pytest.mark.parametrize("form", [TRUSTED, USER])
+def test_directory_of_one_layer_alone_that_hides_something_is_made_one_of_several(form, reads):
+    lower, upper = view(file(b"f")), view(directory(b"d"), directory(b"d/e", mode=0o700), whiteout(b"d/e/f"), form=form)
+
+    fix_ups = plan(lower, upper, reads=reads)
+
+    assert fix_ups == FixUps((FixDirectory(b"", 1), FixDirectory(b"d", 1), FixDirectory(b"d/e", 1)))
+    assert upper.walks == (0 if (form == TRUSTED) == (reads is Reads.TRUSTED) else 1)
+
+
+def test_opaque_directory_that_hides_something_by_name_is_made_one_of_several():
+    lower, upper = view(file(b"d/f")), view(directory(b"d"), opaque(b"d"), whiteout(b"d/f"))
+
+    assert plan(lower, upper).directories == (FixDirectory(b"", 1), FixDirectory(b"d", 1))
+
+
+def test_layer_that_comes_twice_is_merged_once():
+    twice = view(directory(b"d"), whiteout(b"d/f"))
+
+    assert plan(twice, view(file(b"g")), twice).directories == (FixDirectory(b"", 2), FixDirectory(b"d", 2))
+
+
+@pytest.mark.parametrize(
+    "layers",
+    [
+        [[whiteout(b"f")]],
+        [[directory(b"d")], [directory(b"d"), whiteout(b"d/f")]],
+        [[directory(b"d"), whiteout(b"d/f")], [directory(b"d")]],
+        [[directory(b"d"), whiteout(b"d/f")], [whiteout(b"d")]],
+        [[directory(b"d"), whiteout(b"d/f")], [directory(b"d"), opaque(b"d"), file(b"d/g")]],
+    ],
+    ids=["the root", "a directory below", "a directory above", "hidden", "covered"],
+)
+def test_what_hides_something_and_is_merged_or_not_shown_needs_nothing(layers):
+    assert plan(*(view(*steps) for steps in layers)).is_empty
+
+
+def test_merge_of_our_own_lists_no_device():
+    assert plan(view(directory(b"d"), whiteout(b"d/f")), reads=Reads.ANY).is_empty
+
+
 # -- hard links
 
 

@@ -197,7 +197,6 @@ def test_symlink_of_a_lower_layer_is_never_followed_by_an_upper_one(guests, atta
     assert not (guests.outside / "written").exists()
 
 
-@pytest.mark.xfail(reason="the kernel lists a whiteout where it merges nothing, and says that nothing is there")
 @pytest.mark.parametrize("below", [[], [tars.file(b"data/secret")]])
 def test_whiteout_is_not_listed_where_nothing_is_merged(guests, below):
     rootfs = guests.provision(
@@ -209,6 +208,21 @@ def test_whiteout_is_not_listed_where_nothing_is_merged(guests, below):
     os.close(directory)
 
     assert names == []
+
+
+@pytest.mark.parametrize(
+    "hides",
+    [tars.whiteout(b"tmp/x"), tars.whiteout(b"x"), tars.opaque(b"tmp"), tars.header(b"x", tars.CHARACTER_DEVICE)],
+)
+def test_one_layer_that_hides_something_is_not_shown_as_it_lies_in_the_store(guests, hides):
+    name = guests.put([*BASE, hides])
+
+    with pytest.raises(RootfsError, match="bind: the layer has whiteouts, which would be seen"):
+        guests.provision_image(name, backend="bind", read_only=True)
+    rootfs = guests.provision_image(name, read_only=True)
+
+    assert rootfs.backend == "overlay"
+    assert nodes_in(rootfs).keys() == {b"", b"bin", b"bin/program", b"tmp"}
 
 
 def has(rootfs, path):

@@ -33,6 +33,9 @@ MANY = b"".join(tars.file(b"f%d" % number) for number in range(1000))
 DEEP = tars.pax({b"path": b"d/" * 300 + b"f"}) + tars.file(b"f")
 ATTRIBUTES = {b"SCHILY.xattr.user.a%d" % number: b"x" for number in range(65)}
 DIRECTORIES = b"".join(tars.directory(b"d%d" % number) for number in range(1000))
+WHITEOUTS = DIRECTORIES + b"".join(tars.whiteout(b"d%d/f" % number) for number in range(1000))
+OPAQUE = DIRECTORIES + b"".join(tars.opaque(b"d%d" % number) for number in range(1000))
+LOWER_LINKS = b"".join(tars.hard_link(b"l%d" % number, b"nowhere") for number in range(1000))
 ATTACKS = {
     "bytes": (tars.file(b"f", bytes(200_000)), Limits(layer_bytes=100_000), "layer_bytes", "100000 is the limit"),
     "holes": (tars.gnu_sparse(b"f", EXBIBYTE, [], b""), Limits(), "layer_bytes", "holes included; 1099511627776 is"),
@@ -85,6 +88,9 @@ ATTACKS = {
     ),
     "directories": (DIRECTORIES, Limits(memory_bytes=50_000), "memory_bytes", "directory too many"),
     "missing parents": (DEEP, Limits(memory_bytes=50_000, depth=1000), "memory_bytes", "directory too many"),
+    "whiteouts": (WHITEOUTS, Limits(memory_bytes=400_000), "memory_bytes", "directory with whiteouts too many"),
+    "opaque directories": (OPAQUE, Limits(memory_bytes=400_000), "memory_bytes", "directory with whiteouts too many"),
+    "links to lower layers": (LOWER_LINKS, Limits(memory_bytes=400_000), "memory_bytes", "to a lower layer too many"),
 }
 
 

@@ -234,6 +234,19 @@ def test_layers_of_older_versions_are_looked_at(tmp_path, reads):
 
 
 @root
+@pytest.mark.parametrize("reads", [Reads.TRUSTED, Reads.USER])
+def test_layers_of_older_versions_are_looked_at_for_what_hides_something_where_nothing_is_merged(tmp_path, reads):
+    paths = StorePaths(tmp_path)
+    data = tars.tar(tars.header(b"d/null", tars.FIFO), tars.symlink(b"d/s", b"/"), tars.whiteout(b"d/e/f"))
+    layer = put_layer(paths, data, WhiteoutFormat.OVERLAY_TRUSTED)
+    Unpacked(paths.layer(layer), LayerCounts(0, 0, 0, layer)).forget_what_is_new()
+
+    put_stack(paths, [layer], reads)
+
+    assert set(describe(paths.stacks / os.listdir(paths.stacks)[0] / "rootfs")) == {b"", b"d", b"d/e"}
+
+
+@root
 def test_layers_of_older_versions_whose_marks_are_not_shown_are_refused(tmp_path):
     data = [tars.tar(tars.file(b"d/f")), tars.tar(tars.opaque(b"d"), tars.file(b"d/g"))]
     paths = StorePaths(tmp_path)

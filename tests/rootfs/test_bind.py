@@ -154,6 +154,8 @@ def test_a_mount_may_be_made_again_after_it_was_cut_off(tmp_path, only):
         ({}, WhiteoutFormat.NONE, 1, "can only be read"),
         ({"read_only": True}, WhiteoutFormat.NONE, 2, "it shows one layer, and these are 2"),
         ({"read_only": True}, WhiteoutFormat.OVERLAY_TRUSTED, 1, "has whiteouts"),
+        ({"read_only": True}, WhiteoutFormat.OVERLAY_USER, 1, "has whiteouts"),
+        ({"read_only": True}, WhiteoutFormat.FILES, 1, "has whiteouts"),
     ],
 )
 def test_what_one_layer_cannot_be_is_refused(tmp_path, fields, whiteouts, count, sentence):

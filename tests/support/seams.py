@@ -32,6 +32,7 @@ WORKER_IDLE_SECONDS = f"{_RUNTIME}.worker_handle.IDLE_SECONDS"
 # -- moments at which something else happens
 
 FIND_MISSING = f"{_DURABLE}.references.find_missing"
+READ_RECORD = f"{_DURABLE}.layer_record.read_record"
 READ_CHECKPOINT = f"{_DURABLE}.replica.read_checkpoint"
 PARSE_JOURNAL_HEADER = f"{_DURABLE}.journal_file.parse_header"
 FOLLOW_JOURNAL = f"{_DURABLE}.replica.Replica.follow"

@@ -116,6 +116,29 @@ SAMPLES: dict[str, Sample] = {
             b"keep/a": FILE,
         },
     ),
+    "whiteouts where nothing is merged": sample(
+        [
+            tars.whiteout(b"never") + tars.whiteout(b"low/never") + tars.file(b"d/secret") + tars.file(b"d/e/f"),
+            tars.directory(b"d", mode=0o711, mtime=2)
+            + tars.opaque(b"d")
+            + tars.whiteout(b"d/secret")
+            + tars.directory(b"new/in", mode=0o1777, uid=5, mtime=3)
+            + tars.whiteout(b"new/in/never")
+            + tars.whiteout(b"new/never")
+            + tars.file(b"new/in/f"),
+        ],
+        {
+            b"low": DIRECTORY,
+            b"d": of("d", 0o711, mtime_ns=at(2)),
+            b"new": DIRECTORY,
+            b"new/in": of("d", 0o1777, owner=(5, 0), mtime_ns=at(3)),
+            b"new/in/f": FILE,
+        },
+    ),
+    "one layer that hides something": sample(
+        [tars.whiteout(b"a") + tars.file(b"b") + tars.opaque(b"d") + tars.whiteout(b"d/x")],
+        {b"b": FILE, b"d": DIRECTORY},
+    ),
     "opaque over opaque": sample(
         [
             tars.directory(b"d", mode=0o700) + tars.file(b"d/1") + tars.file(b"d/s/1"),

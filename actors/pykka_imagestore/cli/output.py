@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from pykka_imagestore.cli import status_line
-from pykka_imagestore.core.image import DockerImage, ImageInfo
+from pykka_imagestore.core.image import DockerImage, ImageInfo, Layer
 from pykka_imagestore.text import escaped
 
 if TYPE_CHECKING:
@@ -111,10 +111,16 @@ def image_document(image: ImageInfo) -> dict[str, Any]:
     """Return the JSON document of an image; it has a field ``missing`` only if the image is incomplete."""
     document = {
         "name": image.name,
-        "layers": [{"diff_id": layer.diff_id, "path": str(layer.path)} for layer in image.layers],
+        "layers": list(map(_layer_document, image.layers)),
         "config_digest": image.config_digest,
     }
     return document | ({"missing": list(image.missing)} if image.missing else {})
+
+
+def _layer_document(layer: Layer) -> dict[str, str]:
+    """Return that of a layer; it has a field ``whiteouts`` only if that was looked up."""
+    document = {"diff_id": layer.diff_id, "path": str(layer.path)}
+    return document if layer.whiteouts is None else {**document, "whiteouts": layer.whiteouts}
 
 
 def shortened(config_digest: str | None) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from pykka_imagestore.core.digest import DiffID, Digest
@@ -39,10 +39,15 @@ class Layer:
     Attributes:
         diff_id: Its identity.
         path: The directory of its unpacked files; read it, never write to it.
+        whiteouts: How it keeps what it deletes of the layers below: ``none`` if it deletes nothing; ``trusted`` as an
+            overlay of root's reads it, ``user`` as one that is mounted with ``userxattr`` does, both with devices 0/0;
+            ``files`` with files ``.wh.<name>``, which no overlay reads. None where it was not looked up, as in a list,
+            or cannot be read; layers are equal all the same.
     """
 
     diff_id: DiffID
     path: Path
+    whiteouts: str | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True, slots=True)

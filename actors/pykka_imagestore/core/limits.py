@@ -25,7 +25,8 @@ class Limits:
         xattr_bytes: Bytes of the extended attributes of all entries; a global header gives each entry its own.
         decoder_bytes: Memory that an xz stream or the window of a zstd frame may ask for, the latter as a power of two;
             ``zstd --ultra -22`` and ``--long=27`` ask for 128 MiB, ``xz -9`` for 65 MiB.
-        memory_bytes: Memory for the directories of a layer, which get their times last; 40 MiB are some 140,000
+        memory_bytes: Memory for what is remembered of a layer until it is complete: its directories, which get their
+            times last, which of them have whiteouts, and hard links to lower layers; 40 MiB are some 140,000
             directories.
         frames: Frames and streams in a row of a compressed layer, beyond one for each 256 bytes that they become.
         members: Members of an archive.

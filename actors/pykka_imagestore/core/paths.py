@@ -39,7 +39,7 @@ from typing import TYPE_CHECKING
 from pykka_imagestore.core.digest import DiffID, directory_name
 
 if TYPE_CHECKING:  # workers need no more than the names below
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
     from pathlib import Path
 
     from pykka_imagestore.core.image import DockerImage, ImageInfo
@@ -182,8 +182,14 @@ class StorePaths:
         """Return an image with where its layers lie."""
         return self.locate_all((image,))[0]
 
-    def locate_all(self, images: Iterable[DockerImage]) -> tuple[ImageInfo, ...]:
-        """Return images with where their layers lie; images share the objects of the layers that they share."""
+    def locate_all(
+        self, images: Iterable[DockerImage], whiteouts: Callable[[DiffID], str | None] = lambda _: None
+    ) -> tuple[ImageInfo, ...]:
+        """Return images with where their layers lie; images share the objects of the layers that they share.
+
+        Args:
+            whiteouts: Returns how a layer keeps deletions, once for each.
+        """
         from pykka_imagestore.core.image import ImageInfo, Layer  # noqa: PLC0415 - no worker does this
 
         directory, layers = self.layers, dict[DiffID, Layer]()
@@ -192,7 +198,8 @@ class StorePaths:
             for diff_id in image.layer_ids:
                 if diff_id not in layers:
                     # In one step, not by rootfs(): a list of images makes thousands of these paths.
-                    layers[diff_id] = Layer(diff_id, directory.joinpath(directory_name(diff_id), ROOTFS))
+                    path = directory.joinpath(directory_name(diff_id), ROOTFS)
+                    layers[diff_id] = Layer(diff_id, path, whiteouts(diff_id))
             found = tuple(layers[diff_id] for diff_id in image.layer_ids)
             located.append(ImageInfo(image.name, found, image.config_digest, image.missing))
         return tuple(located)

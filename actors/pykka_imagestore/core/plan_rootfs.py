@@ -6,7 +6,8 @@ same but for five things, which a small layer on top, the fix-ups, puts right:
     whiteouts      in a form that who merges them does not read: what they hide is hidden anew
     directories    that a layer only implies: each gets the attributes that the layers below gave it
     hard links     to files of layers below: each such file is there once, with all its names
-    lone devices   that hide something where nothing is merged: the kernel lists them there, and so is given a directory
+    lone devices   that hide something where nothing is merged: the kernel lists them there, and finds nothing of that
+                   name; it is given an empty directory to merge
     opaque roots   which the kernel never reads: what lower layers have in theirs is hidden anew
 
 A whiteout, an opaque mark and a hard link to no file of its own layer speak of the layers below, whatever the order of
@@ -68,7 +69,7 @@ class LayerView(Protocol):
         diff_id: Which layer it is.
         whiteouts: How deletions are kept in it.
         implicit: Its directories that no entry names, the root among them.
-        hiding: Its directories that have whiteouts which are devices; perhaps more.
+        hiding: Its directories that have whiteouts which are devices; perhaps others.
         lower_links: Its hard links to files of the layers below: where each leads to.
     """
 
@@ -357,11 +358,15 @@ class _Links:
 
 
 def _find_lone(meant: _Merge, shown: _Merge) -> Iterator[bytes]:
-    """Yield the directories whose devices an overlay would list, since it merges nothing with them."""
+    """Yield the directories whose devices an overlay would list, since it merges nothing with them.
+
+    The root is always merged. A layer that comes twice is not merged with itself: an overlay takes it once.
+    """
     top = len(meant.layers) - 1
     for view in meant.layers:
-        for path in view.hiding:
-            if path and len(shown.find(path, top).directories) == 1 and meant.find(path, top).is_directory:
+        for path in filter(None, view.hiding):
+            merged = {meant.layers[layer].diff_id for layer in shown.find(path, top).directories}
+            if merged == {view.diff_id} and meant.find(path, top).is_directory:
                 yield path
 
 

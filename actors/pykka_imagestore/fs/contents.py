@@ -40,19 +40,17 @@ class Contents:
         Raises:
             OSError: The disk failed or is full, or the source is shorter than its status says.
         """
-        size = status.st_size
-        if not size or self._share(source, target, status.st_dev):
+        size, device = status.st_size, status.st_dev
+        if not size or (device not in self._cannot_share and self._share(source, target, device)):
             return
         if status.st_blocks * 512 >= size:
-            self._move(source, target, status.st_dev, 0, size)
+            self._move(source, target, device, 0, size)
             return
         for start, end in data_of(source, size):
-            self._move(source, target, status.st_dev, start, end)
+            self._move(source, target, device, start, end)
         os.ftruncate(target, size)
 
     def _share(self, source: int, target: int, device: int) -> bool:
-        if device in self._cannot_share:
-            return False
         try:
             fcntl.ioctl(target, _FICLONE, source)
         except OSError as error:

@@ -102,6 +102,21 @@ class LayerFiles:
         else:
             yield from (Mark(path) for path in self._walk_directories() if self._is_opaque(path))
 
+    def find_hiding(self) -> Iterator[bytes]:
+        """Yield the directories that have whiteouts which are devices; the layer is walked."""
+        if self.whiteouts in OPAQUE_XATTRS:
+            yield from (path for path in self._walk_directories() if self._has_device(path))
+
+    def _has_device(self, path: bytes) -> bool:
+        """Tell whether a directory has a whiteout that is a device."""
+        directory = self.directory(path)
+        with os.scandir(directory) as entries:
+            return any(
+                is_whiteout(entry.stat(follow_symlinks=False))
+                for entry in entries
+                if not (entry.is_file(follow_symlinks=False) or entry.is_dir(follow_symlinks=False))
+            )
+
     def _status(self, path: bytes) -> os.stat_result | None:
         parent, _, name = path.rpartition(b"/")
         try:

@@ -38,19 +38,20 @@ def entry_like(status: os.stat_result, place: int | bytes, link: bytes = b"") ->
         place: An open file or directory, or a path whose last component is not followed.
         link: Where it leads to, if it is a symlink.
     """
+    mode, device = status.st_mode, status.st_rdev
     return Entry(
-        index=0,
-        kind=_KINDS[stat.S_IFMT(status.st_mode)],
-        name=b"",
-        link=link,
-        mode=stat.S_IMODE(status.st_mode),
-        uid=status.st_uid,
-        gid=status.st_gid,
-        size=status.st_size,
-        mtime_ns=status.st_mtime_ns,
-        major=os.major(status.st_rdev),
-        minor=os.minor(status.st_rdev),
-        xattrs=_xattrs(place),
+        0,
+        _KINDS[stat.S_IFMT(mode)],
+        b"",
+        link,
+        stat.S_IMODE(mode),
+        status.st_uid,
+        status.st_gid,
+        status.st_size,
+        status.st_mtime_ns,
+        os.major(device) if device else 0,
+        os.minor(device) if device else 0,
+        _xattrs(place),
     )
 
 
@@ -62,6 +63,8 @@ def _xattrs(place: int | bytes) -> dict[bytes, bytes]:
         if error.errno in _UNSUPPORTED:
             return NO_XATTRS
         raise
+    if not keys:
+        return NO_XATTRS
     named = ((os.fsencode(key), key) for key in keys)
     return {
         name: os.getxattr(place, key, follow_symlinks=follow) for name, key in named if not name.startswith(_NOT_COPIED)

@@ -26,6 +26,7 @@ from pykka_imagestore.fs.whiteout_format import (
 )
 
 FILE, DIRECTORY, OTHER = stat.S_IFREG, stat.S_IFDIR, 0
+_PREFIX, _OPAQUE, _META_PREFIX = map(os.fsdecode, (WHITEOUT_PREFIX, OPAQUE_WHITEOUT, WHITEOUT_META_PREFIX))
 _MAX_OPEN = 256  # of a stack of 500 layers, not even the roots
 _NO_ATTRIBUTE = frozenset({errno.ENODATA, errno.ENOTSUP, errno.EPERM, errno.EACCES})
 
@@ -43,26 +44,47 @@ class MergedEntry(NamedTuple):
     layers: tuple[int, ...]
 
 
-class MergedDirectory(NamedTuple):
+_Found = tuple[str, int, tuple[int, ...]]  # as the system call has names, since most are only counted
+
+
+class _Seen(NamedTuple):
+    """What a layer has in a directory, and what it says of lower layers."""
+
+    found: list[_Found]
+    gone: list[str]
+    is_opaque: bool
+
+
+class MergedDirectory:
     """A directory of the merged tree.
+
+    Args:
+        found: Name, kind and layers of what is in it, in any order.
 
     Attributes:
         path: Below the root; empty for the root itself.
         layers: Numbers of the layers that it is merged of, from 0 for the lowest, the topmost first.
-        entries: What is in it, sorted by name.
     """
 
-    path: bytes
-    layers: tuple[int, ...]
-    entries: list[MergedEntry]
+    def __init__(self, path: bytes, layers: tuple[int, ...], found: list[_Found]) -> None:
+        self.path = path
+        self.layers = layers
+        self._found = found
 
+    def __len__(self) -> int:
+        return len(self._found)
 
-class _Seen(NamedTuple):
-    """What a layer has in a directory: its entries, and what it says of lower layers."""
+    @property
+    def entries(self) -> list[MergedEntry]:
+        """What is in it, sorted by name."""
+        return sorted(MergedEntry(os.fsencode(name), kind, layers) for name, kind, layers in self._found)
 
-    entries: list[tuple[bytes, int]]
-    gone: list[bytes]
-    is_opaque: bool
+    @property
+    def directories(self) -> list[MergedEntry]:
+        """The directories in it, sorted by name."""
+        return sorted(
+            MergedEntry(os.fsencode(name), kind, layers) for name, kind, layers in self._found if kind == DIRECTORY
+        )
 
 
 class MergedTree:
@@ -112,11 +134,7 @@ class MergedTree:
                     continue
                 raise
             yield directory
-            left += [
-                (join(path, entry.name), entry.layers)
-                for entry in reversed(directory.entries)
-                if entry.kind == DIRECTORY
-            ]
+            left += [(join(path, entry.name), entry.layers) for entry in reversed(directory.directories)]
 
     def open(self, layer: int, path: bytes) -> int:
         """Return the descriptor of a directory of one layer, good until the next call.
@@ -137,56 +155,54 @@ class MergedTree:
 
     def _read(self, path: bytes, layers: tuple[int, ...]) -> MergedDirectory:
         if len(layers) == 1:
-            seen = self._look(layers[0], path)
-            entries = [MergedEntry(name, kind, layers) for name, kind in seen.entries]
-        else:
-            layers, entries = self._merge(path, layers)
-        entries.sort()
-        return MergedDirectory(path, layers, entries)
+            return MergedDirectory(path, layers, self._look(layers[0], path).found)
+        return self._merge(path, layers)
 
-    def _merge(self, path: bytes, layers: tuple[int, ...]) -> tuple[tuple[int, ...], list[MergedEntry]]:
-        found: dict[bytes, MergedEntry] = {}
-        hidden: set[bytes] = set()
+    def _merge(self, path: bytes, layers: tuple[int, ...]) -> MergedDirectory:
+        merged: dict[str, _Found] = {}
+        hidden: set[str] = set()
         for depth, layer in enumerate(layers, 1):
             seen = self._look(layer, path)
-            alone = (layer,)
-            for name, kind in seen.entries:
+            for found in seen.found:
+                name, kind, alone = found
                 if name in hidden:
                     continue
                 if kind != DIRECTORY:
                     hidden.add(name)
-                above = found.get(name)
+                above = merged.get(name)
                 if above is None:
-                    found[name] = MergedEntry(name, kind, alone)
+                    merged[name] = found
                 elif kind == DIRECTORY:
-                    found[name] = MergedEntry(name, kind, above.layers + alone)
+                    merged[name] = name, kind, above[2] + alone
             hidden.update(seen.gone)
             if seen.is_opaque or (depth < len(layers) and self._is_marked(layer, path)):
-                return layers[:depth], [*found.values()]
-        return layers, [*found.values()]
+                layers = layers[:depth]
+                break
+        return MergedDirectory(path, layers, [*merged.values()])
 
     def _look(self, layer: int, path: bytes) -> _Seen:
         has_files = self._layers[layer].whiteouts == WhiteoutFormat.FILES
         directory: int = self.open(layer, path)
-        entries: list[tuple[bytes, int]] = []
-        gone: list[bytes] = []
+        alone = (layer,)
+        found: list[_Found] = []
+        gone: list[str] = []
         is_opaque = False
-        with os.scandir(directory) as scanned:
-            for entry in scanned:
-                name = os.fsencode(entry.name)
-                if has_files and name.startswith(WHITEOUT_PREFIX):
-                    is_opaque = is_opaque or name == OPAQUE_WHITEOUT
-                    if not name.startswith(WHITEOUT_META_PREFIX):
-                        gone.append(name[len(WHITEOUT_PREFIX) :])
+        with os.scandir(directory) as entries:
+            for entry in entries:
+                name = entry.name
+                if has_files and name.startswith(_PREFIX):
+                    is_opaque = is_opaque or name == _OPAQUE
+                    if not name.startswith(_META_PREFIX):
+                        gone.append(name[len(_PREFIX) :])
                 elif entry.is_file(follow_symlinks=False):
-                    entries.append((name, FILE))
+                    found.append((name, FILE, alone))
                 elif entry.is_dir(follow_symlinks=False):
-                    entries.append((name, DIRECTORY))
+                    found.append((name, DIRECTORY, alone))
                 elif not entry.is_symlink() and _is_gone(name, directory):
                     gone.append(name)
                 else:
-                    entries.append((name, OTHER))
-        return _Seen(entries, gone, is_opaque)
+                    found.append((name, OTHER, alone))
+        return _Seen(found, gone, is_opaque)
 
     def _is_marked(self, layer: int, path: bytes) -> bool:
         """Tell whether an attribute says that a directory is opaque."""
@@ -227,7 +243,7 @@ class MergedTree:
         return directory
 
 
-def _is_gone(name: bytes, directory: int) -> bool:
+def _is_gone(name: str, directory: int) -> bool:
     try:
         return is_whiteout(os.stat(name, dir_fd=directory, follow_symlinks=False))
     except FileNotFoundError:  # since the directory was read

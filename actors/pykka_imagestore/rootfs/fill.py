@@ -15,6 +15,7 @@ import os
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
+from itertools import groupby
 
 from pykka_imagestore.core.rootfs import FillPart
 from pykka_imagestore.fs.flags import DIRECTORY_FLAGS
@@ -62,7 +63,7 @@ class _Share:
     def make(self) -> None:
         for directory in self._tree.walk():
             number = self._loads.index(min(self._loads))
-            self._loads[number] += _DIRECTORY_COSTS + len(directory.entries)
+            self._loads[number] += _DIRECTORY_COSTS + len(directory)
             if number == self._part.number:
                 self._fill(directory)
 
@@ -73,18 +74,18 @@ class _Share:
         source = self._tree.open(directory.layers[0], self._path)
         about = entry_like(os.stat(source), source)
         self._copies.open_up(self._here, about)
-        for entry in directory.entries:
-            self._make(entry)
+        for layer, entries in groupby(directory.entries, _layer_of):
+            source = self._tree.open(layer, self._path)
+            for entry in entries:
+                self._make(source, entry)
         self._copies.finish_directory(self._here, about, self._path)
 
-    def _make(self, entry: MergedEntry) -> None:
+    def _make(self, source: int, entry: MergedEntry) -> None:
         if entry.kind == DIRECTORY:
             self._make_directory(self._here, self._path, entry.name)
-            return
-        source = self._tree.open(entry.layers[0], self._path)
-        if self._part.link and self._link(source, entry.name):
-            return
-        if entry.kind == FILE:
+        elif self._part.link and self._link(source, entry.name):
+            pass
+        elif entry.kind == FILE:
             self._copy_file(source, entry)
         else:
             self._copy_node(source, entry)
@@ -155,6 +156,10 @@ class _Share:
         except FileExistsError:
             os.unlink(name, dir_fd=self._here)
             make()
+
+
+def _layer_of(entry: MergedEntry) -> int:
+    return entry.layers[0]
 
 
 def _key(entry: MergedEntry, status: os.stat_result) -> bytes:

@@ -153,7 +153,7 @@ def _no_quotas(directory: int) -> str:
     mounted = mount_entries().get(mount_number(directory))
     if mounted is None:
         return "its file system has no quotas of projects"
-    how = _HOW.get(mounted.kind, "which only some file systems can have; use a store on ext4 or XFS")
+    how = _HOW.get(mounted.kind, "only some file systems can, such as ext4 and XFS; have the store on one")
     return f"the {mounted.kind} that is mounted at {mounted.point} keeps no quotas of projects: {how}"
 
 

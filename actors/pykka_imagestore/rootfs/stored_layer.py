@@ -6,6 +6,7 @@ import os
 import stat
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from functools import cached_property
 from pathlib import Path
 
 from pykka_imagestore._proto.layer_pb2 import LayerRecord
@@ -41,8 +42,13 @@ class StoredLayer(LayerFiles):
             )
         self.diff_id = record.diff_id
         self.implicit = frozenset(record.implicit_directories) | ({b""} if _implies_root(record, root) else set())
-        self.hiding = tuple(record.hiding_directories)
+        self._hiding = tuple(record.hiding_directories) if is_new else None
         self.lower_links = {link.path: link.target for link in record.lower_links}
+
+    @cached_property
+    def hiding(self) -> tuple[bytes, ...]:
+        """Its directories that have whiteouts which are devices; the layer is walked if its record does not tell."""
+        return tuple(self.find_hiding()) if self._hiding is None else self._hiding
 
 
 @contextmanager

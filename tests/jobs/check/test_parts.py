@@ -91,6 +91,32 @@ def test_record_that_says_something_else_is_found(layer, field, said):
     assert f"{said} as its record says" in found
 
 
+HIDING = tars.tar(tars.directory(b"d"), tars.whiteout(b"d/f"), tars.file(b"e/f"))
+WRONG = "has a record that is wrong about whether {} has whiteouts"
+
+
+@root
+@pytest.mark.parametrize(
+    ("said", "wrong"),
+    [([b"d"], []), ([], ["'d'"]), ([b"d", b"e"], ["'e'"]), ([b"", b"d"], ["''"]), ([b"nowhere"], ["'d'", "'nowhere'"])],
+)
+def test_record_of_which_directories_hide_something_is_compared(tmp_path, said, wrong):
+    unpacked = unpack_layer(HIDING, tmp_path)
+    record = unpacked.record
+    record.hiding_directories[:] = said
+    unpacked.write_record(record)
+
+    assert faults(unpacked) == tuple(WRONG.format(path) for path in wrong)
+
+
+@root
+def test_record_may_name_directories_whose_whiteouts_were_replaced(tmp_path):
+    unpacked = unpack_layer(tars.tar(tars.whiteout(b"d/f"), tars.file(b"d/f")), tmp_path)
+
+    assert unpacked.record.hiding_directories == [b"d"]
+    assert unpacked.check() == SOUND
+
+
 def test_layer_of_an_older_version_is_unchecked_and_not_bad(layer):
     record = layer.record
     record.ClearField("stored_bytes")

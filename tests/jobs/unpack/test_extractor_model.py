@@ -177,4 +177,8 @@ def assert_is_what_its_entries_mean(sequence, unpack):
     assert {path: node.same_as for path, node in nodes.items() if node.kind in "fl"} == grouped(layer.files)
     assert set(record.implicit_directories) == layer.implicit
     assert set(record.opaque_directories) == layer.opaque
+    hiding = {path.rpartition(b"/")[0] for path, kind in layer.kinds.items() if kind == "w"}
+    directories = {path for path, kind in layer.kinds.items() if kind == "d"} | {b""}
+    assert hiding <= set(record.hiding_directories) <= directories
+    assert record.hiding_directories == sorted(set(record.hiding_directories))
     assert {link.path: link.target for link in record.lower_links} == layer.links

@@ -122,6 +122,16 @@ def test_device_that_overlay_takes_for_a_whiteout_is_recorded_as_one(unpack):
 
 
 @root
+def test_record_names_the_directories_that_hide_something(unpack):
+    link = tars.symlink(b"s", b"e")
+    unpacked = unpack(
+        tars.whiteout(b"d/a"), tars.whiteout(b"d/b"), link, tars.whiteout(b"s/f"), tars.opaque(b"o"), tars.file(b"n/f")
+    )
+
+    assert unpacked.record.hiding_directories == [b"d", b"e"]
+
+
+@root
 def test_whiteout_in_a_directory_that_is_replaced_goes_with_it(unpack):
     unpacked = unpack(
         tars.whiteout(b"d/a"), tars.opaque(b"d"), tars.file(b"d"), tars.directory(b"d"), tars.file(b"d/a/f")

@@ -10,14 +10,16 @@ from pykka_imagestore.cli.output import image_document, print_formatted, print_j
 from pykka_imagestore.cli.stored import view_store
 from pykka_imagestore.core.image_name import ImageName
 from pykka_imagestore.core.paths import StorePaths
+from pykka_imagestore.durable.layer_facts import LayerFacts
 
 
 def run(options: argparse.Namespace) -> None:
     """Print the image's config digest and the path of each layer, root layer first."""
     paths = StorePaths(store_directory(options.store))
     view = view_store(paths.root)
-    with advised(options.name):
-        image = paths.locate(view.get(ImageName.parse_stored(find_names(paths.root, options.name)[0])))
+    with advised(paths.root, options.name):
+        name = find_names(paths.root, options.name)[0]
+        image = LayerFacts(paths).locate(view.get(ImageName.parse_stored(name)))
     if options.json:
         print_json(image_document(image))
         return

@@ -10,6 +10,7 @@ from pykka_imagestore.cli.named import advised, find_names
 from pykka_imagestore.cli.output import done_anyway, print_formatted, print_json, print_line, print_table
 from pykka_imagestore.cli.stop_signals import StopSignals
 from pykka_imagestore.cli.stored import require_store
+from pykka_imagestore.errors import RootfsError
 from pykka_imagestore.local_store import LocalStore
 from pykka_imagestore.provisioned import Rootfs
 from pykka_imagestore.provisioner import Provisioner
@@ -23,14 +24,18 @@ def run(options: argparse.Namespace) -> None:
         with (
             LocalStore.start(directory) as store,
             Provisioner.start(store, owner=OWNER, durable=not options.not_durable) as provisioner,
-            advised(options.name),
+            advised(directory, options.name),
         ):
-            rootfs = _provision(options, find_names(directory, options.name)[0], provisioner, signals)
+            rootfs, reason = _provision(options, find_names(directory, options.name)[0], provisioner, signals)
         with done_anyway():
-            _print(options, rootfs)
+            _print(options, rootfs, reason)
 
 
-def _provision(options: argparse.Namespace, name: str, provisioner: Provisioner, signals: StopSignals) -> Rootfs:
+def _provision(
+    options: argparse.Namespace, name: str, provisioner: Provisioner, signals: StopSignals
+) -> tuple[Rootfs, str]:
+    """Return the root file system, which outlives this program, and why it was made so."""
+
     def provision(backend: str | None) -> Rootfs:
         return signals.wait(
             provisioner.provision(
@@ -45,19 +50,24 @@ def _provision(options: argparse.Namespace, name: str, provisioner: Provisioner,
         )
 
     rootfs = provision(options.backend)
-    if rootfs.path is not None or options.backend is not None:
-        return rootfs
-    # An ordinary user's overlay is in a namespace that ends with this program.
+    if rootfs.path is not None:
+        return rootfs, rootfs.reason
     signals.wait(provisioner.destroy(options.id))
-    return provision("copy")
+    missed = rootfs.backend, "this user's would be mounted in a namespace that ends with this command"
+    if options.backend is not None or options.read_only or options.target is not None:  # a copy would be mounted, too
+        raise RootfsError(options.id, (missed,))
+    try:
+        return provision("copy"), ": ".join(missed)
+    except RootfsError as error:
+        raise RootfsError(options.id, (missed, *error.reasons)) from error
 
 
-def _print(options: argparse.Namespace, rootfs: Rootfs) -> None:
+def _print(options: argparse.Namespace, rootfs: Rootfs, reason: str) -> None:
     document = {
         "id": rootfs.container_id,
         "path": rootfs.path,
         "backend": rootfs.backend,
-        "reason": rootfs.reason,
+        "reason": reason,
         "config": run_config_document(rootfs.config),
     }
     if options.json:
@@ -67,4 +77,4 @@ def _print(options: argparse.Namespace, rootfs: Rootfs) -> None:
     elif options.quiet:
         print_line(rootfs.path or "")
     else:
-        print_table([("path", rootfs.path or "-"), ("backend", f"{rootfs.backend}: {rootfs.reason}")])
+        print_table([("path", rootfs.path or "-"), ("backend", f"{rootfs.backend}: {reason}")])

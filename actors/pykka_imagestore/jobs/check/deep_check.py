@@ -9,7 +9,7 @@ entry says, unless a later one undid it; then what is left of it, in ``replaced/
     nodes.py             a node and the entry that made it; attributes.py, xattrs.py
     hard_links.py        hard links and what they lead to; lower_links.py, those to files of lower layers
     replaced_files.py    what later entries replaced
-    whiteouts.py         whiteouts and opaque directories; directory_marks.py
+    whiteouts.py         whiteouts and opaque directories; directory_marks.py, hiding_directories.py
     names.py             names that no entry gave; inodes.py
     checksums.py         digest and checksums
 """
@@ -124,7 +124,7 @@ class DeepCheck:
         check_digest(self._tar, self._layer, self._findings)
         self._check_implicit_directories()
         self._lower_links.check_all_met()
-        self._whiteouts.check_opaque()
+        self._whiteouts.check_all_met()
         self._names.check()
         check_checksums(self._layer, self._findings)
 

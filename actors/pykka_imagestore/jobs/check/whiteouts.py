@@ -11,6 +11,7 @@ from pykka_imagestore.fs.whiteout_format import OPAQUE_WHITEOUT, WHITEOUT_META_P
 from pykka_imagestore.jobs.check.directory_marks import DirectoryMarks
 from pykka_imagestore.jobs.check.expectations import OpenedLayer
 from pykka_imagestore.jobs.check.findings import Findings
+from pykka_imagestore.jobs.check.hiding_directories import HidingCheck
 from pykka_imagestore.jobs.check.layer_tree import get_node
 from pykka_imagestore.jobs.check.names import NameCheck
 from pykka_imagestore.jobs.check.nodes import NodeCheck
@@ -20,7 +21,7 @@ from pykka_imagestore.text import shown
 
 
 class WhiteoutCheck:
-    """Compares whiteouts as their entries are met, and the opaque directories once, at the end."""
+    """Compares whiteouts as their entries are met, and what the record says of them once, at the end."""
 
     def __init__(
         self,
@@ -34,6 +35,7 @@ class WhiteoutCheck:
     ) -> None:
         self._form = layer.whiteouts
         self._record = layer.record
+        self._is_new = layer.record.HasField("implicit_root")
         self._tree = layer.tree
         self._undone = layer.undone
         self._nodes = nodes
@@ -42,6 +44,7 @@ class WhiteoutCheck:
         self._marks = marks
         self._names = names
         self._findings = findings
+        self._hiding = HidingCheck(layer, findings)
         self._unsure: set[bytes] = set()  # directories that may be opaque
 
     def check(self, parent: bytes, name: bytes) -> None:
@@ -62,7 +65,12 @@ class WhiteoutCheck:
         else:
             self._check_made(directory, real, name)
 
-    def check_opaque(self) -> None:
+    def check_all_met(self) -> None:
+        """Compare what the record says of whiteouts, and which directories are opaque."""
+        self._hiding.check_all_met()
+        self._check_opaque()
+
+    def _check_opaque(self) -> None:
         """Compare the directories that are marked as opaque with those that whiteouts made opaque."""
         if self._marks.forgot:
             self._findings.add_unchecked("gives directories that it names again more attributes than can be remembered")
@@ -82,7 +90,7 @@ class WhiteoutCheck:
 
     def _check_recorded(self, wanted: set[bytes]) -> None:
         """Compare what the record says of opaque directories; those of older versions say nothing."""
-        if not self._record.HasField("implicit_root"):
+        if not self._is_new:
             return
         recorded = set(self._record.opaque_directories)
         for path in (recorded ^ (set() if self._form == WhiteoutFormat.FILES else wanted)) - self._unsure:
@@ -90,6 +98,7 @@ class WhiteoutCheck:
 
     def _check_undone(self, path: bytes, parent: bytes, real: bytes) -> None:
         """Note what is left of a whiteout that made nothing, or that was replaced: an opaque directory."""
+        self._hiding.check(real, is_there=False)
         number = self._undone.find(path)
         is_file_now = number is not None and not self._replaced.is_directory(number)
         if self._form != WhiteoutFormat.FILES and not is_file_now:
@@ -118,6 +127,8 @@ class WhiteoutCheck:
         self._names.add_file(node.status.st_nlink)
         if _is_mark(node.status) if is_file else is_whiteout(node.status):
             self._nodes.check_whiteout(node)
+            if not is_file:
+                self._hiding.check(parent, is_there=True)
         else:
             self._findings.add_fault(lack)
 

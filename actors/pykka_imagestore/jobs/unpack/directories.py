@@ -11,9 +11,10 @@ import stat
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from pykka_imagestore.core.tar.format import Entry, OverLimitError
+from pykka_imagestore.core.tar.format import Entry
 from pykka_imagestore.fs.attributes import ACL, DEFAULT_ACL, SET_ID, Attributes, check_owner
 from pykka_imagestore.fs.create import make_directory
+from pykka_imagestore.jobs.unpack.memory_limit import MemoryLimit
 
 IMPLICIT_MODE = 0o755
 
@@ -44,7 +45,7 @@ class Directories:
 
     Args:
         root: Descriptor of the root directory.
-        memory_bytes: How much it may remember.
+        memory: What it remembers counts there.
         keep_root: Leave owner, mode and extended attributes of the root as they are, whatever an entry says of it.
 
     Attributes:
@@ -52,16 +53,15 @@ class Directories:
         root_mode: The mode that the root's entry says; None if no entry is the root's.
     """
 
-    def __init__(self, root: int, attributes: Attributes, memory_bytes: int, *, keep_root: bool) -> None:
+    def __init__(self, root: int, attributes: Attributes, memory: MemoryLimit, *, keep_root: bool) -> None:
         self.root_mode: int | None = None
         self._late: dict[bytes, LateMetadata] = {}
         self.late: Mapping[bytes, LateMetadata] = self._late
         self._root = root
         self._attributes = attributes
-        self._limit = memory_bytes
+        self._memory = memory
         self._keep_root = keep_root
         self._root_entry: Entry | None = None
-        self._memory_bytes = 0
         if not keep_root:
             self._remember(b"", LateMetadata(None, 0, implicit=True))
 
@@ -115,7 +115,7 @@ class Directories:
         """Forget a directory that is gone."""
         late = self._late.pop(path, None)
         if late is not None:
-            self._memory_bytes -= _memory_of(path, late)
+            self._memory.give_back(_memory_of(path, late))
 
     def is_explicit(self, path: bytes) -> bool:
         """Tell whether a directory is one that an entry named."""
@@ -164,11 +164,7 @@ class Directories:
     def _remember(self, path: bytes, late: LateMetadata) -> None:
         self.forget(path)
         self._late[path] = late
-        self._memory_bytes += _memory_of(path, late)
-        if self._memory_bytes > self._limit:
-            count = f"{len(self._late)} directories and their paths"
-            msg = f"is one directory too many: {count} take all of {self._limit} bytes of memory"
-            raise OverLimitError(msg, "memory_bytes")
+        self._memory.take(_memory_of(path, late), "directory")
 
 
 def early_mode(mode: int) -> int:

@@ -41,6 +41,7 @@ from pykka_imagestore.jobs.unpack.hidden_files import HiddenFiles
 from pykka_imagestore.jobs.unpack.layer_stream import LayerStream
 from pykka_imagestore.jobs.unpack.leader import Leader
 from pykka_imagestore.jobs.unpack.lower_links import LowerLinks
+from pykka_imagestore.jobs.unpack.memory_limit import MemoryLimit
 from pykka_imagestore.jobs.unpack.replaced import Replaced
 from pykka_imagestore.jobs.unpack.sparse_writer import SparseWriter
 from pykka_imagestore.jobs.unpack.tree import NO_NAMES, Tree, lstat
@@ -59,7 +60,7 @@ class Extracted:
         implicit_root: Whether it is the layer's to have one, and no entry is.
         lower_links: Hard links to files of lower layers: the path of each, and where it leads to; sorted.
         opaque_directories: Paths of directories with an extended attribute that says so, sorted.
-        hiding_directories: Paths of those with whiteouts that are devices, sorted.
+        hiding_directories: Paths of directories with whiteouts that are devices, or that had some; sorted.
     """
 
     entries: int
@@ -102,7 +103,8 @@ class Extractor:
         keeps_lower_links: bool = False,
     ) -> None:
         self.entries = 0
-        self._lower_links = LowerLinks(limits.memory_bytes)
+        memory = MemoryLimit(limits.memory_bytes)
+        self._lower_links = LowerLinks(memory)
         self._leader = leader
         self._pending = leader.pending
         self._replaced = replaced
@@ -110,8 +112,8 @@ class Extractor:
         self._attributes = Attributes()
         self._disk_use = DiskUse()
         self._hidden = HiddenFiles(root, replaced, self._attributes, self._disk_use, self._fill_file)
-        self._directories = Directories(root, self._attributes, limits.memory_bytes, keep_root=keep_root)
-        self._whiteouts = WhiteoutWriter(root, replaced, self._disk_use)
+        self._directories = Directories(root, self._attributes, memory, keep_root=keep_root)
+        self._whiteouts = WhiteoutWriter(root, replaced, self._disk_use, memory)
         self._tree = Tree(
             root,
             limits,
@@ -309,6 +311,7 @@ class Extractor:
         except PermissionError:
             self._attributes.leave_unset(path, "device")
             self._replaced.note(path)
+            self._links.note_unmade(parent, name)
             return
         self._disk_use.add_inode()
         self._attributes.finish_node(entry, path, name, directory)

@@ -23,11 +23,18 @@ from pykka_imagestore.fs.whiteout_format import (
     whiteout_of,
 )
 from pykka_imagestore.jobs.unpack.disk_use import DiskUse
+from pykka_imagestore.jobs.unpack.memory_limit import MemoryLimit
 from pykka_imagestore.jobs.unpack.replaced import Replaced
+
+_PATH_BYTES = 200  # of memory, beside the path
+_PATH_COPIES = 4  # it goes into the layer's record too, as it is and serialized
 
 
 class WhiteoutWriter:
     """Writes whiteouts below one root directory, all in one form.
+
+    Args:
+        memory: What is remembered counts there.
 
     Attributes:
         form: The form; chosen with the first whiteout.
@@ -35,18 +42,21 @@ class WhiteoutWriter:
         hiding: Paths of those that have a whiteout which is a device, or had one.
     """
 
-    def __init__(self, root: int, replaced: Replaced, disk_use: DiskUse) -> None:
+    def __init__(self, root: int, replaced: Replaced, disk_use: DiskUse, memory: MemoryLimit) -> None:
         self.form = WhiteoutFormat.NONE
         self.opaque: set[bytes] = set()
         self.hiding: set[bytes] = set()
         self._root = root
         self._replaced = replaced
         self._disk_use = disk_use
+        self._memory = memory
 
     def forget(self, path: bytes) -> None:
         """Forget a directory that is removed."""
-        self.opaque.discard(path)
-        self.hiding.discard(path)
+        for paths in (self.opaque, self.hiding):
+            if path in paths:
+                paths.remove(path)
+                self._memory.give_back(_memory_of(path))
 
     def apply(self, directory: int, parent: bytes, name: bytes) -> None:
         """Write the whiteout that an entry of that name stands for.
@@ -69,7 +79,7 @@ class WhiteoutWriter:
                 _touch(OPAQUE_WHITEOUT, directory)
         else:
             os.setxattr(directory, OPAQUE_XATTRS[self.form], b"y")
-            self.opaque.add(path)
+            self._remember(self.opaque, path)
 
     def _hide(self, directory: int, parent: bytes, name: bytes) -> None:
         if name in (b"", b".", b".."):
@@ -81,13 +91,18 @@ class WhiteoutWriter:
                 _touch(WHITEOUT_PREFIX + name, directory)
             else:
                 os.mknod(name, stat.S_IFCHR, WHITEOUT_DEVICE, dir_fd=directory)
-                self.hiding.add(parent)
+                self._remember(self.hiding, parent)
         except FileExistsError:
             self._replaced.note(whiteout_of(join(parent, name)))
             # A whiteout speaks of lower layers only. A file of this layer hides what lower layers have at its path by
             # itself; a directory of this layer must be made opaque for that.
             if self.form != WhiteoutFormat.FILES:
                 self._make_opaque_if_directory(join(parent, name), name, directory)
+
+    def _remember(self, paths: set[bytes], path: bytes) -> None:
+        if path not in paths:
+            self._memory.take(_memory_of(path), "directory with whiteouts")
+            paths.add(path)
 
     def _make_opaque_if_directory(self, path: bytes, name: bytes, parent: int) -> None:
         if not stat.S_ISDIR(os.stat(name, dir_fd=parent, follow_symlinks=False).st_mode):
@@ -97,6 +112,10 @@ class WhiteoutWriter:
             self.make_opaque(path, directory)
         finally:
             os.close(directory)
+
+
+def _memory_of(path: bytes) -> int:
+    return _PATH_BYTES + _PATH_COPIES * len(path)
 
 
 def _touch(name: bytes, directory: int) -> None:
