@@ -231,7 +231,7 @@ def _make_with(site: Site, backend: Backend, container: Container) -> Steps[Moun
         if parts:
             yield PartsWanted(parts)
         mounted = backend.mount(request)
-        if parts and not backend.is_attached(request):
+        if parts:
             site.holder.rewrite(replace(container, is_filled=True))
     except BaseException:
         if mounted is not None:

@@ -54,7 +54,7 @@ def _provision(
         return rootfs, rootfs.reason
     signals.wait(provisioner.destroy(options.id))
     missed = rootfs.backend, "this user's would be mounted in a namespace that ends with this command"
-    if options.backend is not None:
+    if options.backend is not None or options.read_only or options.target is not None:  # a copy would be mounted, too
         raise RootfsError(options.id, (missed,))
     try:
         return provision("copy"), ": ".join(missed)
