@@ -205,6 +205,17 @@ def test_a_copy_that_cannot_be_made_names_the_place():
         shutil.rmtree(place)
 
 
+def test_a_full_disk_is_told_with_the_place_that_was_to_be_filled(tmp_path, monkeypatch):
+    request = RootfsRequest((layer(tmp_path / "layer", {"a/b": "b"}),), str(tmp_path / "box"))
+
+    def copy(*_, **__):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "copy_file_range", copy)
+    with pytest.raises(OSError, match=re.escape(f"No space left on device: '{tmp_path}/box/rootfs/a'")):
+        filled(request)
+
+
 def fill_closed(place):
     lower = layer(place / "layer", {"closed/f": "f"})
     (place / "layer/closed").chmod(0)
