@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 from support import seams
+from support.layers import unpack_layer
 from support.privileges import as_ordinary_user, ordinary_users_place
 from support.processes import TIMEOUT
 from support.rootfs import layer, no_mounts_left, points_below, read, require_mounts
@@ -22,7 +23,7 @@ from support.stacked import made, made_tree, stacked
 from support.trees import describe
 
 from pykka_imagestore.core.layer_record import WhiteoutFormat
-from pykka_imagestore.core.rootfs import FillPart, RootfsRequest
+from pykka_imagestore.core.rootfs import FillPart, RootfsRequest, StackLayer
 from pykka_imagestore.errors import RootfsError
 from pykka_imagestore.jobs.fill_rootfs import fill_rootfs
 from pykka_imagestore.rootfs.copy import Copy
@@ -274,6 +275,16 @@ def test_linked_files_are_the_layers(tmp_path):
 
     assert describe(tmp_path / "layer") == before
     assert (tmp_path / "layer/a/b").stat().st_nlink == 1
+
+
+@pytest.mark.root
+def test_a_layer_that_is_linked_is_still_whole_to_a_check_and_copied_as_it_is(tmp_path):
+    unpacked = unpack_layer(SAMPLES["hard links"].tars[0], tmp_path)
+    stack = (StackLayer(str(unpacked.rootfs), WhiteoutFormat.NONE),)
+    filled(RootfsRequest(stack, str(tmp_path / "linked"), read_only=True), Link())
+
+    assert unpacked.check().faults == ()
+    assert filled(RootfsRequest(stack, str(tmp_path / "copied"))) == unpacked.nodes
 
 
 @pytest.mark.root
