@@ -30,6 +30,8 @@ JOBS = {
     "fs.remove_tree": OF_EVERY_PUT,
     "jobs.check_configs": NEVER | SELDOM | PROTOBUF,
     "jobs.check_layer": NEVER | SELDOM,
+    "jobs.export_tar": OF_EVERY_PUT,
+    "jobs.fill_rootfs": OF_EVERY_PUT,
     "jobs.hash_layer": OF_EVERY_PUT,
     "jobs.help_unpack": OF_EVERY_PUT,
     "jobs.unpack_into": NEVER | SELDOM | PROTOBUF,

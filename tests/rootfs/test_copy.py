@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 from support import seams
+from support.layers import unpack_layer
 from support.privileges import as_ordinary_user, in_own_namespaces, ordinary_users_place
 from support.processes import TIMEOUT
 from support.rootfs import layer, no_mounts_left, points_below, read, require_mounts, write
@@ -22,7 +23,7 @@ from support.stacked import made, made_tree, stacked
 from support.trees import describe
 
 from pykka_imagestore.core.layer_record import WhiteoutFormat
-from pykka_imagestore.core.rootfs import FillPart, RootfsRequest
+from pykka_imagestore.core.rootfs import FillPart, RootfsRequest, StackLayer
 from pykka_imagestore.errors import RootfsError
 from pykka_imagestore.jobs.fill_rootfs import fill_rootfs
 from pykka_imagestore.rootfs.copy import Copy
@@ -205,6 +206,17 @@ def test_a_copy_that_cannot_be_made_names_the_place():
         shutil.rmtree(place)
 
 
+def test_a_full_disk_is_told_with_the_place_that_was_to_be_filled(tmp_path, monkeypatch):
+    request = RootfsRequest((layer(tmp_path / "layer", {"a/b": "b"}),), str(tmp_path / "box"))
+
+    def copy(*_, **__):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "copy_file_range", copy)
+    with pytest.raises(OSError, match=re.escape(f"No space left on device: '{tmp_path}/box/rootfs/a'")):
+        filled(request)
+
+
 def fill_closed(place):
     lower = layer(place / "layer", {"closed/f": "f"})
     (place / "layer/closed").chmod(0)
@@ -308,6 +320,16 @@ def test_linked_files_are_the_layers(tmp_path):
 
     assert describe(tmp_path / "layer") == before
     assert (tmp_path / "layer/a/b").stat().st_nlink == 1
+
+
+@pytest.mark.root
+def test_a_layer_that_is_linked_is_still_whole_to_a_check_and_copied_as_it_is(tmp_path):
+    unpacked = unpack_layer(SAMPLES["hard links"].tars[0], tmp_path)
+    stack = (StackLayer(str(unpacked.rootfs), WhiteoutFormat.NONE),)
+    filled(RootfsRequest(stack, str(tmp_path / "linked"), read_only=True), Link())
+
+    assert unpacked.check().faults == ()
+    assert filled(RootfsRequest(stack, str(tmp_path / "copied"))) == unpacked.nodes
 
 
 @pytest.mark.root

@@ -38,6 +38,10 @@ def fill(part: FillPart) -> None:
     share = _Share(part)
     try:
         share.make()
+    except OSError as error:
+        if not isinstance(error.filename, str):  # a name in the directory at hand, or nothing
+            error.filename = os.path.join(part.directory, os.fsdecode(share.path))
+        raise
     finally:
         share.close()
 
@@ -51,7 +55,7 @@ class _Share:
         self._root = os.open(part.directory, DIRECTORY_FLAGS)
         self._scratch = os.open(part.scratch, DIRECTORY_FLAGS)
         self._made = Walk(self._root, Policy(make=self._make_directory), follows=False)
-        self._path = b""
+        self.path = b""
         self._here = self._root
 
     def close(self) -> None:
@@ -68,21 +72,21 @@ class _Share:
                 self._fill(directory)
 
     def _fill(self, directory: MergedDirectory) -> None:
-        self._path = directory.path
+        self.path = directory.path
         self._made.make_room()
-        self._here = self._made.directory(self._path, make=True).directory
-        source = self._tree.open(directory.layers[0], self._path)
+        self._here = self._made.directory(self.path, make=True).directory
+        source = self._tree.open(directory.layers[0], self.path)
         about = entry_like(os.stat(source), source)
         self._copies.open_up(self._here, about)
         for layer, entries in groupby(directory.entries, _layer_of):
-            source = self._tree.open(layer, self._path)
+            source = self._tree.open(layer, self.path)
             for entry in entries:
                 self._make(source, entry)
-        self._copies.finish_directory(self._here, about, self._path)
+        self._copies.finish_directory(self._here, about, self.path)
 
     def _make(self, source: int, entry: MergedEntry) -> None:
         if entry.kind == DIRECTORY:
-            self._make_directory(self._here, self._path, entry.name)
+            self._make_directory(self._here, self.path, entry.name)
         elif self._part.link and self._link(source, entry.name):
             pass
         elif entry.kind == FILE:
@@ -110,9 +114,9 @@ class _Share:
         try:
             status = os.stat(file)
             if status.st_nlink == 1:
-                self._copies.make_file(file, status, self._here, self._path, entry.name)
+                self._copies.make_file(file, status, self._here, self.path, entry.name)
             elif not self._is_linked(entry, status):
-                self._copies.make_file(file, status, self._here, self._path, entry.name)
+                self._copies.make_file(file, status, self._here, self.path, entry.name)
                 self._offer(entry, status)
         finally:
             os.close(file)
@@ -122,7 +126,7 @@ class _Share:
         if status.st_nlink > 1 and self._is_linked(entry, status):
             return
         about = node_like(status, entry.name, source)
-        self._copies.make_node(about, self._here, self._path, entry.name)
+        self._copies.make_node(about, self._here, self.path, entry.name)
         if status.st_nlink > 1:
             self._offer(entry, status)
 
