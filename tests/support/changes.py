@@ -260,8 +260,8 @@ def record(**fields: Any) -> Do:
         for name, value in fields.items():
             if name == "unset":
                 message.unset.add(path=b"su", what=value)
-            elif name == "implicit_directories":
-                message.implicit_directories.append(value)
+            elif name in ("implicit_directories", "hiding_directories"):
+                getattr(message, name).append(value)
             else:
                 setattr(message, name, value)
         path.write_bytes(message.SerializeToString())

@@ -109,8 +109,7 @@ class LayerFiles:
 
     def _has_device(self, path: bytes) -> bool:
         """Tell whether a directory has a whiteout that is a device."""
-        directory = self.directory(path)
-        with os.scandir(directory) as entries:
+        with os.scandir(self.directory(path)) as entries:
             return any(
                 is_whiteout(entry.stat(follow_symlinks=False))
                 for entry in entries
