@@ -106,6 +106,7 @@ bench: $(DEMO)/installed
 	$(DEMO)/bin/python benchmarks/put.py $(ARCHIVE) $(BENCH_FLAGS) --json $(BENCH)/put.json
 	$(DEMO)/bin/python benchmarks/latency.py $(firstword $(ARCHIVE)) $(BENCH_FLAGS) --json $(BENCH)/latency.json
 	$(DEMO)/bin/python benchmarks/references.py $(BENCH_FLAGS) --json $(BENCH)/references.json
+	$(DEMO)/bin/python benchmarks/rootfs_copy.py $(BENCH_FLAGS) --json $(BENCH)/rootfs_copy.json
 	$(DEMO)/bin/python benchmarks/sharing.py $(firstword $(ARCHIVE)) $(BENCH_FLAGS) --json $(BENCH)/sharing.json
 	$(DEMO)/bin/python benchmarks/budget.py $(BENCH_FLAGS) --json $(BENCH)/budget.json
 	$(DEMO)/bin/python benchmarks/hostile.py $(BENCH_FLAGS) --json $(BENCH)/hostile.json

@@ -31,6 +31,7 @@ ROWS = {  # of each script, some that its result must have
         "recover, 10 images",
         "put of a tiny image beside 10 images",
     ],
+    "rootfs_copy": ["copy, 2 workers", "copy, 1 worker", "cp -a", "link, 2 workers", "cp -al"],
     "sharing": ["put, 1 process", "put, 2 processes, durable", "prune, until its caller may go on", "rm -rf"],
     "stages": ["index", "read", "inflate, gzip (isal)", "hash", "parse", "write", "untar_layer, zstd"],
 }

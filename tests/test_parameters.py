@@ -17,7 +17,7 @@ from support.processes import TIMEOUT
 from support.stores import opened
 
 import pykka_imagestore
-from pykka_imagestore import InvalidInputError, LocalStore, ReferenceStore
+from pykka_imagestore import InvalidInputError, LocalStore, Provisioner, ReferenceStore
 
 WRONG_AT_START: list[tuple[dict[str, Any], str]] = [
     ({"workers": 0}, "workers is 0; it takes a whole number of processes, at least 1, or None"),
@@ -35,6 +35,9 @@ WRONG_AT_START: list[tuple[dict[str, Any], str]] = [
 ]
 WRONG_IN_A_CALL: list[tuple[str, list[Any], dict[str, Any], str]] = [
     ("put", [3], {}, "'3' is not an image name: it is no text"),
+    ("put", [Path("dir/app.tar")], {}, "'dir/app.tar' is not an image name: it is a path; write put(name, archive)"),
+    ("put", ["/dir/app.tar", "app:1"], {}, "'/dir/app.tar' is not an image name: it is a path"),
+    ("put", ["./app.tar"], {}, "or load(archive)"),
     ("put", ["app", 3], {}, "archive is 3; it takes a path"),
     ("put", ["app"], {"sandbox": ""}, "sandbox is ''; it takes a path"),
     ("put", ["app"], {"select": 3}, "select is 3; it takes a str, or None"),
@@ -134,6 +137,12 @@ def test_handle_is_not_made_by_calling_its_class(handle: Any, arguments: tuple[A
         handle(directory="dir")
 
 
+def test_provisioner_is_started_on_a_store() -> None:
+    anything: Any = Provisioner
+    with pytest.raises(TypeError, match=r"Provisioner\.start\(store\) starts one"):
+        anything("dir")
+
+
 def test_handle_says_what_it_has_in_place_of_what_pykkas_actors_have(tmp_path: Path) -> None:
     with LocalStore.start(tmp_path / "store") as store:
         anything: Any = store
@@ -142,6 +151,30 @@ def test_handle_says_what_it_has_in_place_of_what_pykkas_actors_have(tmp_path: P
             anything.stop()
         with pytest.raises(AttributeError, match="'proxy': its own methods return futures"):
             anything.proxy()
-        with pytest.raises(AttributeError, match=r"^'LocalStore' object has no attribute 'pull'$"):
-            anything.pull("app")
+        with pytest.raises(AttributeError, match=r"^'LocalStore' object has no attribute 'push'$"):
+            anything.push("app")
         assert not hasattr(store, "stop")
+
+
+def test_handle_says_what_it_has_in_place_of_what_other_tools_have(tmp_path: Path) -> None:
+    with LocalStore.start(tmp_path / "store") as store, Provisioner.start(store) as provisioner:
+        anything: Any = store
+        something: Any = provisioner
+
+        with pytest.raises(AttributeError, match=r"'images': list\(\) returns all"):
+            anything.images()
+        with pytest.raises(AttributeError, match=r"'inspect': config\(name\) returns an image's config"):
+            anything.inspect("app")
+        with pytest.raises(AttributeError, match=r"'provision': Provisioner\.start\(store\) has it"):
+            anything.provision("box", "app")
+        with pytest.raises(
+            AttributeError, match=r"'Provisioner' object has no attribute 'remove': destroy\(container_id\)"
+        ):
+            something.remove("box")
+        with pytest.raises(AttributeError, match=r"^'Provisioner' object has no attribute 'inspect'$"):
+            something.inspect("box")
+
+
+def test_repr_of_a_store_tells_where_it_lies(tmp_path: Path) -> None:
+    with LocalStore.start(tmp_path / "store") as store:
+        assert repr(store) == f"<LocalStore at '{tmp_path}/store'>"

@@ -426,6 +426,22 @@ def test_recover_adopts_what_is_known_and_whole_and_removes_the_rest(store: Loca
     require_nothing_left(paths)
 
 
+@pytest.mark.parametrize("for_runtime", [False, True])
+@pytest.mark.usefixtures("image")
+def test_what_is_made_for_a_runtime_stays_so(store: LocalStore, paths: StorePaths, for_runtime: bool) -> None:
+    backend = Plain()
+    with provisioning(store, backend) as before:
+        before.provision("box-1", "app:1", for_runtime=for_runtime).get(timeout=TIMEOUT)
+
+    with provisioning(store) as after:
+        (adopted,) = after.recover(["box-1"]).get(timeout=TIMEOUT).adopted
+        after.destroy("box-1").get(timeout=TIMEOUT)
+
+    assert [request.for_runtime for request in backend.requests] == [for_runtime]
+    assert adopted.container.for_runtime == for_runtime
+    require_nothing_left(paths)
+
+
 @pytest.mark.usefixtures("image")
 def test_container_of_another_start_of_the_machine_is_lost(store: LocalStore, paths: StorePaths) -> None:
     with patch(seams.BOOT_ID, lambda: "another"), provisioning(store) as before:

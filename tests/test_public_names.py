@@ -46,3 +46,13 @@ def test_starting_a_store_imports_no_task(tmp_path: Path) -> None:
 
     ours = {name.removeprefix("pykka_imagestore.jobs") for name in done.stdout.split() if ".jobs." in name}
     assert ours == {".answers", ".answers.allowlist"}
+
+
+def test_starting_a_provisioner_imports_no_backend_that_is_not_used(tmp_path: Path) -> None:
+    start = f"with LocalStore.start({str(tmp_path)!r}) as store: Provisioner.start(store).close()"
+    program = f"import sys; from pykka_imagestore import LocalStore, Provisioner\n{start}\nprint(*sys.modules)"
+
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=TIMEOUT)
+
+    ours = {name.removeprefix("pykka_imagestore.rootfs.") for name in done.stdout.split() if ".rootfs." in name}
+    assert not ours & {"bind", "copy", "link", "overlay"}

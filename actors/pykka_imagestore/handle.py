@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import threading
 from abc import abstractmethod
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping
 from functools import wraps
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Self, TypeVar, cast
+from typing import TYPE_CHECKING, Any, ClassVar, Concatenate, ParamSpec, Self, TypeVar, cast
 
 import pykka
 
@@ -34,17 +34,20 @@ class Handle(Uncopyable):
     """A base for handles on what lives in a store's directory; closed at the end of ``with`` and ``async with``."""
 
     instead = "start one in each process, on the same directory"
+    started_on: ClassVar[str] = "directory"
+    named_otherwise: ClassVar[Mapping[str, str]] = {}  # what it has in place of what other tools have
 
     if not TYPE_CHECKING:  # a checker would take what these take: any argument, any attribute
 
         def __new__(cls, actor: object = None, *_: object, **__: object) -> Self:
             if not isinstance(actor, pykka.ActorRef):
-                msg = f"a {cls.__name__} is not made by calling the class: {cls.__name__}.start(directory) starts one"
+                started = f"{cls.__name__}.start({cls.started_on}) starts one"
+                msg = f"a {cls.__name__} is not made by calling the class: {started}"
                 raise TypeError(msg)
             return super().__new__(cls)
 
         def __getattr__(self, name: str) -> Any:
-            instead = _OF_PYKKA.get(name)
+            instead = _OF_PYKKA.get(name) or self.named_otherwise.get(name)
             msg = f"{type(self).__name__!r} object has no attribute {name!r}{'' if instead is None else f': {instead}'}"
             raise AttributeError(msg, name=name, obj=self)
 

@@ -12,7 +12,7 @@ from collections.abc import Callable, Collection, Coroutine, Iterable, Iterator,
 from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar, overload
 
 import pykka
 
@@ -36,7 +36,15 @@ from pykka_imagestore.leased_image import LeasedImage
 from pykka_imagestore.locator import Locator
 from pykka_imagestore.monitor import EventListener, Monitor
 from pykka_imagestore.progress import Listener
-from pykka_imagestore.puts import LegacyDiffIDs, PutArguments, PutOptions, PutRequest, Puts, PutUnderWay
+from pykka_imagestore.puts import (
+    LegacyDiffIDs,
+    PutArguments,
+    PutOptions,
+    PutRequest,
+    Puts,
+    PutUnderWay,
+    refuse_path_as_name,
+)
 from pykka_imagestore.room import Room
 from pykka_imagestore.runtime import (
     DiscardedError,
@@ -64,6 +72,16 @@ T = TypeVar("T")
 
 class Lookup(Upkeep):
     """The part of a LocalStore that finds images."""
+
+    named_otherwise: ClassVar[Mapping[str, str]] = {
+        **dict.fromkeys(("images", "ls"), "list() returns all images"),
+        **dict.fromkeys(("delete", "rm", "rmi"), "remove(name) removes an image"),
+        "inspect": "config(name) returns an image's config",
+        "gc": "prune() deletes what no image has",
+        "du": "usage() tells what is on disk",
+        "pull": "nothing is pulled; put(name, archive) takes what skopeo copy wrote",
+        **dict.fromkeys(("provision", "mount"), "Provisioner.start(store) has it"),
+    }
 
     def __init__(self, actor: pykka.ActorRef[LocalStoreActor], parts: StoreParts) -> None:
         super().__init__(parts)
@@ -292,6 +310,7 @@ class LocalStore(Lookup):
             OSError: It cannot be read, or the disk failed.
             WorkerDiedError: A worker process was killed, twice.
         """
+        refuse_path_as_name(name)
         how = PutArguments.of(archive, sandbox, select, platform)
         require_function("progress", progress)
         require_flag("lease", lease)

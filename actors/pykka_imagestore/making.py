@@ -191,6 +191,7 @@ def request_of(paths: StorePaths, container: Container) -> RootfsRequest:
         container.read_only,
         container.attached,
         container.target,
+        container.for_runtime,
         upper_bytes=container.upper_bytes,
         project=container.project,
     )
@@ -206,7 +207,7 @@ def _make_of(site: Site, order: ProvisionOrder, image: DockerImage) -> Steps[Roo
     for backend in site.backends.for_order(order, len(set(image.layer_ids))):
         try:
             container = replace(_container(site, order, image, backend), project=project)
-            mounted = yield from _make_with(site, backend, container, order.for_runtime)
+            mounted = yield from _make_with(site, backend, container)
         except RootfsError as error:
             reasons.extend(error.reasons)
         else:
@@ -215,10 +216,10 @@ def _make_of(site: Site, order: ProvisionOrder, image: DockerImage) -> Steps[Roo
     raise RootfsError(order.container_id, reasons)
 
 
-def _make_with(site: Site, backend: Backend, container: Container, for_runtime: bool) -> Steps[Mounted]:
+def _make_with(site: Site, backend: Backend, container: Container) -> Steps[Mounted]:
     """Make it with one backend; nothing is left however that fails."""
     layers = site.stack_layers.find(container.layer_ids, backend.reads)
-    request = replace(request_of(site.paths, container), for_runtime=for_runtime)
+    request = request_of(site.paths, container)
     if layers is not None:
         _require_served(backend, replace(request, layers=layers))
     site.holder.begin(container)
@@ -284,6 +285,7 @@ def _container(site: Site, order: ProvisionOrder, image: DockerImage, backend: B
         attached=order.attach,
         target=order.target,
         upper_bytes=order.upper_bytes,
+        for_runtime=order.for_runtime,
     )
 
 

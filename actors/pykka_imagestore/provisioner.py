@@ -72,6 +72,10 @@ class Provisioner(Handle):
     """
 
     instead = "start one in each process, on a store of its own"
+    started_on = "store"
+    named_otherwise = dict.fromkeys(("containers", "ps", "ls"), "list() returns all containers") | dict.fromkeys(
+        ("remove", "rm", "delete", "unmount"), "destroy(container_id) removes a container"
+    )
 
     def __init__(self, actor: pykka.ActorRef[ProvisionerActor], backends: Backends) -> None:
         self._origin = Origin()
@@ -122,8 +126,9 @@ class Provisioner(Handle):
             target: An empty directory of this user's to attach it to; by default one in the store.
             attach: Whether it is to be found by a path. If not, it is mounted nowhere, and is gone with its descriptor.
             upper_bytes: How much may be written to it, where the file system can bound that; None for no bound.
-            for_runtime: Whether a container runtime guards it, so that set-user-ID programs and devices in it are to
-                work. If not, it is mounted ``nosuid`` and ``nodev``.
+            for_runtime: Whether a container runtime guards it, with a user namespace or mounts of its own. If so, its
+                set-user-ID programs run with their owners' rights and its devices can be opened, whoever reaches them.
+                If not, neither works: it is mounted ``nosuid,nodev``.
 
         Returns:
             The root file system, complete. The container is recorded, durably, with its layers, which stay until it is

@@ -5,15 +5,16 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from pykka_imagestore.core.budget import Budget
 from pykka_imagestore.core.digest import DiffID
-from pykka_imagestore.core.image_name import ImageName
+from pykka_imagestore.core.image_name import MAX_LENGTH, ImageName
 from pykka_imagestore.core.limits import Limits
 from pykka_imagestore.core.parameters import parse_path, require_flag, require_seconds, require_text, require_type
 from pykka_imagestore.core.platform import Platform
+from pykka_imagestore.errors import InvalidNameError
 from pykka_imagestore.layer_store import LayerStore
 from pykka_imagestore.leased_image import LeasedImage
 from pykka_imagestore.progress import Listener, ProgressFeed
@@ -24,6 +25,17 @@ if TYPE_CHECKING:
     from pykka_imagestore.jobs.find_archive import FoundArchive
 
 T = TypeVar("T")
+
+
+def refuse_path_as_name(name: object) -> None:
+    """Refuse an archive's path where the name of an image belongs.
+
+    Raises:
+        InvalidNameError: It is one.
+    """
+    if isinstance(name, PurePath) or (isinstance(name, str) and name.startswith(("/", "./", "../"))):
+        how = "write put(name, archive), or load(archive) for the names that it has"
+        raise InvalidNameError(str(name)[:MAX_LENGTH], f"it is a path; {how}")
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,6 +25,9 @@ class Upkeep(Handle):
     def __init__(self, parts: StoreParts) -> None:
         self._parts = parts
 
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} at {str(self._parts.paths.root)!r}>"
+
     @property
     def parts(self) -> StoreParts:
         """What the store is composed of, for what is built upon it, as a Provisioner is."""

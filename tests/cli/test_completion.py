@@ -81,6 +81,9 @@ CASES = [
     ("imagestore prune --keep a", ["app:1"]),
     ("imagestore completion z", ["zsh"]),
     ("imagestore prune --budget ", []),
+    ("imagestore provision --backend c", ["copy"]),
+    ("imagestore provision c9 a", ["app:1"]),
+    ("imagestore provision --upper 1G --read-only c9 a", ["app:1"]),
 ]
 
 
@@ -113,6 +116,17 @@ def test_bash_completes_files_by_itself(filled, line, how):
     require("bash")
 
     assert complete_in_bash(filled, line) == [how]
+
+
+def test_bash_completes_an_id_by_no_other_and_each_argument_by_its_kind(filled):
+    require("bash")
+    filled("provision", "box", "app:1", "--backend", "copy")
+
+    assert complete_in_bash(filled, "imagestore provision ") == []
+    assert complete_in_bash(filled, "imagestore provision new ") == ["app:1"]
+    assert complete_in_bash(filled, "imagestore destroy x ") == ["box"]
+    assert complete_in_bash(filled, "imagestore unpack layer.tar ") == ["dirnames"]
+    filled("destroy", "box")
 
 
 @pytest.mark.parametrize(("line", "words"), CASES)

@@ -11,7 +11,7 @@ import tarfile
 from pathlib import Path
 
 import pytest
-from support.rootfs import no_mounts_left, require_mounts
+from support.rootfs import no_mounts_left, points_below, require_mounts
 
 MAIN = "app/main.py"
 
@@ -91,6 +91,20 @@ def test_what_would_end_with_the_command_is_refused_and_nothing_is_left(powerles
     assert powerless("containers", "--quiet").stdout == ""
 
 
+@pytest.mark.root
+@pytest.mark.parametrize(("options", "mounts"), [([], 1), (["--for-runtime"], 0)])
+def test_a_copy_is_a_mount_unless_a_runtime_guards_it(filled, tmp_path, options, mounts):
+    require_mounts()
+
+    with no_mounts_left(tmp_path):
+        filled("provision", "box", "app:1", "--backend", "copy", *options)
+        found = points_below(tmp_path)
+        destroyed = filled("destroy", "box", "--quiet")
+
+    assert len(found) == mounts
+    assert destroyed.stdout == "box\n"
+
+
 def test_an_id_that_is_taken_is_refused(filled):
     filled("provision", "box", "app:1", "--backend", "copy")
 
@@ -115,7 +129,7 @@ def test_an_image_that_is_not_there_leaves_nothing(filled):
     made = filled("provision", "box", "app:2", "--backend", "copy")
 
     assert made.returncode == 1
-    assert made.stderr == "imagestore: no image app:2 is in the store\n"
+    assert made.stderr == "imagestore: no image app:2 is in the store; there is app:1\n"
     assert filled("containers", "--quiet").stdout == ""
 
 

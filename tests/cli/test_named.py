@@ -90,6 +90,9 @@ def test_verbs_take_digests(imagestore, tmp_path):
         ("8a769d", "no image 8a769d:latest is in the store; if it begins a digest, write at least 12 digits"),
         ("sha256:8a769d", "no image sha256:8a769d is in the store; if it begins a digest, write at least 12 digits"),
         ("empty", "no image empty:latest is in the store\n"),
+        ("app:2", "no image app:2 is in the store; there is app:1\n"),
+        ("docker.io/library/app", "no image app:latest is in the store; there is app:1\n"),
+        ("apq:1", "no image apq:1 is in the store; there is app:1\n"),
         ("x" * 128, f"no image {'x' * 128}:latest is in the store\n"),
     ],
 )

@@ -9,11 +9,16 @@ import subprocess
 import pytest
 
 from pykka_imagestore.cli.arguments import make_parser, parse_arguments
+from pykka_imagestore.cli.verb_advice import advice_on
 
 WRONG = {
-    "no verb": ([], "VERB"),
-    "no verb after an option": (["--json"], "VERB"),
-    "no such verb": (["fetch"], "'fetch'"),
+    "no verb": ([], "name a VERB; imagestore help lists them"),
+    "no verb after an option": (["--json"], "name a VERB; imagestore help lists them"),
+    "no such verb": (["colour"], "'colour' is no verb: the verbs are put, load, get,"),
+    "a verb of docker": (["images", "-a"], "'images' is no verb: write list"),
+    "a verb of podman after an option": (["--store", "x", "rmi", "app:1"], "'rmi' is no verb: write remove"),
+    "what is not done here": (["pull", "app:1"], "skopeo copy docker://NAME oci-archive:image.tar does, and put that"),
+    "a verb with a slip": (["chek", "--deep"], "'chek' is no verb: write check"),
     "no such option before the verb": (["--stor", "x", "list"], "unrecognized arguments: --stor"),
     "no store": (["--store"], "--store: expected one argument"),
 }
@@ -29,6 +34,11 @@ WRONG_OF_A_VERB = {
     "an archive as skopeo names it": (["put", "docker-archive:a.tar:app:1"], "write a.tar --select app:1"),
     "a layout as skopeo names it": (["load", "-i", "oci:dir"], "write dir"),
     "an image of a registry": (["put", "docker://app:1"], "skopeo copy docker://app:1 oci-archive:image.tar"),
+    "an image in place of an archive": (["put", "app:1"], "skopeo copy docker://app:1 oci-archive:image.tar"),
+    "an image behind its archive": (["put", "/dev/null", "app:1"], "or, as a name, write --name app:1"),
+    "a template of Go": (["inspect", "-f", "{{.Config.Env}}", "app:1"], "a field is in single braces, such as {name}"),
+    "an image before the id": (["provision", "app:1", "box"], "'app:1' is no id; the id comes first, then the image"),
+    "no id of a container": (["destroy", "../x"], "'../x' is no id: at most 128 letters"),
     "no verb to help with": (["help", "fetch"], "VERB: invalid choice: 'fetch'"),
     "no number of workers": (["put", "--workers", "0", "a.tar"], "--workers: '0' is no positive number"),
     "no name to get": (["get", "Not A Name"], "'Not A Name' is not an image name"),
@@ -125,3 +135,9 @@ def test_help_knows_every_word_for_a_verb():
     for word in dict(words or ()):
         with pytest.raises(SystemExit, match="0"):
             parse_arguments(["help", word])
+
+
+def test_no_verb_is_taken_for_a_word_that_is_none():
+    verbs = make_parser().verbs
+
+    assert all(advice_on(verb, verbs).startswith(f"write {verb}") for verb in verbs)

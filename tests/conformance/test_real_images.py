@@ -20,7 +20,7 @@ from support import stacked
 from support.compressions import COMPRESS, INFLATE
 from support.privileges import ORDINARY_USER, as_ordinary_user
 from support.processes import TIMEOUT
-from support.rootfs import copy_package, no_mounts_left, python_for_all, require_mounts
+from support.rootfs import copy_package, namespace_of, no_mounts_left, python_for_all, require_mounts
 from support.stacks import flatten, listing, listing_digest, tree_of
 
 from pykka_imagestore import ArchiveError, LocalStore
@@ -32,7 +32,7 @@ from pykka_imagestore.rootfs.backend import Backend
 from pykka_imagestore.rootfs.bind import Bind
 from pykka_imagestore.rootfs.copy import Copy
 from pykka_imagestore.rootfs.link import Link
-from pykka_imagestore.rootfs.namespace import InNamespace, Namespace
+from pykka_imagestore.rootfs.namespace import InNamespace
 from pykka_imagestore.rootfs.overlay import Overlay
 from pykka_imagestore.runtime import WorkerPool
 
@@ -504,7 +504,7 @@ def ordinary_users_trees(place, package):
         for file in SOUND:
             put_all(store, file, IMAGES / file)
     paths = StorePaths(place / "store")
-    with closing(Namespace(None if package is None else python_for_all(package))) as namespace:
+    with closing(namespace_of(None if package is None else python_for_all(package))) as namespace:
         maker = Copy() if package is None else InNamespace(Overlay(), namespace)
         return {
             name: made_of(maker, image, paths, place / str(number))

@@ -37,7 +37,7 @@ class Boxes:
 
     def provision(self, *boxes: str, image: str = "alpha") -> None:
         """Provision several at once."""
-        futures = {box: self._provisioner.provision(box, f"app:{image}") for box in boxes}
+        futures = {box: provision(self._provisioner, box, image) for box in boxes}
         self.unsure.update(boxes)
         for box, future in futures.items():
             if self.answer(future) is not None:
@@ -85,12 +85,17 @@ OPERATIONS: dict[str, Callable[[Boxes], object]] = {
 }
 
 
+def provision(provisioner: Provisioner, box: str, image: str) -> Future[Any]:
+    """Provision one that is files and no mount: what a power cut leaves here is a copy of the store's files."""
+    return provisioner.provision(box, f"app:{image}", for_runtime=True)
+
+
 def begin(directory: Path, gallery: Gallery) -> None:
     """Put what the operations find: images, and a container whose process has ended."""
     with opened(directory) as store, provisioning(store, Copy(), durable=True) as provisioner:
         for image in ("alpha", "beta"):
             store.put(f"app:{image}", gallery.archives[image]).get(timeout=TIMEOUT)
-        provisioner.provision("kept", "app:alpha").get(timeout=TIMEOUT)
+        provision(provisioner, "kept", "alpha").get(timeout=TIMEOUT)
 
 
 def check_boxes(directory: Path, gallery: Gallery, there: dict[str, str]) -> None:

@@ -24,7 +24,7 @@ from pykka_imagestore.core.digest import directory_name
 pytestmark = [pytest.mark.root, pytest.mark.overlay]
 
 AGENT = Path(__file__).with_name("sandbox_agent.py")
-AT_A_TIME = 100
+AT_A_TIME = {"overlay": 100, "copy": 5}
 
 
 @pytest.fixture(autouse=True)
@@ -44,9 +44,9 @@ def directory(tmp_path: Path, gallery: Gallery) -> Path:
 class SandboxAgent:
     """A running agent."""
 
-    def __init__(self, directory: Path, log: Path, rounds: int, known: list[str]) -> None:
+    def __init__(self, directory: Path, log: Path, rounds: int, known: list[str], backend: str = "overlay") -> None:
         self._log = log
-        arguments = [str(directory), str(log), str(AT_A_TIME), str(rounds), *known]
+        arguments = [str(directory), str(log), backend, str(AT_A_TIME[backend]), str(rounds), *known]
         self.process = subprocess.Popen(
             [sys.executable, "-W", "error", AGENT, *arguments],
             env={**os.environ, "PYTHONPATH": os.pathsep.join([str(AGENT.parents[1]), os.environ["PYTHONPATH"]])},
@@ -109,10 +109,10 @@ def test_a_thousand_sandboxes_leave_nothing(directory: Path) -> None:
     with LocalStore.start(directory) as store, Provisioner.start(store) as provisioner:
         begun = time.monotonic()
         for number in range(10):
-            boxes = [f"box-{number}-{n}" for n in range(AT_A_TIME)]
+            boxes = [f"box-{number}-{n}" for n in range(AT_A_TIME["overlay"])]
             for coming in [provisioner.provision(box, "app:alpha") for box in boxes]:
                 assert coming.get(timeout=TIMEOUT).backend == "overlay"
-            assert len(points_below(directory)) == AT_A_TIME
+            assert len(points_below(directory)) == len(boxes)
             for gone in [provisioner.destroy(box) for box in boxes]:
                 gone.get(timeout=TIMEOUT)
             assert points_below(directory) == []
@@ -123,11 +123,12 @@ def test_a_thousand_sandboxes_leave_nothing(directory: Path) -> None:
     wait_for(lambda: len(os.listdir("/proc/self/fd")) <= before)
 
 
+@pytest.mark.parametrize("backend", AT_A_TIME)
 def test_killed_agents_leave_what_they_were_told_of_and_nothing_else(
-    directory: Path, gallery: Gallery, draw: random.Random, tmp_path: Path, count: Callable[..., None]
+    directory: Path, gallery: Gallery, draw: random.Random, tmp_path: Path, count: Callable[..., None], backend: str
 ) -> None:
     for number in range(ROUNDS):
-        agent = SandboxAgent(directory, tmp_path / f"log-{number}", rounds=1000, known=[])
+        agent = SandboxAgent(directory, tmp_path / f"log-{number}", rounds=1000, known=[], backend=backend)
         agent.go()
         wait_for(agent.there)
         with LocalStore.start(directory) as store:  # which prunes beside it
@@ -142,6 +143,7 @@ def test_killed_agents_leave_what_they_were_told_of_and_nothing_else(
             recovery = provisioner.recover(known).get(timeout=TIMEOUT)
             assert sorted(rootfs.container_id for rootfs in recovery.adopted) == sorted(known)
             assert recovery.lost == ()
+            assert len(points_below(directory)) == len(known)
             for rootfs in recovery.adopted:
                 assert os.listdir(rootfs.path or "") != []
             for layer in gallery.layers["alpha"]:

@@ -23,6 +23,7 @@ pytestmark = [pytest.mark.root, pytest.mark.overlay]
 
 ID = Path(shutil.which("id") or "/usr/bin/id")
 PROGRAM = tars.file(b"bin/id", ID.read_bytes(), mode=0o6755)
+ZERO = tars.header(b"zero", tars.CHARACTER_DEVICE, major=1, minor=5, mode=0o666)
 
 
 @pytest.fixture
@@ -36,6 +37,9 @@ def guests():
             yield guests
     finally:
         remove_tree(str(directory))
+
+
+WAYS = [("overlay", False), ("copy", False), *((backend, True) for backend in BACKENDS)]
 
 
 def may_be_reached(paths):
@@ -87,16 +91,17 @@ def effective_user(program, *descriptors):
     return int(done.stdout)
 
 
-@pytest.mark.parametrize(("backend", "read_only"), [("overlay", False), *((backend, True) for backend in BACKENDS)])
+@pytest.mark.parametrize(("backend", "read_only"), WAYS)
 def test_set_user_id_program_run_through_a_mount_runs_as_its_caller(guests, backend, read_only):
     target = guests.outside.parent / "target"
     target.mkdir(mode=0o755)
     rootfs = guests.provision([PROGRAM], backend=backend, read_only=read_only, target=target)
     detached = guests.provision([PROGRAM], backend=backend, read_only=read_only, attach=False)
+    inside = guests.provision([PROGRAM], backend=backend, read_only=read_only)
     assert stat.S_IMODE((target / "bin" / "id").stat().st_mode) == 0o6755
 
     assert effective_user(target / "bin" / "id") == ORDINARY_USER
-    for fd in (rootfs.fd, detached.fd):
+    for fd in (rootfs.fd, detached.fd, inside.fd):
         assert effective_user(f"/proc/self/fd/{fd}/bin/id", fd) == ORDINARY_USER
         assert os.fstatvfs(fd).f_flag & os.ST_NOSUID
     if may_gain_rights():  # or no program could, and this test would show nothing
@@ -105,6 +110,34 @@ def test_set_user_id_program_run_through_a_mount_runs_as_its_caller(guests, back
         plain.chmod(0o6755)
         is_guarded = os.statvfs(plain).f_flag & os.ST_NOSUID
         assert effective_user(plain) == (ORDINARY_USER if is_guarded else 0)
+
+
+@pytest.mark.parametrize("attach", [True, False])
+@pytest.mark.parametrize(("backend", "read_only"), WAYS)
+def test_set_user_id_programs_and_devices_work_only_where_a_runtime_is_to_follow(guests, backend, read_only, attach):
+    around = 0 if backend == "overlay" else os.statvfs(guests.outside).f_flag
+    is_plain = backend == "copy" and not read_only
+    for for_runtime in (True, False):
+        rootfs = guests.provision(
+            [PROGRAM, ZERO], backend=backend, read_only=read_only, attach=attach, for_runtime=for_runtime
+        )
+        has_no_ids, has_no_devices = (not for_runtime or bool(around & flag) for flag in (os.ST_NOSUID, os.ST_NODEV))
+
+        flags = os.fstatvfs(rootfs.fd).f_flag
+        assert (bool(flags & os.ST_NOSUID), bool(flags & os.ST_NODEV)) == (has_no_ids, has_no_devices)
+        assert is_readable(f"/proc/self/fd/{rootfs.fd}/zero") != has_no_devices
+        if may_gain_rights():
+            runs_as = effective_user(f"/proc/self/fd/{rootfs.fd}/bin/id", rootfs.fd)
+            # Where a mount is not attached yet the kernel ignores set-user-ID bits, whatever the mount is.
+            assert runs_as == (0 if not has_no_ids and (attach or is_plain) else ORDINARY_USER)
+
+
+def is_readable(device):
+    try:
+        with open(device, "rb") as file:
+            return file.read(1) == b"\0"
+    except PermissionError:
+        return False
 
 
 def test_set_user_id_program_that_is_written_to_stays_powerless(guests):

@@ -12,10 +12,9 @@ from pathlib import Path
 import pytest
 from support.privileges import ORDINARY_USER, as_ordinary_user, on_file_system, ordinary_users_place, with_capabilities
 from support.processes import SOURCES, TIMEOUT
-from support.rootfs import copy_package, layer, no_mounts_left, python_for_all, request, require_mounts
+from support.rootfs import copy_package, layer, namespace_of, no_mounts_left, python_for_all, request, require_mounts
 
 from pykka_imagestore.rootfs.abilities import Ability, find_abilities
-from pykka_imagestore.rootfs.namespace import Namespace
 from pykka_imagestore.rootfs.overlay import Overlay
 
 OF_OVERLAYS = [
@@ -32,7 +31,7 @@ OF_FILES = ["reflinks", "hard links", "bounds on what is written", "a loop devic
 
 
 def abilities(directory: Path, python: list[str] | None = None) -> dict[str, Ability]:
-    namespace = Namespace(python)
+    namespace = namespace_of(python)
     try:
         found = find_abilities(str(directory), namespace)
     finally:
@@ -87,9 +86,9 @@ def abilities_of_user(directory: Path, package: Path) -> dict[str, Ability]:
 NOWHERE = """
 import sys
 open("/proc/sys/user/max_user_namespaces", "w").write("0")
+from pykka_imagestore.backends import new_namespace
 from pykka_imagestore.rootfs.abilities import find_abilities
-from pykka_imagestore.rootfs.namespace import Namespace
-for ability in find_abilities(sys.argv[1], Namespace()):
+for ability in find_abilities(sys.argv[1], new_namespace()):
     print(ability.name, ability.works, ability.obstacle, sep="|")
 """
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from support.privileges import ORDINARY_USER, as_ordinary_user, ordinary_users_place
-from support.rootfs import copy_package, no_mounts_left, python_for_all, require_mounts
+from support.rootfs import copy_package, namespace_of, no_mounts_left, python_for_all, require_mounts
 from support.stack_samples import CLOSED, SAMPLES, for_ordinary_user
 from support.stacked import made_tree, stacked
 
@@ -18,8 +18,9 @@ from pykka_imagestore.core.rootfs import Reads, RootfsRequest
 from pykka_imagestore.rootfs.backend import Backend
 from pykka_imagestore.rootfs.bind import Bind
 from pykka_imagestore.rootfs.copy import Copy
+from pykka_imagestore.rootfs.copy_in_namespace import CopyInNamespace
 from pykka_imagestore.rootfs.link import Link
-from pykka_imagestore.rootfs.namespace import InNamespace, Namespace
+from pykka_imagestore.rootfs.namespace import InNamespace
 from pykka_imagestore.rootfs.overlay import Overlay
 
 pytestmark = pytest.mark.root
@@ -56,26 +57,28 @@ def test_the_tree_is_the_one_that_the_tars_mean(tmp_path, backend, name):
 
 
 @pytest.mark.parametrize("name", [name for name in SAMPLES if name != CLOSED])
-@pytest.mark.parametrize("backend", ["overlay", "copy"])
+@pytest.mark.parametrize("backend", [name for name in BACKENDS if name != "bind"])
 def test_an_ordinary_user_gets_the_same_tree_but_for_what_he_may_not_own(backend, name):
     place = Path(tempfile.mkdtemp(dir=ordinary_users_place()))
     try:
         os.chown(place, ORDINARY_USER, ORDINARY_USER)
-        package = copy_package(place / "package") if backend == "overlay" else None
-        tree = as_ordinary_user(ordinary_users_tree, SAMPLES[name].tars, place, package)
+        copy_package(place / "package")
+        tree = as_ordinary_user(ordinary_users_tree, SAMPLES[name].tars, place, backend)
     finally:
         shutil.rmtree(place)
 
     assert tree == for_ordinary_user(SAMPLES[name].tree, ORDINARY_USER)
 
 
-def ordinary_users_tree(tars, place, package):
-    """Return what the copies of this user are, or what an overlay is that runs with a copy of the package."""
-    if package is None:
-        return made_tree(Copy(), RootfsRequest(stacked(tars, place), str(place / "box")))
-    namespace = Namespace(python_for_all(package))
+def ordinary_users_tree(tars, place, backend):
+    """Return what a backend makes that mounts with a copy of the package what takes a mount."""
+    maker, reads, read_only = BACKENDS[backend]
+    namespace = namespace_of(python_for_all(place / "package"))
     try:
-        layers = stacked(tars, place, Reads.USER)
-        return made_tree(InNamespace(Overlay(), namespace), RootfsRequest(layers, str(place / "box")))
+        layers = stacked(tars, place, Reads.ANY if reads is Reads.ANY else Reads.USER)
+        request = RootfsRequest(layers, str(place / "box"), read_only=read_only)
+        if isinstance(maker, Copy):
+            return made_tree(CopyInNamespace(maker, namespace), request)
+        return made_tree(InNamespace(maker, namespace), request)
     finally:
         namespace.close()

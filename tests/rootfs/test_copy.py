@@ -14,9 +14,9 @@ from pathlib import Path
 
 import pytest
 from support import seams
-from support.privileges import as_ordinary_user, ordinary_users_place
+from support.privileges import as_ordinary_user, in_own_namespaces, ordinary_users_place
 from support.processes import TIMEOUT
-from support.rootfs import layer, no_mounts_left, points_below, read, require_mounts
+from support.rootfs import layer, no_mounts_left, points_below, read, require_mounts, write
 from support.stack_samples import DEFAULT_ACL, HOLES, SAMPLES
 from support.stacked import made, made_tree, stacked
 from support.trees import describe
@@ -234,6 +234,51 @@ def test_a_read_only_one_is_a_mount(tmp_path, backend, place):
 
 @pytest.mark.root
 @pytest.mark.usefixtures("_mounts")
+@pytest.mark.parametrize("attach", [False, True])
+def test_a_copy_is_guarded_by_a_mount_of_itself_and_is_written_to(tmp_path, attach):
+    layers = (layer(tmp_path / "layer", {"etc/hosts": "x"}),)
+    request = RootfsRequest(layers, str(tmp_path / "box"), attach=attach)
+
+    with made(Copy(), request) as mounted:
+        guards = os.ST_NOSUID | os.ST_NODEV
+        assert os.fstatvfs(mounted.fd).f_flag & guards == guards
+        assert mounted.path == (f"{tmp_path}/box/rootfs" if attach else None)
+        assert Copy().is_attached(request) == attach
+        assert points_below(tmp_path) == ([mounted.path] if attach else [])
+        write(mounted.fd, "etc/hosts", "y")
+
+    assert points_below(tmp_path) == []
+    assert (tmp_path / "box/rootfs/etc/hosts").read_text() == "y"
+
+
+def test_where_other_mounts_cannot_be_shown_again_copies_can(tmp_path):
+    assert in_own_namespaces(look_at_copies, tmp_path) == [os.ST_NOSUID | os.ST_NODEV] * 3
+
+
+def look_at_copies(place):
+    """Return the guards of copies of one who is root in a user namespace, where it may not show / without all below."""
+    lower, guards = layer(place / "layer", {"a": "a"}), os.ST_NOSUID | os.ST_NODEV
+    found = []
+    for number, (backend, read_only) in enumerate([(Copy(), False), (Copy(), True), (Link(), True)]):
+        request = RootfsRequest((lower,), str(place / f"box{number}"), read_only=read_only)
+        with made(backend, request) as mounted:
+            found.append(os.fstatvfs(mounted.fd).f_flag & guards)
+    return found
+
+
+@pytest.mark.root
+@pytest.mark.usefixtures("_mounts")
+def test_a_copy_that_a_runtime_guards_is_no_mount(tmp_path):
+    request = RootfsRequest((layer(tmp_path / "layer", {"a": "a"}),), str(tmp_path / "box"), for_runtime=True)
+
+    with made(Copy(), request) as mounted:
+        assert mounted.path == f"{tmp_path}/box/rootfs"
+        assert points_below(tmp_path) == []
+        assert os.fstatvfs(mounted.fd).f_flag == os.statvfs(tmp_path).f_flag
+
+
+@pytest.mark.root
+@pytest.mark.usefixtures("_mounts")
 def test_a_copy_is_written_to_where_it_is_attached(tmp_path):
     (tmp_path / "target").mkdir()
     layers = (layer(tmp_path / "layer", {"etc/hosts": "x"}),)
@@ -309,12 +354,17 @@ def test_a_file_with_too_many_links_is_copied_anew(tmp_path, monkeypatch):
         (Link(), {"read_only": True}, "it would have to be mounted to be read only, and the kernel refused."),
     ],
 )
-def test_refusals_are_sentences(tmp_path, backend, fields, sentence):
-    request = RootfsRequest((layer(tmp_path / "layer", {}),), str(tmp_path / "box"), **fields)
+def test_refusals_are_sentences(backend, fields, sentence):
+    place = Path(tempfile.mkdtemp(dir=ordinary_users_place()))
+    try:
+        place.chmod(0o755)
+        request = RootfsRequest((layer(place / "layer", {}),), str(place / "box"), **fields)
 
-    assert as_ordinary_user(refusal, backend, request).startswith(sentence)
-    with pytest.raises(RootfsError, match=re.escape(sentence)):
-        as_ordinary_user(backend.mount, request)
+        assert as_ordinary_user(refusal, backend, request).startswith(sentence)
+        with pytest.raises(RootfsError, match=re.escape(sentence)):
+            as_ordinary_user(backend.mount, request)
+    finally:
+        shutil.rmtree(place)
 
 
 def refusal(backend, request):

@@ -12,11 +12,11 @@ import pytest
 from support import tars
 from support.privileges import ORDINARY_USER, as_ordinary_user, ordinary_users_place
 from support.processes import TIMEOUT
-from support.rootfs import copy_package, no_mounts_left, python_for_all, require_mounts
+from support.rootfs import copy_package, namespace_of, no_mounts_left, python_for_all, require_mounts
 from support.stacked import made, unpacked, with_fix_ups
 
 from pykka_imagestore.core.rootfs import RootfsRequest
-from pykka_imagestore.rootfs.namespace import InNamespace, Namespace
+from pykka_imagestore.rootfs.namespace import InNamespace
 from pykka_imagestore.rootfs.overlay import Overlay
 
 pytestmark = [pytest.mark.root, pytest.mark.overlay]
@@ -77,7 +77,7 @@ def test_all_that_an_overlay_in_a_user_namespace_lists_is_there(stack, read_only
 
 
 def list_in_namespace(place, package, stack, read_only):
-    namespace = Namespace(python_for_all(package) if package is not None else None)
+    namespace = namespace_of(python_for_all(package) if package is not None else None)
     try:
         return list_and_remove(InNamespace(Overlay(), namespace), place, stack, read_only)
     finally:

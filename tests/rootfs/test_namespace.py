@@ -25,6 +25,7 @@ from support.rootfs import (
     descriptors_after,
     layer,
     names_in,
+    namespace_of,
     points_below,
     python_for_all,
     read,
@@ -38,6 +39,7 @@ from pykka_imagestore.rootfs.bind import Bind
 from pykka_imagestore.rootfs.mounts import clone_tree, move_mount
 from pykka_imagestore.rootfs.namespace import InNamespace, Namespace
 from pykka_imagestore.rootfs.overlay import Overlay
+from pykka_imagestore.runtime.launch import python_command
 
 pytestmark = pytest.mark.overlay
 USER = WhiteoutFormat.OVERLAY_USER
@@ -84,7 +86,7 @@ python: list[str] | None = None  # the one in use
 @contextmanager
 def held() -> Iterator[tuple[InNamespace, Namespace]]:
     """Lend overlays in a namespace that nothing was mounted in yet."""
-    namespace = Namespace(python)
+    namespace = namespace_of(python)
     try:
         yield InNamespace(Overlay(), namespace), namespace
     finally:
@@ -409,7 +411,7 @@ def kill_it(place):
             os.close(one.fd)
 
 
-def test_a_process_that_ends_while_it_is_asked_is_told_of(run):
+def test_when_a_process_ends_while_it_is_asked_another_one_is(run):
     run(kill_while_asked)
 
 
@@ -424,10 +426,27 @@ def kill_while_asked(place):
             answer = threads.submit(overlay.mount, request(place / "again", *layers))
             time.sleep(0.1)
             os.kill(first, signal.SIGKILL)
-            with pytest.raises(RootfsError, match="the process that held the namespaces ended, killed by SIGKILL"):
-                answer.result(TIMEOUT)
+            mounted = answer.result(TIMEOUT)
 
-        os.close(overlay.mount(request(place / "third", *layers)).fd)
+        assert (mounted.namespace_pid, read(mounted.fd, "kept")) == (pid_of(namespace), "lower")
+        assert mounted.namespace_pid != first
+        os.close(mounted.fd)
+
+
+def test_a_process_that_ends_and_has_no_successor_is_told_of(run):
+    run(kill_the_only_one)
+
+
+def kill_the_only_one(place):
+    commands = iter([python or python_command(), ["/no/python"]])
+    namespace = Namespace(lambda: next(commands))
+    overlay = InNamespace(Overlay(), namespace)
+    os.close(overlay.mount(request(place / "box", *two_layers(place))).fd)
+    os.kill(pid_of(namespace), signal.SIGKILL)
+
+    with pytest.raises(RootfsError, match=r"no process can be started that holds namespaces: .*No such file"):
+        overlay.mount(request(place / "again", *two_layers(place / "more")))
+    namespace.close()
 
 
 def test_the_process_ends_when_it_is_closed(run):
@@ -550,4 +569,4 @@ def write_as_others(place):
         namespace.close()
         overlay.unmount(wanted)
 
-        assert os.listdir(place / "box") == ["rootfs"]
+        assert os.listdir(place / "box") == []

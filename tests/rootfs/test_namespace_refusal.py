@@ -9,8 +9,10 @@ import sys
 
 import pytest
 from support.processes import SOURCES, TIMEOUT
+from support.rootfs import namespace_of
 
-from pykka_imagestore.rootfs.namespace import Namespace, NamespaceError
+from pykka_imagestore.backends import new_namespace
+from pykka_imagestore.rootfs.namespace import NamespaceError
 from pykka_imagestore.rootfs.namespace_refusal import why_no_namespace
 
 
@@ -84,15 +86,17 @@ def test_a_setting_that_forbids_nothing_is_not_named(settings):
 
 UNDER_A_LIMIT = """
 open("/proc/sys/user/max_user_namespaces", "w").write("0")
-from pykka_imagestore.rootfs.namespace import Namespace, NamespaceError
+from pykka_imagestore.backends import new_namespace
+from pykka_imagestore.rootfs.namespace import NamespaceError
 try:
-    Namespace().ask({})
+    new_namespace().ask({})
 except NamespaceError as error:
     print(error)
 """
 UNDER_A_FILTER = """
 import ctypes, errno, struct
-from pykka_imagestore.rootfs.namespace import Namespace, NamespaceError
+from pykka_imagestore.backends import new_namespace
+from pykka_imagestore.rootfs.namespace import NamespaceError
 # If the call is unshare, 272 on x86-64, answer EPERM; else allow it.
 program = [(0x20, 0, 0, 0), (0x15, 0, 1, 272), (0x06, 0, 0, 0x00050000 | errno.EPERM), (0x06, 0, 0, 0x7FFF0000)]
 code = ctypes.create_string_buffer(b"".join(struct.pack("HBBI", *one) for one in program))
@@ -101,15 +105,20 @@ libc = ctypes.CDLL(None, use_errno=True)
 assert libc.prctl(38, 1, 0, 0, 0) == 0
 assert libc.prctl(22, 2, filter) == 0
 try:
-    Namespace().ask({})
+    new_namespace().ask({})
 except NamespaceError as error:
     print(error)
 """
 
 
 def run(program: str, *command: str) -> str:
+    return run_python([], program, *command)
+
+
+def run_python(options: list[str], program: str, *command: str) -> str:
+    program = f"import sys; sys.path[:0] = {[str(path) for path in SOURCES]}\n{program}"
     done = subprocess.run(
-        [*command, sys.executable, "-c", f"import sys; sys.path[:0] = {[str(path) for path in SOURCES]}\n{program}"],
+        [*command, sys.executable, *options, "-c", program],
         capture_output=True,
         text=True,
         timeout=TIMEOUT,
@@ -138,15 +147,35 @@ def test_a_frozen_program_is_told_to_name_a_python(monkeypatch):
     monkeypatch.setattr(sys, "frozen", True, raising=False)
 
     with pytest.raises(NamespaceError, match="a frozen program has no Python to start a process with"):
-        Namespace().ask({})
+        new_namespace().ask({})
+
+
+OPTIONS = """
+from pykka_imagestore.backends import new_namespace
+namespace = new_namespace()
+print(namespace.refusal())
+print(*open(f"/proc/{namespace.pid}/cmdline").read().split("\\0")[1:6])
+namespace.close()
+"""
+
+
+@pytest.mark.parametrize("option", ["E", "s", "S", "B"])
+def test_the_process_has_the_options_of_its_program(option):
+    if subprocess.run(["unshare", "-Urm", "true"], capture_output=True, check=False).returncode != 0:
+        pytest.skip("this machine lets nobody make a user namespace")
+
+    refusal, options = run_python([f"-{option}"], OPTIONS).splitlines()
+
+    assert refusal == "None"
+    assert options.split()[:2] == ["-P", f"-{option}"]
 
 
 def test_a_python_that_is_not_there_is_told():
     with pytest.raises(NamespaceError, match=r"no process can be started that holds namespaces: .*No such file"):
-        Namespace(["/no/python"]).ask({})
+        namespace_of(["/no/python"]).ask({})
 
 
 def test_a_python_that_does_not_start_is_told(capfd):
     with pytest.raises(NamespaceError, match=r"did not start\. Its output is on this program's standard error"):
-        Namespace(["/bin/sh", "-c", "echo no >&2; exit 1"]).ask({})
+        namespace_of(["/bin/sh", "-c", "echo no >&2; exit 1"]).ask({})
     assert capfd.readouterr().err == "no\n"

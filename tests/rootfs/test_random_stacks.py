@@ -18,6 +18,7 @@ from pykka_imagestore.errors import StackError
 from pykka_imagestore.jobs.export_tar import ExportTar, export_tar
 from pykka_imagestore.rootfs.copy import Copy
 from pykka_imagestore.rootfs.link import Link
+from pykka_imagestore.rootfs.overlay import Overlay
 
 pytestmark = pytest.mark.root
 
@@ -43,6 +44,8 @@ def test_all_make_the_tree_that_the_tars_mean(stack):
 
 def all_trees(layers, place):
     merged = with_fix_ups(layers, Reads.ANY, place / "any")
+    overlaid = with_fix_ups(layers, Reads.TRUSTED, place / "trusted")
+    yield found(made_tree(Overlay(), RootfsRequest(overlaid, str(place / "overlay"))))
     yield found(made_tree(Copy(), RootfsRequest(merged, str(place / "copy"))))
     yield found(made_tree(Link(), RootfsRequest(merged, str(place / "link"), read_only=True)))
     export_tar(ExportTar(merged, str(place / "exported.tar")))

@@ -430,3 +430,13 @@ def test_any_chain_leads_where_its_links_say_whether_made_before_or_after_the_ou
             expected = result if handled == expected or (handled is None and expected != "ready") else expected
 
     assert ("abandoned" if future.is_abandoned() else repr(future)[8:-1].partition(":")[0]) == expected
+
+
+def test_what_a_future_does_not_have_its_value_may_have():
+    future: Any = ready("text")
+
+    with pytest.raises(AttributeError, match=r"^'Future' object has no attribute 'upper': get\(\) waits for its val"):
+        future.upper()
+    with pytest.raises(AttributeError, match=r"^'Future' object has no attribute '_hidden'$"):
+        future._hidden  # noqa: B018
+    assert not hasattr(future, "result")

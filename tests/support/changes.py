@@ -51,6 +51,7 @@ def plain() -> tuple[bytes, ...]:
         tars.file(b"su", b"x", mode=0o4755, **owner),
         tars.symlink(b"l", b"d/f", **owner),
         tars.hard_link(b"h", b"d/f", **owner),
+        tars.hard_link(b"lower", b"usr/bin/f", **owner),
         tars.header(b"ff", tars.FIFO, mode=0o600, **owner),
         xattr(b"user.k", b"v") + tars.file(b"ux", b"x", **owner),
         tars.whiteout(b"gone"),
@@ -260,8 +261,10 @@ def record(**fields: Any) -> Do:
         for name, value in fields.items():
             if name == "unset":
                 message.unset.add(path=b"su", what=value)
-            elif name in ("implicit_directories", "hiding_directories"):
+            elif name in ("implicit_directories", "opaque_directories", "hiding_directories"):
                 getattr(message, name).append(value)
+            elif name == "lower_links":
+                message.lower_links.add(path=value, target=b"d/f")
             else:
                 setattr(message, name, value)
         path.write_bytes(message.SerializeToString())
@@ -276,16 +279,29 @@ def record_without_checksum(path: Path) -> None:
 def old_record(path: Path) -> None:
     message = LayerRecord.FromString(path.read_bytes())
     for field in LayerRecord.DESCRIPTOR.fields:
-        if field.number >= 10:
+        if field.number >= 10 and field.name != "lower_links":  # it would have refused these
             message.ClearField(field.name)
     path.write_bytes(message.SerializeToString())
 
 
-def record_made_anew(path: Path) -> None:
-    message = LayerRecord.FromString(path.read_bytes())
+def record_made_anew(change: Callable[[LayerRecord], object]) -> Do:
+    """Return what changes a record, and its checksum too."""
+
+    def do(path: Path) -> None:
+        message = LayerRecord.FromString(path.read_bytes())
+        change(message)
+        message.ClearField("checksum")
+        path.write_bytes(with_checksum(message.SerializeToString()))
+
+    return do
+
+
+def count_one_more(message: LayerRecord) -> None:
     message.entries += 1
-    message.ClearField("checksum")
-    path.write_bytes(with_checksum(message.SerializeToString()))
+
+
+def lead_elsewhere(message: LayerRecord) -> None:
+    message.lower_links[0].target = b"d/g"
 
 
 def compress_anew(path: Path) -> None:
@@ -464,6 +480,10 @@ _ALL = [
             "split_bytes": 3,
             "split_checksum": 3,
             "replaced_checksum": 3,
+            "inodes": 3,
+            "implicit_root": False,
+            "lower_links": b"nowhere",
+            "opaque_directories": b"nowhere",
             "hiding_directories": b"nowhere",
             "checksum": 3,
         }.items()
@@ -472,7 +492,19 @@ _ALL = [
     Change("layer.pb cut off", "layer.pb", lambda p: os.truncate(p, p.stat().st_size // 2), S),
     Change("something behind layer.pb", "layer.pb", append(b"\x18\x05"), S),
     Change("no layer.pb", "layer.pb", Path.unlink, S),
-    Change("layer.pb with another count, and its checksum", "layer.pb", record_made_anew),
+    Change("layer.pb with another count, and its checksum", "layer.pb", record_made_anew(count_one_more)),
+    Change("layer.pb with a hard link to a lower file that no entry made, and its checksum", "layer.pb",
+           record_made_anew(lambda record: record.lower_links.add(path=b"nowhere", target=b"f"))),
+    Change("layer.pb with another target of such a link, and its checksum", "layer.pb",
+           record_made_anew(lead_elsewhere)),
+    Change("layer.pb without such a link, and its checksum", "layer.pb",
+           record_made_anew(lambda record: record.ClearField("lower_links"))),
+    Change("layer.pb without an opaque directory, and its checksum", "layer.pb",
+           record_made_anew(lambda record: record.ClearField("opaque_directories"))),
+    Change("layer.pb without a directory that hides something, and its checksum", "layer.pb",
+           record_made_anew(lambda record: record.ClearField("hiding_directories"))),
+    Change("layer.pb where an entry names the root, and its checksum", "layer.pb",
+           record_made_anew(lambda record: setattr(record, "implicit_root", False))),
     # The layer's directory
     Change("no rootfs", "rootfs", shutil.rmtree, S),
     Change("one more file beside rootfs", "new", Path.touch, S),

@@ -17,7 +17,7 @@ from support.stores import opened
 from support.trees import Node, describe
 
 from pykka_imagestore import LocalStore
-from pykka_imagestore.provisioned import Rootfs
+from pykka_imagestore.provisioned import ContainerRecovery, Rootfs
 from pykka_imagestore.provisioner import Provisioner
 
 BACKENDS = ("overlay", "bind", "link", "copy")
@@ -61,6 +61,9 @@ class Guests:
 
     def destroy(self, rootfs: Rootfs) -> None:
         self._provisioner.destroy(rootfs.container_id).get(timeout=TIMEOUT)
+
+    def recover(self, *known: str) -> ContainerRecovery:
+        return self._provisioner.recover(known).get(timeout=TIMEOUT)
 
     def containers(self) -> list[str]:
         return [info.container_id for info in self._provisioner.list().get(timeout=TIMEOUT)]

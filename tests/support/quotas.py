@@ -25,6 +25,7 @@ MAKE: dict[str, list[str]] = {
     "ext4": ["mkfs.ext4", "-q", "-F"],
     "ext4 that could": ["mkfs.ext4", "-q", "-F", "-O", "quota,project"],
     "xfs": ["mkfs.xfs", "-q"],
+    "btrfs": ["mkfs.btrfs", "-q"],
 }
 
 
@@ -38,7 +39,7 @@ def mounted_image(directory: Path, kind: str, options: str = "") -> Iterator[Pat
     if shutil.which(MAKE[kind][0]) is None:
         pytest.skip(f"this machine has no {MAKE[kind][0]}")
     subprocess.run([*MAKE[kind], str(image)], check=True, timeout=TIMEOUT)
-    mount = ("mount", "-o", f"loop,{options}", str(image), str(place))
+    mount = ("mount", "-o", f"loop,{options}" if options else "loop", str(image), str(place))
     done = subprocess.run(mount, capture_output=True, text=True, timeout=TIMEOUT, check=False)
     if done.returncode:
         told = done.stderr.split(": ", 2)[-1].split(",")[0]

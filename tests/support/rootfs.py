@@ -15,10 +15,12 @@ from pathlib import Path
 import pytest
 
 import pykka_imagestore
+from pykka_imagestore.backends import new_namespace
 from pykka_imagestore.core.layer_record import WhiteoutFormat
 from pykka_imagestore.core.rootfs import RootfsRequest, StackLayer
 from pykka_imagestore.fs.whiteout_format import WHITEOUT_DEVICE
 from pykka_imagestore.rootfs.mounts import FileSystemContext, unmount
+from pykka_imagestore.rootfs.namespace import Namespace
 from pykka_imagestore.rootfs.place import mount_entries
 
 GONE = object()
@@ -96,6 +98,11 @@ def descriptors_after(rounds: int, function: Callable[[], object]) -> tuple[int,
     for _ in range(rounds):
         function()
     return before, len(os.listdir("/proc/self/fd"))
+
+
+def namespace_of(python: list[str] | None) -> Namespace:
+    """Return what mounts for an ordinary user, by a process of some Python, or of the one in use."""
+    return new_namespace() if python is None else Namespace(lambda: python)
 
 
 def python_for_all(package: Path) -> list[str]:

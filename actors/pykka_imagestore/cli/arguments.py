@@ -15,7 +15,10 @@ from pykka_imagestore.cli.parser import Parser, RawHelp, Verbs, add_common_optio
 from pykka_imagestore.cli.verb_arguments import add_verbs
 from pykka_imagestore.errors import InvalidInputError
 
-DESCRIPTION = "Keep container images as directories: put archives and OCI layouts, get the paths of their layers."
+DESCRIPTION = (
+    "Keep container images as directories: put archives and OCI layouts, get the paths of their layers, and provision "
+    "root file systems of them."
+)
 
 EPILOG = """\
 exit status:
@@ -31,6 +34,7 @@ examples:
   imagestore get app:1.0
   imagestore get --json app:1.0 | jq -r '.layers[].path'
   imagestore inspect --json app:1.0 | jq .config.Env
+  chroot "$(imagestore provision --quiet box app:1.0)" /bin/sh; imagestore destroy box
   imagestore prune --budget 20G --keep base:1.0
 """
 
@@ -55,13 +59,13 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     return options
 
 
-def make_parser(words: Sequence[str] = ()) -> argparse.ArgumentParser:
+def make_parser(words: Sequence[str] = ()) -> Program:
     """Return the parser of the command line. The documentation is generated from it, too.
 
     Args:
         words: What it will parse, for what it says of an error.
     """
-    parser = _Program(
+    parser = Program(
         words,
         prog="imagestore",
         description=DESCRIPTION,
@@ -73,6 +77,7 @@ def make_parser(words: Sequence[str] = ()) -> argparse.ArgumentParser:
     parser.add_argument("--version", action=_Version, nargs=0, help="print the version")
     verbs = parser.add_subparsers(dest="verb", metavar="VERB", required=True, prog="imagestore", parser_class=Parser)
     add_verbs(Verbs(verbs))
+    parser.verbs = list(verbs.choices)
     return parser
 
 
@@ -132,22 +137,35 @@ def _is_fed() -> bool:
     return stat.S_ISFIFO(mode) or stat.S_ISREG(mode) or stat.S_ISSOCK(mode)
 
 
-class _Program(Parser):
-    """The parser of the whole command line."""
+class Program(Parser):
+    """The parser of the whole command line.
+
+    Attributes:
+        verbs: The words for all verbs.
+    """
 
     def __init__(self, words: Sequence[str], **options: Any) -> None:
         super().__init__(**options)
         self._words = words
+        self.verbs: list[str] = []
 
     def error(self, message: str) -> NoReturn:
-        """Name an unknown option before the verb: argparse, which takes the next word for the verb, speaks of that."""
+        """Name the first word if it is not known: argparse speaks of another one, or of all verbs."""
         before = Parser(add_help=False, allow_abbrev=False, exit_on_error=False)
         add_common_options(before)
         with suppress(argparse.ArgumentError):
-            first = next(iter(before.parse_known_args(self._words)[1]), "")
-            if first.startswith("-") and first not in ("-h", "--help", "--version", "--"):
-                message = f"unrecognized arguments: {first}"
+            message = self._fault(next(iter(before.parse_known_args(self._words)[1]), "")) or message
         super().error(message)
+
+    def _fault(self, first: str) -> str | None:
+        """Return what is wrong with the first word that is no common option; None if that is another."""
+        if not first:
+            return "name a VERB; imagestore help lists them"
+        if first.startswith("-"):
+            return None if first in ("-h", "--help", "--version", "--") else f"unrecognized arguments: {first}"
+        from pykka_imagestore.cli.verb_advice import advice_on  # noqa: PLC0415 - most runs need none
+
+        return None if first in self.verbs else f"{first!r} is no verb: {advice_on(first, self.verbs)}"
 
 
 class _Version(argparse.Action):

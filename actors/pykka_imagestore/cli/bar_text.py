@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from pykka_imagestore.cli.output import counted
 from pykka_imagestore.core.sizes import format_size
 
 _MAX_TITLE_LENGTH = 40
@@ -22,7 +23,7 @@ class Reading:
         title: What it is.
         done: How much is done.
         expected: How much there is to do; 0 if that is not known yet.
-        noun: What is counted; None for bytes.
+        noun: What one of those is that are counted; None for bytes.
         details: What else is told if there is room.
     """
 
@@ -66,7 +67,7 @@ def _parts(reading: Reading, seconds: float, rate: float) -> dict[str, str]:
         parts["amount"] = f"{format_size(done)} of {format_size(reading.expected)}"
         parts["rate"] = f"{format_size(int(rate))}/s"
     else:
-        parts["amount"] = f"{done} of {reading.expected} {reading.noun}"
+        parts["amount"] = f"{done} of {counted(reading.expected, reading.noun)}"
     return parts
 
 

@@ -56,9 +56,9 @@ class Verb:
         return tuple(argument for argument in self.arguments if argument.options)
 
     @property
-    def kind(self) -> str:
-        """What its arguments are; of several kinds, the first."""
-        return next((argument.kind for argument in self.arguments if not argument.options), "text")
+    def kinds(self) -> tuple[str, ...]:
+        """What its arguments are, one after the other; what follows them is as the last."""
+        return tuple(argument.kind for argument in self.arguments if not argument.options) or ("text",)
 
     @property
     def words(self) -> tuple[str, ...]:
@@ -105,21 +105,24 @@ _BASH = """\
 # Completes imagestore in bash; made by "imagestore completion bash".
 
 _imagestore() {{
-    local line=${{COMP_LINE:0:COMP_POINT}} store=() words verb= options kind= list= index word
+    local line=${{COMP_LINE:0:COMP_POINT}} store=() words verb= options kinds kind list= index position=0 word
     read -ra words <<<"$line"
     [[ $line == *[[:space:]] ]] && words+=("")
     local cur=${{words[-1]}} last=$((${{#words[@]}} - 1))
     for ((index = 1; index < last; index++)); do
         case ${{words[index]}} in
         --store) store=(--store "${{words[++index]}}") ;;
+        {valued}) ((index++)) ;;
         -*) ;;
-        *) [[ $verb ]] || verb=${{words[index]}} ;;
+        *) if [[ $verb ]]; then ((position++)); else verb=${{words[index]}}; fi ;;
         esac
     done
     case $verb in
-    '') options='{options}' kind=words list='{verbs}' ;;
+    '') options='{options}' kinds=(words) list='{verbs}' ;;
 {cases}
+    *) kinds=(text) ;;
     esac
+    kind=${{kinds[position]-${{kinds[-1]}}}}
     case ${{words[last - 1]}} in
 {values}
     *) [[ $cur == -* ]] && kind=words list=$options ;;
@@ -146,17 +149,23 @@ complete -F _imagestore imagestore
 
 def _bash(common: Iterable[Argument], verbs: tuple[Verb, ...]) -> str:
     cases = "\n".join(_bash_case(verb) for verb in verbs)
-    by_kind: dict[str, list[str]] = {}
-    for argument in dict.fromkeys(argument for verb in verbs for argument in verb.options if argument.metavar):
-        by_kind.setdefault(argument.kind, []).extend(argument.options)
-    found = "\n".join(f"    {'|'.join(dict.fromkeys(options))}) kind={kind} ;;" for kind, options in by_kind.items())
+    by_value: dict[str, list[str]] = {}
+    for argument in (argument for verb in verbs for argument in verb.options if argument.metavar):
+        by_value.setdefault(f"kind={argument.kind}{_bash_list(argument.words)}", []).extend(argument.options)
+    spelled = {value: "|".join(dict.fromkeys(options)) for value, options in by_value.items()}
+    found = "\n".join(f"    {options}) {value} ;;" for value, options in spelled.items())
     names = " ".join(name for verb in verbs for name in verb.names)
-    return _BASH.format(options=_spellings(common), verbs=names, cases=cases, values=found)
+    valued = "|".join(spelled.values())
+    return _BASH.format(options=_spellings(common), verbs=names, valued=valued, cases=cases, values=found)
 
 
 def _bash_case(verb: Verb) -> str:
-    words = f" list='{' '.join(verb.words)}'" if verb.words else ""
-    return f"    {'|'.join(verb.names)}) options='{_spellings(verb.options)}' kind={verb.kind}{words} ;;"
+    kinds = f"kinds=({' '.join(verb.kinds)}){_bash_list(verb.words)}"
+    return f"    {'|'.join(verb.names)}) options='{_spellings(verb.options)}' {kinds} ;;"
+
+
+def _bash_list(words: tuple[str, ...]) -> str:
+    return f" list='{' '.join(words)}'" if words else ""
 
 
 def _spellings(options: Iterable[Argument]) -> str:
@@ -271,6 +280,8 @@ def _fish_option(condition: str, argument: Argument) -> str:
     value = {"file": " -r -F", "directory": " -x -a '(__fish_complete_directories)'"}.get(argument.kind, " -x")
     if argument.kind in _FISH_LISTS:
         value = f" -x -a '{_FISH_LISTS[argument.kind]}'"
+    if argument.words:
+        value = f" -x -a {_quoted(' '.join(argument.words))}"
     return (
         f"complete -c imagestore -n {_quoted(condition)}{spelled}{value if argument.metavar else ''} "
         f"-d {_quoted(argument.help)}"
@@ -278,9 +289,10 @@ def _fish_option(condition: str, argument: Argument) -> str:
 
 
 def _fish_arguments(condition: str, verb: Verb) -> Iterator[str]:
-    found = {"file": "-F", "directory": "-F"}.get(verb.kind)
-    if verb.kind in _FISH_LISTS:
-        found = f"-a '{_FISH_LISTS[verb.kind]}'"
+    kind = next((kind for kind in verb.kinds if kind != "text"), "text")  # fish does not tell which argument it is
+    found = {"file": "-F", "directory": "-F"}.get(kind)
+    if kind in _FISH_LISTS:
+        found = f"-a '{_FISH_LISTS[kind]}'"
     if verb.words:
         found = f"-a {_quoted(' '.join(verb.words))}"
     if found is not None:

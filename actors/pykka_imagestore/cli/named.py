@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from pykka_imagestore.core.image import DockerImage
-from pykka_imagestore.core.image_name import ImageName
+from pykka_imagestore.core.image_name import DEFAULT_TAG, ImageName
 from pykka_imagestore.durable.stored_view import StoredView
 from pykka_imagestore.errors import ImageIncompleteError, InvalidNameError, NotFoundError, StoreError
 from pykka_imagestore.text import listed
@@ -59,7 +59,7 @@ class NothingNamedError(NotFoundError):
 
 
 @contextmanager
-def advised(text: str) -> Iterator[None]:
+def advised(store: Path, text: str) -> Iterator[None]:
     """Say more where no image is found that a user named so.
 
     Raises:
@@ -70,7 +70,7 @@ def advised(text: str) -> Iterator[None]:
     except ImageIncompleteError:
         raise
     except NotFoundError as error:
-        advice = advice_on(text)
+        advice = advice_on(text) or _similar(store, text)
         if not advice:
             raise
         raise NothingNamedError(error.name, advice) from error
@@ -83,6 +83,19 @@ def advice_on(text: str) -> str:
     if os.path.isfile(text) or os.path.isfile(f"{text}/oci-layout"):  # noqa: PTH113 - what is no path is no file
         return f"; but {text} is here: put it first, with imagestore put {text}"
     return ""
+
+
+def _similar(store: Path, text: str) -> str:
+    """Return which images are named much like a text, as the end of a sentence; perhaps empty."""
+    if is_digest(text):
+        return ""
+    import difflib  # noqa: PLC0415 - slow, and seldom needed
+
+    wanted = ImageName.parse_stored(text)
+    repository = wanted.stored.removesuffix(wanted.tag or DEFAULT_TAG)
+    names = [image.name for image in StoredView.open(store).list()]
+    found = [name for name in names if name.startswith(repository)] or difflib.get_close_matches(wanted.stored, names)
+    return f"; there is {listed(found)}" if found else ""
 
 
 def is_digest(text: str) -> bool:

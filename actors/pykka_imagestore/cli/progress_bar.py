@@ -48,7 +48,7 @@ def check_bar(bytes_expected: int, *, quiet: bool) -> Iterator[CheckListener | N
         if latest is None:
             return Reading("checking")
         if not bytes_expected:
-            return Reading("checking", latest.layers_done, latest.layers_expected, "layers")
+            return Reading("checking", latest.layers_done, latest.layers_expected, "layer")
         layers = f"{latest.layers_done} of {counted(latest.layers_expected, 'layer')}"
         return Reading("checking", latest.bytes_done, bytes_expected, None, layers)
 
@@ -65,7 +65,7 @@ def removal_bar(paths: StorePaths, *, quiet: bool) -> Iterator[None]:
         nonlocal most
         left = count_removed_layers(paths)
         most = max(most, left)
-        return Reading("removing", most - left, most, "layers")
+        return Reading("removing", most - left, most, "layer")
 
     with _shown_bar(read, quiet):
         yield

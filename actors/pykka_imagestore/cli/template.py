@@ -48,7 +48,8 @@ class Template:
             parts.append(_part(match, fields))
             position = match.end()
         if not any(isinstance(part, tuple) for part in parts):  # such as "json", or a Go template
-            raise InvalidInputError(f"{text!r} has no field; write its name in braces, such as {{name}}, or use --json")
+            how = "a field is in single braces" if "{{" in text else "write its name in braces"
+            raise InvalidInputError(f"{text!r} has no field; {how}, such as {{name}}, or use --json")
         return cls(tuple(parts))
 
     def names(self, field: str) -> bool:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable, Sequence
-from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
 from pykka_imagestore.errors import InvalidInputError
@@ -57,9 +56,12 @@ def stored_image(text: str) -> str:
 
 def container_id(text: str) -> str:
     """Return a container's id as it is."""
-    from pykka_imagestore.core.container import require_container_id  # noqa: PLC0415
+    from pykka_imagestore.core.container import is_container_id  # noqa: PLC0415
 
-    _parse(partial(require_container_id, "ID"), text)
+    if not is_container_id(text):
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is no id: at most 128 letters, digits, '_', '.' and '-', a letter or digit first"
+        )
     return text
 
 
@@ -68,6 +70,23 @@ def image_or_container(text: str) -> str:
     from pykka_imagestore.core.container import is_container_id  # noqa: PLC0415
 
     return text if is_container_id(text) else stored_image(text)
+
+
+def new_container_id(text: str) -> str:
+    """Return the id of a container that is to be made, as it is; no other container's is of use."""
+    try:
+        return container_id(text)
+    except argparse.ArgumentTypeError:
+        if _is_image(text):
+            raise argparse.ArgumentTypeError(f"{text!r} is no id; the id comes first, then the image's name") from None
+        raise
+
+
+def _is_image(text: str) -> bool:
+    try:
+        return bool(stored_image(text))
+    except argparse.ArgumentTypeError:
+        return False
 
 
 def platform(text: str) -> str:

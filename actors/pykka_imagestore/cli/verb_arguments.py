@@ -132,7 +132,7 @@ def _add_inspect(verbs: Verbs) -> None:
         "inspect", "print the configs of images", "With --json, each is one compact document on one line."
     )
     _add_names(parser)
-    _add_format(parser)
+    _add_format(parser, short=True)
 
 
 def _add_remove(verbs: Verbs) -> None:
@@ -246,7 +246,7 @@ def _add_provision(verbs: Verbs) -> None:
         "By default an overlay is mounted where this user may do that; else the layers' files are copied.",
     )
     parser.add_argument(
-        "id", metavar="ID", type=values.container_id, help="what to call it: letters, digits, '_', '.' and '-'"
+        "id", metavar="ID", type=values.new_container_id, help="what to call it: letters, digits, '_', '.' and '-'"
     )
     _add_name(parser)
     parser.add_argument("--backend", choices=BACKENDS, help="how to make it (default: the best that works here)")
@@ -264,12 +264,17 @@ def _add_provision(verbs: Verbs) -> None:
         help="let no more be written to it than this: bytes, or 500M, 20G; takes a file system with project quotas",
     )
     parser.add_argument(
+        "--for-runtime",
+        action="store_true",
+        help="let its set-user-ID programs and devices work: only for a container runtime that guards against them",
+    )
+    parser.add_argument(
         "--not-durable",
         action="store_true",
         help="do not wait until its record is on disk: a power loss may leave a directory that nothing tells of",
     )
     _add_quiet(parser, "print only the path")
-    _add_format(parser, ("id", "path", "backend", "reason", "config"), of="container")
+    _add_format(parser, ("id", "path", "backend", "reason", "config"), "container")
 
 
 def _add_containers(verbs: Verbs) -> None:
@@ -280,7 +285,7 @@ def _add_containers(verbs: Verbs) -> None:
         "runs no more, and that its containers wait for it to come back, or to be destroyed.",
     )
     _add_quiet(parser, "print only the ids")
-    _add_format(parser, ("id", "image", "backend", "path", "read_only", "owner", "created", "is_held"), of="container")
+    _add_format(parser, ("id", "image", "backend", "path", "read_only", "owner", "created", "is_held"), "container")
 
 
 def _add_destroy(verbs: Verbs) -> None:
@@ -327,8 +332,8 @@ def _add_completion(verbs: Verbs) -> None:
     parser = verbs.add(
         "completion",
         "print a script that completes this command line in a shell",
-        "Names of images are completed, too. In bash: source <(imagestore completion bash); in zsh the same with zsh, "
-        "after compinit; in fish: imagestore completion fish | source.",
+        "Names of images and ids of containers are completed, too. In bash: source <(imagestore completion bash); in "
+        "zsh the same with zsh, after compinit; in fish: imagestore completion fish | source.",
     )
     parser.add_argument("shell", metavar="SHELL", choices=SHELLS, help="bash, zsh or fish")
 
@@ -350,13 +355,16 @@ def _add_quiet(parser: argparse.ArgumentParser, what: str) -> None:
     parser.add_argument("-q", "--quiet", action="store_true", help=what)
 
 
-def _add_format(parser: argparse.ArgumentParser, fields: Sequence[str] = (), of: str = "image") -> None:
+def _add_format(
+    parser: argparse.ArgumentParser, fields: Sequence[str] = (), noun: str = "image", *, short: bool = False
+) -> None:
     which = f": {', '.join(fields)}" if fields else ""
     parser.add_argument(
+        *(["-f"] if short else []),
         "--format",
         metavar="TEMPLATE",
         type=partial(values.template, fields=fields),
-        help=f"print a line for each {of}, with the fields of its JSON document in braces{which}; "
+        help=f"print a line for each {noun}, with the fields of its JSON document in braces{which}; "
         r"as '{" + (fields[0] if fields else "config.Env") + r"}'; \t is a tab",
     )
 

@@ -32,6 +32,7 @@ class Container:
         upper_bytes: How much may be written to it; None for no bound.
         project: The project whose quota keeps that bound.
         is_filled: Whether all files are there, where its root file system is files and not a mount.
+        for_runtime: Whether a container runtime guards it, so that set-user-ID programs and devices are to work.
     """
 
     container_id: str
@@ -50,6 +51,7 @@ class Container:
     upper_bytes: int | None = None
     project: int | None = None
     is_filled: bool = False
+    for_runtime: bool = False
 
     @property
     def needs(self) -> Needs:

@@ -324,6 +324,7 @@ def _to_bytes(container: Container) -> bytes:
         created=container.created,
         boot=container.boot,
         is_filled=container.is_filled,
+        for_runtime=container.for_runtime,
     )
     return with_checksum(record.SerializeToString())
 
@@ -358,6 +359,7 @@ def _from_bytes(path: Path, container_id: str, data: bytes) -> Container:
         record.upper_bytes if record.HasField("upper_bytes") else None,
         record.project if record.HasField("project") else None,
         record.is_filled,
+        record.for_runtime,
     )
 
 

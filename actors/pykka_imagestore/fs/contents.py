@@ -1,24 +1,33 @@
-"""Copies what is in a file: shared with the copy where the file system can do that, by the kernel where it can do that.
+"""Copies what is in a file, by the kernel where it can do that. Holes stay holes.
 
-Which way works depends on the two file systems, so each is tried once and then kept. Holes stay holes.
+A copy by copy_file_range(2) shares its blocks with the source where the file system can do that: the kernel tries that
+first. Which way works depends on the two file systems, so each is tried once and then kept.
 
 Spec:
-    ioctl_ficlone(2), copy_file_range(2), sendfile(2), lseek(2), "Seeking file data and holes".
+    copy_file_range(2), sendfile(2), lseek(2), "Seeking file data and holes".
 """
 
 from __future__ import annotations
 
 import errno
-import fcntl
 import os
 from collections.abc import Callable, Iterator
 
-_FICLONE = 0x40049409  # linux/fs.h
 _BLOCK_BYTES = 1 << 20
 _MAX_BYTES = 1 << 30  # in one call; the kernel takes less than 2 GiB
-_NOT_HERE = frozenset({errno.EOPNOTSUPP, errno.ENOTTY, errno.ENOSYS, errno.EXDEV})
-# Of one file: it is one that btrfs neither checksums nor shares, or whatever else the kernel has against it.
-_NOT_SO = _NOT_HERE | {errno.EINVAL, errno.EPERM, errno.EACCES, errno.ETXTBSY, errno.EBADF}
+# Not here, or not so: the two are on different file systems, or a filter of system calls knows no such call.
+_NOT_SO = frozenset(
+    {
+        errno.EOPNOTSUPP,
+        errno.ENOSYS,
+        errno.EXDEV,
+        errno.EINVAL,
+        errno.EPERM,
+        errno.EACCES,
+        errno.ETXTBSY,
+        errno.EBADF,
+    }
+)
 
 Move = Callable[[int, int, int, int], int]
 """Copies some of so many bytes at an offset from one file to another; returns how many, 0 where it cannot."""
@@ -28,7 +37,6 @@ class Contents:
     """Copies contents, and remembers which way works from which file system."""
 
     def __init__(self) -> None:
-        self._cannot_share: set[int] = set()
         self._moves: dict[int, Move] = {}
 
     def copy(self, source: int, target: int, status: os.stat_result) -> None:
@@ -41,25 +49,12 @@ class Contents:
             OSError: The disk failed or is full, or the source is shorter than its status says.
         """
         size, device = status.st_size, status.st_dev
-        if not size or (device not in self._cannot_share and self._share(source, target, device)):
-            return
         if status.st_blocks * 512 >= size:
             self._move(source, target, device, 0, size)
             return
         for start, end in data_of(source, size):
             self._move(source, target, device, start, end)
         os.ftruncate(target, size)
-
-    def _share(self, source: int, target: int, device: int) -> bool:
-        try:
-            fcntl.ioctl(target, _FICLONE, source)
-        except OSError as error:
-            if error.errno not in _NOT_SO:
-                raise
-            if error.errno in _NOT_HERE:
-                self._cannot_share.add(device)
-            return False
-        return True
 
     def _move(self, source: int, target: int, device: int, start: int, end: int) -> None:
         move = self._moves.get(device, _copy_range)

@@ -55,6 +55,16 @@ def entry_like(status: os.stat_result, place: int | bytes, link: bytes = b"") ->
     )
 
 
+def node_like(status: os.stat_result, name: bytes, directory: int) -> Entry:
+    """Return an entry that asks for what has a name in a directory, and is no directory and no open file.
+
+    Args:
+        status: Its status.
+    """
+    link = os.readlink(name, dir_fd=directory) if stat.S_ISLNK(status.st_mode) else b""
+    return entry_like(status, b"/proc/self/fd/%d/%s" % (directory, name), link)
+
+
 def _xattrs(place: int | bytes) -> dict[bytes, bytes]:
     follow = isinstance(place, int)
     try:

@@ -6,7 +6,7 @@ import os
 import stat
 
 from pykka_imagestore.core.tar.format import SYMLINK, Entry
-from pykka_imagestore.fs.attributes import DEFAULT_ACL, SET_ID, Attributes, disown, join
+from pykka_imagestore.fs.attributes import DEFAULT_ACL, NODE_TYPES, SET_ID, Attributes, disown, join
 from pykka_imagestore.fs.contents import Contents
 from pykka_imagestore.fs.create import make_directory
 from pykka_imagestore.fs.flags import FILE_FLAGS
@@ -50,22 +50,21 @@ class Copies:
         finally:
             os.close(made)
 
-    def make_node(self, source: int, status: os.stat_result, directory: int, parent: bytes, name: bytes) -> None:
-        """Make a symlink, device or fifo like the one that has the same name in ``source``, and that status."""
-        place = b"/proc/self/fd/%d/%s" % (source, name)
-        about = entry_like(status, place, os.readlink(name, dir_fd=source) if stat.S_ISLNK(status.st_mode) else b"")
+    def make_node(self, about: Entry, directory: int, parent: bytes, name: bytes) -> None:
+        """Make a symlink, device or fifo; a device that this process may not make is left out."""
+        path = join(parent, name)
         try:
             try:
-                _make(about, status, directory, name)
+                _make(about, directory, name)
             except FileExistsError:
                 os.unlink(name, dir_fd=directory)
-                _make(about, status, directory, name)
+                _make(about, directory, name)
         except PermissionError:
             if about.kind == SYMLINK:
                 raise
-            self.attributes.leave_unset(join(parent, name), "device")
+            self.attributes.leave_unset(path, "device")
             return
-        self.attributes.finish_node(about, join(parent, name), name, directory)
+        self.attributes.finish_node(about, path, name, directory)
 
     # -- directories
 
@@ -102,8 +101,9 @@ class Copies:
             os.fchmod(directory, about.mode & ~SET_ID)
 
 
-def _make(about: Entry, status: os.stat_result, directory: int, name: bytes) -> None:
+def _make(about: Entry, directory: int, name: bytes) -> None:
     if about.kind == SYMLINK:
         os.symlink(about.link, name, dir_fd=directory)
     else:
-        os.mknod(name, status.st_mode & ~SET_ID, status.st_rdev, dir_fd=directory)
+        mode = NODE_TYPES[about.kind] | about.mode & ~SET_ID
+        os.mknod(name, mode, os.makedev(about.major, about.minor), dir_fd=directory)

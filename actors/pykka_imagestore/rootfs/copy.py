@@ -22,8 +22,9 @@ from pykka_imagestore.rootfs.view import show, why_not_shown
 class Copy:
     """Copies what the layers mean together into the container's directory.
 
-    Nothing is mounted, unless the copy is to be read only, or attached elsewhere. Only a mount keeps a copy from being
-    written to, so where none can be made, a read-only one is refused.
+    A copy is shown through a mount of itself, as others are, for what the mount keeps from working: set-user-ID
+    programs, devices, and writes if it is to be read only. Where this process may not mount, one that is written to in
+    its own place is a plain directory, and others are refused.
     """
 
     name = "copy"
@@ -32,15 +33,21 @@ class Copy:
 
     def refusal(self, request: RootfsRequest) -> str | None:
         """Return why a request cannot be served here; None if it can, as far as can be told beforehand."""
+        reason = self.why_not_filled(request)
+        if reason is None and needs_mount(request) and request.layers:
+            reason = why_not_shown(request.layers[0].path)
+            if reason is not None:
+                wish = "read only" if request.read_only else "attached elsewhere"
+                reason = f"it would have to be mounted to be {wish}, and the kernel refused. {reason}"
+        return reason
+
+    def why_not_filled(self, request: RootfsRequest) -> str | None:
+        """Return why a request's files cannot be made here, wherever they are mounted then; None if they can."""
         try:
             require_sight_of_deletions(request.layers)
         except PermissionError as error:
             return f"{error.filename} cannot be read by this user: {error.strerror}"
-        reason = why_not_shown() if _needs_mount(request) else None
-        if reason is None:
-            return None
-        wish = "read only" if request.read_only else "attached elsewhere"
-        return f"it would have to be mounted to be {wish}, and the kernel refused. {reason}"
+        return None
 
     def parts(self, request: RootfsRequest, workers: int) -> tuple[FillPart, ...]:
         """Return a share of the work for each worker; makes the directories that they fill.
@@ -60,7 +67,7 @@ class Copy:
         )
 
     def mount(self, request: RootfsRequest) -> Mounted:
-        """Open a root file system that was filled, and mount it if the request takes that.
+        """Mount a root file system that was filled, or open it.
 
         Raises:
             RootfsError: The kernel refused.
@@ -74,7 +81,7 @@ class Copy:
         place = default_place(request)
         if request.project is not None and request.upper_bytes is not None:
             bound(place, request.project, request.upper_bytes)
-        if _needs_mount(request):
+        if needs_mount(request) or (not request.for_runtime and why_not_shown(place) is None):
             return show(place, request, self.name)
         return Mounted(os.open(place, PIN_FLAGS | os.O_DIRECTORY), place if request.attach else None)
 
@@ -87,7 +94,8 @@ class Copy:
         return is_attached(request, _shows(request))
 
 
-def _needs_mount(request: RootfsRequest) -> bool:
+def needs_mount(request: RootfsRequest) -> bool:
+    """Tell whether a copy cannot be what is requested unless it is mounted."""
     return request.read_only or (request.attach and request.target is not None)
 
 

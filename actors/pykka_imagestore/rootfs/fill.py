@@ -19,7 +19,7 @@ from itertools import groupby
 
 from pykka_imagestore.core.rootfs import FillPart
 from pykka_imagestore.fs.flags import DIRECTORY_FLAGS
-from pykka_imagestore.fs.likeness import entry_like
+from pykka_imagestore.fs.likeness import entry_like, node_like
 from pykka_imagestore.fs.merged_tree import DIRECTORY, FILE, MergedDirectory, MergedEntry, MergedTree
 from pykka_imagestore.fs.walk import Policy, Walk
 from pykka_imagestore.rootfs.copies import Copies
@@ -119,10 +119,11 @@ class _Share:
 
     def _copy_node(self, source: int, entry: MergedEntry) -> None:
         status = os.stat(entry.name, dir_fd=source, follow_symlinks=False)
-        if status.st_nlink == 1:
-            self._copies.make_node(source, status, self._here, self._path, entry.name)
-        elif not self._is_linked(entry, status):
-            self._copies.make_node(source, status, self._here, self._path, entry.name)
+        if status.st_nlink > 1 and self._is_linked(entry, status):
+            return
+        about = node_like(status, entry.name, source)
+        self._copies.make_node(about, self._here, self._path, entry.name)
+        if status.st_nlink > 1:
             self._offer(entry, status)
 
     # -- hard links: the first name that some share makes is found by the others in the scratch directory

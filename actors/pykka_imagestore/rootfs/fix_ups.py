@@ -12,15 +12,14 @@ from pykka_imagestore.core.budget import Size
 from pykka_imagestore.core.layer_record import WhiteoutFormat
 from pykka_imagestore.core.plan_rootfs import FixDirectory, FixLink, FixUps
 from pykka_imagestore.core.rootfs import Reads
-from pykka_imagestore.core.tar.format import SYMLINK
-from pykka_imagestore.fs.attributes import DEFAULT_ACL, NODE_TYPES, SET_ID, Attributes, disown
-from pykka_imagestore.fs.contents import Contents
+from pykka_imagestore.fs.attributes import disown
 from pykka_imagestore.fs.create import make_directory
-from pykka_imagestore.fs.flags import DIRECTORY_FLAGS, FILE_FLAGS
+from pykka_imagestore.fs.flags import DIRECTORY_FLAGS
 from pykka_imagestore.fs.layer_files import LayerFiles
-from pykka_imagestore.fs.likeness import entry_like
+from pykka_imagestore.fs.likeness import entry_like, node_like
 from pykka_imagestore.fs.walk import Walk
 from pykka_imagestore.fs.whiteout_format import WHITEOUT_DEVICE, WHITEOUT_PREFIX
+from pykka_imagestore.rootfs.copies import Copies
 
 _BLOCK_BYTES = 4096
 _IMPLICIT_MODE = 0o755  # of a root that no layer has
@@ -71,8 +70,7 @@ class _Writer:
         self._layers = layers
         self._reads = reads
         self._made = Walk(root, follows=False)
-        self._attributes = Attributes()
-        self._contents = Contents()
+        self._copies = Copies()
 
     def close(self) -> None:
         self._made.forget()
@@ -95,23 +93,14 @@ class _Writer:
     def _make_directory(self, path: bytes) -> None:
         if path:
             above, name = self._place(path)
-            make_directory(name, stat.S_IRWXU, above)
+            self._copies.make_directory(name, above)
             self._count(_BLOCK_BYTES)
 
     def _finish_directory(self, directory: FixDirectory) -> None:
-        path, attributes = directory.path, self._attributes
-        source = self._layers[directory.layer].directory(path)
+        source = self._layers[directory.layer].directory(directory.path)
         about = entry_like(os.fstat(source), source)
         self._made.make_room()
-        made = self._made.directory(path).directory
-        attributes.set_xattrs(about, path, made, is_directory=True)
-        if DEFAULT_ACL in about.xattrs:
-            attributes.set_xattr(path, made, DEFAULT_ACL, about.xattrs[DEFAULT_ACL])
-        os.fchmod(made, about.mode)
-        os.utime(made, ns=(about.mtime_ns, about.mtime_ns))
-        owner = about.uid, about.gid
-        if owner != attributes.owner and not attributes.chown(owner, path, made) and about.mode & SET_ID:
-            os.fchmod(made, about.mode & ~SET_ID)  # these bits speak of the owner
+        self._copies.finish_directory(self._made.directory(directory.path).directory, about, directory.path)
 
     # -- files
 
@@ -131,16 +120,10 @@ class _Writer:
 
     def _copy_file(self, source: bytes, from_: int, path: bytes) -> None:
         above, name = self._place(path)
-        file = os.open(source, FILE_FLAGS, dir_fd=from_)
+        file = self._copies.open(source, from_)
         try:
             status = os.fstat(file)
-            about = entry_like(status, file)
-            made = self._attributes.create_file(about, above, name)
-            try:
-                self._contents.copy(file, made, status)
-                self._attributes.finish_file(about, path.rpartition(b"/")[0], name, made)
-            finally:
-                os.close(made)
+            self._copies.make_file(file, status, above, path.rpartition(b"/")[0], name)
         finally:
             os.close(file)
         whole = -(-status.st_size // _BLOCK_BYTES) * _BLOCK_BYTES
@@ -149,19 +132,13 @@ class _Writer:
 
     def _copy_node(self, source: bytes, from_: int, status: os.stat_result, path: bytes) -> None:
         above, name = self._place(path)
-        link = os.readlink(source, dir_fd=from_) if stat.S_ISLNK(status.st_mode) else b""
-        about = entry_like(status, b"/proc/self/fd/%d/%s" % (from_, source), link)
-        if about.kind == SYMLINK:
-            os.symlink(link, name, dir_fd=above)
-        else:
-            os.mknod(name, NODE_TYPES[about.kind] | about.mode & ~SET_ID, status.st_rdev, dir_fd=above)
-        self._attributes.finish_node(about, path, name, above)
+        self._copies.make_node(node_like(status, source, from_), above, path.rpartition(b"/")[0], name)
         self._count(0)
 
     def _link(self, first: bytes, path: bytes) -> None:
         target_parent, _, target = first.rpartition(b"/")
         above, name = self._place(path)
-        self._attributes.link(target, self._made.directory(target_parent).directory, name, above)
+        self._copies.attributes.link(target, self._made.directory(target_parent).directory, name, above)
 
     # -- whiteouts
 

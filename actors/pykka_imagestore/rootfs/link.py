@@ -15,8 +15,8 @@ class Link(Copy):
     name = "link"
     links = True
 
-    def refusal(self, request: RootfsRequest) -> str | None:
-        """Return why a request cannot be served here; None if it can, as far as can be told beforehand."""
+    def why_not_filled(self, request: RootfsRequest) -> str | None:
+        """Return why a request's files cannot be made here, wherever they are mounted then; None if they can."""
         if not request.read_only:
             return "its files are the layers', which a write would change: ask for read_only, or for another backend"
-        return super().refusal(request)
+        return super().why_not_filled(request)

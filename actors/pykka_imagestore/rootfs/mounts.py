@@ -123,6 +123,17 @@ class FileSystemContext:
         return messages
 
 
+def may_mount() -> bool:
+    """Tell whether this process may mount in its own namespaces."""
+    try:
+        FileSystemContext("overlay").close()
+    except PermissionError:
+        return False
+    except OSError:  # an old kernel, or one without overlays: what is asked for will tell
+        pass
+    return True
+
+
 def clone_tree(directory: int) -> int:
     """Return a descriptor of another mount of an open directory, without what is mounted below it.
 

@@ -11,8 +11,6 @@ of a mount goes on working until it is closed, and what was written is in the co
 
 Root in there is this user, and owns what the user owns. Other users and groups are there if /etc/subuid and /etc/subgid
 give this user any, and newuidmap and newgidmap are installed; else files cannot be given to anybody.
-
-A frozen program has no Python to start the process with, unless it is told of one.
 """
 
 from __future__ import annotations
@@ -26,13 +24,12 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from typing import cast
 
 from pykka_imagestore.core.rootfs import Reads, RootfsRequest
 from pykka_imagestore.rootfs.backend import Backend, Mounted
-from pykka_imagestore.rootfs.mounts import FileSystemContext
 from pykka_imagestore.rootfs.namespace_refusal import Obstacle, why_no_namespace
 from pykka_imagestore.rootfs.namespace_wire import Message, pack, pack_request, parse_error, receive, send
 from pykka_imagestore.rootfs.place import open_target, refused
@@ -60,10 +57,10 @@ class Namespace:
     """A process that holds a user and a mount namespace; threads may share it.
 
     Args:
-        python: The command of a Python like this one; by default this one.
+        python: Finds the command of a Python like this one, or raises a ``NamespaceError``.
     """
 
-    def __init__(self, python: Sequence[str] | None = None) -> None:
+    def __init__(self, python: Callable[[], Sequence[str]]) -> None:
         self._python = python
         self._lock = threading.Lock()
         self._held: _Held | None = None
@@ -77,23 +74,31 @@ class Namespace:
     def ask(self, message: Message) -> tuple[Message, int | None, int]:
         """Return what the process answers, with the descriptor that came along, and the PID; starts the process.
 
+        If it was there and has ended, or ends before it answers, another one is asked: nothing of it is mounted then.
+
         Raises:
-            NamespaceError: It cannot be started, or has ended.
+            NamespaceError: It cannot be started, or it ended twice.
             WrongMessageError: The message is too long.
         """
         body = pack(message)
         with self._lock:
-            held = self._held = self._held_now()
+            was_there = self.pid is not None
             try:
-                return *held.ask(body), held.pid
-            except (EOFError, OSError) as error:
+                return self._ask(body)
+            except NamespaceError:
+                if not was_there:
+                    raise
+                return self._ask(body)
+
+    def refusal(self) -> Obstacle | None:
+        """Return why there can be no such process; None if there is one: starts it."""
+        with self._lock:
+            try:
+                self._held = self._held_now()
+            except NamespaceError as error:
                 self._held = None
-                reason = f"the process that held the namespaces ended{held.end()}, and nothing is mounted there now"
-                raise NamespaceError(Obstacle(reason, _LOST)) from error
-            except BaseException:  # an interrupt: the answer is still to come, and would be taken for the next one's
-                self._held = None
-                held.end()
-                raise
+                return error.obstacle
+        return None
 
     def close(self) -> None:
         """End the process, and with it whatever is mounted in its namespaces; idempotent."""
@@ -102,13 +107,26 @@ class Namespace:
             if held is not None:
                 held.end()
 
+    def _ask(self, body: bytes) -> tuple[Message, int | None, int]:
+        held = self._held = self._held_now()
+        try:
+            return *held.ask(body), held.pid
+        except (EOFError, OSError) as error:
+            self._held = None
+            reason = f"the process that held the namespaces ended{held.end()}, and nothing is mounted there now"
+            raise NamespaceError(Obstacle(reason, _LOST)) from error
+        except BaseException:  # an interrupt: the answer is still to come, and would be taken for the next one's
+            self._held = None
+            held.end()
+            raise
+
     def _held_now(self) -> _Held:
         held = self._held
         if held is not None and held.is_alive():
             return held
         if held is not None:
             held.end()
-        return _Held(self._python)
+        return _Held(self._python())
 
 
 _LOST = (
@@ -120,10 +138,9 @@ _LOST = (
 class InNamespace:
     """A backend that mounts in the namespaces of a helper process what this process may not mount in its own."""
 
-    reads = Reads.USER
-
     def __init__(self, backend: Backend, namespace: Namespace) -> None:
         self.name = backend.name
+        self.reads = Reads.ANY if backend.reads is Reads.ANY else Reads.USER
         self.refusal = backend.refusal
         self.parts = backend.parts
         self._namespace = namespace
@@ -163,31 +180,17 @@ class InNamespace:
         return answer, descriptor, pid
 
 
-def may_mount() -> bool:
-    """Tell whether this process may mount in its own namespaces."""
-    try:
-        FileSystemContext("overlay").close()
-    except PermissionError:
-        return False
-    except OSError:  # an old kernel, or one without overlays: what is asked for will tell
-        pass
-    return True
-
-
 class _Held:
     """A process that has made its namespaces."""
 
-    def __init__(self, python: Sequence[str] | None) -> None:
-        if python is None and getattr(sys, "frozen", False):
-            reason = "a frozen program has no Python to start a process with that holds namespaces"
-            raise NamespaceError(Obstacle(reason, "Give it one, or take the backend 'copy'"))
+    def __init__(self, python: Sequence[str]) -> None:
         self._connection, theirs = socket.socketpair()
         self._connection.settimeout(None)  # whatever socket.setdefaulttimeout() says
         with theirs:
             # Above the standard streams, whose place it takes in a daemon that closed those.
             descriptor = fcntl.fcntl(theirs, fcntl.F_DUPFD_CLOEXEC, 3)
         try:
-            command = [*(python or (sys.executable, "-P")), "-c", _START, str(descriptor), str(os.getpid()), *_path()]
+            command = [*python, "-c", _START, str(descriptor), str(os.getpid()), *_path()]
             self._process = subprocess.Popen(command, pass_fds=[descriptor], stdin=subprocess.DEVNULL, cwd="/")
         except OSError as error:
             self._connection.close()

@@ -17,10 +17,12 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from pykka_imagestore.core.paths import UPPER, WORK
+from pykka_imagestore.core.paths import ROOTFS, UPPER, WORK
 from pykka_imagestore.errors import NotRemovedError
 from pykka_imagestore.fs.remove_tree import remove_tree
 from pykka_imagestore.rootfs.bind import Bind
+from pykka_imagestore.rootfs.copy import Copy
+from pykka_imagestore.rootfs.link import Link
 from pykka_imagestore.rootfs.namespace_wire import (
     Message,
     pack,
@@ -40,7 +42,7 @@ if TYPE_CHECKING:
 NAME = "imagestore-ns"  # in the list of processes; 15 bytes at most
 CLONE_NEWUSER, CLONE_NEWNS = 0x10000000, 0x20000  # linux/sched.h
 
-BACKENDS = {backend.name: backend for backend in (Overlay(), Bind())}
+BACKENDS = {backend.name: backend for backend in (Overlay(), Bind(), Link(), Copy())}
 
 
 def main(descriptor: int, parent: int) -> None:
@@ -138,7 +140,7 @@ def _answer(message: Message, *, has_others: bool) -> tuple[Message, int | None]
         request = parse_request(message["request"])
         _require_same(request, message["backend"], message["seen"])
         answer = _DOES[message["do"]](message["backend"], request)
-        if has_others and message["do"] == "unmount":
+        if has_others and message["do"] == "unmount" and not request.read_only:
             _remove_written(request)
         return answer
     except Exception as error:  # noqa: BLE001 - what is mounted already is to outlive it
@@ -156,7 +158,7 @@ def _unmount(backend: str, request: RootfsRequest) -> tuple[Message, int | None]
 
 def _remove_written(request: RootfsRequest) -> None:
     """Remove what was written: outside, nobody but root may remove what belongs to the other users in here."""
-    for name in (UPPER, WORK):
+    for name in (UPPER, WORK, ROOTFS):
         with suppress(NotRemovedError):  # told by the agent, which goes on with it
             remove_tree(f"{request.directory}/{name}")
 

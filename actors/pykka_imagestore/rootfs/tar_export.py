@@ -20,7 +20,7 @@ from pykka_imagestore.core.tar.writer import END, has_key, pack_entry
 from pykka_imagestore.fs.attributes import join, unset_xattr
 from pykka_imagestore.fs.contents import data_of
 from pykka_imagestore.fs.flags import FILE_FLAGS
-from pykka_imagestore.fs.likeness import entry_like
+from pykka_imagestore.fs.likeness import entry_like, node_like
 from pykka_imagestore.fs.merged_tree import DIRECTORY, FILE, MergedDirectory, MergedEntry, MergedTree
 from pykka_imagestore.fs.pins import pinned
 from pykka_imagestore.fs.unset_attributes import UnsetLog
@@ -91,8 +91,7 @@ class TarExport:
         elif stat.S_ISREG(status.st_mode) or stat.S_ISDIR(status.st_mode):
             raise _changed()
         elif not self._is_link(path, entry, status):
-            target = os.readlink(entry.name, dir_fd=source) if stat.S_ISLNK(status.st_mode) else b""
-            self._begin(entry_like(status, b"/proc/self/fd/%d/%s" % (source, entry.name), target), path)
+            self._begin(node_like(status, entry.name, source), path)
 
     def _add_file(self, file: int, path: bytes, entry: MergedEntry) -> None:
         status = os.stat(file)

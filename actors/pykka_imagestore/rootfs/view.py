@@ -41,10 +41,13 @@ def show(directory: str, request: RootfsRequest, backend: str) -> Mounted:
     return attached(descriptor, request)
 
 
-def why_not_shown() -> str | None:
-    """Return what the kernel says against mounting a directory a second time; None if it lets this process do so."""
+def why_not_shown(directory: str) -> str | None:
+    """Return what the kernel says against mounting a directory a second time; None if it lets this process do so.
+
+    In a user namespace the answer is not the same for all: what hides something of another one's cannot be mounted.
+    """
     try:
-        os.close(_clone("/", 0))
+        os.close(_clone(directory, MOUNT_ATTR_NOSUID))
     except OSError as error:
         return error.strerror
     return None

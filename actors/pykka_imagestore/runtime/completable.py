@@ -18,7 +18,7 @@ import threading
 import weakref
 from collections.abc import Callable, Sequence
 from types import TracebackType
-from typing import Any, Self, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Self, TypeVar, cast
 
 import pykka
 
@@ -59,6 +59,14 @@ class Completable(pykka.ThreadingFuture[T]):
 
     def __repr__(self) -> str:
         return future_repr(self)
+
+    if not TYPE_CHECKING:  # a checker would take any attribute
+
+        def __getattr__(self, name: str) -> Any:
+            # What somebody takes for the value, or for a future of another library, looks for it here.
+            instead = "" if name.startswith("_") else ": get() waits for its value"
+            msg = f"{type(self).__name__!r} object has no attribute {name!r}{instead}"
+            raise AttributeError(msg, name=name, obj=self)
 
     # -- the state
 

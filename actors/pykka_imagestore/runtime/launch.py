@@ -169,6 +169,18 @@ def find_python() -> str:
     raise CannotStartError(msg)
 
 
+def python_command() -> list[str]:
+    """Return the command of a Python like this one that behaves as this one does; its arguments may follow.
+
+    Raises:
+        CannotStartError: The program is frozen, or there is none.
+    """
+    if is_frozen():
+        msg = "a frozen program has no Python to start a process with"
+        raise CannotStartError(msg)
+    return [find_python(), *_flags()]
+
+
 class _Python(WorkerProcess):
     """A new Python, started by a program that is not frozen."""
 
@@ -176,7 +188,7 @@ class _Python(WorkerProcess):
         descriptor, paths = theirs.fileno(), b"\0".join(_search_path())
         parts = (paths[start : start + PACKET_BYTES] for start in range(0, len(paths), PACKET_BYTES))
         self.greeting = [len(paths).to_bytes(8), *parts]
-        command = [find_python(), *_flags(), "-c", _BOOTSTRAP, str(descriptor)]
+        command = [*python_command(), "-c", _BOOTSTRAP, str(descriptor)]
         self._process = subprocess.Popen(command, pass_fds=[descriptor], cwd="/")
         try:
             super().__init__(ours, self._process.pid)

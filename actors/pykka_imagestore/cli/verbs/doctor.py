@@ -9,11 +9,11 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+from pykka_imagestore.backends import new_namespace
 from pykka_imagestore.cli.arguments import store_directory
 from pykka_imagestore.cli.output import print_json, print_line, print_table
 from pykka_imagestore.cli.runtimes import RuntimeProgram, find_runtimes
 from pykka_imagestore.rootfs.abilities import Ability, find_abilities
-from pykka_imagestore.rootfs.namespace import Namespace
 
 
 def run(options: argparse.Namespace) -> None:
@@ -21,7 +21,7 @@ def run(options: argparse.Namespace) -> None:
     above = _existing(store_directory(options.store))
     with (
         tempfile.TemporaryDirectory(prefix=".imagestore-doctor-", dir=above) as place,
-        closing(Namespace()) as namespace,
+        closing(new_namespace()) as namespace,
     ):
         abilities = find_abilities(place, namespace)
     runtimes = find_runtimes()

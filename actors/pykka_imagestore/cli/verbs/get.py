@@ -17,7 +17,7 @@ def run(options: argparse.Namespace) -> None:
     """Print the image's config digest and the path of each layer, root layer first."""
     paths = StorePaths(store_directory(options.store))
     view = view_store(paths.root)
-    with advised(options.name):
+    with advised(paths.root, options.name):
         name = find_names(paths.root, options.name)[0]
         image = LayerFacts(paths).locate(view.get(ImageName.parse_stored(name)))
     if options.json:

@@ -35,7 +35,7 @@ def _show(options: argparse.Namespace, config: object) -> None:
 
 
 def _find_config(view: StoredView, store: Path, text: str) -> object:
-    with advised(text):
+    with advised(store, text):
         return _read_config(view, find_names(store, text)[0])
 
 

@@ -24,7 +24,7 @@ def run(options: argparse.Namespace) -> None:
         with (
             LocalStore.start(directory) as store,
             Provisioner.start(store, owner=OWNER, durable=not options.not_durable) as provisioner,
-            advised(options.name),
+            advised(directory, options.name),
         ):
             rootfs, reason = _provision(options, find_names(directory, options.name)[0], provisioner, signals)
         with done_anyway():
@@ -45,6 +45,7 @@ def _provision(
                 read_only=options.read_only,
                 target=None if options.target is None else absolute(options.target),
                 upper_bytes=options.upper,
+                for_runtime=options.for_runtime,
             )
         )
 

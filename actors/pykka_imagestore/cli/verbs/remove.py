@@ -25,7 +25,7 @@ def run(options: argparse.Namespace) -> None:
         with LocalStore.start(directory) as store, removal_bar(StorePaths(directory), quiet=options.quiet):
 
             def remove(text: str) -> None:
-                with advised(text):
+                with advised(directory, text):
                     removed.append(signals.wait(store.remove(find_only_name(directory, text))))
 
             failed = do_each(options.names, remove)

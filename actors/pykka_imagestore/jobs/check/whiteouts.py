@@ -35,6 +35,7 @@ class WhiteoutCheck:
     ) -> None:
         self._form = layer.whiteouts
         self._record = layer.record
+        self._is_new = layer.record.HasField("implicit_root")
         self._tree = layer.tree
         self._undone = layer.undone
         self._nodes = nodes
@@ -89,7 +90,7 @@ class WhiteoutCheck:
 
     def _check_recorded(self, wanted: set[bytes]) -> None:
         """Compare what the record says of opaque directories; those of older versions say nothing."""
-        if not self._record.HasField("implicit_root"):
+        if not self._is_new:
             return
         recorded = set(self._record.opaque_directories)
         for path in (recorded ^ (set() if self._form == WhiteoutFormat.FILES else wanted)) - self._unsure:

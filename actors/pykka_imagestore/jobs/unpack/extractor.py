@@ -311,6 +311,7 @@ class Extractor:
         except PermissionError:
             self._attributes.leave_unset(path, "device")
             self._replaced.note(path)
+            self._links.note_unmade(parent, name)
             return
         self._disk_use.add_inode()
         self._attributes.finish_node(entry, path, name, directory)

@@ -13,7 +13,7 @@ from pykka_imagestore.core.tar.format import CHARACTER_DEVICE, HARD_LINK, Entry,
 from pykka_imagestore.fs.attributes import Attributes, join
 from pykka_imagestore.fs.whiteout_format import WHITEOUT_PREFIX, is_whiteout
 from pykka_imagestore.jobs.unpack.hidden_files import HiddenFiles
-from pykka_imagestore.jobs.unpack.lower_links import LowerLinks
+from pykka_imagestore.jobs.unpack.lower_links import UNMADE, LowerLinks
 from pykka_imagestore.jobs.unpack.replaced import Replaced
 from pykka_imagestore.jobs.unpack.tree import Tree, lstat
 
@@ -69,6 +69,10 @@ class HardLinks:
         if entry.kind != HARD_LINK and not is_whiteout_entry:
             self._forget_lower(parent, name)
 
+    def note_unmade(self, parent: bytes, name: bytes) -> None:
+        """Note a device that could not be made: no link leads to it, nor to what lower layers have at its path."""
+        self._lower.add(parent, name, UNMADE)
+
     def _find(self, entry: Entry, link: bytes) -> bytes | None:
         """Return the path of the file that a link leads to; None if this layer has none there."""
         target_parent, _, target = link.rpartition(b"/")
@@ -98,7 +102,8 @@ class HardLinks:
         target_parent, _, target = link.rpartition(b"/")
         source = join(self._tree.resolve(target_parent), target)
         leads_to = self._lower.find(source)
-        if not self._keeps_lower or _is_whiteout_name(source) or (source == path and leads_to is None):
+        is_nothing = leads_to == UNMADE or (source == path and leads_to is None)
+        if not self._keeps_lower or _is_whiteout_name(source) or is_nothing:
             raise _no_file(entry)
         if source == path:
             return

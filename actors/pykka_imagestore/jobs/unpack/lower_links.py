@@ -5,6 +5,9 @@ from __future__ import annotations
 from pykka_imagestore.fs.attributes import join
 from pykka_imagestore.jobs.unpack.memory_limit import MemoryLimit
 
+UNMADE = b""
+"""Where a link would lead that stands for a device which could not be made: nothing lies at its path, either."""
+
 _LINK_BYTES = 400  # of memory, beside the paths
 _PATH_COPIES = 3  # a path goes into the layer's record too, as it is and serialized
 
@@ -40,7 +43,7 @@ class LowerLinks:
         return self._targets.get(parent, {}).get(name)
 
     def drop(self, parent: bytes, name: bytes) -> bool:
-        """Forget a link, because something else takes its name; tell whether there was one."""
+        """Forget a link, because something else takes its name; tell whether there was one, and no device."""
         links = self._targets.get(parent, {})
         target = links.pop(name, None)
         if target is None:
@@ -48,18 +51,18 @@ class LowerLinks:
         self._memory.give_back(_memory_of(parent, name, target))
         if not links:
             del self._targets[parent]
-        return True
+        return target != UNMADE
 
     def drop_all_in(self, parent: bytes) -> bool:
-        """Forget the links in a directory that is removed; tell whether there were any."""
+        """Forget the links in a directory that is removed; tell whether there were any, not counting devices."""
         links = self._targets.pop(parent, {})
         self._memory.give_back(sum(_memory_of(parent, *link) for link in links.items()))
-        return bool(links)
+        return any(target != UNMADE for target in links.values())
 
     def all(self) -> tuple[tuple[bytes, bytes], ...]:
         """Return all links with where they lead to, sorted."""
-        links = self._targets.items()
-        return tuple(sorted((join(parent, name), target) for parent, each in links for name, target in each.items()))
+        links = ((join(parent, name), each[name]) for parent, each in self._targets.items() for name in each)
+        return tuple(sorted(link for link in links if link[1] != UNMADE))
 
 
 def _memory_of(parent: bytes, name: bytes, target: bytes) -> int:
