@@ -104,6 +104,8 @@ bench: $(DEMO)/installed
 	$(DEMO)/bin/python benchmarks/runtime.py --json $(BENCH)/runtime.json
 	$(DEMO)/bin/python benchmarks/pool.py --json $(BENCH)/pool.json
 	$(DEMO)/bin/python benchmarks/put.py $(ARCHIVE) $(BENCH_FLAGS) --json $(BENCH)/put.json
+	if [ "$$(id -u)" = 0 ]; then $(DEMO)/bin/python benchmarks/rootfs.py $(firstword $(ARCHIVE)) $(BENCH_FLAGS) \
+		--json $(BENCH)/rootfs.json; fi
 	$(DEMO)/bin/python benchmarks/latency.py $(firstword $(ARCHIVE)) $(BENCH_FLAGS) --json $(BENCH)/latency.json
 	$(DEMO)/bin/python benchmarks/references.py $(BENCH_FLAGS) --json $(BENCH)/references.json
 	$(DEMO)/bin/python benchmarks/rootfs_copy.py $(BENCH_FLAGS) --json $(BENCH)/rootfs_copy.json
@@ -115,6 +117,8 @@ bench: $(DEMO)/installed
 	$(DEMO)/bin/python benchmarks/layers.py $(BENCH_FLAGS) --json $(BENCH)/layers.json
 	if command -v strace >/dev/null; then $(DEMO)/bin/python benchmarks/syscalls.py --json $(BENCH)/syscalls.json; fi
 	$(DEMO)/bin/python benchmarks/chart.py $(BENCH)/put.json $(BENCH)/put.svg
+	if [ -e $(BENCH)/rootfs.json ]; then $(DEMO)/bin/python benchmarks/chart.py $(BENCH)/rootfs.json $(BENCH)/rootfs.svg \
+		--group "1 at a time" --until 99; fi
 
 clean:
 	rm -rf .venv .fuzz build .coverage .hypothesis .mypy_cache .pytest_cache .ruff_cache

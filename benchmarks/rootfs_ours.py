@@ -98,8 +98,14 @@ class OurCommand(Program):
 
     def _command(self, *arguments: object) -> str:
         verb, *others = arguments
-        command = (sys.executable, "-m", "pykka_imagestore", verb, "--quiet", "--store", self.directory / "store")
-        return said(*command, *others, env=self._environment)
+        return said(
+            *_imagestore(), verb, "--quiet", "--store", self.directory / "store", *others, env=self._environment
+        )
+
+
+def _imagestore() -> tuple[object, ...]:
+    installed = Path(sys.executable).with_name("imagestore")
+    return (installed,) if installed.exists() else (sys.executable, "-m", "pykka_imagestore")
 
 
 OURS: tuple[type[Contestant], ...] = (OursDurable, OursNotDurable, OurCommand, OursCopy)

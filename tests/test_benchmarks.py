@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 from support.processes import TIMEOUT
+from support.rootfs import require_mounts
 
 pytestmark = pytest.mark.combinations
 
@@ -63,6 +64,30 @@ def test_put_measures_each_form_and_says_who_is_absent(tmp_path):
         for group, rows in result["results"].items():
             form = "oci-archive" if "oci-archive" in group else "docker-archive"
             assert any(row.startswith(tool) for row in rows) != (f"{tool}, {form}" in result["absent"])
+
+
+@pytest.mark.root
+@pytest.mark.overlay
+def test_rootfs_measures_each_situation_and_says_who_is_absent(tmp_path):
+    require_mounts()
+    if subprocess.run(["unshare", "--mount", "--pid", "--fork", "--mount-proc", "true"], check=False).returncode != 0:
+        pytest.skip("this machine lets us have no namespaces")
+
+    result = _run(tmp_path, "rootfs")
+
+    assert not result["failed"]
+    situations = ["right after a put", "1 at a time, beside 1", "2 at a time, beside 1", "1 at a time, beside 3"]
+    for situation in situations:
+        rows = result["results"][f"provision, {situation}"]
+        assert rows.keys() == result["results"][f"destroy, {situation}"].keys()
+        assert rows.keys() >= {"ours, API", "ours, API, not durable", "ours, command"}
+        for tool in ("podman", "buildah", "ctr"):
+            assert any(row.startswith(tool) for row in rows) != any(row.startswith(tool) for row in result["absent"])
+    assert result["results"]["provision, copies, 1 at a time"].keys() >= {"ours, API, copy", "cp -a; rm -rf"}
+    assert not any(result["left"].values())
+    assert {bound["what"] for bound in result["bounds"] if bound["holds"] is None} <= {
+        bound["what"] for bound in result["bounds"] if "podman" in bound["what"] or "ctr" in bound["what"]
+    }
 
 
 @pytest.mark.parametrize("name", ["runtime", "pool"])

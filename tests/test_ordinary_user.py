@@ -222,7 +222,7 @@ def kill_and_destroy(place, backend, read_only):
 
 
 @pytest.mark.parametrize(("backend", "read_only"), [("overlay", False), ("link", True), ("copy", True)])
-def test_a_later_process_finds_that_what_was_mounted_is_lost(run, backend, read_only):
+def test_later_an_overlay_is_lost_and_what_has_files_is_mounted_again(run, backend, read_only):
     run(lose, backend, read_only)
 
 
@@ -235,7 +235,16 @@ def lose(place, backend, read_only):
             kill(wanted.get(timeout=TIMEOUT).namespace_pid)
         with Provisioner.start(store) as second:
             assert [info.is_held for info in second.list().get(timeout=TIMEOUT)] == [False]
-            assert second.recover(["box"]).get(timeout=TIMEOUT) == ContainerRecovery(lost=("box",))
+            recovery = second.recover(["box"]).get(timeout=TIMEOUT)
+            if backend == "overlay":
+                assert recovery == ContainerRecovery(lost=("box",))
+            else:
+                (adopted,) = recovery.adopted
+                assert read(adopted.fd, "etc/name") == "upper"
+                assert find_mounted(adopted) == str(place / "store/containers/box/rootfs")
+                with pytest.raises(OSError, match="Read-only"):
+                    write(adopted.fd, "etc/name", "other")
+                second.destroy("box").get(timeout=TIMEOUT)
             assert second.list().get(timeout=TIMEOUT) == ()
 
 

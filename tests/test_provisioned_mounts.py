@@ -101,6 +101,24 @@ def test_container_that_somebody_unmounted_is_lost(store: LocalStore, tmp_path: 
         assert after.recover(["box-1"]).get(timeout=TIMEOUT).lost == ("box-1",)
 
 
+@pytest.mark.parametrize(("backend", "read_only"), [("copy", False), ("copy", True), ("link", True)])
+def test_files_that_nothing_shows_any_more_are_shown_again(
+    store: LocalStore, tmp_path: Path, backend: str, read_only: bool
+) -> None:
+    with Provisioner.start(store) as before:
+        rootfs = before.provision("box-1", "app:1", backend=backend, read_only=read_only).get(timeout=TIMEOUT)
+        flags = os.fstatvfs(rootfs.fd).f_flag
+    assert os.system(f"umount {rootfs.path}") == 0
+
+    with Provisioner.start(store) as after:
+        (adopted,) = after.recover(["box-1"]).get(timeout=TIMEOUT).adopted
+        assert (adopted.path, points_below(tmp_path)) == (rootfs.path, [rootfs.path])
+        assert os.fstatvfs(adopted.fd).f_flag == flags
+        assert read(adopted.fd, "etc/hosts") == "upper"
+        after.destroy("box-1").get(timeout=TIMEOUT)
+    assert points_below(tmp_path) == []
+
+
 def test_recovery_unmounts_what_waits_to_be_deleted(store: LocalStore, tmp_path: Path) -> None:
     with Provisioner.start(store) as before:
         before.provision("box-1", "app:1").get(timeout=TIMEOUT)
@@ -163,3 +181,4 @@ def test_killed_worker_costs_no_container(tmp_path: Path) -> None:
             assert not isinstance(rootfs, Exception) or isinstance(rootfs, WorkerDiedError)
             found = sum(len(names(each)) for each in (tmp_path / "store/containers/box-1/rootfs/f").iterdir())
             assert found == 40_000
+            provisioner.destroy("box-1").get(timeout=TIMEOUT)

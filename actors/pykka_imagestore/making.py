@@ -18,7 +18,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
-from typing import TypeVar, cast
+from typing import TYPE_CHECKING, TypeVar, cast
 
 from pykka_imagestore.backends import Backends
 from pykka_imagestore.core.container import Container
@@ -39,8 +39,11 @@ from pykka_imagestore.provision_order import ProvisionOrder
 from pykka_imagestore.provisioned import Rootfs
 from pykka_imagestore.rootfs.backend import Backend, Mounted
 from pykka_imagestore.rootfs.quota import choose_project, lift_bound, quota_refusal
-from pykka_imagestore.runtime import DiscardedError, Future
+from pykka_imagestore.runtime import DiscardedError
 from pykka_imagestore.stack_layers import StackLayers, StackWanted
+
+if TYPE_CHECKING:
+    from pykka_imagestore.runtime import Future
 
 logger = logger_of(__name__)
 
@@ -231,7 +234,7 @@ def _make_with(site: Site, backend: Backend, container: Container) -> Steps[Moun
         if parts:
             yield PartsWanted(parts)
         mounted = backend.mount(request)
-        if parts and not backend.is_attached(request):
+        if parts:
             site.holder.rewrite(replace(container, is_filled=True))
     except BaseException:
         if mounted is not None:

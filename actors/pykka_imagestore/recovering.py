@@ -16,6 +16,7 @@ from pykka_imagestore.durable.log import logger_of
 from pykka_imagestore.errors import ContainerNotFoundError, ContainerRecordError, StoreError
 from pykka_imagestore.making import Site, request_of
 from pykka_imagestore.provisioned import ContainerRecovery, Rootfs
+from pykka_imagestore.rootfs.backend import Mounted
 from pykka_imagestore.rootfs.mounts import unmount
 from pykka_imagestore.rootfs.place import mount_entries
 
@@ -57,26 +58,31 @@ def _left(site: Site, ids: Collection[str]) -> Iterator[tuple[str, Container | N
 
 def _adopt(site: Site, container: Container) -> Rootfs | None:
     """Have a container from now on; None if not all of it is there."""
-    if not _is_whole(site, container):
-        return None
-    path = container.target or str(site.paths.container(container.container_id) / ROOTFS)
     try:
-        fd = os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
-    except OSError as error:
+        mounted = _find(site, container)
+    except (StoreError, OSError) as error:
         logger.warning("container %s cannot be adopted: %s", container.container_id, error)
         return None
-    rootfs = Rootfs(container, fd, path, "it was made by that before", _config(site, container))
+    if mounted is None:
+        return None
+    config, reason = _config(site, container), "it was made by that before"
+    rootfs = Rootfs(container, mounted.fd, mounted.path, reason, config, mounted.namespace_pid)
     site.holder.take_over(container)
     return rootfs
 
 
-def _is_whole(site: Site, container: Container) -> bool:
+def _find(site: Site, container: Container) -> Mounted | None:
+    """Open what is mounted of a container; mount it again where all of its files are there."""
     if container.boot != boot_id() or not container.attached:
-        return False
+        return None
     request = request_of(site.paths, container)
-    return container.is_filled or any(
-        backend.is_attached(request) for backend in site.backends.for_container(container.backend)
-    )
+    for backend in site.backends.for_container(container.backend):
+        if backend.is_attached(request):
+            path = container.target or str(site.paths.container(container.container_id) / ROOTFS)
+            return Mounted(os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC), path)
+        if container.is_filled:
+            return backend.mount(request)
+    return None
 
 
 def _config(site: Site, container: Container) -> RunConfig:

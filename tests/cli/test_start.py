@@ -5,7 +5,9 @@ from __future__ import annotations
 import subprocess
 import sys
 
+import pytest
 from support.processes import TIMEOUT
+from support.rootfs import require_mounts
 
 # Each takes milliseconds, and a list of images needs none of them.
 NEEDLESS = {
@@ -50,3 +52,30 @@ print(sorted(parts - {NEEDED!r}))
     )
 
     assert done.stdout.splitlines()[-2:] == ["0 []", "[]"]
+
+
+@pytest.mark.root
+@pytest.mark.overlay
+def test_an_overlay_of_a_command_imports_neither_actors_nor_tasks(filled):
+    require_mounts()
+    filled("provision", "first", "app:1")
+    filled("destroy", "first")
+    program = """
+import sys
+from pykka_imagestore.cli import main
+status = main(["provision", "box", "app:1"])
+print(status, sorted({"pykka", "secrets", "socket", "subprocess", "multiprocessing"} & set(sys.modules)))
+print(sorted(name for name in sys.modules if ".jobs" in name or name.endswith((".local_store", ".provisioner"))))
+"""
+
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        capture_output=True,
+        text=True,
+        env=filled.environment,
+        timeout=TIMEOUT,
+        check=True,
+    )
+
+    assert done.stdout.splitlines()[-2:] == ["0 []", "[]"]
+    filled("destroy", "box")

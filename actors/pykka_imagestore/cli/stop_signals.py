@@ -87,6 +87,11 @@ class StopSignals:
         with suppress(StoppedError):
             self.wait(future)
 
+    def raise_if_stopped(self) -> None:
+        """Raise StoppedError if a signal has come: for work that is done here, step by step."""
+        if self._received is not None:
+            raise StoppedError(self._received)
+
     def _handle(self, number: int, _: FrameType | None) -> None:
         now = time.monotonic()
         if self._received is None:

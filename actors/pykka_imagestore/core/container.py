@@ -31,7 +31,7 @@ class Container:
         target: The directory that it is attached to; None for ``rootfs`` in its own.
         upper_bytes: How much may be written to it; None for no bound.
         project: The project whose quota keeps that bound.
-        is_filled: Whether all files are there, where its root file system is files and not a mount.
+        is_filled: Whether all files are there that were copied or linked.
         for_runtime: Whether a container runtime guards it, so that set-user-ID programs and devices are to work.
     """
 

@@ -162,7 +162,8 @@ def plan_rootfs(layers: Sequence[LayerView], reads: Reads) -> FixUps:
     top = len(layers) - 1
     fix_links = tuple(links.visible(top))
     whiteouts = sorted(_find_wrong(meant, shown))
-    paths = {path for view in layers for path in view.implicit if meant.needs_attributes(path, top)}
+    implied = {path for view in layers for path in view.implicit}
+    paths = {path for path in implied if meant.needs_attributes(path, top)}
     if reads is not Reads.ANY:
         paths.update(_find_lone(meant, shown))
     for path in (*whiteouts, *(name for link in fix_links for name in link.names)):
@@ -211,6 +212,7 @@ class _Merge:
         self.layers = layers
         self._reads = reads
         self._places: dict[tuple[bytes, int], _Place] = {}
+        self._kinds: dict[tuple[int, bytes], Kind] = {}
 
     def find(self, path: bytes, top: int) -> _Place:
         """Return what is at a path, whose symlinks are not followed, in the merge of the layers up to ``top``."""
@@ -251,7 +253,9 @@ class _Merge:
         """Return what is at a path in directories of these layers, the highest first."""
         directories: list[int] = []
         for layer in above:
-            kind = self._kind(layer, path)
+            kind = self._kinds.get((layer, path))  # of many layers, each is asked for once for each above it
+            if kind is None:
+                kind = self._kinds[layer, path] = self._kind(layer, path)
             if kind is Kind.NOTHING:
                 continue
             if kind not in (Kind.DIRECTORY, Kind.OPAQUE):

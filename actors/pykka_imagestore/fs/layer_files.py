@@ -109,7 +109,8 @@ class LayerFiles:
 
     def _has_device(self, path: bytes) -> bool:
         """Tell whether a directory has a whiteout that is a device."""
-        with os.scandir(self.directory(path)) as entries:
+        directory: int = self.directory(path)
+        with os.scandir(directory) as entries:
             return any(
                 is_whiteout(entry.stat(follow_symlinks=False))
                 for entry in entries

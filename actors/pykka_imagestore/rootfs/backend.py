@@ -56,6 +56,8 @@ class Backend(Protocol):
     def mount(self, request: RootfsRequest) -> Mounted:
         """Make the root file system.
 
+        One that was made of parts may be mounted again, by another process too, and the request has no layers then.
+
         Raises:
             RootfsError: The kernel refused; the sentence says what, and what to do.
         """

@@ -67,7 +67,7 @@ class Copy:
         )
 
     def mount(self, request: RootfsRequest) -> Mounted:
-        """Mount a root file system that was filled, or open it.
+        """Mount a root file system that was filled, or open it; again, if nothing shows it any more.
 
         Raises:
             RootfsError: The kernel refused.
@@ -77,10 +77,11 @@ class Copy:
         refusal = self.refusal(request)
         if refusal is not None:
             raise refused(self.name, request, refusal)
-        remove_tree(_scratch(request))
-        place = default_place(request)
-        if request.project is not None and request.upper_bytes is not None:
-            bound(place, request.project, request.upper_bytes)
+        place, scratch = default_place(request), _scratch(request)
+        if os.path.isdir(scratch):  # else it was mounted before, and is bounded
+            if request.project is not None and request.upper_bytes is not None:
+                bound(place, request.project, request.upper_bytes)
+            remove_tree(scratch)
         if needs_mount(request) or (not request.for_runtime and why_not_shown(place) is None):
             return show(place, request, self.name)
         return Mounted(os.open(place, PIN_FLAGS | os.O_DIRECTORY), place if request.attach else None)

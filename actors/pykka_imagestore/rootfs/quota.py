@@ -19,7 +19,6 @@ import ctypes
 import errno
 import fcntl
 import os
-import secrets
 import struct
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -88,7 +87,7 @@ def choose_project(path: str) -> int:
     """
     with _opened(path) as directory:
         for _ in range(_TRIES):
-            project = FIRST_PROJECT + secrets.randbelow(LAST_PROJECT - FIRST_PROJECT + 1)
+            project = FIRST_PROJECT + _random_below(LAST_PROJECT - FIRST_PROJECT + 1)
             if not any(_read(directory, project)):
                 return project
     raise OSError(errno.EBUSY, f"{_TRIES} projects in a row are in use", path)
@@ -138,6 +137,11 @@ def lift_bound(path: str, project: int) -> None:
     with _opened(path) as directory:
         if _has_call() and _keeps_limits(directory):
             _limit(directory, project, 0)
+
+
+def _random_below(bound: int) -> int:
+    # As good as secrets.randbelow, which loads OpenSSL: each program that makes a root file system would wait for that.
+    return int.from_bytes(os.urandom(8)) % bound
 
 
 @contextmanager

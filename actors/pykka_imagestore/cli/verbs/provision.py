@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
+from typing import Any
 
 from pykka_imagestore.cli.arguments import absolute, store_directory
 from pykka_imagestore.cli.containers import OWNER, run_config_document
@@ -10,10 +12,9 @@ from pykka_imagestore.cli.named import advised, find_names
 from pykka_imagestore.cli.output import done_anyway, print_formatted, print_json, print_line, print_table
 from pykka_imagestore.cli.stop_signals import StopSignals
 from pykka_imagestore.cli.stored import require_store
+from pykka_imagestore.direct import provision_directly
 from pykka_imagestore.errors import RootfsError
-from pykka_imagestore.local_store import LocalStore
 from pykka_imagestore.provisioned import Rootfs
-from pykka_imagestore.provisioner import Provisioner
 
 
 def run(options: argparse.Namespace) -> None:
@@ -21,45 +22,56 @@ def run(options: argparse.Namespace) -> None:
     directory = store_directory(options.store)
     require_store(directory)
     with StopSignals() as signals:
-        with (
-            LocalStore.start(directory) as store,
-            Provisioner.start(store, owner=OWNER, durable=not options.not_durable) as provisioner,
-            advised(directory, options.name),
-        ):
-            rootfs, reason = _provision(options, find_names(directory, options.name)[0], provisioner, signals)
+        with advised(directory, options.name):
+            name = find_names(directory, options.name)[0]
+            durable = not options.not_durable
+            rootfs = provision_directly(directory, options.id, name, **_wanted(options), owner=OWNER, durable=durable)
+            if rootfs is None:
+                rootfs, reason = _provision_with_workers(options, directory, name, signals)
+            else:
+                reason = rootfs.reason
         with done_anyway():
             _print(options, rootfs, reason)
 
 
-def _provision(
-    options: argparse.Namespace, name: str, provisioner: Provisioner, signals: StopSignals
+def _wanted(options: argparse.Namespace) -> dict[str, Any]:
+    return {
+        "backend": options.backend,
+        "read_only": options.read_only,
+        "target": None if options.target is None else absolute(options.target),
+        "upper_bytes": options.upper,
+        "for_runtime": options.for_runtime,
+    }
+
+
+def _provision_with_workers(
+    options: argparse.Namespace, directory: Path, name: str, signals: StopSignals
 ) -> tuple[Rootfs, str]:
     """Return the root file system, which outlives this program, and why it was made so."""
+    # Imported here: most overlays need none of it.
+    from pykka_imagestore.local_store import LocalStore  # noqa: PLC0415
+    from pykka_imagestore.provisioner import Provisioner  # noqa: PLC0415
 
-    def provision(backend: str | None) -> Rootfs:
-        return signals.wait(
-            provisioner.provision(
-                options.id,
-                name,
-                backend=backend,
-                read_only=options.read_only,
-                target=None if options.target is None else absolute(options.target),
-                upper_bytes=options.upper,
-                for_runtime=options.for_runtime,
-            )
-        )
+    with (
+        LocalStore.start(directory) as store,
+        Provisioner.start(store, owner=OWNER, durable=not options.not_durable) as provisioner,
+    ):
 
-    rootfs = provision(options.backend)
-    if rootfs.path is not None:
-        return rootfs, rootfs.reason
-    signals.wait(provisioner.destroy(options.id))
-    missed = rootfs.backend, "this user's would be mounted in a namespace that ends with this command"
-    if options.backend is not None:
-        raise RootfsError(options.id, (missed,))
-    try:
-        return provision("copy"), ": ".join(missed)
-    except RootfsError as error:
-        raise RootfsError(options.id, (missed, *error.reasons)) from error
+        def provision(backend: str | None) -> Rootfs:
+            wanted = {**_wanted(options), "backend": backend}
+            return signals.wait(provisioner.provision(options.id, name, **wanted))
+
+        rootfs = provision(options.backend)
+        if rootfs.path is not None:
+            return rootfs, rootfs.reason
+        signals.wait(provisioner.destroy(options.id))
+        missed = rootfs.backend, "this user's would be mounted in a namespace that ends with this command"
+        if options.backend is not None or options.read_only or options.target is not None:
+            raise RootfsError(options.id, (missed,))  # a copy would be mounted, too
+        try:
+            return provision("copy"), ": ".join(missed)
+        except RootfsError as error:
+            raise RootfsError(options.id, (missed, *error.reasons)) from error
 
 
 def _print(options: argparse.Namespace, rootfs: Rootfs, reason: str) -> None:
