@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pykka_imagestore.core.layer_record import WhiteoutFormat
 from pykka_imagestore.jobs.check.expectations import OpenedLayer
 from pykka_imagestore.jobs.check.findings import Findings
 from pykka_imagestore.text import shown
@@ -12,18 +13,21 @@ class HidingCheck:
 
     def __init__(self, layer: OpenedLayer, findings: Findings) -> None:
         self._says_so = layer.record.HasField("implicit_root")  # those of older versions say nothing
+        self._form = layer.whiteouts
         self._findings = findings
         self._recorded = frozenset(layer.record.hiding_directories)
         self._unmet = set(self._recorded)
         self._lacking: set[bytes] = set()
 
     def check(self, directory: bytes, *, is_there: bool) -> None:
-        """Note a whiteout that an entry made as a device.
+        """Note a whiteout of an entry.
 
         Args:
             directory: The path of the directory that it is in.
-            is_there: Whether no later entry undid it.
+            is_there: Whether it was found.
         """
+        if self._form == WhiteoutFormat.FILES:
+            return
         self._unmet.discard(directory)
         if is_there and directory not in self._recorded:
             self._lacking.add(directory)

@@ -115,6 +115,7 @@ class WhiteoutCheck:
         is_file = self._form == WhiteoutFormat.FILES
         name = whiteout if is_file else whiteout.removeprefix(WHITEOUT_PREFIX)
         path, lack = join(parent, name), f"lacks the whiteout {shown(join(parent, whiteout))}"
+        self._hiding.check(parent, is_there=False)
         try:
             node = get_node(path, directory, name)
         except FileNotFoundError:
@@ -127,8 +128,7 @@ class WhiteoutCheck:
         self._names.add_file(node.status.st_nlink)
         if _is_mark(node.status) if is_file else is_whiteout(node.status):
             self._nodes.check_whiteout(node)
-            if not is_file:
-                self._hiding.check(parent, is_there=True)
+            self._hiding.check(parent, is_there=True)
         else:
             self._findings.add_fault(lack)
 
