@@ -31,6 +31,7 @@ _RUN = """
 import os, pickle, sys
 sys.path[:], function, arguments, user, groups, mask = pickle.loads(sys.stdin.buffer.read())
 function, arguments = pickle.loads(function), pickle.loads(arguments)
+import ctypes, hashlib, json, secrets, shutil, socket, subprocess, sysconfig, tempfile  # the package does so later
 from pykka_imagestore import tasks
 from pykka_imagestore.jobs.answers import allowlist
 for name in tasks.__all__:

@@ -30,7 +30,6 @@ _KNOWN_ELSEWHERE = {
     "version": "write --version",
     "tag": "an image has another name once it is put again, with put --name",
     "save": "archives are not kept, only what was in them",
-    "export": "archives are not kept; an image's files are where provision puts them",
     "push": "nothing is pushed",
     "run": _RUN,
     "exec": _RUN,

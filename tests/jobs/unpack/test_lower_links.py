@@ -106,7 +106,7 @@ def test_links_that_many_peers_help_with_are_the_same(tmp_path):
 def test_links_take_a_bounded_memory(tmp_path):
     data = tars.tar(*(tars.hard_link(b"l%d" % number, b"f") for number in range(200)))
 
-    with pytest.raises(LimitError, match=r"is one hard link to lower layers too many") as refused:
+    with pytest.raises(LimitError, match=r"is one hard link to a lower layer too many") as refused:
         unpack_layer(data, tmp_path, limits=Limits(memory_bytes=50_000))
     assert refused.value.limit == "memory_bytes"
     assert len(unpack_layer(data, tmp_path).lower_links) == 200

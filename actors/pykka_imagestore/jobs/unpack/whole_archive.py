@@ -24,7 +24,7 @@ def find_archive_file(directory: int) -> str | None:
 def _is_file(name: str, directory: int) -> bool:
     try:
         return stat.S_ISREG(os.stat(name, dir_fd=directory, follow_symlinks=False).st_mode)
-    except FileNotFoundError:
+    except (FileNotFoundError, PermissionError):  # a layer may have closed its own root to this user
         return False
 
 
