@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 import time
-from functools import partial
+
+import pykka
 
 from pykka_imagestore import tasks
 from pykka_imagestore.durable.container_sizes import ContainerSizes
 from pykka_imagestore.durable.log import logger_of
-from pykka_imagestore.runtime import Actor, Future, SerialExecutor, WorkerPool, undiscardable
+from pykka_imagestore.runtime import Actor, Future, PoolClosedError, SerialExecutor, WorkerPool, undiscardable
 
 logger = logger_of(__name__)
 
@@ -45,7 +46,7 @@ class ContainerMeter:
         await self._measure(math.inf)
         if self._behind is None or self._behind.done():
             self._behind = self._actor.spawn(self._measure(max(MAX_AGE_SECONDS, _PAUSE * self._seconds)))
-            self._behind.on_failed(partial(logger.warning, "what containers take could not be measured: %s"))
+            self._behind.on_failed(_tell)
 
     async def _measure(self, max_age: float) -> None:
         trees = await self._executor.run(self._sizes.find_unmeasured, max_age)
@@ -55,3 +56,8 @@ class ContainerMeter:
             sizes = await undiscardable(self._pool.run(tasks.measure_containers, request, retry=True))
             self._sizes.note(trees, sizes)
             self._seconds = time.monotonic() - begun
+
+
+def _tell(error: BaseException) -> None:
+    if not isinstance(error, pykka.ActorDeadError | PoolClosedError):  # the store was closed meanwhile
+        logger.warning("what containers take could not be measured: %s", error)
