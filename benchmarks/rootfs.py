@@ -50,7 +50,7 @@ TOOLS = ("podman", "buildah", "containerd", "ctr", "umoci", "cp", "mount")
 class Effort:
     """How many are measured of everything; each is an option too."""
 
-    rounds: int = 10
+    rounds: int = 8
     batches: int = 3
     puts: int = 2
     copies: int = 2
@@ -137,7 +137,7 @@ def measure_in_crowd(race: Race, contestants: Sequence[Contestant], effort: Effo
     for _ in range(0, effort.crowd, effort.at_once):
         contestants[0].make(race.names(effort.at_once))
     os.sync()
-    for number in range(max(1, effort.rounds // 2)):
+    for number in range(max(1, effort.rounds // 4)):
         for contestant in in_turn(contestants, number):
             race.turn(contestant, crowded(1, effort.crowd), contestant.at_rest)
     for contestant in contestants:
