@@ -8,7 +8,9 @@ import pkgutil
 import re
 import shutil
 import tempfile
+import threading
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from itertools import count
 from pathlib import Path
 
@@ -68,23 +70,40 @@ def cut_before(monkeypatch, calls):
 
 
 @pytest.mark.root
+@pytest.mark.parametrize("then", [(0, 1), (1, 0), (0,)], ids=["at once", "at the end", "alone"])
 @pytest.mark.parametrize("name", RICH)
-def test_a_share_that_was_cut_off_anywhere_is_done_again(tmp_path, name):
+def test_a_share_that_was_cut_off_anywhere_is_done_again(tmp_path, name, then):
     layers = stacked(SAMPLES[name].tars, tmp_path)
     cuts = 0
     for calls in count():
         request = RootfsRequest(layers, str(tmp_path / f"box{calls}"))
+        (tmp_path / f"box{calls}").mkdir()
+        parts = Copy().parts(request, 2)
         with pytest.MonkeyPatch.context() as patch:
             cut_before(patch, calls)
             try:
-                filled(request)
+                fill_rootfs(parts[0])
             except CutError:
                 cuts += 1
             else:
                 break
-        assert filled(request) == SAMPLES[name].tree
+        for number in then:
+            fill_rootfs(parts[number])
+        assert describe(tmp_path / f"box{calls}/rootfs") == SAMPLES[name].tree
 
     assert cuts >= 4
+
+
+@pytest.mark.root
+@pytest.mark.parametrize("name", RICH)
+def test_what_was_cut_off_is_begun_anew(tmp_path, name):
+    request = RootfsRequest(stacked(SAMPLES[name].tars, tmp_path), str(tmp_path / "box"))
+    for calls in (3, 6):
+        with pytest.MonkeyPatch.context() as patch, suppress(CutError):
+            cut_before(patch, calls)
+            filled(request)
+
+    assert filled(request, workers=3) == SAMPLES[name].tree
 
 
 @pytest.mark.root
@@ -132,22 +151,24 @@ def test_another_share_may_be_quicker_to_make_a_name_of_the_same_file(tmp_path, 
     assert describe(tmp_path / "box/rootfs") == SAMPLES["hard links"].tree
 
 
-def test_shares_are_about_as_large_as_each_other(tmp_path):
-    files: dict[str, object] = {f"d{number}/{name}": "x" for number in range(50) for name in range(number)}
+@pytest.mark.root
+def test_no_directory_is_made_by_two_shares(tmp_path, monkeypatch):
+    files: dict[str, object] = {f"d{number}/{name}": "x" for number in range(30) for name in range(10)}
     request = RootfsRequest((layer(tmp_path / "layer", files),), str(tmp_path / "box"))
     (tmp_path / "box").mkdir()
     made = []
-    for part in Copy().parts(request, 2):
-        before = len(files_below(tmp_path / "box/rootfs"))
-        fill_rootfs(part)
-        made.append(len(files_below(tmp_path / "box/rootfs")) - before)
+    real = os.open
 
-    assert sum(made) == len(files)
-    assert abs(made[0] - made[1]) < 0.1 * len(files)
+    def opening(path, flags, *arguments, **named):
+        if flags & os.O_EXCL:
+            made.append((threading.get_ident(), path))
+        return real(path, flags, *arguments, **named)
 
+    monkeypatch.setattr(os, "open", opening)
+    with ThreadPoolExecutor(3) as threads:
+        list(threads.map(fill_rootfs, Copy().parts(request, 3), timeout=TIMEOUT))
 
-def files_below(directory):
-    return [path for path in directory.rglob("*") if path.is_file()]
+    assert len(made) == len(files)
 
 
 @pytest.mark.root

@@ -73,7 +73,7 @@ class FillPart:
         directory: What is filled; it is there, and nobody else writes to it.
         scratch: A directory on the same file system, for what the shares have to tell each other.
         number: Which share, from 0.
-        of: How many there are.
+        of: How many there are; how much each does turns out when they do it.
         link: Whether files are linked rather than copied.
     """
 

@@ -24,7 +24,7 @@ SET_ID = stat.S_ISUID | stat.S_ISGID
 MAX_ID = (1 << 32) - 2  # the one above means "leave it"
 NODE_TYPES = {CHARACTER_DEVICE: stat.S_IFCHR, BLOCK_DEVICE: stat.S_IFBLK, FIFO: stat.S_IFIFO, SYMLINK: stat.S_IFLNK}
 
-_CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _MAX_REFUSED_OWNERS = 1000
 OVERLAY_XATTRS = (b"trusted.overlay.", b"user.overlay.")
 _UNSETTABLE = frozenset(
@@ -74,6 +74,10 @@ class Attributes:
         """Return what could not be set since the last call."""
         return self._unset.take()
 
+    def are_as_made(self, mode: int, owner: tuple[int, int]) -> bool:
+        """Tell whether a file that is created with a mode needs no other call to have that mode and owner."""
+        return not mode & self.late and owner == self.owner
+
     def create_file(self, entry: Entry, directory: int, name: bytes) -> int:
         """Create a file, never through a symlink; return its descriptor.
 
@@ -81,7 +85,7 @@ class Attributes:
             FileExistsError: There is something of that name.
         """
         mode = entry.mode | stat.S_IWUSR if entry.xattrs else entry.mode  # setting those takes the right to write
-        return os.open(name, _CREATE, mode & ~SET_ID, dir_fd=directory)
+        return os.open(name, CREATE, mode & ~SET_ID, dir_fd=directory)
 
     def finish_file(self, entry: Entry, parent: bytes, name: bytes, file: int) -> None:
         """Set what a file that was created and written does not have yet: attributes, mode, time, owner."""

@@ -30,13 +30,16 @@ _NOT_COPIED = (*OVERLAY_XATTRS, b"trusted.SGI_ACL_")  # the last: XFS shows ACLs
 _UNSUPPORTED = frozenset({errno.ENOTSUP, errno.EOPNOTSUPP})
 
 
-def entry_like(status: os.stat_result, place: int | bytes, link: bytes = b"") -> Entry:
+def entry_like(
+    status: os.stat_result, place: int | bytes, link: bytes = b"", xattrs: dict[bytes, bytes] | None = None
+) -> Entry:
     """Return an entry that asks for what a node is.
 
     Args:
         status: Its status.
         place: An open file or directory, or a path whose last component is not followed.
         link: Where it leads to, if it is a symlink.
+        xattrs: Its extended attributes, if they were looked at already.
     """
     mode, device = status.st_mode, status.st_rdev
     return Entry(
@@ -51,7 +54,7 @@ def entry_like(status: os.stat_result, place: int | bytes, link: bytes = b"") ->
         status.st_mtime_ns,
         os.major(device) if device else 0,
         os.minor(device) if device else 0,
-        _xattrs(place),
+        xattrs_of(place) if xattrs is None else xattrs,
     )
 
 
@@ -65,7 +68,8 @@ def node_like(status: os.stat_result, name: bytes, directory: int) -> Entry:
     return entry_like(status, b"/proc/self/fd/%d/%s" % (directory, name), link)
 
 
-def _xattrs(place: int | bytes) -> dict[bytes, bytes]:
+def xattrs_of(place: int | bytes) -> dict[bytes, bytes]:
+    """Return the extended attributes of a node, but for those that are a file system's or an overlay's own."""
     follow = isinstance(place, int)
     try:
         keys = os.listxattr(place, follow_symlinks=follow)

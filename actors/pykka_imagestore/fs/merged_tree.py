@@ -71,9 +71,6 @@ class MergedDirectory:
         self.layers = layers
         self._found = found
 
-    def __len__(self) -> int:
-        return len(self._found)
-
     @property
     def entries(self) -> list[MergedEntry]:
         """What is in it, sorted by name."""

@@ -6,11 +6,11 @@ import os
 import stat
 
 from pykka_imagestore.core.tar.format import SYMLINK, Entry
-from pykka_imagestore.fs.attributes import DEFAULT_ACL, NODE_TYPES, SET_ID, Attributes, disown, join
+from pykka_imagestore.fs.attributes import CREATE, DEFAULT_ACL, NODE_TYPES, SET_ID, Attributes, disown, join
 from pykka_imagestore.fs.contents import Contents
 from pykka_imagestore.fs.create import make_directory
 from pykka_imagestore.fs.flags import FILE_FLAGS
-from pykka_imagestore.fs.likeness import entry_like
+from pykka_imagestore.fs.likeness import entry_like, xattrs_of
 
 EARLY_MODE = stat.S_IRWXU
 
@@ -38,15 +38,18 @@ class Copies:
 
     def make_file(self, file: int, status: os.stat_result, directory: int, parent: bytes, name: bytes) -> None:
         """Make a file like an open one, of that status."""
-        about = entry_like(status, file)
+        mode, xattrs = stat.S_IMODE(status.st_mode), xattrs_of(file)
+        if xattrs or not self.attributes.are_as_made(mode, (status.st_uid, status.st_gid)):
+            self._make_special_file(entry_like(status, file, xattrs=xattrs), file, status, directory, parent, name)
+            return
         try:
-            made = self.attributes.create_file(about, directory, name)
+            made = os.open(name, CREATE, mode, dir_fd=directory)
         except FileExistsError:
             os.unlink(name, dir_fd=directory)
-            made = self.attributes.create_file(about, directory, name)
+            made = os.open(name, CREATE, mode, dir_fd=directory)
         try:
             self._contents.copy(file, made, status)
-            self.attributes.finish_file(about, parent, name, made)
+            os.utime(made, ns=(status.st_mtime_ns, status.st_mtime_ns))
         finally:
             os.close(made)
 
@@ -65,6 +68,20 @@ class Copies:
             self.attributes.leave_unset(path, "device")
             return
         self.attributes.finish_node(about, path, name, directory)
+
+    def _make_special_file(
+        self, about: Entry, file: int, status: os.stat_result, directory: int, parent: bytes, name: bytes
+    ) -> None:
+        try:
+            made = self.attributes.create_file(about, directory, name)
+        except FileExistsError:
+            os.unlink(name, dir_fd=directory)
+            made = self.attributes.create_file(about, directory, name)
+        try:
+            self._contents.copy(file, made, status)
+            self.attributes.finish_file(about, parent, name, made)
+        finally:
+            os.close(made)
 
     # -- directories
 

@@ -57,11 +57,11 @@ class Copy:
         """
         self.unmount(request)
         target, scratch = default_place(request), _scratch(request)
-        if not os.path.isdir(scratch):  # else an earlier try was cut off, and is gone on with
-            _make_bare_directory(target)
-            make_directory(scratch, MODE)
-            if request.project is not None:
-                count_below((target, scratch), request.project)
+        _make_bare_directory(target)
+        remove_tree(scratch)  # of an earlier try, which is begun anew
+        make_directory(scratch, MODE)
+        if request.project is not None:
+            count_below((target, scratch), request.project)
         return tuple(
             FillPart(request.layers, target, scratch, number, workers, self.links) for number in range(workers)
         )

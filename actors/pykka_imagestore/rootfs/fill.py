@@ -1,11 +1,10 @@
 """Fills a directory with the merged tree of some layers, alone or with others who do their shares.
 
-Each directory of the tree belongs to one share, which makes all that is directly in it and then gives it its
-attributes: after that nothing comes into it any more, so no time is changed again. Shares tell each other nothing. Each
-walks the whole tree, which is quick, and hands out the directories in the same way: the next one to the share that has
-the least so far. What is in one directory is not split, since the kernel lets one process at a time make names there.
+Each walks the whole tree, which is quick, and draws the numbers of the directories that are its own to make. It makes
+all that is directly in such a directory, and then gives that its attributes: nothing comes into it any more, so no time
+is changed again. A directory is not split, since the kernel lets one process at a time make names in it.
 
-A share that was cut off may be done again: it makes anew what it finds, and nothing else comes of it.
+A share that was cut off may be done again: it makes anew what it had begun with, and nothing else comes of it.
 """
 
 from __future__ import annotations
@@ -23,10 +22,10 @@ from pykka_imagestore.fs.likeness import entry_like, node_like
 from pykka_imagestore.fs.merged_tree import DIRECTORY, FILE, MergedDirectory, MergedEntry, MergedTree
 from pykka_imagestore.fs.walk import Policy, Walk
 from pykka_imagestore.rootfs.copies import Copies
+from pykka_imagestore.rootfs.tickets import Tickets
 
 # Another file system or project, too many links, or a file that this user may not link.
 _NO_LINK = frozenset({errno.EXDEV, errno.EMLINK, errno.EPERM, errno.EACCES, errno.EOPNOTSUPP})
-_DIRECTORY_COSTS = 4  # as much work as so many files
 
 
 def fill(part: FillPart) -> None:
@@ -49,11 +48,11 @@ def fill(part: FillPart) -> None:
 class _Share:
     def __init__(self, part: FillPart) -> None:
         self._part = part
-        self._loads = [0] * part.of
         self._copies = Copies()
         self._tree = MergedTree(part.layers)
         self._root = os.open(part.directory, DIRECTORY_FLAGS)
         self._scratch = os.open(part.scratch, DIRECTORY_FLAGS)
+        self._tickets = Tickets(self._scratch, part.number, part.of)
         self._made = Walk(self._root, Policy(make=self._make_directory), follows=False)
         self.path = b""
         self._here = self._root
@@ -62,14 +61,15 @@ class _Share:
         self._made.forget()
         self._tree.close()
         os.close(self._root)
+        self._tickets.close()
         os.close(self._scratch)
 
     def make(self) -> None:
-        for directory in self._tree.walk():
-            number = self._loads.index(min(self._loads))
-            self._loads[number] += _DIRECTORY_COSTS + len(directory)
-            if number == self._part.number:
+        own = self._tickets.begin()
+        for number, directory in enumerate(self._tree.walk()):
+            if number == own:
                 self._fill(directory)
+                own = self._tickets.draw()
 
     def _fill(self, directory: MergedDirectory) -> None:
         self.path = directory.path

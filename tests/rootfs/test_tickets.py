@@ -1,0 +1,48 @@
+from __future__ import annotations
+
+import os
+import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+
+import pytest
+from support.processes import TIMEOUT
+
+from pykka_imagestore.rootfs.tickets import Tickets
+
+
+@pytest.fixture
+def directory(tmp_path):
+    descriptor = os.open(tmp_path, os.O_RDONLY)
+    yield descriptor
+    os.close(descriptor)
+
+
+def test_each_number_is_drawn_once_in_order(directory):
+    with closing(Tickets(directory, 0, 2)) as first, closing(Tickets(directory, 1, 2)) as second:
+        assert [first.begin(), second.begin(), second.draw(), first.draw(), first.draw()] == [0, 1, 2, 3, 4]
+
+
+def test_who_begins_again_has_the_number_that_was_drawn_last(directory):
+    for expected in (0, 0):
+        with closing(Tickets(directory, 0, 2)) as tickets:
+            assert tickets.begin() == expected
+    with closing(Tickets(directory, 1, 2)) as others:
+        assert [others.begin(), others.draw()] == [1, 2]
+    with closing(Tickets(directory, 0, 2)) as tickets:
+        assert [tickets.begin(), tickets.draw()] == [0, 3]
+
+
+def test_drawers_in_threads_exclude_each_other(directory):
+    def draw(number):
+        with closing(Tickets(directory, number, 4)) as tickets:
+            numbers = [tickets.begin()]
+            while numbers[-1] < 200:
+                time.sleep(0)
+                numbers.append(tickets.draw())
+            return numbers[:-1]
+
+    with ThreadPoolExecutor(4) as threads:
+        drawn = list(threads.map(draw, range(4), timeout=TIMEOUT))
+
+    assert sorted(number for numbers in drawn for number in numbers) == list(range(200))
