@@ -10,7 +10,6 @@ import shutil
 import tempfile
 import threading
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from itertools import count
 from pathlib import Path
 
@@ -36,6 +35,11 @@ RICH = ["attributes", "hard links", "devices and fifos", "whiteouts"]
 
 class CutError(Exception):
     """Stands for the kill of a worker."""
+
+
+@pytest.fixture(params=[1000, 1], ids=["whole directories", "pieces"])
+def _pieces(monkeypatch, request):
+    monkeypatch.setattr(seams.ENTRIES_OF_A_PIECE, request.param)
 
 
 @pytest.fixture
@@ -70,6 +74,7 @@ def cut_before(monkeypatch, calls):
 
 
 @pytest.mark.root
+@pytest.mark.usefixtures("_pieces")
 @pytest.mark.parametrize("then", [(0, 1), (1, 0), (0,)], ids=["at once", "at the end", "alone"])
 @pytest.mark.parametrize("name", RICH)
 def test_a_share_that_was_cut_off_anywhere_is_done_again(tmp_path, name, then):
@@ -95,18 +100,23 @@ def test_a_share_that_was_cut_off_anywhere_is_done_again(tmp_path, name, then):
 
 
 @pytest.mark.root
+@pytest.mark.usefixtures("_pieces")
 @pytest.mark.parametrize("name", RICH)
 def test_what_was_cut_off_is_begun_anew(tmp_path, name):
     request = RootfsRequest(stacked(SAMPLES[name].tars, tmp_path), str(tmp_path / "box"))
-    for calls in (3, 6):
-        with pytest.MonkeyPatch.context() as patch, suppress(CutError):
+    (tmp_path / "box").mkdir()
+    for calls in (1, 3):
+        last = Copy().parts(request, 2)[1]
+        with pytest.MonkeyPatch.context() as patch:
             cut_before(patch, calls)
-            filled(request)
+            with pytest.raises(CutError):
+                fill_rootfs(last)
 
-    assert filled(request, workers=3) == SAMPLES[name].tree
+    assert filled(request, workers=1) == SAMPLES[name].tree
 
 
 @pytest.mark.root
+@pytest.mark.usefixtures("_pieces")
 @pytest.mark.parametrize("name", RICH)
 def test_each_share_may_be_done_twice_in_any_order(tmp_path, name):
     request = RootfsRequest(stacked(SAMPLES[name].tars, tmp_path), str(tmp_path / "box"))
@@ -120,6 +130,7 @@ def test_each_share_may_be_done_twice_in_any_order(tmp_path, name):
 
 
 @pytest.mark.root
+@pytest.mark.usefixtures("_pieces")
 @pytest.mark.parametrize("name", [*RICH, "many files", "deep and long names"])
 def test_shares_are_done_side_by_side(tmp_path, name):
     request = RootfsRequest(stacked(SAMPLES[name].tars, tmp_path), str(tmp_path / "box"))
@@ -132,6 +143,7 @@ def test_shares_are_done_side_by_side(tmp_path, name):
 
 
 @pytest.mark.root
+@pytest.mark.usefixtures("_pieces")
 def test_another_share_may_be_quicker_to_make_a_name_of_the_same_file(tmp_path, monkeypatch):
     request = RootfsRequest(stacked(SAMPLES["hard links"].tars, tmp_path), str(tmp_path / "box"))
     (tmp_path / "box").mkdir()
@@ -152,6 +164,7 @@ def test_another_share_may_be_quicker_to_make_a_name_of_the_same_file(tmp_path, 
 
 
 @pytest.mark.root
+@pytest.mark.usefixtures("_pieces")
 def test_no_directory_is_made_by_two_shares(tmp_path, monkeypatch):
     files: dict[str, object] = {f"d{number}/{name}": "x" for number in range(30) for name in range(10)}
     request = RootfsRequest((layer(tmp_path / "layer", files),), str(tmp_path / "box"))

@@ -33,6 +33,15 @@ def test_who_begins_again_has_the_number_that_was_drawn_last(directory):
         assert [tickets.begin(), tickets.draw()] == [0, 3]
 
 
+def test_who_is_done_with_the_last_of_some_numbers_learns_that(directory):
+    with closing(Tickets(directory, 0, 2)) as first, closing(Tickets(directory, 1, 2)) as second:
+        assert not first.finish(5, range(4, 7))
+        assert not first.finish(8, range(7, 9))
+        assert not second.finish(6, range(4, 7))
+        assert second.finish(4, range(4, 7))
+        assert first.finish(5, range(4, 7))
+
+
 def test_drawers_in_threads_exclude_each_other(directory):
     def draw(number):
         with closing(Tickets(directory, number, 4)) as tickets:

@@ -11,6 +11,7 @@ import errno
 import os
 import stat
 from collections.abc import Iterator, Sequence
+from functools import cached_property
 from typing import NamedTuple, Self
 
 from pykka_imagestore.core.layer_record import WhiteoutFormat
@@ -71,7 +72,10 @@ class MergedDirectory:
         self.layers = layers
         self._found = found
 
-    @property
+    def __len__(self) -> int:
+        return len(self._found)
+
+    @cached_property
     def entries(self) -> list[MergedEntry]:
         """What is in it, sorted by name."""
         return sorted(MergedEntry(os.fsencode(name), kind, layers) for name, kind, layers in self._found)

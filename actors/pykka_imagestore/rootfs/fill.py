@@ -1,8 +1,8 @@
 """Fills a directory with the merged tree of some layers, alone or with others who do their shares.
 
-Each walks the whole tree, which is quick, and draws the numbers of the directories that are its own to make. It makes
-all that is directly in such a directory, and then gives that its attributes: nothing comes into it any more, so no time
-is changed again. A directory is not split, since the kernel lets one process at a time make names in it.
+Each walks the whole tree, which is quick, and draws the numbers of the directories that are its own to make, or of the
+pieces of large ones. It makes all that is directly in such a directory, and then gives that its attributes, or whoever
+ends the last piece does so: nothing comes into it any more, so no time is changed again.
 
 A share that was cut off may be done again: it makes anew what it had begun with, and nothing else comes of it.
 """
@@ -26,6 +26,8 @@ from pykka_imagestore.rootfs.tickets import Tickets
 
 # Another file system or project, too many links, or a file that this user may not link.
 _NO_LINK = frozenset({errno.EXDEV, errno.EMLINK, errno.EPERM, errno.EACCES, errno.EOPNOTSUPP})
+
+_PIECE = 1000  # entries of a directory
 
 
 def fill(part: FillPart) -> None:
@@ -65,24 +67,28 @@ class _Share:
         os.close(self._scratch)
 
     def make(self) -> None:
-        own = self._tickets.begin()
-        for number, directory in enumerate(self._tree.walk()):
-            if number == own:
-                self._fill(directory)
+        own, number = self._tickets.begin(), 0
+        for directory in self._tree.walk():
+            pieces = range(number, number + 1 + len(directory) // _PIECE)
+            while own in pieces:
+                self._fill(directory, own, pieces)
                 own = self._tickets.draw()
+            number = pieces.stop
 
-    def _fill(self, directory: MergedDirectory) -> None:
+    def _fill(self, directory: MergedDirectory, own: int, pieces: range) -> None:
         self.path = directory.path
         self._made.make_room()
         self._here = self._made.directory(self.path, make=True).directory
         source = self._tree.open(directory.layers[0], self.path)
         about = entry_like(os.stat(source), source)
         self._copies.open_up(self._here, about)
-        for layer, entries in groupby(directory.entries, _layer_of):
+        begin = (own - pieces.start) * _PIECE
+        for layer, entries in groupby(directory.entries[begin : begin + _PIECE], _layer_of):
             source = self._tree.open(layer, self.path)
             for entry in entries:
                 self._make(source, entry)
-        self._copies.finish_directory(self._here, about, self.path)
+        if len(pieces) == 1 or self._tickets.finish(own, pieces):
+            self._copies.finish_directory(self._here, about, self.path)
 
     def _make(self, source: int, entry: MergedEntry) -> None:
         if entry.kind == DIRECTORY:

@@ -1,7 +1,8 @@
 """Numbers that several processes, or threads, draw: each number once, in order, and who draws faster draws more.
 
 They lie in a file, as 64-bit numbers: how many were drawn, and for each drawer the last one, from 1; 0 for none. All of
-it is written by one call, which a kill does not cut, so no number is lost: who was killed still has it.
+it is written by one call, which a kill does not cut, so no number is lost: who was killed still has it. Behind them is
+a byte for each number of which somebody said that it is done with.
 """
 
 from __future__ import annotations
@@ -47,6 +48,12 @@ class Tickets:
             numbers[self._drawer] = numbers[0]
             os.pwrite(self._file, self._table.pack(*numbers), 0)
             return numbers[0] - 1
+
+    def finish(self, number: int, among: range) -> bool:
+        """Say that a number is done with; tell whether all of some numbers, with this one, are."""
+        os.pwrite(self._file, b"\1", self._table.size + number)
+        done = os.pread(self._file, len(among), self._table.size + among.start)
+        return len(done) == len(among) and all(done)
 
     def _read(self) -> list[int]:
         return [*self._table.unpack(os.pread(self._file, self._table.size, 0).ljust(self._table.size, b"\0"))]
