@@ -10,14 +10,14 @@ import signal
 import subprocess
 import sys
 import time
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from agent import NAMES
 from history import History
 from script import settle_prune, stored
-from support.processes import TIMEOUT
+from support.processes import TIMEOUT, session_processes, wait_for
 
 AGENT = Path(__file__).with_name("agent.py")
 PYTHONPATH = [path for path in [os.environ.get("PYTHONPATH")] if path]
@@ -44,35 +44,26 @@ class Spec:
     dawdles: bool = False
 
 
-@dataclass
-class Agent:
-    """A running agent."""
+class AgentProcess:
+    """A program of this directory in a process and a session of its own, which does things when it is told to."""
 
-    spec: Spec
-    process: subprocess.Popen[str] = field(init=False)
-    _read_bytes: int = 0
-    _open_calls: dict[str, _Call] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        spec = Path(f"{self.spec.log}.spec")
-        spec.write_text(json.dumps(asdict(self.spec)))
+    def __init__(self, program: Path, *arguments: object) -> None:
         self.process = subprocess.Popen(
-            [sys.executable, "-W", "error", AGENT, spec],
-            env={**os.environ, "PYTHONPATH": os.pathsep.join([str(AGENT.parent.parent), *PYTHONPATH])},
+            [sys.executable, "-W", "error", program, *map(str, arguments)],
+            env={**os.environ, "PYTHONPATH": os.pathsep.join([str(program.parents[1]), *PYTHONPATH])},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
             start_new_session=True,
         )
 
-    def go(self, calls: int) -> None:
-        """Have each thread make so many calls."""
+    def say(self, line: str) -> None:
         assert self.process.stdin is not None
-        self.process.stdin.write(f"{calls}\n")
+        self.process.stdin.write(f"{line}\n")
         self.process.stdin.flush()
 
     def wait(self, word: str) -> None:
-        """Wait until it says a word: ``ready`` once, ``done`` after each ``go``."""
+        """Wait until it says a word."""
         assert self.process.stdout is not None
         assert select.select([self.process.stdout], [], [], TIMEOUT)[0], f"the agent does not say {word!r}"
         said = self.process.stdout.readline()
@@ -83,19 +74,8 @@ class Agent:
         self.process.kill()
         self._ended()
 
-    def kill_worker(self) -> bool:
-        """Kill one of its workers; False if it has none."""
-        for pid, comm in self._session():
-            if comm == "imagestore":
-                try:
-                    os.kill(pid, signal.SIGKILL)
-                except ProcessLookupError:
-                    continue
-                return True
-        return False
-
     def end(self) -> None:
-        """Have it close its store and end."""
+        """End what it reads, so that it closes its store and ends."""
         assert self.process.stdin is not None
         self.process.stdin.close()
         status = self.process.wait(timeout=TIMEOUT)
@@ -104,10 +84,39 @@ class Agent:
 
     def wait_for_workers(self) -> None:
         """Wait until none of its workers lives; it must be dead itself."""
-        until = time.monotonic() + TIMEOUT
-        while self._session():
-            assert time.monotonic() < until, f"workers outlive their agent: {self._session()}"
-            time.sleep(0.005)
+        wait_for(lambda: not session_processes(self.process.pid))
+
+    def _ended(self) -> None:
+        self.process.wait(timeout=TIMEOUT)
+        for pipe in (self.process.stdin, self.process.stdout):
+            if pipe is not None:
+                with contextlib.suppress(BrokenPipeError):
+                    pipe.close()
+
+
+class Agent(AgentProcess):
+    """A running ``agent.py``."""
+
+    def __init__(self, spec: Spec) -> None:
+        self.spec = spec
+        self._read_bytes = 0
+        self._open_calls: dict[str, _Call] = {}
+        path = Path(f"{spec.log}.spec")
+        path.write_text(json.dumps(asdict(spec)))
+        super().__init__(AGENT, path)
+
+    def go(self, calls: int) -> None:
+        """Have each thread make so many calls."""
+        self.say(str(calls))
+
+    def kill_worker(self) -> bool:
+        """Kill one of its workers; False if it has none."""
+        for pid in session_processes(self.process.pid):
+            with contextlib.suppress(OSError):
+                if Path(f"/proc/{pid}/comm").read_text() == "imagestore\n":
+                    os.kill(int(pid), signal.SIGKILL)
+                    return True
+        return False
 
     def tell(self, history: History) -> None:
         """Add what is new in the log to a history; what a dead agent was not told any more may have been made.
@@ -133,27 +142,6 @@ class Agent:
             self._open_calls[line["call"]] = _Call.begun(line, history)
         else:
             self._open_calls.pop(line["call"]).answered(line["answer"], history, line["time"])
-
-    def _ended(self) -> None:
-        self.process.wait(timeout=TIMEOUT)
-        for pipe in (self.process.stdin, self.process.stdout):
-            if pipe is not None:
-                with contextlib.suppress(BrokenPipeError):
-                    pipe.close()
-
-    def _session(self) -> list[tuple[int, str]]:
-        """Return the processes of its session that live, beside itself: id and name."""
-        found = []
-        for directory in Path("/proc").iterdir():
-            if directory.name.isdigit() and int(directory.name) != self.process.pid:
-                try:
-                    comm, _, rest = (directory / "stat").read_text().partition("(")[2].rpartition(")")
-                except OSError:
-                    continue
-                state, _, _, session = rest.split()[:4]
-                if int(session) == self.process.pid and state != "Z":
-                    found.append((int(directory.name), comm))
-        return found
 
 
 @dataclass

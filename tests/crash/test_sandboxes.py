@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import os
 import random
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from agents import AgentProcess
 from chance import ROUNDS
 from gallery import Gallery
 from history import History
 from invariants import check_stopped, require_whole
-from support.processes import TIMEOUT, names, session_processes, wait_for
+from support.processes import TIMEOUT, names, wait_for
 from support.rootfs import no_mounts_left, points_below, require_mounts
 
 from pykka_imagestore import LocalStore, Provisioner
@@ -41,36 +40,13 @@ def directory(tmp_path: Path, gallery: Gallery) -> Path:
     return tmp_path / "store"
 
 
-class SandboxAgent:
-    """A running agent."""
+class SandboxAgent(AgentProcess):
+    """A running ``sandbox_agent.py``."""
 
     def __init__(self, directory: Path, log: Path, rounds: int, known: list[str], backend: str = "overlay") -> None:
         self._log = log
-        arguments = [str(directory), str(log), backend, str(AT_A_TIME[backend]), str(rounds), *known]
-        self.process = subprocess.Popen(
-            [sys.executable, "-W", "error", AGENT, *arguments],
-            env={**os.environ, "PYTHONPATH": os.pathsep.join([str(AGENT.parents[1]), os.environ["PYTHONPATH"]])},
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-            start_new_session=True,
-        )
-        assert self._say() == "ready\n"
-
-    def go(self) -> None:
-        assert self.process.stdin is not None
-        self.process.stdin.write("\n")
-        self.process.stdin.flush()
-
-    def wait(self) -> None:
-        assert self._say() == "done\n"
-        self._close()
-        assert self.process.returncode == 0
-
-    def kill(self) -> None:
-        self.process.kill()
-        self._close()
-        wait_for(lambda: not session_processes(self.process.pid))
+        super().__init__(AGENT, directory, log, backend, AT_A_TIME[backend], rounds, *known)
+        self.wait("ready")
 
     def there(self) -> list[str]:
         """Return the sandboxes that it was told are there, and did not want to destroy."""
@@ -81,16 +57,6 @@ class SandboxAgent:
             else:
                 boxes.pop(line[1:], None)
         return list(boxes)
-
-    def _say(self) -> str:
-        assert self.process.stdout is not None
-        return self.process.stdout.readline()
-
-    def _close(self) -> None:
-        self.process.wait(timeout=TIMEOUT)
-        for pipe in (self.process.stdin, self.process.stdout):
-            if pipe is not None:
-                pipe.close()
 
 
 def require_nothing_left(directory: Path) -> None:
@@ -129,13 +95,14 @@ def test_killed_agents_leave_what_they_were_told_of_and_nothing_else(
 ) -> None:
     for number in range(ROUNDS):
         agent = SandboxAgent(directory, tmp_path / f"log-{number}", rounds=1000, known=[], backend=backend)
-        agent.go()
+        agent.say("go")
         wait_for(agent.there)
         with LocalStore.start(directory) as store:  # which prunes beside it
             until = time.monotonic() + draw.uniform(0, 0.7)
             while time.monotonic() < until:
                 store.prune().get(timeout=TIMEOUT)
         agent.kill()
+        agent.wait_for_workers()
         count("kills")
 
         known = agent.there()
@@ -158,13 +125,15 @@ def test_killed_agents_leave_what_they_were_told_of_and_nothing_else(
 def test_a_new_agent_goes_on_where_a_killed_one_was(directory: Path, tmp_path: Path, draw: random.Random) -> None:
     log = tmp_path / "log"
     first = SandboxAgent(directory, log, rounds=1000, known=[])
-    first.go()
+    first.say("go")
     wait_for(first.there)
     time.sleep(draw.uniform(0, 0.5))
     first.kill()
+    first.wait_for_workers()
 
     second = SandboxAgent(directory, log, rounds=3, known=first.there())
-    second.go()
-    second.wait()
+    second.say("go")
+    second.wait("done")
+    second.end()
 
     require_nothing_left(directory)
