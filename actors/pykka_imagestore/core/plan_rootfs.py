@@ -27,13 +27,11 @@ from enum import Enum, auto
 from typing import NamedTuple, Protocol
 
 from pykka_imagestore.core.layer_record import WhiteoutFormat
-from pykka_imagestore.core.rootfs import Reads
+from pykka_imagestore.core.rootfs import DEVICES_FOR, Reads
 from pykka_imagestore.errors import StackError
 from pykka_imagestore.text import shown
 
 MAX_SYMLINKS = 40  # as the kernel has it
-
-_READ_BY_KERNEL = {Reads.TRUSTED: WhiteoutFormat.OVERLAY_TRUSTED, Reads.USER: WhiteoutFormat.OVERLAY_USER}
 
 
 class Kind(Enum):
@@ -408,7 +406,7 @@ def _find_marks(shown: _Merge) -> Iterator[tuple[int, Mark]]:
 
 
 def _is_read(form: WhiteoutFormat, reads: Reads) -> bool:
-    return form == WhiteoutFormat.NONE or reads is Reads.ANY or form == _READ_BY_KERNEL[reads]
+    return form == WhiteoutFormat.NONE or reads is Reads.ANY or form == DEVICES_FOR[reads]
 
 
 def _ancestors(path: bytes) -> Iterator[bytes]:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pykka_imagestore.core.budget import Size
 from pykka_imagestore.core.layer_record import WhiteoutFormat
 from pykka_imagestore.core.plan_rootfs import FixDirectory, FixLink, FixUps
-from pykka_imagestore.core.rootfs import Reads
+from pykka_imagestore.core.rootfs import DEVICES_FOR, Reads
 from pykka_imagestore.fs.attributes import disown
 from pykka_imagestore.fs.create import make_directory
 from pykka_imagestore.fs.flags import DIRECTORY_FLAGS
@@ -24,7 +24,6 @@ from pykka_imagestore.rootfs.copies import Copies
 _BLOCK_BYTES = 4096
 _IMPLICIT_MODE = 0o755  # of a root that no layer has
 _STAT_BLOCK_BYTES = 512
-_FORMS = {Reads.USER: WhiteoutFormat.OVERLAY_USER}
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,7 +147,7 @@ class _Writer:
         if self.form != WhiteoutFormat.FILES:
             with suppress(PermissionError):
                 os.mknod(name, stat.S_IFCHR, WHITEOUT_DEVICE, dir_fd=above)
-                self.form = _FORMS.get(self._reads, WhiteoutFormat.OVERLAY_TRUSTED)
+                self.form = DEVICES_FOR[self._reads]
                 return
         self.form = WhiteoutFormat.FILES
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
