@@ -9,8 +9,8 @@ from pykka_imagestore.core.paths import FILL
 from pykka_imagestore.core.rootfs import FillPart, Reads, RootfsRequest
 from pykka_imagestore.fs.attributes import disown
 from pykka_imagestore.fs.create import make_directory
-from pykka_imagestore.fs.flags import DIRECTORY_FLAGS
 from pykka_imagestore.fs.merged_tree import require_sight_of_deletions
+from pykka_imagestore.fs.open_directories import opened_directory
 from pykka_imagestore.fs.pins import PIN_FLAGS
 from pykka_imagestore.fs.remove_tree import remove_tree
 from pykka_imagestore.rootfs.backend import Mounted
@@ -115,8 +115,5 @@ def _make_bare_directory(path: str) -> None:
     """Make a directory that hands nothing on to what will be made in it; one that is there becomes so."""
     with suppress(FileExistsError):
         make_directory(path, MODE)
-    directory = os.open(path, DIRECTORY_FLAGS)
-    try:
+    with opened_directory(path) as directory:
         disown(directory)
-    finally:
-        os.close(directory)

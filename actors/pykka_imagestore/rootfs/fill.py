@@ -12,14 +12,14 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import closing, suppress
 from functools import partial
 from itertools import groupby
 
 from pykka_imagestore.core.rootfs import FillPart
-from pykka_imagestore.fs.flags import DIRECTORY_FLAGS
 from pykka_imagestore.fs.likeness import entry_like, node_like
 from pykka_imagestore.fs.merged_tree import DIRECTORY, FILE, MergedDirectory, MergedEntry, MergedTree
+from pykka_imagestore.fs.open_directories import opened_directory
 from pykka_imagestore.fs.walk import Policy, Walk
 from pykka_imagestore.rootfs.copies import Copies
 from pykka_imagestore.rootfs.tickets import Tickets
@@ -36,35 +36,34 @@ def fill(part: FillPart) -> None:
     Raises:
         OSError: A layer cannot be read, or the disk failed or is full.
     """
-    share = _Share(part)
-    try:
-        share.make()
-    except OSError as error:
-        if not isinstance(error.filename, str):  # a name in the directory at hand, or nothing
-            error.filename = os.path.join(part.directory, os.fsdecode(share.path))
-        raise
-    finally:
-        share.close()
+    with (
+        opened_directory(part.directory) as root,
+        opened_directory(part.scratch) as scratch,
+        MergedTree(part.layers) as tree,
+        closing(Tickets(scratch, part.number, part.of)) as tickets,
+        closing(_Share(root, scratch, tree, tickets, links=part.link)) as share,
+    ):
+        try:
+            share.make()
+        except OSError as error:
+            if not isinstance(error.filename, str):  # a name in the directory at hand, or nothing
+                error.filename = os.path.join(part.directory, os.fsdecode(share.path))
+            raise
 
 
 class _Share:
-    def __init__(self, part: FillPart) -> None:
-        self._part = part
+    def __init__(self, root: int, scratch: int, tree: MergedTree, tickets: Tickets, *, links: bool) -> None:
+        self._scratch = scratch
+        self._tree = tree
+        self._tickets = tickets
+        self._links = links
         self._copies = Copies()
-        self._tree = MergedTree(part.layers)
-        self._root = os.open(part.directory, DIRECTORY_FLAGS)
-        self._scratch = os.open(part.scratch, DIRECTORY_FLAGS)
-        self._tickets = Tickets(self._scratch, part.number, part.of)
-        self._made = Walk(self._root, Policy(make=self._make_directory), follows=False)
+        self._made = Walk(root, Policy(make=self._make_directory), follows=False)
+        self._here = root
         self.path = b""
-        self._here = self._root
 
     def close(self) -> None:
         self._made.forget()
-        self._tree.close()
-        os.close(self._root)
-        self._tickets.close()
-        os.close(self._scratch)
 
     def make(self) -> None:
         own, number = self._tickets.begin(), 0
@@ -93,7 +92,7 @@ class _Share:
     def _make(self, source: int, entry: MergedEntry) -> None:
         if entry.kind == DIRECTORY:
             self._make_directory(self._here, self.path, entry.name)
-        elif self._part.link and self._link(source, entry.name):
+        elif self._links and self._link(source, entry.name):
             pass
         elif entry.kind == FILE:
             self._copy_file(source, entry)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Sequence
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import dataclass
 
 from pykka_imagestore.core.budget import Size
@@ -14,9 +14,9 @@ from pykka_imagestore.core.plan_rootfs import FixDirectory, FixLink, FixUps
 from pykka_imagestore.core.rootfs import DEVICES_FOR, Reads
 from pykka_imagestore.fs.attributes import disown
 from pykka_imagestore.fs.create import make_directory
-from pykka_imagestore.fs.flags import DIRECTORY_FLAGS
 from pykka_imagestore.fs.layer_files import LayerFiles
 from pykka_imagestore.fs.likeness import entry_like, node_like
+from pykka_imagestore.fs.open_directories import opened_directory
 from pykka_imagestore.fs.walk import Walk
 from pykka_imagestore.fs.whiteout_format import WHITEOUT_DEVICE, WHITEOUT_PREFIX
 from pykka_imagestore.rootfs.copies import Copies
@@ -48,17 +48,10 @@ def write_fix_ups(fix_ups: FixUps, layers: Sequence[LayerFiles], reads: Reads, r
         OSError: A layer cannot be read, or the disk failed or is full.
     """
     make_directory(rootfs, stat.S_IRWXU)
-    root = os.open(rootfs, DIRECTORY_FLAGS)
-    try:
+    with opened_directory(rootfs) as root, closing(_Writer(root, layers, reads)) as writer:
         disown(root)
-        writer = _Writer(root, layers, reads)
-        try:
-            writer.write(fix_ups)
-        finally:
-            writer.close()
+        writer.write(fix_ups)
         return Written(writer.form, writer.size)
-    finally:
-        os.close(root)
 
 
 class _Writer:

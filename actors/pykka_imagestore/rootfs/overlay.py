@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from functools import cached_property
 
@@ -11,8 +10,7 @@ from pykka_imagestore.core.rootfs import FillPart, Reads, RootfsRequest
 from pykka_imagestore.fs.attributes import sees_trusted_xattrs
 from pykka_imagestore.fs.create import make_directory
 from pykka_imagestore.fs.directory_attributes import copy_directory_attributes
-from pykka_imagestore.fs.flags import DIRECTORY_FLAGS
-from pykka_imagestore.fs.pins import PIN_FLAGS
+from pykka_imagestore.fs.open_directories import opened_directory, pinned_directory
 from pykka_imagestore.fs.remove_tree import remove_tree
 from pykka_imagestore.rootfs.backend import Mounted
 from pykka_imagestore.rootfs.overlay_ways import (
@@ -146,12 +144,5 @@ def _stack_of(request: RootfsRequest, reads: Reads) -> Stack:
 
 def _copy_root(layer: str, upper: str) -> None:
     """Give the upper directory what the topmost layer's root has: a merged root has the attributes of the upper."""
-    source = os.open(layer, PIN_FLAGS | os.O_DIRECTORY)
-    try:
-        target = os.open(upper, DIRECTORY_FLAGS)
-        try:
-            copy_directory_attributes(source, target)
-        finally:
-            os.close(target)
-    finally:
-        os.close(source)
+    with pinned_directory(layer) as source, opened_directory(upper) as target:
+        copy_directory_attributes(source, target)

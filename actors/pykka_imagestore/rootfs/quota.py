@@ -20,10 +20,9 @@ import errno
 import fcntl
 import os
 import struct
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 
-from pykka_imagestore.fs.flags import DIRECTORY_FLAGS
+from pykka_imagestore.fs.open_directories import opened_directory
 from pykka_imagestore.rootfs.place import mount_entries, mount_number
 
 QUOTACTL_FD = 443  # on every processor that Python has wheels for
@@ -65,7 +64,7 @@ def quota_refusal(path: str) -> str | None:
     Raises:
         OSError: The directory cannot be opened.
     """
-    with _opened(path) as directory:
+    with opened_directory(path) as directory:
         if not _has_call():
             return "this kernel, or what filters its calls, has no quotactl_fd(2), which is of Linux 5.14"
         if not _keeps_limits(directory):
@@ -85,7 +84,7 @@ def choose_project(path: str) -> int:
     Raises:
         OSError: The file system cannot tell, or finds none.
     """
-    with _opened(path) as directory:
+    with opened_directory(path) as directory:
         for _ in range(_TRIES):
             project = FIRST_PROJECT + _random_below(LAST_PROJECT - FIRST_PROJECT + 1)
             if not any(_read(directory, project)):
@@ -103,7 +102,7 @@ def count_below(paths: Iterable[str], project: int) -> None:
         OSError: The file system has no projects, or this process may not set them.
     """
     for path in paths:
-        with _opened(path) as directory:
+        with opened_directory(path) as directory:
             _hand_down(directory, project)
 
 
@@ -118,7 +117,7 @@ def bound(path: str, project: int, size_bytes: int) -> None:
     Raises:
         OSError: The file system cannot, or this process may not.
     """
-    with _opened(path) as directory:
+    with opened_directory(path) as directory:
         used = sum(_read(directory, project)[2:3])
         _limit(directory, project, max((used + size_bytes) // QIF_DQBLKSIZE, 1))
 
@@ -134,7 +133,7 @@ def lift_bound(path: str, project: int) -> None:
     Raises:
         OSError: The directory cannot be opened, or this process may not.
     """
-    with _opened(path) as directory:
+    with opened_directory(path) as directory:
         if _has_call() and _keeps_limits(directory):
             _limit(directory, project, 0)
 
@@ -142,15 +141,6 @@ def lift_bound(path: str, project: int) -> None:
 def _random_below(bound: int) -> int:
     # As good as secrets.randbelow, which loads OpenSSL: each program that makes a root file system would wait for that.
     return int.from_bytes(os.urandom(8)) % bound
-
-
-@contextmanager
-def _opened(path: str) -> Iterator[int]:
-    directory = os.open(path, DIRECTORY_FLAGS)
-    try:
-        yield directory
-    finally:
-        os.close(directory)
 
 
 def _no_quotas(directory: int) -> str:
