@@ -340,6 +340,23 @@ def test_a_copy_is_written_to_where_it_is_attached(tmp_path):
 
 @pytest.mark.root
 @pytest.mark.usefixtures("_mounts")
+def test_what_is_mounted_at_the_target_before_anything_is_made_stays(tmp_path):
+    (tmp_path / "target").mkdir()
+    lower = layer(tmp_path / "layer", {"etc/hosts": "x"})
+    other, wanted = (
+        RootfsRequest((lower,), str(tmp_path / name), target=str(tmp_path / "target")) for name in ("other", "box")
+    )
+    (tmp_path / "box").mkdir()
+
+    with made(Copy(), other):
+        Copy().unmount(wanted)
+
+        assert not Copy().is_attached(wanted)
+        assert points_below(tmp_path) == [str(tmp_path / "target")]
+
+
+@pytest.mark.root
+@pytest.mark.usefixtures("_mounts")
 def test_linked_files_are_the_layers(tmp_path):
     layers = (layer(tmp_path / "layer", {"a/b": "b"}),)
     os.symlink("a", tmp_path / "layer/s")

@@ -12,12 +12,13 @@ import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
+from pykka_imagestore.fs.open_directories import pinned_directory
 from pykka_imagestore.rootfs.namespace import Namespace, NamespaceError
 from pykka_imagestore.rootfs.namespace_refusal import Obstacle
 from pykka_imagestore.rootfs.namespace_wire import pack_trial, parse_error
 from pykka_imagestore.rootfs.overlay_trial import Trial, try_overlay
 from pykka_imagestore.rootfs.overlay_ways import NO_UUID, PINNED, VOLATILE, by_descriptors, by_options, by_paths
-from pykka_imagestore.rootfs.place import mount_entries, mount_number
+from pykka_imagestore.rootfs.place import mount_of
 from pykka_imagestore.rootfs.quota import quota_refusal
 
 FICLONE = 0x40049409  # linux/fs.h
@@ -174,9 +175,6 @@ def _loop_devices() -> Ability:
 
 def _file_system(directory: str) -> tuple[str, str]:
     """Return the type of a directory's file system, and where that is mounted."""
-    descriptor = os.open(directory, os.O_PATH | os.O_CLOEXEC)
-    try:
-        found = mount_entries().get(mount_number(descriptor))
-    finally:
-        os.close(descriptor)
+    with pinned_directory(directory) as pin:
+        found = mount_of(pin)
     return ("file system", "an unknown place") if found is None else (found.kind, found.point)

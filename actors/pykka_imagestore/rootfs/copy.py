@@ -14,7 +14,7 @@ from pykka_imagestore.fs.open_directories import opened_directory
 from pykka_imagestore.fs.pins import PIN_FLAGS
 from pykka_imagestore.fs.remove_tree import remove_tree
 from pykka_imagestore.rootfs.backend import Mounted
-from pykka_imagestore.rootfs.place import MODE, IsOurs, default_place, detach, is_attached, refused, shows
+from pykka_imagestore.rootfs.place import MODE, default_place, detach, is_attached, refused, shows
 from pykka_imagestore.rootfs.quota import bound, count_below
 from pykka_imagestore.rootfs.view import show, why_not_shown
 
@@ -88,11 +88,11 @@ class Copy:
 
     def unmount(self, request: RootfsRequest) -> None:
         """Detach the root file system wherever it is attached."""
-        detach(request, _shows(request))
+        detach(request, shows(default_place(request)))
 
     def is_attached(self, request: RootfsRequest) -> bool:
         """Tell whether it is still mounted where ``mount`` attached it, maybe in another process."""
-        return is_attached(request, _shows(request))
+        return is_attached(request, shows(default_place(request)))
 
 
 def needs_mount(request: RootfsRequest) -> bool:
@@ -102,13 +102,6 @@ def needs_mount(request: RootfsRequest) -> bool:
 
 def _scratch(request: RootfsRequest) -> str:
     return f"{request.directory}/{FILL}"
-
-
-def _shows(request: RootfsRequest) -> IsOurs:
-    try:
-        return shows(default_place(request))
-    except FileNotFoundError:
-        return lambda _: False
 
 
 def _make_bare_directory(path: str) -> None:

@@ -11,6 +11,7 @@ import errno
 import os
 import re
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 
@@ -19,6 +20,7 @@ from pykka_imagestore.core.rootfs import RootfsRequest
 from pykka_imagestore.errors import InvalidInputError, RootfsError
 from pykka_imagestore.fs.flags import DIRECTORY_FLAGS
 from pykka_imagestore.fs.named_directory import NamedDirectory, is_empty
+from pykka_imagestore.fs.open_directories import pinned_directory
 from pykka_imagestore.fs.pins import PIN_FLAGS
 from pykka_imagestore.rootfs.backend import Mounted
 from pykka_imagestore.rootfs.mounts import move_mount, unmount
@@ -78,14 +80,16 @@ def detach(request: RootfsRequest, is_ours: IsOurs) -> None:
     """
     _unmount_own(request.directory)
     if request.target is not None:
-        _unmount_all(request.target, is_ours)
+        with _found(request.target) as named:
+            if named is not None:
+                _unmount_all(named.above, named.name, is_ours)
 
 
 def is_attached(request: RootfsRequest, is_ours: IsOurs) -> bool:
     """Tell whether a root file system is mounted where the request wants it, by this process or another."""
-    if request.target is None:
-        return _is_mounted(default_place(request), None)
-    return _is_mounted(request.target, is_ours)
+    whose = None if request.target is None else is_ours
+    with _found(request.target or default_place(request)) as named:
+        return named is not None and _is_mounted(named.above, named.name, whose)
 
 
 def open_target(path: str) -> int:
@@ -113,12 +117,15 @@ def default_place(request: RootfsRequest) -> str:
 
 
 def shows(directory: str) -> IsOurs:
-    """Return what tells the mounts that show a directory as their root, or one that is below it."""
+    """Return what tells the mounts that show a directory as their root, or one that is below it.
+
+    None does while the directory is not there.
+    """
     found = cache(lambda: _place_of(directory))  # only where it is asked for
 
     def is_ours(entry: MountEntry) -> bool:
-        device, root = found()
-        return entry.device == device and f"{entry.root}/".startswith(f"{root.rstrip('/')}/")
+        place = found()
+        return place is not None and entry.device == place[0] and f"{entry.root}/".startswith(place[1])
 
     return is_ours
 
@@ -141,7 +148,12 @@ def mount_entries() -> dict[int, MountEntry]:
         return {entry.number: entry for entry in map(_parse_entry, table)}
 
 
-def mount_number(descriptor: int) -> int:
+def mount_of(descriptor: int) -> MountEntry | None:
+    """Return the mount that something open is in; None if it is not listed, as above the root of a chroot."""
+    return mount_entries().get(_mount_number(descriptor))
+
+
+def _mount_number(descriptor: int) -> int:
     """Return the number of the mount that something open is in."""
     with open(f"/proc/self/fdinfo/{descriptor}", "rb") as info:
         return next(int(line.split()[1]) for line in info if line.startswith(b"mnt_id:"))
@@ -172,9 +184,7 @@ def _unmount_own(directory: str) -> None:
     except FileNotFoundError:
         return
     try:
-        around = mount_number(above)
-        while _number_at(ROOTFS, above) not in (None, around):
-            unmount(f"/proc/self/fd/{above}/{ROOTFS}")
+        _unmount_all(above, ROOTFS, None)
     finally:
         os.close(above)
 
@@ -185,24 +195,31 @@ def _number_at(name: str, above: int) -> int | None:
     except FileNotFoundError:
         return None
     try:
-        return mount_number(place)
+        return _mount_number(place)
     finally:
         os.close(place)
 
 
-def _unmount_all(path: str, is_ours: IsOurs | None) -> None:
-    while _is_mounted(path, is_ours):
-        with NamedDirectory(path) as named:
-            unmount(f"/proc/self/fd/{named.above}/{named.name}")
-
-
-def _is_mounted(path: str, is_ours: IsOurs | None) -> bool:
+@contextmanager
+def _found(path: str) -> Iterator[NamedDirectory | None]:
+    """Lend where a directory lies: what is looked at is what is unmounted then. None if the way there is gone."""
     try:
-        with NamedDirectory(path) as named:
-            number, around = _number_at(named.name, named.above), mount_number(named.above)
+        named = NamedDirectory(path)
     except (FileNotFoundError, NotADirectoryError):
-        return False
-    if number is None or number == around:
+        yield None
+    else:
+        with named:
+            yield named
+
+
+def _unmount_all(above: int, name: str, is_ours: IsOurs | None) -> None:
+    while _is_mounted(above, name, is_ours):
+        unmount(f"/proc/self/fd/{above}/{name}")
+
+
+def _is_mounted(above: int, name: str, is_ours: IsOurs | None) -> bool:
+    number = _number_at(name, above)
+    if number in (None, _mount_number(above)):
         return False
     # Beside a thousand other mounts the kernel takes 16 ms to list them: only where nothing else tells.
     return is_ours is None or any(map(is_ours, _stack(number)))
@@ -225,11 +242,14 @@ def _parse_entry(line: bytes) -> MountEntry:
     return MountEntry(int(number), int(parent), device, root, point, *map(os.fsdecode, fields[kind : kind + 2]))
 
 
-def _place_of(directory: str) -> tuple[str, str]:
-    """Return the file system that a directory is in, and its path there."""
-    pin = os.open(directory, PIN_FLAGS | os.O_DIRECTORY)
+def _place_of(directory: str) -> tuple[str, str] | None:
+    """Return the file system that a directory is in, and its path there, with a slash at the end; None if unknown."""
     try:
-        around, path = mount_entries()[mount_number(pin)], os.readlink(f"/proc/self/fd/{pin}")
-    finally:
-        os.close(pin)
-    return around.device, os.path.normpath(os.path.join(around.root, os.path.relpath(path, around.point)))
+        with pinned_directory(directory) as pin:
+            around, path = mount_of(pin), os.readlink(f"/proc/self/fd/{pin}")
+    except FileNotFoundError:
+        return None
+    if around is None:
+        return None
+    place = os.path.normpath(os.path.join(around.root, os.path.relpath(path, around.point)))
+    return around.device, f"{place.rstrip('/')}/"

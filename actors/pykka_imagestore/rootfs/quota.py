@@ -23,7 +23,7 @@ import struct
 from collections.abc import Iterable
 
 from pykka_imagestore.fs.open_directories import opened_directory
-from pykka_imagestore.rootfs.place import mount_entries, mount_number
+from pykka_imagestore.rootfs.place import mount_of
 
 QUOTACTL_FD = 443  # on every processor that Python has wheels for
 Q_GETQUOTA, Q_SETQUOTA, Q_XGETQSTATV = 0x800007, 0x800008, 0x5808
@@ -144,7 +144,7 @@ def _random_below(bound: int) -> int:
 
 
 def _no_quotas(directory: int) -> str:
-    mounted = mount_entries().get(mount_number(directory))
+    mounted = mount_of(directory)
     if mounted is None:
         return "its file system has no quotas of projects"
     how = _HOW.get(mounted.kind, "only some file systems can, such as ext4 and XFS; have the store on one")
