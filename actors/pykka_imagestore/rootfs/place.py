@@ -92,6 +92,17 @@ def is_attached(request: RootfsRequest, is_ours: IsOurs) -> bool:
         return named is not None and _is_mounted(named.above, named.name, whose)
 
 
+def open_attached(request: RootfsRequest) -> Mounted:
+    """Open what is attached where a request wants it, by whichever process.
+
+    Raises:
+        OSError: Nothing is there any more.
+    """
+    path = request.target or default_place(request)
+    with NamedDirectory(path) as named:
+        return Mounted(os.open(named.name, PIN_FLAGS | os.O_DIRECTORY, dir_fd=named.above), path)
+
+
 def open_target(path: str) -> int:
     """Open the directory that somebody named to attach a root file system to.
 
