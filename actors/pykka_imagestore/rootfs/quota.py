@@ -15,7 +15,6 @@ Spec:
 
 from __future__ import annotations
 
-import ctypes
 import errno
 import fcntl
 import os
@@ -24,8 +23,8 @@ from collections.abc import Iterable
 
 from pykka_imagestore.fs.open_directories import opened_directory
 from pykka_imagestore.rootfs.place import mount_of
+from pykka_imagestore.rootfs.system_calls import call
 
-QUOTACTL_FD = 443  # on every processor that Python has wheels for
 Q_GETQUOTA, Q_SETQUOTA, Q_XGETQSTATV = 0x800007, 0x800008, 0x5808
 PRJQUOTA = 2
 QIF_BLIMITS = 1
@@ -55,7 +54,6 @@ _HOW = {
         "does not do it"
     ),
 }
-_libc = ctypes.CDLL(None, use_errno=True)
 
 
 def quota_refusal(path: str) -> str | None:
@@ -195,8 +193,4 @@ def _hand_down(directory: int, project: int) -> None:
 
 
 def _quotactl(directory: int, command: int, project: int, data: bytearray) -> None:
-    place = (ctypes.c_char * len(data)).from_buffer(data)
-    numbers = (QUOTACTL_FD, directory, ctypes.c_uint32(command << 8 | PRJQUOTA).value, project)
-    if _libc.syscall(*map(ctypes.c_long, numbers), ctypes.byref(place)) < 0:
-        number = ctypes.get_errno()
-        raise OSError(number, f"quotactl_fd: {os.strerror(number)}")
+    call("quotactl_fd", directory, command << 8 | PRJQUOTA, project, data)
