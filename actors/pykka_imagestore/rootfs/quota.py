@@ -116,7 +116,7 @@ def bound(path: str, project: int, size_bytes: int) -> None:
         OSError: The file system cannot, or this process may not.
     """
     with opened_directory(path) as directory:
-        used = sum(_read(directory, project)[2:3])
+        _, _, used, *_ = _read(directory, project)
         _limit(directory, project, max((used + size_bytes) // QIF_DQBLKSIZE, 1))
 
 
@@ -175,7 +175,7 @@ def _read(directory: int, project: int) -> tuple[int, ...]:
     try:
         _quotactl(directory, Q_GETQUOTA, project, quota)
     except FileNotFoundError:  # XFS has never heard of it
-        return ()
+        return (0,) * 6
     return DQBLK.unpack(quota)[:6]
 
 
