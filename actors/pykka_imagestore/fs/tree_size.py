@@ -58,7 +58,8 @@ class _Measure:
         """Count what is in a directory; return the names of the directories among it."""
         names = []
         try:
-            directory: int = self._directory(path)
+            self._walk.make_room()
+            directory: int = self._walk.directory(path).directory
             with os.scandir(directory) as entries:
                 for entry in entries:
                     name = os.fsencode(entry.name)
@@ -67,13 +68,6 @@ class _Measure:
         except OSError:
             pass  # it is gone, or may not be read
         return names
-
-    def _directory(self, path: bytes) -> int:
-        found = self._walk.known(path)
-        if found is None:
-            self._walk.make_room()
-            found = self._walk.directory(path)
-        return found.directory
 
     def _count(self, directory: int, name: bytes) -> bool:
         """Count something; tell whether it is a directory to look into."""
