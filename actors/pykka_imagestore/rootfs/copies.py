@@ -6,10 +6,10 @@ import os
 import stat
 
 from pykka_imagestore.core.tar.format import SYMLINK, Entry
-from pykka_imagestore.fs.attributes import CREATE, DEFAULT_ACL, NODE_TYPES, SET_ID, Attributes, disown, join
+from pykka_imagestore.fs.attributes import DEFAULT_ACL, NODE_TYPES, SET_ID, Attributes, disown, join
 from pykka_imagestore.fs.contents import Contents
 from pykka_imagestore.fs.create import make_directory
-from pykka_imagestore.fs.flags import FILE_FLAGS
+from pykka_imagestore.fs.flags import CREATE_FLAGS, FILE_FLAGS
 from pykka_imagestore.fs.likeness import entry_like, xattrs_of
 
 EARLY_MODE = stat.S_IRWXU
@@ -43,10 +43,10 @@ class Copies:
             self._make_special_file(entry_like(status, file, xattrs=xattrs), file, status, directory, parent, name)
             return
         try:
-            made = os.open(name, CREATE, mode, dir_fd=directory)
+            made = os.open(name, CREATE_FLAGS, mode, dir_fd=directory)
         except FileExistsError:
             os.unlink(name, dir_fd=directory)
-            made = os.open(name, CREATE, mode, dir_fd=directory)
+            made = os.open(name, CREATE_FLAGS, mode, dir_fd=directory)
         try:
             self._contents.copy(file, made, status)
             os.utime(made, ns=(status.st_mtime_ns, status.st_mtime_ns))

@@ -18,7 +18,7 @@ from pykka_imagestore.fs.layer_files import LayerFiles
 from pykka_imagestore.fs.likeness import entry_like, node_like
 from pykka_imagestore.fs.open_directories import opened_directory
 from pykka_imagestore.fs.walk import Walk
-from pykka_imagestore.fs.whiteout_format import WHITEOUT_DEVICE, WHITEOUT_PREFIX
+from pykka_imagestore.fs.whiteout_format import write_whiteout
 from pykka_imagestore.rootfs.copies import Copies
 
 _BLOCK_BYTES = 4096
@@ -139,12 +139,11 @@ class _Writer:
         self._count(0)
         if self.form != WhiteoutFormat.FILES:
             with suppress(PermissionError):
-                os.mknod(name, stat.S_IFCHR, WHITEOUT_DEVICE, dir_fd=above)
+                write_whiteout(name, above, DEVICES_FOR[self._reads])
                 self.form = DEVICES_FOR[self._reads]
                 return
         self.form = WhiteoutFormat.FILES
-        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-        os.close(os.open(WHITEOUT_PREFIX + name, flags, 0o600, dir_fd=above))
+        write_whiteout(name, above, self.form)
 
     def _place(self, path: bytes) -> tuple[int, bytes]:
         """Return the directory that a path lies in, good until room is made, and the name in there."""
