@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Callable
 from contextlib import closing, suppress
 from functools import partial
 from itertools import groupby
@@ -21,7 +20,7 @@ from pykka_imagestore.fs.likeness import entry_like, node_like
 from pykka_imagestore.fs.merged_tree import DIRECTORY, FILE, MergedDirectory, MergedEntry, MergedTree
 from pykka_imagestore.fs.open_directories import opened_directory
 from pykka_imagestore.fs.walk import Policy, Walk
-from pykka_imagestore.rootfs.copies import Copies
+from pykka_imagestore.rootfs.copies import Copies, anew
 from pykka_imagestore.rootfs.tickets import Tickets
 
 # Another file system or project, too many links, or a file that this user may not link.
@@ -107,7 +106,7 @@ class _Share:
         """Link what a layer has; tell whether that can be done."""
         link = partial(os.link, name, name, src_dir_fd=source, dst_dir_fd=self._here, follow_symlinks=False)
         try:
-            self._anew(name, link)
+            anew(name, self._here, link)
         except OSError as error:
             if error.errno in _NO_LINK:
                 return False
@@ -141,7 +140,7 @@ class _Share:
         """Link what another name of the same file made already; tell whether there was one, and room for a link."""
         link = partial(self._copies.attributes.link, _key(entry, status), self._scratch, entry.name, self._here)
         try:
-            self._anew(entry.name, link)
+            anew(entry.name, self._here, link)
         except FileNotFoundError:
             return False
         except OSError as error:
@@ -158,14 +157,6 @@ class _Share:
             pass
         except FileExistsError:  # another share was quicker
             self._is_linked(entry, status)
-
-    def _anew(self, name: bytes, make: Callable[[], object]) -> None:
-        """Make something in place of what a share that was cut off has made."""
-        try:
-            make()
-        except FileExistsError:
-            os.unlink(name, dir_fd=self._here)
-            make()
 
 
 def _layer_of(entry: MergedEntry) -> int:
