@@ -13,6 +13,7 @@ from pykka_imagestore.core.layer_record import WhiteoutFormat
 from pykka_imagestore.core.plan_rootfs import FixDirectory, FixLink, FixUps
 from pykka_imagestore.core.rootfs import DEVICES_FOR, Reads
 from pykka_imagestore.fs.attributes import disown
+from pykka_imagestore.fs.contents import has_holes, stored_bytes
 from pykka_imagestore.fs.create import make_directory
 from pykka_imagestore.fs.layer_files import LayerFiles
 from pykka_imagestore.fs.likeness import entry_like, node_like
@@ -23,7 +24,6 @@ from pykka_imagestore.rootfs.copies import Copies
 
 _BLOCK_BYTES = 4096
 _IMPLICIT_MODE = 0o755  # of a root that no layer has
-_STAT_BLOCK_BYTES = 512
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,8 +119,7 @@ class _Writer:
         finally:
             os.close(file)
         whole = -(-status.st_size // _BLOCK_BYTES) * _BLOCK_BYTES
-        in_blocks = status.st_blocks * _STAT_BLOCK_BYTES
-        self._count(whole if in_blocks >= status.st_size else max(_BLOCK_BYTES, in_blocks))
+        self._count(max(_BLOCK_BYTES, stored_bytes(status)) if has_holes(status) else whole)
 
     def _copy_node(self, source: bytes, from_: int, status: os.stat_result, path: bytes) -> None:
         above, name = self._place(path)
