@@ -17,7 +17,6 @@ from collections.abc import Generator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar, cast
 
 from pykka_imagestore.backends import Backends
@@ -39,6 +38,7 @@ from pykka_imagestore.provision_order import ProvisionOrder
 from pykka_imagestore.provisioned import Rootfs
 from pykka_imagestore.rootfs.backend import Backend, Mounted
 from pykka_imagestore.rootfs.quota import choose_project, lift_bound, quota_refusal
+from pykka_imagestore.rootfs.refusals import require_served
 from pykka_imagestore.runtime import DiscardedError
 from pykka_imagestore.stack_layers import StackLayers, StackWanted
 
@@ -224,12 +224,12 @@ def _make_with(site: Site, backend: Backend, container: Container) -> Steps[Moun
     layers = site.stack_layers.find(container.layer_ids, backend.reads)
     request = request_of(site.paths, container)
     if layers is not None:
-        _require_served(backend, replace(request, layers=layers))
+        require_served(backend, replace(request, layers=layers))
     site.holder.begin(container)
     mounted: Mounted | None = None
     try:
         request = replace(request, layers=(yield from _need_layers(site, container, backend.reads)))
-        _require_served(backend, request)
+        require_served(backend, request)
         parts = backend.parts(request, site.workers)
         if parts:
             yield PartsWanted(parts)
@@ -256,12 +256,6 @@ def _need_layers(site: Site, container: Container, reads: Reads) -> Steps[tuple[
         reason = "what its layers need on top was made, and is gone or damaged; provision it again"
         raise RootfsError(container.container_id, ((container.backend, reason),))
     return layers
-
-
-def _require_served(backend: Backend, request: RootfsRequest) -> None:
-    refusal = backend.refusal(request)
-    if refusal is not None:
-        raise RootfsError(Path(request.directory).name, ((backend.name, refusal),))
 
 
 def _undo_quietly(site: Site, container: Container) -> None:

@@ -14,8 +14,9 @@ from pykka_imagestore.fs.open_directories import opened_directory
 from pykka_imagestore.fs.pins import PIN_FLAGS
 from pykka_imagestore.fs.remove_tree import remove_tree
 from pykka_imagestore.rootfs.backend import Mounted
-from pykka_imagestore.rootfs.place import MODE, default_place, detach, is_attached, refused, shows
+from pykka_imagestore.rootfs.place import MODE, default_place, detach, is_attached, shows
 from pykka_imagestore.rootfs.quota import bound, count_below
+from pykka_imagestore.rootfs.refusals import require_served
 from pykka_imagestore.rootfs.view import show, why_not_shown
 
 
@@ -74,9 +75,7 @@ class Copy:
             InvalidInputError: The target is no empty directory of this user's.
             OSError: It is not there, or the machine has no room.
         """
-        refusal = self.refusal(request)
-        if refusal is not None:
-            raise refused(self.name, request, refusal)
+        require_served(self, request)
         place, scratch = default_place(request), _scratch(request)
         if os.path.isdir(scratch):  # else it was mounted before, and is bounded
             if request.project is not None and request.upper_bytes is not None:

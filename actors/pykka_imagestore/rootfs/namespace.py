@@ -32,7 +32,8 @@ from pykka_imagestore.core.rootfs import Reads, RootfsRequest
 from pykka_imagestore.rootfs.backend import Backend, Mounted
 from pykka_imagestore.rootfs.namespace_refusal import Obstacle, why_no_namespace
 from pykka_imagestore.rootfs.namespace_wire import Message, pack, pack_request, parse_error, receive, send
-from pykka_imagestore.rootfs.place import open_target, refused
+from pykka_imagestore.rootfs.place import open_target
+from pykka_imagestore.rootfs.refusals import refused
 
 _START = (
     "import sys; sys.path[:] = sys.argv[3:]; from pykka_imagestore.rootfs.namespace_process import main; "

@@ -33,7 +33,7 @@ from pykka_imagestore.rootfs.namespace_wire import (
 )
 from pykka_imagestore.rootfs.overlay import Overlay
 from pykka_imagestore.rootfs.overlay_trial import try_overlay
-from pykka_imagestore.rootfs.place import refused
+from pykka_imagestore.rootfs.refusals import refused
 from pykka_imagestore.rootfs.system_calls import check, libc
 
 if TYPE_CHECKING:

@@ -25,8 +25,9 @@ from pykka_imagestore.rootfs.overlay_ways import (
     Way,
     source_of,
 )
-from pykka_imagestore.rootfs.place import MODE, IsOurs, attached, default_place, detach, failed, is_attached, refused
+from pykka_imagestore.rootfs.place import MODE, IsOurs, attached, default_place, detach, is_attached
 from pykka_imagestore.rootfs.quota import bound, count_below
+from pykka_imagestore.rootfs.refusals import failed, require_served
 from pykka_imagestore.rootfs.view import mount_attributes
 
 _EMPTY = "empty"
@@ -72,9 +73,7 @@ class Overlay:
             OSError: The directories that it needs cannot be made, a layer is not there, or the machine
                 has no room.
         """
-        refusal = self.refusal(request)
-        if refusal is not None:
-            raise refused(self.name, request, refusal)
+        require_served(self, request)
         self._make_room(request)
         stack = _stack_of(request, self.reads)
         try:

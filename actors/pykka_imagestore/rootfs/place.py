@@ -7,7 +7,6 @@ process, and whatever else is mounted there is left alone, unless it is mounted 
 
 from __future__ import annotations
 
-import errno
 import os
 import re
 from collections.abc import Callable, Iterator
@@ -17,7 +16,7 @@ from functools import cache
 
 from pykka_imagestore.core.paths import ROOTFS
 from pykka_imagestore.core.rootfs import RootfsRequest
-from pykka_imagestore.errors import InvalidInputError, RootfsError
+from pykka_imagestore.errors import InvalidInputError
 from pykka_imagestore.fs.flags import DIRECTORY_FLAGS
 from pykka_imagestore.fs.named_directory import NamedDirectory, is_empty
 from pykka_imagestore.fs.open_directories import pinned_directory
@@ -28,7 +27,6 @@ from pykka_imagestore.rootfs.mounts import move_mount, unmount
 MODE = 0o700  # of the directories that a backend makes in a container's
 
 _WANTED = "Name an empty directory of this user's"
-_OF_THE_MACHINE = frozenset({errno.EDQUOT, errno.EIO, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOSPC})
 _ESCAPE = re.compile(rb"\\([0-7]{3})")
 
 
@@ -139,18 +137,6 @@ def shows(directory: str) -> IsOurs:
         return place is not None and entry.device == place[0] and f"{entry.root}/".startswith(place[1])
 
     return is_ours
-
-
-def refused(backend: str, request: RootfsRequest, reason: str) -> RootfsError:
-    """Return what to raise where a backend cannot serve a request, which is to leave nothing."""
-    return RootfsError(os.path.basename(request.directory), ((backend, reason),))
-
-
-def failed(backend: str, request: RootfsRequest, error: OSError) -> Exception:
-    """Return what to raise where the kernel refused: the error itself, if another backend would meet it, too."""
-    if error.filename is not None or error.errno in _OF_THE_MACHINE:  # a directory that is not there; a full disk
-        return error
-    return refused(backend, request, f"the kernel refused. {error.strerror}")
 
 
 def mount_entries() -> dict[int, MountEntry]:

@@ -14,7 +14,8 @@ from pykka_imagestore.rootfs.mounts import (
     clone_tree,
     set_attributes,
 )
-from pykka_imagestore.rootfs.place import attached, failed
+from pykka_imagestore.rootfs.place import attached
+from pykka_imagestore.rootfs.refusals import failed
 
 
 def mount_attributes(request: RootfsRequest) -> int:
