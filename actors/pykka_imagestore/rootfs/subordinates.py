@@ -24,7 +24,9 @@ def has_subordinates() -> bool:
 
 def map_subordinates(pid: int) -> bool:
     """Map the users and groups that this user was given, if any; tell whether that was done."""
-    return all(command is not None and _runs(command) for command in _map_commands(pid))
+    commands = _map_commands(pid)
+    # All or none: a map can be written once, so that the process could not map itself where only one was written.
+    return None not in commands and all(map(_runs, filter(None, commands)))
 
 
 def _map_commands(pid: int) -> list[list[str] | None]:
@@ -50,7 +52,7 @@ def _ranges(path: str) -> Iterator[tuple[int, int]]:
         names.add(pwd.getpwuid(os.geteuid()).pw_name)
         with open(path, encoding="utf-8", errors="replace") as lines:
             found = [line.strip().split(":") for line in lines]
-    except (KeyError, OSError):
+    except (KeyError, OSError):  # newuidmap refuses who has no account, too
         return
     for fields in found:
         if len(fields) == 3 and fields[0] in names and fields[1].isdecimal() and fields[2].isdecimal():
@@ -58,5 +60,8 @@ def _ranges(path: str) -> Iterator[tuple[int, int]]:
 
 
 def _runs(command: list[str]) -> bool:
-    done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, timeout=_PATIENCE, check=False)
+    try:
+        done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, timeout=_PATIENCE, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return False
     return done.returncode == 0
