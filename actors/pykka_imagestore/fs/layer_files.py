@@ -48,8 +48,7 @@ class LayerFiles:
         Raises:
             OSError: It is not there, or cannot be opened.
         """
-        self._walk.make_room()
-        return self._walk.directory(path).directory
+        return self._walk.open(path)
 
     def kind(self, path: bytes) -> Kind:
         """Return what it has at a path in one of its directories."""

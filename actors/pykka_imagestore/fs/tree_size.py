@@ -58,8 +58,7 @@ class _Measure:
         """Count what is in a directory; return the names of the directories among it."""
         names = []
         try:
-            self._walk.make_room()
-            directory: int = self._walk.directory(path).directory
+            directory: int = self._walk.open(path)
             with os.scandir(directory) as entries:
                 for entry in entries:
                     name = os.fsencode(entry.name)

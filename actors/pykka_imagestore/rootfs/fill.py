@@ -75,8 +75,7 @@ class _Share:
 
     def _fill(self, directory: MergedDirectory, own: int, pieces: range) -> None:
         self.path = directory.path
-        self._made.make_room()
-        self._here = self._made.directory(self.path, make=True).directory
+        self._here = self._made.open(self.path, make=True)
         source = self._tree.open(directory.layers[0], self.path)
         about = entry_like(os.stat(source), source)
         self._copies.open_up(self._here, about)

@@ -91,8 +91,7 @@ class _Writer:
     def _finish_directory(self, directory: FixDirectory) -> None:
         source = self._layers[directory.layer].directory(directory.path)
         about = entry_like(os.fstat(source), source)
-        self._made.make_room()
-        self._copies.finish_directory(self._made.directory(directory.path).directory, about, directory.path)
+        self._copies.finish_directory(self._made.open(directory.path), about, directory.path)
 
     # -- files
 
@@ -147,8 +146,7 @@ class _Writer:
     def _place(self, path: bytes) -> tuple[int, bytes]:
         """Return the directory that a path lies in, good until room is made, and the name in there."""
         parent, _, name = path.rpartition(b"/")
-        self._made.make_room()
-        return self._made.directory(parent).directory, name
+        return self._made.open(parent), name
 
     def _count(self, size_bytes: int) -> None:
         self.size += Size(size_bytes, 1)
