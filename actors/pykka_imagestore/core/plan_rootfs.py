@@ -164,9 +164,7 @@ def plan_rootfs(layers: Sequence[LayerView], reads: Reads) -> FixUps:
     paths = {path for path in implied if meant.needs_attributes(path, top)}
     if reads is not Reads.ANY:
         paths.update(_find_lone(meant, shown))
-    for path in (*whiteouts, *(name for link in fix_links for name in link.names)):
-        paths.update(_ancestors(path))
-    for path in [*paths]:
+    for path in (*paths, *whiteouts, *(name for link in fix_links for name in link.names)):
         paths.update(_ancestors(path))
     directories = (FixDirectory(path, meant.attributes_of(path, top)) for path in sorted(paths))
     return FixUps(tuple(directories), fix_links, tuple(whiteouts))
