@@ -84,11 +84,11 @@ class Overlay:
 
     def unmount(self, request: RootfsRequest) -> None:
         """Detach the overlay of a request wherever it is attached."""
-        detach(request, self._is_ours(request))
+        detach(request, _overlay_of(request))
 
     def is_attached(self, request: RootfsRequest) -> bool:
         """Tell whether the overlay of a request is still where ``mount`` attached it, maybe in another process."""
-        return is_attached(request, self._is_ours(request))
+        return is_attached(request, _overlay_of(request))
 
     # -- inside
 
@@ -109,9 +109,11 @@ class Overlay:
             count_below(written, request.project)
             bound(written[0], request.project, request.upper_bytes)
 
-    def _is_ours(self, request: RootfsRequest) -> IsOurs:
-        source = source_of(request.directory)
-        return lambda entry: (entry.kind, entry.source) == ("overlay", source)
+
+def _overlay_of(request: RootfsRequest) -> IsOurs:
+    """Return what tells the overlay of a request."""
+    source = source_of(request.directory)
+    return lambda entry: (entry.kind, entry.source) == ("overlay", source)
 
 
 def _needed(request: RootfsRequest) -> tuple[str, ...]:
