@@ -136,7 +136,7 @@ class _Writer:
         above, name = self._place(path)
         self._count(0)
         if self.form != WhiteoutFormat.FILES:
-            with suppress(PermissionError):
+            with suppress(PermissionError):  # an overlay takes no device that would be a whiteout of its own
                 write_whiteout(name, above, DEVICES_FOR[self._reads])
                 self.form = DEVICES_FOR[self._reads]
                 return
