@@ -34,19 +34,7 @@ if TYPE_CHECKING:
 logger = logger_of(__name__)
 
 
-def provision_directly(
-    directory: Path,
-    container_id: str,
-    name: str,
-    *,
-    backend: str | None,
-    read_only: bool,
-    target: Path | None,
-    upper_bytes: int | None,
-    for_runtime: bool,
-    owner: str,
-    durable: bool,
-) -> Rootfs | None:
+def provision_directly(directory: Path, order: ProvisionOrder, *, owner: str, durable: bool) -> Rootfs | None:
     """Make a root file system; None, and nothing of it is left, if that takes more than this thread.
 
     Args:
@@ -55,17 +43,6 @@ def provision_directly(
     if not may_mount():
         return None
     with _site(directory, owner, durable=durable) as site:
-        order = ProvisionOrder.of(
-            container_id,
-            name,
-            backend,
-            read_only=read_only,
-            target=target,
-            attach=True,
-            upper_bytes=upper_bytes,
-            for_runtime=for_runtime,
-            backends=tuple(site.backends),
-        )
         steps = make(site, order)
         try:
             outcome = advance(steps, None)

@@ -77,10 +77,9 @@ class Provisioner(Handle):
         ("remove", "rm", "delete", "unmount"), "destroy(container_id) removes a container"
     )
 
-    def __init__(self, actor: pykka.ActorRef[ProvisionerActor], backends: Backends) -> None:
+    def __init__(self, actor: pykka.ActorRef[ProvisionerActor]) -> None:
         self._origin = Origin()
         self._actor = actor
-        self._backends = backends
 
     @classmethod
     def start(cls, store: LocalStore, *, owner: str = "default", durable: bool = True) -> Provisioner:
@@ -146,13 +145,12 @@ class Provisioner(Handle):
         order = ProvisionOrder.of(
             container_id,
             name,
-            backend,
+            backend=backend,
             read_only=read_only,
             target=target,
             attach=attach,
             upper_bytes=upper_bytes,
             for_runtime=for_runtime,
-            backends=tuple(self._backends),
         )
         return ask(self._actor, ProvisionerActor.provision, order)
 
@@ -252,7 +250,7 @@ class Provisioner(Handle):
 
 def start_with(parts: StoreParts, backends: Backends, owner: str = "default", *, durable: bool = True) -> Provisioner:
     """Start a provisioner on the parts of a store, which makes root file systems with these backends."""
-    return Provisioner(ProvisionerActor.start(parts, backends, owner, durable=durable), backends)
+    return Provisioner(ProvisionerActor.start(parts, backends, owner, durable=durable))
 
 
 def _parse_target(target: str | Path | int) -> str | int:
