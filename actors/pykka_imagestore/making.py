@@ -30,6 +30,7 @@ from pykka_imagestore.core.paths import StorePaths
 from pykka_imagestore.core.rootfs import FillPart, Reads, RootfsRequest, StackLayer, stack_id
 from pykka_imagestore.core.run_config import RunConfig
 from pykka_imagestore.durable.containers import Holder, RemovedContainers, boot_id, is_holder_alive, read_container
+from pykka_imagestore.durable.disk import Disk
 from pykka_imagestore.durable.layout import find_missing
 from pykka_imagestore.durable.locks import locked
 from pykka_imagestore.durable.log import logger_of
@@ -68,26 +69,15 @@ class Site:
     """What all root file systems of a provisioner are made with. Thread-safe.
 
     Args:
-        view: What looks images up.
-        backends: What makes them.
+        backends: What makes them; closed with this.
         workers: How many work side by side.
         owner: The label that the records get.
     """
 
-    def __init__(
-        self,
-        paths: StorePaths,
-        view: StoredView,
-        holder: Holder,
-        removed: RemovedContainers,
-        backends: Backends,
-        workers: int,
-        owner: str,
-    ) -> None:
+    def __init__(self, paths: StorePaths, on: Disk, backends: Backends, workers: int, owner: str) -> None:
         self.paths = paths
-        self.view = view
-        self.holder = holder
-        self.removed = removed
+        self.holder = Holder(paths, on)
+        self.removed = RemovedContainers(paths, on)
         self.backends = backends
         self.workers = workers
         self.owner = owner
@@ -118,25 +108,33 @@ class Site:
             lift_bound(str(self.paths.root), request.project)
         self.removed.take(container_id)
 
+    def close(self) -> None:
+        """End what backends mount in, and have no containers any more: they stay. Idempotent."""
+        self.backends.close()
+        self.holder.release()
+
     def _read(self, config_digest: Digest) -> RunConfig:
         return parse_run_config(read_config(self.paths, DockerImage("", (), config_digest)))
 
 
-def make(site: Site, order: ProvisionOrder) -> Steps[Rootfs]:
+def make(site: Site, view: StoredView, order: ProvisionOrder) -> Steps[Rootfs]:
     """Make a root file system, in the best way that works, or in the one that was asked for.
+
+    Args:
+        view: What looks the image up.
 
     Raises:
         NotFoundError: The image is not there; ImageIncompleteError if some of its layers are not.
         ContainerExistsError: The id is taken.
         RootfsError: It cannot be made, and nothing of it is left.
     """
-    image = site.view.recall(order.name)
+    image = view.recall(order.name)
     while True:
         try:
             return (yield from _make_of(site, order, image))
         except (_GoneError, NotFoundError) as error:
             logger.debug("%s lacks something, or was removed: %s", image.name, error)
-            found = site.view.get(order.name)
+            found = view.get(order.name)
             if found == image and isinstance(error, NotFoundError):  # its config is not there, and it is needed
                 raise
             image = found
