@@ -22,7 +22,6 @@ from typing import TYPE_CHECKING, TypeVar, cast
 
 from pykka_imagestore.backends import Backends
 from pykka_imagestore.core.container import Container
-from pykka_imagestore.core.digest import Digest
 from pykka_imagestore.core.format_error import FormatError
 from pykka_imagestore.core.formats.run_config import parse_run_config
 from pykka_imagestore.core.image import DockerImage
@@ -86,7 +85,7 @@ class Site:
 
     def config(self, image: DockerImage) -> RunConfig:
         """Return how an image wants to be run."""
-        return RunConfig() if image.config_digest is None else self._parse(image.config_digest)
+        return RunConfig() if image.config_digest is None else self._parse(image)
 
     def remove(self, container_id: str, container: Container | None) -> None:
         """Unmount what is there of a container, and take it out of the store.
@@ -113,8 +112,8 @@ class Site:
         self.backends.close()
         self.holder.release()
 
-    def _read(self, config_digest: Digest) -> RunConfig:
-        return parse_run_config(read_config(self.paths, DockerImage("", (), config_digest)))
+    def _read(self, image: DockerImage) -> RunConfig:
+        return parse_run_config(read_config(self.paths, image))
 
 
 def make(site: Site, view: StoredView, order: ProvisionOrder) -> Steps[Rootfs]:
