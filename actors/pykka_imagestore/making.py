@@ -17,7 +17,6 @@ from collections.abc import Generator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar, cast
 
 from pykka_imagestore.backends import Backends
@@ -38,6 +37,7 @@ from pykka_imagestore.errors import ContainerHeldError, ContainerRecordError, No
 from pykka_imagestore.provision_order import ProvisionOrder
 from pykka_imagestore.provisioned import Rootfs
 from pykka_imagestore.rootfs.backend import Backend, Mounted
+from pykka_imagestore.rootfs.place import refused
 from pykka_imagestore.rootfs.quota import choose_project, lift_bound, quota_refusal
 from pykka_imagestore.runtime import DiscardedError
 from pykka_imagestore.stack_layers import StackLayers, StackWanted
@@ -205,14 +205,13 @@ def _make_of(site: Site, order: ProvisionOrder, image: DockerImage) -> Steps[Roo
     config, project = _config_of(site, order, image), _choose_project(site, order)
     reasons: list[tuple[str, str]] = []
     for backend in site.backends.for_order(order, len(set(image.layer_ids))):
+        container = _container(site, order, image, backend, project)
         try:
-            container = replace(_container(site, order, image, backend), project=project)
             mounted = yield from _make_with(site, backend, container)
         except RootfsError as error:
             reasons.extend(error.reasons)
         else:
-            reason = _reason(order, reasons)
-            return Rootfs(container, mounted.fd, mounted.path, reason, config, mounted.namespace_pid)
+            return Rootfs(container, mounted, _reason(order, reasons), config)
     raise RootfsError(order.container_id, reasons)
 
 
@@ -258,7 +257,7 @@ def _need_layers(site: Site, container: Container, reads: Reads) -> Steps[tuple[
 def _require_served(backend: Backend, request: RootfsRequest) -> None:
     refusal = backend.refusal(request)
     if refusal is not None:
-        raise RootfsError(Path(request.directory).name, ((backend.name, refusal),))
+        raise refused(backend.name, request, refusal)
 
 
 def _undo_quietly(site: Site, container: Container) -> None:
@@ -269,7 +268,9 @@ def _undo_quietly(site: Site, container: Container) -> None:
         logger.warning("%s is left of a container that could not be made: %s", container.container_id, error)
 
 
-def _container(site: Site, order: ProvisionOrder, image: DockerImage, backend: Backend) -> Container:
+def _container(
+    site: Site, order: ProvisionOrder, image: DockerImage, backend: Backend, project: int | None
+) -> Container:
     return Container(
         order.container_id,
         image.name,
@@ -285,6 +286,7 @@ def _container(site: Site, order: ProvisionOrder, image: DockerImage, backend: B
         attached=order.attach,
         target=order.target,
         upper_bytes=order.upper_bytes,
+        project=project,
         for_runtime=order.for_runtime,
     )
 
