@@ -139,15 +139,15 @@ def make(site: Site, view: StoredView, order: ProvisionOrder) -> Steps[Rootfs]:
             image = found
 
 
-def advance(steps: Steps[Rootfs], error: Exception | None) -> Wanted | Rootfs:
+def advance(steps: Steps[T], error: Exception | None) -> Wanted | T:
     """Take the next step, or have the steps learn that what they wanted failed; return what they want, or the end."""
     try:
         return next(steps) if error is None else steps.throw(error)
     except StopIteration as end:
-        return cast("Rootfs", end.value)
+        return cast("T", end.value)
 
 
-def give_up(site: Site, steps: Steps[Rootfs], last: Future[Wanted | Rootfs], error: DiscardedError) -> None:
+def give_up(site: Site, steps: Steps[T], last: Future[Wanted | T], error: DiscardedError) -> None:
     """Undo what the steps did, of which the last one that was taken has ended."""
     outcome = last.get(timeout=0) if last.is_ready() else None
     if isinstance(outcome, Rootfs):
@@ -244,10 +244,7 @@ def _need_layers(site: Site, container: Container, reads: Reads) -> Steps[tuple[
     """Return what the root file system is merged of: all of it is there, and stays."""
     if find_missing(site.paths, container.layer_ids):
         raise _GoneError
-    layers = site.stack_layers.find(container.layer_ids, reads)
-    if layers is None:
-        yield StackWanted(container.layer_ids, reads)
-        layers = site.stack_layers.find(container.layer_ids, reads)
+    layers = yield from site.stack_layers.need(container.layer_ids, reads)
     if layers is None:
         reason = "what its layers need on top was made, and is gone or damaged; provision it again"
         raise RootfsError(container.container_id, ((container.backend, reason),))

@@ -11,7 +11,7 @@ import time
 from collections.abc import Iterable
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import pykka
 
@@ -26,8 +26,8 @@ from pykka_imagestore.durable.containers import RemovedContainers, find_containe
 from pykka_imagestore.durable.disk import disk
 from pykka_imagestore.durable.stacks import publish_stack
 from pykka_imagestore.durable.stored_view import StoredView
-from pykka_imagestore.errors import ContainerExistsError, InvalidInputError, StateError, StoreClosedError
-from pykka_imagestore.exporting import filled_layers, find_container, stack_of, upper_layer
+from pykka_imagestore.errors import ContainerExistsError, InvalidInputError, StoreClosedError
+from pykka_imagestore.exporting import find_container_layers, find_layers
 from pykka_imagestore.handle import Handle, StoreActor, ask, in_future
 from pykka_imagestore.lease_taker import LeaseTaker
 from pykka_imagestore.local_store import LocalStore
@@ -56,6 +56,8 @@ from pykka_imagestore.text import shown
 
 if TYPE_CHECKING:
     from pykka_imagestore.jobs.export_tar import ExportedTar
+
+T = TypeVar("T")
 
 THREADS = 8  # most of them wait for the disk
 GATHER_SECONDS = 0.2  # in which removed containers are gathered, to be deleted together
@@ -303,23 +305,19 @@ class ProvisionerActor(StoreActor):
         return undiscardable(self._work.add(self.spawn(self._recover(known))))
 
     async def list(self) -> tuple[ContainerInfo, ...]:
-        await self._parts.references.ready()
+        await self._get_view()
         return await self._threads.run(find_containers, self._parts.paths)
 
     async def export(self, container_id: str, target: str | int) -> ExportedTar:
-        paths = self._parts.paths
-        await self._parts.references.ready()
-        container = await self._threads.run(partial(find_container, paths), container_id)
-        layers = filled_layers(paths, container)
-        if layers is None:
-            wanted = stack_of(container)
-            layers = (*await self._find_layers(wanted), *upper_layer(paths, container, wanted.reads))
+        await self._get_view()
+        layers = await self._carry_out(find_container_layers(self._site, container_id))
         return await self._write_tar(layers, target, may_change=True)
 
     async def export_image(self, name: str, target: str | int) -> ExportedTar:
         with await self._leases.lease(name) as leased:
-            wanted = StackWanted(tuple(layer.diff_id for layer in leased.image.layers), Reads.ANY)
-            return await self._write_tar(await self._find_layers(wanted), target, may_change=False)
+            layer_ids = [layer.diff_id for layer in leased.image.layers]
+            layers = await self._carry_out(find_layers(self._site, layer_ids, Reads.ANY))
+            return await self._write_tar(layers, target, may_change=False)
 
     async def swept(self) -> None:
         await self._threads.run(self._delete_removed, self._site.removed)
@@ -350,7 +348,7 @@ class ProvisionerActor(StoreActor):
     async def _provision(self, order: ProvisionOrder) -> Rootfs:
         begun = time.monotonic()
         try:
-            rootfs = await self._make(make(self._site, await self._get_view(), order))
+            rootfs = await self._carry_out(make(self._site, await self._get_view(), order))
             self._there[order.container_id] = rootfs
         except BaseException:
             self._delete_soon()
@@ -371,7 +369,7 @@ class ProvisionerActor(StoreActor):
         await self._parts.collector.sweep()
         return recovery
 
-    async def _make(self, steps: Steps[Rootfs]) -> Rootfs:
+    async def _carry_out(self, steps: Steps[T]) -> T:
         """Run each step in a thread, and what it wants in worker processes; a discard undoes all."""
         error: Exception | None = None
         while True:
@@ -379,7 +377,7 @@ class ProvisionerActor(StoreActor):
             error = None
             try:
                 outcome = await running
-                if isinstance(outcome, Rootfs):
+                if not isinstance(outcome, StackWanted | PartsWanted):
                     return outcome
                 await self._get(outcome)
             except DiscardedError as discarded:
@@ -397,17 +395,6 @@ class ProvisionerActor(StoreActor):
         else:
             key = stack_id(wanted.layer_ids, wanted.reads)
             await self._stacks.join(key, lambda: self._work.add(self.spawn(self._make_stack(wanted))))
-
-    async def _find_layers(self, wanted: StackWanted) -> tuple[StackLayer, ...]:
-        """Return what a stack is merged of; somebody needs its layers."""
-        find = partial(self._site.stack_layers.find, wanted.layer_ids)
-        layers = await self._threads.run(find, wanted.reads)
-        if layers is None:
-            await self._get(wanted)
-            layers = await self._threads.run(find, wanted.reads)
-        if layers is None:
-            raise StateError("what the layers need on top was made, and is gone or damaged; try it again")
-        return layers
 
     async def _write_tar(self, layers: tuple[StackLayer, ...], target: str | int, *, may_change: bool) -> ExportedTar:
         # A descriptor of this process means nothing to a worker process.
