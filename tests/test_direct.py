@@ -14,16 +14,9 @@ from pykka_imagestore import LocalStore, Provisioner
 from pykka_imagestore.core.paths import StorePaths
 from pykka_imagestore.direct import DirectRemover, provision_directly
 from pykka_imagestore.errors import ContainerExistsError, ContainerNotFoundError
+from pykka_imagestore.provision_order import ProvisionOrder
 
 pytestmark = [pytest.mark.root, pytest.mark.overlay]
-WANTED: dict[str, Any] = {
-    "backend": None,
-    "read_only": False,
-    "target": None,
-    "upper_bytes": None,
-    "for_runtime": False,
-    "owner": "me",
-}
 
 
 @pytest.fixture
@@ -45,7 +38,7 @@ def ready(paths: StorePaths, store: LocalStore) -> StorePaths:
 
 
 def provision(paths: StorePaths, **options: Any) -> Any:
-    return provision_directly(paths.root, "box", "app:1", **{**WANTED, "durable": False, **options})
+    return provision_directly(paths.root, ProvisionOrder.of("box", "app:1", **options), owner="me", durable=False)
 
 
 def work(paths: StorePaths) -> list[str]:

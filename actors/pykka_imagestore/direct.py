@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pykka_imagestore.backends import Backends
 from pykka_imagestore.core.container import require_container_id
 from pykka_imagestore.core.paths import StorePaths
-from pykka_imagestore.durable.containers import Holder, RemovedContainers
 from pykka_imagestore.durable.disk import disk
 from pykka_imagestore.durable.layout import make_store
 from pykka_imagestore.durable.locked_directory import LockedDirectory
@@ -34,19 +33,7 @@ if TYPE_CHECKING:
 logger = logger_of(__name__)
 
 
-def provision_directly(
-    directory: Path,
-    container_id: str,
-    name: str,
-    *,
-    backend: str | None,
-    read_only: bool,
-    target: Path | None,
-    upper_bytes: int | None,
-    for_runtime: bool,
-    owner: str,
-    durable: bool,
-) -> Rootfs | None:
+def provision_directly(directory: Path, order: ProvisionOrder, *, owner: str, durable: bool) -> Rootfs | None:
     """Make a root file system; None, and nothing of it is left, if that takes more than this thread.
 
     Args:
@@ -55,18 +42,7 @@ def provision_directly(
     if not may_mount():
         return None
     with _site(directory, owner, durable=durable) as site:
-        order = ProvisionOrder.of(
-            container_id,
-            name,
-            backend,
-            read_only=read_only,
-            target=target,
-            attach=True,
-            upper_bytes=upper_bytes,
-            for_runtime=for_runtime,
-            backends=tuple(site.backends),
-        )
-        steps = make(site, order)
+        steps = make(site, StoredView.open(directory), order)
         try:
             outcome = advance(steps, None)
         finally:
@@ -108,12 +84,8 @@ class DirectRemover:
 def _site(directory: Path, owner: str, *, durable: bool) -> Iterator[Site]:
     paths, on = StorePaths(directory), disk(durable=durable)
     make_store(paths, on)
-    holder, backends = Holder(paths, on), Backends.of_this_machine()
-    try:
-        yield Site(paths, StoredView.open(directory), holder, RemovedContainers(paths, on), backends, 1, owner)
-    finally:
-        backends.close()
-        holder.release()
+    with closing(Site(paths, on, Backends.of_this_machine(), 1, owner)) as site:
+        yield site
 
 
 def _delete(waiting: LockedDirectory | None) -> None:

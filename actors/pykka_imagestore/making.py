@@ -17,12 +17,10 @@ from collections.abc import Generator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar, cast
 
 from pykka_imagestore.backends import Backends
 from pykka_imagestore.core.container import Container
-from pykka_imagestore.core.digest import Digest
 from pykka_imagestore.core.format_error import FormatError
 from pykka_imagestore.core.formats.run_config import parse_run_config
 from pykka_imagestore.core.image import DockerImage
@@ -30,6 +28,7 @@ from pykka_imagestore.core.paths import StorePaths
 from pykka_imagestore.core.rootfs import FillPart, Reads, RootfsRequest, StackLayer, stack_id
 from pykka_imagestore.core.run_config import RunConfig
 from pykka_imagestore.durable.containers import Holder, RemovedContainers, boot_id, is_holder_alive, read_container
+from pykka_imagestore.durable.disk import Disk
 from pykka_imagestore.durable.layout import find_missing
 from pykka_imagestore.durable.locks import locked
 from pykka_imagestore.durable.log import logger_of
@@ -38,6 +37,7 @@ from pykka_imagestore.errors import ContainerHeldError, ContainerRecordError, No
 from pykka_imagestore.provision_order import ProvisionOrder
 from pykka_imagestore.provisioned import Rootfs
 from pykka_imagestore.rootfs.backend import Backend, Mounted
+from pykka_imagestore.rootfs.place import refused
 from pykka_imagestore.rootfs.quota import choose_project, lift_bound, quota_refusal
 from pykka_imagestore.runtime import DiscardedError
 from pykka_imagestore.stack_layers import StackLayers, StackWanted
@@ -68,26 +68,15 @@ class Site:
     """What all root file systems of a provisioner are made with. Thread-safe.
 
     Args:
-        view: What looks images up.
-        backends: What makes them.
+        backends: What makes them; closed with this.
         workers: How many work side by side.
         owner: The label that the records get.
     """
 
-    def __init__(
-        self,
-        paths: StorePaths,
-        view: StoredView,
-        holder: Holder,
-        removed: RemovedContainers,
-        backends: Backends,
-        workers: int,
-        owner: str,
-    ) -> None:
+    def __init__(self, paths: StorePaths, on: Disk, backends: Backends, workers: int, owner: str) -> None:
         self.paths = paths
-        self.view = view
-        self.holder = holder
-        self.removed = removed
+        self.holder = Holder(paths, on)
+        self.removed = RemovedContainers(paths, on)
         self.backends = backends
         self.workers = workers
         self.owner = owner
@@ -96,7 +85,7 @@ class Site:
 
     def config(self, image: DockerImage) -> RunConfig:
         """Return how an image wants to be run."""
-        return RunConfig() if image.config_digest is None else self._parse(image.config_digest)
+        return RunConfig() if image.config_digest is None else self._parse(image)
 
     def remove(self, container_id: str, container: Container | None) -> None:
         """Unmount what is there of a container, and take it out of the store.
@@ -118,39 +107,47 @@ class Site:
             lift_bound(str(self.paths.root), request.project)
         self.removed.take(container_id)
 
-    def _read(self, config_digest: Digest) -> RunConfig:
-        return parse_run_config(read_config(self.paths, DockerImage("", (), config_digest)))
+    def close(self) -> None:
+        """End what backends mount in, and have no containers any more: they stay. Idempotent."""
+        self.backends.close()
+        self.holder.release()
+
+    def _read(self, image: DockerImage) -> RunConfig:
+        return parse_run_config(read_config(self.paths, image))
 
 
-def make(site: Site, order: ProvisionOrder) -> Steps[Rootfs]:
+def make(site: Site, view: StoredView, order: ProvisionOrder) -> Steps[Rootfs]:
     """Make a root file system, in the best way that works, or in the one that was asked for.
+
+    Args:
+        view: What looks the image up.
 
     Raises:
         NotFoundError: The image is not there; ImageIncompleteError if some of its layers are not.
         ContainerExistsError: The id is taken.
         RootfsError: It cannot be made, and nothing of it is left.
     """
-    image = site.view.recall(order.name)
+    image = view.recall(order.name)
     while True:
         try:
             return (yield from _make_of(site, order, image))
         except (_GoneError, NotFoundError) as error:
             logger.debug("%s lacks something, or was removed: %s", image.name, error)
-            found = site.view.get(order.name)
+            found = view.get(order.name)
             if found == image and isinstance(error, NotFoundError):  # its config is not there, and it is needed
                 raise
             image = found
 
 
-def advance(steps: Steps[Rootfs], error: Exception | None) -> Wanted | Rootfs:
+def advance(steps: Steps[T], error: Exception | None) -> Wanted | T:
     """Take the next step, or have the steps learn that what they wanted failed; return what they want, or the end."""
     try:
         return next(steps) if error is None else steps.throw(error)
     except StopIteration as end:
-        return cast("Rootfs", end.value)
+        return cast("T", end.value)
 
 
-def give_up(site: Site, steps: Steps[Rootfs], last: Future[Wanted | Rootfs], error: DiscardedError) -> None:
+def give_up(site: Site, steps: Steps[T], last: Future[Wanted | T], error: DiscardedError) -> None:
     """Undo what the steps did, of which the last one that was taken has ended."""
     outcome = last.get(timeout=0) if last.is_ready() else None
     if isinstance(outcome, Rootfs):
@@ -208,14 +205,13 @@ def _make_of(site: Site, order: ProvisionOrder, image: DockerImage) -> Steps[Roo
     config, project = _config_of(site, order, image), _choose_project(site, order)
     reasons: list[tuple[str, str]] = []
     for backend in site.backends.for_order(order, len(set(image.layer_ids))):
+        container = _container(site, order, image, backend, project)
         try:
-            container = replace(_container(site, order, image, backend), project=project)
             mounted = yield from _make_with(site, backend, container)
         except RootfsError as error:
             reasons.extend(error.reasons)
         else:
-            reason = _reason(order, reasons)
-            return Rootfs(container, mounted.fd, mounted.path, reason, config, mounted.namespace_pid)
+            return Rootfs(container, mounted, _reason(order, reasons), config)
     raise RootfsError(order.container_id, reasons)
 
 
@@ -248,10 +244,7 @@ def _need_layers(site: Site, container: Container, reads: Reads) -> Steps[tuple[
     """Return what the root file system is merged of: all of it is there, and stays."""
     if find_missing(site.paths, container.layer_ids):
         raise _GoneError
-    layers = site.stack_layers.find(container.layer_ids, reads)
-    if layers is None:
-        yield StackWanted(container.layer_ids, reads)
-        layers = site.stack_layers.find(container.layer_ids, reads)
+    layers = yield from site.stack_layers.need(container.layer_ids, reads)
     if layers is None:
         reason = "what its layers need on top was made, and is gone or damaged; provision it again"
         raise RootfsError(container.container_id, ((container.backend, reason),))
@@ -261,7 +254,7 @@ def _need_layers(site: Site, container: Container, reads: Reads) -> Steps[tuple[
 def _require_served(backend: Backend, request: RootfsRequest) -> None:
     refusal = backend.refusal(request)
     if refusal is not None:
-        raise RootfsError(Path(request.directory).name, ((backend.name, refusal),))
+        raise refused(backend.name, request, refusal)
 
 
 def _undo_quietly(site: Site, container: Container) -> None:
@@ -272,7 +265,9 @@ def _undo_quietly(site: Site, container: Container) -> None:
         logger.warning("%s is left of a container that could not be made: %s", container.container_id, error)
 
 
-def _container(site: Site, order: ProvisionOrder, image: DockerImage, backend: Backend) -> Container:
+def _container(
+    site: Site, order: ProvisionOrder, image: DockerImage, backend: Backend, project: int | None
+) -> Container:
     return Container(
         order.container_id,
         image.name,
@@ -288,6 +283,7 @@ def _container(site: Site, order: ProvisionOrder, image: DockerImage, backend: B
         attached=order.attach,
         target=order.target,
         upper_bytes=order.upper_bytes,
+        project=project,
         for_runtime=order.for_runtime,
     )
 

@@ -12,6 +12,7 @@ from pykka_imagestore.core.uncopyable import Uncopyable
 from pykka_imagestore.core.user import User
 from pykka_imagestore.errors import StateError
 from pykka_imagestore.fs.in_root import open_in_root
+from pykka_imagestore.rootfs.backend import Mounted
 from pykka_imagestore.rootfs.user import resolve_user
 
 
@@ -37,20 +38,18 @@ class Rootfs(Uncopyable):
     def __init__(
         self,
         container: Container,
-        fd: int,
-        path: str | None,
+        mounted: Mounted,
         reason: str,
         config: RunConfig,
-        namespace_pid: int | None = None,
     ) -> None:
         self.container = container
         self.container_id = container.container_id
-        self.path = path
+        self.path = mounted.path
         self.backend = container.backend
         self.reason = reason
         self.config = config
-        self.namespace_pid = namespace_pid
-        self._fd: int | None = fd
+        self.namespace_pid = mounted.namespace_pid
+        self._fd: int | None = mounted.fd
         self._lock = threading.Lock()
 
     def __repr__(self) -> str:

@@ -65,8 +65,7 @@ def _adopt(site: Site, container: Container) -> Rootfs | None:
         return None
     if mounted is None:
         return None
-    config, reason = _config(site, container), "it was made by that before"
-    rootfs = Rootfs(container, mounted.fd, mounted.path, reason, config, mounted.namespace_pid)
+    rootfs = Rootfs(container, mounted, "it was made by that before", _config(site, container))
     site.holder.take_over(container)
     return rootfs
 
