@@ -25,7 +25,7 @@ from pykka_imagestore.core.format_error import FormatError
 from pykka_imagestore.core.formats.run_config import parse_run_config
 from pykka_imagestore.core.image import DockerImage
 from pykka_imagestore.core.paths import StorePaths
-from pykka_imagestore.core.rootfs import FillPart, Reads, RootfsRequest, StackLayer, stack_id
+from pykka_imagestore.core.rootfs import FillPart, Reads, StackLayer, stack_id
 from pykka_imagestore.core.run_config import RunConfig
 from pykka_imagestore.durable.containers import Holder, boot_id
 from pykka_imagestore.durable.disk import Disk
@@ -37,8 +37,8 @@ from pykka_imagestore.provision_order import ProvisionOrder
 from pykka_imagestore.provisioned import Rootfs
 from pykka_imagestore.removing import ContainerRemover, request_of
 from pykka_imagestore.rootfs.backend import Backend, Mounted
-from pykka_imagestore.rootfs.place import refused
 from pykka_imagestore.rootfs.quota import choose_project, quota_refusal
+from pykka_imagestore.rootfs.refusals import require_served
 from pykka_imagestore.runtime import DiscardedError
 from pykka_imagestore.stack_layers import StackLayers, StackWanted
 
@@ -160,12 +160,12 @@ def _make_with(site: Site, backend: Backend, container: Container) -> Steps[Moun
     layers = site.stack_layers.find(container.layer_ids, backend.reads)
     request = request_of(site.paths, container)
     if layers is not None:
-        _require_served(backend, replace(request, layers=layers))
+        require_served(backend, replace(request, layers=layers))
     site.holder.begin(container)
     mounted: Mounted | None = None
     try:
         request = replace(request, layers=(yield from _need_layers(site, container, backend.reads)))
-        _require_served(backend, request)
+        require_served(backend, request)
         parts = backend.parts(request, site.workers)
         if parts:
             yield PartsWanted(parts)
@@ -189,12 +189,6 @@ def _need_layers(site: Site, container: Container, reads: Reads) -> Steps[tuple[
         reason = "what its layers need on top was made, and is gone or damaged; provision it again"
         raise RootfsError(container.container_id, ((container.backend, reason),))
     return layers
-
-
-def _require_served(backend: Backend, request: RootfsRequest) -> None:
-    refusal = backend.refusal(request)
-    if refusal is not None:
-        raise refused(backend.name, request, refusal)
 
 
 def _undo_quietly(site: Site, container: Container) -> None:

@@ -9,10 +9,10 @@ from dataclasses import dataclass
 
 from pykka_imagestore.core.rootfs import StackLayer
 from pykka_imagestore.fs.create import FILE_MODE
+from pykka_imagestore.fs.flags import CREATE_FLAGS
 from pykka_imagestore.rootfs.tar_export import TarExport
 from pykka_imagestore.runtime.worker import raise_if_discarded, report
 
-_CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _REPORT_INTERVAL = 0.1  # seconds
 
 
@@ -76,7 +76,7 @@ def export_tar(request: ExportTar) -> ExportedTar:
     """
     if isinstance(request.target, int):
         return _export(request, request.target)
-    target = os.open(request.target, _CREATE, FILE_MODE)
+    target = os.open(request.target, CREATE_FLAGS, FILE_MODE)
     try:
         return _export(request, target)
     except BaseException:
