@@ -106,6 +106,17 @@ def test_list_shows_the_containers_of_all_processes(
     assert (second.container_id, second.path, second.read_only, second.owner) == ("box-2", None, True, "other")
 
 
+def test_image_whose_config_is_gone_is_named_and_nothing_is_left(
+    provisioner: Provisioner, image: ImageInfo, paths: StorePaths
+) -> None:
+    paths.config(str(image.config_digest)).unlink()
+
+    with pytest.raises(NotFoundError, match="app:1 with a config"):
+        provisioner.provision("box-1", "app:1").get(timeout=TIMEOUT)
+
+    assert not paths.containers.exists()
+
+
 @pytest.mark.parametrize("is_same_process", [True, False])
 def test_id_that_is_taken_is_refused_and_what_has_it_stays(
     provisioner: Provisioner, paths: StorePaths, is_same_process: bool

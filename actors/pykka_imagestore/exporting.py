@@ -1,47 +1,49 @@
-"""What the tar of an image or of a container is written of: the directories that its tree is merged of."""
+"""Of which directories the tar of an image or of a container is written: steps, as those of ``making``."""
 
 from __future__ import annotations
 
-from pykka_imagestore.core.container import Container
+from collections.abc import Sequence
+
+from pykka_imagestore.core.digest import DiffID
 from pykka_imagestore.core.layer_record import WhiteoutFormat
-from pykka_imagestore.core.paths import ROOTFS, UPPER, StorePaths
+from pykka_imagestore.core.paths import ROOTFS, UPPER
 from pykka_imagestore.core.rootfs import Reads, StackLayer, stack_id
 from pykka_imagestore.durable.containers import read_container
-from pykka_imagestore.errors import ContainerNotFoundError
-from pykka_imagestore.stack_layers import StackWanted
+from pykka_imagestore.errors import ContainerNotFoundError, StateError
+from pykka_imagestore.making import Site, Steps
 
 _WRITES = {Reads.TRUSTED: WhiteoutFormat.OVERLAY_TRUSTED, Reads.USER: WhiteoutFormat.OVERLAY_USER}
 _FILLED = frozenset({"copy", "link"})  # what lies in the container's directory is all there is
 
 
-def find_container(paths: StorePaths, container_id: str) -> Container:
-    """Return what is recorded of a container.
+def find_container_layers(site: Site, container_id: str) -> Steps[tuple[StackLayer, ...]]:
+    """Return what a container's tree is merged of, the lowest first: all of it stays until it is destroyed.
 
     Raises:
         ContainerNotFoundError: It is not there.
         ContainerRecordError: Its record cannot be read.
+        StateError: As ``find_layers``.
     """
-    container = read_container(paths, container_id)
+    container = read_container(site.paths, container_id)
     if container is None:
-        raise ContainerNotFoundError(container_id, str(paths.root))
-    return container
-
-
-def filled_layers(paths: StorePaths, container: Container) -> tuple[StackLayer, ...] | None:
-    """Return where all of a container's files lie; None if that is in the layers of its image, and in its own."""
-    if container.backend not in _FILLED:
-        return None
-    return (StackLayer(str(paths.container(container.container_id) / ROOTFS), WhiteoutFormat.NONE),)
-
-
-def stack_of(container: Container) -> StackWanted:
-    """Return which stack a container's root file system is merged of."""
+        raise ContainerNotFoundError(container_id, str(site.paths.root))
+    directory = site.paths.container(container_id)
+    if container.backend in _FILLED:
+        return (StackLayer(str(directory / ROOTFS), WhiteoutFormat.NONE),)
     reads = next((each for each in Reads if stack_id(container.layer_ids, each) == container.stack), Reads.ANY)
-    return StackWanted(container.layer_ids, reads)
-
-
-def upper_layer(paths: StorePaths, container: Container, reads: Reads) -> tuple[StackLayer, ...]:
-    """Return what was written to a container that is mounted; nothing if nobody can write to it."""
+    layers = yield from find_layers(site, container.layer_ids, reads)
     if container.read_only:
-        return ()
-    return (StackLayer(str(paths.container(container.container_id) / UPPER), _WRITES[reads]),)
+        return layers
+    return (*layers, StackLayer(str(directory / UPPER), _WRITES[reads]))
+
+
+def find_layers(site: Site, layer_ids: Sequence[DiffID], reads: Reads) -> Steps[tuple[StackLayer, ...]]:
+    """Return what a stack of layers is merged of, the lowest first; somebody needs the layers.
+
+    Raises:
+        StateError: What it needs on top was made, and is not there.
+    """
+    layers = yield from site.stack_layers.need(layer_ids, reads)
+    if layers is None:
+        raise StateError("what the layers need on top was made, and is gone or damaged; try it again")
+    return layers

@@ -13,8 +13,9 @@ from pykka_imagestore.durable.containers import boot_id, find_container_ids, is_
 from pykka_imagestore.durable.locks import locked
 from pykka_imagestore.durable.log import logger_of
 from pykka_imagestore.errors import ContainerNotFoundError, ContainerRecordError, StoreError
-from pykka_imagestore.making import Site, request_of
+from pykka_imagestore.making import Site
 from pykka_imagestore.provisioned import ContainerRecovery, Rootfs
+from pykka_imagestore.removing import request_of
 from pykka_imagestore.rootfs.backend import Mounted
 from pykka_imagestore.rootfs.mounts import unmount
 from pykka_imagestore.rootfs.place import mount_entries, open_attached
@@ -64,8 +65,7 @@ def _adopt(site: Site, container: Container) -> Rootfs | None:
         return None
     if mounted is None:
         return None
-    config, reason = _config(site, container), "it was made by that before"
-    rootfs = Rootfs(container, mounted.fd, mounted.path, reason, config, mounted.namespace_pid)
+    rootfs = Rootfs(container, mounted, "it was made by that before", _config(site, container))
     site.holder.take_over(container)
     return rootfs
 
@@ -93,7 +93,7 @@ def _config(site: Site, container: Container) -> RunConfig:
 
 def _remove(site: Site, container_id: str, container: Container | None) -> bool:
     try:
-        site.remove(container_id, container)
+        site.remover.take_out(container_id, container)
     except ContainerNotFoundError:
         return False
     except (StoreError, OSError) as error:
