@@ -186,6 +186,8 @@ class Provisioner(Handle):
 
         Raises:
             InvalidInputError: What is given is no list of ids.
+            OSError: The disk failed, or this process may open no more files. No known container is removed for that;
+                another call goes on.
         """
         if isinstance(known_containers, str) or not isinstance(known_containers, Iterable):
             raise InvalidInputError(f"known_containers is {shown(str(known_containers))}; it takes a list of ids")
@@ -273,6 +275,7 @@ class ProvisionerActor(StoreActor):
         self._there: dict[str, Rootfs] = {}
         self._coming: dict[str, Future[Rootfs]] = {}
         self._going: dict[str, Future[None]] = {}
+        self._recovery: Future[ContainerRecovery] | None = None  # the last one
         self._stacks: SingleFlight[str, None] = SingleFlight()
         self._work = InFlight()
         self._is_gathering = self._closed = False
@@ -302,7 +305,8 @@ class ProvisionerActor(StoreActor):
 
     def recover(self, known: frozenset[str]) -> Future[ContainerRecovery]:
         self._require_open()
-        return undiscardable(self._work.add(self.spawn(self._recover(known))))
+        self._recovery = self._work.add(self.spawn(self._recover(known, self._recovery)))
+        return undiscardable(self._recovery)
 
     async def list(self) -> tuple[ContainerInfo, ...]:
         await self._get_view()
@@ -359,10 +363,12 @@ class ProvisionerActor(StoreActor):
         self._parts.monitor.note(ContainerProvisioned(order.container_id, order.name.stored, rootfs.backend, seconds))
         return rootfs
 
-    async def _recover(self, known: frozenset[str]) -> ContainerRecovery:
+    async def _recover(self, known: frozenset[str], before: Future[ContainerRecovery] | None) -> ContainerRecovery:
+        if before is not None:
+            await await_all([undiscardable(before)])
+        await self._get_view()
         # Not what this process has, or is about to have: whatever a caller says, nobody else makes it.
         others = known - self._there.keys() - self._coming.keys() - self._going.keys()
-        await self._get_view()
         recovery = await self._threads.run(partial(recover_containers, self._site), others)
         self._there |= {rootfs.container_id: rootfs for rootfs in recovery.adopted}
         self._delete_soon()

@@ -24,9 +24,10 @@ from pykka_imagestore.rootfs.backend import Mounted
 from pykka_imagestore.rootfs.mounts import move_mount, unmount
 
 MODE = 0o700  # of the directories that a backend makes in a container's
+# What the kernel says of the machine or of this process, and not of one container.
+OF_THE_MACHINE = frozenset({errno.EDQUOT, errno.EIO, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOSPC})
 
 _WANTED = "Name an empty directory of this user's"
-_OF_THE_MACHINE = frozenset({errno.EDQUOT, errno.EIO, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOSPC})
 _ESCAPE = re.compile(rb"\\([0-7]{3})")
 
 
@@ -130,7 +131,7 @@ def refused(backend: str, request: RootfsRequest, reason: str) -> RootfsError:
 
 def failed(backend: str, request: RootfsRequest, error: OSError) -> Exception:
     """Return what to raise where the kernel refused: the error itself, if another backend would meet it, too."""
-    if error.filename is not None or error.errno in _OF_THE_MACHINE:  # a directory that is not there; a full disk
+    if error.filename is not None or error.errno in OF_THE_MACHINE:  # a directory that is not there; a full disk
         return error
     return refused(backend, request, f"the kernel refused. {error.strerror}")
 
