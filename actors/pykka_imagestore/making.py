@@ -186,12 +186,12 @@ def remove(site: Site, container_id: str, rootfs: Rootfs | None) -> None:
 def request_of(paths: StorePaths, container: Container) -> RootfsRequest:
     """Return what was asked of a backend for a container, but for its layers."""
     return RootfsRequest(
-        (),
-        str(paths.container(container.container_id)),
-        container.read_only,
-        container.attached,
-        container.target,
-        container.for_runtime,
+        layers=(),
+        directory=str(paths.container(container.container_id)),
+        read_only=container.read_only,
+        attach=container.attached,
+        target=container.target,
+        for_runtime=container.for_runtime,
         upper_bytes=container.upper_bytes,
         project=container.project,
     )
@@ -269,16 +269,16 @@ def _container(
     site: Site, order: ProvisionOrder, image: DockerImage, backend: Backend, project: int | None
 ) -> Container:
     return Container(
-        order.container_id,
-        image.name,
-        image.layer_ids,
-        image.config_digest,
-        backend.name,
-        site.owner,
-        site.holder.name,
-        int(time.time()),
-        boot_id(),
-        stack_id(image.layer_ids, backend.reads),
+        container_id=order.container_id,
+        image=image.name,
+        layer_ids=image.layer_ids,
+        config_digest=image.config_digest,
+        backend=backend.name,
+        owner=site.owner,
+        holder=site.holder.name,
+        created=int(time.time()),
+        boot=boot_id(),
+        stack=stack_id(image.layer_ids, backend.reads),
         read_only=order.read_only,
         attached=order.attach,
         target=order.target,

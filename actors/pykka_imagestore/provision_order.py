@@ -72,4 +72,13 @@ class ProvisionOrder:
             raise InvalidInputError("target is where to attach it, and attach=False attaches it nowhere")
         path = None if target is None else str(parse_path("target", target).absolute())
         image = ImageName.parse_stored(name)
-        return cls(container_id, image, backend, read_only, path, attach, upper_bytes, for_runtime)
+        return cls(
+            container_id=container_id,
+            name=image,
+            backend=backend,
+            read_only=read_only,
+            target=path,
+            attach=attach,
+            upper_bytes=upper_bytes,
+            for_runtime=for_runtime,
+        )
