@@ -88,7 +88,7 @@ class Site:
         return RunConfig() if image.config_digest is None else self._parse(image)
 
     def remove(self, container_id: str, container: Container | None) -> None:
-        """Unmount what is there of a container, and take it out of the store.
+        """Unmount what is there of a container, and take it out of the store, as ``RemovedContainers`` does.
 
         Args:
             container: Its record; None if it cannot be read.
@@ -158,7 +158,7 @@ def give_up(site: Site, steps: Steps[T], last: Future[Wanted | T], error: Discar
 
 
 def remove(site: Site, container_id: str, rootfs: Rootfs | None) -> None:
-    """Unmount a container's root file system, and take all of it out of the store.
+    """Unmount a container's root file system, and take all of it out of the store, as ``RemovedContainers`` does.
 
     Args:
         rootfs: What this process has open of it; None for nothing.

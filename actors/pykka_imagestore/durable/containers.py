@@ -159,6 +159,8 @@ class RemovedContainers:
     def take(self, container_id: str) -> None:
         """Rename a container out of the store; nothing of it may be mounted or used any more.
 
+        Not synced: a power cut may bring it back, and it is not believed then, as any of an earlier start.
+
         Raises:
             ContainerNotFoundError: It is not there, or not any more.
         """
