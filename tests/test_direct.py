@@ -12,9 +12,10 @@ from support.rootfs import no_mounts_left, require_mounts
 
 from pykka_imagestore import LocalStore, Provisioner
 from pykka_imagestore.core.paths import StorePaths
-from pykka_imagestore.direct import DirectRemover, provision_directly
+from pykka_imagestore.direct import provision_directly
 from pykka_imagestore.errors import ContainerExistsError, ContainerNotFoundError
 from pykka_imagestore.provision_order import ProvisionOrder
+from pykka_imagestore.removing import ContainerRemover
 
 pytestmark = [pytest.mark.root, pytest.mark.overlay]
 
@@ -56,9 +57,9 @@ def test_root_file_system_is_made_and_removed_and_nothing_is_left(ready: StorePa
         assert (container.container_id, container.owner, container.is_held) == ("box", "me", False)
 
         rootfs.close()
-        with DirectRemover.on(ready.root, "me") as remover:
+        with ContainerRemover.on(ready.root) as remover:
             remover.remove("box")
-            remover.delete().get(timeout=TIMEOUT)
+            remover.delete_removed()
     assert work(ready) == before
 
 
@@ -81,8 +82,8 @@ def test_errors_are_those_of_a_provisioner(ready: StorePaths) -> None:
     with pytest.raises(ContainerExistsError):
         provision(ready)
     rootfs.close()
-    with DirectRemover.on(ready.root, "me") as remover:
+    with ContainerRemover.on(ready.root) as remover:
         remover.remove("box")
         with pytest.raises(ContainerNotFoundError):
             remover.remove("box")
-        remover.delete().get(timeout=TIMEOUT)
+        remover.delete_removed()

@@ -25,20 +25,20 @@ from pykka_imagestore.core.format_error import FormatError
 from pykka_imagestore.core.formats.run_config import parse_run_config
 from pykka_imagestore.core.image import DockerImage
 from pykka_imagestore.core.paths import StorePaths
-from pykka_imagestore.core.rootfs import FillPart, Reads, RootfsRequest, StackLayer, stack_id
+from pykka_imagestore.core.rootfs import FillPart, Reads, StackLayer, stack_id
 from pykka_imagestore.core.run_config import RunConfig
-from pykka_imagestore.durable.containers import Holder, RemovedContainers, boot_id, is_holder_alive, read_container
+from pykka_imagestore.durable.containers import Holder, boot_id
 from pykka_imagestore.durable.disk import Disk
 from pykka_imagestore.durable.layout import find_missing
-from pykka_imagestore.durable.locks import locked
 from pykka_imagestore.durable.log import logger_of
 from pykka_imagestore.durable.stored_view import StoredView, read_config
-from pykka_imagestore.errors import ContainerHeldError, ContainerRecordError, NotFoundError, RootfsError
+from pykka_imagestore.errors import NotFoundError, RootfsError
 from pykka_imagestore.provision_order import ProvisionOrder
 from pykka_imagestore.provisioned import Rootfs
+from pykka_imagestore.removing import ContainerRemover, request_of
 from pykka_imagestore.rootfs.backend import Backend, Mounted
-from pykka_imagestore.rootfs.place import refused
-from pykka_imagestore.rootfs.quota import choose_project, lift_bound, quota_refusal
+from pykka_imagestore.rootfs.quota import choose_project, quota_refusal
+from pykka_imagestore.rootfs.refusals import require_served
 from pykka_imagestore.runtime import DiscardedError
 from pykka_imagestore.stack_layers import StackLayers, StackWanted
 
@@ -76,7 +76,7 @@ class Site:
     def __init__(self, paths: StorePaths, on: Disk, backends: Backends, workers: int, owner: str) -> None:
         self.paths = paths
         self.holder = Holder(paths, on)
-        self.removed = RemovedContainers(paths, on)
+        self.remover = ContainerRemover(paths, on, backends, self.holder.name)
         self.backends = backends
         self.workers = workers
         self.owner = owner
@@ -86,26 +86,6 @@ class Site:
     def config(self, image: DockerImage) -> RunConfig:
         """Return how an image wants to be run."""
         return RunConfig() if image.config_digest is None else self._parse(image)
-
-    def remove(self, container_id: str, container: Container | None) -> None:
-        """Unmount what is there of a container, and take it out of the store, as ``RemovedContainers`` does.
-
-        Args:
-            container: Its record; None if it cannot be read.
-
-        Raises:
-            ContainerNotFoundError: It is not there, or not any more.
-            RootfsError, OSError: It could not be unmounted, or the disk failed; the rest of it stays.
-        """
-        if container is None:
-            request = RootfsRequest((), str(self.paths.container(container_id)))
-        else:
-            request = request_of(self.paths, container)
-        for backend in self.backends.for_container(None if container is None else container.backend):
-            backend.unmount(request)
-        if request.project is not None:
-            lift_bound(str(self.paths.root), request.project)
-        self.removed.take(container_id)
 
     def close(self) -> None:
         """End what backends mount in, and have no containers any more: they stay. Idempotent."""
@@ -151,50 +131,10 @@ def give_up(site: Site, steps: Steps[T], last: Future[Wanted | T], error: Discar
     """Undo what the steps did, of which the last one that was taken has ended."""
     outcome = last.get(timeout=0) if last.is_ready() else None
     if isinstance(outcome, Rootfs):
-        remove(site, outcome.container_id, outcome)
+        site.remover.remove(outcome.container_id, outcome)
     else:
         with suppress(DiscardedError):
             steps.throw(error)
-
-
-def remove(site: Site, container_id: str, rootfs: Rootfs | None) -> None:
-    """Unmount a container's root file system, and take all of it out of the store, as ``RemovedContainers`` does.
-
-    Args:
-        rootfs: What this process has open of it; None for nothing.
-
-    Raises:
-        ContainerNotFoundError: It is not there.
-        ContainerHeldError: It belongs to another process, which is alive.
-        RootfsError, OSError: It could not be unmounted, or the disk failed; the rest of it stays.
-    """
-    if rootfs is not None:
-        rootfs.close()
-        site.remove(container_id, rootfs.container)
-        return
-    paths = site.paths
-    with locked(paths.containers_lock, shared=True):  # or a recovery might adopt it meanwhile
-        try:
-            container = read_container(paths, container_id)
-        except ContainerRecordError:
-            container = None
-        if container is not None and container.holder != site.holder.name and is_holder_alive(paths, container.holder):
-            raise ContainerHeldError(container_id, str(paths.root))
-        site.remove(container_id, container)
-
-
-def request_of(paths: StorePaths, container: Container) -> RootfsRequest:
-    """Return what was asked of a backend for a container, but for its layers."""
-    return RootfsRequest(
-        layers=(),
-        directory=str(paths.container(container.container_id)),
-        read_only=container.read_only,
-        attach=container.attached,
-        target=container.target,
-        for_runtime=container.for_runtime,
-        upper_bytes=container.upper_bytes,
-        project=container.project,
-    )
 
 
 class _GoneError(Exception):
@@ -220,12 +160,12 @@ def _make_with(site: Site, backend: Backend, container: Container) -> Steps[Moun
     layers = site.stack_layers.find(container.layer_ids, backend.reads)
     request = request_of(site.paths, container)
     if layers is not None:
-        _require_served(backend, replace(request, layers=layers))
+        require_served(backend, replace(request, layers=layers))
     site.holder.begin(container)
     mounted: Mounted | None = None
     try:
         request = replace(request, layers=(yield from _need_layers(site, container, backend.reads)))
-        _require_served(backend, request)
+        require_served(backend, request)
         parts = backend.parts(request, site.workers)
         if parts:
             yield PartsWanted(parts)
@@ -251,16 +191,10 @@ def _need_layers(site: Site, container: Container, reads: Reads) -> Steps[tuple[
     return layers
 
 
-def _require_served(backend: Backend, request: RootfsRequest) -> None:
-    refusal = backend.refusal(request)
-    if refusal is not None:
-        raise refused(backend.name, request, refusal)
-
-
 def _undo_quietly(site: Site, container: Container) -> None:
     """Undo it; what cannot be undone must not hide why it has to be, and can be destroyed."""
     try:
-        site.remove(container.container_id, container)
+        site.remover.take_out(container.container_id, container)
     except Exception as error:  # noqa: BLE001 - whatever a backend raises
         logger.warning("%s is left of a container that could not be made: %s", container.container_id, error)
 

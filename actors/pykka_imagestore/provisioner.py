@@ -31,7 +31,7 @@ from pykka_imagestore.exporting import find_container_layers, find_layers
 from pykka_imagestore.handle import Handle, StoreActor, ask, in_future
 from pykka_imagestore.lease_taker import LeaseTaker
 from pykka_imagestore.local_store import LocalStore
-from pykka_imagestore.making import PartsWanted, Site, Steps, Wanted, advance, give_up, make, remove
+from pykka_imagestore.making import PartsWanted, Site, Steps, Wanted, advance, give_up, make
 from pykka_imagestore.provision_order import ProvisionOrder
 from pykka_imagestore.provisioned import ContainerRecovery, Rootfs
 from pykka_imagestore.recovering import recover_containers
@@ -324,7 +324,7 @@ class ProvisionerActor(StoreActor):
             return await self._write_tar(layers, target, may_change=False)
 
     async def swept(self) -> None:
-        await self._threads.run(self._delete_removed, self._site.removed)
+        await self._threads.run(self._delete_removed, self._site.remover.removed)
         await self._parts.collector.swept()
 
     async def close(self) -> None:
@@ -336,7 +336,7 @@ class ProvisionerActor(StoreActor):
         for rootfs in self._there.values():
             rootfs.close()
         self._there.clear()
-        await self._threads.run(self._delete_removed, self._site.removed)
+        await self._threads.run(self._delete_removed, self._site.remover.removed)
 
     def on_stop(self) -> None:
         self._threads.close()
@@ -427,7 +427,7 @@ class ProvisionerActor(StoreActor):
             if coming is None or not coming.is_discarded():
                 await self._get_view()
                 rootfs = self._there.pop(container_id, None)
-                await undiscardable(self._threads.run(partial(remove, self._site, container_id), rootfs))
+                await undiscardable(self._threads.run(partial(self._site.remover.remove, container_id), rootfs))
         finally:
             del self._going[container_id]
             self._delete_soon()
@@ -448,7 +448,7 @@ class ProvisionerActor(StoreActor):
 
     def _delete_gathered(self) -> None:
         self._is_gathering = False
-        self._work.add(self._threads.run(self._delete_removed, self._site.removed))
+        self._work.add(self._threads.run(self._delete_removed, self._site.remover.removed))
 
     def _delete_removed(self, removed: RemovedContainers) -> None:
         waiting = removed.give()

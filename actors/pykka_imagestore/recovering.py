@@ -9,17 +9,18 @@ from collections.abc import Set as AbstractSet
 from pykka_imagestore.core.container import Container
 from pykka_imagestore.core.format_error import FormatError
 from pykka_imagestore.core.image import DockerImage
-from pykka_imagestore.core.paths import ROOTFS
 from pykka_imagestore.core.run_config import RunConfig
 from pykka_imagestore.durable.containers import boot_id, find_container_ids, is_holder_alive, read_container
 from pykka_imagestore.durable.locks import locked
 from pykka_imagestore.durable.log import logger_of
 from pykka_imagestore.errors import ContainerNotFoundError, ContainerRecordError, StoreError
-from pykka_imagestore.making import Site, request_of
+from pykka_imagestore.making import Site
 from pykka_imagestore.provisioned import ContainerRecovery, Rootfs
+from pykka_imagestore.removing import request_of
 from pykka_imagestore.rootfs.backend import Mounted
 from pykka_imagestore.rootfs.mounts import unmount
-from pykka_imagestore.rootfs.place import OF_THE_MACHINE, mount_entries
+from pykka_imagestore.rootfs.place import mount_entries, open_attached
+from pykka_imagestore.rootfs.refusals import OF_THE_MACHINE
 
 logger = logger_of(__name__)
 
@@ -93,8 +94,7 @@ def _find(site: Site, container: Container) -> Mounted | None:
     request = request_of(site.paths, container)
     for backend in site.backends.for_container(container.backend):
         if backend.is_attached(request):
-            path = container.target or str(site.paths.container(container.container_id) / ROOTFS)
-            return Mounted(os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC), path)
+            return open_attached(request)
         if container.is_filled:
             return backend.mount(request)
     return None
@@ -110,7 +110,7 @@ def _config(site: Site, container: Container) -> RunConfig:
 
 def _remove(site: Site, container_id: str, container: Container | None) -> bool:
     try:
-        site.remove(container_id, container)
+        site.remover.take_out(container_id, container)
     except ContainerNotFoundError:
         return False
     except (StoreError, OSError) as error:

@@ -27,6 +27,7 @@ from pykka_imagestore.rootfs.quota import (
     lift_bound,
     quota_refusal,
 )
+from pykka_imagestore.rootfs.system_calls import NUMBERS
 
 PROJECT = FIRST_PROJECT + 7
 MIB = 1 << 20
@@ -78,7 +79,7 @@ def test_numbers_and_structures_are_those_of_the_kernels_headers(tmp_path):
     told = [int(number) for number in run(tmp_path / "told").stdout.split()]
 
     assert told == [
-        quota.QUOTACTL_FD,
+        NUMBERS["quotactl_fd"],
         quota.Q_GETQUOTA,
         quota.Q_SETQUOTA,
         quota.Q_XGETQSTATV,

@@ -19,6 +19,7 @@ from support.processes import TIMEOUT
 
 from pykka_imagestore.rootfs import quota
 from pykka_imagestore.rootfs.quota import DQBLK, FSXATTR
+from pykka_imagestore.rootfs.system_calls import NUMBERS
 
 IMAGE_BYTES = 400 << 20  # mkfs.xfs makes none below 300 MiB
 MAKE: dict[str, list[str]] = {
@@ -77,7 +78,7 @@ class Kernel:
         self._enforces, self._missing, self._is_xfs = enforces, missing, is_xfs
 
     def syscall(self, number: Any, directory: Any, command: Any, project: Any, place: Any) -> int:
-        assert number.value == quota.QUOTACTL_FD
+        assert number.value == NUMBERS["quotactl_fd"]
         failure = self._answer(directory.value, command.value, project.value, place._obj)
         ctypes.set_errno(failure)
         return -1 if failure else 0

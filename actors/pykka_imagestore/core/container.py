@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from pykka_imagestore.core.digest import DiffID, Digest
-from pykka_imagestore.core.inventory import Needs
+from pykka_imagestore.core.needs import Needs
 from pykka_imagestore.core.store_names import is_own_name
 from pykka_imagestore.errors import InvalidInputError
 from pykka_imagestore.text import shown

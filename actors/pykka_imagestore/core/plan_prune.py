@@ -12,7 +12,8 @@ from pykka_imagestore.core.budget import NO_BUDGET, Budget, Size
 from pykka_imagestore.core.digest import DiffID, Digest
 from pykka_imagestore.core.image import DockerImage
 from pykka_imagestore.core.image_name import ImageName, without_label
-from pykka_imagestore.core.inventory import Inventory, Needs, config_of, find_unneeded
+from pykka_imagestore.core.inventory import Inventory, config_of, find_unneeded
+from pykka_imagestore.core.needs import Needs
 from pykka_imagestore.core.parameters import require_flag, require_seconds
 from pykka_imagestore.errors import InvalidInputError
 from pykka_imagestore.text import shown

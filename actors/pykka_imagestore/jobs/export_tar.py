@@ -8,10 +8,9 @@ from dataclasses import dataclass
 
 from pykka_imagestore.core.rootfs import StackLayer
 from pykka_imagestore.fs.create import FILE_MODE
+from pykka_imagestore.fs.flags import CREATE_FLAGS
 from pykka_imagestore.jobs.unpack.ticker import Ticker
 from pykka_imagestore.rootfs.tar_export import TarExport
-
-_CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +73,7 @@ def export_tar(request: ExportTar) -> ExportedTar:
     """
     if isinstance(request.target, int):
         return _export(request, request.target)
-    target = os.open(request.target, _CREATE, FILE_MODE)
+    target = os.open(request.target, CREATE_FLAGS, FILE_MODE)
     try:
         return _export(request, target)
     except BaseException:

@@ -18,7 +18,7 @@ from pykka_imagestore.core.tar.format import BLOCK, HARD_LINK, Entry, SparseMap
 from pykka_imagestore.core.tar.sparse import MAX_SEGMENTS
 from pykka_imagestore.core.tar.writer import END, has_key, pack_entry
 from pykka_imagestore.fs.attributes import join, unset_xattr
-from pykka_imagestore.fs.contents import data_of
+from pykka_imagestore.fs.contents import data_of, has_holes
 from pykka_imagestore.fs.flags import FILE_FLAGS
 from pykka_imagestore.fs.likeness import entry_like, node_like
 from pykka_imagestore.fs.merged_tree import DIRECTORY, FILE, MergedDirectory, MergedEntry, MergedTree
@@ -177,7 +177,7 @@ class TarExport:
 
 def _segments(file: int, status: os.stat_result) -> tuple[tuple[int, int], ...] | None:
     """Return where a file has data, if it has holes; the end of the file ends them, as GNU tar wants it."""
-    if status.st_blocks * 512 >= status.st_size:
+    if not has_holes(status):
         return None
     segments = [(start, end - start) for start, end in data_of(file, status.st_size)]
     if segments == [(0, status.st_size)] or len(segments) >= MAX_SEGMENTS:
