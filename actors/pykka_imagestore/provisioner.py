@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, TypeVar
 import pykka
 
 from pykka_imagestore import tasks
-from pykka_imagestore.backends import Backends
 from pykka_imagestore.core.container import ContainerInfo, require_container_id
 from pykka_imagestore.core.events import ContainerDestroyed, ContainerProvisioned
 from pykka_imagestore.core.image_name import ImageName
@@ -27,14 +26,16 @@ from pykka_imagestore.durable.disk import disk
 from pykka_imagestore.durable.stacks import publish_stack
 from pykka_imagestore.durable.stored_view import StoredView
 from pykka_imagestore.errors import ContainerExistsError, InvalidInputError, StoreClosedError
-from pykka_imagestore.exporting import find_container_layers, find_layers
 from pykka_imagestore.handle import Handle, StoreActor, ask, in_future
 from pykka_imagestore.lease_taker import LeaseTaker
 from pykka_imagestore.local_store import LocalStore
-from pykka_imagestore.making import PartsWanted, Site, Steps, Wanted, advance, give_up, make
-from pykka_imagestore.provision_order import ProvisionOrder
-from pykka_imagestore.provisioned import ContainerRecovery, Rootfs
-from pykka_imagestore.recovering import recover_containers
+from pykka_imagestore.provision.backends import Backends
+from pykka_imagestore.provision.exporting import find_container_layers, find_layers
+from pykka_imagestore.provision.making import PartsWanted, Site, Steps, Wanted, advance, give_up, make
+from pykka_imagestore.provision.order import ProvisionOrder
+from pykka_imagestore.provision.provisioned import ContainerRecovery, Rootfs
+from pykka_imagestore.provision.recovering import recover_containers
+from pykka_imagestore.provision.stack_layers import StackWanted
 from pykka_imagestore.runtime import (
     DiscardedError,
     Future,
@@ -49,7 +50,6 @@ from pykka_imagestore.runtime import (
     undiscardable,
 )
 from pykka_imagestore.runtime.forks import Origin
-from pykka_imagestore.stack_layers import StackWanted
 from pykka_imagestore.staging import Staging
 from pykka_imagestore.store_parts import StoreParts
 from pykka_imagestore.text import shown

@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
-from pykka_imagestore.backends import BACKENDS
 from pykka_imagestore.core.container import require_container_id
 from pykka_imagestore.core.image_name import ImageName
 from pykka_imagestore.core.parameters import parse_path, require_count, require_flag, require_text, require_type
 from pykka_imagestore.errors import InvalidInputError
+from pykka_imagestore.provision.backends import BACKENDS
 from pykka_imagestore.text import shown
 
 

@@ -7,7 +7,6 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pykka_imagestore.backends import Backends
 from pykka_imagestore.core.container import Container
 from pykka_imagestore.core.paths import StorePaths
 from pykka_imagestore.core.rootfs import RootfsRequest
@@ -18,9 +17,10 @@ from pykka_imagestore.durable.locks import locked
 from pykka_imagestore.durable.log import logger_of
 from pykka_imagestore.errors import ContainerHeldError, ContainerRecordError, NotRemovedError
 from pykka_imagestore.fs.remove_tree import remove_tree
+from pykka_imagestore.provision.backends import Backends
 
 if TYPE_CHECKING:
-    from pykka_imagestore.provisioned import Rootfs
+    from pykka_imagestore.provision.provisioned import Rootfs
 
 logger = logger_of(__name__)
 

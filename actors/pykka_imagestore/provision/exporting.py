@@ -10,7 +10,7 @@ from pykka_imagestore.core.paths import ROOTFS, UPPER
 from pykka_imagestore.core.rootfs import Reads, StackLayer, stack_id
 from pykka_imagestore.durable.containers import read_container
 from pykka_imagestore.errors import ContainerNotFoundError, StateError
-from pykka_imagestore.making import Site, Steps
+from pykka_imagestore.provision.making import Site, Steps
 
 _WRITES = {Reads.TRUSTED: WhiteoutFormat.OVERLAY_TRUSTED, Reads.USER: WhiteoutFormat.OVERLAY_USER}
 

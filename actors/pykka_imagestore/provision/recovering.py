@@ -14,9 +14,9 @@ from pykka_imagestore.durable.containers import boot_id, find_container_ids, is_
 from pykka_imagestore.durable.locks import locked
 from pykka_imagestore.durable.log import logger_of
 from pykka_imagestore.errors import ContainerNotFoundError, ContainerRecordError, StoreError
-from pykka_imagestore.making import Site
-from pykka_imagestore.provisioned import ContainerRecovery, Rootfs
-from pykka_imagestore.removing import request_of
+from pykka_imagestore.provision.making import Site
+from pykka_imagestore.provision.provisioned import ContainerRecovery, Rootfs
+from pykka_imagestore.provision.removing import request_of
 from pykka_imagestore.rootfs.backend import Mounted
 from pykka_imagestore.rootfs.mounts import unmount
 from pykka_imagestore.rootfs.place import mount_entries, open_attached
