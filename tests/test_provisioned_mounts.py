@@ -51,10 +51,17 @@ def test_the_best_that_works_is_taken_and_told(
     assert points_below(tmp_path) == []
 
 
+@pytest.mark.parametrize("is_symlink", [False, True])
 @pytest.mark.parametrize("backend", ["overlay", "copy", "link"])
-def test_target_is_where_it_is_found_also_by_the_next_process(store: LocalStore, tmp_path: Path, backend: str) -> None:
+def test_target_is_where_it_is_found_also_by_the_next_process(
+    store: LocalStore, tmp_path: Path, backend: str, is_symlink: bool
+) -> None:
     target = tmp_path / "target"
-    target.mkdir()
+    (tmp_path / "real").mkdir()
+    if is_symlink:
+        target.symlink_to("real")
+    else:
+        target.mkdir()
     is_read_only = backend == "link"
     with Provisioner.start(store) as before:
         rootfs = before.provision("box-1", "app:1", backend=backend, target=target, read_only=is_read_only)

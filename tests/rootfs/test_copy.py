@@ -14,7 +14,7 @@ from itertools import count
 from pathlib import Path
 
 import pytest
-from support import seams
+from support import seams, tars
 from support.layers import unpack_layer
 from support.privileges import as_ordinary_user, in_own_namespaces, ordinary_users_place
 from support.processes import TIMEOUT
@@ -333,6 +333,23 @@ def test_a_copy_is_written_to_where_it_is_attached(tmp_path):
 
 @pytest.mark.root
 @pytest.mark.usefixtures("mounts")
+def test_what_is_mounted_at_the_target_before_anything_is_made_stays(tmp_path):
+    (tmp_path / "target").mkdir()
+    lower = layer(tmp_path / "layer", {"etc/hosts": "x"})
+    other, wanted = (
+        RootfsRequest((lower,), str(tmp_path / name), target=str(tmp_path / "target")) for name in ("other", "box")
+    )
+    (tmp_path / "box").mkdir()
+
+    with made(Copy(), other):
+        Copy().unmount(wanted)
+
+        assert not Copy().is_attached(wanted)
+        assert points_below(tmp_path) == [str(tmp_path / "target")]
+
+
+@pytest.mark.root
+@pytest.mark.usefixtures("mounts")
 def test_linked_files_are_the_layers(tmp_path):
     layers = (layer(tmp_path / "layer", {"a/b": "b"}),)
     os.symlink("a", tmp_path / "layer/s")
@@ -427,6 +444,26 @@ def test_layers_whose_deletions_are_not_shown_are_refused(tmp_path):
 
     sentence = "it keeps deletions in trusted.overlay.opaque, which is shown with CAP_SYS_ADMIN only"
     assert as_ordinary_user(refusal, Copy(), request) == f"{tmp_path}/layer cannot be read by this user: {sentence}"
+
+
+def test_what_an_ordinary_user_has_to_hide_is_read_by_his_copies():
+    place = Path(tempfile.mkdtemp(dir=ordinary_users_place()))
+    try:
+        place.chmod(0o777)
+        assert as_ordinary_user(copy_with_whiteouts, place) == {b"", b"file", b"replaced", b"replaced/upper"}
+    finally:
+        shutil.rmtree(place)
+
+
+def copy_with_whiteouts(place):
+    """Copy a stack whose fix-ups have a whiteout: a link is what hides the lowest directory, and it is gone itself."""
+    lowest = tars.tar(tars.file(b"file"), tars.file(b"replaced/lower"))
+    layers = stacked(
+        [lowest, tars.tar(tars.hard_link(b"replaced", b"file")), tars.tar(tars.file(b"replaced/upper"))], place
+    )
+    request = RootfsRequest(layers, str(place / "box"))
+    assert Copy().refusal(request) is None
+    return set(filled(request))
 
 
 def test_what_takes_the_place_of_a_directory_in_between_is_not_followed(tmp_path):

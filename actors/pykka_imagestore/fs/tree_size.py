@@ -8,11 +8,11 @@ from collections.abc import Collection
 
 from pykka_imagestore.core.budget import Size
 from pykka_imagestore.fs.attributes import join
+from pykka_imagestore.fs.contents import stored_bytes
 from pykka_imagestore.fs.flags import DIRECTORY_FLAGS
 from pykka_imagestore.fs.walk import FREE_LOOKUPS, Policy, Walk
 
 _MAX_LINKED = 100_000  # files that are remembered
-_BLOCK_BYTES = 512  # of st_blocks, whatever the file system's are
 
 
 def measure_tree(path: str, without: Collection[str] = ()) -> Size:
@@ -40,7 +40,7 @@ class _Measure:
         self._status = os.fstat(root)
         self._walk = Walk(root, Policy(self._count_lookup), follows=False)
         self._lookups = 0
-        self._bytes, self._inodes = self._status.st_blocks, 1
+        self._bytes, self._inodes = stored_bytes(self._status), 1
         self._linked: dict[int, int] = {}  # how often each file of several names was met
 
     def measure(self, without: Collection[bytes]) -> Size:
@@ -52,13 +52,13 @@ class _Measure:
                 directories.extend(join(path, name) for name in self._look(path, found))
         finally:
             self._walk.forget()
-        return Size(self._bytes * _BLOCK_BYTES, self._inodes)
+        return Size(self._bytes, self._inodes)
 
     def _look(self, path: bytes, without: Collection[bytes]) -> list[bytes]:
         """Count what is in a directory; return the names of the directories among it."""
         names = []
         try:
-            directory: int = self._directory(path)
+            directory: int = self._walk.open(path)
             with os.scandir(directory) as entries:
                 for entry in entries:
                     name = os.fsencode(entry.name)
@@ -67,13 +67,6 @@ class _Measure:
         except OSError:
             pass  # it is gone, or may not be read
         return names
-
-    def _directory(self, path: bytes) -> int:
-        found = self._walk.known(path)
-        if found is None:
-            self._walk.make_room()
-            found = self._walk.directory(path)
-        return found.directory
 
     def _count(self, directory: int, name: bytes) -> bool:
         """Count something; tell whether it is a directory to look into."""
@@ -85,7 +78,7 @@ class _Measure:
         if status.st_dev != self._status.st_dev:
             return False  # something is mounted there
         if is_directory or self._is_last(status):
-            self._bytes += status.st_blocks
+            self._bytes += stored_bytes(status)
             self._inodes += 1
         return is_directory
 
