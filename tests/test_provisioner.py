@@ -148,6 +148,13 @@ def test_one_id_wanted_by_many_at_once_is_had_by_one(store: LocalStore, paths: S
     require_nothing_left(paths)
 
 
+def test_image_may_be_named_by_the_digest_of_its_config(provisioner: Provisioner, image: ImageInfo) -> None:
+    provisioner.provision("box-1", image.config_digest or "").get(timeout=TIMEOUT)
+
+    (container,) = provisioner.list().get(timeout=TIMEOUT)
+    assert container.image == "app:1"
+
+
 def test_image_that_is_not_there_makes_no_container(provisioner: Provisioner, paths: StorePaths) -> None:
     with pytest.raises(NotFoundError, match="app:2"):
         provisioner.provision("box-1", "app:2").get(timeout=TIMEOUT)

@@ -120,7 +120,7 @@ class Provisioner(Handle):
         Args:
             container_id: What to call it, in all of the store: at most 128 letters, digits, ``_``, ``.`` and ``-``, a
                 letter or digit first.
-            name: The image's name.
+            name: The image's name, or the digest of its config, ``sha256:`` and 64 digits.
             backend: What is to make it, ``overlay``, ``copy``, ``link`` or ``bind``; by default the first that works
                 here, which ``Rootfs.reason`` explains.
             read_only: Whether nobody is to write to it.
@@ -225,7 +225,7 @@ class Provisioner(Handle):
         """Write a tar of the tree that an image's layers mean.
 
         Args:
-            name: The image's name.
+            name: As for ``provision``.
             target: As for ``export``.
 
         Raises:

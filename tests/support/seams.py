@@ -78,7 +78,7 @@ UID_MAP = f"{_JOBS}.unpack.limiter._UID_MAP"
 
 # -- a kernel that has what many are built without, and chance
 
-LIBC_OF_QUOTAS = f"{_PACKAGE}.rootfs.system_calls.libc"
+CALL_ON_QUOTAS = f"{_PACKAGE}.rootfs.quota.call"
 RANDOM_PROJECT = f"{_PACKAGE}.rootfs.quota._random_below"
 
 # -- work that is counted

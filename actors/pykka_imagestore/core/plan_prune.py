@@ -24,7 +24,7 @@ class PruneOptions:
     """Which images to forget.
 
     Attributes:
-        keep: Never these.
+        keep: Never these; a name, or the digest of a config.
         unused_for: Those that were not used for so many seconds; None for none.
         budget: The least recently used, until the store is within it.
         dry_run: Only tell which these are.
@@ -123,7 +123,7 @@ def plan_prune(inventory: Inventory, needs: Needs, options: PruneOptions, now: f
     candidates = [
         image
         for image in sorted(inventory.images, key=lambda image: (inventory.last_used(image), image.name))
-        if not needs.cover(image) and without_label(image.name) not in keep
+        if not needs.cover(image) and keep.isdisjoint((without_label(image.name), image.config_digest))
     ]
     kept = _Kept(inventory, needs)
     for image in candidates:
