@@ -52,6 +52,7 @@ from pykka_imagestore.runtime.forks import Origin
 from pykka_imagestore.stack_layers import StackWanted
 from pykka_imagestore.staging import Staging
 from pykka_imagestore.store_parts import StoreParts
+from pykka_imagestore.temporary_rootfs import TemporaryRootfs
 from pykka_imagestore.text import shown
 
 if TYPE_CHECKING:
@@ -155,6 +156,36 @@ class Provisioner(Handle):
             for_runtime=for_runtime,
         )
         return ask(self._actor, ProvisionerActor.provision, order)
+
+    def temporary(
+        self,
+        container_id: str,
+        name: str,
+        *,
+        backend: str | None = None,
+        read_only: bool = False,
+        target: str | Path | None = None,
+        attach: bool = True,
+        upper_bytes: int | None = None,
+        for_runtime: bool = False,
+    ) -> TemporaryRootfs:
+        """Return a root file system for a ``with`` or ``async with`` block, which destroys it at its end.
+
+        Nothing is done before the block begins, which raises what ``provision`` fails with. Its end raises what
+        ``destroy`` fails with, unless the block itself destroyed it. Arguments are those of ``provision``.
+        """
+        provision = partial(
+            self.provision,
+            container_id,
+            name,
+            backend=backend,
+            read_only=read_only,
+            target=target,
+            attach=attach,
+            upper_bytes=upper_bytes,
+            for_runtime=for_runtime,
+        )
+        return TemporaryRootfs(provision, partial(self.destroy, container_id))
 
     @in_future
     def destroy(self, container_id: str) -> Future[None]:
