@@ -80,9 +80,13 @@ class Provisioner(Handle):
         ("remove", "rm", "delete", "unmount"), "destroy(container_id) removes a container"
     )
 
-    def __init__(self, actor: pykka.ActorRef[ProvisionerActor]) -> None:
+    def __init__(self, actor: pykka.ActorRef[ProvisionerActor], root: Path, owner: str) -> None:
         self._origin = Origin()
         self._actor = actor
+        self._root, self._owner = root, owner
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} of {self._owner!r} at {str(self._root)!r}>"
 
     @classmethod
     def start(cls, store: LocalStore, *, owner: str = "default", durable: bool = True) -> Provisioner:
@@ -196,7 +200,7 @@ class Provisioner(Handle):
 
         Raises:
             ContainerNotFoundError: No container of that id is there.
-            ContainerHeldError: It belongs to another process, which is alive.
+            ContainerHeldError: It belongs to another provisioner, whose process is alive.
             RootfsError: It could not be unmounted, and stays.
         """
         require_container_id("container_id", container_id)
@@ -283,7 +287,7 @@ class Provisioner(Handle):
 
 def start_with(parts: StoreParts, backends: Backends, owner: str = "default", *, durable: bool = True) -> Provisioner:
     """Start a provisioner on the parts of a store, which makes root file systems with these backends."""
-    return Provisioner(ProvisionerActor.start(parts, backends, owner, durable=durable))
+    return Provisioner(ProvisionerActor.start(parts, backends, owner, durable=durable), parts.paths.root, owner)
 
 
 def _parse_target(target: str | Path | int) -> str | int:
