@@ -382,7 +382,7 @@ def test_container_of_a_living_process_is_left_alone(provisioner: Provisioner, p
     provisioner.provision("box-1", "app:1").get(timeout=TIMEOUT)
 
     with opened(paths.root) as elsewhere, provisioning(elsewhere) as other:
-        with pytest.raises(ContainerHeldError, match="box-1"):
+        with pytest.raises(ContainerHeldError, match="another provisioner, whose process is alive"):
             other.destroy("box-1").get(timeout=TIMEOUT)
         recovery = other.recover(["box-1"]).get(timeout=TIMEOUT)
 
@@ -457,6 +457,33 @@ def test_closed_provisioner_lets_go_of_descriptors_and_leaves_containers(store: 
         provisioner.provision("box-2", "app:1").get(timeout=TIMEOUT)
     assert names(paths.containers) == ["box-1"]
     assert names(paths.staging) == []
+
+
+def test_closed_provisioner_says_so_while_its_store_goes_on(store: LocalStore, image: ImageInfo) -> None:
+    with provisioning(store) as provisioner:
+        pass
+
+    with pytest.raises(StoreClosedError, match="or the provisioner that was asked"):
+        provisioner.provision("box-1", "app:1").get(timeout=TIMEOUT)
+    assert store.get("app:1").get(timeout=TIMEOUT).layers[0].diff_id == image.layers[0].diff_id
+
+
+def test_provisioner_shows_whose_it_is_and_where(store: LocalStore, paths: StorePaths) -> None:
+    with provisioning(store, owner="agent") as provisioner:
+        assert repr(provisioner) == f"<Provisioner of 'agent' at {str(paths.root)!r}>"
+
+
+def test_what_is_no_id_or_name_is_refused_with_what_to_write(provisioner: Provisioner, image: ImageInfo) -> None:
+    rootfs = provisioner.provision("box-1", "app:1").get(timeout=TIMEOUT)
+    wrong: Any = image
+
+    with pytest.raises(InvalidInputError, match="container_id is 'app:1'; the id comes first, then the image's name"):
+        provisioner.provision("app:1", "box").get(timeout=TIMEOUT)
+    with pytest.raises(InvalidInputError, match="it takes an image name, a str such as the name of an ImageInfo"):
+        provisioner.provision("box-2", wrong).get(timeout=TIMEOUT)
+    wrong = rootfs
+    with pytest.raises(InvalidInputError, match="it has one, its container_id"):
+        provisioner.destroy(wrong).get(timeout=TIMEOUT)
 
 
 @pytest.mark.usefixtures("image")
