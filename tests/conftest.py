@@ -13,7 +13,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 from support.privileges import ORDINARY_USER, ordinary_users_place
 from support.processes import TIMEOUT
-from support.rootfs import copy_package
+from support.rootfs import copy_package, no_mounts_left, require_mounts
 from support.stores import opened
 
 from pykka_imagestore import LocalStore
@@ -98,6 +98,14 @@ def package_for_all() -> Iterator[Path]:
             os.chown(copied, ORDINARY_USER, ORDINARY_USER)
     yield directory
     remove_tree(str(directory))
+
+
+@pytest.fixture
+def mounts(tmp_path: Path) -> Iterator[None]:
+    """Skip the test where nothing can be mounted; require that nothing stays so below its directory."""
+    require_mounts()
+    with no_mounts_left(tmp_path):
+        yield
 
 
 @pytest.fixture

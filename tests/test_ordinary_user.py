@@ -24,7 +24,7 @@ from support.rootfs import names_in, read, write
 from support.stores import opened
 
 from pykka_imagestore import Provisioner, RootfsError
-from pykka_imagestore.provisioned import ContainerRecovery
+from pykka_imagestore.provision.provisioned import ContainerRecovery
 
 pytestmark = [pytest.mark.root, pytest.mark.overlay]
 

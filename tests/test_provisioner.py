@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import threading
 from collections.abc import Iterator
@@ -23,10 +24,12 @@ from pykka_imagestore import (
     ContainerNotFoundError,
     ContainerProvisioned,
     ContainerRecordError,
+    ContainerRecovery,
     ImageInfo,
     InvalidInputError,
     InvalidNameError,
     LocalStore,
+    MisplacedFileError,
     NotFoundError,
     Provisioner,
     Rootfs,
@@ -35,6 +38,7 @@ from pykka_imagestore import (
     StoreClosedError,
 )
 from pykka_imagestore.core.paths import StorePaths
+from pykka_imagestore.core.rootfs import RootfsRequest
 from pykka_imagestore.durable.layout import find_missing
 from pykka_imagestore.runtime import DiscardedError
 
@@ -484,6 +488,58 @@ def test_what_is_made_for_a_runtime_stays_so(store: LocalStore, paths: StorePath
 
     assert [request.for_runtime for request in backend.requests] == [for_runtime]
     assert adopted.container.for_runtime == for_runtime
+    require_nothing_left(paths)
+
+
+@pytest.mark.usefixtures("image")
+def test_recover_that_failed_half_way_adopts_all_when_it_is_tried_again(store: LocalStore, paths: StorePaths) -> None:
+    with provisioning(store) as before:
+        for box in ("box-1", "box-2"):
+            before.provision(box, "app:1").get(timeout=TIMEOUT)
+    in_the_way = paths.containers / "box-2/container.pb.new"
+    in_the_way.mkdir()
+
+    with provisioning(store) as after:
+        with pytest.raises(MisplacedFileError):
+            after.recover(["box-1", "box-2"]).get(timeout=TIMEOUT)
+        in_the_way.rmdir()
+        recovery = after.recover(["box-1", "box-2"]).get(timeout=TIMEOUT)
+
+        assert [rootfs.container_id for rootfs in recovery.adopted] == ["box-1", "box-2"]
+        assert after.recover(["box-1", "box-2"]).get(timeout=TIMEOUT) == ContainerRecovery()
+        for box in ("box-1", "box-2"):
+            after.destroy(box).get(timeout=TIMEOUT)
+    require_nothing_left(paths)
+
+
+@pytest.mark.usefixtures("image")
+def test_container_is_adopted_once_by_recoveries_at_the_same_time(store: LocalStore, paths: StorePaths) -> None:
+    with provisioning(store) as before:
+        before.provision("box-1", "app:1").get(timeout=TIMEOUT)
+
+    with provisioning(store) as after:
+        first, second = after.recover(["box-1"]), after.recover(["box-1"])
+
+        assert [rootfs.container_id for rootfs in first.get(timeout=TIMEOUT).adopted] == ["box-1"]
+        assert second.get(timeout=TIMEOUT) == ContainerRecovery()
+        after.destroy("box-1").get(timeout=TIMEOUT)
+    require_nothing_left(paths)
+
+
+@pytest.mark.usefixtures("image")
+def test_container_stays_if_this_process_may_open_no_more_files(store: LocalStore, paths: StorePaths) -> None:
+    class Exhausted(Plain):
+        def is_attached(self, _request: RootfsRequest) -> bool:
+            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    with provisioning(store) as before:
+        before.provision("box-1", "app:1").get(timeout=TIMEOUT)
+
+    with provisioning(store, Exhausted()) as exhausted, pytest.raises(OSError, match="Too many open files"):
+        exhausted.recover(["box-1"]).get(timeout=TIMEOUT)
+    with provisioning(store) as after:
+        assert [each.container_id for each in after.recover(["box-1"]).get(timeout=TIMEOUT).adopted] == ["box-1"]
+        after.destroy("box-1").get(timeout=TIMEOUT)
     require_nothing_left(paths)
 
 

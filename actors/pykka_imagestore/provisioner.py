@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, TypeVar
 import pykka
 
 from pykka_imagestore import tasks
-from pykka_imagestore.backends import Backends
 from pykka_imagestore.core.container import ContainerInfo, require_container_id
 from pykka_imagestore.core.events import ContainerDestroyed, ContainerProvisioned
 from pykka_imagestore.core.image_name import ImageName
@@ -27,14 +26,16 @@ from pykka_imagestore.durable.disk import disk
 from pykka_imagestore.durable.stacks import publish_stack
 from pykka_imagestore.durable.stored_view import StoredView
 from pykka_imagestore.errors import ContainerExistsError, InvalidInputError, StoreClosedError
-from pykka_imagestore.exporting import find_container_layers, find_layers
 from pykka_imagestore.handle import Handle, StoreActor, ask, in_future
 from pykka_imagestore.lease_taker import LeaseTaker
 from pykka_imagestore.local_store import LocalStore
-from pykka_imagestore.making import PartsWanted, Site, Steps, Wanted, advance, give_up, make
-from pykka_imagestore.provision_order import ProvisionOrder
-from pykka_imagestore.provisioned import ContainerRecovery, Rootfs
-from pykka_imagestore.recovering import recover_containers
+from pykka_imagestore.provision.backends import Backends
+from pykka_imagestore.provision.exporting import find_container_layers, find_layers
+from pykka_imagestore.provision.making import PartsWanted, Site, Steps, Wanted, advance, give_up, make
+from pykka_imagestore.provision.order import ProvisionOrder
+from pykka_imagestore.provision.provisioned import ContainerRecovery, Rootfs
+from pykka_imagestore.provision.recovering import recover_containers
+from pykka_imagestore.provision.stack_layers import StackWanted
 from pykka_imagestore.runtime import (
     DiscardedError,
     Future,
@@ -49,7 +50,6 @@ from pykka_imagestore.runtime import (
     undiscardable,
 )
 from pykka_imagestore.runtime.forks import Origin
-from pykka_imagestore.stack_layers import StackWanted
 from pykka_imagestore.staging import Staging
 from pykka_imagestore.store_parts import StoreParts
 from pykka_imagestore.temporary_rootfs import TemporaryRootfs
@@ -221,6 +221,8 @@ class Provisioner(Handle):
 
         Raises:
             InvalidInputError: What is given is no list of ids.
+            OSError: The disk failed, or this process may open no more files. No known container is removed for that;
+                another call goes on.
         """
         if isinstance(known_containers, str) or not isinstance(known_containers, Iterable):
             raise InvalidInputError(f"known_containers is {shown(str(known_containers))}; it takes a list of ids")
@@ -308,6 +310,7 @@ class ProvisionerActor(StoreActor):
         self._there: dict[str, Rootfs] = {}
         self._coming: dict[str, Future[Rootfs]] = {}
         self._going: dict[str, Future[None]] = {}
+        self._recovery: Future[ContainerRecovery] | None = None  # the last one
         self._stacks: SingleFlight[str, None] = SingleFlight()
         self._work = InFlight()
         self._is_gathering = self._closed = False
@@ -337,7 +340,8 @@ class ProvisionerActor(StoreActor):
 
     def recover(self, known: frozenset[str]) -> Future[ContainerRecovery]:
         self._require_open()
-        return undiscardable(self._work.add(self.spawn(self._recover(known))))
+        self._recovery = self._work.add(self.spawn(self._recover(known, self._recovery)))
+        return undiscardable(self._recovery)
 
     async def list(self) -> tuple[ContainerInfo, ...]:
         await self._get_view()
@@ -394,10 +398,12 @@ class ProvisionerActor(StoreActor):
         self._parts.monitor.note(ContainerProvisioned(order.container_id, order.name.stored, rootfs.backend, seconds))
         return rootfs
 
-    async def _recover(self, known: frozenset[str]) -> ContainerRecovery:
+    async def _recover(self, known: frozenset[str], before: Future[ContainerRecovery] | None) -> ContainerRecovery:
+        if before is not None:
+            await await_all([undiscardable(before)])
+        await self._get_view()
         # Not what this process has, or is about to have: whatever a caller says, nobody else makes it.
         others = known - self._there.keys() - self._coming.keys() - self._going.keys()
-        await self._get_view()
         recovery = await self._threads.run(partial(recover_containers, self._site), others)
         self._there |= {rootfs.container_id: rootfs for rootfs in recovery.adopted}
         self._delete_soon()

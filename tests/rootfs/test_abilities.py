@@ -77,7 +77,7 @@ def abilities_of_user(directory: Path, package: Path) -> dict[str, Ability]:
 NOWHERE = """
 import sys
 open("/proc/sys/user/max_user_namespaces", "w").write("0")
-from pykka_imagestore.backends import new_namespace
+from pykka_imagestore.provision.backends import new_namespace
 from pykka_imagestore.rootfs.abilities import find_abilities
 for ability in find_abilities(sys.argv[1], new_namespace()):
     print(ability.name, ability.works, ability.obstacle, sep="|")

@@ -6,7 +6,7 @@ from contextlib import closing
 
 import pytest
 from support.privileges import ORDINARY_USER, as_ordinary_user
-from support.rootfs import namespace_of, no_mounts_left, python_for_all, require_mounts
+from support.rootfs import namespace_of, python_for_all
 from support.stack_samples import CLOSED, SAMPLES, for_ordinary_user
 from support.stacked import made_tree, stacked
 
@@ -20,7 +20,7 @@ from pykka_imagestore.rootfs.link import Link
 from pykka_imagestore.rootfs.namespace import InNamespace
 from pykka_imagestore.rootfs.overlay import Overlay
 
-pytestmark = pytest.mark.root
+pytestmark = [pytest.mark.root, pytest.mark.usefixtures("mounts")]
 
 # Backend, which whiteouts it reads, and whether it makes only what cannot be written to.
 BACKENDS: dict[str, tuple[Backend, Reads, bool]] = {
@@ -31,13 +31,6 @@ BACKENDS: dict[str, tuple[Backend, Reads, bool]] = {
     "link": (Link(), Reads.ANY, True),
     "bind": (Bind(), Reads.ANY, True),
 }
-
-
-@pytest.fixture(autouse=True)
-def _nothing_stays_mounted(tmp_path):
-    require_mounts()
-    with no_mounts_left(tmp_path):
-        yield
 
 
 @pytest.mark.parametrize("name", SAMPLES)

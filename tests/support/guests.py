@@ -16,7 +16,7 @@ from support.stores import opened
 from support.trees import Node, describe
 
 from pykka_imagestore import LocalStore
-from pykka_imagestore.provisioned import ContainerRecovery, Rootfs
+from pykka_imagestore.provision.provisioned import ContainerRecovery, Rootfs
 from pykka_imagestore.provisioner import Provisioner
 
 BACKENDS = ("overlay", "bind", "link", "copy")

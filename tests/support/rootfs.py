@@ -15,10 +15,10 @@ from pathlib import Path
 import pytest
 
 import pykka_imagestore
-from pykka_imagestore.backends import new_namespace
 from pykka_imagestore.core.layer_record import WhiteoutFormat
 from pykka_imagestore.core.rootfs import RootfsRequest, StackLayer
 from pykka_imagestore.fs.whiteout_format import WHITEOUT_DEVICE
+from pykka_imagestore.provision.backends import new_namespace
 from pykka_imagestore.rootfs.mounts import FileSystemContext, unmount
 from pykka_imagestore.rootfs.namespace import Namespace
 from pykka_imagestore.rootfs.place import mount_entries

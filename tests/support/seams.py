@@ -26,7 +26,7 @@ REPLACED_PATHS_BYTES = f"{_JOBS}.unpack.replaced.MAX_PATHS_BYTES"
 HIDDEN_FILES = f"{_JOBS}.unpack.hidden_files.MAX_HIDDEN"
 HIDDEN_PATHS_BYTES = f"{_JOBS}.unpack.hidden_files.MAX_HIDDEN_PATH_BYTES"
 ENTRIES_OF_A_PIECE = f"{_PACKAGE}.rootfs.fill._PIECE"
-REPORT_INTERVAL = f"{_JOBS}.check_layer._REPORT_INTERVAL"
+REPORT_INTERVAL = f"{_JOBS}.unpack.ticker._REPORT_INTERVAL"
 THREAD_IDLE_SECONDS = f"{_RUNTIME}.thread_pool.IDLE_SECONDS"
 WORKER_IDLE_SECONDS = f"{_RUNTIME}.worker_handle.IDLE_SECONDS"
 
@@ -41,7 +41,7 @@ SETTLE_REFERENCES = f"{_DURABLE}.references.References.settle"
 LOCK_JOURNAL = f"{_DURABLE}.references.acquire"
 LOCK_LEASE = f"{_DURABLE}.leases.acquire"
 SEE_LEASE_LOCKED = f"{_DURABLE}.leases.is_locked"
-FIND_MISSING_OF_CONTAINER = f"{_PACKAGE}.making.find_missing"
+FIND_MISSING_OF_CONTAINER = f"{_PACKAGE}.provision.making.find_missing"
 FIND_NEEDS = f"{_DURABLE}.remover.find_needs"
 OPEN_LOCK = f"{_DURABLE}.locks.open_file"
 REMOVE_STAGING = f"{_PACKAGE}.staging.remove_staging"
@@ -73,12 +73,12 @@ WATCH_LEASES = f"{_DURABLE}.lease_watch._watch"
 LEASE_IMAGE = f"{_PACKAGE}.lease_taker.lease_image"
 WAIT_FOR_FUTURE = f"{_RUNTIME}.future.Future.get"
 REQUIRE_SPACE = f"{_PACKAGE}.tasks.require_space"
-BOOT_ID = f"{_PACKAGE}.making.boot_id"
+BOOT_ID = f"{_PACKAGE}.provision.making.boot_id"
 UID_MAP = f"{_JOBS}.unpack.limiter._UID_MAP"
 
 # -- a kernel that has what many are built without, and chance
 
-LIBC_OF_QUOTAS = f"{_PACKAGE}.rootfs.system_calls.libc"
+CALL_ON_QUOTAS = f"{_PACKAGE}.rootfs.quota.call"
 RANDOM_PROJECT = f"{_PACKAGE}.rootfs.quota._random_below"
 
 # -- work that is counted

@@ -149,10 +149,9 @@ class Attributes:
             except OSError as error:
                 if error.errno not in _OWNER_REFUSED:
                     raise
+                # It would give the same answer for the next file, which is ours too.
                 if len(self._refused_owners) < _MAX_REFUSED_OWNERS:
-                    self._refused_owners.add(
-                        owner
-                    )  # the kernel would give the same answer for the next file, which is ours too
+                    self._refused_owners.add(owner)
             else:
                 return True
         self._unset.add(path, "owner")

@@ -45,7 +45,7 @@ class Copies:
         """Make a file like an open one, of that status."""
         mode, xattrs = stat.S_IMODE(status.st_mode), xattrs_of(file)
         if xattrs or not self.attributes.are_as_made(mode, (status.st_uid, status.st_gid)):
-            self._make_special_file(entry_like(status, file, xattrs=xattrs), file, status, directory, parent, name)
+            self._make_special_file(entry_like(status, xattrs), file, status, directory, parent, name)
             return
         made = anew(name, directory, partial(os.open, name, CREATE_FLAGS, mode, dir_fd=directory))
         try:

@@ -16,7 +16,7 @@ from functools import partial
 from itertools import groupby
 
 from pykka_imagestore.core.rootfs import FillPart
-from pykka_imagestore.fs.likeness import entry_like, node_like
+from pykka_imagestore.fs.likeness import node_like, open_like
 from pykka_imagestore.fs.merged_tree import DIRECTORY, FILE, MergedDirectory, MergedEntry, MergedTree
 from pykka_imagestore.fs.open_directories import opened_directory
 from pykka_imagestore.fs.walk import Policy, Walk
@@ -77,7 +77,7 @@ class _Share:
         self.path = directory.path
         self._here = self._made.open(self.path, make=True)
         source = self._tree.open(directory.layers[0], self.path)
-        about = entry_like(os.stat(source), source)
+        about = open_like(source)
         self._copies.open_up(self._here, about)
         begin = (own - pieces.start) * _PIECE
         for layer, entries in groupby(directory.entries[begin : begin + _PIECE], _layer_of):

@@ -16,7 +16,7 @@ from pykka_imagestore.fs.attributes import disown
 from pykka_imagestore.fs.contents import has_holes, stored_bytes
 from pykka_imagestore.fs.create import make_directory
 from pykka_imagestore.fs.layer_files import LayerFiles
-from pykka_imagestore.fs.likeness import entry_like, node_like
+from pykka_imagestore.fs.likeness import node_like, open_like
 from pykka_imagestore.fs.open_directories import opened_directory
 from pykka_imagestore.fs.walk import Walk
 from pykka_imagestore.fs.whiteout_format import write_whiteout
@@ -90,7 +90,7 @@ class _Writer:
 
     def _finish_directory(self, directory: FixDirectory) -> None:
         source = self._layers[directory.layer].directory(directory.path)
-        about = entry_like(os.fstat(source), source)
+        about = open_like(source)
         self._copies.finish_directory(self._made.open(directory.path), about, directory.path)
 
     # -- files
@@ -136,7 +136,7 @@ class _Writer:
         above, name = self._place(path)
         self._count(0)
         if self.form != WhiteoutFormat.FILES:
-            with suppress(PermissionError):
+            with suppress(PermissionError):  # an overlay takes no device that would be a whiteout of its own
                 write_whiteout(name, above, DEVICES_FOR[self._reads])
                 self.form = DEVICES_FOR[self._reads]
                 return

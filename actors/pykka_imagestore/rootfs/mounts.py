@@ -159,5 +159,8 @@ def mount(source: str, place: str, kind: str, flags: int, options: str) -> None:
 
 
 def unmount(place: str) -> None:
-    """Detach what is mounted at a path, with all that is mounted below it, at once; its open files stay usable."""
+    """Detach what is mounted at a path, with all that is mounted below it, at once; its open files stay usable.
+
+    A symlink that somebody put at the end of the path is not followed: what it leads to would come off.
+    """
     check("umount2", libc.umount2(os.fsencode(place), MNT_DETACH | UMOUNT_NOFOLLOW))

@@ -162,7 +162,7 @@ class InNamespace:
 
         Where there are other users in the namespaces, what was written is removed, too, since only there it can be.
         """
-        if self._namespace.pid is not None or has_subordinates():
+        if self._namespace.pid is not None or (not request.read_only and has_subordinates()):
             self._ask("unmount", request, {})
 
     def is_attached(self, request: RootfsRequest) -> bool:

@@ -9,7 +9,8 @@ from pykka_imagestore.core.rootfs import RootfsRequest
 from pykka_imagestore.errors import RootfsError
 from pykka_imagestore.rootfs.backend import Backend
 
-_OF_THE_MACHINE = frozenset({errno.EDQUOT, errno.EIO, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOSPC})
+# What the kernel says of the machine or of this process, and not of one container.
+OF_THE_MACHINE = frozenset({errno.EDQUOT, errno.EIO, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOSPC})
 
 
 def require_served(backend: Backend, request: RootfsRequest) -> None:
@@ -30,6 +31,6 @@ def refused(backend: str, request: RootfsRequest, reason: str) -> RootfsError:
 
 def failed(backend: str, request: RootfsRequest, error: OSError) -> Exception:
     """Return what to raise where the kernel refused: the error itself, if another backend would meet it, too."""
-    if error.filename is not None or error.errno in _OF_THE_MACHINE:  # a directory that is not there; a full disk
+    if error.filename is not None or error.errno in OF_THE_MACHINE:  # a directory that is not there; a full disk
         return error
     return refused(backend, request, f"the kernel refused. {error.strerror}")

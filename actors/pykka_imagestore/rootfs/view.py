@@ -48,7 +48,7 @@ def why_not_shown(directory: str) -> str | None:
     In a user namespace the answer is not the same for all: what hides something of another one's cannot be mounted.
     """
     try:
-        os.close(_clone(directory, MOUNT_ATTR_NOSUID))
+        os.close(_clone(directory, MOUNT_ATTR_NOSUID))  # with an attribute: mount_setattr(2) is of 5.12, and younger
     except OSError as error:
         return error.strerror
     return None

@@ -12,7 +12,7 @@ from pykka_imagestore.cli.output import done_anyway, print_json, print_line
 from pykka_imagestore.cli.several import SomeFailedError, do_each
 from pykka_imagestore.cli.stop_signals import StopSignals
 from pykka_imagestore.cli.stored import require_store
-from pykka_imagestore.removing import ContainerRemover
+from pykka_imagestore.provision.removing import ContainerRemover
 from pykka_imagestore.rootfs.mounts import may_mount
 
 

@@ -12,10 +12,10 @@ from pykka_imagestore.cli.named import advised, find_names
 from pykka_imagestore.cli.output import done_anyway, print_formatted, print_json, print_line, print_table
 from pykka_imagestore.cli.stop_signals import StopSignals
 from pykka_imagestore.cli.stored import require_store
-from pykka_imagestore.direct import provision_directly
 from pykka_imagestore.errors import RootfsError
-from pykka_imagestore.provision_order import ProvisionOrder
-from pykka_imagestore.provisioned import Rootfs
+from pykka_imagestore.provision.direct import provision_directly
+from pykka_imagestore.provision.order import ProvisionOrder
+from pykka_imagestore.provision.provisioned import Rootfs
 
 
 def run(options: argparse.Namespace) -> None:

@@ -8,23 +8,16 @@ from __future__ import annotations
 
 from contextlib import closing
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from pykka_imagestore.backends import Backends
 from pykka_imagestore.core.paths import StorePaths
 from pykka_imagestore.durable.disk import disk
 from pykka_imagestore.durable.layout import make_store
-from pykka_imagestore.durable.log import logger_of
 from pykka_imagestore.durable.stored_view import StoredView
-from pykka_imagestore.making import Site, advance, make
-from pykka_imagestore.provision_order import ProvisionOrder
-from pykka_imagestore.provisioned import Rootfs
+from pykka_imagestore.provision.backends import Backends
+from pykka_imagestore.provision.making import Site, advance, make
+from pykka_imagestore.provision.order import ProvisionOrder
+from pykka_imagestore.provision.provisioned import Rootfs
 from pykka_imagestore.rootfs.mounts import may_mount
-
-if TYPE_CHECKING:
-    pass
-
-logger = logger_of(__name__)
 
 
 def provision_directly(directory: Path, order: ProvisionOrder, *, owner: str, durable: bool) -> Rootfs | None:

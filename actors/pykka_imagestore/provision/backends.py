@@ -9,7 +9,7 @@ from pykka_imagestore.rootfs.backend import Backend
 from pykka_imagestore.rootfs.mounts import may_mount
 
 if TYPE_CHECKING:
-    from pykka_imagestore.provision_order import ProvisionOrder
+    from pykka_imagestore.provision.order import ProvisionOrder
     from pykka_imagestore.rootfs.backend import Backend
     from pykka_imagestore.rootfs.copy import Copy
     from pykka_imagestore.rootfs.namespace import Namespace

@@ -19,7 +19,6 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import TYPE_CHECKING, TypeVar, cast
 
-from pykka_imagestore.backends import Backends
 from pykka_imagestore.core.container import Container
 from pykka_imagestore.core.format_error import FormatError
 from pykka_imagestore.core.formats.run_config import parse_run_config
@@ -33,14 +32,15 @@ from pykka_imagestore.durable.layout import find_missing
 from pykka_imagestore.durable.log import logger_of
 from pykka_imagestore.durable.stored_view import StoredView, read_config
 from pykka_imagestore.errors import NotFoundError, RootfsError
-from pykka_imagestore.provision_order import ProvisionOrder
-from pykka_imagestore.provisioned import Rootfs
-from pykka_imagestore.removing import ContainerRemover, request_of
+from pykka_imagestore.provision.backends import Backends
+from pykka_imagestore.provision.order import ProvisionOrder
+from pykka_imagestore.provision.provisioned import Rootfs
+from pykka_imagestore.provision.removing import ContainerRemover, request_of
+from pykka_imagestore.provision.stack_layers import StackLayers, StackWanted
 from pykka_imagestore.rootfs.backend import Backend, Mounted
 from pykka_imagestore.rootfs.quota import choose_project, quota_refusal
 from pykka_imagestore.rootfs.refusals import require_served
 from pykka_imagestore.runtime import DiscardedError
-from pykka_imagestore.stack_layers import StackLayers, StackWanted
 
 if TYPE_CHECKING:
     from pykka_imagestore.runtime import Future
@@ -203,16 +203,16 @@ def _container(
     site: Site, order: ProvisionOrder, image: DockerImage, backend: Backend, project: int | None
 ) -> Container:
     return Container(
-        order.container_id,
-        image.name,
-        image.layer_ids,
-        image.config_digest,
-        backend.name,
-        site.owner,
-        site.holder.name,
-        int(time.time()),
-        boot_id(),
-        stack_id(image.layer_ids, backend.reads),
+        container_id=order.container_id,
+        image=image.name,
+        layer_ids=image.layer_ids,
+        config_digest=image.config_digest,
+        backend=backend.name,
+        owner=site.owner,
+        holder=site.holder.name,
+        created=int(time.time()),
+        boot=boot_id(),
+        stack=stack_id(image.layer_ids, backend.reads),
         read_only=order.read_only,
         attached=order.attach,
         target=order.target,

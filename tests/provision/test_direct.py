@@ -12,10 +12,10 @@ from support.rootfs import no_mounts_left, require_mounts
 
 from pykka_imagestore import LocalStore, Provisioner
 from pykka_imagestore.core.paths import StorePaths
-from pykka_imagestore.direct import provision_directly
 from pykka_imagestore.errors import ContainerExistsError, ContainerNotFoundError
-from pykka_imagestore.provision_order import ProvisionOrder
-from pykka_imagestore.removing import ContainerRemover
+from pykka_imagestore.provision.direct import provision_directly
+from pykka_imagestore.provision.order import ProvisionOrder
+from pykka_imagestore.provision.removing import ContainerRemover
 
 pytestmark = [pytest.mark.root, pytest.mark.overlay]
 

@@ -10,10 +10,9 @@ from pykka_imagestore.core.paths import ROOTFS, UPPER
 from pykka_imagestore.core.rootfs import Reads, StackLayer, stack_id
 from pykka_imagestore.durable.containers import read_container
 from pykka_imagestore.errors import ContainerNotFoundError, StateError
-from pykka_imagestore.making import Site, Steps
+from pykka_imagestore.provision.making import Site, Steps
 
 _WRITES = {Reads.TRUSTED: WhiteoutFormat.OVERLAY_TRUSTED, Reads.USER: WhiteoutFormat.OVERLAY_USER}
-_FILLED = frozenset({"copy", "link"})  # what lies in the container's directory is all there is
 
 
 def find_container_layers(site: Site, container_id: str) -> Steps[tuple[StackLayer, ...]]:
@@ -28,7 +27,7 @@ def find_container_layers(site: Site, container_id: str) -> Steps[tuple[StackLay
     if container is None:
         raise ContainerNotFoundError(container_id, str(site.paths.root))
     directory = site.paths.container(container_id)
-    if container.backend in _FILLED:
+    if container.has_own_files:
         return (StackLayer(str(directory / ROOTFS), WhiteoutFormat.NONE),)
     reads = next((each for each in Reads if stack_id(container.layer_ids, each) == container.stack), Reads.ANY)
     layers = yield from find_layers(site, container.layer_ids, reads)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Iterator
+from collections.abc import Iterable, Iterator
+from collections.abc import Set as AbstractSet
 
 from pykka_imagestore.core.container import Container
 from pykka_imagestore.core.format_error import FormatError
@@ -13,28 +14,36 @@ from pykka_imagestore.durable.containers import boot_id, find_container_ids, is_
 from pykka_imagestore.durable.locks import locked
 from pykka_imagestore.durable.log import logger_of
 from pykka_imagestore.errors import ContainerNotFoundError, ContainerRecordError, StoreError
-from pykka_imagestore.making import Site
-from pykka_imagestore.provisioned import ContainerRecovery, Rootfs
-from pykka_imagestore.removing import request_of
+from pykka_imagestore.provision.making import Site
+from pykka_imagestore.provision.provisioned import ContainerRecovery, Rootfs
+from pykka_imagestore.provision.removing import request_of
 from pykka_imagestore.rootfs.backend import Mounted
 from pykka_imagestore.rootfs.mounts import unmount
 from pykka_imagestore.rootfs.place import mount_entries, open_attached
+from pykka_imagestore.rootfs.refusals import OF_THE_MACHINE
 
 logger = logger_of(__name__)
 
 
-def recover_containers(site: Site, known: Collection[str]) -> ContainerRecovery:
+def recover_containers(site: Site, known: AbstractSet[str]) -> ContainerRecovery:
     """Adopt the whole containers of an owner that it knows, whose process has ended; remove its others.
 
     What is only half there, of whichever owner, is removed too, if no living process has it. One recovery at a time, of
-    all processes.
+    all processes. Safe to run again after an error.
+
+    Args:
+        known: Ids; this process has open none of these containers.
+
+    Raises:
+        StoreError, OSError: The containers cannot be listed, one cannot be taken over, or the machine has no more of
+            something. No known container is removed for that.
     """
     with locked(site.paths.containers_lock):
         ids = find_container_ids(site.paths)
         adopted: list[Rootfs] = []
-        lost = [container_id for container_id in known if container_id not in set(ids)]
+        lost = list(known - set(ids))
         destroyed: list[str] = []
-        for container_id, container in _left(site, ids):
+        for container_id, container in _left(site, ids, known):
             rootfs = _adopt(site, container) if container is not None and container_id in known else None
             if rootfs is not None:
                 adopted.append(rootfs)
@@ -44,7 +53,7 @@ def recover_containers(site: Site, known: Collection[str]) -> ContainerRecovery:
         return ContainerRecovery(tuple(adopted), tuple(sorted(lost)), tuple(destroyed))
 
 
-def _left(site: Site, ids: Collection[str]) -> Iterator[tuple[str, Container | None]]:
+def _left(site: Site, ids: Iterable[str], known: AbstractSet[str]) -> Iterator[tuple[str, Container | None]]:
     """Yield the containers of this owner that no living process has, and those that have no record."""
     for container_id in ids:
         try:
@@ -52,8 +61,14 @@ def _left(site: Site, ids: Collection[str]) -> Iterator[tuple[str, Container | N
         except ContainerRecordError as error:
             logger.warning("%s", error)
             continue
-        if container is None or (container.owner == site.owner and not is_holder_alive(site.paths, container.holder)):
+        if container is None or (container.owner == site.owner and not _is_had(site, container, known)):
             yield container_id, container
+
+
+def _is_had(site: Site, container: Container, known: AbstractSet[str]) -> bool:
+    if container.holder == site.holder.name and container.container_id in known:
+        return False  # a recovery that failed later took it over, and nobody was given it
+    return is_holder_alive(site.paths, container.holder)
 
 
 def _adopt(site: Site, container: Container) -> Rootfs | None:
@@ -61,6 +76,8 @@ def _adopt(site: Site, container: Container) -> Rootfs | None:
     try:
         mounted = _find(site, container)
     except (StoreError, OSError) as error:
+        if isinstance(error, OSError) and error.errno in OF_THE_MACHINE:
+            raise
         logger.warning("container %s cannot be adopted: %s", container.container_id, error)
         return None
     if mounted is None:

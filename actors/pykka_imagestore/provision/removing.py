@@ -7,7 +7,6 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pykka_imagestore.backends import Backends
 from pykka_imagestore.core.container import Container
 from pykka_imagestore.core.paths import StorePaths
 from pykka_imagestore.core.rootfs import RootfsRequest
@@ -18,9 +17,10 @@ from pykka_imagestore.durable.locks import locked
 from pykka_imagestore.durable.log import logger_of
 from pykka_imagestore.errors import ContainerHeldError, ContainerRecordError, NotRemovedError
 from pykka_imagestore.fs.remove_tree import remove_tree
+from pykka_imagestore.provision.backends import Backends
 
 if TYPE_CHECKING:
-    from pykka_imagestore.provisioned import Rootfs
+    from pykka_imagestore.provision.provisioned import Rootfs
 
 logger = logger_of(__name__)
 
@@ -52,7 +52,7 @@ class ContainerRemover:
             yield cls(paths, on, backends)
 
     def remove(self, container_id: str, rootfs: Rootfs | None = None) -> None:
-        """Unmount a container's root file system, and take all of it out of the store.
+        """Unmount a container's root file system, and take all of it out of the store, as ``RemovedContainers`` does.
 
         Args:
             rootfs: What this process has open of it; None for nothing.
@@ -114,12 +114,12 @@ class ContainerRemover:
 def request_of(paths: StorePaths, container: Container) -> RootfsRequest:
     """Return what was asked of a backend for a container, but for its layers."""
     return RootfsRequest(
-        (),
-        str(paths.container(container.container_id)),
-        container.read_only,
-        container.attached,
-        container.target,
-        container.for_runtime,
+        layers=(),
+        directory=str(paths.container(container.container_id)),
+        read_only=container.read_only,
+        attach=container.attached,
+        target=container.target,
+        for_runtime=container.for_runtime,
         upper_bytes=container.upper_bytes,
         project=container.project,
     )

@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
-from pykka_imagestore.backends import BACKENDS
 from pykka_imagestore.core.container import require_container_id
 from pykka_imagestore.core.image_name import ImageName
 from pykka_imagestore.core.parameters import parse_path, require_count, require_flag, require_text, require_type
 from pykka_imagestore.errors import InvalidInputError
+from pykka_imagestore.provision.backends import BACKENDS
 from pykka_imagestore.text import shown
 
 
@@ -72,7 +72,16 @@ class ProvisionOrder:
             raise InvalidInputError("target is where to attach it, and attach=False attaches it nowhere")
         path = None if target is None else str(parse_path("target", target).absolute())
         image = ImageName.parse_stored(name)
-        return cls(container_id, image, backend, read_only, path, attach, upper_bytes, for_runtime)
+        return cls(
+            container_id=container_id,
+            name=image,
+            backend=backend,
+            read_only=read_only,
+            target=path,
+            attach=attach,
+            upper_bytes=upper_bytes,
+            for_runtime=for_runtime,
+        )
 
 
 def _require_new_id(container_id: object) -> None:
