@@ -7,7 +7,7 @@ from contextlib import suppress
 from types import TracebackType
 
 from pykka_imagestore.errors import ContainerNotFoundError
-from pykka_imagestore.provisioned import Rootfs
+from pykka_imagestore.provision.provisioned import Rootfs
 from pykka_imagestore.runtime import Future
 
 
