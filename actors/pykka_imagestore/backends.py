@@ -57,8 +57,8 @@ class Backends:
                 yield self._get(name)
 
     def for_container(self, name: str | None) -> Iterator[Backend]:
-        """Yield what made a container: the backend of a name, or all of them where that is not known."""
-        return map(self._get, (each for each in self._names if name in (None, each)))
+        """Yield what made a container: the backend of a name, or all of them where that is not known, or not here."""
+        return map(self._get, (name,) if name in self._names else self._names)
 
     def close(self) -> None:
         """End what they mount in."""

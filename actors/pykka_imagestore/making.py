@@ -29,12 +29,25 @@ from pykka_imagestore.core.image import DockerImage
 from pykka_imagestore.core.paths import StorePaths
 from pykka_imagestore.core.rootfs import FillPart, Reads, RootfsRequest, StackLayer, stack_id
 from pykka_imagestore.core.run_config import RunConfig
-from pykka_imagestore.durable.containers import Holder, RemovedContainers, boot_id, is_holder_alive, read_container
+from pykka_imagestore.durable.containers import (
+    Holder,
+    RemovedContainers,
+    boot_id,
+    containers_locked,
+    is_holder_alive,
+    read_container,
+)
 from pykka_imagestore.durable.layout import find_missing
 from pykka_imagestore.durable.locks import locked
 from pykka_imagestore.durable.log import logger_of
 from pykka_imagestore.durable.stored_view import StoredView, read_config
-from pykka_imagestore.errors import ContainerHeldError, ContainerRecordError, NotFoundError, RootfsError
+from pykka_imagestore.errors import (
+    ContainerHeldError,
+    ContainerNotFoundError,
+    ContainerRecordError,
+    NotFoundError,
+    RootfsError,
+)
 from pykka_imagestore.provision_order import ProvisionOrder
 from pykka_imagestore.provisioned import Rootfs
 from pykka_imagestore.rootfs.backend import Backend, Mounted
@@ -175,15 +188,35 @@ def remove(site: Site, container_id: str, rootfs: Rootfs | None) -> None:
         rootfs.close()
         site.remove(container_id, rootfs.container)
         return
-    paths = site.paths
-    with locked(paths.containers_lock, shared=True):  # or a recovery might adopt it meanwhile
-        try:
-            container = read_container(paths, container_id)
-        except ContainerRecordError:
-            container = None
-        if container is not None and container.holder != site.holder.name and is_holder_alive(paths, container.holder):
-            raise ContainerHeldError(container_id, str(paths.root))
-        site.remove(container_id, container)
+    with containers_locked(site.paths):
+        remove_left(site, container_id)
+
+
+def remove_left(site: Site, container_id: str) -> None:
+    """Remove a container that no living process has. The lock on containers is held: nobody else removes or adopts one.
+
+    Raises:
+        ContainerNotFoundError, ContainerHeldError, RootfsError, OSError: As ``remove``.
+    """
+    container = _read(site.paths, container_id)
+    if container is None:
+        if not os.path.lexists(site.paths.container(container_id)):
+            raise ContainerNotFoundError(container_id, str(site.paths.root))
+        with locked(site.paths.leases_lock):  # without it, a process may make one of that id until it is taken out
+            container = _read(site.paths, container_id)
+            if container is None:
+                site.remove(container_id, None)
+                return
+    if container.holder != site.holder.name and is_holder_alive(site.paths, container.holder):
+        raise ContainerHeldError(container_id, str(site.paths.root))
+    site.remove(container_id, container)
+
+
+def _read(paths: StorePaths, container_id: str) -> Container | None:
+    try:
+        return read_container(paths, container_id)
+    except ContainerRecordError:
+        return None
 
 
 def request_of(paths: StorePaths, container: Container) -> RootfsRequest:

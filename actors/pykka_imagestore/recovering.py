@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Iterator
+from collections.abc import Collection
+from enum import Enum, auto
 
 from pykka_imagestore.core.container import Container
 from pykka_imagestore.core.format_error import FormatError
 from pykka_imagestore.core.image import DockerImage
 from pykka_imagestore.core.paths import ROOTFS
 from pykka_imagestore.core.run_config import RunConfig
-from pykka_imagestore.durable.containers import boot_id, find_container_ids, is_holder_alive, read_container
-from pykka_imagestore.durable.locks import locked
+from pykka_imagestore.durable.containers import (
+    boot_id,
+    containers_locked,
+    find_container_ids,
+    is_holder_alive,
+    read_container,
+)
 from pykka_imagestore.durable.log import logger_of
-from pykka_imagestore.errors import ContainerNotFoundError, ContainerRecordError, StoreError
-from pykka_imagestore.making import Site, request_of
+from pykka_imagestore.errors import ContainerHeldError, ContainerNotFoundError, RootfsError, StoreError
+from pykka_imagestore.making import Site, remove_left, request_of
 from pykka_imagestore.provisioned import ContainerRecovery, Rootfs
 from pykka_imagestore.rootfs.backend import Mounted
 from pykka_imagestore.rootfs.mounts import unmount
@@ -23,45 +29,63 @@ from pykka_imagestore.rootfs.place import mount_entries
 logger = logger_of(__name__)
 
 
+class _End(Enum):
+    """What becomes of a container that is not adopted."""
+
+    ANOTHERS = auto()  # a living process has it, or another owner
+    KEPT = auto()  # it could be neither adopted nor removed now
+    REMOVED = auto()
+
+
 def recover_containers(site: Site, known: Collection[str]) -> ContainerRecovery:
     """Adopt the whole containers of an owner that it knows, whose process has ended; remove its others.
 
     What is only half there, of whichever owner, is removed too, if no living process has it. One recovery at a time, of
     all processes.
     """
-    with locked(site.paths.containers_lock):
+    with containers_locked(site.paths):
         ids = find_container_ids(site.paths)
         adopted: list[Rootfs] = []
-        lost = [container_id for container_id in known if container_id not in set(ids)]
-        destroyed: list[str] = []
-        for container_id, container in _left(site, ids):
-            rootfs = _adopt(site, container) if container is not None and container_id in known else None
-            if rootfs is not None:
-                adopted.append(rootfs)
-            elif _remove(site, container_id, container):
-                (lost if container_id in known else destroyed).append(container_id)
+        ended: dict[_End, list[str]] = {end: [] for end in _End}
+        for container_id in ids:
+            outcome = _settle(site, container_id, is_known=container_id in known)
+            if isinstance(outcome, Rootfs):
+                adopted.append(outcome)
+            else:
+                ended[outcome].append(container_id)
         _unmount_strays(site)
-        return ContainerRecovery(tuple(adopted), tuple(sorted(lost)), tuple(destroyed))
+    removed, is_known = ended[_End.REMOVED], frozenset(known).__contains__
+    lost = {*known}.difference(ids).union(filter(is_known, removed))
+    destroyed = tuple(container_id for container_id in removed if container_id not in known)
+    return ContainerRecovery(tuple(adopted), tuple(sorted(lost)), destroyed, tuple(filter(is_known, ended[_End.KEPT])))
 
 
-def _left(site: Site, ids: Collection[str]) -> Iterator[tuple[str, Container | None]]:
-    """Yield the containers of this owner that no living process has, and those that have no record."""
-    for container_id in ids:
-        try:
-            container = read_container(site.paths, container_id)
-        except ContainerRecordError as error:
-            logger.warning("%s", error)
-            continue
-        if container is None or (container.owner == site.owner and not is_holder_alive(site.paths, container.holder)):
-            yield container_id, container
+def _settle(site: Site, container_id: str, *, is_known: bool) -> Rootfs | _End:
+    try:
+        container = read_container(site.paths, container_id)
+        if container is not None:
+            if container.owner != site.owner or is_holder_alive(site.paths, container.holder):
+                return _End.ANOTHERS
+            if container.backend not in site.backends:
+                reason = "this version has no such backend; recover or destroy it with the one that made it"
+                raise RootfsError(container_id, ((container.backend, reason),))
+        rootfs = _adopt(site, container) if container is not None and is_known else None
+        if rootfs is None:
+            remove_left(site, container_id)
+    except (ContainerNotFoundError, ContainerHeldError):  # a living process destroyed it, and may have made it anew
+        return _End.ANOTHERS
+    except (StoreError, OSError) as error:
+        logger.warning("container %s is left, and the next recovery tries again: %s", container_id, error)
+        return _End.KEPT
+    return _End.REMOVED if rootfs is None else rootfs
 
 
 def _adopt(site: Site, container: Container) -> Rootfs | None:
     """Have a container from now on; None if not all of it is there."""
     try:
         mounted = _find(site, container)
-    except (StoreError, OSError) as error:
-        logger.warning("container %s cannot be adopted: %s", container.container_id, error)
+    except FileNotFoundError as error:
+        logger.warning("container %s is not whole: %s", container.container_id, error)
         return None
     if mounted is None:
         return None
@@ -91,17 +115,6 @@ def _config(site: Site, container: Container) -> RunConfig:
     except (StoreError, FormatError) as error:
         logger.warning("how container %s is to be run cannot be read: %s", container.container_id, error)
         return RunConfig()
-
-
-def _remove(site: Site, container_id: str, container: Container | None) -> bool:
-    try:
-        site.remove(container_id, container)
-    except ContainerNotFoundError:
-        return False
-    except (StoreError, OSError) as error:
-        logger.warning("container %s is left, and the next recovery tries again: %s", container_id, error)
-        return False
-    return True
 
 
 def _unmount_strays(site: Site) -> None:
