@@ -23,8 +23,7 @@ from pykka_imagestore.errors import ContainerHeldError, ContainerNotFoundError, 
 from pykka_imagestore.making import Site, remove_left, request_of
 from pykka_imagestore.provisioned import ContainerRecovery, Rootfs
 from pykka_imagestore.rootfs.backend import Mounted
-from pykka_imagestore.rootfs.mounts import unmount
-from pykka_imagestore.rootfs.place import mount_entries
+from pykka_imagestore.rootfs.place import mount_entries, open_attached, unmount_listed
 
 logger = logger_of(__name__)
 
@@ -103,7 +102,7 @@ def _find(site: Site, container: Container) -> Mounted | None:
     for backend in site.backends.for_container(container.backend):
         if backend.is_attached(request):
             path = container.target or str(site.paths.container(container.container_id) / ROOTFS)
-            return Mounted(os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC), path)
+            return Mounted(open_attached(path), path)
         if container.is_filled:
             return backend.mount(request)
     return None
@@ -120,9 +119,11 @@ def _config(site: Site, container: Container) -> RunConfig:
 def _unmount_strays(site: Site) -> None:
     """Unmount what is mounted in what waits to be deleted: who moved it there did not get to that, or could not."""
     gc = f"{os.path.realpath(site.paths.gc)}/"
-    for entry in mount_entries().values():
+    for entry in reversed(mount_entries().values()):  # what is mounted on top of something first
         if entry.point.startswith(gc):
             try:
-                unmount(entry.point)
+                unmount_listed(entry)
+            except FileNotFoundError:
+                pass  # it came off with another one
             except OSError as error:
                 logger.warning("%s stays mounted: %s", entry.point, error)

@@ -173,6 +173,11 @@ def unmount(place: str) -> None:
     _check("umount2", _libc.umount2(os.fsencode(place), MNT_DETACH | UMOUNT_NOFOLLOW))
 
 
+def unmount_open(root: int) -> None:
+    """Detach the mount whose root is open, as ``unmount`` does."""
+    _check("umount2", _libc.umount2(b"/proc/self/fd/%d" % root, MNT_DETACH))
+
+
 def _call(name: str, *arguments: int | bytes | None) -> int:
     if not _IS_KNOWN:
         raise OSError(errno.ENOSYS, f"{name}: its number on this processor is not known here")

@@ -21,7 +21,7 @@ from pykka_imagestore.fs.flags import DIRECTORY_FLAGS
 from pykka_imagestore.fs.named_directory import NamedDirectory, is_empty
 from pykka_imagestore.fs.pins import PIN_FLAGS
 from pykka_imagestore.rootfs.backend import Mounted
-from pykka_imagestore.rootfs.mounts import move_mount, unmount
+from pykka_imagestore.rootfs.mounts import move_mount, unmount, unmount_open
 
 MODE = 0o700  # of the directories that a backend makes in a container's
 
@@ -105,6 +105,37 @@ def open_target(path: str) -> int:
         os.close(target)
         raise
     return target
+
+
+def open_attached(path: str) -> int:
+    """Open what is mounted at a path, which opens nothing by itself.
+
+    Raises:
+        InvalidInputError: A symlink on the way is another user's.
+        OSError: Nothing is mounted there any more.
+    """
+    with NamedDirectory(path) as named:
+        root = os.open(named.name, PIN_FLAGS | os.O_DIRECTORY, dir_fd=named.above)
+    return root
+
+
+def unmount_listed(entry: MountEntry) -> None:
+    """Unmount what was listed, unless it was moved since: what lies on the way may be anybody's, and is not followed.
+
+    Raises:
+        OSError: It is not there any more, or the kernel refused.
+    """
+    root = os.open("/", PIN_FLAGS)
+    try:
+        for name in filter(None, entry.point.split("/")):
+            below = os.open(name, PIN_FLAGS, dir_fd=root)
+            os.close(root)
+            root = below
+        if mount_number(root) != entry.number:
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), entry.point)
+        unmount_open(root)
+    finally:
+        os.close(root)
 
 
 def default_place(request: RootfsRequest) -> str:
@@ -219,7 +250,7 @@ def _stack(number: int) -> Iterator[MountEntry]:
 
 
 def _parse_entry(line: bytes) -> MountEntry:
-    fields = [_ESCAPE.sub(lambda match: bytes([int(match[1], 8)]), field) for field in line.split()]
+    fields = [_ESCAPE.sub(lambda match: bytes([int(match[1], 8)]), field) for field in line.rstrip(b"\n").split(b" ")]
     kind = fields.index(b"-") + 1
     number, parent, device, root, point, *_ = map(os.fsdecode, fields)
     return MountEntry(int(number), int(parent), device, root, point, *map(os.fsdecode, fields[kind : kind + 2]))
