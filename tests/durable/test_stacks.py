@@ -125,8 +125,10 @@ def test_layers_are_merged_in_their_order_and_the_fix_ups_last(paths):
 def test_stack_of_a_newer_version_is_told(paths):
     publish(paths, layer_whiteouts=(0, 0, 9))
 
+    record = find_stack(paths, LAYERS, Reads.TRUSTED)
+    assert record is not None
     with pytest.raises(StateError, match="only a newer version knows"):
-        stack_layers(paths, find_stack(paths, LAYERS, Reads.TRUSTED))
+        stack_layers(paths, record)
 
 
 def test_empty_fix_ups_are_left_out(paths):

@@ -11,6 +11,7 @@ import errno
 import os
 import re
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 
@@ -70,15 +71,24 @@ def attached(descriptor: int, request: RootfsRequest) -> Mounted:
         raise
 
 
-def detach(request: RootfsRequest, is_ours: IsOurs) -> None:
+def detach(request: RootfsRequest, is_ours: IsOurs, *, is_unlike_others: bool = True) -> None:
     """Unmount a root file system wherever it is attached; does nothing where it is not.
 
     Args:
         is_ours: Tells it from what else may be mounted at the target.
+        is_unlike_others: Whether that is true of no other container's. If so, it is found, too, if somebody moved its
+            target, or a directory above.
     """
     _unmount_own(request.directory)
-    if request.target is not None:
-        _unmount_all(request.target, is_ours)
+    if request.target is None or _unmount_all(request.target, is_ours) or not is_unlike_others:
+        return
+    try:
+        found = [*filter(is_ours, mount_entries().values())]
+    except FileNotFoundError:  # what it would show was not made yet
+        return
+    for entry in reversed(found):
+        with suppress(FileNotFoundError):  # it came off with another one
+            unmount_listed(entry)
 
 
 def is_attached(request: RootfsRequest, is_ours: IsOurs) -> bool:
@@ -221,10 +231,14 @@ def _number_at(name: str, above: int) -> int | None:
         os.close(place)
 
 
-def _unmount_all(path: str, is_ours: IsOurs | None) -> None:
+def _unmount_all(path: str, is_ours: IsOurs) -> bool:
+    """Unmount what is ours and whatever is on top of it; tell whether there was something."""
+    was_there = False
     while _is_mounted(path, is_ours):
+        was_there = True
         with NamedDirectory(path) as named:
             unmount(f"/proc/self/fd/{named.above}/{named.name}")
+    return was_there
 
 
 def _is_mounted(path: str, is_ours: IsOurs | None) -> bool:
