@@ -63,7 +63,7 @@ def test_what_is_written_is_counted_under_a_project_that_is_free_again_once_it_i
 ):
     kernel = Kernel(is_xfs=True)
     with mounted_image(tmp_path, "xfs") as place, provisioning(place) as provisioner:
-        monkeypatch.setattr(seams.LIBC_OF_QUOTAS, kernel)
+        monkeypatch.setattr(seams.CALL_ON_QUOTAS, kernel)
         boxes = [
             provision(provisioner, f"box-{number}", upper_bytes=(number + 1) * MIB, backend=backend)
             for number in range(2)

@@ -31,6 +31,7 @@ from pykka_imagestore import (
     InvalidInputError,
     InvalidNameError,
     LocalStore,
+    MisplacedFileError,
     NotFoundError,
     Provisioner,
     Rootfs,
@@ -40,6 +41,7 @@ from pykka_imagestore import (
 )
 from pykka_imagestore.core.container import Container
 from pykka_imagestore.core.paths import StorePaths
+from pykka_imagestore.core.rootfs import RootfsRequest
 from pykka_imagestore.durable.containers import read_container
 from pykka_imagestore.durable.layout import find_missing
 from pykka_imagestore.runtime import DiscardedError
@@ -112,6 +114,17 @@ def test_list_shows_the_containers_of_all_processes(
     assert (second.container_id, second.path, second.read_only, second.owner) == ("box-2", None, True, "other")
 
 
+def test_image_whose_config_is_gone_is_named_and_nothing_is_left(
+    provisioner: Provisioner, image: ImageInfo, paths: StorePaths
+) -> None:
+    paths.config(str(image.config_digest)).unlink()
+
+    with pytest.raises(NotFoundError, match="app:1 with a config"):
+        provisioner.provision("box-1", "app:1").get(timeout=TIMEOUT)
+
+    assert not paths.containers.exists()
+
+
 @pytest.mark.parametrize("is_same_process", [True, False])
 def test_id_that_is_taken_is_refused_and_what_has_it_stays(
     provisioner: Provisioner, paths: StorePaths, is_same_process: bool
@@ -136,6 +149,13 @@ def test_one_id_wanted_by_many_at_once_is_had_by_one(store: LocalStore, paths: S
     assert sum(isinstance(end, Rootfs) for end in ends) == 1
     assert sum(isinstance(end, ContainerExistsError) for end in ends) == 19
     require_nothing_left(paths)
+
+
+def test_image_may_be_named_by_the_digest_of_its_config(provisioner: Provisioner, image: ImageInfo) -> None:
+    provisioner.provision("box-1", image.config_digest or "").get(timeout=TIMEOUT)
+
+    (container,) = provisioner.list().get(timeout=TIMEOUT)
+    assert container.image == "app:1"
 
 
 def test_image_that_is_not_there_makes_no_container(provisioner: Provisioner, paths: StorePaths) -> None:
@@ -449,6 +469,58 @@ def test_what_is_made_for_a_runtime_stays_so(store: LocalStore, paths: StorePath
 
 
 @pytest.mark.usefixtures("image")
+def test_recover_that_failed_half_way_adopts_all_when_it_is_tried_again(store: LocalStore, paths: StorePaths) -> None:
+    with provisioning(store) as before:
+        for box in ("box-1", "box-2"):
+            before.provision(box, "app:1").get(timeout=TIMEOUT)
+    in_the_way = paths.containers / "box-2/container.pb.new"
+    in_the_way.mkdir()
+
+    with provisioning(store) as after:
+        with pytest.raises(MisplacedFileError):
+            after.recover(["box-1", "box-2"]).get(timeout=TIMEOUT)
+        in_the_way.rmdir()
+        recovery = after.recover(["box-1", "box-2"]).get(timeout=TIMEOUT)
+
+        assert [rootfs.container_id for rootfs in recovery.adopted] == ["box-1", "box-2"]
+        assert after.recover(["box-1", "box-2"]).get(timeout=TIMEOUT) == ContainerRecovery()
+        for box in ("box-1", "box-2"):
+            after.destroy(box).get(timeout=TIMEOUT)
+    require_nothing_left(paths)
+
+
+@pytest.mark.usefixtures("image")
+def test_container_is_adopted_once_by_recoveries_at_the_same_time(store: LocalStore, paths: StorePaths) -> None:
+    with provisioning(store) as before:
+        before.provision("box-1", "app:1").get(timeout=TIMEOUT)
+
+    with provisioning(store) as after:
+        first, second = after.recover(["box-1"]), after.recover(["box-1"])
+
+        assert [rootfs.container_id for rootfs in first.get(timeout=TIMEOUT).adopted] == ["box-1"]
+        assert second.get(timeout=TIMEOUT) == ContainerRecovery()
+        after.destroy("box-1").get(timeout=TIMEOUT)
+    require_nothing_left(paths)
+
+
+@pytest.mark.usefixtures("image")
+def test_container_stays_if_this_process_may_open_no_more_files(store: LocalStore, paths: StorePaths) -> None:
+    class Exhausted(Plain):
+        def is_attached(self, _request: RootfsRequest) -> bool:
+            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    with provisioning(store) as before:
+        before.provision("box-1", "app:1").get(timeout=TIMEOUT)
+
+    with provisioning(store, Exhausted()) as exhausted, pytest.raises(OSError, match="Too many open files"):
+        exhausted.recover(["box-1"]).get(timeout=TIMEOUT)
+    with provisioning(store) as after:
+        assert [each.container_id for each in after.recover(["box-1"]).get(timeout=TIMEOUT).adopted] == ["box-1"]
+        after.destroy("box-1").get(timeout=TIMEOUT)
+    require_nothing_left(paths)
+
+
+@pytest.mark.usefixtures("image")
 def test_container_of_another_start_of_the_machine_is_lost(store: LocalStore, paths: StorePaths) -> None:
     with patch(seams.BOOT_ID, lambda: "another"), provisioning(store) as before:
         before.provision("box-1", "app:1").get(timeout=TIMEOUT)
@@ -545,7 +617,7 @@ def test_container_that_is_made_anew_while_somebody_recovers_stays(
 
 
 @pytest.mark.usefixtures("image")
-@pytest.mark.parametrize("fails", [OSError(errno.EMFILE, "too many"), refused("box-1", "copy", "may not mount")])
+@pytest.mark.parametrize("fails", [PermissionError(errno.EACCES, "closed"), refused("box-1", "copy", "may not mount")])
 def test_known_container_that_cannot_be_adopted_now_is_left(
     store: LocalStore, paths: StorePaths, fails: Exception
 ) -> None:
@@ -561,9 +633,9 @@ def test_known_container_that_cannot_be_adopted_now_is_left(
 
 
 @pytest.mark.usefixtures("image")
-def test_container_of_a_backend_that_a_newer_version_has_is_left(store: LocalStore, paths: StorePaths) -> None:
-    with provisioning(store, Plain("newer")) as before:
-        before.provision("box-1", "app:1", backend="newer").get(timeout=TIMEOUT)
+def test_container_of_a_backend_that_only_another_version_has_is_left(store: LocalStore, paths: StorePaths) -> None:
+    with provisioning(store, Plain("bind")) as before:
+        before.provision("box-1", "app:1", backend="bind").get(timeout=TIMEOUT)
 
     with provisioning(store) as after:
         assert after.recover(["box-1"]).get(timeout=TIMEOUT) == ContainerRecovery(left=("box-1",))

@@ -72,7 +72,7 @@ if TYPE_CHECKING:
     )
     from pykka_imagestore.leased_image import LeasedImage
     from pykka_imagestore.local_store import LocalStore, LocalStoreActor
-    from pykka_imagestore.provisioned import ContainerRecovery, Rootfs
+    from pykka_imagestore.provision.provisioned import ContainerRecovery, Rootfs
     from pykka_imagestore.provisioner import Provisioner, ProvisionerActor
     from pykka_imagestore.reference_store import ReferenceStore, ReferenceStoreActor
     from pykka_imagestore.runtime.errors import WorkerDiedError, WorkerError, WorkerTimeoutError
@@ -239,8 +239,8 @@ _HOMES = {
     "User": "core.user",
     "Provisioner": "provisioner",
     "ProvisionerActor": "provisioner",
-    "Rootfs": "provisioned",
-    "ContainerRecovery": "provisioned",
+    "Rootfs": "provision.provisioned",
+    "ContainerRecovery": "provision.provisioned",
     "ContainerInfo": "core.container",
     "ContainerUsage": "core.usage",
     "ContainerProvisioned": "core.events",

@@ -105,6 +105,9 @@ class ReferenceStore(Handle):
     def get(self, name: str) -> Future[DockerImage]:
         """Return an image all of whose layers are there; it counts as used now.
 
+        Args:
+            name: Its name, or the digest of its config.
+
         Raises:
             InvalidNameError: ``name`` is no image name.
             NotFoundError: There is no such image.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import itertools
 import os
 from collections.abc import Callable
@@ -15,7 +14,7 @@ from device import new_device, why_not
 from gallery import Gallery
 from history import History
 from invariants import check_stopped
-from seam import Before, Failure, PowerCut, UnsyncedNames, copy_tree, watched, watched_writes
+from seam import EACH_WAY_TO_FAIL, Before, Failure, PowerCut, UnsyncedNames, copy_tree, watched
 from support.containers import provisioning
 from support.disks import filled
 from support.processes import TIMEOUT
@@ -86,15 +85,7 @@ def test_no_container_waits_for_a_sync_when_an_answer_comes(operation: str, gall
 
 
 @pytest.mark.parametrize("operation", OPERATIONS)
-@pytest.mark.parametrize(
-    ("watch", "error", "for_good"),
-    [
-        pytest.param(watched, errno.EIO, False, id="sync fails"),
-        pytest.param(watched, errno.ENOSPC, True, id="syncs find a full disk"),
-        pytest.param(watched_writes, errno.EIO, False, id="write fails"),
-        pytest.param(watched_writes, errno.ENOSPC, True, id="writes find a full disk"),
-    ],
-)
+@EACH_WAY_TO_FAIL
 def test_a_call_that_fails_fails_its_operation_alone(
     operation: str,
     watch: Callable[[Before], AbstractContextManager[None]],

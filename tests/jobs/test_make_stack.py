@@ -67,7 +67,7 @@ def test_directories_merged_with_the_fix_ups_are_the_tars_one_after_the_other(la
 
 
 @root
-@settings(max_examples=25, phases=NO_SHRINKING)
+@settings(max_examples=25)
 @given(
     stacks.filter(meaning),
     st.lists(forms, min_size=4, max_size=4),

@@ -23,11 +23,9 @@ from support.rootfs import (
     descriptors_after,
     layer,
     names_in,
-    no_mounts_left,
     points_below,
     read,
     request,
-    require_mounts,
     write,
 )
 
@@ -39,16 +37,9 @@ from pykka_imagestore.rootfs.overlay import Overlay, overlay_reads
 from pykka_imagestore.rootfs.overlay_ways import WAYS, by_descriptors, by_options, by_paths
 from pykka_imagestore.rootfs.place import mount_entries, unmount_listed
 
-pytestmark = [pytest.mark.root, pytest.mark.overlay]
+pytestmark = [pytest.mark.root, pytest.mark.overlay, pytest.mark.usefixtures("mounts")]
 TRUSTED = WhiteoutFormat.OVERLAY_TRUSTED
 EACH_WAY = pytest.mark.parametrize("way", WAYS, ids=lambda way: way.__name__)
-
-
-@pytest.fixture(autouse=True)
-def _nothing_stays_mounted(tmp_path):
-    require_mounts()
-    with no_mounts_left(tmp_path):
-        yield
 
 
 @pytest.fixture

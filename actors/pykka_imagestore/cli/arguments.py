@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from pykka_imagestore.cli.parser import Parser, RawHelp, Verbs, add_common_options
-from pykka_imagestore.cli.verb_arguments import add_verbs
+from pykka_imagestore.cli.verb_arguments import VERBS, add_verbs
 from pykka_imagestore.errors import InvalidInputError
 
 DESCRIPTION = (
@@ -63,7 +63,8 @@ def make_parser(words: Sequence[str] = ()) -> Program:
     """Return the parser of the command line. The documentation is generated from it, too.
 
     Args:
-        words: What it will parse, for what it says of an error.
+        words: What it will parse: it has the verbs that stand there, and speaks of them in an error. Without any,
+            it has all verbs.
     """
     parser = Program(
         words,
@@ -76,8 +77,7 @@ def make_parser(words: Sequence[str] = ()) -> Program:
     add_common_options(parser)
     parser.add_argument("--version", action=_Version, nargs=0, help="print the version")
     verbs = parser.add_subparsers(dest="verb", metavar="VERB", required=True, prog="imagestore", parser_class=Parser)
-    add_verbs(Verbs(verbs))
-    parser.verbs = list(verbs.choices)
+    add_verbs(Verbs(verbs), words)
     return parser
 
 
@@ -138,16 +138,11 @@ def _is_fed() -> bool:
 
 
 class Program(Parser):
-    """The parser of the whole command line.
-
-    Attributes:
-        verbs: The words for all verbs.
-    """
+    """The parser of the whole command line."""
 
     def __init__(self, words: Sequence[str], **options: Any) -> None:
         super().__init__(**options)
         self._words = words
-        self.verbs: list[str] = []
 
     def error(self, message: str) -> NoReturn:
         """Name the first word if it is not known: argparse speaks of another one, or of all verbs."""
@@ -165,7 +160,7 @@ class Program(Parser):
             return None if first in ("-h", "--help", "--version", "--") else f"unrecognized arguments: {first}"
         from pykka_imagestore.cli.verb_advice import advice_on  # noqa: PLC0415 - most runs need none
 
-        return None if first in self.verbs else f"{first!r} is no verb: {advice_on(first, self.verbs)}"
+        return None if first in VERBS else f"{first!r} is no verb: {advice_on(first, VERBS)}"
 
 
 class _Version(argparse.Action):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+from collections.abc import Sequence
 from typing import NoReturn
 
 from pykka_imagestore.cli import values
@@ -67,23 +68,20 @@ class Verbs:
         self._common = Parser(add_help=False, argument_default=argparse.SUPPRESS, formatter_class=Help)
         add_common_options(self._common)
 
-    def names(self) -> list[str]:
-        """Return the words for all verbs that were added."""
-        return list(self._parsers.choices)
-
-    def add(self, verb: str, summary: str, more: str = "", other_name: str | None = None) -> Parser:
+    def add(self, words: Sequence[str], summary: str, more: str = "") -> Parser:
         """Add a verb; return its parser.
 
         Args:
+            words: The words for it; the first is its name.
             summary: What it does, without a capital and a full stop.
             more: Sentences for its own help.
-            other_name: Another word for it.
         """
-        if other_name is not None:
-            more = f"{more} Another name of this verb is {other_name}.".lstrip()
+        verb, *other_words = words
+        for word in other_words:
+            more = f"{more} Another name of this verb is {word}.".lstrip()
         parser = self._parsers.add_parser(
             verb,
-            aliases=[] if other_name is None else [other_name],
+            aliases=other_words,
             help=summary,
             description=f"{summary[0].upper()}{summary[1:]}. {more}",
             parents=[self._common],

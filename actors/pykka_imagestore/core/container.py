@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from pykka_imagestore.core.digest import DiffID, Digest
-from pykka_imagestore.core.inventory import Needs
+from pykka_imagestore.core.needs import Needs
 from pykka_imagestore.core.store_names import is_own_name
 from pykka_imagestore.errors import InvalidInputError
 from pykka_imagestore.text import shown
@@ -25,7 +25,7 @@ class Container:
         holder: The process that has it, by its directory's name in staging/.
         created: Seconds since the epoch.
         boot: The kernel's boot_id then.
-        stack: What the layers need on top, ``sha256:<hex>``; None if they need nothing.
+        stack: Which of stacks/ says how the layers are merged, ``sha256:<hex>``; None if that is not recorded.
         read_only: Whether nobody is to write to it.
         attached: Whether it is to be found by a path.
         target: The directory that it is attached to; None for ``rootfs`` in its own.
@@ -58,6 +58,11 @@ class Container:
         """What must stay in the store until it is destroyed."""
         configs = () if self.config_digest is None else (self.config_digest,)
         return Needs(frozenset(self.layer_ids), frozenset(configs))
+
+    @property
+    def has_own_files(self) -> bool:
+        """Whether all of its files lie in its own directory; else it shows the layers', which are mounted there."""
+        return self.backend in ("copy", "link")
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,7 +25,7 @@ from pykka_imagestore import _proto
 from pykka_imagestore.core.checksum import checksum_fault, with_checksum
 from pykka_imagestore.core.container import Container, ContainerInfo, is_container_id
 from pykka_imagestore.core.digest import DiffID, Digest, is_sha256
-from pykka_imagestore.core.inventory import Needs
+from pykka_imagestore.core.needs import Needs
 from pykka_imagestore.core.paths import CONTAINER_RECORD, LOCK, ROOTFS, StorePaths
 from pykka_imagestore.core.store_names import is_random_name
 from pykka_imagestore.core.uncopyable import Uncopyable
@@ -158,6 +158,8 @@ class RemovedContainers:
 
     def take(self, container_id: str) -> None:
         """Rename a container out of the store; nothing of it may be mounted or used any more.
+
+        Not synced: a power cut may bring it back, and it is not believed then, as any of an earlier start.
 
         Raises:
             ContainerNotFoundError: It is not there, or not any more.
@@ -305,14 +307,14 @@ def _shown(paths: StorePaths, container: Container, is_held: bool) -> ContainerI
     if container.attached:
         path = container.target or str(paths.container(container.container_id) / ROOTFS)
     return ContainerInfo(
-        container.container_id,
-        container.image,
-        container.backend,
-        path,
-        container.read_only,
-        container.owner,
-        container.created,
-        is_held,
+        container_id=container.container_id,
+        image=container.image,
+        backend=container.backend,
+        path=path,
+        read_only=container.read_only,
+        owner=container.owner,
+        created=container.created,
+        is_held=is_held,
     )
 
 
@@ -353,23 +355,23 @@ def _from_bytes(path: Path, container_id: str, data: bytes) -> Container:
     if fault is not None:
         raise ContainerRecordError(str(path), fault)
     return Container(
-        container_id,
-        record.image,
-        tuple(map(DiffID, record.layer_ids)),
-        Digest(record.config_digest) if record.config_digest else None,
-        record.backend,
-        record.owner,
-        record.holder,
-        record.created,
-        record.boot,
-        record.stack or None,
-        record.read_only,
-        record.attached,
-        os.fsdecode(record.target) if record.HasField("target") else None,
-        record.upper_bytes if record.HasField("upper_bytes") else None,
-        record.project if record.HasField("project") else None,
-        record.is_filled,
-        record.for_runtime,
+        container_id=container_id,
+        image=record.image,
+        layer_ids=tuple(map(DiffID, record.layer_ids)),
+        config_digest=Digest(record.config_digest) if record.config_digest else None,
+        backend=record.backend,
+        owner=record.owner,
+        holder=record.holder,
+        created=record.created,
+        boot=record.boot,
+        stack=record.stack or None,
+        read_only=record.read_only,
+        attached=record.attached,
+        target=os.fsdecode(record.target) if record.HasField("target") else None,
+        upper_bytes=record.upper_bytes if record.HasField("upper_bytes") else None,
+        project=record.project if record.HasField("project") else None,
+        is_filled=record.is_filled,
+        for_runtime=record.for_runtime,
     )
 
 

@@ -5,15 +5,15 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Collection
-from contextlib import suppress
+from contextlib import closing, suppress
 
 from pykka_imagestore.core.budget import Size
+from pykka_imagestore.fs.contents import stored_bytes
 from pykka_imagestore.fs.flags import DIRECTORY_FLAGS
 from pykka_imagestore.fs.removal_trail import Level, Trail
 
 MAX_LOOKUPS = 1_000_000  # of directories
 _MAX_LINKED = 100_000  # files that are remembered
-_BLOCK_BYTES = 512  # of st_blocks, whatever the file system's are
 
 
 def measure_tree(path: str, without: Collection[str] = ()) -> Size:
@@ -40,7 +40,7 @@ class _Measure:
         self._status = os.fstat(root)
         self._trail = Trail(Level(b"", os.dup(root)), forgets=False)
         self._lookups = 0
-        self._bytes, self._inodes = self._status.st_blocks, 1
+        self._bytes, self._inodes = stored_bytes(self._status), 1
         self._linked: dict[int, int] = {}  # how often each file of several names was met
 
     def measure(self, without: Collection[bytes]) -> Size:
@@ -50,7 +50,7 @@ class _Measure:
                 pass
         finally:
             self._trail.close()
-        return Size(self._bytes * _BLOCK_BYTES, self._inodes)
+        return Size(self._bytes, self._inodes)
 
     def _go_on(self) -> bool:
         """Go to the next directory; tell whether there was one."""
@@ -79,7 +79,7 @@ class _Measure:
     def _look(self, without: Collection[bytes]) -> None:
         """Count what is in the directory at hand."""
         here = self._trail.here
-        with suppress(OSError), os.scandir(here.directory) as entries:
+        with suppress(OSError), closing(here.scan()) as entries:
             for entry in entries:
                 name = os.fsencode(entry.name)
                 if name not in without and self._count(here.directory, name):
@@ -95,7 +95,7 @@ class _Measure:
         if status.st_dev != self._status.st_dev:
             return False  # something is mounted there
         if is_directory or self._is_last(status):
-            self._bytes += status.st_blocks
+            self._bytes += stored_bytes(status)
             self._inodes += 1
         return is_directory
 

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import os
-import time
 from contextlib import suppress
 from dataclasses import dataclass
 
 from pykka_imagestore.core.rootfs import StackLayer
 from pykka_imagestore.fs.create import FILE_MODE
+from pykka_imagestore.fs.flags import CREATE_FLAGS
+from pykka_imagestore.jobs.unpack.ticker import Ticker
 from pykka_imagestore.rootfs.tar_export import TarExport
-from pykka_imagestore.runtime.worker import raise_if_discarded, report
-
-_CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-_REPORT_INTERVAL = 0.1  # seconds
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +75,7 @@ def export_tar(request: ExportTar) -> ExportedTar:
     """
     if isinstance(request.target, int):
         return _export(request, request.target)
-    target = os.open(request.target, _CREATE, FILE_MODE)
+    target = os.open(request.target, CREATE_FLAGS, FILE_MODE)
     try:
         return _export(request, target)
     except BaseException:
@@ -90,21 +87,7 @@ def export_tar(request: ExportTar) -> ExportedTar:
 
 
 def _export(request: ExportTar, target: int) -> ExportedTar:
-    export = TarExport(request.layers, target, _Ticker().tick, may_change=request.may_change)
+    export = TarExport(request.layers, target, Ticker(ExportCounts).tick, may_change=request.may_change)
     export.write()
     left_out = export.left_out.take()
     return ExportedTar(export.entries, export.written, left_out.listed, left_out.count)
-
-
-class _Ticker:
-    """Stops an export that was discarded, and reports how far it has come."""
-
-    def __init__(self) -> None:
-        self._next = 0.0
-
-    def tick(self, written_bytes: int) -> None:
-        raise_if_discarded()
-        now = time.monotonic()
-        if now >= self._next:
-            self._next = now + _REPORT_INTERVAL
-            report(ExportCounts(written_bytes))

@@ -17,9 +17,7 @@ from __future__ import annotations
 
 import fcntl
 import os
-import pwd
 import select
-import shutil
 import signal
 import socket
 import subprocess
@@ -33,13 +31,15 @@ from pykka_imagestore.core.rootfs import Reads, RootfsRequest
 from pykka_imagestore.rootfs.backend import Backend, Mounted
 from pykka_imagestore.rootfs.namespace_refusal import Obstacle, why_no_namespace
 from pykka_imagestore.rootfs.namespace_wire import Message, pack, pack_request, parse_error, receive, send
-from pykka_imagestore.rootfs.place import open_target, refused
+from pykka_imagestore.rootfs.place import open_target
+from pykka_imagestore.rootfs.refusals import refused
+from pykka_imagestore.rootfs.subordinates import has_subordinates, map_subordinates
 
 _START = (
     "import sys; sys.path[:] = sys.argv[3:]; from pykka_imagestore.rootfs.namespace_process import main; "
     "main(int(sys.argv[1]), int(sys.argv[2]))"
 )
-_PATIENCE = 10  # seconds for the process to end by itself, for what maps its users, and to go on if it was stopped
+_PATIENCE = 10  # seconds for the process to end by itself, and to go on if it was stopped
 _LOOK_SECONDS = 1  # after which it is looked at why there is no answer
 
 
@@ -164,7 +164,7 @@ class InNamespace:
 
         Where there are other users in the namespaces, what was written is removed, too, since only there it can be.
         """
-        if self._namespace.pid is not None or has_subordinates():
+        if self._namespace.pid is not None or (not request.read_only and has_subordinates()):
             self._ask("unmount", request, {})
 
     def is_attached(self, request: RootfsRequest) -> bool:
@@ -249,7 +249,7 @@ class _Held:
         try:
             answer, _ = receive(self._connection, self._wait)
             if "failed" not in answer:
-                answer, _ = self.ask(pack({"mapped": _map_subordinates(self.pid)}))
+                answer, _ = self.ask(pack({"mapped": map_subordinates(self.pid)}))
         except (EOFError, OSError) as error:
             remedy = "Its output is on this program's standard error"
             raise NamespaceError(Obstacle("the process that holds namespaces did not start", remedy)) from error
@@ -284,52 +284,3 @@ def _path() -> Iterator[str]:
         if isinstance(path, str) and "\0" not in path:
             with suppress(FileNotFoundError):  # the current directory was removed
                 yield os.path.abspath(path)
-
-
-def has_subordinates() -> bool:
-    """Tell whether this user was given users and groups, and may map them."""
-    return None not in _map_commands(0)
-
-
-def _map_subordinates(pid: int) -> bool:
-    """Map the users and groups that this user was given, if any; tell whether that was done."""
-    return all(command is not None and _runs(command) for command in _map_commands(pid))
-
-
-def _map_commands(pid: int) -> list[list[str] | None]:
-    return [_map_command(kind, pid, own) for kind, own in (("uid", os.geteuid()), ("gid", os.getegid()))]
-
-
-def _map_command(kind: str, pid: int, own: int) -> list[str] | None:
-    """Return the command that maps this user to root, and the users that it was given to the numbers from 1 on."""
-    program, ranges = shutil.which(f"new{kind}map"), list(_ranges(f"/etc/sub{kind}"))
-    if program is None or not ranges:
-        return None
-    command, first = [program, str(pid), "0", str(own), "1"], 1
-    for start, count in ranges:
-        command += [str(first), str(start), str(count)]
-        first += count
-    return command
-
-
-def _ranges(path: str) -> Iterator[tuple[int, int]]:
-    """Yield the ranges of users, or groups, that a file gives this user: the first, and how many.
-
-    Spec:
-        subuid(5).
-    """
-    names = {str(os.geteuid())}
-    try:
-        names.add(pwd.getpwuid(os.geteuid()).pw_name)
-        with open(path, encoding="utf-8", errors="replace") as lines:
-            found = [line.strip().split(":") for line in lines]
-    except (KeyError, OSError):
-        return
-    for fields in found:
-        if len(fields) == 3 and fields[0] in names and fields[1].isdecimal() and fields[2].isdecimal():
-            yield int(fields[1]), int(fields[2])
-
-
-def _runs(command: list[str]) -> bool:
-    done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, timeout=_PATIENCE, check=False)
-    return done.returncode == 0

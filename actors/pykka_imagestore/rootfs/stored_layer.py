@@ -15,8 +15,8 @@ from pykka_imagestore.core.paths import ROOTFS
 from pykka_imagestore.durable.layer_record import read_record
 from pykka_imagestore.errors import StateError
 from pykka_imagestore.fs.attributes import sees_trusted_xattrs
-from pykka_imagestore.fs.flags import DIRECTORY_FLAGS
 from pykka_imagestore.fs.layer_files import LayerFiles
+from pykka_imagestore.fs.open_directories import opened_directory
 
 _IMPLICIT_MODE = 0o755
 
@@ -62,8 +62,7 @@ def opened_layers(directories: Sequence[str]) -> Iterator[list[StoredLayer]]:
     with ExitStack() as opened:
         layers: dict[str, StoredLayer] = {}
         for directory in dict.fromkeys(directories):
-            root = os.open(Path(directory, ROOTFS), DIRECTORY_FLAGS)
-            opened.callback(os.close, root)
+            root = opened.enter_context(opened_directory(f"{directory}/{ROOTFS}"))
             layers[directory] = StoredLayer(root, read_record(Path(directory)))
             opened.callback(layers[directory].close)
         yield [layers[directory] for directory in directories]

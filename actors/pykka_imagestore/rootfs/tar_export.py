@@ -19,9 +19,9 @@ from pykka_imagestore.core.tar.format import BLOCK, HARD_LINK, Entry, SparseMap
 from pykka_imagestore.core.tar.sparse import MAX_SEGMENTS
 from pykka_imagestore.core.tar.writer import END, has_key, pack_entry
 from pykka_imagestore.fs.attributes import join, unset_xattr
-from pykka_imagestore.fs.contents import data_of
+from pykka_imagestore.fs.contents import data_of, has_holes
 from pykka_imagestore.fs.flags import FILE_FLAGS
-from pykka_imagestore.fs.likeness import entry_like, node_like
+from pykka_imagestore.fs.likeness import entry_like, node_like, open_like, xattrs_of
 from pykka_imagestore.fs.merged_tree import DIRECTORY, FILE, MergedDirectory, MergedEntry, MergedTree
 from pykka_imagestore.fs.pins import pinned
 from pykka_imagestore.fs.unset_attributes import UnsetLog
@@ -86,7 +86,7 @@ class TarExport:
         path = directory.path
         with self._left_out_if_gone(path):
             source = tree.open(directory.layers[0], path)
-            self._begin(entry_like(os.stat(source), source), path)
+            self._begin(open_like(source), path)
             for entry in directory.entries:
                 if entry.kind != DIRECTORY and self._fits(path, entry.name):
                     with self._left_out_if_gone(join(path, entry.name)):
@@ -110,7 +110,7 @@ class TarExport:
         status = os.stat(file)
         if self._is_link(path, entry, status):
             return
-        about = entry_like(status, file)
+        about = entry_like(status, xattrs_of(file))
         segments = _segments(file, status)
         if segments is not None:
             about.sparse = SparseMap(status.st_size, segments)
@@ -217,7 +217,7 @@ class _TooManyHolesError(Exception):
 
 def _segments(file: int, status: os.stat_result) -> tuple[tuple[int, int], ...] | None:
     """Return where a file has data, if it has holes; the end of the file ends them, as GNU tar wants it."""
-    if status.st_blocks * 512 >= status.st_size:
+    if not has_holes(status):
         return None
     segments = _data_between_holes(file, status.st_size, 0) or _data_between_holes(file, status.st_size, _SMALL_HOLE)
     if segments is None:

@@ -12,9 +12,10 @@ from pykka_imagestore.cli.named import advised, find_names
 from pykka_imagestore.cli.output import done_anyway, print_formatted, print_json, print_line, print_table
 from pykka_imagestore.cli.stop_signals import StopSignals
 from pykka_imagestore.cli.stored import require_store
-from pykka_imagestore.direct import provision_directly
 from pykka_imagestore.errors import RootfsError
-from pykka_imagestore.provisioned import Rootfs
+from pykka_imagestore.provision.direct import provision_directly
+from pykka_imagestore.provision.order import ProvisionOrder
+from pykka_imagestore.provision.provisioned import Rootfs
 
 
 def run(options: argparse.Namespace) -> None:
@@ -25,7 +26,8 @@ def run(options: argparse.Namespace) -> None:
         with advised(directory, options.name):
             name = find_names(directory, options.name)[0]
             durable = not options.not_durable
-            rootfs = provision_directly(directory, options.id, name, **_wanted(options), owner=OWNER, durable=durable)
+            order = ProvisionOrder.of(options.id, name, **_wanted(options))
+            rootfs = provision_directly(directory, order, owner=OWNER, durable=durable)
             if rootfs is None:
                 rootfs, reason = _provision_with_workers(options, directory, name, signals)
             else:

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Collection
 from enum import Enum, auto
 
 from pykka_imagestore.core.container import Container
 from pykka_imagestore.core.format_error import FormatError
 from pykka_imagestore.core.image import DockerImage
-from pykka_imagestore.core.paths import ROOTFS
 from pykka_imagestore.core.run_config import RunConfig
 from pykka_imagestore.durable.containers import (
     boot_id,
@@ -20,10 +18,12 @@ from pykka_imagestore.durable.containers import (
 )
 from pykka_imagestore.durable.log import logger_of
 from pykka_imagestore.errors import ContainerHeldError, ContainerNotFoundError, RootfsError, StoreError
-from pykka_imagestore.making import Site, remove_left, request_of
-from pykka_imagestore.provisioned import ContainerRecovery, Rootfs
+from pykka_imagestore.provision.making import Site
+from pykka_imagestore.provision.provisioned import ContainerRecovery, Rootfs
+from pykka_imagestore.provision.removing import request_of
 from pykka_imagestore.rootfs.backend import Mounted
 from pykka_imagestore.rootfs.place import mount_entries, open_attached, unmount_listed
+from pykka_imagestore.rootfs.refusals import OF_THE_MACHINE
 
 logger = logger_of(__name__)
 
@@ -36,51 +36,69 @@ class _End(Enum):
     REMOVED = auto()
 
 
-def recover_containers(site: Site, known: Collection[str]) -> ContainerRecovery:
+def recover_containers(site: Site, known: frozenset[str]) -> ContainerRecovery:
     """Adopt the whole containers of an owner that it knows, whose process has ended; remove its others.
 
     What is only half there, of whichever owner, is removed too, if no living process has it. One recovery at a time, of
-    all processes.
+    all processes. Safe to run again after an error.
+
+    Args:
+        known: Ids; this process has open none of these containers.
+
+    Raises:
+        StoreError, OSError: The containers cannot be listed, one cannot be taken over, or the machine has no more of
+            something. No known container is removed for that.
     """
     with containers_locked(site.paths):
         ids = find_container_ids(site.paths)
         adopted: list[Rootfs] = []
         ended: dict[_End, list[str]] = {end: [] for end in _End}
         for container_id in ids:
-            outcome = _settle(site, container_id, is_known=container_id in known)
+            outcome = _settle(site, container_id, known)
             if isinstance(outcome, Rootfs):
                 adopted.append(outcome)
             else:
                 ended[outcome].append(container_id)
         _unmount_strays(site)
-    removed, is_known = ended[_End.REMOVED], frozenset(known).__contains__
-    lost = {*known}.difference(ids).union(filter(is_known, removed))
-    destroyed = tuple(container_id for container_id in removed if container_id not in known)
-    return ContainerRecovery(tuple(adopted), tuple(sorted(lost)), destroyed, tuple(filter(is_known, ended[_End.KEPT])))
+    removed = ended[_End.REMOVED]
+    lost = (known - set(ids)) | known.intersection(removed)
+    destroyed = (container_id for container_id in removed if container_id not in known)
+    left = filter(known.__contains__, ended[_End.KEPT])
+    return ContainerRecovery(tuple(adopted), tuple(sorted(lost)), tuple(destroyed), tuple(left))
 
 
-def _settle(site: Site, container_id: str, *, is_known: bool) -> Rootfs | _End:
+def _settle(site: Site, container_id: str, known: frozenset[str]) -> Rootfs | _End:
     try:
         container = read_container(site.paths, container_id)
-        if container is not None:
-            if container.owner != site.owner or is_holder_alive(site.paths, container.holder):
-                return _End.ANOTHERS
-            if container.backend not in site.backends:
-                reason = "this version has no such backend; recover or destroy it with the one that made it"
-                raise RootfsError(container_id, ((container.backend, reason),))
-        rootfs = _adopt(site, container) if container is not None and is_known else None
+        if container is not None and (container.owner != site.owner or _is_had(site, container, known)):
+            return _End.ANOTHERS
+        if container is not None and container.backend not in site.backends:
+            reason = "this version has no such backend; recover or destroy it with the one that made it"
+            raise RootfsError(container_id, ((container.backend, reason),))
+        rootfs = _adopt(site, container) if container is not None and container_id in known else None
         if rootfs is None:
-            remove_left(site, container_id)
+            site.remover.remove_left(container_id)
     except (ContainerNotFoundError, ContainerHeldError):  # a living process destroyed it, and may have made it anew
         return _End.ANOTHERS
     except (StoreError, OSError) as error:
+        if isinstance(error, OSError) and error.errno in OF_THE_MACHINE and container_id in known:
+            raise
         logger.warning("container %s is left, and the next recovery tries again: %s", container_id, error)
         return _End.KEPT
-    return _End.REMOVED if rootfs is None else rootfs
+    if rootfs is None:
+        return _End.REMOVED
+    site.holder.take_over(rootfs.container)
+    return rootfs
+
+
+def _is_had(site: Site, container: Container, known: frozenset[str]) -> bool:
+    if container.holder == site.holder.name and container.container_id in known:
+        return False  # a recovery that failed later took it over, and nobody was given it
+    return is_holder_alive(site.paths, container.holder)
 
 
 def _adopt(site: Site, container: Container) -> Rootfs | None:
-    """Have a container from now on; None if not all of it is there."""
+    """Open what there is of a container, to have it from now on; None if not all of it is there."""
     try:
         mounted = _find(site, container)
     except FileNotFoundError as error:
@@ -88,10 +106,7 @@ def _adopt(site: Site, container: Container) -> Rootfs | None:
         return None
     if mounted is None:
         return None
-    config, reason = _config(site, container), "it was made by that before"
-    rootfs = Rootfs(container, mounted.fd, mounted.path, reason, config, mounted.namespace_pid)
-    site.holder.take_over(container)
-    return rootfs
+    return Rootfs(container, mounted, "it was made by that before", _config(site, container))
 
 
 def _find(site: Site, container: Container) -> Mounted | None:
@@ -101,8 +116,7 @@ def _find(site: Site, container: Container) -> Mounted | None:
     request = request_of(site.paths, container)
     for backend in site.backends.for_container(container.backend):
         if backend.is_attached(request):
-            path = container.target or str(site.paths.container(container.container_id) / ROOTFS)
-            return Mounted(open_attached(path), path)
+            return open_attached(request)
         if container.is_filled:
             return backend.mount(request)
     return None
