@@ -41,7 +41,7 @@ def destroy(provisioner, container_id):
 
 
 def test_bound_that_cannot_be_kept_is_refused_and_nothing_is_left(tmp_path):
-    sentence = r"upper_bytes: the \w+ that is mounted at \S+ keeps no quotas of projects"
+    sentence = r"upper_bytes: the \w+ at \S+ enforces no project quotas"
     with provisioning(tmp_path) as provisioner:
         for backend in ("overlay", None):
             with pytest.raises(RootfsError, match=sentence):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import tarfile
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -145,6 +146,8 @@ def test_one_id_wanted_by_many_at_once_is_had_by_one(store: LocalStore, paths: S
         wanted = [provisioner.provision("box-1", "app:1") for provisioner in [one, other] * 10]
         ends = [each.recover(lambda future: future.error()).get(timeout=TIMEOUT) for each in wanted]
         one.destroy("box-1").recover(lambda _: other.destroy("box-1")).get(timeout=TIMEOUT)
+        for provisioner in (one, other):
+            provisioner.swept().get(timeout=TIMEOUT)  # a store that is closed leaves that to the next one
 
     assert sum(isinstance(end, Rootfs) for end in ends) == 1
     assert sum(isinstance(end, ContainerExistsError) for end in ends) == 19
@@ -383,7 +386,7 @@ def test_container_of_a_living_process_is_left_alone(provisioner: Provisioner, p
     provisioner.provision("box-1", "app:1").get(timeout=TIMEOUT)
 
     with opened(paths.root) as elsewhere, provisioning(elsewhere) as other:
-        with pytest.raises(ContainerHeldError, match="box-1"):
+        with pytest.raises(ContainerHeldError, match="another provisioner, whose process is alive"):
             other.destroy("box-1").get(timeout=TIMEOUT)
         recovery = other.recover(["box-1"]).get(timeout=TIMEOUT)
 
@@ -408,6 +411,41 @@ def test_many_that_are_destroyed_at_once_are_deleted_together(
     assert stats.sweeps < 20
 
 
+# -- export
+
+
+def test_image_is_exported_as_what_its_layers_mean_and_replaces_no_file(
+    provisioner: Provisioner, paths: StorePaths, tmp_path: Path
+) -> None:
+    exported = provisioner.export_image("app:1", tmp_path / "exported.tar").get(timeout=TIMEOUT)
+
+    assert exported.size_bytes == (tmp_path / "exported.tar").stat().st_size
+    with tarfile.open(tmp_path / "exported.tar") as tar:
+        assert {entry.name: entry.size for entry in tar if entry.isfile()} == {"etc/hosts": 5, "bin/sh": 2}
+    with pytest.raises(FileExistsError):
+        provisioner.export_image("app:1", tmp_path / "exported.tar").get(timeout=TIMEOUT)
+    assert names(paths.leases) == []
+
+
+def test_container_is_exported_that_another_process_has(
+    provisioner: Provisioner, store: LocalStore, paths: StorePaths, tmp_path: Path
+) -> None:
+    with provisioning(store, owner="other") as other:
+        rootfs = other.provision("box-1", "app:1").get(timeout=TIMEOUT)
+        Path(str(rootfs.path), "written").write_text("here")
+        with (tmp_path / "exported.tar").open("wb") as target:
+            exported = provisioner.export("box-1", target.fileno()).get(timeout=TIMEOUT)
+        (paths.containers / "box-1/rootfs/written").unlink()
+        other.destroy("box-1").get(timeout=TIMEOUT)
+
+    assert exported.left_out_count == 0
+    with tarfile.open(tmp_path / "exported.tar") as tar:
+        assert [entry.name for entry in tar if entry.isfile()] == ["written"]
+    with pytest.raises(ContainerNotFoundError, match="box-1"):
+        provisioner.export("box-1", tmp_path / "again.tar").get(timeout=TIMEOUT)
+    assert not (tmp_path / "again.tar").exists()
+
+
 # -- close and recover
 
 
@@ -423,6 +461,33 @@ def test_closed_provisioner_lets_go_of_descriptors_and_leaves_containers(store: 
         provisioner.provision("box-2", "app:1").get(timeout=TIMEOUT)
     assert names(paths.containers) == ["box-1"]
     assert names(paths.staging) == []
+
+
+def test_closed_provisioner_says_so_while_its_store_goes_on(store: LocalStore, image: ImageInfo) -> None:
+    with provisioning(store) as provisioner:
+        pass
+
+    with pytest.raises(StoreClosedError, match="or the provisioner that was asked"):
+        provisioner.provision("box-1", "app:1").get(timeout=TIMEOUT)
+    assert store.get("app:1").get(timeout=TIMEOUT).layers[0].diff_id == image.layers[0].diff_id
+
+
+def test_provisioner_shows_whose_it_is_and_where(store: LocalStore, paths: StorePaths) -> None:
+    with provisioning(store, owner="agent") as provisioner:
+        assert repr(provisioner) == f"<Provisioner of 'agent' at {str(paths.root)!r}>"
+
+
+def test_what_is_no_id_or_name_is_refused_with_what_to_write(provisioner: Provisioner, image: ImageInfo) -> None:
+    rootfs = provisioner.provision("box-1", "app:1").get(timeout=TIMEOUT)
+    wrong: Any = image
+
+    with pytest.raises(InvalidInputError, match="container_id is 'app:1'; the id comes first, then the image's name"):
+        provisioner.provision("app:1", "box").get(timeout=TIMEOUT)
+    with pytest.raises(InvalidInputError, match="it takes an image name, a str such as the name of an ImageInfo"):
+        provisioner.provision("box-2", wrong).get(timeout=TIMEOUT)
+    wrong = rootfs
+    with pytest.raises(InvalidInputError, match="it has one, its container_id"):
+        provisioner.destroy(wrong).get(timeout=TIMEOUT)
 
 
 @pytest.mark.usefixtures("image")

@@ -76,6 +76,7 @@ if TYPE_CHECKING:
     from pykka_imagestore.provisioner import Provisioner, ProvisionerActor
     from pykka_imagestore.reference_store import ReferenceStore, ReferenceStoreActor
     from pykka_imagestore.runtime.errors import WorkerDiedError, WorkerError, WorkerTimeoutError
+    from pykka_imagestore.temporary_rootfs import TemporaryRootfs
 
 __all__ = [
     "AmbiguousImageError",
@@ -153,6 +154,7 @@ __all__ = [
     "StoreFormatError",
     "StoreStats",
     "Swept",
+    "TemporaryRootfs",
     "UnsafeStoreError",
     "UnsupportedArchiveError",
     "Usage",
@@ -230,6 +232,7 @@ _HOMES = {
     "StoreClosedError": "errors",
     "StoreError": "errors",
     "StoreFormatError": "errors",
+    "TemporaryRootfs": "temporary_rootfs",
     "UnsafeStoreError": "errors",
     "UnsupportedArchiveError": "errors",
     "Usage": "core.usage",

@@ -26,7 +26,7 @@ from pykka_imagestore.durable.disk import disk
 from pykka_imagestore.durable.stacks import publish_stack
 from pykka_imagestore.durable.stored_view import StoredView
 from pykka_imagestore.errors import ContainerExistsError, InvalidInputError, StoreClosedError
-from pykka_imagestore.handle import Handle, StoreActor, ask, in_future
+from pykka_imagestore.handle import Handle, StoreActor, ask, end, in_future
 from pykka_imagestore.lease_taker import LeaseTaker
 from pykka_imagestore.local_store import LocalStore
 from pykka_imagestore.provision.backends import Backends
@@ -52,6 +52,7 @@ from pykka_imagestore.runtime import (
 from pykka_imagestore.runtime.forks import Origin
 from pykka_imagestore.staging import Staging
 from pykka_imagestore.store_parts import StoreParts
+from pykka_imagestore.temporary_rootfs import TemporaryRootfs
 from pykka_imagestore.text import shown
 
 if TYPE_CHECKING:
@@ -79,9 +80,13 @@ class Provisioner(Handle):
         ("remove", "rm", "delete", "unmount"), "destroy(container_id) removes a container"
     )
 
-    def __init__(self, actor: pykka.ActorRef[ProvisionerActor]) -> None:
+    def __init__(self, actor: pykka.ActorRef[ProvisionerActor], root: Path, owner: str) -> None:
         self._origin = Origin()
         self._actor = actor
+        self._root, self._owner = root, owner
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} of {self._owner!r} at {str(self._root)!r}>"
 
     @classmethod
     def start(cls, store: LocalStore, *, owner: str = "default", durable: bool = True) -> Provisioner:
@@ -156,6 +161,36 @@ class Provisioner(Handle):
         )
         return ask(self._actor, ProvisionerActor.provision, order)
 
+    def temporary(
+        self,
+        container_id: str,
+        name: str,
+        *,
+        backend: str | None = None,
+        read_only: bool = False,
+        target: str | Path | None = None,
+        attach: bool = True,
+        upper_bytes: int | None = None,
+        for_runtime: bool = False,
+    ) -> TemporaryRootfs:
+        """Return a root file system for a ``with`` or ``async with`` block, which destroys it at its end.
+
+        Nothing is done before the block begins, which raises what ``provision`` fails with. Its end raises what
+        ``destroy`` fails with, unless the block itself destroyed it. Arguments are those of ``provision``.
+        """
+        provision = partial(
+            self.provision,
+            container_id,
+            name,
+            backend=backend,
+            read_only=read_only,
+            target=target,
+            attach=attach,
+            upper_bytes=upper_bytes,
+            for_runtime=for_runtime,
+        )
+        return TemporaryRootfs(provision, partial(self.destroy, container_id))
+
     @in_future
     def destroy(self, container_id: str) -> Future[None]:
         """Unmount a container's root file system, and remove all of it; a provision of it under way is discarded first.
@@ -165,7 +200,7 @@ class Provisioner(Handle):
 
         Raises:
             ContainerNotFoundError: No container of that id is there.
-            ContainerHeldError: It belongs to another process, which is alive.
+            ContainerHeldError: It belongs to another provisioner, whose process is alive.
             RootfsError: It could not be unmounted, and stays.
         """
         require_container_id("container_id", container_id)
@@ -246,15 +281,12 @@ class Provisioner(Handle):
         """
         if not self._origin.is_here():
             return
-        try:
-            ask(self._actor, ProvisionerActor.close).recover(lambda _: None).get(timeout=120)
-        finally:
-            self._actor.stop(timeout=60)
+        end(self._actor, ProvisionerActor.close)
 
 
 def start_with(parts: StoreParts, backends: Backends, owner: str = "default", *, durable: bool = True) -> Provisioner:
     """Start a provisioner on the parts of a store, which makes root file systems with these backends."""
-    return Provisioner(ProvisionerActor.start(parts, backends, owner, durable=durable))
+    return Provisioner(ProvisionerActor.start(parts, backends, owner, durable=durable), parts.paths.root, owner)
 
 
 def _parse_target(target: str | Path | int) -> str | int:

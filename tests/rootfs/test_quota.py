@@ -109,7 +109,7 @@ def test_file_system_without_quotas_is_refused_with_what_to_mount_how(mounted, k
     refusal = refused(place)
 
     option = {"ext4": "prjquota", "xfs": "pquota"}[kind]
-    assert refusal.startswith(f"the {kind} that is mounted at {place} keeps no quotas of projects: ")
+    assert refusal.startswith(f"the {kind} at {place} enforces no project quotas: ")
     assert f"the option {option}" in refusal
 
 
@@ -118,11 +118,11 @@ def test_file_system_without_quotas_is_refused_with_what_to_mount_how(mounted, k
 def test_file_system_that_counts_and_bounds_nothing_is_refused(mounted, kind):
     place = mounted(kind, "pqnoenforce" if kind == "xfs" else "")
 
-    assert "keeps no quotas of projects" in refused(place)
+    assert "enforces no project quotas" in refused(place)
 
 
 def test_other_file_system_is_refused_by_its_kind():
-    assert refused("/proc").startswith("the proc that is mounted at /proc keeps no quotas of projects: ")
+    assert refused("/proc").startswith("the proc at /proc enforces no project quotas: ")
 
 
 def test_directory_that_is_not_there_is_an_error(tmp_path):
@@ -324,7 +324,7 @@ def test_quota_that_is_kept_is_not_refused_and_one_that_only_counts_is(tmp_path,
     assert quota_refusal(str(tmp_path)) is None
 
     monkeypatch.setattr(seams.CALL_ON_QUOTAS, Kernel(enforces=False))
-    assert "keeps no quotas of projects" in refused(tmp_path)
+    assert "enforces no project quotas" in refused(tmp_path)
 
 
 def test_lifting_where_there_are_no_quotas_any_more_does_nothing(tmp_path, monkeypatch):

@@ -42,10 +42,19 @@ def _columns() -> int:
 
 
 class Parser(argparse.ArgumentParser):
-    """A parser whose errors act on no terminal."""
+    """A parser whose errors act on no terminal, and say what to write in place of what other tools have.
+
+    Attributes:
+        words: The command line, of which an error speaks.
+    """
+
+    words: Sequence[str] = ()
 
     def error(self, message: str) -> NoReturn:
-        super().error(escaped(message))  # an argument may be a file name from an untrusted source
+        from pykka_imagestore.cli.option_advice import advice_on_options  # noqa: PLC0415 - most runs need none
+
+        advice = advice_on_options(self.get_default("verb") or "", self.words)
+        super().error(escaped(message + advice))  # an argument may be a file name from an untrusted source
 
 
 class Once(argparse.Action):
@@ -60,10 +69,15 @@ class Once(argparse.Action):
 
 
 class Verbs:
-    """Adds verbs. Each takes the common options too, so these may stand before the verb or after it."""
+    """Adds verbs. Each takes the common options too, so these may stand before the verb or after it.
 
-    def __init__(self, parsers: argparse._SubParsersAction[Parser]) -> None:
+    Args:
+        words: The command line.
+    """
+
+    def __init__(self, parsers: argparse._SubParsersAction[Parser], words: Sequence[str]) -> None:
         self._parsers = parsers
+        self._words = words
         # A default here would override an option that stood before the verb.
         self._common = Parser(add_help=False, argument_default=argparse.SUPPRESS, formatter_class=Help)
         add_common_options(self._common)
@@ -88,5 +102,6 @@ class Verbs:
             formatter_class=Help,
             allow_abbrev=False,
         )
+        parser.words = self._words
         parser.set_defaults(verb=verb, parser=parser)  # whichever name was typed
         return parser

@@ -103,6 +103,6 @@ def require_container_id(what: str, value: object) -> None:
     """
     if not (isinstance(value, str) and is_container_id(value)):
         given = shown(value) if isinstance(value, str) else repr(value)[:200]
-        raise InvalidInputError(
-            f"{what} is {given}; it takes at most 128 letters, digits, '_', '.' and '-', a letter or digit first"
-        )
+        takes = "at most 128 letters, digits, '_', '.' and '-', a letter or digit first"
+        its_own = "; it has one, its container_id" if hasattr(value, "container_id") else ""
+        raise InvalidInputError(f"{what} is {given}; it takes {takes}{its_own}")

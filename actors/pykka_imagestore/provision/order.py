@@ -57,8 +57,8 @@ class ProvisionOrder:
             InvalidNameError: ``name`` is no image name.
             InvalidInputError: Something else is not what it takes, or does not go together.
         """
-        require_container_id("container_id", container_id)
-        require_type("name", name, str, "an image name, as a str")
+        _require_new_id(container_id)
+        require_type("name", name, str, "an image name, a str such as the name of an ImageInfo")
         require_text("backend", backend)
         if backend is not None and backend not in BACKENDS:
             raise InvalidInputError(f"backend is {shown(backend)}; it takes one of {', '.join(BACKENDS)}, or None")
@@ -82,3 +82,9 @@ class ProvisionOrder:
             upper_bytes=upper_bytes,
             for_runtime=for_runtime,
         )
+
+
+def _require_new_id(container_id: object) -> None:
+    if isinstance(container_id, str) and ":" in container_id:
+        raise InvalidInputError(f"container_id is {shown(container_id)}; the id comes first, then the image's name")
+    require_container_id("container_id", container_id)

@@ -70,7 +70,7 @@ class ContainerRemover:
 
         Raises:
             ContainerNotFoundError: It is not there.
-            ContainerHeldError: It belongs to another process, which is alive.
+            ContainerHeldError: It belongs to another provisioner, whose process is alive.
             RootfsError, OSError: It could not be unmounted, or the disk failed; the rest of it stays.
         """
         if rootfs is not None:

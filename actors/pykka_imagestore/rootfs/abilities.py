@@ -162,7 +162,7 @@ def _reflink(source: str, target: str) -> None:
 def _quotas(directory: str) -> Ability:
     refusal = quota_refusal(directory)
     obstacle = None if refusal is None else Obstacle(refusal, "")
-    return Ability("bounds on what is written", "asked the file system for quotas of projects", obstacle)
+    return Ability("bounds on what is written", "asked the file system for project quotas", obstacle)
 
 
 def _loop_devices() -> Ability:

@@ -46,12 +46,12 @@ FIRST_PROJECT, LAST_PROJECT = 1 << 30, (1 << 31) - 1
 _TRIES = 1000
 _HOW = {
     "ext4": (
-        "give it project quotas with tune2fs -O project,quota while it is not mounted, and mount it with the option "
-        "prjquota, on a kernel that was built with CONFIG_QFMT_V2"
+        "unmount it, run tune2fs -O project,quota on it, and mount it with the option prjquota; the kernel has to be "
+        "built with CONFIG_QFMT_V2"
     ),
     "xfs": (
-        "unmount it and mount it with the option pquota, on a kernel that was built with CONFIG_XFS_QUOTA; a remount "
-        "does not do it"
+        "unmount it, and mount it with the option pquota, which a remount does not turn on; the kernel has to be built "
+        "with CONFIG_XFS_QUOTA"
     ),
 }
 
@@ -144,9 +144,9 @@ def _random_below(bound: int) -> int:
 def _no_quotas(directory: int) -> str:
     mounted = mount_of(directory)
     if mounted is None:
-        return "its file system has no quotas of projects"
-    how = _HOW.get(mounted.kind, "only some file systems can, such as ext4 and XFS; have the store on one")
-    return f"the {mounted.kind} that is mounted at {mounted.point} keeps no quotas of projects: {how}"
+        return "its file system enforces no project quotas"
+    how = _HOW.get(mounted.kind, "move the store to ext4 or XFS, which can")
+    return f"the {mounted.kind} at {mounted.point} enforces no project quotas: {how}"
 
 
 def _has_call() -> bool:
