@@ -6,11 +6,13 @@ import errno
 import os
 import tarfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
+import pykka
 import pytest
 from support import seams
 from support.containers import Plain, provisioning, refused
@@ -38,8 +40,10 @@ from pykka_imagestore import (
     StateError,
     StoreClosedError,
 )
+from pykka_imagestore.core.container import Container
 from pykka_imagestore.core.paths import StorePaths
 from pykka_imagestore.core.rootfs import RootfsRequest
+from pykka_imagestore.durable.containers import read_container
 from pykka_imagestore.durable.layout import find_missing
 from pykka_imagestore.runtime import DiscardedError
 
@@ -610,6 +614,100 @@ def test_what_a_power_cut_left_of_a_container_is_removed(
 def test_what_is_no_list_of_ids_is_known_to_nobody(provisioner: Provisioner, known: Any) -> None:
     with pytest.raises(InvalidInputError):
         provisioner.recover(known).get(timeout=TIMEOUT)
+
+
+# -- what another process does at the same time
+
+
+def once(before: Callable[[], object], after: Callable[[], object]) -> Callable[..., Container | None]:
+    """Return what reads a record, and has something happen around the first time."""
+    calls = iter([(before, after)])
+
+    def read(paths: StorePaths, container_id: str) -> Container | None:
+        earlier, later = next(calls, (lambda: None, lambda: None))
+        earlier()
+        record = read_container(paths, container_id)
+        later()
+        return record
+
+    return read
+
+
+def test_container_that_is_made_while_somebody_destroys_its_id_stays(
+    provisioner: Provisioner, store: LocalStore, paths: StorePaths
+) -> None:
+    def provision() -> None:
+        provisioner.provision("box-1", "app:1").get(timeout=TIMEOUT)
+
+    with provisioning(store) as other, patch(seams.READ_CONTAINER_TO_REMOVE, once(lambda: None, provision)):
+        with pytest.raises(ContainerHeldError):
+            other.destroy("box-1").get(timeout=TIMEOUT)
+        assert names(paths.containers / "box-1") == ["container.pb", "rootfs"]
+
+
+def test_container_that_is_made_anew_while_two_destroy_the_one_before_stays(
+    provisioner: Provisioner, store: LocalStore, paths: StorePaths
+) -> None:
+    with provisioning(store) as before:
+        before.provision("box-1", "app:1").get(timeout=TIMEOUT)
+
+    def destroy_and_provision() -> None:
+        with suppress(pykka.Timeout):
+            provisioner.destroy("box-1").get(timeout=0.5)
+            provisioner.provision("box-1", "app:1").get(timeout=TIMEOUT)
+
+    with (
+        provisioning(store) as other,
+        patch(seams.READ_CONTAINER_TO_REMOVE, once(lambda: None, destroy_and_provision)),
+    ):
+        other.destroy("box-1").get(timeout=TIMEOUT)
+        with suppress(ContainerExistsError):
+            provisioner.provision("box-1", "app:1").get(timeout=TIMEOUT)
+        assert names(paths.containers / "box-1") == ["container.pb", "rootfs"]
+
+
+def test_container_that_is_made_anew_while_somebody_recovers_stays(
+    provisioner: Provisioner, store: LocalStore, paths: StorePaths
+) -> None:
+    def destroy() -> None:
+        provisioner.destroy("box-1").get(timeout=TIMEOUT)
+
+    def provision() -> None:
+        provisioner.provision("box-1", "app:1").get(timeout=TIMEOUT)
+
+    provision()
+    with provisioning(store) as other, patch(seams.READ_CONTAINER_TO_RECOVER, once(destroy, provision)):
+        assert other.recover().get(timeout=TIMEOUT) == ContainerRecovery()
+        assert names(paths.containers / "box-1") == ["container.pb", "rootfs"]
+
+
+@pytest.mark.usefixtures("image")
+@pytest.mark.parametrize("fails", [PermissionError(errno.EACCES, "closed"), refused("box-1", "copy", "may not mount")])
+def test_known_container_that_cannot_be_adopted_now_is_left(
+    store: LocalStore, paths: StorePaths, fails: Exception
+) -> None:
+    with provisioning(store) as before:
+        before.provision("box-1", "app:1").get(timeout=TIMEOUT)
+
+    backend = Plain()
+    with provisioning(store, backend) as after:
+        with patch.object(backend, "is_attached", side_effect=fails):
+            assert after.recover(["box-1"]).get(timeout=TIMEOUT) == ContainerRecovery(left=("box-1",))
+        assert names(paths.containers / "box-1") == ["container.pb", "rootfs"]
+        assert [each.container_id for each in after.recover(["box-1"]).get(timeout=TIMEOUT).adopted] == ["box-1"]
+
+
+@pytest.mark.usefixtures("image")
+def test_container_of_a_backend_that_only_another_version_has_is_left(store: LocalStore, paths: StorePaths) -> None:
+    with provisioning(store, Plain("bind")) as before:
+        before.provision("box-1", "app:1", backend="bind").get(timeout=TIMEOUT)
+
+    with provisioning(store) as after:
+        assert after.recover(["box-1"]).get(timeout=TIMEOUT) == ContainerRecovery(left=("box-1",))
+        assert after.recover().get(timeout=TIMEOUT) == ContainerRecovery()
+        assert names(paths.containers) == ["box-1"]
+        after.destroy("box-1").get(timeout=TIMEOUT)
+    require_nothing_left(paths)
 
 
 # -- what it costs, and what is told

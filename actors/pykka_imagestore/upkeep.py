@@ -73,9 +73,9 @@ class Upkeep(Handle):
             dry_run: Change nothing; only report what would go.
 
         Returns:
-            What was forgotten and taken out. The names are gone; the bytes are being deleted. What is leased, being put
-            or to be kept stays; if that alone exceeds the budget, no image is forgotten for the budget, and
-            ``is_out_of_reach`` is set.
+            What was forgotten and taken out. The names are gone; the bytes are being deleted. What is leased, being
+            put, needed by a container or to be kept stays; if that alone exceeds the budget, no image is forgotten for
+            the budget, and ``is_out_of_reach`` is set.
 
         Raises:
             InvalidInputError: A name in ``keep`` is no image name, or a number is negative.

@@ -117,7 +117,8 @@ def _add_prune(add: AddVerb) -> None:
     parser = add(
         "remove images that are not used, and layers that no image has",
         "Without --unused-for, --budget and --budget-inodes no image is removed, and none is removed for a budget that "
-        "cannot be kept. A put or a get counts as use. Leased images and those that are being put stay. "
+        "cannot be kept. A put or a get counts as use. Images that are leased, being put, or needed by a "
+        "container stay. "
         "Prints what was removed.",
     )
     _add_quiet(parser, "show no progress, and print only the names of images")

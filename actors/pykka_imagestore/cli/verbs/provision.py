@@ -67,13 +67,21 @@ def _provision_with_workers(
         if rootfs.path is not None:
             return rootfs, rootfs.reason
         signals.wait(provisioner.destroy(options.id))
-        missed = rootfs.backend, "this user's would be mounted in a namespace that ends with this command"
-        if options.backend is not None or options.read_only or options.target is not None:
-            raise RootfsError(options.id, (missed,))  # a copy would be mounted, too
+        missed = f"this user's {rootfs.backend} would be mounted in a namespace that ends with this command"
+        asked = _needing_mounts(options)
+        if asked:
+            advice = f"; without {' and '.join(asked)} it is a copy, which stays"
+            raise RootfsError(options.id, ((rootfs.backend, missed + advice),))
         try:
-            return provision("copy"), ": ".join(missed)
+            return provision("copy"), missed
         except RootfsError as error:
-            raise RootfsError(options.id, (missed, *error.reasons)) from error
+            raise RootfsError(options.id, ((rootfs.backend, missed), *error.reasons)) from error
+
+
+def _needing_mounts(options: argparse.Namespace) -> list[str]:
+    """Return the options without which nothing has to be mounted: a copy that is read-only or attached is, too."""
+    wanted = {"--backend": options.backend, "--read-only": options.read_only, "--target": options.target}
+    return [option for option, value in wanted.items() if value]
 
 
 def _print(options: argparse.Namespace, rootfs: Rootfs, reason: str) -> None:
