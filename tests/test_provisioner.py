@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import select
 import tarfile
 import threading
 from collections.abc import Callable, Iterator
@@ -45,7 +46,11 @@ from pykka_imagestore.core.paths import StorePaths
 from pykka_imagestore.core.rootfs import RootfsRequest
 from pykka_imagestore.durable.containers import read_container
 from pykka_imagestore.durable.layout import find_missing
-from pykka_imagestore.runtime import DiscardedError
+from pykka_imagestore.jobs.export_tar import ExportedTar
+from pykka_imagestore.provisioner import THREADS, WRITERS
+from pykka_imagestore.runtime import DiscardedError, Future
+
+PATIENCE = 30  # seconds, for what another export must not hold up
 
 
 @pytest.fixture
@@ -444,6 +449,53 @@ def test_container_is_exported_that_another_process_has(
     with pytest.raises(ContainerNotFoundError, match="box-1"):
         provisioner.export("box-1", tmp_path / "again.tar").get(timeout=TIMEOUT)
     assert not (tmp_path / "again.tar").exists()
+
+
+@pytest.fixture
+def stalled(store: LocalStore, provisioner: Provisioner, tmp_path: Path) -> Iterator[list[Future[ExportedTar]]]:
+    """Exports to pipes that nobody reads, more than a provisioner has threads."""
+    archive = docker_save(tmp_path / "large.tar", {"large:1": [layer({"large": b"x" * 1_000_000})]})
+    store.put("large:1", archive).get(timeout=TIMEOUT)
+    pipes = [os.pipe() for _ in range(THREADS + WRITERS)]
+    exports = [provisioner.export_image("large:1", writing) for _, writing in pipes]
+    readings = [reading for reading, _ in pipes]
+    wait_for(lambda: len(select.select(readings, [], [], 0)[0]) >= THREADS)  # so many have begun
+    yield exports
+    for reading in readings:
+        os.close(reading)
+    provisioner.close()
+    for _, writing in pipes:
+        os.close(writing)
+
+
+def test_readers_that_stall_hold_up_no_container(
+    stalled: list[Future[ExportedTar]], provisioner: Provisioner, paths: StorePaths
+) -> None:
+    provisioner.provision("box-1", "app:1").get(timeout=PATIENCE)
+    provisioner.destroy("box-1").get(timeout=PATIENCE)
+
+    assert all(export.is_pending() for export in stalled)
+    require_nothing_left(paths)
+
+
+def test_export_to_a_reader_that_stalls_is_ended_by_a_discard(stalled: list[Future[ExportedTar]]) -> None:
+    for export in stalled:
+        export.discard()
+
+    for export in stalled:
+        with pytest.raises(DiscardedError):
+            export.get(timeout=PATIENCE)
+
+
+def test_close_ends_exports_to_readers_that_stall(stalled: list[Future[ExportedTar]], provisioner: Provisioner) -> None:
+    closing = threading.Thread(target=provisioner.close)
+    closing.start()
+    closing.join(PATIENCE)
+
+    assert not closing.is_alive()
+    for export in stalled:
+        with pytest.raises((DiscardedError, StoreClosedError)):
+            export.get(timeout=PATIENCE)
 
 
 # -- close and recover

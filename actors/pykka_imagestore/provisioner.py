@@ -61,6 +61,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 THREADS = 8  # most of them wait for the disk
+WRITERS = 8  # of tars to descriptors; each waits for whoever reads it
 GATHER_SECONDS = 0.2  # in which removed containers are gathered, to be deleted together
 
 
@@ -245,7 +246,9 @@ class Provisioner(Handle):
 
         Args:
             container_id: The container, of whichever process.
-            target: A file to make; or the descriptor of an open file, pipe or socket. Nothing is synced.
+            target: A file to make; or the descriptor of an open file, pipe or socket, which is the caller's to close
+                once this is ready, failed or discarded. Nothing is synced. Of exports to descriptors eight run at a
+                time.
 
         Raises:
             ContainerNotFoundError: It is not there.
@@ -275,7 +278,7 @@ class Provisioner(Handle):
         )
 
     def close(self) -> None:
-        """Close all descriptors and stop; containers stay, and provisions under way are discarded. Idempotent.
+        """Close all descriptors and stop; containers stay. Provisions and exports under way are discarded. Idempotent.
 
         In a forked child, which has no part in the work, this does nothing.
         """
@@ -310,8 +313,10 @@ class ProvisionerActor(StoreActor):
         self._recovery: Future[ContainerRecovery] | None = None  # the last one
         self._stacks: SingleFlight[str, None] = SingleFlight()
         self._work = InFlight()
+        self._exports = InFlight()
         self._is_gathering = self._closed = False
         self._threads = WorkerPool(THREADS, threads=True, name="imagestore-provisioner")
+        self._writers = WorkerPool(WRITERS, threads=True, name="imagestore-export")
         self._executor = SerialExecutor("imagestore-provisioner-staging")
         self._staging = Staging(self, parts.paths, self._executor, parts.pool)
         self._leases = LeaseTaker(parts, self._executor)
@@ -364,6 +369,7 @@ class ProvisionerActor(StoreActor):
         while any(self._work):
             for coming in self._coming.values():
                 coming.discard()
+            self._exports.discard()
             await self._work.ended()
         for rootfs in self._there.values():
             rootfs.close()
@@ -372,6 +378,7 @@ class ProvisionerActor(StoreActor):
 
     def on_stop(self) -> None:
         self._threads.close()
+        self._writers.close()
         self._executor.close()
         self._site.close()
 
@@ -436,8 +443,9 @@ class ProvisionerActor(StoreActor):
 
     async def _write_tar(self, layers: tuple[StackLayer, ...], target: str | int, *, may_change: bool) -> ExportedTar:
         # A descriptor of this process means nothing to a worker process.
-        pool = self._threads if isinstance(target, int) else self._parts.pool
-        return await self._work.add(pool.run(tasks.export_tar, tasks.ExportTar(layers, target, may_change)))
+        pool = self._writers if isinstance(target, int) else self._parts.pool
+        writing = pool.run(tasks.export_tar, tasks.ExportTar(layers, target, may_change))
+        return await self._exports.add(self._work.add(writing))
 
     async def _make_stack(self, wanted: StackWanted) -> None:
         paths, stack = self._parts.paths, stack_id(wanted.layer_ids, wanted.reads)

@@ -13,6 +13,7 @@ import os
 import stat
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 
 from pykka_imagestore.core.rootfs import StackLayer
 from pykka_imagestore.core.tar.format import BLOCK, HARD_LINK, Entry, SparseMap
@@ -26,7 +27,7 @@ from pykka_imagestore.fs.merged_tree import DIRECTORY, FILE, MergedDirectory, Me
 from pykka_imagestore.fs.pins import pinned
 from pykka_imagestore.fs.unset_attributes import UnsetLog
 from pykka_imagestore.fs.whiteout_format import WHITEOUT_PREFIX
-from pykka_imagestore.fs.write import write_all
+from pykka_imagestore.fs.write import write_as_read
 
 _BLOCK_BYTES = 1 << 20
 # Also what readlink(2) says of a file, and lseek(2) beyond its end.
@@ -49,7 +50,7 @@ class TarExport:
     Args:
         layers: The lowest first.
         may_change: Whether somebody may write to the topmost meanwhile.
-        tick: Called now and then with the number of bytes that were written.
+        tick: Called with the number of bytes that were written: after each block, and while a reader is behind.
 
     Attributes:
         entries: How many were written so far.
@@ -205,7 +206,7 @@ class TarExport:
             self._flush()
 
     def _flush(self) -> None:
-        write_all(self._target, memoryview(self._buffer))
+        write_as_read(self._target, memoryview(self._buffer), partial(self._tick, self.written))
         self.written += len(self._buffer)
         self._buffer = bytearray()
         self._tick(self.written)
