@@ -18,6 +18,7 @@ from pykka_imagestore.core.layer_record import WhiteoutFormat
 from pykka_imagestore.core.rootfs import StackLayer
 from pykka_imagestore.fs.attributes import join, sees_trusted_xattrs
 from pykka_imagestore.fs.flags import DIRECTORY_FLAGS
+from pykka_imagestore.fs.open_directories import most_open
 from pykka_imagestore.fs.whiteout_format import (
     OPAQUE_WHITEOUT,
     OPAQUE_XATTRS,
@@ -107,6 +108,7 @@ class MergedTree:
         self._may_change = may_change
         require_sight_of_deletions(layers)
         self._open: dict[tuple[int, bytes], int] = {}
+        self._most_open = most_open(_MAX_OPEN)
 
     def __enter__(self) -> Self:
         return self
@@ -156,7 +158,7 @@ class MergedTree:
         if directory < 0:
             directory = self._find(layer, path)
         self._open[key] = directory
-        if len(self._open) > _MAX_OPEN:
+        if len(self._open) > self._most_open:
             os.close(self._open.pop(next(iter(self._open))))
         return directory
 

@@ -3,11 +3,20 @@
 from __future__ import annotations
 
 import os
+import resource
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 from pykka_imagestore.fs.flags import DIRECTORY_FLAGS
 from pykka_imagestore.fs.pins import PIN_FLAGS
+
+_SHARE = 4  # of what a process may open: a task keeps two caches of directories, and opens files besides
+
+
+def most_open(at_most: int) -> int:
+    """Return how many directories a cache may keep open: so many, or fewer where this process may open few files."""
+    limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return at_most if limit == resource.RLIM_INFINITY else min(at_most, limit // _SHARE)
 
 
 @contextmanager

@@ -18,6 +18,7 @@ from typing import NamedTuple
 
 from pykka_imagestore.fs.attributes import join
 from pykka_imagestore.fs.flags import DIRECTORY_FLAGS
+from pykka_imagestore.fs.open_directories import most_open
 
 MAX_OPEN_DIRECTORIES = 128
 MAX_SYMLINKS = 40  # as the kernel has it
@@ -86,6 +87,7 @@ class Walk:
         self._follows = follows
         self._places: dict[bytes, Found] = {b"": self._root}
         self._open = {root}
+        self._most_open = most_open(MAX_OPEN_DIRECTORIES)
         self._paths_bytes = 0
         self._hops = 0
         self.known = self._places.get
@@ -140,7 +142,7 @@ class Walk:
 
     def make_room(self) -> None:
         """Forget all if it has become much: directories take descriptors, and paths through symlinks memory."""
-        many = len(self._open) > MAX_OPEN_DIRECTORIES or len(self._places) > 2 * MAX_OPEN_DIRECTORIES
+        many = len(self._open) > self._most_open or len(self._places) > 2 * self._most_open
         if many or self._paths_bytes > MAX_PATHS_BYTES:
             self.forget()
 
@@ -174,7 +176,7 @@ class Walk:
                 if place.directory not in self._open:
                     os.close(place.directory)
             ancestor, place = join(ancestor, missing.pop()), below
-            if len(missing) < MAX_OPEN_DIRECTORIES // 2:  # of a long way, only the end
+            if len(missing) < self._most_open // 2:  # of a long way, only the end
                 self._keep(ancestor, place)
         return place
 
