@@ -26,9 +26,11 @@ from pykka_imagestore.errors import (
     ContainerNotFoundError,
     ContainerRecordError,
     NotRemovedError,
+    StateError,
 )
 from pykka_imagestore.fs.remove_tree import remove_tree
 from pykka_imagestore.provision.backends import Backends
+from pykka_imagestore.rootfs.mounts import unmount_open
 
 if TYPE_CHECKING:
     from pykka_imagestore.provision.provisioned import Rootfs
@@ -74,6 +76,7 @@ class ContainerRemover:
             RootfsError, OSError: It could not be unmounted, or the disk failed; the rest of it stays.
         """
         if rootfs is not None:
+            _unmount_moved(rootfs)
             rootfs.close()
             self.take_out(container_id, rootfs.container)
             return
@@ -139,6 +142,23 @@ class ContainerRemover:
 
     def _is_held(self, container: Container) -> bool:
         return container.holder != self._holder and is_holder_alive(self._paths, container.holder)
+
+
+def _unmount_moved(rootfs: Rootfs) -> None:
+    """Unmount what this process has open, wherever its target was moved: a layer that is shown looks like any other."""
+    if rootfs.container.target is None:
+        return
+    try:
+        root = os.dup(rootfs.fd)
+    except (StateError, OSError):  # somebody closed it
+        return
+    try:
+        if rootfs.fd >= 0:  # else it was closed before it was duplicated, and the number may be another file's
+            unmount_open(root)
+    except (StateError, OSError):  # it is mounted nowhere, or in another namespace
+        pass
+    finally:
+        os.close(root)
 
 
 def request_of(paths: StorePaths, container: Container) -> RootfsRequest:
