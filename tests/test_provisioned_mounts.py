@@ -89,6 +89,44 @@ def test_target_that_was_moved_is_found(provisioner: Provisioner, tmp_path: Path
     provisioner.destroy("box-2").get(timeout=TIMEOUT)
 
 
+def test_layer_is_unmounted_though_its_target_was_moved_and_another_container_shows_it_too(
+    provisioner: Provisioner, tmp_path: Path
+) -> None:
+    targets = [tmp_path / name / "target" for name in ("above", "other")]
+    for number, target in enumerate(targets):
+        target.mkdir(parents=True)
+        order = provisioner.provision(f"box-{number}", "one:1", backend="bind", read_only=True, target=target)
+        order.get(timeout=TIMEOUT)
+    targets[0].parent.rename(tmp_path / "moved")
+
+    provisioner.destroy("box-0").get(timeout=TIMEOUT)
+
+    assert points_below(tmp_path) == [str(targets[1])]
+    provisioner.destroy("box-1").get(timeout=TIMEOUT)
+    assert points_below(tmp_path) == []
+
+
+@pytest.mark.parametrize("is_adopted", [False, True])
+def test_what_a_runtime_mounted_in_a_plain_copy_comes_off_with_it(
+    store: LocalStore, tmp_path: Path, is_adopted: bool
+) -> None:
+    with Provisioner.start(store) as before:
+        rootfs = before.provision("box-1", "app:1", backend="copy", for_runtime=True).get(timeout=TIMEOUT)
+        assert points_below(tmp_path) == []
+        for place in (f"{rootfs.path}/etc", f"{rootfs.path}/etc/inner"):
+            Path(place).mkdir(exist_ok=True)
+            assert os.system(f"mount -t tmpfs -o size=1m none {place}") == 0
+        if not is_adopted:
+            before.destroy("box-1").get(timeout=TIMEOUT)
+    if is_adopted:
+        with Provisioner.start(store) as after:
+            after.recover(["box-1"]).get(timeout=TIMEOUT)
+            after.destroy("box-1").get(timeout=TIMEOUT)
+
+    assert points_below(tmp_path) == []
+    wait_for(lambda: names(tmp_path / "store/gc") == [])
+
+
 def test_target_that_is_not_empty_is_refused_and_nothing_is_left(provisioner: Provisioner, tmp_path: Path) -> None:
     with pytest.raises(InvalidInputError, match="empty"):
         provisioner.provision("box-1", "app:1", target=tmp_path).get(timeout=TIMEOUT)

@@ -14,7 +14,7 @@ from pykka_imagestore.fs.open_directories import opened_directory
 from pykka_imagestore.fs.pins import PIN_FLAGS
 from pykka_imagestore.fs.remove_tree import remove_tree
 from pykka_imagestore.rootfs.backend import Mounted
-from pykka_imagestore.rootfs.place import MODE, default_place, detach, is_attached, shows
+from pykka_imagestore.rootfs.place import MODE, default_place, detach, is_attached, shows, unmount_below
 from pykka_imagestore.rootfs.quota import bound, count_below
 from pykka_imagestore.rootfs.refusals import require_served
 from pykka_imagestore.rootfs.view import show, why_not_shown
@@ -86,8 +86,10 @@ class Copy:
         return Mounted(os.open(place, PIN_FLAGS | os.O_DIRECTORY), place if request.attach else None)
 
     def unmount(self, request: RootfsRequest) -> None:
-        """Detach the root file system wherever it is attached."""
+        """Detach the root file system wherever it is attached, and what a runtime mounted in a plain directory."""
         detach(request, shows(default_place(request)))
+        if request.for_runtime and not needs_mount(request):
+            unmount_below(default_place(request))
 
     def is_attached(self, request: RootfsRequest) -> bool:
         """Tell whether it is still mounted where ``mount`` attached it, maybe in another process."""

@@ -91,6 +91,19 @@ def detach(request: RootfsRequest, is_ours: IsOurs, *, is_unlike_others: bool = 
             unmount_listed(entry)
 
 
+def unmount_below(directory: str) -> None:
+    """Unmount whatever somebody mounted in a directory.
+
+    Raises:
+        OSError: The kernel refused.
+    """
+    below = f"{os.path.realpath(directory)}/"
+    for entry in reversed(mount_entries().values()):  # what is mounted on top of something first
+        if entry.point.startswith(below):
+            with suppress(FileNotFoundError):  # it came off with another one
+                unmount_listed(entry)
+
+
 def is_attached(request: RootfsRequest, is_ours: IsOurs) -> bool:
     """Tell whether a root file system is mounted where the request wants it, by this process or another."""
     whose = None if request.target is None else is_ours
