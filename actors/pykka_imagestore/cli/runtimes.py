@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import re
+import select
 import shutil
+import signal
 import subprocess
+import time
 from dataclasses import dataclass
 
 _PROGRAMS = ("crun", "runc", "youki", "runsc", "bwrap", "nsenter", "chroot", "podman", "docker", "apptainer", "enroot")
 # Before these, an image's /dev or a mount's target could be exchanged for a symlink: crun CVE-2026-88264, runc
 # CVE-2026-41579.
 _SOUND = {"crun": (1, 30), "runc": (1, 4, 3)}
-_VERSION = re.compile(r"\d+(?:\.\d+)+")
+_VERSION = re.compile(rb"(?<![0-9])[0-9]{1,9}(?:\.[0-9]{1,9}){1,9}")
 _SECONDS = 5.0
+_MAX_BYTES = 4096  # of what a program says, whatever lies on the PATH by its name
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,27 +38,47 @@ class RuntimeProgram:
     sound_from: str | None
 
 
-def find_runtimes() -> tuple[RuntimeProgram, ...]:
-    """Return those that are on the PATH; each is asked for its version."""
+def find_runtimes(seconds: float = _SECONDS) -> tuple[RuntimeProgram, ...]:
+    """Return those that are on the PATH; each is asked for its version, and has so long to say it."""
     found = ((name, shutil.which(name)) for name in _PROGRAMS)
-    return tuple(_ask(name, path) for name, path in found if path is not None)
+    return tuple(_ask(name, path, seconds) for name, path in found if path is not None)
 
 
-def _ask(name: str, path: str) -> RuntimeProgram:
+def _ask(name: str, path: str, seconds: float) -> RuntimeProgram:
     try:
-        asked = subprocess.run(
+        # In a session of its own, so that what it started ends with it.
+        asked = subprocess.Popen(
             [path, "--version"],
             stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            errors="replace",
-            timeout=_SECONDS,
-            check=False,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
         )
-    except (OSError, subprocess.TimeoutExpired):
+    except OSError:
         return RuntimeProgram(name, path, None, None)
-    version = _VERSION.search(asked.stdout)
-    return RuntimeProgram(name, path, version and version[0], _sound_from(name, version and version[0]))
+    with asked:
+        try:
+            found = _VERSION.search(_answer(asked, seconds))
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(asked.pid, signal.SIGKILL)
+    version = None if found is None else found[0].decode()
+    return RuntimeProgram(name, path, version, _sound_from(name, version))
+
+
+def _answer(asked: subprocess.Popen[bytes], seconds: float) -> bytes:
+    """Return what a program says first, until it ends or is late."""
+    assert asked.stdout is not None  # noqa: S101 - it is a pipe
+    said, late = b"", time.monotonic() + seconds
+    while len(said) < _MAX_BYTES:
+        left = late - time.monotonic()
+        if left <= 0 or not select.select([asked.stdout], [], [], left)[0]:
+            return b""
+        data = os.read(asked.stdout.fileno(), _MAX_BYTES)
+        if not data:
+            break
+        said += data
+    return said
 
 
 def _sound_from(name: str, version: str | None) -> str | None:
