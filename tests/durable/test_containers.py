@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import os
 import stat
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from support.processes import names
+from support.processes import TIMEOUT, names
 
 from pykka_imagestore.core.container import Container
 from pykka_imagestore.core.digest import DiffID, Digest, sha256
@@ -148,7 +152,29 @@ def test_table_tells_what_is_needed_now(paths: StorePaths, holder: Holder) -> No
     assert table.needs().layers == frozenset()
 
 
-@pytest.mark.parametrize("what", ["directory", "symlink", "damage", "another's"])
+@pytest.mark.root
+def test_device_in_place_of_a_record_is_told_where_none_can_be_opened_too(paths: StorePaths, holder: Holder) -> None:
+    holder.begin(BOX)
+    record = paths.containers / "box-1/container.pb"
+    record.unlink()
+    with on_nodev(paths.containers / "box-1"):
+        os.mknod(record, stat.S_IFCHR | 0o600, os.makedev(1, 3))
+
+        with pytest.raises(ContainerRecordError, match="is a device"):
+            ContainerTable(paths).needs()
+        assert find_containers(paths) == ()
+
+
+@contextmanager
+def on_nodev(directory: Path) -> Iterator[None]:
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m,nodev", "none", directory], check=True, timeout=TIMEOUT)
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", directory], check=True, timeout=TIMEOUT)
+
+
+@pytest.mark.parametrize("what", ["directory", "symlink", "fifo", "hole", "damage", "another's"])
 def test_record_that_is_none_is_an_error_and_nothing_is_needed_for_sure(
     paths: StorePaths, holder: Holder, what: str
 ) -> None:
@@ -160,6 +186,11 @@ def test_record_that_is_none_is_an_error_and_nothing_is_needed_for_sure(
         record.mkdir()
     elif what == "symlink":
         record.symlink_to("/etc/passwd")
+    elif what == "fifo":
+        os.mkfifo(record)
+    elif what == "hole":
+        record.touch()
+        os.truncate(record, 1 << 40)
     else:
         record.write_bytes(data[:-1] + b"?" if what == "damage" else _to_bytes(replace(BOX, container_id="box-2")))
 

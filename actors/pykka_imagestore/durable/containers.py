@@ -48,6 +48,7 @@ from pykka_imagestore.errors import (
 _TAKEN = frozenset({errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR})
 _NAME = "container.{}"  # what a container's directory is called in staging/ and gc/
 _BLOCK = 4096  # bytes of a file, at its beginning, that are written together or not at all
+_MAX_RECORD = 1 << 20  # bytes: 500 DiffIDs take 37 KB, and a path 4
 _MODE = 0o700  # what a container's upper directory holds is whoever's ran there, with set-user-ID programs
 
 
@@ -254,11 +255,13 @@ def read_container(paths: StorePaths, container_id: str) -> Container | None:
     """
     path = paths.container(container_id) / CONTAINER_RECORD
     try:
-        data = read_file(path)
+        data = read_file(path, _MAX_RECORD + 1)
     except (FileNotFoundError, NotADirectoryError):
         return None
     except MisplacedFileError as error:
         raise ContainerRecordError(str(path), str(error)) from error
+    if len(data) > _MAX_RECORD:
+        raise ContainerRecordError(str(path), f"it has more than {_MAX_RECORD} bytes, and no ContainerRecord has")
     if not any(data):
         return None  # the power failed before it lasted: not every container is synced
     return _from_bytes(path, container_id, data)

@@ -16,8 +16,8 @@ from pykka_imagestore.core.identity import kind_of
 from pykka_imagestore.durable.owner import require_owner
 from pykka_imagestore.errors import MisplacedFileError
 
-# What open(2) says of symlinks, directories, fifos, sockets and devices.
-_NO_PLAIN_FILE = frozenset({errno.ELOOP, errno.EISDIR, errno.ENXIO, errno.ENODEV})
+# What open(2) says of symlinks, directories, fifos, sockets and devices; the last of devices on a nodev mount.
+_NO_PLAIN_FILE = frozenset({errno.ELOOP, errno.EISDIR, errno.ENXIO, errno.ENODEV, errno.EACCES})
 _ALWAYS = os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY
 
 
@@ -38,7 +38,10 @@ def open_file(path: Path, flags: int = os.O_RDONLY, mode: int = 0o600) -> int:
     except OSError as error:
         if error.errno not in _NO_PLAIN_FILE:
             raise
-        raise MisplacedFileError(str(path), kind_of(path.lstat().st_mode), "a file") from error
+        found = path.lstat().st_mode
+        if stat.S_ISREG(found):
+            raise
+        raise MisplacedFileError(str(path), kind_of(found), "a file") from error
     try:
         status = os.fstat(descriptor)
         _require_own(path, status)
@@ -64,14 +67,17 @@ def has_file(path: Path) -> bool:
     return True
 
 
-def read_file(path: Path) -> bytes:
+def read_file(path: Path, at_most: int = -1) -> bytes:
     """Return what is in a plain file of the store's.
+
+    Args:
+        at_most: How many bytes of it; by default all.
 
     Raises:
         MisplacedFileError, ForeignStoreError: As ``open_file``.
     """
     with os.fdopen(open_file(path), "rb") as file:
-        return file.read()
+        return file.read(at_most)
 
 
 def create_file(path: Path, mode: int) -> int:
