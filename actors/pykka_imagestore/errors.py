@@ -724,7 +724,7 @@ class FileTooLargeError(StateError, OSError):
 
 
 class ProcUnavailableError(StateError, OSError):
-    """The file system /proc, which unpacking needs, is not there or may not be read.
+    """The file system /proc, which unpacking, mounting and unmounting need, is not there or may not be read.
 
     Attributes:
         path: What could not be read.
@@ -740,6 +740,6 @@ class ProcUnavailableError(StateError, OSError):
 
     def __str__(self) -> str:
         return (
-            f"{self.path}: {self.reason}, and unpacking a layer needs /proc. Nothing of it was stored; have it mounted "
-            "where this process runs: mount -t proc proc /proc"
+            f"{self.path}: {self.reason}, and unpacking, mounting and unmounting need /proc. Nothing came of it; have "
+            "it mounted where this process runs: mount -t proc proc /proc"
         )

@@ -52,7 +52,7 @@ def test_a_program_that_prints_without_end_takes_no_memory(program):
     program("exec head -c 1000000000 /dev/zero")
     text = """
         import resource
-                from pykka_imagestore.cli.runtimes import find_runtimes
+        from pykka_imagestore.cli.runtimes import find_runtimes
         find_runtimes()
         print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
     """

@@ -17,12 +17,15 @@ from support.images import docker_save, layer
 from support.layers import blob_of
 from support.privileges import on_file_system
 from support.processes import TIMEOUT
+from support.rootfs import request
 
 from pykka_imagestore.cli.arguments import store_directory
 from pykka_imagestore.cli.process_limit import explain_if_at_limit
 from pykka_imagestore.errors import FileTooLargeError, InvalidInputError, NoSpaceError, ProcUnavailableError
 from pykka_imagestore.jobs.untar_image import UntarImage, untar_image
 from pykka_imagestore.jobs.untar_layer import UntarLayer, untar_layer
+from pykka_imagestore.rootfs.copy import Copy
+from pykka_imagestore.rootfs.overlay import Overlay
 from pykka_imagestore.runtime import WorkerStartError
 
 MIB = 1 << 20
@@ -99,10 +102,20 @@ def compressed_archive(directory):
 
 @pytest.mark.root
 def test_machine_without_proc_is_told_so(tmp_path):
-    request = UntarLayer(blob_of(tars.tar(tars.file(b"f")), tmp_path), str(tmp_path / "layer"))
+    untar = UntarLayer(blob_of(tars.tar(tars.file(b"f")), tmp_path), str(tmp_path / "layer"))
 
-    with pytest.raises(ProcUnavailableError, match=r"/proc/self/status: No such file .* unpacking a layer needs /proc"):
-        on_file_system("tmpfs", "size=1m", "/proc", untar_layer, request)
+    with pytest.raises(ProcUnavailableError, match=r"/proc/self/status: No such file .* and unpacking, .* need /proc"):
+        on_file_system("tmpfs", "size=1m", "/proc", untar_layer, untar)
+
+
+@pytest.mark.root
+@pytest.mark.parametrize("backend", [Copy(), Overlay()], ids=["copy", "overlay"])
+def test_without_proc_no_root_file_system_is_taken_for_gone(tmp_path, backend):
+    (tmp_path / "box/rootfs").mkdir(parents=True)
+
+    for look in (backend.is_attached, backend.unmount):
+        with pytest.raises(ProcUnavailableError, match="mounting and unmounting need /proc"):
+            on_file_system("tmpfs", "size=1m", "/proc", look, request(tmp_path / "box"))
 
 
 def test_user_without_a_home_directory_is_told_to_name_the_store(monkeypatch):

@@ -14,10 +14,11 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cache
+from typing import BinaryIO
 
 from pykka_imagestore.core.paths import ROOTFS
 from pykka_imagestore.core.rootfs import RootfsRequest
-from pykka_imagestore.errors import InvalidInputError
+from pykka_imagestore.errors import InvalidInputError, ProcUnavailableError
 from pykka_imagestore.fs.flags import DIRECTORY_FLAGS
 from pykka_imagestore.fs.named_directory import NamedDirectory, is_empty
 from pykka_imagestore.fs.open_directories import pinned_directory
@@ -181,7 +182,7 @@ def shows(directory: str) -> IsOurs:
 
 def mount_entries() -> dict[int, MountEntry]:
     """Return what is mounted in this process' namespace, by number."""
-    with open("/proc/self/mountinfo", "rb") as table:
+    with _opened_in_proc("mountinfo") as table:
         return {entry.number: entry for entry in map(_parse_entry, table)}
 
 
@@ -192,8 +193,16 @@ def mount_of(descriptor: int) -> MountEntry | None:
 
 def _mount_number(descriptor: int) -> int:
     """Return the number of the mount that something open is in."""
-    with open(f"/proc/self/fdinfo/{descriptor}", "rb") as info:
+    with _opened_in_proc(f"fdinfo/{descriptor}") as info:
         return next(int(line.split()[1]) for line in info if line.startswith(b"mnt_id:"))
+
+
+def _opened_in_proc(name: str) -> BinaryIO:
+    # Never as a FileNotFoundError, which would say of a root file system that it is gone.
+    try:
+        return open(f"/proc/self/{name}", "rb")
+    except FileNotFoundError as error:
+        raise ProcUnavailableError(error.filename, error.errno or 0) from error
 
 
 def _attach(mount: int, request: RootfsRequest) -> str:
