@@ -89,6 +89,24 @@ def test_target_that_was_moved_is_found(provisioner: Provisioner, tmp_path: Path
     provisioner.destroy("box-2").get(timeout=TIMEOUT)
 
 
+@pytest.mark.parametrize(("image", "backend"), [("app:1", "overlay"), ("app:1", "copy"), ("one:1", "bind")])
+def test_symlink_of_another_user_in_place_of_a_target_keeps_no_container(
+    provisioner: Provisioner, tmp_path: Path, image: str, backend: str
+) -> None:
+    target, elsewhere = tmp_path / "above" / "target", tmp_path / "elsewhere"
+    target.mkdir(parents=True)
+    elsewhere.mkdir()
+    order = provisioner.provision("box-1", image, backend=backend, read_only=backend == "bind", target=target)
+    order.get(timeout=TIMEOUT)
+    target.parent.rename(tmp_path / "moved")
+    target.parent.symlink_to(elsewhere)
+    os.lchown(target.parent, 54321, 54321)
+
+    provisioner.destroy("box-1").get(timeout=TIMEOUT)
+
+    assert (points_below(tmp_path), names(tmp_path / "store/containers")) == ([], [])
+
+
 def test_layer_is_unmounted_though_its_target_was_moved_and_another_container_shows_it_too(
     provisioner: Provisioner, tmp_path: Path
 ) -> None:

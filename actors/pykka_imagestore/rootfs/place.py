@@ -78,12 +78,13 @@ def detach(request: RootfsRequest, is_ours: IsOurs, *, is_unlike_others: bool = 
     Args:
         is_ours: Tells it from what else may be mounted at the target.
         is_unlike_others: Whether that is true of no other container's. If so, it is found, too, if somebody moved its
-            target, or a directory above.
+            target, or a directory above, whatever is there now.
     """
     _unmount_own(request.directory)
     if request.target is None:
         return
-    with _found(request.target) as named:
+    was_there = False
+    with suppress(InvalidInputError), _found(request.target) as named:  # it is raised of another user's symlink by now
         was_there = named is not None and _unmount_all(named.above, named.name, is_ours)
     if was_there or not is_unlike_others:
         return
