@@ -78,7 +78,7 @@ class EventLoop:
             thread.start()
         except RuntimeError:
             with self._lock:
-                self._close_wake_up()
+                self.close_wake_up()
                 self._thread = None
             self._make_calls()  # left by other threads, which believed that this one had started
             self._end_if_stopped()
@@ -119,9 +119,11 @@ class EventLoop:
         """Tell whether the caller runs in the loop."""
         return self._thread is threading.current_thread()
 
-    def forget(self) -> None:
-        """Close the descriptor in a forked child, where nothing reads it."""
-        self._close_wake_up()
+    def close_wake_up(self) -> None:
+        """Close the descriptor that wakes the thread: it has ended, or is not in this forked child."""
+        descriptor, self._wake_up = self._wake_up, _NONE  # in this order: a child forked in between must not close it
+        if descriptor != _NONE:
+            os.close(descriptor)
 
     # -- for the thread itself
 
@@ -152,7 +154,7 @@ class EventLoop:
                 logger.exception("The thread of a worker pool failed; the pool is closed")
         end()  # also if it was stopped in another thread, before this one had begun
         with self._lock:
-            self._close_wake_up()
+            self.close_wake_up()
         self._make_calls()
         self._ended.set()
 
@@ -182,11 +184,6 @@ class EventLoop:
     def _end_if_stopped(self) -> None:
         if self.is_stopped:
             self._ended.set()
-
-    def _close_wake_up(self) -> None:
-        descriptor, self._wake_up = self._wake_up, _NONE  # in this order: a child forked in between must not close it
-        if descriptor != _NONE:
-            os.close(descriptor)
 
 
 def _milliseconds(deadline: float, seconds: float | None) -> float | None:

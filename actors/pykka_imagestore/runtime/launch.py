@@ -68,7 +68,7 @@ class WorkerProcess:
             self.socket.setblocking(False)
             with theirs:
                 self._child = _start_frozen(theirs) if is_frozen() else _start_python(theirs.fileno())
-            undo.callback(self._wait)
+            undo.callback(self._child.wait if isinstance(self._child, subprocess.Popen) else self._child.join)
             undo.callback(self._child.kill)
             # The PID is still the child's. Even one that is reaped at once, since SIGCHLD is ignored, does not end
             # between its start and here.
@@ -87,14 +87,16 @@ class WorkerProcess:
             Its exit code, minus the signal's number if a signal ended it. None if it is not known, because SIGCHLD is
             ignored or something else in this program waits for all children.
         """
+        if not isinstance(self._child, subprocess.Popen):
+            self._child.join()
+            return self._child.exitcode
         try:
-            end = os.waitid(os.P_PIDFD, self.pidfd, os.WEXITED | os.WNOWAIT)
+            end = os.waitid(os.P_PIDFD, self.pidfd, os.WEXITED)
         except ChildProcessError:
             end = None
-        self._wait()
-        if end is None:
-            return None
-        return end.si_status if end.si_code == os.CLD_EXITED else -end.si_status
+        code = None if end is None else end.si_status if end.si_code == os.CLD_EXITED else -end.si_status
+        self._child.returncode = code or 0  # else it would wait for the PID itself, which may be another child's
+        return code
 
     def close(self) -> None:
         """Release the descriptors."""
@@ -106,12 +108,6 @@ class WorkerProcess:
         if isinstance(self._child, subprocess.Popen):
             self._child.returncode = 0  # else it warns that it is still running
         self.close()
-
-    def _wait(self) -> None:
-        if isinstance(self._child, subprocess.Popen):
-            self._child.wait()
-        else:
-            self._child.join()
 
 
 def is_frozen() -> bool:
@@ -185,6 +181,7 @@ def _require_pidfds() -> None:
 
 
 def _start_python(descriptor: int) -> subprocess.Popen[bytes]:
+    # Linux takes arguments up to a quarter of the stack's limit, usually 2 MB, and 128 KB in any case.
     command = [*python_command(), "-c", _BOOTSTRAP, str(descriptor)]
     return subprocess.Popen([*map(os.fsencode, command), *_search_path()], pass_fds=[descriptor], cwd="/")
 

@@ -19,6 +19,7 @@ import weakref
 from collections.abc import Callable
 from functools import partial
 from operator import attrgetter
+from typing import cast
 
 from pykka_imagestore.runtime import wire
 from pykka_imagestore.runtime.errors import PoolClosedError, WorkerStartError, WorkerTimeoutError
@@ -83,7 +84,7 @@ class ProcessEngine:
         """Release all descriptors in a forked child, which has no part in the engine."""
         for worker in self._workers:
             worker.forget()
-        self._loop.forget()
+        self._loop.close_wake_up()
 
     # -- tasks
 
@@ -213,7 +214,7 @@ class ProcessEngine:
     def _expire(self, worker: WorkerHandle) -> None:
         """Kill a worker whose task ran for too long, or one that was idle for long and is not needed."""
         if worker.task is not None:
-            self._kill(worker, WorkerTimeoutError(worker.task.name, worker.task.time_limit or 0))
+            self._kill(worker, WorkerTimeoutError(worker.task.name, cast(float, worker.task.time_limit)))
         elif self._count_missing() < 0:
             self._kill(worker)
         else:
@@ -327,16 +328,11 @@ def _is_answer(kind: bytes, body: bytes) -> bool:
 _engines: weakref.WeakSet[ProcessEngine] = weakref.WeakSet()
 
 
-def _forget_in_child() -> None:
+def _end_all(end: Callable[[ProcessEngine], object]) -> None:
     for engine in list(_engines):
-        engine.forget()
+        end(engine)
     _engines.clear()
 
 
-os.register_at_fork(after_in_child=_forget_in_child)
-
-
-@atexit.register
-def _close_at_exit() -> None:
-    for engine in list(_engines):
-        engine.close()
+os.register_at_fork(after_in_child=partial(_end_all, ProcessEngine.forget))
+atexit.register(_end_all, ProcessEngine.close)
