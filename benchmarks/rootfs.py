@@ -48,9 +48,14 @@ TOOLS = ("podman", "buildah", "containerd", "ctr", "umoci", "cp", "mount")
 
 @dataclass(frozen=True, slots=True)
 class Effort:
-    """How many are measured of everything; each is an option too."""
+    """How many are measured of everything; each is an option too.
+
+    Attributes:
+        in_a_round: The most that a contestant makes one at a time in a round; some make fewer.
+    """
 
     rounds: int = 8
+    in_a_round: int = 50
     batches: int = 3
     puts: int = 2
     copies: int = 2
@@ -59,7 +64,7 @@ class Effort:
     sandboxes: int = 1000
 
 
-QUICK = Effort(rounds=1, batches=1, puts=1, copies=1, at_once=2, crowd=3, sandboxes=4)
+QUICK = Effort(rounds=1, in_a_round=2, batches=1, puts=1, copies=1, at_once=2, crowd=3, sandboxes=4)
 
 
 @dataclass
@@ -122,7 +127,7 @@ def measure_at_rest(
             contestant.make(race.names(1))
         for number in range(effort.rounds):
             for contestant in in_turn(contestants, number):
-                race.turn(contestant, quiet(1), contestant.at_rest)
+                race.turn(contestant, quiet(1), min(contestant.at_rest, effort.in_a_round))
         tell("at rest, 1 at a time")
         for number in range(effort.batches):
             for contestant in in_turn(contestants, number):
@@ -139,7 +144,7 @@ def measure_in_crowd(race: Race, contestants: Sequence[Contestant], effort: Effo
     os.sync()
     for number in range(max(1, effort.rounds // 4)):
         for contestant in in_turn(contestants, number):
-            race.turn(contestant, crowded(1, effort.crowd), contestant.at_rest)
+            race.turn(contestant, crowded(1, effort.crowd), min(contestant.at_rest, effort.in_a_round))
     for contestant in contestants:
         race.turn(contestant, crowded(effort.at_once, effort.crowd), effort.at_once, effort.at_once)
     tell(f"beside {effort.crowd:,}: {', '.join(contestant.name for contestant in contestants)}")

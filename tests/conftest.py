@@ -13,6 +13,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 from support.privileges import ORDINARY_USER, ordinary_users_place
 from support.processes import TIMEOUT
+from support.rootfs import copy_package, no_mounts_left, require_mounts
 from support.stores import opened
 
 from pykka_imagestore import LocalStore
@@ -81,6 +82,30 @@ def store(tmp_path: Path) -> Iterator[LocalStore]:
     """Return an empty store whose work is done by threads: those start at once."""
     with opened(tmp_path / "store", durable=False) as store:
         yield store
+
+
+@pytest.fixture(scope="session")
+def package_for_all() -> Iterator[Path]:
+    """Return where any user may import a copy of the package; the one in use may be where only root may enter.
+
+    It is the ordinary user's, whose Python keeps there what it compiles.
+    """
+    directory = Path(tempfile.mkdtemp(prefix="imagestore-test-", dir=ordinary_users_place()))
+    directory.chmod(0o755)
+    copy_package(directory)
+    if os.geteuid() == 0:
+        for copied in (directory, *directory.rglob("*")):
+            os.chown(copied, ORDINARY_USER, ORDINARY_USER)
+    yield directory
+    remove_tree(str(directory))
+
+
+@pytest.fixture
+def mounts(tmp_path: Path) -> Iterator[None]:
+    """Skip the test where nothing can be mounted; require that nothing stays so below its directory."""
+    require_mounts()
+    with no_mounts_left(tmp_path):
+        yield
 
 
 @pytest.fixture

@@ -41,7 +41,7 @@ def destroy(provisioner, container_id):
 
 
 def test_bound_that_cannot_be_kept_is_refused_and_nothing_is_left(tmp_path):
-    sentence = r"upper_bytes: the \w+ that is mounted at \S+ keeps no quotas of projects"
+    sentence = r"upper_bytes: the \w+ at \S+ enforces no project quotas"
     with provisioning(tmp_path) as provisioner:
         for backend in ("overlay", None):
             with pytest.raises(RootfsError, match=sentence):
@@ -63,7 +63,7 @@ def test_what_is_written_is_counted_under_a_project_that_is_free_again_once_it_i
 ):
     kernel = Kernel(is_xfs=True)
     with mounted_image(tmp_path, "xfs") as place, provisioning(place) as provisioner:
-        monkeypatch.setattr(seams.LIBC_OF_QUOTAS, kernel)
+        monkeypatch.setattr(seams.CALL_ON_QUOTAS, kernel)
         boxes = [
             provision(provisioner, f"box-{number}", upper_bytes=(number + 1) * MIB, backend=backend)
             for number in range(2)

@@ -199,6 +199,32 @@ def test_an_image_without_a_name_is_there_by_its_config_digest(tmp_path: Path, b
             store.get(image.name).get(timeout=TIMEOUT)
 
 
+def test_the_digest_of_a_config_finds_its_image(store: LocalStore, tmp_path: Path) -> None:
+    archive = docker_save(tmp_path / "app.tar", {"app:1": [BASE]})
+    image = store.put("app:1", archive).get(timeout=TIMEOUT)
+    store.put("app:0", archive).get(timeout=TIMEOUT)
+    digest = image.config_digest
+    assert digest is not None
+
+    assert store.get(digest).get(timeout=TIMEOUT).name == "app:0"
+    with store.get(digest, lease=True).get(timeout=TIMEOUT) as leased:
+        assert leased.image.config_digest == digest
+    assert store.config(digest).get(timeout=TIMEOUT) == store.config("app:1").get(timeout=TIMEOUT)
+    with pytest.raises(NotFoundError):
+        store.get(f"sha256:{'0' * 64}").get(timeout=TIMEOUT)
+    with pytest.raises(NotFoundError):
+        store.remove(digest).get(timeout=TIMEOUT)
+
+
+def test_prune_keeps_an_image_that_is_named_by_its_digest(store: LocalStore, tmp_path: Path) -> None:
+    image = store.put("app:1", docker_save(tmp_path / "app.tar", {"app:1": [BASE]})).get(timeout=TIMEOUT)
+
+    pruned = store.prune(keep=[image.config_digest or ""], budget_bytes=0).get(timeout=TIMEOUT)
+
+    assert pruned.images == ()
+    assert store.get("app:1").get(timeout=TIMEOUT) == image
+
+
 def test_a_put_gives_an_image_without_a_name_one(store: LocalStore, tmp_path: Path) -> None:
     archive = docker_save(tmp_path / "unnamed.tar", {"": [BASE]})
 

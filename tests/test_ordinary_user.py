@@ -20,11 +20,11 @@ from support.guests import guests_in
 from support.images import docker_save
 from support.privileges import ORDINARY_USER, ordinary_users_place
 from support.processes import TIMEOUT
-from support.rootfs import copy_package, names_in, read, write
+from support.rootfs import names_in, read, write
 from support.stores import opened
 
 from pykka_imagestore import Provisioner, RootfsError
-from pykka_imagestore.provisioned import ContainerRecovery
+from pykka_imagestore.provision.provisioned import ContainerRecovery
 
 pytestmark = [pytest.mark.root, pytest.mark.overlay]
 
@@ -45,16 +45,20 @@ print(json.dumps([sys.implementation.cache_tag, getattr(test_ordinary_user, name
 
 
 @pytest.fixture(scope="module")
-def run():
+def run(package_for_all):
     """Call a function of this module with a directory of an ordinary user's, as he, with a Python and copies of his."""
     if subprocess.run(["unshare", "-Urm", "true"], capture_output=True, check=False).returncode != 0:
         pytest.skip("this machine lets nobody make a user namespace")
     above = Path(tempfile.mkdtemp(dir=ordinary_users_place()))
     try:
         above.chmod(0o755)
-        shutil.copytree(Path(__file__).with_name("support"), above / "tests/support")
+        shutil.copytree(
+            Path(__file__).with_name("support"), above / "tests/support", ignore=shutil.ignore_patterns("__pycache__")
+        )
         shutil.copy(__file__, above / "tests")
-        paths = [str(copy_package(above / "package")), str(above / "tests"), *filter(is_of_packages, sys.path)]
+        for copied in (above / "tests", above / "tests/support"):
+            os.chown(copied, ORDINARY_USER, ORDINARY_USER)  # whose Python keeps there what it compiles
+        paths = [str(package_for_all), str(above / "tests"), *filter(is_of_packages, sys.path)]
         yield partial(call, find_python(above, paths), paths, map("{}/{}".format, repeat(above), count()))
     finally:
         shutil.rmtree(above)

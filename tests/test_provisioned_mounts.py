@@ -4,25 +4,19 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 from support.images import docker_save, layer, long_layer, worker_pids
 from support.processes import TIMEOUT, names, wait_for
-from support.rootfs import names_in, no_mounts_left, points_below, read, require_mounts, write
+from support.rootfs import names_in, points_below, read, write
 from support.stores import opened
 
-from pykka_imagestore import InvalidInputError, LocalStore, Provisioner, RootfsError
-from pykka_imagestore.runtime import DiscardedError, WorkerDiedError
+from pykka_imagestore import InvalidInputError, LocalStore, Provisioner, Rootfs, RootfsError
+from pykka_imagestore.runtime import DiscardedError, Future, WorkerDiedError
 
-pytestmark = [pytest.mark.root, pytest.mark.overlay]
-
-
-@pytest.fixture(autouse=True)
-def _nothing_stays_mounted(tmp_path: Path) -> Iterator[None]:
-    require_mounts()
-    with no_mounts_left(tmp_path):
-        yield
+pytestmark = [pytest.mark.root, pytest.mark.overlay, pytest.mark.usefixtures("mounts")]
 
 
 @pytest.fixture
@@ -57,10 +51,17 @@ def test_the_best_that_works_is_taken_and_told(
     assert points_below(tmp_path) == []
 
 
+@pytest.mark.parametrize("is_symlink", [False, True])
 @pytest.mark.parametrize("backend", ["overlay", "copy", "link"])
-def test_target_is_where_it_is_found_also_by_the_next_process(store: LocalStore, tmp_path: Path, backend: str) -> None:
+def test_target_is_where_it_is_found_also_by_the_next_process(
+    store: LocalStore, tmp_path: Path, backend: str, is_symlink: bool
+) -> None:
     target = tmp_path / "target"
-    target.mkdir()
+    (tmp_path / "real").mkdir()
+    if is_symlink:
+        target.symlink_to("real")
+    else:
+        target.mkdir()
     is_read_only = backend == "link"
     with Provisioner.start(store) as before:
         rootfs = before.provision("box-1", "app:1", backend=backend, target=target, read_only=is_read_only)
@@ -72,6 +73,20 @@ def test_target_is_where_it_is_found_also_by_the_next_process(store: LocalStore,
         assert read(adopted.fd, "etc/hosts") == "upper"
         after.destroy("box-1").get(timeout=TIMEOUT)
     assert (points_below(tmp_path), names(target)) == ([], [])
+
+
+@pytest.mark.parametrize("backend", ["overlay", "copy"])
+def test_target_that_was_moved_is_found(provisioner: Provisioner, tmp_path: Path, backend: str) -> None:
+    target = tmp_path / "above" / "target"
+    target.mkdir(parents=True)
+    provisioner.provision("box-1", "app:1", backend=backend, target=target).get(timeout=TIMEOUT)
+    other = provisioner.provision("box-2", "app:1", backend=backend).get(timeout=TIMEOUT)
+    target.parent.rename(tmp_path / "moved")
+
+    provisioner.destroy("box-1").get(timeout=TIMEOUT)
+
+    assert points_below(tmp_path) == [other.path]
+    provisioner.destroy("box-2").get(timeout=TIMEOUT)
 
 
 def test_target_that_is_not_empty_is_refused_and_nothing_is_left(provisioner: Provisioner, tmp_path: Path) -> None:
@@ -92,8 +107,8 @@ def test_what_is_attached_nowhere_is_found_by_its_descriptor_alone(provisioner: 
         assert after.recover(["box-1"]).get(timeout=TIMEOUT).lost == ("box-1",)
 
 
-def test_container_that_somebody_unmounted_is_lost(store: LocalStore, tmp_path: Path) -> None:
-    with Provisioner.start(store) as before, no_mounts_left(tmp_path / "none"):
+def test_container_that_somebody_unmounted_is_lost(store: LocalStore) -> None:
+    with Provisioner.start(store) as before:
         path = before.provision("box-1", "app:1").get(timeout=TIMEOUT).path
     assert os.system(f"umount {path}") == 0
 
@@ -143,42 +158,46 @@ def test_bound_that_the_file_system_cannot_keep_is_refused_in_a_sentence(
     assert not (tmp_path / "store/containers").exists()
 
 
-@pytest.mark.parametrize("end", ["discard", "destroy", "close"])
-def test_copying_is_stopped_and_nothing_of_it_is_left(tmp_path: Path, end: str) -> None:
-    archive = docker_save(tmp_path / "long.tar", {"long:1": [long_layer()]})
-    with LocalStore.start(tmp_path / "store", durable=False, workers=2) as store:
+@contextmanager
+def copying(directory: Path, workers: int) -> Iterator[tuple[Provisioner, Future[Rootfs]]]:
+    """Lend a provisioner that is copying a long layer for ``box-1``, in a store below a directory.
+
+    What is deleted in the background is gone in the end.
+    """
+    archive = docker_save(directory / "long.tar", {"long:1": [long_layer()]})
+    with LocalStore.start(directory / "store", durable=False, workers=workers) as store:
         store.put("long:1", archive).get(timeout=TIMEOUT)
         with Provisioner.start(store, durable=False) as provisioner:
             coming = provisioner.provision("box-1", "long:1", backend="copy")
-            wait_for(lambda: any((tmp_path / "store/containers").glob("box-1/rootfs/f/*")))
-
-            if end == "discard":
-                coming.discard()
-            elif end == "destroy":
-                provisioner.destroy("box-1").get(timeout=TIMEOUT)
-            else:
-                provisioner.close()
-
-            with pytest.raises(DiscardedError):
-                coming.get(timeout=TIMEOUT)
-            assert names(tmp_path / "store/containers") == []
+            wait_for(lambda: any((directory / "store/containers").glob("box-1/rootfs/f/*")))
+            yield provisioner, coming
         store.swept().get(timeout=TIMEOUT)
-        wait_for(lambda: names(tmp_path / "store/gc") == [])
+        wait_for(lambda: names(directory / "store/gc") == [])
+
+
+@pytest.mark.parametrize("end", ["discard", "destroy", "close"])
+def test_copying_is_stopped_and_nothing_of_it_is_left(tmp_path: Path, end: str) -> None:
+    with copying(tmp_path, workers=2) as (provisioner, coming):
+        if end == "discard":
+            coming.discard()
+        elif end == "destroy":
+            provisioner.destroy("box-1").get(timeout=TIMEOUT)
+        else:
+            provisioner.close()
+
+        with pytest.raises(DiscardedError):
+            coming.get(timeout=TIMEOUT)
+        assert names(tmp_path / "store/containers") == []
 
 
 def test_killed_worker_costs_no_container(tmp_path: Path) -> None:
-    archive = docker_save(tmp_path / "long.tar", {"long:1": [long_layer()]})
-    with LocalStore.start(tmp_path / "store", durable=False, workers=1) as store:
-        store.put("long:1", archive).get(timeout=TIMEOUT)
-        with Provisioner.start(store, durable=False) as provisioner:
-            coming = provisioner.provision("box-1", "long:1", backend="copy")
-            wait_for(lambda: any((tmp_path / "store/containers").glob("box-1/rootfs/f/*")))
-            for pid in worker_pids():
-                os.kill(pid, 9)
+    with copying(tmp_path, workers=1) as (provisioner, coming):
+        for pid in worker_pids():
+            os.kill(pid, 9)
 
-            rootfs = coming.recover(lambda future: future.error()).get(timeout=TIMEOUT)
+        rootfs = coming.recover(lambda future: future.error()).get(timeout=TIMEOUT)
 
-            assert not isinstance(rootfs, Exception) or isinstance(rootfs, WorkerDiedError)
-            found = sum(len(names(each)) for each in (tmp_path / "store/containers/box-1/rootfs/f").iterdir())
-            assert found == 40_000
-            provisioner.destroy("box-1").get(timeout=TIMEOUT)
+        assert not isinstance(rootfs, Exception) or isinstance(rootfs, WorkerDiedError)
+        found = sum(len(names(each)) for each in (tmp_path / "store/containers/box-1/rootfs/f").iterdir())
+        assert found == 40_000
+        provisioner.destroy("box-1").get(timeout=TIMEOUT)

@@ -72,10 +72,11 @@ if TYPE_CHECKING:
     )
     from pykka_imagestore.leased_image import LeasedImage
     from pykka_imagestore.local_store import LocalStore, LocalStoreActor
-    from pykka_imagestore.provisioned import ContainerRecovery, Rootfs
+    from pykka_imagestore.provision.provisioned import ContainerRecovery, Rootfs
     from pykka_imagestore.provisioner import Provisioner, ProvisionerActor
     from pykka_imagestore.reference_store import ReferenceStore, ReferenceStoreActor
     from pykka_imagestore.runtime.errors import WorkerDiedError, WorkerError, WorkerTimeoutError
+    from pykka_imagestore.temporary_rootfs import TemporaryRootfs
 
 __all__ = [
     "AmbiguousImageError",
@@ -153,6 +154,7 @@ __all__ = [
     "StoreFormatError",
     "StoreStats",
     "Swept",
+    "TemporaryRootfs",
     "UnsafeStoreError",
     "UnsupportedArchiveError",
     "Usage",
@@ -230,6 +232,7 @@ _HOMES = {
     "StoreClosedError": "errors",
     "StoreError": "errors",
     "StoreFormatError": "errors",
+    "TemporaryRootfs": "temporary_rootfs",
     "UnsafeStoreError": "errors",
     "UnsupportedArchiveError": "errors",
     "Usage": "core.usage",
@@ -239,8 +242,8 @@ _HOMES = {
     "User": "core.user",
     "Provisioner": "provisioner",
     "ProvisionerActor": "provisioner",
-    "Rootfs": "provisioned",
-    "ContainerRecovery": "provisioned",
+    "Rootfs": "provision.provisioned",
+    "ContainerRecovery": "provision.provisioned",
     "ContainerInfo": "core.container",
     "ContainerUsage": "core.usage",
     "ContainerProvisioned": "core.events",

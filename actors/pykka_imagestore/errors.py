@@ -19,7 +19,7 @@ StoreError
     ContainerNotFoundError      no container of that id is here: list shows those that are
     StateError                  the store cannot do this now
         ContainerExistsError    a container of that id is here: destroy it first, or choose another id
-        ContainerHeldError      another process has it, and is alive: have that one destroy it
+        ContainerHeldError      another provisioner has it, whose process is alive: have that one destroy it
         ContainerRecordError    what the store wrote of a container cannot be read: destroy it
         RootfsError             no root file system can be made that way here: take another way
         CheckpointError         what the store wrote cannot be read: restore it
@@ -354,7 +354,7 @@ class ContainerExistsError(StateError):
 
 
 class ContainerHeldError(StateError):
-    """A container belongs to another process, which is alive.
+    """A container belongs to another provisioner, of this process or of another one that is alive.
 
     Attributes:
         container_id: The id.
@@ -367,8 +367,8 @@ class ContainerHeldError(StateError):
 
     def __str__(self) -> str:
         return (
-            f"container {plain(self.container_id)} in {self.path} belongs to another process, which is alive, and was "
-            "left as it is; have that process destroy it, or end that process first"
+            f"container {plain(self.container_id)} in {self.path} belongs to another provisioner, whose process is "
+            "alive, and was left as it is; have that one destroy it, or end its process first"
         )
 
 
@@ -482,10 +482,10 @@ class RecordError(StateError):
 
 
 class StoreClosedError(StateError):
-    """The store was closed."""
+    """The store was closed, or the provisioner that was asked."""
 
     def __str__(self) -> str:
-        return "the store is closed"
+        return "the store is closed, or the provisioner that was asked; start another one"
 
 
 class ForeignStoreError(StateError):

@@ -1,33 +1,13 @@
-"""What happens in a store, see core/events.py; each event is imported with the first one that happens."""
+"""What happens in a store, see core/events.py, which is imported with the first event that happens."""
 
 from __future__ import annotations
 
-from pykka_imagestore.runtime.lazy import lazy_names
-
 TYPE_CHECKING = False  # typing's takes longer to import than a worker process to start
 if TYPE_CHECKING:
-    from pykka_imagestore.core.events import (
-        ArchiveIndexed,
-        Event,
-        ImagePut,
-        ImagesRemoved,
-        LayerUnpacked,
-        PutFailed,
-        PutJoined,
-        StoreStats,
-        Swept,
-    )
+    from pykka_imagestore.core.events import *  # noqa: F403 - each name here is one there
 
-__all__ = [
-    "ArchiveIndexed",
-    "Event",
-    "ImagePut",
-    "ImagesRemoved",
-    "LayerUnpacked",
-    "PutFailed",
-    "PutJoined",
-    "StoreStats",
-    "Swept",
-]
 
-__getattr__ = lazy_names(__name__, "pykka_imagestore", dict.fromkeys(__all__, "core.events"))
+def __getattr__(name: str) -> object:
+    from pykka_imagestore.core import events  # noqa: PLC0415
+
+    return getattr(events, name)

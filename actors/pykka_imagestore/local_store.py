@@ -99,7 +99,8 @@ class Lookup(Upkeep):
         """Return an image that is in the store; it counts as used now.
 
         Args:
-            name: The image's name.
+            name: The image's name, or the digest of its config, ``sha256:`` and 64 digits. If several names are of that
+                image, it is returned under the first.
             lease: Whether to keep its layers from being removed, by any process, until the lease is released or this
                 process ends. Without a lease they may go at any time.
 
@@ -136,7 +137,7 @@ class Lookup(Upkeep):
         return or_closed(self._parts.references.list().then(self._locator.locate_all))
 
     def config(self, name: str) -> Future[bytes]:
-        """Return an image's config, JSON, byte for byte as the archive had it; fails as ``get`` does."""
+        """Return an image's config, JSON, byte for byte as the archive had it; takes, and raises, what ``get`` does."""
         return ask(self._actor, LocalStoreActor.config, name)
 
 

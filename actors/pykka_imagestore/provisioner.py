@@ -11,30 +11,31 @@ import time
 from collections.abc import Iterable
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import pykka
 
 from pykka_imagestore import tasks
-from pykka_imagestore.backends import Backends
 from pykka_imagestore.core.container import ContainerInfo, require_container_id
 from pykka_imagestore.core.events import ContainerDestroyed, ContainerProvisioned
 from pykka_imagestore.core.image_name import ImageName
 from pykka_imagestore.core.parameters import parse_path, require_flag, require_type
 from pykka_imagestore.core.rootfs import Reads, StackLayer, stack_id
-from pykka_imagestore.durable.containers import Holder, RemovedContainers, find_containers
+from pykka_imagestore.durable.containers import RemovedContainers, find_containers
 from pykka_imagestore.durable.disk import disk
 from pykka_imagestore.durable.stacks import publish_stack
 from pykka_imagestore.durable.stored_view import StoredView
-from pykka_imagestore.errors import ContainerExistsError, InvalidInputError, StateError, StoreClosedError
-from pykka_imagestore.exporting import filled_layers, find_container, stack_of, upper_layer
-from pykka_imagestore.handle import Handle, StoreActor, ask, in_future
+from pykka_imagestore.errors import ContainerExistsError, InvalidInputError, StoreClosedError
+from pykka_imagestore.handle import Handle, StoreActor, ask, end, in_future
 from pykka_imagestore.lease_taker import LeaseTaker
 from pykka_imagestore.local_store import LocalStore
-from pykka_imagestore.making import PartsWanted, Site, Wanted, advance, give_up, make, remove
-from pykka_imagestore.provision_order import ProvisionOrder
-from pykka_imagestore.provisioned import ContainerRecovery, Rootfs
-from pykka_imagestore.recovering import recover_containers
+from pykka_imagestore.provision.backends import Backends
+from pykka_imagestore.provision.exporting import find_container_layers, find_layers
+from pykka_imagestore.provision.making import PartsWanted, Site, Steps, Wanted, advance, give_up, make
+from pykka_imagestore.provision.order import ProvisionOrder
+from pykka_imagestore.provision.provisioned import ContainerRecovery, Rootfs
+from pykka_imagestore.provision.recovering import recover_containers
+from pykka_imagestore.provision.stack_layers import StackWanted
 from pykka_imagestore.runtime import (
     DiscardedError,
     Future,
@@ -49,13 +50,15 @@ from pykka_imagestore.runtime import (
     undiscardable,
 )
 from pykka_imagestore.runtime.forks import Origin
-from pykka_imagestore.stack_layers import StackWanted
 from pykka_imagestore.staging import Staging
 from pykka_imagestore.store_parts import StoreParts
+from pykka_imagestore.temporary_rootfs import TemporaryRootfs
 from pykka_imagestore.text import shown
 
 if TYPE_CHECKING:
     from pykka_imagestore.jobs.export_tar import ExportedTar
+
+T = TypeVar("T")
 
 THREADS = 8  # most of them wait for the disk
 GATHER_SECONDS = 0.2  # in which removed containers are gathered, to be deleted together
@@ -77,10 +80,13 @@ class Provisioner(Handle):
         ("remove", "rm", "delete", "unmount"), "destroy(container_id) removes a container"
     )
 
-    def __init__(self, actor: pykka.ActorRef[ProvisionerActor], backends: Backends) -> None:
+    def __init__(self, actor: pykka.ActorRef[ProvisionerActor], root: Path, owner: str) -> None:
         self._origin = Origin()
         self._actor = actor
-        self._backends = backends
+        self._root, self._owner = root, owner
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} of {self._owner!r} at {str(self._root)!r}>"
 
     @classmethod
     def start(cls, store: LocalStore, *, owner: str = "default", durable: bool = True) -> Provisioner:
@@ -119,7 +125,7 @@ class Provisioner(Handle):
         Args:
             container_id: What to call it, in all of the store: at most 128 letters, digits, ``_``, ``.`` and ``-``, a
                 letter or digit first.
-            name: The image's name.
+            name: The image's name, or the digest of its config, ``sha256:`` and 64 digits.
             backend: What is to make it, ``overlay``, ``copy``, ``link`` or ``bind``; by default the first that works
                 here, which ``Rootfs.reason`` explains.
             read_only: Whether nobody is to write to it.
@@ -146,15 +152,44 @@ class Provisioner(Handle):
         order = ProvisionOrder.of(
             container_id,
             name,
-            backend,
+            backend=backend,
             read_only=read_only,
             target=target,
             attach=attach,
             upper_bytes=upper_bytes,
             for_runtime=for_runtime,
-            backends=tuple(self._backends),
         )
         return ask(self._actor, ProvisionerActor.provision, order)
+
+    def temporary(
+        self,
+        container_id: str,
+        name: str,
+        *,
+        backend: str | None = None,
+        read_only: bool = False,
+        target: str | Path | None = None,
+        attach: bool = True,
+        upper_bytes: int | None = None,
+        for_runtime: bool = False,
+    ) -> TemporaryRootfs:
+        """Return a root file system for a ``with`` or ``async with`` block, which destroys it at its end.
+
+        Nothing is done before the block begins, which raises what ``provision`` fails with. Its end raises what
+        ``destroy`` fails with, unless the block itself destroyed it. Arguments are those of ``provision``.
+        """
+        provision = partial(
+            self.provision,
+            container_id,
+            name,
+            backend=backend,
+            read_only=read_only,
+            target=target,
+            attach=attach,
+            upper_bytes=upper_bytes,
+            for_runtime=for_runtime,
+        )
+        return TemporaryRootfs(provision, partial(self.destroy, container_id))
 
     @in_future
     def destroy(self, container_id: str) -> Future[None]:
@@ -165,7 +200,7 @@ class Provisioner(Handle):
 
         Raises:
             ContainerNotFoundError: No container of that id is there.
-            ContainerHeldError: It belongs to another process, which is alive.
+            ContainerHeldError: It belongs to another provisioner, whose process is alive.
             RootfsError: It could not be unmounted, and stays.
         """
         require_container_id("container_id", container_id)
@@ -186,6 +221,8 @@ class Provisioner(Handle):
 
         Raises:
             InvalidInputError: What is given is no list of ids.
+            OSError: The disk failed, or this process may open no more files. No known container is removed for that;
+                another call goes on.
         """
         if isinstance(known_containers, str) or not isinstance(known_containers, Iterable):
             raise InvalidInputError(f"known_containers is {shown(str(known_containers))}; it takes a list of ids")
@@ -223,7 +260,7 @@ class Provisioner(Handle):
         """Write a tar of the tree that an image's layers mean.
 
         Args:
-            name: The image's name.
+            name: As for ``provision``.
             target: As for ``export``.
 
         Raises:
@@ -244,15 +281,12 @@ class Provisioner(Handle):
         """
         if not self._origin.is_here():
             return
-        try:
-            ask(self._actor, ProvisionerActor.close).recover(lambda _: None).get(timeout=120)
-        finally:
-            self._actor.stop(timeout=60)
+        end(self._actor, ProvisionerActor.close)
 
 
 def start_with(parts: StoreParts, backends: Backends, owner: str = "default", *, durable: bool = True) -> Provisioner:
     """Start a provisioner on the parts of a store, which makes root file systems with these backends."""
-    return Provisioner(ProvisionerActor.start(parts, backends, owner, durable=durable), backends)
+    return Provisioner(ProvisionerActor.start(parts, backends, owner, durable=durable), parts.paths.root, owner)
 
 
 def _parse_target(target: str | Path | int) -> str | int:
@@ -267,15 +301,13 @@ class ProvisionerActor(StoreActor):
     def __init__(self, parts: StoreParts, backends: Backends, owner: str, *, durable: bool) -> None:
         super().__init__()
         self._parts = parts
-        self._backends = backends
-        self._owner = owner
         self._disk = disk(durable=durable)
-        self._holder = Holder(parts.paths, self._disk)
-        self._removed = RemovedContainers(parts.paths, self._disk)
-        self._site: Future[Site] | None = None
+        self._site = Site(parts.paths, self._disk, backends, parts.pool.workers, owner)
+        self._view: Future[StoredView] | None = None
         self._there: dict[str, Rootfs] = {}
         self._coming: dict[str, Future[Rootfs]] = {}
         self._going: dict[str, Future[None]] = {}
+        self._recovery: Future[ContainerRecovery] | None = None  # the last one
         self._stacks: SingleFlight[str, None] = SingleFlight()
         self._work = InFlight()
         self._is_gathering = self._closed = False
@@ -305,29 +337,26 @@ class ProvisionerActor(StoreActor):
 
     def recover(self, known: frozenset[str]) -> Future[ContainerRecovery]:
         self._require_open()
-        return undiscardable(self._work.add(self.spawn(self._recover(known))))
+        self._recovery = self._work.add(self.spawn(self._recover(known, self._recovery)))
+        return undiscardable(self._recovery)
 
     async def list(self) -> tuple[ContainerInfo, ...]:
-        await self._parts.references.ready()
+        await self._get_view()
         return await self._threads.run(find_containers, self._parts.paths)
 
     async def export(self, container_id: str, target: str | int) -> ExportedTar:
-        paths = self._parts.paths
-        await self._parts.references.ready()
-        container = await self._threads.run(partial(find_container, paths), container_id)
-        layers = filled_layers(paths, container)
-        if layers is None:
-            wanted = stack_of(container)
-            layers = (*await self._find_layers(wanted), *upper_layer(paths, container, wanted.reads))
+        await self._get_view()
+        layers = await self._carry_out(find_container_layers(self._site, container_id))
         return await self._write_tar(layers, target, may_change=True)
 
     async def export_image(self, name: str, target: str | int) -> ExportedTar:
         with await self._leases.lease(name) as leased:
-            wanted = StackWanted(tuple(layer.diff_id for layer in leased.image.layers), Reads.ANY)
-            return await self._write_tar(await self._find_layers(wanted), target, may_change=False)
+            layer_ids = [layer.diff_id for layer in leased.image.layers]
+            layers = await self._carry_out(find_layers(self._site, layer_ids, Reads.ANY))
+            return await self._write_tar(layers, target, may_change=False)
 
     async def swept(self) -> None:
-        await self._threads.run(self._delete_removed, self._removed)
+        await self._threads.run(self._delete_removed, self._site.remover.removed)
         await self._parts.collector.swept()
 
     async def close(self) -> None:
@@ -339,13 +368,12 @@ class ProvisionerActor(StoreActor):
         for rootfs in self._there.values():
             rootfs.close()
         self._there.clear()
-        await self._threads.run(self._delete_removed, self._removed)
+        await self._threads.run(self._delete_removed, self._site.remover.removed)
 
     def on_stop(self) -> None:
         self._threads.close()
         self._executor.close()
-        self._backends.close()
-        self._holder.release()
+        self._site.close()
 
     # -- inside
 
@@ -356,7 +384,7 @@ class ProvisionerActor(StoreActor):
     async def _provision(self, order: ProvisionOrder) -> Rootfs:
         begun = time.monotonic()
         try:
-            rootfs = await self._make(await self._get_site(), order)
+            rootfs = await self._carry_out(make(self._site, await self._get_view(), order))
             self._there[order.container_id] = rootfs
         except BaseException:
             self._delete_soon()
@@ -367,28 +395,31 @@ class ProvisionerActor(StoreActor):
         self._parts.monitor.note(ContainerProvisioned(order.container_id, order.name.stored, rootfs.backend, seconds))
         return rootfs
 
-    async def _recover(self, known: frozenset[str]) -> ContainerRecovery:
+    async def _recover(self, known: frozenset[str], before: Future[ContainerRecovery] | None) -> ContainerRecovery:
+        if before is not None:
+            await await_all([undiscardable(before)])
+        await self._get_view()
         # Not what this process has, or is about to have: whatever a caller says, nobody else makes it.
         others = known - self._there.keys() - self._coming.keys() - self._going.keys()
-        recovery = await self._threads.run(partial(recover_containers, await self._get_site()), others)
+        recovery = await self._threads.run(partial(recover_containers, self._site), others)
         self._there |= {rootfs.container_id: rootfs for rootfs in recovery.adopted}
         self._delete_soon()
         await self._parts.collector.sweep()
         return recovery
 
-    async def _make(self, site: Site, order: ProvisionOrder) -> Rootfs:
+    async def _carry_out(self, steps: Steps[T]) -> T:
         """Run each step in a thread, and what it wants in worker processes; a discard undoes all."""
-        steps, error = make(site, order), None
+        error: Exception | None = None
         while True:
             running = undiscardable(self._threads.run(partial(advance, steps), error))
             error = None
             try:
                 outcome = await running
-                if isinstance(outcome, Rootfs):
+                if not isinstance(outcome, StackWanted | PartsWanted):
                     return outcome
                 await self._get(outcome)
             except DiscardedError as discarded:
-                await undiscardable(self._threads.run(partial(give_up, site, steps, running), discarded))
+                await undiscardable(self._threads.run(partial(give_up, self._site, steps, running), discarded))
                 raise
             except Exception as failure:
                 if running.is_failed():
@@ -402,17 +433,6 @@ class ProvisionerActor(StoreActor):
         else:
             key = stack_id(wanted.layer_ids, wanted.reads)
             await self._stacks.join(key, lambda: self._work.add(self.spawn(self._make_stack(wanted))))
-
-    async def _find_layers(self, wanted: StackWanted) -> tuple[StackLayer, ...]:
-        """Return what a stack is merged of; somebody needs its layers."""
-        find = partial((await self._get_site()).stack_layers.find, wanted.layer_ids)
-        layers = await self._threads.run(find, wanted.reads)
-        if layers is None:
-            await self._get(wanted)
-            layers = await self._threads.run(find, wanted.reads)
-        if layers is None:
-            raise StateError("what the layers need on top was made, and is gone or damaged; try it again")
-        return layers
 
     async def _write_tar(self, layers: tuple[StackLayer, ...], target: str | int, *, may_change: bool) -> ExportedTar:
         # A descriptor of this process means nothing to a worker process.
@@ -437,21 +457,19 @@ class ProvisionerActor(StoreActor):
                 coming.discard()
                 await await_all([undiscardable(coming)])
             if coming is None or not coming.is_discarded():
-                rootfs, site = self._there.pop(container_id, None), await self._get_site()
-                await undiscardable(self._threads.run(partial(remove, site, container_id), rootfs))
+                await self._get_view()
+                rootfs = self._there.pop(container_id, None)
+                await undiscardable(self._threads.run(partial(self._site.remover.remove, container_id), rootfs))
         finally:
             del self._going[container_id]
             self._delete_soon()
         self._parts.monitor.note(ContainerDestroyed(container_id, time.monotonic() - begun))
 
-    def _get_site(self) -> Future[Site]:
-        if self._site is None or self._site.is_failed():
-            self._site = self._parts.references.view().then(self._make_site)
-        return undiscardable(self._site)
-
-    def _make_site(self, view: StoredView) -> Site:
-        workers = self._parts.pool.workers
-        return Site(self._parts.paths, view, self._holder, self._removed, self._backends, workers, self._owner)
+    def _get_view(self) -> Future[StoredView]:
+        """Return what looks images up, once the directory is a store that can be used."""
+        if self._view is None or self._view.is_failed():
+            self._view = self._parts.references.view()
+        return undiscardable(self._view)
 
     def _delete_soon(self) -> None:
         """Have what was removed deleted in the background, together with what is removed within a moment."""
@@ -462,7 +480,7 @@ class ProvisionerActor(StoreActor):
 
     def _delete_gathered(self) -> None:
         self._is_gathering = False
-        self._work.add(self._threads.run(self._delete_removed, self._removed))
+        self._work.add(self._threads.run(self._delete_removed, self._site.remover.removed))
 
     def _delete_removed(self, removed: RemovedContainers) -> None:
         waiting = removed.give()

@@ -28,7 +28,7 @@ from pykka_imagestore.durable.log import logger_of
 from pykka_imagestore.durable.references import Change, Put, References, Remove
 from pykka_imagestore.durable.stored_view import StoredView
 from pykka_imagestore.errors import ImageIncompleteError, InvalidInputError, NotFoundError, StoreError
-from pykka_imagestore.handle import Handle, StoreActor
+from pykka_imagestore.handle import Handle, StoreActor, end
 from pykka_imagestore.runtime import Future, Promise, SerialExecutor, dispatch, undiscardable
 from pykka_imagestore.text import shown
 
@@ -105,6 +105,9 @@ class ReferenceStore(Handle):
     def get(self, name: str) -> Future[DockerImage]:
         """Return an image all of whose layers are there; it counts as used now.
 
+        Args:
+            name: Its name, or the digest of its config.
+
         Raises:
             InvalidNameError: ``name`` is no image name.
             NotFoundError: There is no such image.
@@ -135,10 +138,7 @@ class ReferenceStore(Handle):
 
     def close(self) -> None:
         """Make the changes that were asked for, and stop. Idempotent."""
-        try:
-            dispatch(self._actor, ReferenceStoreActor.close).recover(lambda _: None).get(timeout=60)
-        finally:
-            self._actor.stop(timeout=60)
+        end(self._actor, ReferenceStoreActor.close)
 
 
 class ReferenceStoreActor(StoreActor):

@@ -36,6 +36,9 @@ class Upkeep(Handle):
     def remove(self, name: str) -> Future[ImageInfo]:
         """Forget an image; delete in the background the layers that no other image has and no lease keeps.
 
+        Args:
+            name: Its name. The digest of its config is one only for an image that has no other.
+
         Returns:
             What was forgotten; its layers may be gone. Durable like ``put``.
 
@@ -62,7 +65,7 @@ class Upkeep(Handle):
         over by puts that failed or replaced an image.
 
         Args:
-            keep: Names of images that stay.
+            keep: Images that stay, by their names or by the digests of their configs.
             unused_for: Forget images that were neither put nor got for so many seconds.
             budget_bytes: Forget the least recently used images until what is kept takes no more on disk than this; an
                 image whose layers stay anyway is forgotten only if nothing else suffices. 0 forgets all that may go.
@@ -70,9 +73,9 @@ class Upkeep(Handle):
             dry_run: Change nothing; only report what would go.
 
         Returns:
-            What was forgotten and taken out. The names are gone; the bytes are being deleted. What is leased, being put
-            or to be kept stays; if that alone exceeds the budget, no image is forgotten for the budget, and
-            ``is_out_of_reach`` is set.
+            What was forgotten and taken out. The names are gone; the bytes are being deleted. What is leased, being
+            put, needed by a container or to be kept stays; if that alone exceeds the budget, no image is forgotten for
+            the budget, and ``is_out_of_reach`` is set.
 
         Raises:
             InvalidInputError: A name in ``keep`` is no image name, or a number is negative.

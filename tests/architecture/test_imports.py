@@ -17,7 +17,7 @@ CORE = {"core", "core.formats", "core.tar"} | BOTTOM
 DISK_ROOMS = {"durable", "fs"}
 REPORTS = {"runtime.worker"}  # how to report, and when to stop
 JOBS = {"jobs", "jobs.archive", "jobs.check", "jobs.unpack"}
-BELOW_PAIRS = CORE | DISK_ROOMS | JOBS | {"jobs.answers", "registry", "rootfs", "runtime"}
+BELOW_PAIRS = CORE | DISK_ROOMS | JOBS | {"jobs.answers", "provision", "registry", "rootfs", "runtime"}
 MAY_IMPORT = {  # room: the rooms, and single modules of others, that it may import of this package
     "errors": {"errors", "text"},
     "text": {"text"},
@@ -36,8 +36,9 @@ MAY_IMPORT = {  # room: the rooms, and single modules of others, that it may imp
     "jobs": CORE | DISK_ROOMS | REPORTS | JOBS | {"registry", "rootfs"},
     "jobs.answers": CORE | JOBS | {"jobs.answers", "runtime.answers"},  # names what the tasks answer
     "runtime": {"runtime"},
+    "provision": CORE | DISK_ROOMS | {"provision", "rootfs", "runtime"},
     "pairs": BELOW_PAIRS | {"pairs"},
-    "public names": {"core", "errors", "pairs", "runtime"},
+    "public names": {"core", "errors", "pairs", "provision", "runtime"},
     "__main__": {"cli"},
     "cli": BELOW_PAIRS | {"cli", "pairs", "public names"},
     "cli.verbs": BELOW_PAIRS | {"cli", "pairs", "public names"},  # and no other verb
@@ -49,6 +50,7 @@ MAY_NOT_IMPORT = {  # room, with those in it: what it may import of no other pac
     "durable": {"pykka"},
     "fs": {"pykka"} | (NETWORK_CLOCK_THREADS - {"random"}),
     "jobs": {"pykka"},
+    "provision": {"pykka"},
     "registry": {"pykka"} | DISK,
     "rootfs": {"pykka"},
 }
@@ -202,6 +204,9 @@ def test_directories_are_read_only_where_somebody_has_thought_of_what_may_be_in_
         ("jobs/answers/a.py", "from pykka_imagestore.collector import Collector"),
         ("jobs/check/a.py", "from pykka_imagestore.jobs.archive.opening import read_at"),
         ("runtime/a.py", "from pykka_imagestore.errors import StoreError"),
+        ("provision/a.py", "from pykka_imagestore.staging import Staging"),
+        ("provision/a.py", "from pykka_imagestore.jobs.make_stack import make_stack"),
+        ("provision/a.py", "import pykka"),
         ("local_store.py", "from pykka_imagestore.cli import main"),
         ("local_store.py", "import pykka_imagestore.cli.main"),
         ("local_store.py", "from pykka_imagestore.cli.verbs import put"),
@@ -230,7 +235,9 @@ def test_import_against_the_rules_is_found(tmp_path, module, line):
         ("jobs/unpack/a.py", "from pykka_imagestore.jobs.archive.open_blob import open_blob"),
         ("jobs/answers/a.py", "from pykka_imagestore.jobs.untar_layer import LayerCounts"),
         ("core/formats/a.py", "from pykka_imagestore.core import platform"),
+        ("provision/a.py", "from pykka_imagestore.runtime import DiscardedError"),
         ("local_store.py", "from pykka_imagestore.collector import Collector"),
+        ("provisioner.py", "from pykka_imagestore.provision.making import make"),
         ("cli/verbs/a.py", "from pykka_imagestore import LocalStore"),
     ],
 )

@@ -89,7 +89,7 @@ def test_prune_says_that_a_budget_cannot_be_kept_and_removes_nothing_for_it(stor
     with LocalStore.start(stored.store) as store, store.get("old:1", lease=True).get(timeout=TIMEOUT):
         done = stored("prune", "--budget", "50K")
 
-    assert "that budget cannot be kept: 110 KiB and 13 inodes are leased, being put, or to be kept" in done.stdout
+    assert "cannot be kept: 110 KiB and 13 inodes are leased, being put, to be kept, or needed by con" in done.stdout
     assert listed(stored) == ["new:1", "old:1"]
 
 

@@ -77,7 +77,7 @@ def test_who_may_mount_in_a_namespace_only_that_ends_with_the_command_gets_a_cop
     made = json.loads(powerless("provision", "box", "app:1", "--json").stdout)
 
     assert made["backend"] == "copy"
-    assert "a namespace that ends with this command" in made["reason"]
+    assert made["reason"] == "this user's overlay would be mounted in a namespace that ends with this command"
     assert Path(made["path"], MAIN).exists()
     powerless("destroy", "box")
 
@@ -87,7 +87,8 @@ def test_what_would_end_with_the_command_is_refused_and_nothing_is_left(powerles
     made = powerless("provision", "box", "app:1", *options)
 
     assert made.returncode == 1
-    assert "overlay: this user's would be mounted in a namespace that ends with this command" in made.stderr
+    assert "this user's overlay would be mounted in a namespace that ends with this command" in made.stderr
+    assert made.stderr.endswith(f"; without {options[0]} it is a copy, which stays\n")
     assert powerless("containers", "--quiet").stdout == ""
 
 
@@ -150,6 +151,13 @@ def test_an_image_is_exported_to_standard_output(filled):
         main = tar.extractfile(MAIN)
         assert main is not None
         assert main.read() == b"print('hello')\n"
+
+
+def test_what_is_neither_an_image_nor_a_container_is_not_exported(filled):
+    filled("provision", "box", "app:1", "--backend", "copy")
+
+    assert filled("export", "nobox").stderr == "imagestore: no image or container nobox is in the store\n"
+    assert filled("export", "app").stderr == "imagestore: no image or container app is in the store; there is app:1\n"
 
 
 @pytest.mark.parametrize("backend", ["copy", "overlay"])

@@ -20,7 +20,7 @@ from support import stacked
 from support.compressions import COMPRESS, INFLATE
 from support.privileges import ORDINARY_USER, as_ordinary_user
 from support.processes import TIMEOUT
-from support.rootfs import copy_package, namespace_of, no_mounts_left, python_for_all, require_mounts
+from support.rootfs import namespace_of, no_mounts_left, python_for_all, require_mounts
 from support.stacks import flatten, listing, listing_digest, tree_of
 
 from pykka_imagestore import ArchiveError, LocalStore
@@ -477,8 +477,10 @@ def assert_makes(backend, image, paths, place):
 
 @pytest.mark.root
 @pytest.mark.parametrize("backend", ["overlay", "copy"])
-def test_an_ordinary_user_gets_the_same_trees_but_for_what_he_may_not_own(put, users_directory, backend):
-    package = copy_package(users_directory / "package") if backend == "overlay" else None
+def test_an_ordinary_user_gets_the_same_trees_but_for_what_he_may_not_own(
+    put, users_directory, package_for_all, backend
+):
+    package = package_for_all if backend == "overlay" else None
 
     trees = as_ordinary_user(ordinary_users_trees, users_directory, package)
 

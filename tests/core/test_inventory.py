@@ -4,7 +4,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support.inventories import CONFIGS, LAYERS, images, needed
 
-from pykka_imagestore.core.inventory import Needs, find_unneeded
+from pykka_imagestore.core.inventory import find_unneeded
+from pykka_imagestore.core.needs import Needs
 
 
 @given(images, needed, st.lists(st.sampled_from(LAYERS), unique=True), st.lists(st.sampled_from(CONFIGS), unique=True))

@@ -9,7 +9,8 @@ from support.inventories import CONFIGS, LAYERS, NOW, inventories, needed, size_
 from pykka_imagestore.core.budget import Budget, Size
 from pykka_imagestore.core.image import DockerImage
 from pykka_imagestore.core.image_name import ImageName
-from pykka_imagestore.core.inventory import Inventory, Needs, size_of_reference
+from pykka_imagestore.core.inventory import Inventory, size_of_reference
+from pykka_imagestore.core.needs import Needs
 from pykka_imagestore.core.plan_prune import Pruned, PruneOptions, plan_prune
 
 options = st.builds(

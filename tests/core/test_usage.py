@@ -7,7 +7,8 @@ from support.inventories import LAYERS, NOW, inventories, size_with
 
 from pykka_imagestore.core.budget import Budget, Size
 from pykka_imagestore.core.image import DockerImage
-from pykka_imagestore.core.inventory import Inventory, Needs, size_of_reference
+from pykka_imagestore.core.inventory import Inventory, size_of_reference
+from pykka_imagestore.core.needs import Needs
 from pykka_imagestore.core.plan_prune import PruneOptions, plan_prune
 from pykka_imagestore.core.usage import ImageUsage, measure
 

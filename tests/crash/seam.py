@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
+import pytest
 from support import seams
 from support.processes import TIMEOUT
 
@@ -187,6 +188,17 @@ class Failure:
         elif self.at is None or self._for_good:
             self.at = self.at or name
             raise OSError(self._error, os.strerror(self._error))
+
+
+EACH_WAY_TO_FAIL = pytest.mark.parametrize(
+    ("watch", "error", "for_good"),
+    [
+        pytest.param(watched, errno.EIO, False, id="sync fails"),
+        pytest.param(watched, errno.ENOSPC, True, id="syncs find a full disk"),
+        pytest.param(watched_writes, errno.EIO, False, id="write fails"),
+        pytest.param(watched_writes, errno.ENOSPC, True, id="writes find a full disk"),
+    ],
+)
 
 
 def copy_tree(source: Path, target: Path) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import itertools
 import os
 from collections.abc import Callable
@@ -15,7 +14,7 @@ from device import new_device, why_not
 from gallery import Gallery
 from history import History
 from invariants import check_stopped
-from seam import Before, Failure, PowerCut, UnsyncedNames, copy_tree, watched, watched_writes
+from seam import EACH_WAY_TO_FAIL, Before, Failure, PowerCut, UnsyncedNames, copy_tree, watched
 from support.containers import provisioning
 from support.disks import filled
 from support.processes import TIMEOUT
@@ -51,7 +50,7 @@ def test_a_power_cut_loses_no_container_and_leaves_nothing_of_others(
             opened(where) as store,
             provisioning(store, Copy(), durable=True) as provisioner,
         ):
-            boxes = Boxes(store, provisioner, gallery)
+            boxes = Boxes(store, provisioner)
             boxes.there["kept"] = "alpha"
             boxes.is_cut = cut.is_made
             OPERATIONS[operation](boxes)
@@ -76,7 +75,7 @@ def test_no_container_waits_for_a_sync_when_an_answer_comes(operation: str, gall
         provisioning(store, Copy(), durable=True) as provisioner,
         watched(names),
     ):
-        boxes = Boxes(store, provisioner, gallery)
+        boxes = Boxes(store, provisioner)
         boxes.there["kept"] = "alpha"
         OPERATIONS[operation](boxes)
 
@@ -86,15 +85,7 @@ def test_no_container_waits_for_a_sync_when_an_answer_comes(operation: str, gall
 
 
 @pytest.mark.parametrize("operation", OPERATIONS)
-@pytest.mark.parametrize(
-    ("watch", "error", "for_good"),
-    [
-        pytest.param(watched, errno.EIO, False, id="sync fails"),
-        pytest.param(watched, errno.ENOSPC, True, id="syncs find a full disk"),
-        pytest.param(watched_writes, errno.EIO, False, id="write fails"),
-        pytest.param(watched_writes, errno.ENOSPC, True, id="writes find a full disk"),
-    ],
-)
+@EACH_WAY_TO_FAIL
 def test_a_call_that_fails_fails_its_operation_alone(
     operation: str,
     watch: Callable[[Before], AbstractContextManager[None]],
@@ -113,7 +104,7 @@ def test_a_call_that_fails_fails_its_operation_alone(
         failure = Failure(error, calls_before, for_good=for_good)
         with opened(where) as store, provisioning(store, Copy(), durable=True) as provisioner:
             store.recover().get(timeout=TIMEOUT)
-            boxes = Boxes(store, provisioner, gallery)
+            boxes = Boxes(store, provisioner)
             boxes.there["kept"] = "alpha"
             with watch(failure):
                 OPERATIONS[operation](boxes)
@@ -142,7 +133,7 @@ def test_on_a_full_disk_containers_go_and_none_comes_in_part(
         directory = device.directory / "store"
         begin(directory, gallery)
         with opened(directory) as store, provisioning(store, Copy(), durable=True) as provisioner:
-            boxes = Boxes(store, provisioner, gallery)
+            boxes = Boxes(store, provisioner)
             boxes.provision("box-1")
             for free_bytes in range(0, 1_000_000, 50_000):
                 with filled(device.directory, free_bytes):

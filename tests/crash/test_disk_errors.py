@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import itertools
 import os
 from collections.abc import Callable
@@ -17,7 +16,7 @@ from gallery import Gallery
 from history import History
 from invariants import check_running, check_stopped
 from script import OPERATIONS, Script, begin
-from seam import Before, Failure, copy_tree, watched, watched_writes
+from seam import EACH_WAY_TO_FAIL, Before, Failure, copy_tree
 from support.disks import filled, statvfs_of
 from support.processes import TIMEOUT
 from support.stores import opened
@@ -40,15 +39,7 @@ def require_going_on(store: LocalStore, directory: Path, gallery: Gallery, histo
 
 
 @pytest.mark.parametrize("operation", OPERATIONS)
-@pytest.mark.parametrize(
-    ("watch", "error", "for_good"),
-    [
-        pytest.param(watched, errno.EIO, False, id="sync fails"),
-        pytest.param(watched, errno.ENOSPC, True, id="syncs find a full disk"),
-        pytest.param(watched_writes, errno.EIO, False, id="write fails"),
-        pytest.param(watched_writes, errno.ENOSPC, True, id="writes find a full disk"),
-    ],
-)
+@EACH_WAY_TO_FAIL
 def test_a_call_that_fails_fails_its_operation_alone(
     operation: str,
     watch: Callable[[Before], AbstractContextManager[None]],

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import random
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -15,22 +15,15 @@ from gallery import Gallery
 from history import History
 from invariants import check_stopped, require_whole
 from support.processes import TIMEOUT, names, wait_for
-from support.rootfs import no_mounts_left, points_below, require_mounts
+from support.rootfs import points_below
 
 from pykka_imagestore import LocalStore, Provisioner
 from pykka_imagestore.core.digest import directory_name
 
-pytestmark = [pytest.mark.root, pytest.mark.overlay]
+pytestmark = [pytest.mark.root, pytest.mark.overlay, pytest.mark.usefixtures("mounts")]
 
 AGENT = Path(__file__).with_name("sandbox_agent.py")
 AT_A_TIME = {"overlay": 100, "copy": 5}
-
-
-@pytest.fixture(autouse=True)
-def _nothing_stays_mounted(tmp_path: Path) -> Iterator[None]:
-    require_mounts()
-    with no_mounts_left(tmp_path):
-        yield
 
 
 @pytest.fixture

@@ -51,6 +51,7 @@ some_containers = st.builds(
     upper_bytes=st.none() | st.integers(1, 1 << 60),
     project=st.none() | st.integers(1, (1 << 31) - 1),
     is_filled=st.booleans(),
+    for_runtime=st.booleans(),
 )
 
 

@@ -16,7 +16,7 @@ from support.processes import TIMEOUT, Program
 
 from pykka_imagestore._proto.lease_pb2 import LeaseRecord
 from pykka_imagestore.core.digest import DiffID, sha256
-from pykka_imagestore.core.inventory import Needs
+from pykka_imagestore.core.needs import Needs
 from pykka_imagestore.core.paths import StorePaths
 from pykka_imagestore.durable import leases
 from pykka_imagestore.durable.leases import PutLease, find_leases, find_needs, take_lease

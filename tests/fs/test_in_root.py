@@ -131,6 +131,28 @@ def test_fifo_is_not_waited_for_and_a_socket_is_told(tree):
             opened(tree, path)
 
 
+def test_what_takes_the_place_of_a_file_that_was_found_is_not_opened(tree, monkeypatch):
+    found = os.fstat
+
+    def exchange(file):
+        status = found(file)
+        if stat.S_ISREG(status.st_mode) and not (tree / "old").exists():
+            (tree / "etc/passwd").rename(tree / "old")
+            os.mkfifo(tree / "etc/passwd")
+        return status
+
+    monkeypatch.setattr(os, "fstat", exchange)
+
+    assert opened(tree, "etc/passwd") == "inside"
+
+
+def test_an_error_names_the_path_that_was_asked_for(tree):
+    with pytest.raises(FileNotFoundError) as raised:
+        opened(tree, "etc/missing/x")
+
+    assert raised.value.filename == "etc/missing/x"
+
+
 @root
 @pytest.mark.parametrize(("kind", "number"), [(stat.S_IFCHR, (1, 5)), (stat.S_IFCHR, (0, 0)), (stat.S_IFBLK, (7, 0))])
 def test_device_is_not_opened(tree, kind, number):

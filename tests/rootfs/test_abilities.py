@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
 import sys
-import tempfile
 from pathlib import Path
 
 import pytest
-from support.privileges import ORDINARY_USER, as_ordinary_user, on_file_system, ordinary_users_place, with_capabilities
+from support.privileges import as_ordinary_user, on_file_system, with_capabilities
 from support.processes import SOURCES, TIMEOUT
-from support.rootfs import copy_package, layer, namespace_of, no_mounts_left, python_for_all, request, require_mounts
+from support.rootfs import layer, namespace_of, no_mounts_left, python_for_all, request, require_mounts
 
 from pykka_imagestore.rootfs.abilities import Ability, find_abilities
 from pykka_imagestore.rootfs.overlay import Overlay
@@ -57,18 +55,11 @@ def test_root_may_mount(tmp_path):
 
 
 @pytest.mark.root
-def test_an_ordinary_user_may_not_mount_here_but_in_a_namespace_of_its_own():
+def test_an_ordinary_user_may_not_mount_here_but_in_a_namespace_of_its_own(users_directory, package_for_all):
     if subprocess.run(["unshare", "-Urm", "true"], capture_output=True, check=False).returncode != 0:
         pytest.skip("this machine lets nobody make a user namespace")
-    place = Path(tempfile.mkdtemp(dir=ordinary_users_place()))
-    (place / "trial").mkdir()
-    os.chown(place / "trial", ORDINARY_USER, ORDINARY_USER)
-    place.chmod(0o755)
 
-    try:
-        found = as_ordinary_user(abilities_of_user, place / "trial", copy_package(place / "package"))
-    finally:
-        shutil.rmtree(place)
+    found = as_ordinary_user(abilities_of_user, users_directory, package_for_all)
 
     obstacle = found["overlays"].obstacle
     assert obstacle is not None
@@ -86,7 +77,7 @@ def abilities_of_user(directory: Path, package: Path) -> dict[str, Ability]:
 NOWHERE = """
 import sys
 open("/proc/sys/user/max_user_namespaces", "w").write("0")
-from pykka_imagestore.backends import new_namespace
+from pykka_imagestore.provision.backends import new_namespace
 from pykka_imagestore.rootfs.abilities import find_abilities
 for ability in find_abilities(sys.argv[1], new_namespace()):
     print(ability.name, ability.works, ability.obstacle, sep="|")

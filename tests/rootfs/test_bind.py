@@ -15,25 +15,16 @@ from support.rootfs import (
     descriptors_after,
     layer,
     names_in,
-    no_mounts_left,
     points_below,
     read,
     request,
-    require_mounts,
 )
 
 from pykka_imagestore.core.layer_record import WhiteoutFormat
 from pykka_imagestore.errors import RootfsError
 from pykka_imagestore.rootfs.bind import Bind
 
-pytestmark = pytest.mark.root
-
-
-@pytest.fixture(autouse=True)
-def _nothing_stays_mounted(tmp_path):
-    require_mounts()
-    with no_mounts_left(tmp_path):
-        yield
+pytestmark = [pytest.mark.root, pytest.mark.usefixtures("mounts")]
 
 
 @pytest.fixture

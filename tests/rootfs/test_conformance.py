@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import os
-import shutil
-import tempfile
-from pathlib import Path
+from contextlib import closing
 
 import pytest
-from support.privileges import ORDINARY_USER, as_ordinary_user, ordinary_users_place
-from support.rootfs import copy_package, namespace_of, no_mounts_left, python_for_all, require_mounts
+from support.privileges import ORDINARY_USER, as_ordinary_user
+from support.rootfs import namespace_of, python_for_all
 from support.stack_samples import CLOSED, SAMPLES, for_ordinary_user
 from support.stacked import made_tree, stacked
 
@@ -23,7 +20,7 @@ from pykka_imagestore.rootfs.link import Link
 from pykka_imagestore.rootfs.namespace import InNamespace
 from pykka_imagestore.rootfs.overlay import Overlay
 
-pytestmark = pytest.mark.root
+pytestmark = [pytest.mark.root, pytest.mark.usefixtures("mounts")]
 
 # Backend, which whiteouts it reads, and whether it makes only what cannot be written to.
 BACKENDS: dict[str, tuple[Backend, Reads, bool]] = {
@@ -34,13 +31,6 @@ BACKENDS: dict[str, tuple[Backend, Reads, bool]] = {
     "link": (Link(), Reads.ANY, True),
     "bind": (Bind(), Reads.ANY, True),
 }
-
-
-@pytest.fixture(autouse=True)
-def _nothing_stays_mounted(tmp_path):
-    require_mounts()
-    with no_mounts_left(tmp_path):
-        yield
 
 
 @pytest.mark.parametrize("name", SAMPLES)
@@ -56,29 +46,33 @@ def test_the_tree_is_the_one_that_the_tars_mean(tmp_path, backend, name):
     assert tree == SAMPLES[name].tree
 
 
-@pytest.mark.parametrize("name", [name for name in SAMPLES if name != CLOSED])
 @pytest.mark.parametrize("backend", [name for name in BACKENDS if name != "bind"])
-def test_an_ordinary_user_gets_the_same_tree_but_for_what_he_may_not_own(backend, name):
-    place = Path(tempfile.mkdtemp(dir=ordinary_users_place()))
-    try:
-        os.chown(place, ORDINARY_USER, ORDINARY_USER)
-        copy_package(place / "package")
-        tree = as_ordinary_user(ordinary_users_tree, SAMPLES[name].tars, place, backend)
-    finally:
-        shutil.rmtree(place)
+def test_an_ordinary_user_gets_the_same_trees_but_for_what_he_may_not_own(backend, users_directory, package_for_all):
+    names = [name for name in SAMPLES if name != CLOSED]
 
-    assert tree == for_ordinary_user(SAMPLES[name].tree, ORDINARY_USER)
+    trees = as_ordinary_user(ordinary_users_trees, names, backend, users_directory, package_for_all)
+
+    assert [*trees] == names
+    for name, tree in trees.items():
+        assert tree == for_ordinary_user(SAMPLES[name].tree, ORDINARY_USER), name
 
 
-def ordinary_users_tree(tars, place, backend):
-    """Return what a backend makes that mounts with a copy of the package what takes a mount."""
+def ordinary_users_trees(names, backend, place, package):
+    """Return what a backend makes of samples; what takes a mount, a process mounts that runs a copy of the package."""
     maker, reads, read_only = BACKENDS[backend]
-    namespace = namespace_of(python_for_all(place / "package"))
-    try:
-        layers = stacked(tars, place, Reads.ANY if reads is Reads.ANY else Reads.USER)
-        request = RootfsRequest(layers, str(place / "box"), read_only=read_only)
+    with closing(namespace_of(python_for_all(package))) as namespace:
+        in_namespace: Backend = InNamespace(maker, namespace)
         if isinstance(maker, Copy):
-            return made_tree(CopyInNamespace(maker, namespace), request)
-        return made_tree(InNamespace(maker, namespace), request)
-    finally:
-        namespace.close()
+            in_namespace = CopyInNamespace(maker, namespace)
+        trees = {}
+        for name in names:
+            own_place = place / name
+            own_place.mkdir()
+            try:
+                layers = stacked(SAMPLES[name].tars, own_place, Reads.ANY if reads is Reads.ANY else Reads.USER)
+                request = RootfsRequest(layers, str(own_place / "box"), read_only=read_only)
+                trees[name] = made_tree(in_namespace, request)
+            except Exception as error:
+                error.add_note(f"of the sample {name!r}")
+                raise
+        return trees

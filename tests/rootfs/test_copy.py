@@ -14,11 +14,11 @@ from itertools import count
 from pathlib import Path
 
 import pytest
-from support import seams
+from support import seams, tars
 from support.layers import unpack_layer
 from support.privileges import as_ordinary_user, in_own_namespaces, ordinary_users_place
 from support.processes import TIMEOUT
-from support.rootfs import layer, no_mounts_left, points_below, read, require_mounts, write
+from support.rootfs import layer, points_below, read, write
 from support.stack_samples import DEFAULT_ACL, HOLES, SAMPLES
 from support.stacked import made, made_tree, stacked
 from support.trees import describe
@@ -40,13 +40,6 @@ class CutError(Exception):
 @pytest.fixture(params=[1000, 1], ids=["whole directories", "pieces"])
 def _pieces(monkeypatch, request):
     monkeypatch.setattr(seams.ENTRIES_OF_A_PIECE, request.param)
-
-
-@pytest.fixture
-def _mounts(tmp_path):
-    require_mounts()
-    with no_mounts_left(tmp_path):
-        yield
 
 
 def filled(request, backend=None, workers=2):
@@ -258,7 +251,7 @@ def fill_closed(place):
 
 
 @pytest.mark.root
-@pytest.mark.usefixtures("_mounts")
+@pytest.mark.usefixtures("mounts")
 @pytest.mark.parametrize("backend", [Copy(), Link()], ids=["copy", "link"])
 @pytest.mark.parametrize("place", ["", "rootfs", "target"])
 def test_a_read_only_one_is_a_mount(tmp_path, backend, place):
@@ -279,7 +272,7 @@ def test_a_read_only_one_is_a_mount(tmp_path, backend, place):
 
 
 @pytest.mark.root
-@pytest.mark.usefixtures("_mounts")
+@pytest.mark.usefixtures("mounts")
 @pytest.mark.parametrize("attach", [False, True])
 def test_a_copy_is_guarded_by_a_mount_of_itself_and_is_written_to(tmp_path, attach):
     layers = (layer(tmp_path / "layer", {"etc/hosts": "x"}),)
@@ -313,7 +306,7 @@ def look_at_copies(place):
 
 
 @pytest.mark.root
-@pytest.mark.usefixtures("_mounts")
+@pytest.mark.usefixtures("mounts")
 def test_a_copy_that_a_runtime_guards_is_no_mount(tmp_path):
     request = RootfsRequest((layer(tmp_path / "layer", {"a": "a"}),), str(tmp_path / "box"), for_runtime=True)
 
@@ -324,7 +317,7 @@ def test_a_copy_that_a_runtime_guards_is_no_mount(tmp_path):
 
 
 @pytest.mark.root
-@pytest.mark.usefixtures("_mounts")
+@pytest.mark.usefixtures("mounts")
 def test_a_copy_is_written_to_where_it_is_attached(tmp_path):
     (tmp_path / "target").mkdir()
     layers = (layer(tmp_path / "layer", {"etc/hosts": "x"}),)
@@ -339,7 +332,24 @@ def test_a_copy_is_written_to_where_it_is_attached(tmp_path):
 
 
 @pytest.mark.root
-@pytest.mark.usefixtures("_mounts")
+@pytest.mark.usefixtures("mounts")
+def test_what_is_mounted_at_the_target_before_anything_is_made_stays(tmp_path):
+    (tmp_path / "target").mkdir()
+    lower = layer(tmp_path / "layer", {"etc/hosts": "x"})
+    other, wanted = (
+        RootfsRequest((lower,), str(tmp_path / name), target=str(tmp_path / "target")) for name in ("other", "box")
+    )
+    (tmp_path / "box").mkdir()
+
+    with made(Copy(), other):
+        Copy().unmount(wanted)
+
+        assert not Copy().is_attached(wanted)
+        assert points_below(tmp_path) == [str(tmp_path / "target")]
+
+
+@pytest.mark.root
+@pytest.mark.usefixtures("mounts")
 def test_linked_files_are_the_layers(tmp_path):
     layers = (layer(tmp_path / "layer", {"a/b": "b"}),)
     os.symlink("a", tmp_path / "layer/s")
@@ -367,7 +377,7 @@ def test_a_layer_that_is_linked_is_still_whole_to_a_check_and_copied_as_it_is(tm
 
 
 @pytest.mark.root
-@pytest.mark.usefixtures("_mounts")
+@pytest.mark.usefixtures("mounts")
 @pytest.mark.parametrize("number", [errno.EMLINK, errno.EXDEV])
 def test_what_cannot_be_linked_is_copied(tmp_path, monkeypatch, number):
     layers = stacked(SAMPLES["hard links"].tars, tmp_path)
@@ -434,6 +444,26 @@ def test_layers_whose_deletions_are_not_shown_are_refused(tmp_path):
 
     sentence = "it keeps deletions in trusted.overlay.opaque, which is shown with CAP_SYS_ADMIN only"
     assert as_ordinary_user(refusal, Copy(), request) == f"{tmp_path}/layer cannot be read by this user: {sentence}"
+
+
+def test_what_an_ordinary_user_has_to_hide_is_read_by_his_copies():
+    place = Path(tempfile.mkdtemp(dir=ordinary_users_place()))
+    try:
+        place.chmod(0o777)
+        assert as_ordinary_user(copy_with_whiteouts, place) == {b"", b"file", b"replaced", b"replaced/upper"}
+    finally:
+        shutil.rmtree(place)
+
+
+def copy_with_whiteouts(place):
+    """Copy a stack whose fix-ups have a whiteout: a link is what hides the lowest directory, and it is gone itself."""
+    lowest = tars.tar(tars.file(b"file"), tars.file(b"replaced/lower"))
+    layers = stacked(
+        [lowest, tars.tar(tars.hard_link(b"replaced", b"file")), tars.tar(tars.file(b"replaced/upper"))], place
+    )
+    request = RootfsRequest(layers, str(place / "box"))
+    assert Copy().refusal(request) is None
+    return set(filled(request))
 
 
 def test_what_takes_the_place_of_a_directory_in_between_is_not_followed(tmp_path):

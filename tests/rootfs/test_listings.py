@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
-import tempfile
-from pathlib import Path
+from contextlib import closing
 
 import pytest
 from support import tars
-from support.privileges import ORDINARY_USER, as_ordinary_user, ordinary_users_place
+from support.privileges import as_ordinary_user
 from support.processes import TIMEOUT
-from support.rootfs import copy_package, namespace_of, no_mounts_left, python_for_all, require_mounts
+from support.rootfs import namespace_of, no_mounts_left, python_for_all, require_mounts
 from support.stacked import made, unpacked, with_fix_ups
 
 from pykka_imagestore.core.rootfs import RootfsRequest
@@ -60,28 +58,22 @@ def test_all_that_an_overlay_lists_is_there(tmp_path, stack, read_only):
 @each_stack
 @read_only_or_not
 @pytest.mark.parametrize("is_ordinary", [True, False])
-def test_all_that_an_overlay_in_a_user_namespace_lists_is_there(stack, read_only, is_ordinary):
-    place = Path(tempfile.mkdtemp(dir=ordinary_users_place()))
-    try:
-        if is_ordinary:
-            os.chown(place, ORDINARY_USER, ORDINARY_USER)
-            package = copy_package(place / "package")
-            listed, missing, left = as_ordinary_user(list_in_namespace, place, package, stack, read_only)
-        else:
-            listed, missing, left = list_in_namespace(place, None, stack, read_only)
-    finally:
-        shutil.rmtree(place)
+def test_all_that_an_overlay_in_a_user_namespace_lists_is_there(
+    tmp_path, users_directory, package_for_all, stack, read_only, is_ordinary
+):
+    if is_ordinary:
+        told = as_ordinary_user(list_in_namespace, users_directory, package_for_all, stack, read_only)
+    else:
+        told = list_in_namespace(tmp_path, None, stack, read_only)
 
+    listed, missing, left = told
     assert (listed, missing) == (SHOWN[stack], set())
     assert left == ([] if not read_only else None)
 
 
 def list_in_namespace(place, package, stack, read_only):
-    namespace = namespace_of(python_for_all(package) if package is not None else None)
-    try:
+    with closing(namespace_of(None if package is None else python_for_all(package))) as namespace:
         return list_and_remove(InNamespace(Overlay(), namespace), place, stack, read_only)
-    finally:
-        namespace.close()
 
 
 def list_and_remove(backend, place, stack, read_only):

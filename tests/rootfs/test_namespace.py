@@ -8,20 +8,20 @@ import select
 import shutil
 import signal
 import subprocess
-import tempfile
+import sys
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
-from support.privileges import ORDINARY_USER, as_ordinary_user, ordinary_users_place, with_own_mounts
+from support.privileges import ORDINARY_USER, as_ordinary_user, with_own_mounts
 from support.processes import TIMEOUT, Program
 from support.rootfs import (
     GONE,
-    copy_package,
     descriptors_after,
     layer,
     names_in,
@@ -53,28 +53,21 @@ def _needs_namespaces():
 
 
 @pytest.fixture(params=["ordinary user", "this user"])
-def run(request):
+def run(request, tmp_path):
     """Call a function with a directory, as an ordinary user and as whoever runs the tests."""
-    return run_as_ordinary_user if request.param == "ordinary user" else run_here
+    if request.param == "this user":
+        return lambda function: function(tmp_path)
+    return request.getfixturevalue("run_as_ordinary_user")
 
 
-def run_here(function: Callable[[Path], object]) -> None:
-    with tempfile.TemporaryDirectory() as place:
-        function(Path(place))
-
-
-def run_as_ordinary_user(function: Callable[[Path], object]) -> None:
+@pytest.fixture
+def run_as_ordinary_user(users_directory, package_for_all):
     if os.geteuid() != 0:
         pytest.skip("the tests are run by an ordinary user already")
-    place = tempfile.mkdtemp(dir=ordinary_users_place())
-    try:
-        os.chown(place, ORDINARY_USER, ORDINARY_USER)
-        as_ordinary_user(call_with_copy, function, Path(place), copy_package(Path(place) / "package"))
-    finally:
-        shutil.rmtree(place)
+    return partial(as_ordinary_user, call_with_copy, package_for_all, users_directory)
 
 
-def call_with_copy(function: Callable[[Path], object], place: Path, package: Path) -> None:
+def call_with_copy(package: Path, place: Path, function: Callable[[Path], object]) -> None:
     global python  # noqa: PLW0603 - of this process, which does nothing else
     python = python_for_all(package)
     function(place)
@@ -364,12 +357,11 @@ def mount_detached(place):
 
 
 @pytest.mark.root
-def test_what_the_process_sees_otherwise_is_refused():
-    with_own_mounts(mount_after_start, tempfile.mkdtemp())
+def test_what_the_process_sees_otherwise_is_refused(tmp_path):
+    with_own_mounts(mount_after_start, tmp_path)
 
 
-def mount_after_start(directory):
-    place = Path(directory)
+def mount_after_start(place):
     layers = two_layers(place / "disk")
     (place / "other").mkdir()
     with held() as (overlay, _):
@@ -431,6 +423,52 @@ def kill_while_asked(place):
         assert (mounted.namespace_pid, read(mounted.fd, "kept")) == (pid_of(namespace), "lower")
         assert mounted.namespace_pid != first
         os.close(mounted.fd)
+
+
+def test_a_process_that_somebody_stopped_goes_on_when_it_is_asked(run):
+    run(stop_while_asked)
+
+
+def stop_while_asked(place):
+    layers = two_layers(place)
+    with held() as (overlay, namespace):
+        os.close(overlay.mount(request(place / "box", *layers)).fd)
+        first = pid_of(namespace)
+        os.kill(first, signal.SIGSTOP)
+
+        with ThreadPoolExecutor(1) as threads:
+            mounted = threads.submit(overlay.mount, request(place / "again", *layers)).result(TIMEOUT)
+
+        assert (mounted.namespace_pid, read(mounted.fd, "kept")) == (first, "lower")
+        os.close(mounted.fd)
+        os.kill(first, signal.SIGSTOP)  # and ends
+
+
+def test_another_process_is_asked_when_one_says_what_is_no_message(run):
+    run(have_it_say_what_is_no_message)
+
+
+def have_it_say_what_is_no_message(place):
+    garbage = "import os, sys; from pykka_imagestore.rootfs.namespace_wire import *; "
+    garbage += "c = socket.socket(fileno=int(sys.argv[1])); send(c, pack({})); receive(c); send(c, pack({})); "
+    garbage += "receive(c); send(c, b'[' * 100000)"
+    script = place / "python"
+    command = python or python_command()
+    script.write_text(
+        f"#!{command[0]}\nimport sys\nsys.path[:] = {sys.path!r}\nsys.argv = ['', *sys.argv[3:]]\n{garbage}\n"
+    )
+    script.chmod(0o755)
+    commands = iter([[str(script)], command])
+    namespace = Namespace(lambda: next(commands))
+    overlay = InNamespace(Overlay(), namespace)
+
+    with pytest.raises(RootfsError, match="the process that held the namespaces ended"):
+        overlay.mount(request(place / "box", *two_layers(place)))
+    mounted = overlay.mount(request(place / "again", *two_layers(place / "more")))
+
+    assert read(mounted.fd, "kept") == "lower"
+    os.close(mounted.fd)
+    namespace.close()
 
 
 def test_a_process_that_ends_and_has_no_successor_is_told_of(run):
@@ -532,22 +570,18 @@ SUBORDINATES = ("/etc/subuid", "/etc/subgid")
 
 
 @pytest.mark.root
-def test_users_that_this_user_was_given_are_there_and_what_is_theirs_can_be_removed():
+def test_users_that_this_user_was_given_are_there_and_what_is_theirs_can_be_removed(tmp_path, run_as_ordinary_user):
     program = shutil.which("newuidmap")
     if program is None or not all(os.path.exists(path) for path in SUBORDINATES):
         pytest.skip("there is no newuidmap, or no /etc/subuid")
     if os.statvfs(program).f_flag & os.ST_NOSUID:
         pytest.skip("newuidmap has no effect here: its file system is mounted with nosuid")
-    place = tempfile.mkdtemp(dir=ordinary_users_place())
-    try:
-        given = Path(place) / "given"
-        given.write_text(f"someone:1:1\nbroken\n{ORDINARY_USER}:100000:1000\n{ORDINARY_USER}:300000:1000\n")
-        with_own_mounts(give_users, given)
-    finally:
-        shutil.rmtree(place)
+    given = tmp_path / "given"
+    given.write_text(f"someone:1:1\nbroken\n{ORDINARY_USER}:100000:1000\n{ORDINARY_USER}:300000:1000\n")
+    with_own_mounts(give_users, given, run_as_ordinary_user)
 
 
-def give_users(given: Path) -> None:
+def give_users(given: Path, run_as_ordinary_user: Callable[[Callable[[Path], object]], None]) -> None:
     for name in SUBORDINATES:
         subprocess.run(["mount", "--bind", given, name], check=True)
     run_as_ordinary_user(write_as_others)

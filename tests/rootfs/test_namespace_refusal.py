@@ -11,7 +11,7 @@ import pytest
 from support.processes import SOURCES, TIMEOUT
 from support.rootfs import namespace_of
 
-from pykka_imagestore.backends import new_namespace
+from pykka_imagestore.provision.backends import new_namespace
 from pykka_imagestore.rootfs.namespace import NamespaceError
 from pykka_imagestore.rootfs.namespace_refusal import why_no_namespace
 
@@ -86,7 +86,7 @@ def test_a_setting_that_forbids_nothing_is_not_named(settings):
 
 UNDER_A_LIMIT = """
 open("/proc/sys/user/max_user_namespaces", "w").write("0")
-from pykka_imagestore.backends import new_namespace
+from pykka_imagestore.provision.backends import new_namespace
 from pykka_imagestore.rootfs.namespace import NamespaceError
 try:
     new_namespace().ask({})
@@ -95,7 +95,7 @@ except NamespaceError as error:
 """
 UNDER_A_FILTER = """
 import ctypes, errno, struct
-from pykka_imagestore.backends import new_namespace
+from pykka_imagestore.provision.backends import new_namespace
 from pykka_imagestore.rootfs.namespace import NamespaceError
 # If the call is unshare, 272 on x86-64, answer EPERM; else allow it.
 program = [(0x20, 0, 0, 0), (0x15, 0, 1, 272), (0x06, 0, 0, 0x00050000 | errno.EPERM), (0x06, 0, 0, 0x7FFF0000)]
@@ -151,7 +151,7 @@ def test_a_frozen_program_is_told_to_name_a_python(monkeypatch):
 
 
 OPTIONS = """
-from pykka_imagestore.backends import new_namespace
+from pykka_imagestore.provision.backends import new_namespace
 namespace = new_namespace()
 print(namespace.refusal())
 print(*open(f"/proc/{namespace.pid}/cmdline").read().split("\\0")[1:6])

@@ -27,6 +27,7 @@ from pykka_imagestore.rootfs.quota import (
     lift_bound,
     quota_refusal,
 )
+from pykka_imagestore.rootfs.system_calls import NUMBERS
 
 PROJECT = FIRST_PROJECT + 7
 MIB = 1 << 20
@@ -78,7 +79,7 @@ def test_numbers_and_structures_are_those_of_the_kernels_headers(tmp_path):
     told = [int(number) for number in run(tmp_path / "told").stdout.split()]
 
     assert told == [
-        quota.QUOTACTL_FD,
+        NUMBERS["quotactl_fd"],
         quota.Q_GETQUOTA,
         quota.Q_SETQUOTA,
         quota.Q_XGETQSTATV,
@@ -108,7 +109,7 @@ def test_file_system_without_quotas_is_refused_with_what_to_mount_how(mounted, k
     refusal = refused(place)
 
     option = {"ext4": "prjquota", "xfs": "pquota"}[kind]
-    assert refusal.startswith(f"the {kind} that is mounted at {place} keeps no quotas of projects: ")
+    assert refusal.startswith(f"the {kind} at {place} enforces no project quotas: ")
     assert f"the option {option}" in refusal
 
 
@@ -117,11 +118,11 @@ def test_file_system_without_quotas_is_refused_with_what_to_mount_how(mounted, k
 def test_file_system_that_counts_and_bounds_nothing_is_refused(mounted, kind):
     place = mounted(kind, "pqnoenforce" if kind == "xfs" else "")
 
-    assert "keeps no quotas of projects" in refused(place)
+    assert "enforces no project quotas" in refused(place)
 
 
 def test_other_file_system_is_refused_by_its_kind():
-    assert refused("/proc").startswith("the proc that is mounted at /proc keeps no quotas of projects: ")
+    assert refused("/proc").startswith("the proc at /proc enforces no project quotas: ")
 
 
 def test_directory_that_is_not_there_is_an_error(tmp_path):
@@ -130,7 +131,7 @@ def test_directory_that_is_not_there_is_an_error(tmp_path):
 
 
 def test_kernel_without_the_call_is_told(monkeypatch, tmp_path):
-    monkeypatch.setattr(seams.LIBC_OF_QUOTAS, Kernel(missing=True))
+    monkeypatch.setattr(seams.CALL_ON_QUOTAS, Kernel(missing=True))
 
     assert "quotactl_fd(2), which is of Linux 5.14" in refused(tmp_path)
 
@@ -266,7 +267,7 @@ def test_ordinary_user_and_roots_of_namespaces_set_none(bounded):
 @pytest.fixture(params=[False, True], ids=["ext4", "xfs"])
 def kernel(request, monkeypatch):
     kernel = Kernel(is_xfs=request.param)
-    monkeypatch.setattr(seams.LIBC_OF_QUOTAS, kernel)
+    monkeypatch.setattr(seams.CALL_ON_QUOTAS, kernel)
     return kernel
 
 
@@ -322,13 +323,13 @@ def test_file_system_whose_projects_are_all_taken_is_told(kernel, tmp_path, monk
 def test_quota_that_is_kept_is_not_refused_and_one_that_only_counts_is(tmp_path, monkeypatch):
     assert quota_refusal(str(tmp_path)) is None
 
-    monkeypatch.setattr(seams.LIBC_OF_QUOTAS, Kernel(enforces=False))
-    assert "keeps no quotas of projects" in refused(tmp_path)
+    monkeypatch.setattr(seams.CALL_ON_QUOTAS, Kernel(enforces=False))
+    assert "enforces no project quotas" in refused(tmp_path)
 
 
 def test_lifting_where_there_are_no_quotas_any_more_does_nothing(tmp_path, monkeypatch):
     for kernel in (Kernel(missing=True), Kernel(enforces=False)):
-        monkeypatch.setattr(seams.LIBC_OF_QUOTAS, kernel)
+        monkeypatch.setattr(seams.CALL_ON_QUOTAS, kernel)
         lift_bound(str(tmp_path), PROJECT)
 
         assert kernel.quotas == {}

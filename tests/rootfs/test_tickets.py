@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
@@ -55,3 +56,20 @@ def test_drawers_in_threads_exclude_each_other(directory):
         drawn = list(threads.map(draw, range(4), timeout=TIMEOUT))
 
     assert sorted(number for numbers in drawn for number in numbers) == list(range(200))
+
+
+def test_of_those_who_end_at_once_one_alone_learns_that_all_is_done(directory):
+    count, together = 20_000, threading.Barrier(2)
+
+    def finish(number):
+        with closing(Tickets(directory, number, 2)) as tickets:
+            learnt = []
+            for first in range(0, 2 * count, 2):
+                together.wait(TIMEOUT)
+                learnt.append(tickets.finish(first + number, range(first, first + 2)))
+            return learnt
+
+    with ThreadPoolExecutor(2) as threads:
+        first, second = threads.map(finish, range(2), timeout=TIMEOUT)
+
+    assert [one + other for one, other in zip(first, second, strict=True)] == [1] * count

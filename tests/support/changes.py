@@ -11,7 +11,7 @@ import socket
 import stat
 import struct
 from array import array
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -122,6 +122,20 @@ def changed(what: str, directory: str) -> tuple[LayerCheck, LayerCheck]:
     assert layer.check() == LayerCheck()
     change.do(layer.target / change.path)
     return check_layer(CheckLayer(str(layer.target), layer.counts.diff_id)), layer.check()
+
+
+def changed_each(changes: Sequence[str], directory: str) -> dict[str, tuple[LayerCheck, LayerCheck]]:
+    """Do what ``changed`` does for each of some changes, below a directory."""
+    found = {}
+    for number, what in enumerate(changes):
+        place = Path(directory, str(number))
+        place.mkdir()
+        try:
+            found[what] = changed(what, str(place))
+        except Exception as error:
+            error.add_note(f"of the change {what!r}")
+            raise
+    return found
 
 
 def keep_times(do: Do, *, above: bool = False) -> Do:

@@ -12,9 +12,9 @@ from pathlib import Path
 from support.processes import TIMEOUT
 
 from pykka_imagestore import LocalStore, Provisioner
-from pykka_imagestore.backends import Backends
 from pykka_imagestore.core.rootfs import FillPart, Reads, RootfsRequest
 from pykka_imagestore.errors import RootfsError
+from pykka_imagestore.provision.backends import Backends
 from pykka_imagestore.provisioner import start_with
 from pykka_imagestore.rootfs.backend import Backend, Mounted
 

@@ -9,15 +9,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import pytest
 from support import tars
 from support.images import docker_save
 from support.processes import TIMEOUT
 from support.stores import opened
 from support.trees import Node, describe
 
-from pykka_imagestore import LocalStore
-from pykka_imagestore.provisioned import ContainerRecovery, Rootfs
+from pykka_imagestore import CheckReport, LocalStore
+from pykka_imagestore.provision.provisioned import ContainerRecovery, Rootfs
 from pykka_imagestore.provisioner import Provisioner
 
 BACKENDS = ("overlay", "bind", "link", "copy")
@@ -47,13 +46,9 @@ class Guests:
         self._store.put(name, docker_save(self._archives / f"{name}.tar", images, **config)).get(timeout=TIMEOUT)
         return name
 
-    def provision(
-        self, *layers: Sequence[bytes], backend: str | None = None, config: dict[str, Any] | None = None, **options: Any
-    ) -> Rootfs:
+    def provision(self, *layers: Sequence[bytes], config: dict[str, Any] | None = None, **options: Any) -> Rootfs:
         """Put an image of layers and provision it."""
-        if backend not in (None, *self._provisioner._backends):
-            pytest.skip(f"{backend} is no backend yet")
-        return self.provision_image(self.put(*layers, config=config or {}), backend=backend, **options)
+        return self.provision_image(self.put(*layers, config=config or {}), **options)
 
     def provision_image(self, name: str, **options: Any) -> Rootfs:
         container_id = f"container-{next(self._numbers)}"
@@ -64,6 +59,12 @@ class Guests:
 
     def recover(self, *known: str) -> ContainerRecovery:
         return self._provisioner.recover(known).get(timeout=TIMEOUT)
+
+    def check(self, **options: Any) -> CheckReport:
+        return self._store.check(**options).get(timeout=TIMEOUT)
+
+    def repair(self, **options: Any) -> CheckReport:
+        return self._store.repair(**options).get(timeout=TIMEOUT)
 
     def containers(self) -> list[str]:
         return [info.container_id for info in self._provisioner.list().get(timeout=TIMEOUT)]

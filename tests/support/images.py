@@ -10,6 +10,7 @@ import tarfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from support import tars
 from support.tars import END, file
 
 from pykka_imagestore.core.digest import DiffID
@@ -22,7 +23,7 @@ def layer(files: Mapping[str, bytes]) -> bytes:
 
 def long_layer(entries: int = 40_000, seed: str = "f") -> bytes:
     """Return a layer that takes a worker a second or more."""
-    return b"".join(file(f"{seed}/{n // 500}/{n}".encode(), b"x" * 100) for n in range(entries)) + END
+    return b"".join(tars.files((f"{seed}/{n // 500}/{n}".encode() for n in range(entries)), b"x" * 100)) + END
 
 
 def diff_id(data: bytes) -> DiffID:

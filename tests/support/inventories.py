@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from pykka_imagestore.core.budget import Size
 from pykka_imagestore.core.digest import DiffID, sha256
 from pykka_imagestore.core.image import DockerImage
-from pykka_imagestore.core.inventory import Inventory, Needs, size_of_reference
+from pykka_imagestore.core.inventory import Inventory, size_of_reference
+from pykka_imagestore.core.needs import Needs
 
 NOW = 1000.0
 LAYERS = [DiffID(sha256(b"layer %d" % number)) for number in range(6)]

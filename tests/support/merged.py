@@ -13,8 +13,9 @@ from unittest.mock import patch
 
 from support import seams
 from support.layers import unpack_layer
-from support.privileges import as_ordinary_user, with_own_mounts
+from support.privileges import as_ordinary_user
 from support.processes import TIMEOUT
+from support.rootfs import require_mounts
 from support.tar_model import WHITEOUT, Directory, Item, Tree, merge
 
 from pykka_imagestore._proto.stack_pb2 import StackRecord
@@ -82,8 +83,9 @@ def merged(layers: Sequence[StackLayer], reads: Reads) -> Tree:
 
 
 def through_overlay(layers: Sequence[StackLayer], reads: Reads) -> Tree:
-    """Return what a real overlay shows, mounted by root for itself."""
-    return with_own_mounts(_mount_and_read, [layer.path for layer in layers], reads)
+    """Return what a real overlay shows that root mounts for a moment."""
+    require_mounts()
+    return _mount_and_read([layer.path for layer in layers], reads)
 
 
 def overlay_of_ordinary_user(root: str, tars: Sequence[bytes]) -> Tree:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import errno
 import fcntl
 import os
@@ -12,7 +11,6 @@ import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import pytest
 from support.processes import TIMEOUT
@@ -76,13 +74,14 @@ class Kernel:
         self.quotas: dict[int, bytes] = {}
         self._enforces, self._missing, self._is_xfs = enforces, missing, is_xfs
 
-    def syscall(self, number: Any, directory: Any, command: Any, project: Any, place: Any) -> int:
-        assert number.value == quota.QUOTACTL_FD
-        failure = self._answer(directory.value, command.value, project.value, place._obj)
-        ctypes.set_errno(failure)
-        return -1 if failure else 0
+    def __call__(self, name: str, directory: int, command: int, project: int, data: bytearray) -> int:
+        assert name == "quotactl_fd"
+        failure = self._answer(directory, command, project, data)
+        if failure:
+            raise OSError(failure, os.strerror(failure))
+        return 0
 
-    def _answer(self, directory: int, command: int, project: int, data: Any) -> int:
+    def _answer(self, directory: int, command: int, project: int, data: bytearray) -> int:
         assert command & 0xFF == quota.PRJQUOTA
         if self._missing:
             return errno.ENOSYS
@@ -90,16 +89,16 @@ class Kernel:
             return errno.EBADF
         match command >> 8:
             case quota.Q_XGETQSTATV:
-                assert data.raw[0] == quota.FS_QSTATV_VERSION1
+                assert data[0] == quota.FS_QSTATV_VERSION1
                 data[2:4] = (0x10 | 0x20 * self._enforces).to_bytes(2, "little")
             case quota.Q_GETQUOTA:
                 if self._is_xfs and project not in self.quotas:
                     return errno.ENOENT
                 data[:] = self.quotas.get(project, bytes(len(data)))
             case quota.Q_SETQUOTA:
-                assert DQBLK.unpack(data.raw)[8] == quota.QIF_BLIMITS
+                assert DQBLK.unpack(data)[8] == quota.QIF_BLIMITS
                 used = DQBLK.unpack(self.quotas.get(project, bytes(len(data))))
-                self.quotas[project] = DQBLK.pack(*DQBLK.unpack(data.raw)[:2], *used[2:8], 0)
+                self.quotas[project] = DQBLK.pack(*DQBLK.unpack(data)[:2], *used[2:8], 0)
         return 0
 
     def use(self, project: int, size_bytes: int) -> None:

@@ -15,10 +15,10 @@ from pathlib import Path
 import pytest
 
 import pykka_imagestore
-from pykka_imagestore.backends import new_namespace
 from pykka_imagestore.core.layer_record import WhiteoutFormat
 from pykka_imagestore.core.rootfs import RootfsRequest, StackLayer
 from pykka_imagestore.fs.whiteout_format import WHITEOUT_DEVICE
+from pykka_imagestore.provision.backends import new_namespace
 from pykka_imagestore.rootfs.mounts import FileSystemContext, unmount
 from pykka_imagestore.rootfs.namespace import Namespace
 from pykka_imagestore.rootfs.place import mount_entries
@@ -119,11 +119,10 @@ def python_for_all(package: Path) -> list[str]:
     pytest.skip("an ordinary user may start no Python from 3.11 on")
 
 
-def copy_package(target: Path) -> Path:
+def copy_package(target: Path) -> None:
     """Copy the package to where any user may import it."""
     source = Path(pykka_imagestore.__file__).parent
     shutil.copytree(source, target / source.name, ignore=shutil.ignore_patterns("__pycache__"))
-    return target
 
 
 _TELL_PATH = "import json, sys; print(json.dumps(sys.path[1:])); sys.exit(sys.version_info < (3, 11))"

@@ -26,10 +26,12 @@ from pykka_imagestore import (
     LocalStore,
     NotFoundError,
     Progress,
+    Provisioner,
     Pruned,
     PutFailed,
     Recovery,
     ReferenceStore,
+    Rootfs,
     StoreError,
     StoreStats,
     Usage,
@@ -49,6 +51,14 @@ def each_method_has_its_future(store: LocalStore) -> None:
     assert_type(store.repair(), Future[CheckReport])
     assert_type(store.swept(), Future[None])
     assert_type(store.take_over("0123456789abcdef"), Future[LeasedImage])
+
+
+async def having_root_file_systems(provisioner: Provisioner) -> None:
+    assert_type(provisioner.provision("box", "app"), Future[Rootfs])
+    with provisioner.temporary("box", "app", read_only=True) as rootfs:
+        assert_type(rootfs, Rootfs)
+    async with provisioner.temporary("box", "app") as awaited:
+        assert_type(awaited, Rootfs)
 
 
 def starting_a_store(directory: Path, pool: WorkerPool) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from pykka_imagestore.cli.parser import Parser, RawHelp, Verbs, add_common_options
-from pykka_imagestore.cli.verb_arguments import add_verbs
+from pykka_imagestore.cli.verb_arguments import VERBS, add_verbs
 from pykka_imagestore.errors import InvalidInputError
 
 DESCRIPTION = (
@@ -49,7 +49,8 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     parser = make_parser(words)
     options, unknown = parser.parse_known_args(words)
     if unknown:  # argparse would show the usage of the program, which lists no option of the verb
-        options.parser.error(f"unrecognized arguments: {' '.join(unknown)}")
+        advice = _advice_on_surplus(options.verb, unknown[0])
+        options.parser.error(f"unrecognized arguments: {' '.join(unknown)}{advice}")
     if options.verb == "help":
         parser.parse_args(["--help"] if options.topic is None else [options.topic, "--help"])
     if options.verb == "put":
@@ -63,7 +64,8 @@ def make_parser(words: Sequence[str] = ()) -> Program:
     """Return the parser of the command line. The documentation is generated from it, too.
 
     Args:
-        words: What it will parse, for what it says of an error.
+        words: What it will parse: it has the verbs that stand there, and speaks of them in an error. Without any,
+            it has all verbs.
     """
     parser = Program(
         words,
@@ -76,8 +78,7 @@ def make_parser(words: Sequence[str] = ()) -> Program:
     add_common_options(parser)
     parser.add_argument("--version", action=_Version, nargs=0, help="print the version")
     verbs = parser.add_subparsers(dest="verb", metavar="VERB", required=True, prog="imagestore", parser_class=Parser)
-    add_verbs(Verbs(verbs))
-    parser.verbs = list(verbs.choices)
+    add_verbs(Verbs(verbs, words), words)
     return parser
 
 
@@ -117,6 +118,11 @@ def absolute(path: str) -> str:
         raise InvalidInputError(f"{path}: the working directory was deleted; name an absolute path") from None
 
 
+def _advice_on_surplus(verb: str, word: str) -> str:
+    is_file = verb == "export" and not word.startswith("-")
+    return f"; a file is named with --output {word}" if is_file else ""
+
+
 def _choose_archives(options: argparse.Namespace) -> None:
     """Have ``archives`` name all that is to be put; without any, it is what comes through standard input."""
     options.archives = [*options.input, *options.archives] or (["-"] if _is_fed() else [])
@@ -138,23 +144,18 @@ def _is_fed() -> bool:
 
 
 class Program(Parser):
-    """The parser of the whole command line.
-
-    Attributes:
-        verbs: The words for all verbs.
-    """
+    """The parser of the whole command line."""
 
     def __init__(self, words: Sequence[str], **options: Any) -> None:
         super().__init__(**options)
-        self._words = words
-        self.verbs: list[str] = []
+        self.words = words
 
     def error(self, message: str) -> NoReturn:
         """Name the first word if it is not known: argparse speaks of another one, or of all verbs."""
         before = Parser(add_help=False, allow_abbrev=False, exit_on_error=False)
         add_common_options(before)
         with suppress(argparse.ArgumentError):
-            message = self._fault(next(iter(before.parse_known_args(self._words)[1]), "")) or message
+            message = self._fault(next(iter(before.parse_known_args(self.words)[1]), "")) or message
         super().error(message)
 
     def _fault(self, first: str) -> str | None:
@@ -165,7 +166,7 @@ class Program(Parser):
             return None if first in ("-h", "--help", "--version", "--") else f"unrecognized arguments: {first}"
         from pykka_imagestore.cli.verb_advice import advice_on  # noqa: PLC0415 - most runs need none
 
-        return None if first in self.verbs else f"{first!r} is no verb: {advice_on(first, self.verbs)}"
+        return None if first in VERBS else f"{first!r} is no verb: {advice_on(first, VERBS)}"
 
 
 class _Version(argparse.Action):

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from pykka_imagestore.core.run_config import RunConfig
+if TYPE_CHECKING:
+    from pykka_imagestore.core.run_config import RunConfig
 
 OWNER = "imagestore"  # whose containers these are; no agent's recovery looks at them
 

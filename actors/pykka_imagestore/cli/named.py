@@ -47,20 +47,24 @@ class NothingNamedError(NotFoundError):
 
     Attributes:
         advice: What to do about that, as the end of a sentence.
+        kind: What was looked for.
     """
 
-    def __init__(self, name: str, advice: str) -> None:
+    def __init__(self, name: str, advice: str, kind: str = "image") -> None:
         super().__init__(name)
-        self.args = name, advice
-        self.advice = advice
+        self.args = name, advice, kind
+        self.advice, self.kind = advice, kind
 
     def __str__(self) -> str:
-        return f"no image {self.name} is in the store{self.advice}"
+        return f"no {self.kind} {self.name} is in the store{self.advice}"
 
 
 @contextmanager
-def advised(store: Path, text: str) -> Iterator[None]:
+def advised(store: Path, text: str, kind: str = "image") -> Iterator[None]:
     """Say more where no image is found that a user named so.
+
+    Args:
+        kind: What else the user may have named, too.
 
     Raises:
         NothingNamedError: The block raised NotFoundError, and something else may be meant.
@@ -71,9 +75,9 @@ def advised(store: Path, text: str) -> Iterator[None]:
         raise
     except NotFoundError as error:
         advice = advice_on(text) or _similar(store, text)
-        if not advice:
+        if not advice and kind == "image":
             raise
-        raise NothingNamedError(error.name, advice) from error
+        raise NothingNamedError(error.name if kind == "image" else text, advice, kind) from error
 
 
 def advice_on(text: str) -> str:

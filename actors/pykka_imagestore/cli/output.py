@@ -9,11 +9,11 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from pykka_imagestore.cli import status_line
-from pykka_imagestore.core.image import DockerImage, ImageInfo, Layer
 from pykka_imagestore.text import escaped
 
 if TYPE_CHECKING:
     from pykka_imagestore.cli.template import Template
+    from pykka_imagestore.core.image import DockerImage, ImageInfo, Layer
 
 MAX_SENTENCE_LENGTH = 2000  # so that an archive with thousands of names does not fill the screen
 

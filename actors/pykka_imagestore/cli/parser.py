@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+from collections.abc import Sequence
 from typing import NoReturn
 
 from pykka_imagestore.cli import values
@@ -41,10 +42,19 @@ def _columns() -> int:
 
 
 class Parser(argparse.ArgumentParser):
-    """A parser whose errors act on no terminal."""
+    """A parser whose errors act on no terminal, and say what to write in place of what other tools have.
+
+    Attributes:
+        words: The command line, of which an error speaks.
+    """
+
+    words: Sequence[str] = ()
 
     def error(self, message: str) -> NoReturn:
-        super().error(escaped(message))  # an argument may be a file name from an untrusted source
+        from pykka_imagestore.cli.option_advice import advice_on_options  # noqa: PLC0415 - most runs need none
+
+        advice = advice_on_options(self.get_default("verb") or "", self.words)
+        super().error(escaped(message + advice))  # an argument may be a file name from an untrusted source
 
 
 class Once(argparse.Action):
@@ -59,36 +69,39 @@ class Once(argparse.Action):
 
 
 class Verbs:
-    """Adds verbs. Each takes the common options too, so these may stand before the verb or after it."""
+    """Adds verbs. Each takes the common options too, so these may stand before the verb or after it.
 
-    def __init__(self, parsers: argparse._SubParsersAction[Parser]) -> None:
+    Args:
+        words: The command line.
+    """
+
+    def __init__(self, parsers: argparse._SubParsersAction[Parser], words: Sequence[str]) -> None:
         self._parsers = parsers
+        self._words = words
         # A default here would override an option that stood before the verb.
         self._common = Parser(add_help=False, argument_default=argparse.SUPPRESS, formatter_class=Help)
         add_common_options(self._common)
 
-    def names(self) -> list[str]:
-        """Return the words for all verbs that were added."""
-        return list(self._parsers.choices)
-
-    def add(self, verb: str, summary: str, more: str = "", other_name: str | None = None) -> Parser:
+    def add(self, words: Sequence[str], summary: str, more: str = "") -> Parser:
         """Add a verb; return its parser.
 
         Args:
+            words: The words for it; the first is its name.
             summary: What it does, without a capital and a full stop.
             more: Sentences for its own help.
-            other_name: Another word for it.
         """
-        if other_name is not None:
-            more = f"{more} Another name of this verb is {other_name}.".lstrip()
+        verb, *other_words = words
+        for word in other_words:
+            more = f"{more} Another name of this verb is {word}.".lstrip()
         parser = self._parsers.add_parser(
             verb,
-            aliases=[] if other_name is None else [other_name],
+            aliases=other_words,
             help=summary,
             description=f"{summary[0].upper()}{summary[1:]}. {more}",
             parents=[self._common],
             formatter_class=Help,
             allow_abbrev=False,
         )
+        parser.words = self._words
         parser.set_defaults(verb=verb, parser=parser)  # whichever name was typed
         return parser

@@ -9,7 +9,9 @@ from __future__ import annotations
 import os
 import queue
 import signal
+import threading
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from types import FrameType
 from typing import TYPE_CHECKING, Any, Self, TypeVar
@@ -86,6 +88,23 @@ class StopSignals:
         """Wait for something that is not part of the work: a signal ends only the wait."""
         with suppress(StoppedError):
             self.wait(future)
+
+    def do_if_not_stopped(self, work: Callable[[], None]) -> None:
+        """Do in a thread what is not part of the work either: a signal ends only the wait, and then the program it."""
+        errors = []
+
+        def run() -> None:
+            try:
+                work()
+            except Exception as error:  # noqa: BLE001 - the waiting thread raises it
+                errors.append(error)
+            self._events.put(work)
+
+        threading.Thread(target=run, daemon=True).start()
+        if self._received is None:
+            self._events.get()
+        if errors:
+            raise errors[0]
 
     def raise_if_stopped(self) -> None:
         """Raise StoppedError if a signal has come: for work that is done here, step by step."""

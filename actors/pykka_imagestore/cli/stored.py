@@ -6,11 +6,14 @@ No actor is started for these, which is quick.
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pykka_imagestore.core.paths import StorePaths
 from pykka_imagestore.durable.owner import told_if_foreign
-from pykka_imagestore.durable.stored_view import StoredView
 from pykka_imagestore.errors import StoreError
+
+if TYPE_CHECKING:
+    from pykka_imagestore.durable.stored_view import StoredView
 
 
 class NoStoreError(StoreError):
@@ -35,6 +38,8 @@ def view_store(store: Path) -> StoredView:
         NoStoreError: ``store`` is no store.
         StoreError: It may not be read, or not safely.
     """
+    from pykka_imagestore.durable.stored_view import StoredView  # noqa: PLC0415 - not every verb looks at images
+
     require_store(store)
     return StoredView.open(store)
 

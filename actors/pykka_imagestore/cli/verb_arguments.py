@@ -3,53 +3,28 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 
 from pykka_imagestore.cli import values
-from pykka_imagestore.cli.parser import Once, Verbs
+from pykka_imagestore.cli.parser import Once, Parser, Verbs
 
 SHELLS = ("bash", "zsh", "fish")
 BACKENDS = ("overlay", "copy", "link", "bind")
+AddVerb = Callable[..., Parser]  # Verbs.add, which knows the words for the verb already
 _IMAGE_FIELDS = ("name", "config_digest", "layers")
 _NAME_HELP = (
     "a name in any spelling: app, docker.io/library/app:latest; or a config digest, or at least 12 hex digits of one"
 )
 
 
-def add_verbs(verbs: Verbs) -> None:
-    """Add all verbs, in the order in which the help lists them."""
-    for add in (
-        _add_put,
-        _add_get,
-        _add_list,
-        _add_inspect,
-        _add_remove,
-        _add_prune,
-        _add_du,
-        _add_check,
-        _add_repair,
-        _add_unpack,
-        _add_provision,
-        _add_containers,
-        _add_destroy,
-        _add_export,
-        _add_doctor,
-        _add_completion,
-        _add_help,
-    ):
-        add(verbs)
-
-
-def _add_put(verbs: Verbs) -> None:
-    parser = verbs.add(
-        "put",
+def _add_put(add: AddVerb) -> None:
+    parser = add(
         "put the images of archives into the store",
         "Without --name, every image is put under every name that its archive gives it, as docker load does. "
         "One without a name is put under the digest of its config. "
         "Layers that the store has are not read again. If an archive is refused, the others are put all the same. "
         "Prints the images.",
-        other_name="load",
     )
     parser.add_argument(
         "archives",
@@ -101,21 +76,17 @@ def _add_put(verbs: Verbs) -> None:
     _add_format(parser, _IMAGE_FIELDS)
 
 
-def _add_get(verbs: Verbs) -> None:
-    parser = verbs.add(
-        "get", "print where an image's layers lie", "Root layer first. The directories are for reading only."
-    )
+def _add_get(add: AddVerb) -> None:
+    parser = add("print where an image's layers lie", "Root layer first. The directories are for reading only.")
     _add_name(parser)
     _add_quiet(parser, "print only the directories")
     _add_format(parser, _IMAGE_FIELDS)
 
 
-def _add_list(verbs: Verbs) -> None:
-    parser = verbs.add(
-        "list",
+def _add_list(add: AddVerb) -> None:
+    parser = add(
         "list all images",
         "USED is how long ago an image was last put or got. Images with missing layers are marked incomplete.",
-        other_name="ls",
     )
     parser.add_argument(
         "-l",
@@ -127,31 +98,27 @@ def _add_list(verbs: Verbs) -> None:
     _add_format(parser, (*_IMAGE_FIELDS, "missing", "last_used", "bytes"))
 
 
-def _add_inspect(verbs: Verbs) -> None:
-    parser = verbs.add(
-        "inspect", "print the configs of images", "With --json, each is one compact document on one line."
-    )
+def _add_inspect(add: AddVerb) -> None:
+    parser = add("print the configs of images", "With --json, each is one compact document on one line.")
     _add_names(parser)
     _add_format(parser, short=True)
 
 
-def _add_remove(verbs: Verbs) -> None:
-    parser = verbs.add(
-        "remove",
+def _add_remove(add: AddVerb) -> None:
+    parser = add(
         "remove images",
         "Layers that no other image has are deleted. If one image cannot be removed, the others are all the same.",
-        other_name="rm",
     )
     _add_names(parser)
     _add_quiet(parser, "show no progress, and print only the names")
 
 
-def _add_prune(verbs: Verbs) -> None:
-    parser = verbs.add(
-        "prune",
+def _add_prune(add: AddVerb) -> None:
+    parser = add(
         "remove images that are not used, and layers that no image has",
         "Without --unused-for, --budget and --budget-inodes no image is removed, and none is removed for a budget that "
-        "cannot be kept. A put or a get counts as use. Leased images and those that are being put stay. "
+        "cannot be kept. A put or a get counts as use. Images that are leased, being put, or needed by a "
+        "container stay. "
         "Prints what was removed.",
     )
     _add_quiet(parser, "show no progress, and print only the names of images")
@@ -184,27 +151,24 @@ def _add_prune(verbs: Verbs) -> None:
     )
 
 
-def _add_du(verbs: Verbs) -> None:
-    parser = verbs.add(
-        "du",
+def _add_du(add: AddVerb) -> None:
+    parser = add(
         "print what images cost on disk",
         "OWN is what the image shares with no other, so what removing it frees. Also lists containers, and leases.",
     )
     parser.add_argument("--layers", action="store_true", help="list the layers too")
 
 
-def _add_check(verbs: Verbs) -> None:
-    parser = verbs.add(
-        "check",
+def _add_check(add: AddVerb) -> None:
+    parser = add(
         "check that what is stored is what was put",
         "Changes nothing. Prints what is wrong, and exits with 1 if anything is.",
     )
     _add_deep(parser)
 
 
-def _add_repair(verbs: Verbs) -> None:
-    parser = verbs.add(
-        "repair",
+def _add_repair(add: AddVerb) -> None:
+    parser = add(
         "check, and take out damaged layers and configs",
         "Their images are incomplete until they are put again. What only a deep check finds, only --deep repairs. "
         "Exits with 1 if anything was wrong.",
@@ -220,9 +184,8 @@ def _add_deep(parser: argparse.ArgumentParser) -> None:
     _add_workers(parser)
 
 
-def _add_unpack(verbs: Verbs) -> None:
-    parser = verbs.add(
-        "unpack",
+def _add_unpack(add: AddVerb) -> None:
+    parser = add(
         "unpack one layer file into an empty directory",
         "The store is not touched. Prints the layer's DiffID, the bytes of its tar, and its entries. "
         "If the layer is refused, nothing of it is left. Other users cannot enter the directory until the layer is "
@@ -238,9 +201,8 @@ def _add_unpack(verbs: Verbs) -> None:
     )
 
 
-def _add_provision(verbs: Verbs) -> None:
-    parser = verbs.add(
-        "provision",
+def _add_provision(add: AddVerb) -> None:
+    parser = add(
         "make a root file system of an image",
         "Prints where it is, and how it was made. It stays, with the image's layers, until it is destroyed. "
         "By default an overlay is mounted where this user may do that; else the layers' files are copied.",
@@ -277,9 +239,8 @@ def _add_provision(verbs: Verbs) -> None:
     _add_format(parser, ("id", "path", "backend", "reason", "config"), "container")
 
 
-def _add_containers(verbs: Verbs) -> None:
-    parser = verbs.add(
-        "containers",
+def _add_containers(add: AddVerb) -> None:
+    parser = add(
         "list the root file systems that were provisioned",
         "Those of programs that have the store open, too. OWNER is what a program calls itself; (ended) means that it "
         "runs no more, and that its containers wait for it to come back, or to be destroyed.",
@@ -288,9 +249,8 @@ def _add_containers(verbs: Verbs) -> None:
     _add_format(parser, ("id", "image", "backend", "path", "read_only", "owner", "created", "is_held"), "container")
 
 
-def _add_destroy(verbs: Verbs) -> None:
-    parser = verbs.add(
-        "destroy",
+def _add_destroy(add: AddVerb) -> None:
+    parser = add(
         "remove root file systems that were provisioned",
         "They are unmounted, and what was written to them is deleted. One of a program that is still running is "
         "refused. If one cannot be removed, the others are all the same.",
@@ -299,9 +259,8 @@ def _add_destroy(verbs: Verbs) -> None:
     _add_quiet(parser, "print only the ids")
 
 
-def _add_export(verbs: Verbs) -> None:
-    parser = verbs.add(
-        "export",
+def _add_export(add: AddVerb) -> None:
+    parser = add(
         "write the tree of an image or a container as a tar",
         "Of a container, what was written to it is in the tar; that may go on meanwhile. A container's id comes before "
         "an image's name. The tar has no whiteouts: it is one layer that means what all of them did.",
@@ -318,9 +277,8 @@ def _add_export(verbs: Verbs) -> None:
     _add_quiet(parser, "print nothing")
 
 
-def _add_doctor(verbs: Verbs) -> None:
-    verbs.add(
-        "doctor",
+def _add_doctor(add: AddVerb) -> None:
+    add(
         "print what this machine can do for root file systems",
         "Each is tried out on the store's file system, and nothing of it stays. Of what does not work it says what "
         "stands in the way and who can change that. Also lists the programs here that run something in a root file "
@@ -328,9 +286,8 @@ def _add_doctor(verbs: Verbs) -> None:
     )
 
 
-def _add_completion(verbs: Verbs) -> None:
-    parser = verbs.add(
-        "completion",
+def _add_completion(add: AddVerb) -> None:
+    parser = add(
         "print a script that completes this command line in a shell",
         "Names of images and ids of containers are completed, too. In bash: source <(imagestore completion bash); in "
         "zsh the same with zsh, after compinit; in fish: imagestore completion fish | source.",
@@ -338,9 +295,9 @@ def _add_completion(verbs: Verbs) -> None:
     parser.add_argument("shell", metavar="SHELL", choices=SHELLS, help="bash, zsh or fish")
 
 
-def _add_help(verbs: Verbs) -> None:
-    parser = verbs.add("help", "print the help of a verb, or of the program", "imagestore VERB --help prints it, too.")
-    parser.add_argument("topic", metavar="VERB", nargs="?", choices=verbs.names(), help="a verb")
+def _add_help(add: AddVerb) -> None:
+    parser = add("print the help of a verb, or of the program", "imagestore VERB --help prints it, too.")
+    parser.add_argument("topic", metavar="VERB", nargs="?", choices=VERBS, help="a verb")
 
 
 def _add_name(parser: argparse.ArgumentParser) -> None:
@@ -376,3 +333,37 @@ def _add_workers(parser: argparse.ArgumentParser) -> None:
         type=values.positive_number,
         help="worker processes (default: the number of CPUs that may be used)",
     )
+
+
+# The words for each verb, in the order in which the help lists them.
+_ADDERS: dict[tuple[str, ...], Callable[[AddVerb], None]] = {
+    ("put", "load"): _add_put,
+    ("get",): _add_get,
+    ("list", "ls"): _add_list,
+    ("inspect",): _add_inspect,
+    ("remove", "rm"): _add_remove,
+    ("prune",): _add_prune,
+    ("du",): _add_du,
+    ("check",): _add_check,
+    ("repair",): _add_repair,
+    ("unpack",): _add_unpack,
+    ("provision",): _add_provision,
+    ("containers",): _add_containers,
+    ("destroy",): _add_destroy,
+    ("export",): _add_export,
+    ("doctor",): _add_doctor,
+    ("completion",): _add_completion,
+    ("help",): _add_help,
+}
+VERBS = tuple(word for words in _ADDERS for word in words)
+
+
+def add_verbs(verbs: Verbs, words: Sequence[str]) -> None:
+    """Add the verbs that stand among the words of a command line; all, if none does or help is asked for.
+
+    Most of the time of a parse is that of options which other verbs have.
+    """
+    is_help = not {"help", "-h", "--help"}.isdisjoint(words)
+    wanted = [names for names in _ADDERS if not is_help and not set(names).isdisjoint(words)]
+    for names in wanted or _ADDERS:
+        _ADDERS[names](partial(verbs.add, names))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from pykka_imagestore.core.digest import DiffID, Digest
-from pykka_imagestore.core.inventory import Needs
+from pykka_imagestore.core.needs import Needs
 from pykka_imagestore.core.store_names import is_own_name
 from pykka_imagestore.errors import InvalidInputError
 from pykka_imagestore.text import shown
@@ -25,7 +25,7 @@ class Container:
         holder: The process that has it, by its directory's name in staging/.
         created: Seconds since the epoch.
         boot: The kernel's boot_id then.
-        stack: What the layers need on top, ``sha256:<hex>``; None if they need nothing.
+        stack: Which of stacks/ says how the layers are merged, ``sha256:<hex>``; None if that is not recorded.
         read_only: Whether nobody is to write to it.
         attached: Whether it is to be found by a path.
         target: The directory that it is attached to; None for ``rootfs`` in its own.
@@ -58,6 +58,11 @@ class Container:
         """What must stay in the store until it is destroyed."""
         configs = () if self.config_digest is None else (self.config_digest,)
         return Needs(frozenset(self.layer_ids), frozenset(configs))
+
+    @property
+    def has_own_files(self) -> bool:
+        """Whether all of its files lie in its own directory; else it shows the layers', which are mounted there."""
+        return self.backend in ("copy", "link")
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +103,6 @@ def require_container_id(what: str, value: object) -> None:
     """
     if not (isinstance(value, str) and is_container_id(value)):
         given = shown(value) if isinstance(value, str) else repr(value)[:200]
-        raise InvalidInputError(
-            f"{what} is {given}; it takes at most 128 letters, digits, '_', '.' and '-', a letter or digit first"
-        )
+        takes = "at most 128 letters, digits, '_', '.' and '-', a letter or digit first"
+        its_own = "; it has one, its container_id" if hasattr(value, "container_id") else ""
+        raise InvalidInputError(f"{what} is {given}; it takes {takes}{its_own}")

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pykka_imagestore.core.budget import NOTHING, Size
 from pykka_imagestore.core.digest import DiffID, Digest
 from pykka_imagestore.core.image import DockerImage
+from pykka_imagestore.core.needs import Needs
 
 _REFERENCE_BYTES = 75  # of a layer or config in a journal's frame or a snapshot: its digest, and what is around it
 
@@ -57,27 +58,6 @@ class Inventory:
 def size_of_reference(image: DockerImage) -> Size:
     """Return what it takes to remember which layers make an image: once in the snapshot, once in the journal."""
     return Size(2 * (len(image.name.encode()) + _REFERENCE_BYTES * (len(image.layer_ids) + 1)))
-
-
-@dataclass(frozen=True, slots=True)
-class Needs:
-    """What must stay, whatever images there are.
-
-    Attributes:
-        layers: DiffIDs.
-        configs: Digests of image configs.
-    """
-
-    layers: frozenset[DiffID] = frozenset()
-    configs: frozenset[Digest] = frozenset()
-
-    def __or__(self, other: Needs) -> Needs:
-        return Needs(self.layers | other.layers, self.configs | other.configs)
-
-    def cover(self, image: DockerImage) -> bool:
-        """Tell whether all of an image must stay."""
-        config = image.config_digest
-        return self.layers.issuperset(image.layer_ids) and (config is None or config in self.configs)
 
 
 def find_unneeded(

@@ -12,7 +12,8 @@ from pykka_imagestore.core.budget import NO_BUDGET, Budget, Size
 from pykka_imagestore.core.digest import DiffID, Digest
 from pykka_imagestore.core.image import DockerImage
 from pykka_imagestore.core.image_name import ImageName, without_label
-from pykka_imagestore.core.inventory import Inventory, Needs, config_of, find_unneeded
+from pykka_imagestore.core.inventory import Inventory, config_of, find_unneeded
+from pykka_imagestore.core.needs import Needs
 from pykka_imagestore.core.parameters import require_flag, require_seconds
 from pykka_imagestore.errors import InvalidInputError
 from pykka_imagestore.text import shown
@@ -23,7 +24,7 @@ class PruneOptions:
     """Which images to forget.
 
     Attributes:
-        keep: Never these.
+        keep: Never these; a name, or the digest of a config.
         unused_for: Those that were not used for so many seconds; None for none.
         budget: The least recently used, until the store is within it.
         dry_run: Only tell which these are.
@@ -122,7 +123,7 @@ def plan_prune(inventory: Inventory, needs: Needs, options: PruneOptions, now: f
     candidates = [
         image
         for image in sorted(inventory.images, key=lambda image: (inventory.last_used(image), image.name))
-        if not needs.cover(image) and without_label(image.name) not in keep
+        if not needs.cover(image) and keep.isdisjoint((without_label(image.name), image.config_digest))
     ]
     kept = _Kept(inventory, needs)
     for image in candidates:

@@ -27,13 +27,11 @@ from enum import Enum, auto
 from typing import NamedTuple, Protocol
 
 from pykka_imagestore.core.layer_record import WhiteoutFormat
-from pykka_imagestore.core.rootfs import Reads
+from pykka_imagestore.core.rootfs import DEVICES_FOR, Reads
 from pykka_imagestore.errors import StackError
 from pykka_imagestore.text import shown
 
 MAX_SYMLINKS = 40  # as the kernel has it
-
-_READ_BY_KERNEL = {Reads.TRUSTED: WhiteoutFormat.OVERLAY_TRUSTED, Reads.USER: WhiteoutFormat.OVERLAY_USER}
 
 
 class Kind(Enum):
@@ -166,9 +164,7 @@ def plan_rootfs(layers: Sequence[LayerView], reads: Reads) -> FixUps:
     paths = {path for path in implied if meant.needs_attributes(path, top)}
     if reads is not Reads.ANY:
         paths.update(_find_lone(meant, shown))
-    for path in (*whiteouts, *(name for link in fix_links for name in link.names)):
-        paths.update(_ancestors(path))
-    for path in [*paths]:
+    for path in (*paths, *whiteouts, *(name for link in fix_links for name in link.names)):
         paths.update(_ancestors(path))
     directories = (FixDirectory(path, meant.attributes_of(path, top)) for path in sorted(paths))
     return FixUps(tuple(directories), fix_links, tuple(whiteouts))
@@ -232,7 +228,10 @@ class _Merge:
 
         Those that layers only imply are all alike.
         """
-        highest = layer = self.find(path, top).layer
+        merged = self.find(path, top).directories
+        highest = merged[0]
+        # With another layer below it in the same merge, one hides nothing of that: no need to merge once more for each.
+        layer = next((layer for layer in merged if path not in self.layers[layer].implicit), merged[-1])
         while path in self.layers[layer].implicit:
             is_new = path and len(self.find(_parent(path), layer).directories) == 1  # what is below is hidden there
             if is_new or not layer or not self.find(path, layer - 1).is_directory:
@@ -408,7 +407,7 @@ def _find_marks(shown: _Merge) -> Iterator[tuple[int, Mark]]:
 
 
 def _is_read(form: WhiteoutFormat, reads: Reads) -> bool:
-    return form == WhiteoutFormat.NONE or reads is Reads.ANY or form == _READ_BY_KERNEL[reads]
+    return form == WhiteoutFormat.NONE or reads is Reads.ANY or form == DEVICES_FOR[reads]
 
 
 def _ancestors(path: bytes) -> Iterator[bytes]:

@@ -21,6 +21,14 @@ class Reads(StrEnum):
     """A merge of our own: every form."""
 
 
+DEVICES_FOR = {
+    Reads.TRUSTED: WhiteoutFormat.OVERLAY_TRUSTED,
+    Reads.USER: WhiteoutFormat.OVERLAY_USER,
+    Reads.ANY: WhiteoutFormat.OVERLAY_USER,  # the one that is shown to every process
+}
+"""In which form deletions that are devices are kept for those who read them."""
+
+
 def stack_id(layer_ids: Iterable[str], reads: Reads) -> str:
     """Return what names the fix-ups of a stack of layers, the root layer first, for those who read it so."""
     return sha256("\n".join((reads, *layer_ids)).encode())

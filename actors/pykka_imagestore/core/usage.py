@@ -8,7 +8,8 @@ from dataclasses import dataclass
 
 from pykka_imagestore.core.digest import DiffID, Digest
 from pykka_imagestore.core.image import DockerImage
-from pykka_imagestore.core.inventory import Inventory, Needs, config_of, find_unneeded
+from pykka_imagestore.core.inventory import Inventory, config_of, find_unneeded
+from pykka_imagestore.core.needs import Needs
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,8 +16,6 @@ from pykka_imagestore.durable.containers import ContainerTable
 if TYPE_CHECKING:
     from pykka_imagestore.core.usage import ContainerUsage
 
-_SHOWS_LAYERS = frozenset({"overlay", "bind"})  # at rootfs/; what was written lies beside it
-
 
 @dataclass(frozen=True, slots=True)
 class ContainerTree:
@@ -82,7 +80,7 @@ class ContainerSizes:
         return ContainerUsage(container.container_id, container.image, container.backend, size.bytes, size.inodes)
 
     def _tree(self, container: Container) -> ContainerTree:
-        without = (ROOTFS,) if container.backend in _SHOWS_LAYERS else ()
+        without = () if container.has_own_files else (ROOTFS,)  # what was written to a mount lies beside it
         return ContainerTree(container, str(self._paths.container(container.container_id)), without)
 
 

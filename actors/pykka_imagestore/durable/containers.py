@@ -16,7 +16,7 @@ import itertools
 import os
 import threading
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -25,7 +25,7 @@ from pykka_imagestore import _proto
 from pykka_imagestore.core.checksum import checksum_fault, with_checksum
 from pykka_imagestore.core.container import Container, ContainerInfo, is_container_id
 from pykka_imagestore.core.digest import DiffID, Digest, is_sha256
-from pykka_imagestore.core.inventory import Needs
+from pykka_imagestore.core.needs import Needs
 from pykka_imagestore.core.paths import CONTAINER_RECORD, LOCK, ROOTFS, StorePaths
 from pykka_imagestore.core.store_names import is_random_name
 from pykka_imagestore.core.uncopyable import Uncopyable
@@ -33,7 +33,7 @@ from pykka_imagestore.durable.disk import Disk, write_whole
 from pykka_imagestore.durable.files import create_file, make_directory, read_file
 from pykka_imagestore.durable.layout import remove_staging, require_directory
 from pykka_imagestore.durable.locked_directory import LockedDirectory
-from pykka_imagestore.durable.locks import is_locked, locked
+from pykka_imagestore.durable.locks import acquire, is_locked, locked
 from pykka_imagestore.durable.messages import parse_message
 from pykka_imagestore.durable.owner import told_if_foreign
 from pykka_imagestore.durable.reserve import in_reserve
@@ -94,8 +94,8 @@ class Holder(Uncopyable):
 
     def take_over(self, container: Container) -> None:
         """Have a container whose process has ended. Durable on return."""
-        self._make()
-        self.rewrite(replace(container, holder=self.name))
+        in_reserve(self._paths, self._make)
+        in_reserve(self._paths, lambda: self.rewrite(replace(container, holder=self.name)))
 
     def rewrite(self, container: Container) -> None:
         """Record something else of a container that this process has. Durable on return."""
@@ -158,6 +158,8 @@ class RemovedContainers:
 
     def take(self, container_id: str) -> None:
         """Rename a container out of the store; nothing of it may be mounted or used any more.
+
+        Not synced: a power cut may bring it back, and it is not believed then, as any of an earlier start.
 
         Raises:
             ContainerNotFoundError: It is not there, or not any more.
@@ -273,6 +275,16 @@ def is_holder_alive(paths: StorePaths, holder: str) -> bool:
     return is_random_name(holder) and is_locked(paths.staging / holder / LOCK)
 
 
+@contextmanager
+def containers_locked(paths: StorePaths) -> Iterator[None]:
+    """Have nobody else adopt or remove containers of processes that have ended, of all processes; waits for it."""
+    lock = in_reserve(paths, partial(acquire, paths.containers_lock))
+    try:
+        yield
+    finally:
+        lock.release()
+
+
 @functools.cache
 def boot_id() -> str:
     """Return what tells this start of the machine from all others; empty where the kernel does not say."""
@@ -295,14 +307,14 @@ def _shown(paths: StorePaths, container: Container, is_held: bool) -> ContainerI
     if container.attached:
         path = container.target or str(paths.container(container.container_id) / ROOTFS)
     return ContainerInfo(
-        container.container_id,
-        container.image,
-        container.backend,
-        path,
-        container.read_only,
-        container.owner,
-        container.created,
-        is_held,
+        container_id=container.container_id,
+        image=container.image,
+        backend=container.backend,
+        path=path,
+        read_only=container.read_only,
+        owner=container.owner,
+        created=container.created,
+        is_held=is_held,
     )
 
 
@@ -343,23 +355,23 @@ def _from_bytes(path: Path, container_id: str, data: bytes) -> Container:
     if fault is not None:
         raise ContainerRecordError(str(path), fault)
     return Container(
-        container_id,
-        record.image,
-        tuple(map(DiffID, record.layer_ids)),
-        Digest(record.config_digest) if record.config_digest else None,
-        record.backend,
-        record.owner,
-        record.holder,
-        record.created,
-        record.boot,
-        record.stack or None,
-        record.read_only,
-        record.attached,
-        os.fsdecode(record.target) if record.HasField("target") else None,
-        record.upper_bytes if record.HasField("upper_bytes") else None,
-        record.project if record.HasField("project") else None,
-        record.is_filled,
-        record.for_runtime,
+        container_id=container_id,
+        image=record.image,
+        layer_ids=tuple(map(DiffID, record.layer_ids)),
+        config_digest=Digest(record.config_digest) if record.config_digest else None,
+        backend=record.backend,
+        owner=record.owner,
+        holder=record.holder,
+        created=record.created,
+        boot=record.boot,
+        stack=record.stack or None,
+        read_only=record.read_only,
+        attached=record.attached,
+        target=os.fsdecode(record.target) if record.HasField("target") else None,
+        upper_bytes=record.upper_bytes if record.HasField("upper_bytes") else None,
+        project=record.project if record.HasField("project") else None,
+        is_filled=record.is_filled,
+        for_runtime=record.for_runtime,
     )
 
 

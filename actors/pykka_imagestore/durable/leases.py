@@ -25,7 +25,7 @@ from pykka_imagestore import _proto
 from pykka_imagestore.core.digest import DiffID, Digest, is_sha256
 from pykka_imagestore.core.image import DockerImage
 from pykka_imagestore.core.image_name import ImageName
-from pykka_imagestore.core.inventory import Needs
+from pykka_imagestore.core.needs import Needs
 from pykka_imagestore.core.paths import StorePaths
 from pykka_imagestore.core.store_names import is_random_name
 from pykka_imagestore.core.uncopyable import Uncopyable

@@ -20,7 +20,8 @@ from pykka_imagestore.core.check_report import Evicted
 from pykka_imagestore.core.digest import DiffID, Digest, is_sha256, sha256
 from pykka_imagestore.core.image import DockerImage
 from pykka_imagestore.core.image_name import ImageName
-from pykka_imagestore.core.inventory import Needs, find_unneeded
+from pykka_imagestore.core.inventory import find_unneeded
+from pykka_imagestore.core.needs import Needs
 from pykka_imagestore.core.paths import REMOVED_STACK, StorePaths
 from pykka_imagestore.core.plan_prune import Pruned, PruneOptions, plan_prune
 from pykka_imagestore.durable.containers import ContainerTable

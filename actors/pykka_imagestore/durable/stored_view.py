@@ -6,12 +6,12 @@ works on a read-only file system.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pykka_imagestore.core.digest import DiffID
+from pykka_imagestore.core.digest import DiffID, is_sha256
 from pykka_imagestore.core.image import DockerImage
 from pykka_imagestore.core.image_name import ImageName
 from pykka_imagestore.core.paths import StorePaths
@@ -68,14 +68,15 @@ class StoredView:
     def get(self, name: ImageName) -> DockerImage:
         """Return an image all of whose layers are there; it counts as used now.
 
+        Args:
+            name: Its name, or the digest of its config.
+
         Raises:
             NotFoundError: There is no such image.
             ImageIncompleteError: Some of its layers are missing.
             CheckpointError: As ``list``.
         """
-        image = self._references.use(name)
-        if image is None:
-            raise NotFoundError(name.stored)
+        image = _find(self._references, name, self._references.use)
         if image.missing:
             raise ImageIncompleteError(image.name, image.missing)
         return image
@@ -83,14 +84,14 @@ class StoredView:
     def recall(self, name: ImageName) -> DockerImage:
         """Return an image, used now; whether its layers are there is to be looked at afterwards.
 
+        Args:
+            name: As for ``get``.
+
         Raises:
             NotFoundError: There is no such image.
             CheckpointError: As ``list``.
         """
-        image = self._references.recall(name)
-        if image is None:
-            raise NotFoundError(name.stored)
-        return image
+        return _find(self._references, name, self._references.recall)
 
     def config(self, image: DockerImage) -> bytes:
         """Return an image's config as ``read_config`` does."""
@@ -133,6 +134,21 @@ class StoredView:
         from pykka_imagestore.durable.inventory import InventoryTaker  # noqa: PLC0415 - as above
 
         return InventoryTaker(self._paths)
+
+
+def _find(references: References, name: ImageName, look: Callable[[ImageName], DockerImage | None]) -> DockerImage:
+    """Return the image that is stored under a name, or the first one whose config has that digest.
+
+    Raises:
+        NotFoundError: There is neither.
+    """
+    image = look(name)
+    if image is None and is_sha256(name.stored):
+        named = next((each for each in references.list() if each.config_digest == name.stored), None)
+        image = None if named is None else look(ImageName.parse_stored(named.name))
+    if image is None:
+        raise NotFoundError(name.stored)
+    return image
 
 
 def read_config(paths: StorePaths, image: DockerImage) -> bytes:

@@ -16,6 +16,7 @@ from contextlib import suppress
 
 from pykka_imagestore.core.tar.format import BLOCK_DEVICE, CHARACTER_DEVICE, FIFO, SYMLINK, Entry, TarError
 from pykka_imagestore.fs.create import umask
+from pykka_imagestore.fs.flags import CREATE_FLAGS
 from pykka_imagestore.fs.pins import pinned
 from pykka_imagestore.fs.unset_attributes import Unset, UnsetLog
 from pykka_imagestore.text import shown
@@ -24,7 +25,6 @@ SET_ID = stat.S_ISUID | stat.S_ISGID
 MAX_ID = (1 << 32) - 2  # the one above means "leave it"
 NODE_TYPES = {CHARACTER_DEVICE: stat.S_IFCHR, BLOCK_DEVICE: stat.S_IFBLK, FIFO: stat.S_IFIFO, SYMLINK: stat.S_IFLNK}
 
-CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _MAX_REFUSED_OWNERS = 1000
 OVERLAY_XATTRS = (b"trusted.overlay.", b"user.overlay.")
 _UNSETTABLE = frozenset(
@@ -85,7 +85,7 @@ class Attributes:
             FileExistsError: There is something of that name.
         """
         mode = entry.mode | stat.S_IWUSR if entry.xattrs else entry.mode  # setting those takes the right to write
-        return os.open(name, CREATE, mode & ~SET_ID, dir_fd=directory)
+        return os.open(name, CREATE_FLAGS, mode & ~SET_ID, dir_fd=directory)
 
     def finish_file(self, entry: Entry, parent: bytes, name: bytes, file: int) -> None:
         """Set what a file that was created and written does not have yet: attributes, mode, time, owner."""
@@ -149,10 +149,9 @@ class Attributes:
             except OSError as error:
                 if error.errno not in _OWNER_REFUSED:
                     raise
+                # It would give the same answer for the next file, which is ours too.
                 if len(self._refused_owners) < _MAX_REFUSED_OWNERS:
-                    self._refused_owners.add(
-                        owner
-                    )  # the kernel would give the same answer for the next file, which is ours too
+                    self._refused_owners.add(owner)
             else:
                 return True
         self._unset.add(path, "owner")

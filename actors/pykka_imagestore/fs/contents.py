@@ -49,7 +49,7 @@ class Contents:
             OSError: The disk failed or is full, or the source is shorter than its status says.
         """
         size, device = status.st_size, status.st_dev
-        if status.st_blocks * 512 >= size:
+        if not has_holes(status):
             self._move(source, target, device, 0, size)
             return
         for start, end in data_of(source, size):
@@ -68,6 +68,16 @@ class Contents:
             start += moved
 
 
+def stored_bytes(status: os.stat_result) -> int:
+    """Return what a file takes on disk: its status counts blocks of 512 bytes, whatever the file system's are."""
+    return status.st_blocks * 512
+
+
+def has_holes(status: os.stat_result) -> bool:
+    """Tell whether a file takes less on disk than it has: it has holes, or the file system packs it."""
+    return stored_bytes(status) < status.st_size
+
+
 def data_of(file: int, size: int) -> Iterator[tuple[int, int]]:
     """Yield where the parts of a file that are no holes begin and end."""
     end = 0
@@ -78,6 +88,8 @@ def data_of(file: int, size: int) -> Iterator[tuple[int, int]]:
             if error.errno == errno.ENXIO:
                 return
             raise
+        if start >= size:  # by now it is larger
+            return
         end = min(os.lseek(file, start, os.SEEK_HOLE), size)
         yield start, end
 

@@ -13,8 +13,8 @@ import os
 import stat
 
 from pykka_imagestore.core.identity import kind_of
-from pykka_imagestore.fs.flags import DIRECTORY_FLAGS, FILE_FLAGS
-from pykka_imagestore.fs.pins import PIN_FLAGS
+from pykka_imagestore.fs.flags import DIRECTORY_FLAGS
+from pykka_imagestore.fs.pins import PIN_FLAGS, pin_path
 from pykka_imagestore.fs.walk import MAX_SYMLINKS, SymlinkLoopError
 
 MAX_DEPTH = 256  # one descriptor each
@@ -39,12 +39,15 @@ def open_in_root(root: int, path: str | bytes) -> int:
         NotADirectoryError: Something else is on the way.
         SymlinkLoopError: Too many symlinks are on the way.
         SpecialFileError: A fifo, a socket or a device is there. It was not opened.
-        OSError: It cannot be reached or read, or was exchanged meanwhile.
+        OSError: It cannot be reached or read.
     """
     way = _Way(root)
     try:
         way.go(os.fsencode(path))
         return way.open()
+    except OSError as error:
+        error.filename = path
+        raise
     finally:
         way.close()
 
@@ -54,7 +57,6 @@ class _Way:
 
     def __init__(self, root: int) -> None:
         self._held = [os.open(".", PIN_FLAGS | os.O_DIRECTORY, dir_fd=root)]
-        self._names = [b"."]
         self._symlinks = 0
 
     def close(self) -> None:
@@ -79,23 +81,19 @@ class _Way:
 
     def open(self) -> int:
         """Open what was found for reading."""
-        status = os.fstat(self._held[-1])
+        found = self._held[-1]
+        status = os.fstat(found)
         if stat.S_ISDIR(status.st_mode):
-            return os.open(".", DIRECTORY_FLAGS, dir_fd=self._held[-1])
+            return os.open(".", DIRECTORY_FLAGS, dir_fd=found)
         if not stat.S_ISREG(status.st_mode):
             raise SpecialFileError(status)
-        # By its name once more, since what it is held by does not read; so it may have been exchanged.
-        file = os.open(self._names[-1], FILE_FLAGS, dir_fd=self._held[-2])
-        if os.path.samestat(os.fstat(file), status):
-            return file
-        os.close(file)
-        raise OSError(errno.ESTALE, "it was exchanged while it was opened")
+        # Not by its name once more, which may be a device's by now.
+        return os.open(pin_path(found), os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
 
     def _enter(self, name: bytes) -> None:
         if len(self._held) > MAX_DEPTH:
             raise OSError(errno.ENAMETOOLONG, f"it lies below more than {MAX_DEPTH} directories")
         self._held.append(os.open(name, PIN_FLAGS, dir_fd=self._held[-1]))
-        self._names.append(name)
 
     def _target(self) -> bytes:
         """Return where the symlink that was found leads, from the directory that is found now."""
@@ -115,4 +113,3 @@ class _Way:
 
     def _leave(self) -> None:
         os.close(self._held.pop())
-        self._names.pop()

@@ -48,8 +48,7 @@ class LayerFiles:
         Raises:
             OSError: It is not there, or cannot be opened.
         """
-        self._walk.make_room()
-        return self._walk.directory(path).directory
+        return self._walk.open(path)
 
     def kind(self, path: bytes) -> Kind:
         """Return what it has at a path in one of its directories."""
@@ -82,7 +81,7 @@ class LayerFiles:
             return (path,)
         if self._names_of is None:
             self._names_of = {}
-            for below in self._walk_files():
+            for below in self._find_files():
                 found = self._status(below)
                 if found is not None and found.st_nlink > 1:
                     self._names_of.setdefault(found.st_ino, []).append(below)
@@ -91,7 +90,7 @@ class LayerFiles:
     def marks(self) -> Iterator[Mark]:
         """Yield all that it hides; of what is a device, the opaque directories."""
         if self._has_files:
-            for path in self._walk_files():
+            for path in self._find_files():
                 parent, _, name = path.rpartition(b"/")
                 if name == OPAQUE_WHITEOUT:
                     yield Mark(parent, path)
@@ -100,22 +99,14 @@ class LayerFiles:
         elif self._opaque is not None:
             yield from map(Mark, sorted(self._opaque))
         else:
-            yield from (Mark(path) for path in self._walk_directories() if self._is_opaque(path))
+            yield from (Mark(path) for path, *_ in self._directories() if self._is_opaque(path))
 
     def find_hiding(self) -> Iterator[bytes]:
         """Yield the directories that have whiteouts which are devices; the layer is walked."""
         if self.whiteouts in OPAQUE_XATTRS:
-            yield from (path for path in self._walk_directories() if self._has_device(path))
-
-    def _has_device(self, path: bytes) -> bool:
-        """Tell whether a directory has a whiteout that is a device."""
-        directory: int = self.directory(path)
-        with os.scandir(directory) as entries:
-            return any(
-                is_whiteout(entry.stat(follow_symlinks=False))
-                for entry in entries
-                if not (entry.is_file(follow_symlinks=False) or entry.is_dir(follow_symlinks=False))
-            )
+            for path, _, others in self._directories():
+                if any(self.kind(join(path, name)) is Kind.WHITEOUT for name in others):
+                    yield path
 
     def _status(self, path: bytes) -> os.stat_result | None:
         parent, _, name = path.rpartition(b"/")
@@ -141,18 +132,20 @@ class LayerFiles:
         parent, _, name = path.rpartition(b"/")
         return bool(name) and self._status(join(parent, WHITEOUT_PREFIX + name)) is not None
 
-    def _walk_files(self) -> Iterator[bytes]:
+    def _find_files(self) -> Iterator[bytes]:
         """Yield the path of all that is no directory."""
-        for path in self._walk_directories():
-            with os.scandir(self.directory(path)) as entries:
-                names = [os.fsencode(entry.name) for entry in entries if not entry.is_dir(follow_symlinks=False)]
-            yield from (join(path, name) for name in names)
+        for path, files, others in self._directories():
+            yield from (join(path, name) for name in files + others)
 
-    def _walk_directories(self) -> Iterator[bytes]:
+    def _directories(self) -> Iterator[tuple[bytes, list[bytes], list[bytes]]]:
+        """Yield each directory's path, the names of the files in it, and those of all else that is no directory."""
         left = [b""]
         while left:
             path = left.pop()
+            directories, files, others = list[bytes](), list[bytes](), list[bytes]()
             with os.scandir(self.directory(path)) as entries:
-                names = [os.fsencode(entry.name) for entry in entries if entry.is_dir(follow_symlinks=False)]
-            left += (join(path, name) for name in names)
-            yield path
+                for entry in entries:
+                    is_directory, is_file = entry.is_dir(follow_symlinks=False), entry.is_file(follow_symlinks=False)
+                    (directories if is_directory else files if is_file else others).append(os.fsencode(entry.name))
+            left += (join(path, name) for name in directories)
+            yield path, files, others

@@ -27,19 +27,28 @@ _KINDS = {
     stat.S_IFIFO: FIFO,
 }
 _NOT_COPIED = (*OVERLAY_XATTRS, b"trusted.SGI_ACL_")  # the last: XFS shows ACLs a second time
-_UNSUPPORTED = frozenset({errno.ENOTSUP, errno.EOPNOTSUPP})
 
 
-def entry_like(
-    status: os.stat_result, place: int | bytes, link: bytes = b"", xattrs: dict[bytes, bytes] | None = None
-) -> Entry:
-    """Return an entry that asks for what a node is.
+def open_like(descriptor: int) -> Entry:
+    """Return an entry that asks for what an open file or directory is."""
+    return entry_like(os.fstat(descriptor), xattrs_of(descriptor))
+
+
+def node_like(status: os.stat_result, name: bytes, directory: int) -> Entry:
+    """Return an entry that asks for what has a name in a directory, and is no directory and no open file.
 
     Args:
         status: Its status.
-        place: An open file or directory, or a path whose last component is not followed.
+    """
+    link = os.readlink(name, dir_fd=directory) if stat.S_ISLNK(status.st_mode) else b""
+    return entry_like(status, xattrs_of(b"/proc/self/fd/%d/%s" % (directory, name)), link)
+
+
+def entry_like(status: os.stat_result, xattrs: dict[bytes, bytes], link: bytes = b"") -> Entry:
+    """Return an entry that asks for what a node is.
+
+    Args:
         link: Where it leads to, if it is a symlink.
-        xattrs: Its extended attributes, if they were looked at already.
     """
     mode, device = status.st_mode, status.st_rdev
     return Entry(
@@ -54,27 +63,21 @@ def entry_like(
         status.st_mtime_ns,
         os.major(device) if device else 0,
         os.minor(device) if device else 0,
-        xattrs_of(place) if xattrs is None else xattrs,
+        xattrs,
     )
 
 
-def node_like(status: os.stat_result, name: bytes, directory: int) -> Entry:
-    """Return an entry that asks for what has a name in a directory, and is no directory and no open file.
+def xattrs_of(place: int | bytes) -> dict[bytes, bytes]:
+    """Return the extended attributes of a node, but for those that are a file system's or an overlay's own.
 
     Args:
-        status: Its status.
+        place: An open file or directory, or a path whose last component is not followed.
     """
-    link = os.readlink(name, dir_fd=directory) if stat.S_ISLNK(status.st_mode) else b""
-    return entry_like(status, b"/proc/self/fd/%d/%s" % (directory, name), link)
-
-
-def xattrs_of(place: int | bytes) -> dict[bytes, bytes]:
-    """Return the extended attributes of a node, but for those that are a file system's or an overlay's own."""
     follow = isinstance(place, int)
     try:
         keys = os.listxattr(place, follow_symlinks=follow)
     except OSError as error:
-        if error.errno in _UNSUPPORTED:
+        if error.errno == errno.ENOTSUP:
             return NO_XATTRS
         raise
     if not keys:

@@ -107,6 +107,15 @@ class Walk:
         self._hops = 0
         return self._find(path, make=make)
 
+    def open(self, path: bytes, *, make: bool = False) -> int:
+        """Return the descriptor of a directory, good until the next call.
+
+        Args:
+            make: As for ``directory``, and so are the errors.
+        """
+        self.make_room()
+        return self.directory(path, make=make).directory
+
     def resolve(self, path: bytes) -> bytes:
         """Return a path without symlinks, the last one resolved too; as far as it is there, and the rest as it is.
 

@@ -10,6 +10,7 @@ import os
 import stat
 
 from pykka_imagestore.core.layer_record import WhiteoutFormat
+from pykka_imagestore.fs.flags import CREATE_FLAGS
 
 WHITEOUT_PREFIX = b".wh."
 OPAQUE_WHITEOUT = b".wh..wh..opq"
@@ -28,6 +29,27 @@ def is_whiteout(status: os.stat_result) -> bool:
     return stat.S_ISCHR(status.st_mode) and status.st_rdev == WHITEOUT_DEVICE
 
 
+def write_whiteout(name: bytes, directory: int, form: WhiteoutFormat) -> None:
+    """Say in a directory that what lower layers have by a name is gone.
+
+    Raises:
+        FileExistsError: The layer has something of that name, or says so already.
+    """
+    if form == WhiteoutFormat.FILES:
+        write_mark(WHITEOUT_PREFIX + name, directory)
+    else:
+        os.mknod(name, stat.S_IFCHR, WHITEOUT_DEVICE, dir_fd=directory)
+
+
+def write_mark(name: bytes, directory: int) -> None:
+    """Make an empty file, whose name says something of lower layers.
+
+    Raises:
+        FileExistsError: It is there.
+    """
+    os.close(os.open(name, CREATE_FLAGS, 0o600, dir_fd=directory))
+
+
 def whiteout_of(path: bytes) -> bytes:
     """Return the path of the entry that says that ``path`` is gone."""
     parent, slash, name = path.rpartition(b"/")
@@ -38,7 +60,7 @@ def choose_whiteout_format(root: int) -> WhiteoutFormat:
     """Return the best form of whiteouts that this process may write here; tries each out below ``root``."""
     for form, xattr in OPAQUE_XATTRS.items():
         try:
-            os.mknod(_PROBE, stat.S_IFCHR, WHITEOUT_DEVICE, dir_fd=root)
+            write_whiteout(_PROBE, root, form)
             os.unlink(_PROBE, dir_fd=root)
             os.setxattr(root, xattr, b"y")
             os.removexattr(root, xattr)

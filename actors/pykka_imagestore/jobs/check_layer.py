@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 import stat
-import time
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 from pykka_imagestore._proto.layer_pb2 import LayerRecord
@@ -16,9 +16,7 @@ from pykka_imagestore.durable.identity import identify
 from pykka_imagestore.jobs.check.deep_check import check_deeply
 from pykka_imagestore.jobs.check.findings import Findings, LayerCheck
 from pykka_imagestore.jobs.check.shallow_check import check_parts, keeps_tar_split
-from pykka_imagestore.runtime.worker import raise_if_discarded, report
-
-_REPORT_INTERVAL = 0.1  # seconds
+from pykka_imagestore.jobs.unpack.ticker import Ticker
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +91,8 @@ def _check(stored: Path, request: CheckLayer, findings: Findings) -> None:
         return
     _note_missing_bytes(record, findings)
     if not findings:
-        check_deeply(stored, record, request.limits, findings, _Ticker(record.size_bytes).tick)
+        ticker = Ticker(partial(CheckCounts, size_bytes=record.size_bytes))
+        check_deeply(stored, record, request.limits, findings, ticker.tick)
 
 
 def _note_missing_bytes(record: LayerRecord, findings: Findings) -> None:
@@ -102,18 +101,3 @@ def _note_missing_bytes(record: LayerRecord, findings: Findings) -> None:
         findings.add_unchecked(f"was put by an older version that kept no {TAR_SPLIT}, so its bytes cannot be checked")
     if record.replaced_lost:
         findings.add_unchecked("replaces its own files in a way that was not kept, so its bytes cannot be checked")
-
-
-class _Ticker:
-    """Stops a check that was discarded, and reports how far it has come."""
-
-    def __init__(self, size_bytes: int) -> None:
-        self._size_bytes = size_bytes
-        self._next = 0.0
-
-    def tick(self, checked_bytes: int) -> None:
-        raise_if_discarded()
-        now = time.monotonic()
-        if now >= self._next:
-            self._next = now + _REPORT_INTERVAL
-            report(CheckCounts(checked_bytes, self._size_bytes))

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import os
-import time
 from contextlib import suppress
 from dataclasses import dataclass
 
 from pykka_imagestore.core.rootfs import StackLayer
 from pykka_imagestore.fs.create import FILE_MODE
+from pykka_imagestore.fs.flags import CREATE_FLAGS
+from pykka_imagestore.jobs.unpack.ticker import Ticker
 from pykka_imagestore.rootfs.tar_export import TarExport
-from pykka_imagestore.runtime.worker import raise_if_discarded, report
-
-_CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-_REPORT_INTERVAL = 0.1  # seconds
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,8 +46,10 @@ class ExportedTar:
     Attributes:
         entries: How many the tar has.
         size_bytes: Of the tar.
-        left_out: What is not in it as it was, and why, the first 1000: a ``socket``; an ``xattr`` and its name; or
-            ``changed meanwhile``: it was gone, or its end is zeros.
+        left_out: What is not in it as it was, and why, the first 1000: a ``socket``; an ``xattr`` and its name;
+            ``changed meanwhile``: it was gone, or its end is zeros; ``in use``: somebody has a lease of it. Of what a
+            container wrote also ``a whiteout's name``, ``too long a path``, with all that is below, ``too many holes``,
+            and a ``hard link`` that is a file of its own.
         left_out_count: How much that is in all.
     """
 
@@ -76,7 +75,7 @@ def export_tar(request: ExportTar) -> ExportedTar:
     """
     if isinstance(request.target, int):
         return _export(request, request.target)
-    target = os.open(request.target, _CREATE, FILE_MODE)
+    target = os.open(request.target, CREATE_FLAGS, FILE_MODE)
     try:
         return _export(request, target)
     except BaseException:
@@ -88,21 +87,7 @@ def export_tar(request: ExportTar) -> ExportedTar:
 
 
 def _export(request: ExportTar, target: int) -> ExportedTar:
-    export = TarExport(request.layers, target, _Ticker().tick, may_change=request.may_change)
+    export = TarExport(request.layers, target, Ticker(ExportCounts).tick, may_change=request.may_change)
     export.write()
     left_out = export.left_out.take()
     return ExportedTar(export.entries, export.written, left_out.listed, left_out.count)
-
-
-class _Ticker:
-    """Stops an export that was discarded, and reports how far it has come."""
-
-    def __init__(self) -> None:
-        self._next = 0.0
-
-    def tick(self, written_bytes: int) -> None:
-        raise_if_discarded()
-        now = time.monotonic()
-        if now >= self._next:
-            self._next = now + _REPORT_INTERVAL
-            report(ExportCounts(written_bytes))

@@ -10,7 +10,7 @@ from pykka_imagestore.jobs.archive.open_blob import open_blob
 from pykka_imagestore.jobs.unpack.layer_stream import LayerStream
 from pykka_imagestore.jobs.unpack.limiter import Limiter
 from pykka_imagestore.jobs.unpack.refusals import layer_refusal
-from pykka_imagestore.jobs.unpack.ticker import Ticker
+from pykka_imagestore.runtime.worker import raise_if_discarded
 
 
 def hash_layer(layer: LayerBlob, limits: Limits = DEFAULT_LIMITS) -> DiffID:
@@ -20,10 +20,11 @@ def hash_layer(layer: LayerBlob, limits: Limits = DEFAULT_LIMITS) -> DiffID:
         LayerError: It cannot be inflated, or to more than the limits allow.
         ArchiveChangedError: Its file is not the one that was indexed, or was written to meanwhile.
     """
-    ticker = Ticker(Limiter(limits, None))
+    limiter = Limiter(limits, None)
 
     def after_block(stream: LayerStream) -> None:
-        ticker.tick(stream.bytes_read, 0, stream.size_bytes)
+        raise_if_discarded()
+        limiter.check(stream.bytes_read, stream.size_bytes)
 
     with open_blob(layer, is_verified=False) as source:
         try:

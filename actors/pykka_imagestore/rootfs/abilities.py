@@ -12,12 +12,13 @@ import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
+from pykka_imagestore.fs.open_directories import pinned_directory
 from pykka_imagestore.rootfs.namespace import Namespace, NamespaceError
 from pykka_imagestore.rootfs.namespace_refusal import Obstacle
 from pykka_imagestore.rootfs.namespace_wire import pack_trial, parse_error
 from pykka_imagestore.rootfs.overlay_trial import Trial, try_overlay
 from pykka_imagestore.rootfs.overlay_ways import NO_UUID, PINNED, VOLATILE, by_descriptors, by_options, by_paths
-from pykka_imagestore.rootfs.place import mount_entries, mount_number
+from pykka_imagestore.rootfs.place import mount_of
 from pykka_imagestore.rootfs.quota import quota_refusal
 
 FICLONE = 0x40049409  # linux/fs.h
@@ -81,7 +82,7 @@ def _of_overlays(directory: str, namespace: Namespace) -> Iterator[Ability]:
     attempt = try_overlay if here.works or not there.works else try_there
     for name, trial in _details(place):
         yield _overlay(f"overlays: {name}", "mounted one", trial, attempt)
-    yield _upper(directory, Trial(place, options=PINNED), attempt)
+    yield _upper(directory, Trial(place, options=PINNED), attempt, works_unwritten=here.works or there.works)
 
 
 def _details(place: str) -> Iterator[tuple[str, Trial]]:
@@ -113,11 +114,15 @@ def _why_no_mount(error: OSError) -> Obstacle:
     return Obstacle(f"the kernel refuses ({reason})", "Another kernel may take it; what else there is, is used instead")
 
 
-def _upper(directory: str, trial: Trial, attempt: _Try) -> Ability:
-    """Tell whether what is written to an overlay can lie on the store's file system."""
+def _upper(directory: str, trial: Trial, attempt: _Try, *, works_unwritten: bool) -> Ability:
+    """Tell whether what is written to an overlay can lie on the store's file system.
+
+    Args:
+        works_unwritten: Whether an overlay that is not written to can be mounted.
+    """
     kind, point = _file_system(directory)
     found = _overlay("overlays: written to", f"mounted one that writes to the {kind} at {point}", trial, attempt)
-    if found.obstacle is None or _overlay("", "", Trial(trial.directory, writes=False), attempt).obstacle is not None:
+    if found.obstacle is None or not works_unwritten:
         return found
     reason = f"an overlay cannot keep what is written to it on the {kind} that is mounted at {point}"
     remedy = "Move the store to a file system such as ext4, XFS, btrfs or tmpfs, or take the backend 'copy'"
@@ -157,7 +162,7 @@ def _reflink(source: str, target: str) -> None:
 def _quotas(directory: str) -> Ability:
     refusal = quota_refusal(directory)
     obstacle = None if refusal is None else Obstacle(refusal, "")
-    return Ability("bounds on what is written", "asked the file system for quotas of projects", obstacle)
+    return Ability("bounds on what is written", "asked the file system for project quotas", obstacle)
 
 
 def _loop_devices() -> Ability:
@@ -174,9 +179,6 @@ def _loop_devices() -> Ability:
 
 def _file_system(directory: str) -> tuple[str, str]:
     """Return the type of a directory's file system, and where that is mounted."""
-    descriptor = os.open(directory, os.O_PATH | os.O_CLOEXEC)
-    try:
-        found = mount_entries().get(mount_number(descriptor))
-    finally:
-        os.close(descriptor)
+    with pinned_directory(directory) as pin:
+        found = mount_of(pin)
     return ("file system", "an unknown place") if found is None else (found.kind, found.point)

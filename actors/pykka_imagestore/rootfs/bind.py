@@ -9,7 +9,8 @@ from pykka_imagestore.core.paths import StorePaths
 from pykka_imagestore.core.rootfs import FillPart, Reads, RootfsRequest
 from pykka_imagestore.fs.create import make_directory
 from pykka_imagestore.rootfs.backend import Mounted
-from pykka_imagestore.rootfs.place import MODE, IsOurs, default_place, detach, is_attached, refused, shows
+from pykka_imagestore.rootfs.place import MODE, IsOurs, default_place, detach, is_attached, shows
+from pykka_imagestore.rootfs.refusals import require_served
 from pykka_imagestore.rootfs.view import show
 
 
@@ -41,9 +42,7 @@ class Bind:
             InvalidInputError: The target is no empty directory of this user's.
             OSError: The layer is not there.
         """
-        refusal = self.refusal(request)
-        if refusal is not None:
-            raise refused(self.name, request, refusal)
+        require_served(self, request)
         try:
             make_directory(default_place(request), MODE)
         except FileExistsError:  # an earlier try was cut off
@@ -52,7 +51,7 @@ class Bind:
 
     def unmount(self, request: RootfsRequest) -> None:
         """Detach the layer wherever it is attached."""
-        detach(request, _layers_of(request))
+        detach(request, _layers_of(request), is_unlike_others=False)  # others may show the same layer
 
     def is_attached(self, request: RootfsRequest) -> bool:
         """Tell whether the layer is still where ``mount`` attached it, maybe in another process."""

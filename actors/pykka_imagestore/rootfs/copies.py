@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import os
 import stat
+from collections.abc import Callable
+from functools import partial
+from typing import TypeVar
 
 from pykka_imagestore.core.tar.format import SYMLINK, Entry
-from pykka_imagestore.fs.attributes import CREATE, DEFAULT_ACL, NODE_TYPES, SET_ID, Attributes, disown, join
+from pykka_imagestore.fs.attributes import DEFAULT_ACL, NODE_TYPES, SET_ID, Attributes, disown, join
 from pykka_imagestore.fs.contents import Contents
 from pykka_imagestore.fs.create import make_directory
-from pykka_imagestore.fs.flags import FILE_FLAGS
+from pykka_imagestore.fs.flags import CREATE_FLAGS, FILE_FLAGS
 from pykka_imagestore.fs.likeness import entry_like, xattrs_of
+
+T = TypeVar("T")
 
 EARLY_MODE = stat.S_IRWXU
 
@@ -18,7 +23,7 @@ EARLY_MODE = stat.S_IRWXU
 class Copies:
     """Makes copies in open directories; ``parent`` is the path of the one that a copy is made in.
 
-    What is there of a copy's name is replaced: somebody who was cut off has made it.
+    What is there of a copy's name is replaced.
     """
 
     def __init__(self) -> None:
@@ -40,13 +45,9 @@ class Copies:
         """Make a file like an open one, of that status."""
         mode, xattrs = stat.S_IMODE(status.st_mode), xattrs_of(file)
         if xattrs or not self.attributes.are_as_made(mode, (status.st_uid, status.st_gid)):
-            self._make_special_file(entry_like(status, file, xattrs=xattrs), file, status, directory, parent, name)
+            self._make_special_file(entry_like(status, xattrs), file, status, directory, parent, name)
             return
-        try:
-            made = os.open(name, CREATE, mode, dir_fd=directory)
-        except FileExistsError:
-            os.unlink(name, dir_fd=directory)
-            made = os.open(name, CREATE, mode, dir_fd=directory)
+        made = anew(name, directory, partial(os.open, name, CREATE_FLAGS, mode, dir_fd=directory))
         try:
             self._contents.copy(file, made, status)
             os.utime(made, ns=(status.st_mtime_ns, status.st_mtime_ns))
@@ -57,11 +58,7 @@ class Copies:
         """Make a symlink, device or fifo; a device that this process may not make is left out."""
         path = join(parent, name)
         try:
-            try:
-                _make(about, directory, name)
-            except FileExistsError:
-                os.unlink(name, dir_fd=directory)
-                _make(about, directory, name)
+            anew(name, directory, partial(_make, about, directory, name))
         except PermissionError:
             if about.kind == SYMLINK:
                 raise
@@ -72,11 +69,7 @@ class Copies:
     def _make_special_file(
         self, about: Entry, file: int, status: os.stat_result, directory: int, parent: bytes, name: bytes
     ) -> None:
-        try:
-            made = self.attributes.create_file(about, directory, name)
-        except FileExistsError:
-            os.unlink(name, dir_fd=directory)
-            made = self.attributes.create_file(about, directory, name)
+        made = anew(name, directory, partial(self.attributes.create_file, about, directory, name))
         try:
             self._contents.copy(file, made, status)
             self.attributes.finish_file(about, parent, name, made)
@@ -116,6 +109,15 @@ class Copies:
             return
         if about.mode & SET_ID:  # these bits speak of the owner
             os.fchmod(directory, about.mode & ~SET_ID)
+
+
+def anew(name: bytes, directory: int, make: Callable[[], T]) -> T:
+    """Make something; in place of what has its name in a directory, which somebody who was cut off has made."""
+    try:
+        return make()
+    except FileExistsError:
+        os.unlink(name, dir_fd=directory)
+        return make()
 
 
 def _make(about: Entry, directory: int, name: bytes) -> None:

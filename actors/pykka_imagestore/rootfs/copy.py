@@ -9,13 +9,14 @@ from pykka_imagestore.core.paths import FILL
 from pykka_imagestore.core.rootfs import FillPart, Reads, RootfsRequest
 from pykka_imagestore.fs.attributes import disown
 from pykka_imagestore.fs.create import make_directory
-from pykka_imagestore.fs.flags import DIRECTORY_FLAGS
 from pykka_imagestore.fs.merged_tree import require_sight_of_deletions
+from pykka_imagestore.fs.open_directories import opened_directory
 from pykka_imagestore.fs.pins import PIN_FLAGS
 from pykka_imagestore.fs.remove_tree import remove_tree
 from pykka_imagestore.rootfs.backend import Mounted
-from pykka_imagestore.rootfs.place import MODE, IsOurs, default_place, detach, is_attached, refused, shows
+from pykka_imagestore.rootfs.place import MODE, default_place, detach, is_attached, shows
 from pykka_imagestore.rootfs.quota import bound, count_below
+from pykka_imagestore.rootfs.refusals import require_served
 from pykka_imagestore.rootfs.view import show, why_not_shown
 
 
@@ -74,9 +75,7 @@ class Copy:
             InvalidInputError: The target is no empty directory of this user's.
             OSError: It is not there, or the machine has no room.
         """
-        refusal = self.refusal(request)
-        if refusal is not None:
-            raise refused(self.name, request, refusal)
+        require_served(self, request)
         place, scratch = default_place(request), _scratch(request)
         if os.path.isdir(scratch):  # else it was mounted before, and is bounded
             if request.project is not None and request.upper_bytes is not None:
@@ -88,11 +87,11 @@ class Copy:
 
     def unmount(self, request: RootfsRequest) -> None:
         """Detach the root file system wherever it is attached."""
-        detach(request, _shows(request))
+        detach(request, shows(default_place(request)))
 
     def is_attached(self, request: RootfsRequest) -> bool:
         """Tell whether it is still mounted where ``mount`` attached it, maybe in another process."""
-        return is_attached(request, _shows(request))
+        return is_attached(request, shows(default_place(request)))
 
 
 def needs_mount(request: RootfsRequest) -> bool:
@@ -104,19 +103,9 @@ def _scratch(request: RootfsRequest) -> str:
     return f"{request.directory}/{FILL}"
 
 
-def _shows(request: RootfsRequest) -> IsOurs:
-    try:
-        return shows(default_place(request))
-    except FileNotFoundError:
-        return lambda _: False
-
-
 def _make_bare_directory(path: str) -> None:
     """Make a directory that hands nothing on to what will be made in it; one that is there becomes so."""
     with suppress(FileExistsError):
         make_directory(path, MODE)
-    directory = os.open(path, DIRECTORY_FLAGS)
-    try:
+    with opened_directory(path) as directory:
         disown(directory)
-    finally:
-        os.close(directory)

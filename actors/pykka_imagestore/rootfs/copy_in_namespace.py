@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pykka_imagestore.core.rootfs import FillPart, RootfsRequest
+from pykka_imagestore.core.rootfs import RootfsRequest
 from pykka_imagestore.rootfs.backend import Mounted
 from pykka_imagestore.rootfs.copy import Copy, needs_mount
 from pykka_imagestore.rootfs.namespace import InNamespace, Namespace
@@ -17,6 +17,7 @@ class CopyInNamespace:
     def __init__(self, backend: Copy, namespace: Namespace) -> None:
         self.name = backend.name
         self.reads = backend.reads
+        self.parts = backend.parts
         self._here = backend
         self._there = InNamespace(backend, namespace)
         self._namespace = namespace
@@ -28,14 +29,6 @@ class CopyInNamespace:
             obstacle = self._namespace.refusal()
             reason = None if obstacle is None else str(obstacle)
         return reason
-
-    def parts(self, request: RootfsRequest, workers: int) -> tuple[FillPart, ...]:
-        """Return a share of the work for each worker; makes the directories that they fill.
-
-        Raises:
-            OSError: A directory cannot be made.
-        """
-        return self._here.parts(request, workers)
 
     def mount(self, request: RootfsRequest) -> Mounted:
         """Open a root file system that was filled, or mount it; its path is one in the namespaces then.

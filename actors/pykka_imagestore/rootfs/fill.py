@@ -11,17 +11,16 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Callable
-from contextlib import suppress
+from contextlib import closing, suppress
 from functools import partial
 from itertools import groupby
 
 from pykka_imagestore.core.rootfs import FillPart
-from pykka_imagestore.fs.flags import DIRECTORY_FLAGS
-from pykka_imagestore.fs.likeness import entry_like, node_like
+from pykka_imagestore.fs.likeness import node_like, open_like
 from pykka_imagestore.fs.merged_tree import DIRECTORY, FILE, MergedDirectory, MergedEntry, MergedTree
+from pykka_imagestore.fs.open_directories import opened_directory
 from pykka_imagestore.fs.walk import Policy, Walk
-from pykka_imagestore.rootfs.copies import Copies
+from pykka_imagestore.rootfs.copies import Copies, anew
 from pykka_imagestore.rootfs.tickets import Tickets
 
 # Another file system or project, too many links, or a file that this user may not link.
@@ -36,35 +35,34 @@ def fill(part: FillPart) -> None:
     Raises:
         OSError: A layer cannot be read, or the disk failed or is full.
     """
-    share = _Share(part)
-    try:
-        share.make()
-    except OSError as error:
-        if not isinstance(error.filename, str):  # a name in the directory at hand, or nothing
-            error.filename = os.path.join(part.directory, os.fsdecode(share.path))
-        raise
-    finally:
-        share.close()
+    with (
+        opened_directory(part.directory) as root,
+        opened_directory(part.scratch) as scratch,
+        MergedTree(part.layers) as tree,
+        closing(Tickets(scratch, part.number, part.of)) as tickets,
+        closing(_Share(root, scratch, tree, tickets, links=part.link)) as share,
+    ):
+        try:
+            share.make()
+        except OSError as error:
+            if not isinstance(error.filename, str):  # a name in the directory at hand, or nothing
+                error.filename = os.path.join(part.directory, os.fsdecode(share.path))
+            raise
 
 
 class _Share:
-    def __init__(self, part: FillPart) -> None:
-        self._part = part
+    def __init__(self, root: int, scratch: int, tree: MergedTree, tickets: Tickets, *, links: bool) -> None:
+        self._scratch = scratch
+        self._tree = tree
+        self._tickets = tickets
+        self._links = links
         self._copies = Copies()
-        self._tree = MergedTree(part.layers)
-        self._root = os.open(part.directory, DIRECTORY_FLAGS)
-        self._scratch = os.open(part.scratch, DIRECTORY_FLAGS)
-        self._tickets = Tickets(self._scratch, part.number, part.of)
-        self._made = Walk(self._root, Policy(make=self._make_directory), follows=False)
+        self._made = Walk(root, Policy(make=self._make_directory), follows=False)
+        self._here = root
         self.path = b""
-        self._here = self._root
 
     def close(self) -> None:
         self._made.forget()
-        self._tree.close()
-        os.close(self._root)
-        self._tickets.close()
-        os.close(self._scratch)
 
     def make(self) -> None:
         own, number = self._tickets.begin(), 0
@@ -77,10 +75,9 @@ class _Share:
 
     def _fill(self, directory: MergedDirectory, own: int, pieces: range) -> None:
         self.path = directory.path
-        self._made.make_room()
-        self._here = self._made.directory(self.path, make=True).directory
+        self._here = self._made.open(self.path, make=True)
         source = self._tree.open(directory.layers[0], self.path)
-        about = entry_like(os.stat(source), source)
+        about = open_like(source)
         self._copies.open_up(self._here, about)
         begin = (own - pieces.start) * _PIECE
         for layer, entries in groupby(directory.entries[begin : begin + _PIECE], _layer_of):
@@ -93,7 +90,7 @@ class _Share:
     def _make(self, source: int, entry: MergedEntry) -> None:
         if entry.kind == DIRECTORY:
             self._make_directory(self._here, self.path, entry.name)
-        elif self._part.link and self._link(source, entry.name):
+        elif self._links and self._link(source, entry.name):
             pass
         elif entry.kind == FILE:
             self._copy_file(source, entry)
@@ -108,7 +105,7 @@ class _Share:
         """Link what a layer has; tell whether that can be done."""
         link = partial(os.link, name, name, src_dir_fd=source, dst_dir_fd=self._here, follow_symlinks=False)
         try:
-            self._anew(name, link)
+            anew(name, self._here, link)
         except OSError as error:
             if error.errno in _NO_LINK:
                 return False
@@ -142,7 +139,7 @@ class _Share:
         """Link what another name of the same file made already; tell whether there was one, and room for a link."""
         link = partial(self._copies.attributes.link, _key(entry, status), self._scratch, entry.name, self._here)
         try:
-            self._anew(entry.name, link)
+            anew(entry.name, self._here, link)
         except FileNotFoundError:
             return False
         except OSError as error:
@@ -159,14 +156,6 @@ class _Share:
             pass
         except FileExistsError:  # another share was quicker
             self._is_linked(entry, status)
-
-    def _anew(self, name: bytes, make: Callable[[], object]) -> None:
-        """Make something in place of what a share that was cut off has made."""
-        try:
-            make()
-        except FileExistsError:
-            os.unlink(name, dir_fd=self._here)
-            make()
 
 
 def _layer_of(entry: MergedEntry) -> int:

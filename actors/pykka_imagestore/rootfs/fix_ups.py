@@ -5,26 +5,25 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Sequence
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import dataclass
 
 from pykka_imagestore.core.budget import Size
 from pykka_imagestore.core.layer_record import WhiteoutFormat
 from pykka_imagestore.core.plan_rootfs import FixDirectory, FixLink, FixUps
-from pykka_imagestore.core.rootfs import Reads
+from pykka_imagestore.core.rootfs import DEVICES_FOR, Reads
 from pykka_imagestore.fs.attributes import disown
+from pykka_imagestore.fs.contents import has_holes, stored_bytes
 from pykka_imagestore.fs.create import make_directory
-from pykka_imagestore.fs.flags import DIRECTORY_FLAGS
 from pykka_imagestore.fs.layer_files import LayerFiles
-from pykka_imagestore.fs.likeness import entry_like, node_like
+from pykka_imagestore.fs.likeness import node_like, open_like
+from pykka_imagestore.fs.open_directories import opened_directory
 from pykka_imagestore.fs.walk import Walk
-from pykka_imagestore.fs.whiteout_format import WHITEOUT_DEVICE, WHITEOUT_PREFIX
+from pykka_imagestore.fs.whiteout_format import write_whiteout
 from pykka_imagestore.rootfs.copies import Copies
 
 _BLOCK_BYTES = 4096
 _IMPLICIT_MODE = 0o755  # of a root that no layer has
-_STAT_BLOCK_BYTES = 512
-_FORMS = {Reads.USER: WhiteoutFormat.OVERLAY_USER}
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,17 +48,10 @@ def write_fix_ups(fix_ups: FixUps, layers: Sequence[LayerFiles], reads: Reads, r
         OSError: A layer cannot be read, or the disk failed or is full.
     """
     make_directory(rootfs, stat.S_IRWXU)
-    root = os.open(rootfs, DIRECTORY_FLAGS)
-    try:
+    with opened_directory(rootfs) as root, closing(_Writer(root, layers, reads)) as writer:
         disown(root)
-        writer = _Writer(root, layers, reads)
-        try:
-            writer.write(fix_ups)
-        finally:
-            writer.close()
+        writer.write(fix_ups)
         return Written(writer.form, writer.size)
-    finally:
-        os.close(root)
 
 
 class _Writer:
@@ -98,9 +90,8 @@ class _Writer:
 
     def _finish_directory(self, directory: FixDirectory) -> None:
         source = self._layers[directory.layer].directory(directory.path)
-        about = entry_like(os.fstat(source), source)
-        self._made.make_room()
-        self._copies.finish_directory(self._made.directory(directory.path).directory, about, directory.path)
+        about = open_like(source)
+        self._copies.finish_directory(self._made.open(directory.path), about, directory.path)
 
     # -- files
 
@@ -127,8 +118,7 @@ class _Writer:
         finally:
             os.close(file)
         whole = -(-status.st_size // _BLOCK_BYTES) * _BLOCK_BYTES
-        in_blocks = status.st_blocks * _STAT_BLOCK_BYTES
-        self._count(whole if in_blocks >= status.st_size else max(_BLOCK_BYTES, in_blocks))
+        self._count(max(_BLOCK_BYTES, stored_bytes(status)) if has_holes(status) else whole)
 
     def _copy_node(self, source: bytes, from_: int, status: os.stat_result, path: bytes) -> None:
         above, name = self._place(path)
@@ -146,19 +136,17 @@ class _Writer:
         above, name = self._place(path)
         self._count(0)
         if self.form != WhiteoutFormat.FILES:
-            with suppress(PermissionError):
-                os.mknod(name, stat.S_IFCHR, WHITEOUT_DEVICE, dir_fd=above)
-                self.form = _FORMS.get(self._reads, WhiteoutFormat.OVERLAY_TRUSTED)
+            with suppress(PermissionError):  # an overlay takes no device that would be a whiteout of its own
+                write_whiteout(name, above, DEVICES_FOR[self._reads])
+                self.form = DEVICES_FOR[self._reads]
                 return
         self.form = WhiteoutFormat.FILES
-        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-        os.close(os.open(WHITEOUT_PREFIX + name, flags, 0o600, dir_fd=above))
+        write_whiteout(name, above, self.form)
 
     def _place(self, path: bytes) -> tuple[int, bytes]:
         """Return the directory that a path lies in, good until room is made, and the name in there."""
         parent, _, name = path.rpartition(b"/")
-        self._made.make_room()
-        return self._made.directory(parent).directory, name
+        return self._made.open(parent), name
 
     def _count(self, size_bytes: int) -> None:
         self.size += Size(size_bytes, 1)

@@ -1,4 +1,4 @@
-"""The kernel's calls on mounts, which Python does not have: by ctypes, through libc.
+"""The kernel's calls on mounts, which Python does not have.
 
 A mount is a descriptor first: a file system is made in a context of its own, becomes a mount that is attached nowhere,
 and is attached to a directory only where somebody wants a path. No path is resolved twice, no list of options has to
@@ -19,16 +19,7 @@ import os
 import struct
 from typing import Self
 
-# The same on every processor that Python has wheels for; on these two all calls are counted from another number.
-CALLS = {
-    "open_tree": 428,
-    "move_mount": 429,
-    "fsopen": 430,
-    "fsconfig": 431,
-    "fsmount": 432,
-    "mount_setattr": 442,
-}
-_IS_KNOWN = not os.uname().machine.startswith(("alpha", "mips"))
+from pykka_imagestore.rootfs.system_calls import call, check, libc
 
 OPEN_TREE_CLONE = 0x1
 OPEN_TREE_CLOEXEC = os.O_CLOEXEC
@@ -54,7 +45,6 @@ MAX_OPTIONS = 4095  # of mount(2), in bytes: a page, with the byte that ends the
 
 _MAX_MESSAGE = 4096
 _MAX_MESSAGES = 16  # the kernel keeps eight
-_libc = ctypes.CDLL(None, use_errno=True)
 
 
 class FileSystemContext:
@@ -65,7 +55,7 @@ class FileSystemContext:
     """
 
     def __init__(self, kind: str) -> None:
-        self._context = _call("fsopen", kind.encode(), FSOPEN_CLOEXEC)
+        self._context = call("fsopen", kind.encode(), FSOPEN_CLOEXEC)
 
     def __enter__(self) -> Self:
         return self
@@ -106,7 +96,7 @@ class FileSystemContext:
 
     def _call(self, name: str, where: str, *arguments: int | bytes | None) -> int:
         try:
-            return _call(name, self._context, *arguments)
+            return call(name, self._context, *arguments)
         except OSError as error:
             told = "".join(f"; the kernel says: {message}" for message in self._messages())
             raise OSError(error.errno, f"{error.strerror}{where}{told}") from error
@@ -139,19 +129,19 @@ def clone_tree(directory: int) -> int:
 
     It is attached nowhere, and gone once it is closed.
     """
-    return _call("open_tree", directory, b"", AT_EMPTY_PATH | OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC)
+    return call("open_tree", directory, b"", AT_EMPTY_PATH | OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC)
 
 
 def set_attributes(mount: int, attributes: int) -> None:
     """Set attributes of a mount, of ``MOUNT_ATTR_``, and keep those that it has."""
     wanted = struct.pack("=QQQQ", attributes, 0, 0, 0)
-    _call("mount_setattr", mount, b"", AT_EMPTY_PATH, wanted, len(wanted))
+    call("mount_setattr", mount, b"", AT_EMPTY_PATH, wanted, len(wanted))
 
 
 def move_mount(mount: int, directory: int) -> None:
     """Attach a mount to an open directory; it stays when its descriptor is closed."""
     flags = MOVE_MOUNT_F_EMPTY_PATH | MOVE_MOUNT_T_EMPTY_PATH
-    _call("move_mount", mount, b"", directory, b"", flags)
+    call("move_mount", mount, b"", directory, b"", flags)
 
 
 def mount(source: str, place: str, kind: str, flags: int, options: str) -> None:
@@ -165,24 +155,17 @@ def mount(source: str, place: str, kind: str, flags: int, options: str) -> None:
         msg = f"mount: the options take {len(data)} bytes, and the kernel reads {MAX_OPTIONS}"
         raise OSError(errno.E2BIG, msg)
     arguments = (os.fsencode(source), os.fsencode(place), kind.encode(), ctypes.c_ulong(flags), data)
-    _check("mount", _libc.mount(*arguments))
+    check("mount", libc.mount(*arguments))
 
 
 def unmount(place: str) -> None:
-    """Detach what is mounted at a path, with all that is mounted below it, at once; its open files stay usable."""
-    _check("umount2", _libc.umount2(os.fsencode(place), MNT_DETACH | UMOUNT_NOFOLLOW))
+    """Detach what is mounted at a path, with all that is mounted below it, at once; its open files stay usable.
+
+    A symlink that somebody put at the end of the path is not followed: what it leads to would come off.
+    """
+    check("umount2", libc.umount2(os.fsencode(place), MNT_DETACH | UMOUNT_NOFOLLOW))
 
 
-def _call(name: str, *arguments: int | bytes | None) -> int:
-    if not _IS_KNOWN:
-        raise OSError(errno.ENOSYS, f"{name}: its number on this processor is not known here")
-    # Each as wide as a register: ctypes would pass a number as an int, and leave the rest as it is.
-    words = (ctypes.c_char_p(word) if not isinstance(word, int) else ctypes.c_long(word) for word in arguments)
-    return _check(name, _libc.syscall(ctypes.c_long(CALLS[name]), *words))
-
-
-def _check(name: str, answer: int) -> int:
-    if answer < 0:
-        number = ctypes.get_errno()
-        raise OSError(number, f"{name}: {os.strerror(number)}")
-    return answer
+def unmount_open(root: int) -> None:
+    """Detach the mount whose root is open, as ``unmount`` does."""
+    check("umount2", libc.umount2(b"/proc/self/fd/%d" % root, MNT_DETACH))

@@ -17,8 +17,7 @@ from __future__ import annotations
 
 import fcntl
 import os
-import pwd
-import shutil
+import select
 import signal
 import socket
 import subprocess
@@ -32,13 +31,16 @@ from pykka_imagestore.core.rootfs import Reads, RootfsRequest
 from pykka_imagestore.rootfs.backend import Backend, Mounted
 from pykka_imagestore.rootfs.namespace_refusal import Obstacle, why_no_namespace
 from pykka_imagestore.rootfs.namespace_wire import Message, pack, pack_request, parse_error, receive, send
-from pykka_imagestore.rootfs.place import open_target, refused
+from pykka_imagestore.rootfs.place import open_target
+from pykka_imagestore.rootfs.refusals import refused
+from pykka_imagestore.rootfs.subordinates import has_subordinates, map_subordinates
 
 _START = (
     "import sys; sys.path[:] = sys.argv[3:]; from pykka_imagestore.rootfs.namespace_process import main; "
     "main(int(sys.argv[1]), int(sys.argv[2]))"
 )
-_PATIENCE = 10  # seconds for the process to end by itself, and for what maps its users
+_PATIENCE = 10  # seconds for the process to end by itself, and to go on if it was stopped
+_LOOK_SECONDS = 1  # after which it is looked at why there is no answer
 
 
 class NamespaceError(Exception):
@@ -111,7 +113,7 @@ class Namespace:
         held = self._held = self._held_now()
         try:
             return *held.ask(body), held.pid
-        except (EOFError, OSError) as error:
+        except (EOFError, OSError, RecursionError, ValueError) as error:  # it is gone, or what it says is no message
             self._held = None
             reason = f"the process that held the namespaces ended{held.end()}, and nothing is mounted there now"
             raise NamespaceError(Obstacle(reason, _LOST)) from error
@@ -162,7 +164,7 @@ class InNamespace:
 
         Where there are other users in the namespaces, what was written is removed, too, since only there it can be.
         """
-        if self._namespace.pid is not None or has_subordinates():
+        if self._namespace.pid is not None or (not request.read_only and has_subordinates()):
             self._ask("unmount", request, {})
 
     def is_attached(self, request: RootfsRequest) -> bool:
@@ -207,8 +209,8 @@ class _Held:
 
     def ask(self, body: bytes) -> tuple[Message, int | None]:
         """Return the answer to a packed message, and the descriptor that came along."""
-        send(self._connection, body)
-        return receive(self._connection)
+        send(self._connection, body, wait=self._wait)
+        return receive(self._connection, self._wait)
 
     def is_alive(self) -> bool:
         """Tell whether the process is there, and this program's: in a forked child it is not."""
@@ -217,6 +219,7 @@ class _Held:
     def end(self) -> str:
         """End the process; return how it ended, as a part of a sentence."""
         self._connection.close()
+        self._process.send_signal(signal.SIGCONT)  # it could not end while it is stopped
         try:
             code = self._process.wait(_PATIENCE)
         except subprocess.TimeoutExpired:
@@ -224,16 +227,42 @@ class _Held:
             code = self._process.wait()
         return f", killed by {signal.Signals(-code).name}" if code < 0 else ""
 
+    def _wait(self, event: int) -> None:
+        """Wait until the socket can be read or written; a process that somebody stopped goes on.
+
+        What it does may take long, and is waited for. But whoever is root in there may stop it, or trace it.
+
+        Raises:
+            TimeoutError: It stays stopped.
+        """
+        poll = select.poll()
+        poll.register(self._connection, event)
+        stopped = 0
+        while not poll.poll(_LOOK_SECONDS * 1000):
+            stopped = stopped + 1 if _is_stopped(self.pid) else 0
+            if stopped * _LOOK_SECONDS > _PATIENCE:
+                raise TimeoutError
+            if stopped:
+                self._process.send_signal(signal.SIGCONT)
+
     def _set_up(self) -> None:
         try:
-            answer, _ = receive(self._connection)
+            answer, _ = receive(self._connection, self._wait)
             if "failed" not in answer:
-                answer, _ = self.ask(pack({"mapped": _map_subordinates(self.pid)}))
+                answer, _ = self.ask(pack({"mapped": map_subordinates(self.pid)}))
         except (EOFError, OSError) as error:
             remedy = "Its output is on this program's standard error"
             raise NamespaceError(Obstacle("the process that holds namespaces did not start", remedy)) from error
         if "failed" in answer:
             raise NamespaceError(why_no_namespace(answer["failed"], answer["number"]))
+
+
+def _is_stopped(pid: int) -> bool:
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as file:
+            return file.read().rpartition(b")")[2].split()[0] in (b"T", b"t")
+    except (OSError, IndexError):  # it has ended: the socket tells
+        return False
 
 
 def _identities(request: RootfsRequest) -> Message:
@@ -255,52 +284,3 @@ def _path() -> Iterator[str]:
         if isinstance(path, str) and "\0" not in path:
             with suppress(FileNotFoundError):  # the current directory was removed
                 yield os.path.abspath(path)
-
-
-def has_subordinates() -> bool:
-    """Tell whether this user was given users and groups, and may map them."""
-    return None not in _map_commands(0)
-
-
-def _map_subordinates(pid: int) -> bool:
-    """Map the users and groups that this user was given, if any; tell whether that was done."""
-    return all(command is not None and _runs(command) for command in _map_commands(pid))
-
-
-def _map_commands(pid: int) -> list[list[str] | None]:
-    return [_map_command(kind, pid, own) for kind, own in (("uid", os.geteuid()), ("gid", os.getegid()))]
-
-
-def _map_command(kind: str, pid: int, own: int) -> list[str] | None:
-    """Return the command that maps this user to root, and the users that it was given to the numbers from 1 on."""
-    program, ranges = shutil.which(f"new{kind}map"), list(_ranges(f"/etc/sub{kind}"))
-    if program is None or not ranges:
-        return None
-    command, first = [program, str(pid), "0", str(own), "1"], 1
-    for start, count in ranges:
-        command += [str(first), str(start), str(count)]
-        first += count
-    return command
-
-
-def _ranges(path: str) -> Iterator[tuple[int, int]]:
-    """Yield the ranges of users, or groups, that a file gives this user: the first, and how many.
-
-    Spec:
-        subuid(5).
-    """
-    names = {str(os.geteuid())}
-    try:
-        names.add(pwd.getpwuid(os.geteuid()).pw_name)
-        with open(path, encoding="utf-8", errors="replace") as lines:
-            found = [line.strip().split(":") for line in lines]
-    except (KeyError, OSError):
-        return
-    for fields in found:
-        if len(fields) == 3 and fields[0] in names and fields[1].isdecimal() and fields[2].isdecimal():
-            yield int(fields[1]), int(fields[2])
-
-
-def _runs(command: list[str]) -> bool:
-    done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, timeout=_PATIENCE, check=False)
-    return done.returncode == 0

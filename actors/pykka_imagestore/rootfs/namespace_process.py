@@ -8,7 +8,6 @@ nothing here. So each is found by its path once more, and has to be the one that
 
 from __future__ import annotations
 
-import ctypes
 import os
 import select
 import signal
@@ -34,7 +33,8 @@ from pykka_imagestore.rootfs.namespace_wire import (
 )
 from pykka_imagestore.rootfs.overlay import Overlay
 from pykka_imagestore.rootfs.overlay_trial import try_overlay
-from pykka_imagestore.rootfs.place import refused
+from pykka_imagestore.rootfs.refusals import refused
+from pykka_imagestore.rootfs.system_calls import check, libc
 
 if TYPE_CHECKING:
     from pykka_imagestore.core.rootfs import RootfsRequest
@@ -93,9 +93,7 @@ def _enter(connection: socket.socket) -> bool | None:
     user, group = os.geteuid(), os.getegid()
     what = "unshare"
     try:
-        if ctypes.CDLL(None, use_errno=True).unshare(CLONE_NEWUSER | CLONE_NEWNS) != 0:
-            number = ctypes.get_errno()
-            raise OSError(number, os.strerror(number))
+        check(what, libc.unshare(CLONE_NEWUSER | CLONE_NEWNS))  # Python has it since 3.12
         send(connection, pack({"unshared": True}))
         has_others: bool = receive(connection)[0]["mapped"]
         if not has_others:

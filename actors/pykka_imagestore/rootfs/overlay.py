@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from functools import cached_property
 
@@ -11,8 +10,7 @@ from pykka_imagestore.core.rootfs import FillPart, Reads, RootfsRequest
 from pykka_imagestore.fs.attributes import sees_trusted_xattrs
 from pykka_imagestore.fs.create import make_directory
 from pykka_imagestore.fs.directory_attributes import copy_directory_attributes
-from pykka_imagestore.fs.flags import DIRECTORY_FLAGS
-from pykka_imagestore.fs.pins import PIN_FLAGS
+from pykka_imagestore.fs.open_directories import opened_directory, pinned_directory
 from pykka_imagestore.fs.remove_tree import remove_tree
 from pykka_imagestore.rootfs.backend import Mounted
 from pykka_imagestore.rootfs.overlay_ways import (
@@ -27,8 +25,9 @@ from pykka_imagestore.rootfs.overlay_ways import (
     Way,
     source_of,
 )
-from pykka_imagestore.rootfs.place import MODE, IsOurs, attached, default_place, detach, failed, is_attached, refused
+from pykka_imagestore.rootfs.place import MODE, IsOurs, attached, default_place, detach, is_attached
 from pykka_imagestore.rootfs.quota import bound, count_below
+from pykka_imagestore.rootfs.refusals import failed, require_served
 from pykka_imagestore.rootfs.view import mount_attributes
 
 _EMPTY = "empty"
@@ -74,9 +73,7 @@ class Overlay:
             OSError: The directories that it needs cannot be made, a layer is not there, or the machine
                 has no room.
         """
-        refusal = self.refusal(request)
-        if refusal is not None:
-            raise refused(self.name, request, refusal)
+        require_served(self, request)
         self._make_room(request)
         stack = _stack_of(request, self.reads)
         try:
@@ -87,11 +84,11 @@ class Overlay:
 
     def unmount(self, request: RootfsRequest) -> None:
         """Detach the overlay of a request wherever it is attached."""
-        detach(request, self._is_ours(request))
+        detach(request, _overlay_of(request))
 
     def is_attached(self, request: RootfsRequest) -> bool:
         """Tell whether the overlay of a request is still where ``mount`` attached it, maybe in another process."""
-        return is_attached(request, self._is_ours(request))
+        return is_attached(request, _overlay_of(request))
 
     # -- inside
 
@@ -112,9 +109,11 @@ class Overlay:
             count_below(written, request.project)
             bound(written[0], request.project, request.upper_bytes)
 
-    def _is_ours(self, request: RootfsRequest) -> IsOurs:
-        source = source_of(request.directory)
-        return lambda entry: (entry.kind, entry.source) == ("overlay", source)
+
+def _overlay_of(request: RootfsRequest) -> IsOurs:
+    """Return what tells the overlay of a request."""
+    source = source_of(request.directory)
+    return lambda entry: (entry.kind, entry.source) == ("overlay", source)
 
 
 def _needed(request: RootfsRequest) -> tuple[str, ...]:
@@ -146,12 +145,5 @@ def _stack_of(request: RootfsRequest, reads: Reads) -> Stack:
 
 def _copy_root(layer: str, upper: str) -> None:
     """Give the upper directory what the topmost layer's root has: a merged root has the attributes of the upper."""
-    source = os.open(layer, PIN_FLAGS | os.O_DIRECTORY)
-    try:
-        target = os.open(upper, DIRECTORY_FLAGS)
-        try:
-            copy_directory_attributes(source, target)
-        finally:
-            os.close(target)
-    finally:
-        os.close(source)
+    with pinned_directory(layer) as source, opened_directory(upper) as target:
+        copy_directory_attributes(source, target)

@@ -25,11 +25,11 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from dataclasses import dataclass
 
 from pykka_imagestore.core.paths import ROOTFS
-from pykka_imagestore.fs.pins import PIN_FLAGS
+from pykka_imagestore.fs.open_directories import pinned_directory
 from pykka_imagestore.rootfs.mounts import (
     MOUNT_ATTR_NODEV,
     MOUNT_ATTR_NOSUID,
@@ -126,15 +126,19 @@ def by_paths(stack: Stack, options: Sequence[str]) -> int:
 def by_options(stack: Stack, options: Sequence[str]) -> int:
     """Mount an overlay of paths that are told at once."""
     flags = sum(flag for attribute, flag in _MS_OF.items() if attribute & stack.attributes)
-    with ExitStack() as pins, _pinned(stack.directory) as directory, _pinned(f"{stack.directory}/{ROOTFS}") as place:
-        lower = ":".join(_link_to(pins.enter_context(_pinned(path))) for path in stack.lower)
-        written = [f"{key}={_link_to(pins.enter_context(_pinned(path)))}" for key, path in _written(stack)]
+    with (
+        ExitStack() as pins,
+        pinned_directory(stack.directory) as directory,
+        pinned_directory(f"{stack.directory}/{ROOTFS}") as place,
+    ):
+        lower = ":".join(_link_to(pins.enter_context(pinned_directory(path))) for path in stack.lower)
+        written = [f"{key}={_link_to(pins.enter_context(pinned_directory(path)))}" for key, path in _written(stack)]
         told = ",".join((f"lowerdir={lower}", *written, *options))
         mount(source_of(stack.directory), _link_to(place), "overlay", flags, told)
         # Attached for a moment: what comes off is the mount, and what stays is another one of the same overlay.
         attached = f"{_link_to(directory)}/{ROOTFS}"
         try:
-            with _pinned(attached) as root:
+            with pinned_directory(attached) as root:
                 return clone_tree(root)
         finally:
             unmount(attached)
@@ -147,7 +151,7 @@ def _by_context(stack: Stack, options: Sequence[str], put: _Put) -> int:
     with FileSystemContext("overlay") as context:
         context.set_string("source", source_of(stack.directory))
         for key, path in (*(("lowerdir+", path) for path in stack.lower), *_written(stack)):
-            with _pinned(path) as pin:
+            with pinned_directory(path) as pin:
                 put(context, key, pin)
         for option in options:
             key, has_value, value = option.partition("=")
@@ -161,15 +165,6 @@ def _by_context(stack: Stack, options: Sequence[str], put: _Put) -> int:
 
 def _written(stack: Stack) -> Iterator[tuple[str, str]]:
     return zip(("upperdir", "workdir"), stack.upper or (), strict=False)
-
-
-@contextmanager
-def _pinned(path: str) -> Iterator[int]:
-    pin = os.open(path, PIN_FLAGS | os.O_DIRECTORY)
-    try:
-        yield pin
-    finally:
-        os.close(pin)
 
 
 def _link_to(pin: int) -> str:

@@ -11,22 +11,23 @@ import errno
 import os
 import re
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cache
 
 from pykka_imagestore.core.paths import ROOTFS
 from pykka_imagestore.core.rootfs import RootfsRequest
-from pykka_imagestore.errors import InvalidInputError, RootfsError
+from pykka_imagestore.errors import InvalidInputError
 from pykka_imagestore.fs.flags import DIRECTORY_FLAGS
 from pykka_imagestore.fs.named_directory import NamedDirectory, is_empty
+from pykka_imagestore.fs.open_directories import pinned_directory
 from pykka_imagestore.fs.pins import PIN_FLAGS
 from pykka_imagestore.rootfs.backend import Mounted
-from pykka_imagestore.rootfs.mounts import move_mount, unmount
+from pykka_imagestore.rootfs.mounts import move_mount, unmount, unmount_open
 
 MODE = 0o700  # of the directories that a backend makes in a container's
 
 _WANTED = "Name an empty directory of this user's"
-_OF_THE_MACHINE = frozenset({errno.EDQUOT, errno.EIO, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOSPC})
 _ESCAPE = re.compile(rb"\\([0-7]{3})")
 
 
@@ -70,22 +71,42 @@ def attached(descriptor: int, request: RootfsRequest) -> Mounted:
         raise
 
 
-def detach(request: RootfsRequest, is_ours: IsOurs) -> None:
+def detach(request: RootfsRequest, is_ours: IsOurs, *, is_unlike_others: bool = True) -> None:
     """Unmount a root file system wherever it is attached; does nothing where it is not.
 
     Args:
         is_ours: Tells it from what else may be mounted at the target.
+        is_unlike_others: Whether that is true of no other container's. If so, it is found, too, if somebody moved its
+            target, or a directory above.
     """
     _unmount_own(request.directory)
-    if request.target is not None:
-        _unmount_all(request.target, is_ours)
+    if request.target is None:
+        return
+    with _found(request.target) as named:
+        was_there = named is not None and _unmount_all(named.above, named.name, is_ours)
+    if was_there or not is_unlike_others:
+        return
+    for entry in filter(is_ours, reversed(mount_entries().values())):
+        with suppress(FileNotFoundError):  # it came off with another one
+            unmount_listed(entry)
 
 
 def is_attached(request: RootfsRequest, is_ours: IsOurs) -> bool:
     """Tell whether a root file system is mounted where the request wants it, by this process or another."""
-    if request.target is None:
-        return _is_mounted(default_place(request), None)
-    return _is_mounted(request.target, is_ours)
+    whose = None if request.target is None else is_ours
+    with _found(request.target or default_place(request)) as named:
+        return named is not None and _is_mounted(named.above, named.name, whose)
+
+
+def open_attached(request: RootfsRequest) -> Mounted:
+    """Open what is attached where a request wants it, by whichever process.
+
+    Raises:
+        OSError: Nothing is there any more.
+    """
+    path = request.target or default_place(request)
+    with NamedDirectory(path) as named:
+        return Mounted(os.open(named.name, PIN_FLAGS | os.O_DIRECTORY, dir_fd=named.above), path)
 
 
 def open_target(path: str) -> int:
@@ -107,32 +128,42 @@ def open_target(path: str) -> int:
     return target
 
 
+def unmount_listed(entry: MountEntry) -> None:
+    """Unmount what was listed, unless it was moved since: what lies on the way may be anybody's, and is not followed.
+
+    Raises:
+        OSError: It is not there any more, or the kernel refused.
+    """
+    root = os.open("/", PIN_FLAGS)
+    try:
+        for name in filter(None, entry.point.split("/")):
+            below = os.open(name, PIN_FLAGS, dir_fd=root)
+            os.close(root)
+            root = below
+        if _mount_number(root) != entry.number:
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), entry.point)
+        unmount_open(root)
+    finally:
+        os.close(root)
+
+
 def default_place(request: RootfsRequest) -> str:
     """Return where a root file system is attached that has no target."""
     return f"{request.directory}/{ROOTFS}"
 
 
 def shows(directory: str) -> IsOurs:
-    """Return what tells the mounts that show a directory as their root, or one that is below it."""
+    """Return what tells the mounts that show a directory as their root, or one that is below it.
+
+    None does while the directory is not there.
+    """
     found = cache(lambda: _place_of(directory))  # only where it is asked for
 
     def is_ours(entry: MountEntry) -> bool:
-        device, root = found()
-        return entry.device == device and f"{entry.root}/".startswith(f"{root.rstrip('/')}/")
+        place = found()
+        return place is not None and entry.device == place[0] and f"{entry.root}/".startswith(place[1])
 
     return is_ours
-
-
-def refused(backend: str, request: RootfsRequest, reason: str) -> RootfsError:
-    """Return what to raise where a backend cannot serve a request, which is to leave nothing."""
-    return RootfsError(os.path.basename(request.directory), ((backend, reason),))
-
-
-def failed(backend: str, request: RootfsRequest, error: OSError) -> Exception:
-    """Return what to raise where the kernel refused: the error itself, if another backend would meet it, too."""
-    if error.filename is not None or error.errno in _OF_THE_MACHINE:  # a directory that is not there; a full disk
-        return error
-    return refused(backend, request, f"the kernel refused. {error.strerror}")
 
 
 def mount_entries() -> dict[int, MountEntry]:
@@ -141,7 +172,12 @@ def mount_entries() -> dict[int, MountEntry]:
         return {entry.number: entry for entry in map(_parse_entry, table)}
 
 
-def mount_number(descriptor: int) -> int:
+def mount_of(descriptor: int) -> MountEntry | None:
+    """Return the mount that something open is in; None if it is not listed, as above the root of a chroot."""
+    return mount_entries().get(_mount_number(descriptor))
+
+
+def _mount_number(descriptor: int) -> int:
     """Return the number of the mount that something open is in."""
     with open(f"/proc/self/fdinfo/{descriptor}", "rb") as info:
         return next(int(line.split()[1]) for line in info if line.startswith(b"mnt_id:"))
@@ -172,9 +208,7 @@ def _unmount_own(directory: str) -> None:
     except FileNotFoundError:
         return
     try:
-        around = mount_number(above)
-        while _number_at(ROOTFS, above) not in (None, around):
-            unmount(f"/proc/self/fd/{above}/{ROOTFS}")
+        _unmount_all(above, ROOTFS, None)
     finally:
         os.close(above)
 
@@ -185,24 +219,35 @@ def _number_at(name: str, above: int) -> int | None:
     except FileNotFoundError:
         return None
     try:
-        return mount_number(place)
+        return _mount_number(place)
     finally:
         os.close(place)
 
 
-def _unmount_all(path: str, is_ours: IsOurs | None) -> None:
-    while _is_mounted(path, is_ours):
-        with NamedDirectory(path) as named:
-            unmount(f"/proc/self/fd/{named.above}/{named.name}")
-
-
-def _is_mounted(path: str, is_ours: IsOurs | None) -> bool:
+@contextmanager
+def _found(path: str) -> Iterator[NamedDirectory | None]:
+    """Lend where a directory lies: what is looked at is what is unmounted then. None if the way there is gone."""
     try:
-        with NamedDirectory(path) as named:
-            number, around = _number_at(named.name, named.above), mount_number(named.above)
+        named = NamedDirectory(path)
     except (FileNotFoundError, NotADirectoryError):
-        return False
-    if number is None or number == around:
+        yield None
+    else:
+        with named:
+            yield named
+
+
+def _unmount_all(above: int, name: str, is_ours: IsOurs | None) -> bool:
+    """Unmount what is ours and whatever is on top of it; tell whether there was something."""
+    was_there = False
+    while _is_mounted(above, name, is_ours):
+        was_there = True
+        unmount(f"/proc/self/fd/{above}/{name}")
+    return was_there
+
+
+def _is_mounted(above: int, name: str, is_ours: IsOurs | None) -> bool:
+    number = _number_at(name, above)
+    if number in (None, _mount_number(above)):
         return False
     # Beside a thousand other mounts the kernel takes 16 ms to list them: only where nothing else tells.
     return is_ours is None or any(map(is_ours, _stack(number)))
@@ -219,17 +264,20 @@ def _stack(number: int) -> Iterator[MountEntry]:
 
 
 def _parse_entry(line: bytes) -> MountEntry:
-    fields = [_ESCAPE.sub(lambda match: bytes([int(match[1], 8)]), field) for field in line.split()]
+    fields = [_ESCAPE.sub(lambda match: bytes([int(match[1], 8)]), field) for field in line.rstrip(b"\n").split(b" ")]
     kind = fields.index(b"-") + 1
     number, parent, device, root, point, *_ = map(os.fsdecode, fields)
     return MountEntry(int(number), int(parent), device, root, point, *map(os.fsdecode, fields[kind : kind + 2]))
 
 
-def _place_of(directory: str) -> tuple[str, str]:
-    """Return the file system that a directory is in, and its path there."""
-    pin = os.open(directory, PIN_FLAGS | os.O_DIRECTORY)
+def _place_of(directory: str) -> tuple[str, str] | None:
+    """Return the file system that a directory is in, and its path there, with a slash at the end; None if unknown."""
     try:
-        around, path = mount_entries()[mount_number(pin)], os.readlink(f"/proc/self/fd/{pin}")
-    finally:
-        os.close(pin)
-    return around.device, os.path.normpath(os.path.join(around.root, os.path.relpath(path, around.point)))
+        with pinned_directory(directory) as pin:
+            around, path = mount_of(pin), os.readlink(f"/proc/self/fd/{pin}")
+    except FileNotFoundError:
+        return None
+    if around is None:
+        return None
+    place = os.path.normpath(os.path.join(around.root, os.path.relpath(path, around.point)))
+    return around.device, f"{place.rstrip('/')}/"

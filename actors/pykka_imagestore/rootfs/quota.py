@@ -15,18 +15,16 @@ Spec:
 
 from __future__ import annotations
 
-import ctypes
 import errno
 import fcntl
 import os
 import struct
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 
-from pykka_imagestore.fs.flags import DIRECTORY_FLAGS
-from pykka_imagestore.rootfs.place import mount_entries, mount_number
+from pykka_imagestore.fs.open_directories import opened_directory
+from pykka_imagestore.rootfs.place import mount_of
+from pykka_imagestore.rootfs.system_calls import call
 
-QUOTACTL_FD = 443  # on every processor that Python has wheels for
 Q_GETQUOTA, Q_SETQUOTA, Q_XGETQSTATV = 0x800007, 0x800008, 0x5808
 PRJQUOTA = 2
 QIF_BLIMITS = 1
@@ -48,15 +46,14 @@ FIRST_PROJECT, LAST_PROJECT = 1 << 30, (1 << 31) - 1
 _TRIES = 1000
 _HOW = {
     "ext4": (
-        "give it project quotas with tune2fs -O project,quota while it is not mounted, and mount it with the option "
-        "prjquota, on a kernel that was built with CONFIG_QFMT_V2"
+        "unmount it, run tune2fs -O project,quota on it, and mount it with the option prjquota; the kernel has to be "
+        "built with CONFIG_QFMT_V2"
     ),
     "xfs": (
-        "unmount it and mount it with the option pquota, on a kernel that was built with CONFIG_XFS_QUOTA; a remount "
-        "does not do it"
+        "unmount it, and mount it with the option pquota, which a remount does not turn on; the kernel has to be built "
+        "with CONFIG_XFS_QUOTA"
     ),
 }
-_libc = ctypes.CDLL(None, use_errno=True)
 
 
 def quota_refusal(path: str) -> str | None:
@@ -65,7 +62,7 @@ def quota_refusal(path: str) -> str | None:
     Raises:
         OSError: The directory cannot be opened.
     """
-    with _opened(path) as directory:
+    with opened_directory(path) as directory:
         if not _has_call():
             return "this kernel, or what filters its calls, has no quotactl_fd(2), which is of Linux 5.14"
         if not _keeps_limits(directory):
@@ -85,7 +82,7 @@ def choose_project(path: str) -> int:
     Raises:
         OSError: The file system cannot tell, or finds none.
     """
-    with _opened(path) as directory:
+    with opened_directory(path) as directory:
         for _ in range(_TRIES):
             project = FIRST_PROJECT + _random_below(LAST_PROJECT - FIRST_PROJECT + 1)
             if not any(_read(directory, project)):
@@ -103,7 +100,7 @@ def count_below(paths: Iterable[str], project: int) -> None:
         OSError: The file system has no projects, or this process may not set them.
     """
     for path in paths:
-        with _opened(path) as directory:
+        with opened_directory(path) as directory:
             _hand_down(directory, project)
 
 
@@ -118,8 +115,8 @@ def bound(path: str, project: int, size_bytes: int) -> None:
     Raises:
         OSError: The file system cannot, or this process may not.
     """
-    with _opened(path) as directory:
-        used = sum(_read(directory, project)[2:3])
+    with opened_directory(path) as directory:
+        _, _, used, *_ = _read(directory, project)
         _limit(directory, project, max((used + size_bytes) // QIF_DQBLKSIZE, 1))
 
 
@@ -134,7 +131,7 @@ def lift_bound(path: str, project: int) -> None:
     Raises:
         OSError: The directory cannot be opened, or this process may not.
     """
-    with _opened(path) as directory:
+    with opened_directory(path) as directory:
         if _has_call() and _keeps_limits(directory):
             _limit(directory, project, 0)
 
@@ -144,21 +141,12 @@ def _random_below(bound: int) -> int:
     return int.from_bytes(os.urandom(8)) % bound
 
 
-@contextmanager
-def _opened(path: str) -> Iterator[int]:
-    directory = os.open(path, DIRECTORY_FLAGS)
-    try:
-        yield directory
-    finally:
-        os.close(directory)
-
-
 def _no_quotas(directory: int) -> str:
-    mounted = mount_entries().get(mount_number(directory))
+    mounted = mount_of(directory)
     if mounted is None:
-        return "its file system has no quotas of projects"
-    how = _HOW.get(mounted.kind, "only some file systems can, such as ext4 and XFS; have the store on one")
-    return f"the {mounted.kind} that is mounted at {mounted.point} keeps no quotas of projects: {how}"
+        return "its file system enforces no project quotas"
+    how = _HOW.get(mounted.kind, "move the store to ext4 or XFS, which can")
+    return f"the {mounted.kind} at {mounted.point} enforces no project quotas: {how}"
 
 
 def _has_call() -> bool:
@@ -187,7 +175,7 @@ def _read(directory: int, project: int) -> tuple[int, ...]:
     try:
         _quotactl(directory, Q_GETQUOTA, project, quota)
     except FileNotFoundError:  # XFS has never heard of it
-        return ()
+        return (0,) * 6
     return DQBLK.unpack(quota)[:6]
 
 
@@ -205,8 +193,4 @@ def _hand_down(directory: int, project: int) -> None:
 
 
 def _quotactl(directory: int, command: int, project: int, data: bytearray) -> None:
-    place = (ctypes.c_char * len(data)).from_buffer(data)
-    numbers = (QUOTACTL_FD, directory, ctypes.c_uint32(command << 8 | PRJQUOTA).value, project)
-    if _libc.syscall(*map(ctypes.c_long, numbers), ctypes.byref(place)) < 0:
-        number = ctypes.get_errno()
-        raise OSError(number, f"quotactl_fd: {os.strerror(number)}")
+    call("quotactl_fd", directory, command << 8 | PRJQUOTA, project, data)

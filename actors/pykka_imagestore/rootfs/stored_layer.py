@@ -15,8 +15,8 @@ from pykka_imagestore.core.paths import ROOTFS
 from pykka_imagestore.durable.layer_record import read_record
 from pykka_imagestore.errors import StateError
 from pykka_imagestore.fs.attributes import sees_trusted_xattrs
-from pykka_imagestore.fs.flags import DIRECTORY_FLAGS
 from pykka_imagestore.fs.layer_files import LayerFiles
+from pykka_imagestore.fs.open_directories import opened_directory
 
 _IMPLICIT_MODE = 0o755
 
@@ -29,11 +29,11 @@ class StoredLayer(LayerFiles):
         record: Its record.
 
     Raises:
-        StateError: This process cannot see which of its directories are opaque.
+        StateError: This process cannot see which of its directories are opaque, or a newer version put it.
     """
 
     def __init__(self, root: int, record: LayerRecord) -> None:
-        form, is_new = WhiteoutFormat(record.whiteouts), record.HasField("implicit_root")
+        form, is_new = _form_of(record), record.HasField("implicit_root")
         super().__init__(root, form, frozenset(record.opaque_directories) if is_new else None)
         if not is_new and form == WhiteoutFormat.OVERLAY_TRUSTED and not sees_trusted_xattrs():
             raise StateError(
@@ -62,11 +62,19 @@ def opened_layers(directories: Sequence[str]) -> Iterator[list[StoredLayer]]:
     with ExitStack() as opened:
         layers: dict[str, StoredLayer] = {}
         for directory in dict.fromkeys(directories):
-            root = os.open(Path(directory, ROOTFS), DIRECTORY_FLAGS)
-            opened.callback(os.close, root)
+            root = opened.enter_context(opened_directory(f"{directory}/{ROOTFS}"))
             layers[directory] = StoredLayer(root, read_record(Path(directory)))
             opened.callback(layers[directory].close)
         yield [layers[directory] for directory in directories]
+
+
+def _form_of(record: LayerRecord) -> WhiteoutFormat:
+    try:
+        return WhiteoutFormat(record.whiteouts)
+    except ValueError as error:
+        raise StateError(
+            f"layer {record.diff_id} has whiteouts in a form that only a newer version knows; use that one"
+        ) from error
 
 
 def _implies_root(record: LayerRecord, root: int) -> bool:

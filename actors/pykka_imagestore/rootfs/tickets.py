@@ -50,9 +50,10 @@ class Tickets:
             return numbers[0] - 1
 
     def finish(self, number: int, among: range) -> bool:
-        """Say that a number is done with; tell whether all of some numbers, with this one, are."""
-        os.pwrite(self._file, b"\1", self._table.size + number)
-        done = os.pread(self._file, len(among), self._table.size + among.start)
+        """Say that a number is done with; tell whether it was the last of some: one drawer alone learns that."""
+        with self._locked():
+            os.pwrite(self._file, b"\1", self._table.size + number)
+            done = os.pread(self._file, len(among), self._table.size + among.start)
         return len(done) == len(among) and all(done)
 
     def _read(self) -> list[int]:

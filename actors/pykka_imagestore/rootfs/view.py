@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 
 from pykka_imagestore.core.rootfs import RootfsRequest
-from pykka_imagestore.fs.pins import PIN_FLAGS
+from pykka_imagestore.fs.open_directories import pinned_directory
 from pykka_imagestore.rootfs.backend import Mounted
 from pykka_imagestore.rootfs.mounts import (
     MOUNT_ATTR_NODEV,
@@ -14,7 +14,8 @@ from pykka_imagestore.rootfs.mounts import (
     clone_tree,
     set_attributes,
 )
-from pykka_imagestore.rootfs.place import attached, failed
+from pykka_imagestore.rootfs.place import attached
+from pykka_imagestore.rootfs.refusals import failed
 
 
 def mount_attributes(request: RootfsRequest) -> int:
@@ -47,18 +48,15 @@ def why_not_shown(directory: str) -> str | None:
     In a user namespace the answer is not the same for all: what hides something of another one's cannot be mounted.
     """
     try:
-        os.close(_clone(directory, MOUNT_ATTR_NOSUID))
+        os.close(_clone(directory, MOUNT_ATTR_NOSUID))  # with an attribute: mount_setattr(2) is of 5.12, and younger
     except OSError as error:
         return error.strerror
     return None
 
 
 def _clone(directory: str, attributes: int) -> int:
-    pin = os.open(directory, PIN_FLAGS | os.O_DIRECTORY)
-    try:
+    with pinned_directory(directory) as pin:
         descriptor = clone_tree(pin)
-    finally:
-        os.close(pin)
     try:
         set_attributes(descriptor, attributes)
     except BaseException:

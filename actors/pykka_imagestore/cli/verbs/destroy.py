@@ -12,7 +12,7 @@ from pykka_imagestore.cli.output import done_anyway, print_json, print_line
 from pykka_imagestore.cli.several import SomeFailedError, do_each
 from pykka_imagestore.cli.stop_signals import StopSignals
 from pykka_imagestore.cli.stored import require_store
-from pykka_imagestore.direct import DirectRemover
+from pykka_imagestore.provision.removing import ContainerRemover
 from pykka_imagestore.rootfs.mounts import may_mount
 
 
@@ -32,7 +32,7 @@ def run(options: argparse.Namespace) -> None:
 
 
 def _destroy_directly(directory: Path, ids: Sequence[str], signals: StopSignals, destroyed: list[str]) -> int:
-    with DirectRemover.on(directory, OWNER) as remover:
+    with ContainerRemover.on(directory) as remover:
 
         def destroy(container_id: str) -> None:
             signals.raise_if_stopped()
@@ -42,7 +42,7 @@ def _destroy_directly(directory: Path, ids: Sequence[str], signals: StopSignals,
         try:
             return do_each(ids, destroy)
         finally:
-            signals.wait_if_not_stopped(remover.delete())
+            signals.do_if_not_stopped(remover.delete_removed)
 
 
 def _destroy_with_workers(directory: Path, ids: Sequence[str], signals: StopSignals, destroyed: list[str]) -> int:

@@ -9,10 +9,10 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-from pykka_imagestore.backends import new_namespace
 from pykka_imagestore.cli.arguments import store_directory
 from pykka_imagestore.cli.output import print_json, print_line, print_table
 from pykka_imagestore.cli.runtimes import RuntimeProgram, find_runtimes
+from pykka_imagestore.provision.backends import new_namespace
 from pykka_imagestore.rootfs.abilities import Ability, find_abilities
 
 

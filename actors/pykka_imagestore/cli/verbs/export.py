@@ -40,7 +40,7 @@ def run(options: argparse.Namespace) -> None:
         if is_container:
             exported = signals.wait(provisioner.export(options.what, target))
         else:
-            with advised(directory, options.what):
+            with advised(directory, options.what, "image or container"):
                 name = find_names(directory, options.what)[0]
                 exported = signals.wait(provisioner.export_image(name, target))
     _tell_left_out(exported)

@@ -12,9 +12,10 @@ from pykka_imagestore.cli.named import advised, find_names
 from pykka_imagestore.cli.output import done_anyway, print_formatted, print_json, print_line, print_table
 from pykka_imagestore.cli.stop_signals import StopSignals
 from pykka_imagestore.cli.stored import require_store
-from pykka_imagestore.direct import provision_directly
 from pykka_imagestore.errors import RootfsError
-from pykka_imagestore.provisioned import Rootfs
+from pykka_imagestore.provision.direct import provision_directly
+from pykka_imagestore.provision.order import ProvisionOrder
+from pykka_imagestore.provision.provisioned import Rootfs
 
 
 def run(options: argparse.Namespace) -> None:
@@ -25,7 +26,8 @@ def run(options: argparse.Namespace) -> None:
         with advised(directory, options.name):
             name = find_names(directory, options.name)[0]
             durable = not options.not_durable
-            rootfs = provision_directly(directory, options.id, name, **_wanted(options), owner=OWNER, durable=durable)
+            order = ProvisionOrder.of(options.id, name, **_wanted(options))
+            rootfs = provision_directly(directory, order, owner=OWNER, durable=durable)
             if rootfs is None:
                 rootfs, reason = _provision_with_workers(options, directory, name, signals)
             else:
@@ -65,13 +67,21 @@ def _provision_with_workers(
         if rootfs.path is not None:
             return rootfs, rootfs.reason
         signals.wait(provisioner.destroy(options.id))
-        missed = rootfs.backend, "this user's would be mounted in a namespace that ends with this command"
-        if options.backend is not None or options.read_only or options.target is not None:
-            raise RootfsError(options.id, (missed,))  # a copy would be mounted, too
+        missed = f"this user's {rootfs.backend} would be mounted in a namespace that ends with this command"
+        asked = _needing_mounts(options)
+        if asked:
+            advice = f"; without {' and '.join(asked)} it is a copy, which stays"
+            raise RootfsError(options.id, ((rootfs.backend, missed + advice),))
         try:
-            return provision("copy"), ": ".join(missed)
+            return provision("copy"), missed
         except RootfsError as error:
-            raise RootfsError(options.id, (missed, *error.reasons)) from error
+            raise RootfsError(options.id, ((rootfs.backend, missed), *error.reasons)) from error
+
+
+def _needing_mounts(options: argparse.Namespace) -> list[str]:
+    """Return the options without which nothing has to be mounted: a copy that is read-only or attached is, too."""
+    wanted = {"--backend": options.backend, "--read-only": options.read_only, "--target": options.target}
+    return [option for option, value in wanted.items() if value]
 
 
 def _print(options: argparse.Namespace, rootfs: Rootfs, reason: str) -> None:

@@ -59,7 +59,8 @@ def _print_lines(pruned: Pruned, *, is_dry_run: bool) -> None:
     if pruned.is_out_of_reach:
         least = f"{format_size(pruned.least_bytes)} and {pruned.least_inodes} inodes"
         print_line(
-            f"that budget cannot be kept: {least} are leased, being put, or to be kept; no image is removed for it"
+            f"that budget cannot be kept: {least} are leased, being put, to be kept, or needed by containers; "
+            "no image is removed for it"
         )
 
 

@@ -19,9 +19,10 @@ _XATTR = b"SCHILY.xattr."
 _MAGIC = b"ustar\x0000" + bytes(64)
 _NO_DEVICE = b"0000000\0" * 2
 _BLANK_CHECKSUM = b" " * 8
+_TEXTS = (b"path", b"linkpath", b"GNU.sparse.name")
 _SPARSE = ((b"GNU.sparse.major", b"1"), (b"GNU.sparse.minor", b"0"))
 
-Records = list[tuple[bytes, bytes]]
+_Records = list[tuple[bytes, bytes]]
 
 
 def pack_entry(entry: Entry) -> bytes:
@@ -32,7 +33,7 @@ def pack_entry(entry: Entry) -> bytes:
             the root is empty. Extended attributes that ``has_key`` says no to are left out.
     """
     name = (entry.name or b".") + b"/" if entry.kind == DIRECTORY else entry.name
-    records: Records = []
+    records: _Records = []
     size, map_ = entry.size, b""
     if entry.sparse is not None:
         records += [*_SPARSE, (b"GNU.sparse.name", name), (b"GNU.sparse.realsize", b"%d" % entry.sparse.size_bytes)]
@@ -47,7 +48,7 @@ def pack_entry(entry: Entry) -> bytes:
     fields = _numbers(entry, size, records)
     header = _with_checksum(entry.kind, place, fields, entry.link, _device(entry))
     records += [(_XATTR + key, value) for key, value in sorted(entry.xattrs.items()) if has_key(key)]
-    return (pack_pax(records, name) if records else b"") + header + map_
+    return (_pack_pax(records, name) if records else b"") + header + map_
 
 
 def has_key(xattr: bytes) -> bool:
@@ -55,7 +56,7 @@ def has_key(xattr: bytes) -> bool:
     return b"=" not in xattr
 
 
-def pack_pax(records: Records, name: bytes) -> bytes:
+def _pack_pax(records: _Records, name: bytes) -> bytes:
     """Return an extended header for the entry of that name."""
     if not all(map(_is_text, (value for key, value in records if key in _TEXTS))):
         records = [(b"hdrcharset", b"BINARY"), *records]  # or the names would have to be UTF-8
@@ -65,10 +66,7 @@ def pack_pax(records: Records, name: bytes) -> bytes:
     return _with_checksum(PAX, (place[:_NAME_BYTES], b""), fields, b"", _NO_DEVICE) + data + bytes(-len(data) % BLOCK)
 
 
-_TEXTS = (b"path", b"linkpath", b"GNU.sparse.name")
-
-
-def _numbers(entry: Entry, size: int, records: Records) -> bytes:
+def _numbers(entry: Entry, size: int, records: _Records) -> bytes:
     """Return mode, owner, size and time as fields, and add a record for each that its field cannot hold."""
     seconds, fraction = divmod(entry.mtime_ns, _SECOND)
     if fraction or not 0 <= seconds <= _LARGE:

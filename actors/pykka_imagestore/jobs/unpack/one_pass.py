@@ -24,6 +24,8 @@ from pykka_imagestore.jobs.unpack.replaced import Replaced
 from pykka_imagestore.jobs.unpack.ticker import Ticker
 from pykka_imagestore.text import plain, shown
 
+_FIRST_REPORT = 0.02  # seconds: upon it, peers are called
+
 
 @dataclass(frozen=True, slots=True)
 class UnpackedLayer:
@@ -71,11 +73,12 @@ def unpack(
             Extractor(root, leader, replaced, limits, keep_root=keep_root, keeps_lower_links=keeps_lower_links)
         ) as extractor,
     ):
-        ticker = Ticker(Limiter(limits, path, root))
+        limiter, ticker = Limiter(limits, path, root), Ticker(LayerCounts, _FIRST_REPORT)
 
         def after_block(stream: LayerStream) -> None:
             leader.welcome()
             hash_thread.enable(is_enabled=leader.has_idle_peer())  # an idle peer leaves a CPU
+            limiter.check(stream.bytes_read, stream.size_bytes)
             ticker.tick(stream.bytes_read, extractor.entries, stream.size_bytes)
 
         stream = LayerStream(source, layer.digest, after_block, limits, keep, hash_thread)

@@ -77,8 +77,7 @@ class Peer:
     def _make_file(self, batch_file: BatchFile) -> None:
         parent, name, mode, uid, gid, mtime_ns, body = batch_file
         entry = Entry(0, FILE, name, b"", mode, uid, gid, len(body), mtime_ns, 0, 0, {})
-        self._walk.make_room()
-        directory = self._walk.directory(parent).directory
+        directory = self._walk.open(parent)
         try:
             file = self._attributes.create_file(entry, directory, name)
         except FileExistsError:  # an earlier entry's, that is no directory

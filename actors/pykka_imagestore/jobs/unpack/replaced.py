@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 from pykka_imagestore.core.paths import REPLACED_PATHS
 from pykka_imagestore.fs.attributes import join
 from pykka_imagestore.fs.create import make_directory
-from pykka_imagestore.fs.flags import DIRECTORY_FLAGS, FILE_FLAGS
+from pykka_imagestore.fs.flags import CREATE_FLAGS, DIRECTORY_FLAGS, FILE_FLAGS
 from pykka_imagestore.fs.whiteout_format import OPAQUE_WHITEOUT, is_whiteout, whiteout_of
 from pykka_imagestore.fs.write import write_all
 
@@ -125,8 +125,7 @@ class Replaced:
     def _open(self, place: str) -> None:
         make_directory(place, 0o700)
         self._directory = os.open(place, DIRECTORY_FLAGS)
-        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-        self._paths = os.open(REPLACED_PATHS, flags, 0o600, dir_fd=self._directory)
+        self._paths = os.open(REPLACED_PATHS, CREATE_FLAGS, 0o600, dir_fd=self._directory)
         os.fchmod(self._paths, 0o600)
 
 

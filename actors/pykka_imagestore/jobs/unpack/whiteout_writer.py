@@ -16,11 +16,12 @@ from pykka_imagestore.fs.flags import DIRECTORY_FLAGS
 from pykka_imagestore.fs.whiteout_format import (
     OPAQUE_WHITEOUT,
     OPAQUE_XATTRS,
-    WHITEOUT_DEVICE,
     WHITEOUT_META_PREFIX,
     WHITEOUT_PREFIX,
     choose_whiteout_format,
     whiteout_of,
+    write_mark,
+    write_whiteout,
 )
 from pykka_imagestore.jobs.unpack.disk_use import DiskUse
 from pykka_imagestore.jobs.unpack.memory_limit import MemoryLimit
@@ -76,7 +77,7 @@ class WhiteoutWriter:
         if self.form == WhiteoutFormat.FILES:
             self._disk_use.add_inode()
             with suppress(FileExistsError):
-                _touch(OPAQUE_WHITEOUT, directory)
+                write_mark(OPAQUE_WHITEOUT, directory)
         else:
             os.setxattr(directory, OPAQUE_XATTRS[self.form], b"y")
             self._remember(self.opaque, path)
@@ -87,10 +88,8 @@ class WhiteoutWriter:
             raise TarError(msg)
         self._disk_use.add_inode()
         try:
-            if self.form == WhiteoutFormat.FILES:
-                _touch(WHITEOUT_PREFIX + name, directory)
-            else:
-                os.mknod(name, stat.S_IFCHR, WHITEOUT_DEVICE, dir_fd=directory)
+            write_whiteout(name, directory, self.form)
+            if self.form != WhiteoutFormat.FILES:
                 self._remember(self.hiding, parent)
         except FileExistsError:
             self._replaced.note(whiteout_of(join(parent, name)))
@@ -116,8 +115,3 @@ class WhiteoutWriter:
 
 def _memory_of(path: bytes) -> int:
     return _PATH_BYTES + _PATH_COPIES * len(path)
-
-
-def _touch(name: bytes, directory: int) -> None:
-    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-    os.close(os.open(name, flags, 0o600, dir_fd=directory))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 
 from pykka_imagestore.core.digest import DiffID
@@ -53,3 +53,13 @@ class StackLayers:
             if len(self._known) > _REMEMBERED:
                 self._known.popitem(last=False)
         return known[1]
+
+    def need(
+        self, layer_ids: Sequence[DiffID], reads: Reads
+    ) -> Generator[StackWanted, None, tuple[StackLayer, ...] | None]:
+        """Return what ``find`` does, and yield what is to be made first; None if that is gone again, or damaged."""
+        layers = self.find(layer_ids, reads)
+        if layers is None:
+            yield StackWanted(tuple(layer_ids), reads)
+            layers = self.find(layer_ids, reads)
+        return layers

@@ -5,14 +5,16 @@ from __future__ import annotations
 import os
 import threading
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from pykka_imagestore.core.container import Container
 from pykka_imagestore.core.run_config import RunConfig
 from pykka_imagestore.core.uncopyable import Uncopyable
-from pykka_imagestore.core.user import User
 from pykka_imagestore.errors import StateError
-from pykka_imagestore.fs.in_root import open_in_root
-from pykka_imagestore.rootfs.user import resolve_user
+from pykka_imagestore.rootfs.backend import Mounted
+
+if TYPE_CHECKING:
+    from pykka_imagestore.core.user import User
 
 
 class Rootfs(Uncopyable):
@@ -37,20 +39,18 @@ class Rootfs(Uncopyable):
     def __init__(
         self,
         container: Container,
-        fd: int,
-        path: str | None,
+        mounted: Mounted,
         reason: str,
         config: RunConfig,
-        namespace_pid: int | None = None,
     ) -> None:
         self.container = container
         self.container_id = container.container_id
-        self.path = path
+        self.path = mounted.path
         self.backend = container.backend
         self.reason = reason
         self.config = config
-        self.namespace_pid = namespace_pid
-        self._fd: int | None = fd
+        self.namespace_pid = mounted.namespace_pid
+        self._fd: int | None = mounted.fd
         self._lock = threading.Lock()
 
     def __repr__(self) -> str:
@@ -82,6 +82,8 @@ class Rootfs(Uncopyable):
             OSError: Nothing is there, or what is neither: a fifo, a socket or a device is not opened.
             StateError: It was closed.
         """
+        from pykka_imagestore.fs.in_root import open_in_root  # noqa: PLC0415 - see find_user
+
         return open_in_root(self.fd, path)
 
     def find_user(self, user: str | None = None) -> User:
@@ -96,6 +98,9 @@ class Rootfs(Uncopyable):
             ImageUserError: There is no such user, or the accounts cannot be read.
             StateError: It was closed.
         """
+        # Imported here, as what walks a tree: a command that only mounts takes less time than that.
+        from pykka_imagestore.rootfs.user import resolve_user  # noqa: PLC0415
+
         return resolve_user(self.fd, self.config.user if user is None else user)
 
     def close(self) -> None:
@@ -114,8 +119,11 @@ class ContainerRecovery:
         adopted: Root file systems of known containers that are whole; this process has them now.
         lost: Ids of known containers that are not there any more, or not whole: what was left of them is removed.
         destroyed: Ids of containers that were not known, and are removed.
+        left: Ids of known containers that are there, and could not be adopted now, as by a process that may not mount:
+            they stay as they are, and the next recovery tries again. A warning says why.
     """
 
     adopted: tuple[Rootfs, ...] = ()
     lost: tuple[str, ...] = ()
     destroyed: tuple[str, ...] = ()
+    left: tuple[str, ...] = ()

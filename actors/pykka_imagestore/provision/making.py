@@ -17,30 +17,30 @@ from collections.abc import Generator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar, cast
 
-from pykka_imagestore.backends import Backends
 from pykka_imagestore.core.container import Container
-from pykka_imagestore.core.digest import Digest
 from pykka_imagestore.core.format_error import FormatError
 from pykka_imagestore.core.formats.run_config import parse_run_config
 from pykka_imagestore.core.image import DockerImage
 from pykka_imagestore.core.paths import StorePaths
-from pykka_imagestore.core.rootfs import FillPart, Reads, RootfsRequest, StackLayer, stack_id
+from pykka_imagestore.core.rootfs import FillPart, Reads, StackLayer, stack_id
 from pykka_imagestore.core.run_config import RunConfig
-from pykka_imagestore.durable.containers import Holder, RemovedContainers, boot_id, is_holder_alive, read_container
+from pykka_imagestore.durable.containers import Holder, boot_id
+from pykka_imagestore.durable.disk import Disk
 from pykka_imagestore.durable.layout import find_missing
-from pykka_imagestore.durable.locks import locked
 from pykka_imagestore.durable.log import logger_of
 from pykka_imagestore.durable.stored_view import StoredView, read_config
-from pykka_imagestore.errors import ContainerHeldError, ContainerRecordError, NotFoundError, RootfsError
-from pykka_imagestore.provision_order import ProvisionOrder
-from pykka_imagestore.provisioned import Rootfs
+from pykka_imagestore.errors import NotFoundError, RootfsError
+from pykka_imagestore.provision.backends import Backends
+from pykka_imagestore.provision.order import ProvisionOrder
+from pykka_imagestore.provision.provisioned import Rootfs
+from pykka_imagestore.provision.removing import ContainerRemover, request_of
+from pykka_imagestore.provision.stack_layers import StackLayers, StackWanted
 from pykka_imagestore.rootfs.backend import Backend, Mounted
-from pykka_imagestore.rootfs.quota import choose_project, lift_bound, quota_refusal
+from pykka_imagestore.rootfs.quota import choose_project, quota_refusal
+from pykka_imagestore.rootfs.refusals import require_served
 from pykka_imagestore.runtime import DiscardedError
-from pykka_imagestore.stack_layers import StackLayers, StackWanted
 
 if TYPE_CHECKING:
     from pykka_imagestore.runtime import Future
@@ -68,26 +68,15 @@ class Site:
     """What all root file systems of a provisioner are made with. Thread-safe.
 
     Args:
-        view: What looks images up.
-        backends: What makes them.
+        backends: What makes them; closed with this.
         workers: How many work side by side.
         owner: The label that the records get.
     """
 
-    def __init__(
-        self,
-        paths: StorePaths,
-        view: StoredView,
-        holder: Holder,
-        removed: RemovedContainers,
-        backends: Backends,
-        workers: int,
-        owner: str,
-    ) -> None:
+    def __init__(self, paths: StorePaths, on: Disk, backends: Backends, workers: int, owner: str) -> None:
         self.paths = paths
-        self.view = view
-        self.holder = holder
-        self.removed = removed
+        self.holder = Holder(paths, on)
+        self.remover = ContainerRemover(paths, on, backends, self.holder.name)
         self.backends = backends
         self.workers = workers
         self.owner = owner
@@ -96,108 +85,56 @@ class Site:
 
     def config(self, image: DockerImage) -> RunConfig:
         """Return how an image wants to be run."""
-        return RunConfig() if image.config_digest is None else self._parse(image.config_digest)
+        return RunConfig() if image.config_digest is None else self._parse(image)
 
-    def remove(self, container_id: str, container: Container | None) -> None:
-        """Unmount what is there of a container, and take it out of the store.
+    def close(self) -> None:
+        """End what backends mount in, and have no containers any more: they stay. Idempotent."""
+        self.backends.close()
+        self.holder.release()
 
-        Args:
-            container: Its record; None if it cannot be read.
-
-        Raises:
-            ContainerNotFoundError: It is not there, or not any more.
-            RootfsError, OSError: It could not be unmounted, or the disk failed; the rest of it stays.
-        """
-        if container is None:
-            request = RootfsRequest((), str(self.paths.container(container_id)))
-        else:
-            request = request_of(self.paths, container)
-        for backend in self.backends.for_container(None if container is None else container.backend):
-            backend.unmount(request)
-        if request.project is not None:
-            lift_bound(str(self.paths.root), request.project)
-        self.removed.take(container_id)
-
-    def _read(self, config_digest: Digest) -> RunConfig:
-        return parse_run_config(read_config(self.paths, DockerImage("", (), config_digest)))
+    def _read(self, image: DockerImage) -> RunConfig:
+        return parse_run_config(read_config(self.paths, image))
 
 
-def make(site: Site, order: ProvisionOrder) -> Steps[Rootfs]:
+def make(site: Site, view: StoredView, order: ProvisionOrder) -> Steps[Rootfs]:
     """Make a root file system, in the best way that works, or in the one that was asked for.
+
+    Args:
+        view: What looks the image up.
 
     Raises:
         NotFoundError: The image is not there; ImageIncompleteError if some of its layers are not.
         ContainerExistsError: The id is taken.
         RootfsError: It cannot be made, and nothing of it is left.
     """
-    image = site.view.recall(order.name)
+    image = view.recall(order.name)
     while True:
         try:
             return (yield from _make_of(site, order, image))
         except (_GoneError, NotFoundError) as error:
             logger.debug("%s lacks something, or was removed: %s", image.name, error)
-            found = site.view.get(order.name)
+            found = view.get(order.name)
             if found == image and isinstance(error, NotFoundError):  # its config is not there, and it is needed
                 raise
             image = found
 
 
-def advance(steps: Steps[Rootfs], error: Exception | None) -> Wanted | Rootfs:
+def advance(steps: Steps[T], error: Exception | None) -> Wanted | T:
     """Take the next step, or have the steps learn that what they wanted failed; return what they want, or the end."""
     try:
         return next(steps) if error is None else steps.throw(error)
     except StopIteration as end:
-        return cast("Rootfs", end.value)
+        return cast("T", end.value)
 
 
-def give_up(site: Site, steps: Steps[Rootfs], last: Future[Wanted | Rootfs], error: DiscardedError) -> None:
+def give_up(site: Site, steps: Steps[T], last: Future[Wanted | T], error: DiscardedError) -> None:
     """Undo what the steps did, of which the last one that was taken has ended."""
     outcome = last.get(timeout=0) if last.is_ready() else None
     if isinstance(outcome, Rootfs):
-        remove(site, outcome.container_id, outcome)
+        site.remover.remove(outcome.container_id, outcome)
     else:
         with suppress(DiscardedError):
             steps.throw(error)
-
-
-def remove(site: Site, container_id: str, rootfs: Rootfs | None) -> None:
-    """Unmount a container's root file system, and take all of it out of the store.
-
-    Args:
-        rootfs: What this process has open of it; None for nothing.
-
-    Raises:
-        ContainerNotFoundError: It is not there.
-        ContainerHeldError: It belongs to another process, which is alive.
-        RootfsError, OSError: It could not be unmounted, or the disk failed; the rest of it stays.
-    """
-    if rootfs is not None:
-        rootfs.close()
-        site.remove(container_id, rootfs.container)
-        return
-    paths = site.paths
-    with locked(paths.containers_lock, shared=True):  # or a recovery might adopt it meanwhile
-        try:
-            container = read_container(paths, container_id)
-        except ContainerRecordError:
-            container = None
-        if container is not None and container.holder != site.holder.name and is_holder_alive(paths, container.holder):
-            raise ContainerHeldError(container_id, str(paths.root))
-        site.remove(container_id, container)
-
-
-def request_of(paths: StorePaths, container: Container) -> RootfsRequest:
-    """Return what was asked of a backend for a container, but for its layers."""
-    return RootfsRequest(
-        (),
-        str(paths.container(container.container_id)),
-        container.read_only,
-        container.attached,
-        container.target,
-        container.for_runtime,
-        upper_bytes=container.upper_bytes,
-        project=container.project,
-    )
 
 
 class _GoneError(Exception):
@@ -208,14 +145,13 @@ def _make_of(site: Site, order: ProvisionOrder, image: DockerImage) -> Steps[Roo
     config, project = _config_of(site, order, image), _choose_project(site, order)
     reasons: list[tuple[str, str]] = []
     for backend in site.backends.for_order(order, len(set(image.layer_ids))):
+        container = _container(site, order, image, backend, project)
         try:
-            container = replace(_container(site, order, image, backend), project=project)
             mounted = yield from _make_with(site, backend, container)
         except RootfsError as error:
             reasons.extend(error.reasons)
         else:
-            reason = _reason(order, reasons)
-            return Rootfs(container, mounted.fd, mounted.path, reason, config, mounted.namespace_pid)
+            return Rootfs(container, mounted, _reason(order, reasons), config)
     raise RootfsError(order.container_id, reasons)
 
 
@@ -224,12 +160,12 @@ def _make_with(site: Site, backend: Backend, container: Container) -> Steps[Moun
     layers = site.stack_layers.find(container.layer_ids, backend.reads)
     request = request_of(site.paths, container)
     if layers is not None:
-        _require_served(backend, replace(request, layers=layers))
+        require_served(backend, replace(request, layers=layers))
     site.holder.begin(container)
     mounted: Mounted | None = None
     try:
         request = replace(request, layers=(yield from _need_layers(site, container, backend.reads)))
-        _require_served(backend, request)
+        require_served(backend, request)
         parts = backend.parts(request, site.workers)
         if parts:
             yield PartsWanted(parts)
@@ -248,46 +184,40 @@ def _need_layers(site: Site, container: Container, reads: Reads) -> Steps[tuple[
     """Return what the root file system is merged of: all of it is there, and stays."""
     if find_missing(site.paths, container.layer_ids):
         raise _GoneError
-    layers = site.stack_layers.find(container.layer_ids, reads)
-    if layers is None:
-        yield StackWanted(container.layer_ids, reads)
-        layers = site.stack_layers.find(container.layer_ids, reads)
+    layers = yield from site.stack_layers.need(container.layer_ids, reads)
     if layers is None:
         reason = "what its layers need on top was made, and is gone or damaged; provision it again"
         raise RootfsError(container.container_id, ((container.backend, reason),))
     return layers
 
 
-def _require_served(backend: Backend, request: RootfsRequest) -> None:
-    refusal = backend.refusal(request)
-    if refusal is not None:
-        raise RootfsError(Path(request.directory).name, ((backend.name, refusal),))
-
-
 def _undo_quietly(site: Site, container: Container) -> None:
     """Undo it; what cannot be undone must not hide why it has to be, and can be destroyed."""
     try:
-        site.remove(container.container_id, container)
+        site.remover.take_out(container.container_id, container)
     except Exception as error:  # noqa: BLE001 - whatever a backend raises
         logger.warning("%s is left of a container that could not be made: %s", container.container_id, error)
 
 
-def _container(site: Site, order: ProvisionOrder, image: DockerImage, backend: Backend) -> Container:
+def _container(
+    site: Site, order: ProvisionOrder, image: DockerImage, backend: Backend, project: int | None
+) -> Container:
     return Container(
-        order.container_id,
-        image.name,
-        image.layer_ids,
-        image.config_digest,
-        backend.name,
-        site.owner,
-        site.holder.name,
-        int(time.time()),
-        boot_id(),
-        stack_id(image.layer_ids, backend.reads),
+        container_id=order.container_id,
+        image=image.name,
+        layer_ids=image.layer_ids,
+        config_digest=image.config_digest,
+        backend=backend.name,
+        owner=site.owner,
+        holder=site.holder.name,
+        created=int(time.time()),
+        boot=boot_id(),
+        stack=stack_id(image.layer_ids, backend.reads),
         read_only=order.read_only,
         attached=order.attach,
         target=order.target,
         upper_bytes=order.upper_bytes,
+        project=project,
         for_runtime=order.for_runtime,
     )
 

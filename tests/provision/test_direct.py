@@ -12,18 +12,12 @@ from support.rootfs import no_mounts_left, require_mounts
 
 from pykka_imagestore import LocalStore, Provisioner
 from pykka_imagestore.core.paths import StorePaths
-from pykka_imagestore.direct import DirectRemover, provision_directly
 from pykka_imagestore.errors import ContainerExistsError, ContainerNotFoundError
+from pykka_imagestore.provision.direct import provision_directly
+from pykka_imagestore.provision.order import ProvisionOrder
+from pykka_imagestore.provision.removing import ContainerRemover
 
 pytestmark = [pytest.mark.root, pytest.mark.overlay]
-WANTED: dict[str, Any] = {
-    "backend": None,
-    "read_only": False,
-    "target": None,
-    "upper_bytes": None,
-    "for_runtime": False,
-    "owner": "me",
-}
 
 
 @pytest.fixture
@@ -45,7 +39,7 @@ def ready(paths: StorePaths, store: LocalStore) -> StorePaths:
 
 
 def provision(paths: StorePaths, **options: Any) -> Any:
-    return provision_directly(paths.root, "box", "app:1", **{**WANTED, "durable": False, **options})
+    return provision_directly(paths.root, ProvisionOrder.of("box", "app:1", **options), owner="me", durable=False)
 
 
 def work(paths: StorePaths) -> list[str]:
@@ -63,9 +57,9 @@ def test_root_file_system_is_made_and_removed_and_nothing_is_left(ready: StorePa
         assert (container.container_id, container.owner, container.is_held) == ("box", "me", False)
 
         rootfs.close()
-        with DirectRemover.on(ready.root, "me") as remover:
+        with ContainerRemover.on(ready.root) as remover:
             remover.remove("box")
-            remover.delete().get(timeout=TIMEOUT)
+            remover.delete_removed()
     assert work(ready) == before
 
 
@@ -88,8 +82,8 @@ def test_errors_are_those_of_a_provisioner(ready: StorePaths) -> None:
     with pytest.raises(ContainerExistsError):
         provision(ready)
     rootfs.close()
-    with DirectRemover.on(ready.root, "me") as remover:
+    with ContainerRemover.on(ready.root) as remover:
         remover.remove("box")
         with pytest.raises(ContainerNotFoundError):
             remover.remove("box")
-        remover.delete().get(timeout=TIMEOUT)
+        remover.delete_removed()

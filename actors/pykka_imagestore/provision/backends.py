@@ -5,15 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, cast
 
-from pykka_imagestore.provision_order import ProvisionOrder
 from pykka_imagestore.rootfs.backend import Backend
 from pykka_imagestore.rootfs.mounts import may_mount
 
 if TYPE_CHECKING:
+    from pykka_imagestore.provision.order import ProvisionOrder
+    from pykka_imagestore.rootfs.backend import Backend
     from pykka_imagestore.rootfs.copy import Copy
     from pykka_imagestore.rootfs.namespace import Namespace
 
-_ALL = ("overlay", "bind", "copy", "link")
+BACKENDS = ("overlay", "bind", "copy", "link")
 _MOUNTING = ("overlay", "bind")  # always
 _WRITABLE = ("overlay", "copy")
 _READ_ONLY = ("overlay", "link", "copy")
@@ -39,11 +40,11 @@ class Backends:
     @classmethod
     def of_this_machine(cls) -> Backends:
         """Return all there are; they mount in a user namespace where this process may not."""
-        return cls((), _ALL, None if may_mount() else new_namespace())
+        return cls((), BACKENDS, None if may_mount() else new_namespace())
 
-    def __iter__(self) -> Iterator[str]:
-        """Iterate over the names."""
-        return iter(self._names)
+    def __contains__(self, name: str) -> bool:
+        """Tell whether there is one of a name."""
+        return name in self._names
 
     def for_order(self, order: ProvisionOrder, layers: int) -> Iterator[Backend]:
         """Yield those that may make what is ordered of so many layers, the best first; or the one that is asked for.
@@ -57,8 +58,8 @@ class Backends:
                 yield self._get(name)
 
     def for_container(self, name: str | None) -> Iterator[Backend]:
-        """Yield what made a container: the backend of a name, or all of them where that is not known."""
-        return map(self._get, (each for each in self._names if name in (None, each)))
+        """Yield what made a container: the backend of a name, or all of them where that is not known, or not here."""
+        return map(self._get, (name,) if name in self._names else self._names)
 
     def close(self) -> None:
         """End what they mount in."""
