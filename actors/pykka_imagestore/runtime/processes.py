@@ -116,7 +116,7 @@ class ProcessEngine:
             elif worker.task is not None and worker.task.messages is not None:
                 self._send(worker)
         self._hand_out()
-        return min((worker.deadline for worker in self._workers), default=math.inf)
+        return min([worker.deadline for worker in self._workers], default=math.inf)
 
     def _hand_out(self) -> None:
         """Give tasks to idle workers, and start as many workers as are missing."""
@@ -137,18 +137,18 @@ class ProcessEngine:
         """
         if self._count_busy() >= self._limit:
             return None
-        idle = (worker for worker in self._workers if worker.is_ready and worker.task is None and not worker.is_doomed)
+        idle = [worker for worker in self._workers if worker.is_ready and worker.task is None and not worker.is_doomed]
         return max(idle, key=attrgetter("tasks_begun"), default=None)
 
     def _count_missing(self) -> int:
         """Return how many workers more there should be, or minus how many fewer."""
         busy = self._count_busy()
         # One that was never ready counts until it is known whether any will be.
-        alive = sum(not (worker.is_doomed and worker.is_ready) for worker in self._workers)
-        return min(busy + len(self._waiting), self._limit) + (busy > 0) - alive
+        alive = [worker for worker in self._workers if not (worker.is_doomed and worker.is_ready)]
+        return min(busy + len(self._waiting), self._limit) + (busy > 0) - len(alive)
 
     def _count_busy(self) -> int:
-        return sum(worker.task is not None and not worker.is_doomed for worker in self._workers)
+        return len([worker for worker in self._workers if worker.task is not None and not worker.is_doomed])
 
     def _give(self, task: Task) -> None:
         try:
@@ -170,7 +170,8 @@ class ProcessEngine:
         """Take the worker's task away, and give it the next one before ``settle`` completes the future."""
         self._failed_starts = 0
         worker.rest()
-        self._hand_out()  # first, since callbacks may take their time
+        if self._waiting:
+            self._hand_out()  # first, since callbacks may take their time
         self._settle(settle, value)
 
     def _end_task(self, task: Task, error: Exception | None) -> None:
@@ -278,7 +279,8 @@ class ProcessEngine:
         except EOFError:
             self._kill(worker)  # it may live, but can take no task
         else:
-            self._send(worker)
+            if worker.outgoing:  # there may be room now
+                self._send(worker)
 
     def _handle(self, worker: WorkerHandle, kind: bytes, number: int, body: bytes) -> None:
         task = worker.task

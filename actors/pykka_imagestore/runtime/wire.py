@@ -9,7 +9,7 @@ from __future__ import annotations
 
 TYPE_CHECKING = False  # importing typing for it takes long, and every worker imports this
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Sequence
 
 SETUP, TASK, MESSAGE = b"S", b"T", b"M"  # to a worker
 HELLO, RESULT, ERROR, REPORT = b"H", b"R", b"E", b"N"  # from a worker
@@ -27,11 +27,12 @@ def message(kind: bytes, number: int, body: bytes) -> bytes:
     return b"".join((kind, number.to_bytes(8), len(body).to_bytes(8), body))
 
 
-def packets(message: bytes) -> Iterator[memoryview]:
-    """Yield the packets that a message is sent in."""
+def packets(message: bytes) -> Sequence[bytes | memoryview]:
+    """Return the packets that a message is sent in."""
+    if len(message) <= PACKET_BYTES:
+        return [message]
     view = memoryview(message)
-    for start in range(0, len(view), PACKET_BYTES):
-        yield view[start : start + PACKET_BYTES]
+    return [view[start : start + PACKET_BYTES] for start in range(0, len(view), PACKET_BYTES)]
 
 
 class Reassembler:

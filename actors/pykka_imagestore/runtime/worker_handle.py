@@ -33,6 +33,7 @@ class WorkerHandle(WorkerProcess):
         deadline: When it is killed, on the monotonic clock: its task ran for too long, or it was idle for too long.
         is_ready: Whether it has said that it can take tasks.
         is_doomed: Whether it was killed, or has closed its end; nothing that it says counts any more.
+        outgoing: The packets that its socket has not taken yet.
         fault: Why it was killed: it sent what no worker sends, or its task ran for too long.
     """
 
@@ -43,7 +44,7 @@ class WorkerHandle(WorkerProcess):
         self.deadline = math.inf
         self.is_ready = self.is_doomed = False
         self.fault: Exception | None = None
-        self._outgoing = deque(wire.packets(setup))
+        self.outgoing = deque(wire.packets(setup))
         self._has_taken = True  # its task, as far as can be told
         self._told = 0  # the number of the last message that was sent to its task
         self._reassembler = wire.Reassembler(max_bytes)
@@ -54,7 +55,7 @@ class WorkerHandle(WorkerProcess):
         task.starts += 1
         self.tasks_begun += 1
         self.deadline = math.inf if task.time_limit is None else time.monotonic() + task.time_limit
-        self._outgoing.extend(wire.packets(wire.message(wire.TASK, task.number, payload)))
+        self.outgoing.extend(wire.packets(wire.message(wire.TASK, task.number, payload)))
 
     def rest(self) -> None:
         """Take its task away: it is done."""
@@ -64,9 +65,9 @@ class WorkerHandle(WorkerProcess):
     def send(self) -> bool:
         """Send as much as fits into the socket; return whether that is all."""
         try:
-            while self._outgoing or self._add_message():
-                self.socket.send(self._outgoing[0], socket.MSG_NOSIGNAL)
-                self._outgoing.popleft()
+            while self.outgoing or self._add_message():
+                self.socket.send(self.outgoing[0], socket.MSG_NOSIGNAL)
+                self.outgoing.popleft()
         except BlockingIOError:
             return False
         except OSError:  # it has ended, or closed its end; further events of its descriptors tell which
@@ -114,12 +115,12 @@ class WorkerHandle(WorkerProcess):
             return False
         waiting = self.task.messages.after(self._told)
         for self._told, data in waiting[:1]:
-            self._outgoing.extend(wire.packets(wire.message(wire.MESSAGE, self.task.number, data)))
+            self.outgoing.extend(wire.packets(wire.message(wire.MESSAGE, self.task.number, data)))
         return bool(waiting)
 
     def _note_unread(self) -> None:
         """Note that it ended without reading everything: its task, unless messages followed that."""
-        self._outgoing.clear()
+        self.outgoing.clear()
         self._has_taken = self._has_taken and self._told > 0
 
 
