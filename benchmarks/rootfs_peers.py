@@ -96,42 +96,16 @@ class Program(Contestant):
         raise NotImplementedError
 
 
-class Podman(Program):
-    name, tool, place, at_rest = "podman create, mount (overlay)", "podman", "podman", 5
+class OfContainersStorage(Program):
+    """podman or buildah, with a store in the directory.
 
-    def __init__(self, directory: Path) -> None:
-        super().__init__(directory)
-        self._trees: dict[str, Path] = {}
-        self._image = ""
-        temporary = directory / "temporary"
-        temporary.mkdir(exist_ok=True)
-        # Else locks lie in /dev/shm, for all of podman's stores together, and stay there.
-        settings = directory / "containers.conf"
-        settings.write_text('[engine]\nlock_type = "file"\nnum_locks = 4096\n')
-        self._environment = {**os.environ, "TMPDIR": str(temporary), "CONTAINERS_CONF": str(settings)}
+    Attributes:
+        places: The options that name where it keeps something.
+    """
 
-    def load(self, image: Image) -> None:
-        said = self._podman("load", "--quiet", "-i", image.archive)
-        self._image = said.splitlines()[-1].partition(": ")[2]
-
-    def make_one(self, container: str) -> None:
-        self._podman("create", "--pull", "never", "--name", container, self._image, "true")
-        self._trees[container] = Path(self._podman("mount", container))
-
-    def remove_one(self, container: str) -> None:
-        self._podman("umount", container)
-        self._podman("rm", container)
-
-    def tree(self, container: str) -> Path:
-        return self._trees[container]
-
-    def _podman(self, *arguments: object) -> str:
-        places = [f"--{place}={self.directory / place}" for place in ("root", "runroot", "tmpdir")]
-        return said("podman", *places, "--storage-driver", "overlay", *arguments, env=self._environment)
-
-
-class Buildah(Program):
-    name, tool, place, at_rest = "buildah from, mount (overlay)", "buildah", "buildah", 5
+    tool: ClassVar[str]
+    at_rest = 5
+    places: ClassVar[tuple[str, ...]] = ("root", "runroot")
 
     def __init__(self, directory: Path) -> None:
         super().__init__(directory)
@@ -141,23 +115,51 @@ class Buildah(Program):
         temporary.mkdir(exist_ok=True)
         self._environment = {**os.environ, "TMPDIR": str(temporary)}
 
-    def load(self, image: Image) -> None:
-        self._image = self._buildah("pull", "--quiet", f"docker-archive:{image.archive}").splitlines()[-1]
-
     def make_one(self, container: str) -> None:
-        self._buildah("from", "--pull-never", "--name", container, self._image)
-        self._trees[container] = Path(self._buildah("mount", container))
+        self._create(container)
+        self._trees[container] = Path(self._run("mount", container))
 
     def remove_one(self, container: str) -> None:
-        self._buildah("umount", container)
-        self._buildah("rm", container)
+        self._run("umount", container)
+        self._run("rm", container)
 
     def tree(self, container: str) -> Path:
         return self._trees[container]
 
-    def _buildah(self, *arguments: object) -> str:
-        places = [f"--{place}={self.directory / place}" for place in ("root", "runroot")]
-        return said("buildah", *places, "--storage-driver", "overlay", *arguments, env=self._environment)
+    def _create(self, container: str) -> None:
+        raise NotImplementedError
+
+    def _run(self, *arguments: object) -> str:
+        places = [f"--{place}={self.directory / place}" for place in self.places]
+        return said(self.tool, *places, "--storage-driver", "overlay", *arguments, env=self._environment)
+
+
+class Podman(OfContainersStorage):
+    name, tool, place = "podman create, mount (overlay)", "podman", "podman"
+    places = (*OfContainersStorage.places, "tmpdir")
+
+    def __init__(self, directory: Path) -> None:
+        super().__init__(directory)
+        # Else locks lie in /dev/shm, for all of podman's stores together, and stay there.
+        settings = directory / "containers.conf"
+        settings.write_text('[engine]\nlock_type = "file"\nnum_locks = 4096\n')
+        self._environment["CONTAINERS_CONF"] = str(settings)
+
+    def load(self, image: Image) -> None:
+        self._image = self._run("load", "--quiet", "-i", image.archive).splitlines()[-1].partition(": ")[2]
+
+    def _create(self, container: str) -> None:
+        self._run("create", "--pull", "never", "--name", container, self._image, "true")
+
+
+class Buildah(OfContainersStorage):
+    name, tool, place = "buildah from, mount (overlay)", "buildah", "buildah"
+
+    def load(self, image: Image) -> None:
+        self._image = self._run("pull", "--quiet", f"docker-archive:{image.archive}").splitlines()[-1]
+
+    def _create(self, container: str) -> None:
+        self._run("from", "--pull-never", "--name", container, self._image)
 
 
 class Ctr(Program):

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from device import new_device, why_not
+from support.containers import provisioning
 from support.images import docker_save, layer
 from support.processes import TIMEOUT
 from support.stores import opened
@@ -185,3 +186,19 @@ def test_the_reserve_is_made_again_when_there_is_room(disk: Path, tmp_path: Path
         assert len(os.listdir(reserve)) == whole
         for each in leased:
             each.release()
+
+
+@pytest.mark.parametrize("what", ["byte", "inode"])
+def test_containers_of_an_agent_that_ended_are_adopted_and_removed(disk: Path, tmp_path: Path, what: str) -> None:
+    with opened(disk / "store") as store:
+        store.put("app:1", docker_save(tmp_path / "app.tar", {"app:1": [BASE]})).get(timeout=TIMEOUT)
+        with provisioning(store) as before:
+            for box in ("known", "unknown"):
+                before.provision(box, "app:1").get(timeout=TIMEOUT)
+        fill(disk, what)
+
+        with provisioning(store) as after:
+            recovery = after.recover(["known"]).get(timeout=TIMEOUT)
+
+            assert [rootfs.container_id for rootfs in recovery.adopted] == ["known"]
+            assert (recovery.lost, recovery.destroyed, recovery.left) == ((), ("unknown",), ())

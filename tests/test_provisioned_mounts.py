@@ -75,6 +75,20 @@ def test_target_is_where_it_is_found_also_by_the_next_process(
     assert (points_below(tmp_path), names(target)) == ([], [])
 
 
+@pytest.mark.parametrize("backend", ["overlay", "copy"])
+def test_target_that_was_moved_is_found(provisioner: Provisioner, tmp_path: Path, backend: str) -> None:
+    target = tmp_path / "above" / "target"
+    target.mkdir(parents=True)
+    provisioner.provision("box-1", "app:1", backend=backend, target=target).get(timeout=TIMEOUT)
+    other = provisioner.provision("box-2", "app:1", backend=backend).get(timeout=TIMEOUT)
+    target.parent.rename(tmp_path / "moved")
+
+    provisioner.destroy("box-1").get(timeout=TIMEOUT)
+
+    assert points_below(tmp_path) == [other.path]
+    provisioner.destroy("box-2").get(timeout=TIMEOUT)
+
+
 def test_target_that_is_not_empty_is_refused_and_nothing_is_left(provisioner: Provisioner, tmp_path: Path) -> None:
     with pytest.raises(InvalidInputError, match="empty"):
         provisioner.provision("box-1", "app:1", target=tmp_path).get(timeout=TIMEOUT)

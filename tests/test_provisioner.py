@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import errno
 import os
+import tarfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
+import pykka
 import pytest
 from support import seams
 from support.containers import Plain, provisioning, refused
@@ -37,8 +40,10 @@ from pykka_imagestore import (
     StateError,
     StoreClosedError,
 )
+from pykka_imagestore.core.container import Container
 from pykka_imagestore.core.paths import StorePaths
 from pykka_imagestore.core.rootfs import RootfsRequest
+from pykka_imagestore.durable.containers import read_container
 from pykka_imagestore.durable.layout import find_missing
 from pykka_imagestore.runtime import DiscardedError
 
@@ -141,6 +146,8 @@ def test_one_id_wanted_by_many_at_once_is_had_by_one(store: LocalStore, paths: S
         wanted = [provisioner.provision("box-1", "app:1") for provisioner in [one, other] * 10]
         ends = [each.recover(lambda future: future.error()).get(timeout=TIMEOUT) for each in wanted]
         one.destroy("box-1").recover(lambda _: other.destroy("box-1")).get(timeout=TIMEOUT)
+        for provisioner in (one, other):
+            provisioner.swept().get(timeout=TIMEOUT)  # a store that is closed leaves that to the next one
 
     assert sum(isinstance(end, Rootfs) for end in ends) == 1
     assert sum(isinstance(end, ContainerExistsError) for end in ends) == 19
@@ -404,6 +411,41 @@ def test_many_that_are_destroyed_at_once_are_deleted_together(
     assert stats.sweeps < 20
 
 
+# -- export
+
+
+def test_image_is_exported_as_what_its_layers_mean_and_replaces_no_file(
+    provisioner: Provisioner, paths: StorePaths, tmp_path: Path
+) -> None:
+    exported = provisioner.export_image("app:1", tmp_path / "exported.tar").get(timeout=TIMEOUT)
+
+    assert exported.size_bytes == (tmp_path / "exported.tar").stat().st_size
+    with tarfile.open(tmp_path / "exported.tar") as tar:
+        assert {entry.name: entry.size for entry in tar if entry.isfile()} == {"etc/hosts": 5, "bin/sh": 2}
+    with pytest.raises(FileExistsError):
+        provisioner.export_image("app:1", tmp_path / "exported.tar").get(timeout=TIMEOUT)
+    assert names(paths.leases) == []
+
+
+def test_container_is_exported_that_another_process_has(
+    provisioner: Provisioner, store: LocalStore, paths: StorePaths, tmp_path: Path
+) -> None:
+    with provisioning(store, owner="other") as other:
+        rootfs = other.provision("box-1", "app:1").get(timeout=TIMEOUT)
+        Path(str(rootfs.path), "written").write_text("here")
+        with (tmp_path / "exported.tar").open("wb") as target:
+            exported = provisioner.export("box-1", target.fileno()).get(timeout=TIMEOUT)
+        (paths.containers / "box-1/rootfs/written").unlink()
+        other.destroy("box-1").get(timeout=TIMEOUT)
+
+    assert exported.left_out_count == 0
+    with tarfile.open(tmp_path / "exported.tar") as tar:
+        assert [entry.name for entry in tar if entry.isfile()] == ["written"]
+    with pytest.raises(ContainerNotFoundError, match="box-1"):
+        provisioner.export("box-1", tmp_path / "again.tar").get(timeout=TIMEOUT)
+    assert not (tmp_path / "again.tar").exists()
+
+
 # -- close and recover
 
 
@@ -572,6 +614,100 @@ def test_what_a_power_cut_left_of_a_container_is_removed(
 def test_what_is_no_list_of_ids_is_known_to_nobody(provisioner: Provisioner, known: Any) -> None:
     with pytest.raises(InvalidInputError):
         provisioner.recover(known).get(timeout=TIMEOUT)
+
+
+# -- what another process does at the same time
+
+
+def once(before: Callable[[], object], after: Callable[[], object]) -> Callable[..., Container | None]:
+    """Return what reads a record, and has something happen around the first time."""
+    calls = iter([(before, after)])
+
+    def read(paths: StorePaths, container_id: str) -> Container | None:
+        earlier, later = next(calls, (lambda: None, lambda: None))
+        earlier()
+        record = read_container(paths, container_id)
+        later()
+        return record
+
+    return read
+
+
+def test_container_that_is_made_while_somebody_destroys_its_id_stays(
+    provisioner: Provisioner, store: LocalStore, paths: StorePaths
+) -> None:
+    def provision() -> None:
+        provisioner.provision("box-1", "app:1").get(timeout=TIMEOUT)
+
+    with provisioning(store) as other, patch(seams.READ_CONTAINER_TO_REMOVE, once(lambda: None, provision)):
+        with pytest.raises(ContainerHeldError):
+            other.destroy("box-1").get(timeout=TIMEOUT)
+        assert names(paths.containers / "box-1") == ["container.pb", "rootfs"]
+
+
+def test_container_that_is_made_anew_while_two_destroy_the_one_before_stays(
+    provisioner: Provisioner, store: LocalStore, paths: StorePaths
+) -> None:
+    with provisioning(store) as before:
+        before.provision("box-1", "app:1").get(timeout=TIMEOUT)
+
+    def destroy_and_provision() -> None:
+        with suppress(pykka.Timeout):
+            provisioner.destroy("box-1").get(timeout=0.5)
+            provisioner.provision("box-1", "app:1").get(timeout=TIMEOUT)
+
+    with (
+        provisioning(store) as other,
+        patch(seams.READ_CONTAINER_TO_REMOVE, once(lambda: None, destroy_and_provision)),
+    ):
+        other.destroy("box-1").get(timeout=TIMEOUT)
+        with suppress(ContainerExistsError):
+            provisioner.provision("box-1", "app:1").get(timeout=TIMEOUT)
+        assert names(paths.containers / "box-1") == ["container.pb", "rootfs"]
+
+
+def test_container_that_is_made_anew_while_somebody_recovers_stays(
+    provisioner: Provisioner, store: LocalStore, paths: StorePaths
+) -> None:
+    def destroy() -> None:
+        provisioner.destroy("box-1").get(timeout=TIMEOUT)
+
+    def provision() -> None:
+        provisioner.provision("box-1", "app:1").get(timeout=TIMEOUT)
+
+    provision()
+    with provisioning(store) as other, patch(seams.READ_CONTAINER_TO_RECOVER, once(destroy, provision)):
+        assert other.recover().get(timeout=TIMEOUT) == ContainerRecovery()
+        assert names(paths.containers / "box-1") == ["container.pb", "rootfs"]
+
+
+@pytest.mark.usefixtures("image")
+@pytest.mark.parametrize("fails", [PermissionError(errno.EACCES, "closed"), refused("box-1", "copy", "may not mount")])
+def test_known_container_that_cannot_be_adopted_now_is_left(
+    store: LocalStore, paths: StorePaths, fails: Exception
+) -> None:
+    with provisioning(store) as before:
+        before.provision("box-1", "app:1").get(timeout=TIMEOUT)
+
+    backend = Plain()
+    with provisioning(store, backend) as after:
+        with patch.object(backend, "is_attached", side_effect=fails):
+            assert after.recover(["box-1"]).get(timeout=TIMEOUT) == ContainerRecovery(left=("box-1",))
+        assert names(paths.containers / "box-1") == ["container.pb", "rootfs"]
+        assert [each.container_id for each in after.recover(["box-1"]).get(timeout=TIMEOUT).adopted] == ["box-1"]
+
+
+@pytest.mark.usefixtures("image")
+def test_container_of_a_backend_that_only_another_version_has_is_left(store: LocalStore, paths: StorePaths) -> None:
+    with provisioning(store, Plain("bind")) as before:
+        before.provision("box-1", "app:1", backend="bind").get(timeout=TIMEOUT)
+
+    with provisioning(store) as after:
+        assert after.recover(["box-1"]).get(timeout=TIMEOUT) == ContainerRecovery(left=("box-1",))
+        assert after.recover().get(timeout=TIMEOUT) == ContainerRecovery()
+        assert names(paths.containers) == ["box-1"]
+        after.destroy("box-1").get(timeout=TIMEOUT)
+    require_nothing_left(paths)
 
 
 # -- what it costs, and what is told

@@ -35,7 +35,7 @@ from pykka_imagestore.durable.log import logger_of
 from pykka_imagestore.durable.remover import Remover
 from pykka_imagestore.durable.reserve import make_reserve
 from pykka_imagestore.errors import StoreError
-from pykka_imagestore.handle import StoreActor
+from pykka_imagestore.handle import StoreActor, end
 from pykka_imagestore.monitor import Monitor
 from pykka_imagestore.reference_store import ReferenceStore
 from pykka_imagestore.runtime import (
@@ -131,10 +131,7 @@ class Collector:
 
     def close(self) -> None:
         """Stop deleting; the next store on this directory deletes what is left. Idempotent."""
-        try:
-            dispatch(self._actor, CollectorActor.close).recover(lambda _: None).get(timeout=120)
-        finally:
-            self._actor.stop(timeout=60)
+        end(self._actor, CollectorActor.close)
 
 
 class CollectorActor(StoreActor):

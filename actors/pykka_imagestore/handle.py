@@ -89,6 +89,14 @@ def ask(
     return or_closed(cast("Future[T]", dispatch(actor, method, *args, **kwargs)))
 
 
+def end(actor: pykka.ActorRef[A], close: Callable[[A], Coroutine[Any, Any, None]]) -> None:
+    """Have a store's actor close, however that ends, and stop it. Idempotent."""
+    try:
+        dispatch(actor, close).recover(lambda _: None).get(timeout=120)
+    finally:
+        actor.stop(timeout=60)
+
+
 def in_future(method: Callable[P, F]) -> Callable[P, F]:
     """Have a handle's method fail its future, instead of raising, where it refuses what the caller gave."""
 

@@ -24,7 +24,7 @@ from pykka_imagestore.durable.layout import find_missing
 from pykka_imagestore.durable.locks import FileLock, acquire, layer_byte
 from pykka_imagestore.durable.log import logger_of
 from pykka_imagestore.errors import ArchiveError, StoreClosedError
-from pykka_imagestore.handle import Handle, StoreActor, ask
+from pykka_imagestore.handle import Handle, StoreActor, ask, end
 from pykka_imagestore.monitor import Monitor
 from pykka_imagestore.runtime import (
     DiscardedError,
@@ -147,10 +147,7 @@ class LayerStore(Handle):
 
     def close(self) -> None:
         """Stop all work and wait for it; nothing unfinished is left. Idempotent."""
-        try:
-            ask(self._actor, LayerStoreActor.close).recover(lambda _: None).get(timeout=120)
-        finally:
-            self._actor.stop(timeout=60)
+        end(self._actor, LayerStoreActor.close)
 
 
 class LayerStoreActor(StoreActor):

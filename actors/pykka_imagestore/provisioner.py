@@ -26,7 +26,7 @@ from pykka_imagestore.durable.disk import disk
 from pykka_imagestore.durable.stacks import publish_stack
 from pykka_imagestore.durable.stored_view import StoredView
 from pykka_imagestore.errors import ContainerExistsError, InvalidInputError, StoreClosedError
-from pykka_imagestore.handle import Handle, StoreActor, ask, in_future
+from pykka_imagestore.handle import Handle, StoreActor, ask, end, in_future
 from pykka_imagestore.lease_taker import LeaseTaker
 from pykka_imagestore.local_store import LocalStore
 from pykka_imagestore.provision.backends import Backends
@@ -285,10 +285,7 @@ class Provisioner(Handle):
         """
         if not self._origin.is_here():
             return
-        try:
-            ask(self._actor, ProvisionerActor.close).recover(lambda _: None).get(timeout=120)
-        finally:
-            self._actor.stop(timeout=60)
+        end(self._actor, ProvisionerActor.close)
 
 
 def start_with(parts: StoreParts, backends: Backends, owner: str = "default", *, durable: bool = True) -> Provisioner:

@@ -28,7 +28,7 @@ from pykka_imagestore.durable.log import logger_of
 from pykka_imagestore.durable.references import Change, Put, References, Remove
 from pykka_imagestore.durable.stored_view import StoredView
 from pykka_imagestore.errors import ImageIncompleteError, InvalidInputError, NotFoundError, StoreError
-from pykka_imagestore.handle import Handle, StoreActor
+from pykka_imagestore.handle import Handle, StoreActor, end
 from pykka_imagestore.runtime import Future, Promise, SerialExecutor, dispatch, undiscardable
 from pykka_imagestore.text import shown
 
@@ -138,10 +138,7 @@ class ReferenceStore(Handle):
 
     def close(self) -> None:
         """Make the changes that were asked for, and stop. Idempotent."""
-        try:
-            dispatch(self._actor, ReferenceStoreActor.close).recover(lambda _: None).get(timeout=60)
-        finally:
-            self._actor.stop(timeout=60)
+        end(self._actor, ReferenceStoreActor.close)
 
 
 class ReferenceStoreActor(StoreActor):

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import sys
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -276,6 +278,33 @@ def test_five_hundred_layers_are_planned():
 
     assert {fix.path: fix.layer for fix in fix_ups.directories} == {b"": 0, b"d/e": 0, b"d": 499}
     assert [len(link.names) for link in fix_ups.links] == [500]
+
+
+def test_directories_that_many_layers_imply_are_merged_once_and_not_once_for_each_layer():
+    few, many = (
+        [view(*(file(b"%d/%d" % (number, layer)) for number in range(20))) for layer in range(count)]
+        for count in (20, 80)
+    )
+
+    assert lines_of(plan, *many) < 8 * lines_of(plan, *few)
+
+
+def lines_of(function, *arguments):
+    """Return how many lines of Python are run."""
+    lines = 0
+
+    def trace(*_):
+        nonlocal lines
+        lines += 1
+        return trace
+
+    before = sys.gettrace()
+    sys.settrace(trace)
+    try:
+        function(*arguments)
+    finally:
+        sys.settrace(before)
+    return lines
 
 
 def test_a_deep_path_is_planned():

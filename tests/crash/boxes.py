@@ -9,50 +9,41 @@ from typing import Any
 
 from gallery import Gallery
 from invariants import TIMEOUT, Violation, require_whole
+from script import Caller
 from support.containers import provisioning
 from support.stores import opened
 
-from pykka_imagestore import LocalStore, Provisioner, StoreError
+from pykka_imagestore import LocalStore, Provisioner
 from pykka_imagestore.core.digest import directory_name
 from pykka_imagestore.rootfs.copy import Copy
 from pykka_imagestore.runtime import Future
 
 
-class Boxes:
+class Boxes(Caller):
     """Containers of one provisioner.
 
     Attributes:
         there: Those of which the caller was told that they are there: the image of each.
-        unsure: Those of which nobody was told how it ended.
-        errors: Of the calls that failed.
-        is_cut: Tells whether the power is gone: what is answered then, nobody hears.
     """
 
-    def __init__(self, store: LocalStore, provisioner: Provisioner, gallery: Gallery) -> None:
-        self.store, self._provisioner, self._gallery = store, provisioner, gallery
+    def __init__(self, store: LocalStore, provisioner: Provisioner) -> None:
+        super().__init__()
+        self._store, self._provisioner = store, provisioner
         self.there: dict[str, str] = {}
-        self.unsure: set[str] = set()
-        self.errors: list[Exception] = []
-        self.is_cut: Callable[[], bool] = lambda: False
 
     def provision(self, *boxes: str, image: str = "alpha") -> None:
         """Provision several at once."""
         futures = {box: provision(self._provisioner, box, image) for box in boxes}
-        self.unsure.update(boxes)
         for box, future in futures.items():
             if self.answer(future) is not None:
                 self.there[box] = image
-                self.unsure.discard(box)
 
     def destroy(self, *boxes: str) -> None:
         """Destroy several at once."""
         for box in boxes:
             self.there.pop(box, None)
-            self.unsure.add(box)
-        futures = {box: self._provisioner.destroy(box).then(lambda _: True) for box in boxes}
-        for box, future in futures.items():
-            if self.answer(future) is not None:
-                self.unsure.discard(box)
+        for future in [self._provisioner.destroy(box) for box in boxes]:
+            self.answer(future)
 
     def recover(self, *known: str) -> None:
         """Recover; what was known stays so."""
@@ -62,16 +53,8 @@ class Boxes:
 
     def forget(self, image: str) -> None:
         """Remove an image, and prune."""
-        self.answer(self.store.remove(f"app:{image}"))
-        self.answer(self.store.prune())
-
-    def answer(self, future: Future[Any]) -> Any:
-        try:
-            answer = future.get(timeout=TIMEOUT)
-        except (StoreError, OSError) as error:
-            self.errors.append(error)
-            return None
-        return None if self.is_cut() else answer
+        self.answer(self._store.remove(f"app:{image}"))
+        self.answer(self._store.prune())
 
 
 OPERATIONS: dict[str, Callable[[Boxes], object]] = {

@@ -15,18 +15,34 @@ from pykka_imagestore.core.image_name import ImageName
 from pykka_imagestore.runtime import Future
 
 
-class Script:
-    """Calls on a store. One that fails has been made or not; the error is kept.
+class Caller:
+    """Waits for answers. A call that fails has been made or not; the error is kept.
 
     Attributes:
         errors: Of the calls that failed.
         is_cut: Tells whether the power is gone: what is answered then, nobody hears.
     """
 
-    def __init__(self, store: LocalStore, gallery: Gallery, history: History) -> None:
-        self._store, self._gallery, self._history = store, gallery, history
+    def __init__(self) -> None:
         self.errors: list[Exception] = []
         self.is_cut: Callable[[], bool] = lambda: False
+
+    def answer(self, future: Future[Any]) -> Any:
+        """Return what the caller is told; None if that is nothing."""
+        try:
+            answer = future.get(timeout=TIMEOUT)
+        except (StoreError, OSError) as error:
+            self.errors.append(error)
+            return None
+        return None if self.is_cut() else answer
+
+
+class Script(Caller):
+    """Calls on a store."""
+
+    def __init__(self, store: LocalStore, gallery: Gallery, history: History) -> None:
+        super().__init__()
+        self._store, self._gallery, self._history = store, gallery, history
 
     def put(self, name: str, image: str) -> None:
         self.put_all((name, image))
@@ -36,30 +52,22 @@ class Script:
         writes = [self._history.begin(stored(name), image) for name, image in puts]
         futures = [self._store.put(name, self._archive(image)) for name, image in puts]
         for write, future in zip(writes, futures, strict=True):
-            self._history.end(write, is_certain=self._answer(future) is not None)
+            self._history.end(write, is_certain=self.answer(future) is not None)
 
     def remove(self, name: str) -> None:
         write = self._history.begin(stored(name), None)
-        self._history.end(write, is_certain=self._answer(self._store.remove(name)) is not None)
+        self._history.end(write, is_certain=self.answer(self._store.remove(name)) is not None)
 
     def prune(self, keep: Iterable[str] = (), budget_bytes: int | None = None) -> None:
         kept = set(map(stored, keep))
         names = set() if budget_bytes is None else self._history.names - kept
         writes = {name: self._history.begin(name, None) for name in names}
-        pruned = self._answer(self._store.prune(keep=keep, budget_bytes=budget_bytes))
+        pruned = self.answer(self._store.prune(keep=keep, budget_bytes=budget_bytes))
         gone = None if pruned is None else {image.name for image in pruned.images}
         settle_prune(self._history, writes, gone)
 
     def _archive(self, image: str) -> Path:
         return self._gallery.archives[image]
-
-    def _answer(self, future: Future[Any]) -> Any:
-        try:
-            answer = future.get(timeout=TIMEOUT)
-        except (StoreError, OSError) as error:
-            self.errors.append(error)
-            return None
-        return None if self.is_cut() else answer
 
 
 def settle_prune(history: History, writes: dict[str, int], gone: set[str] | None, at: float | None = None) -> None:

@@ -50,7 +50,7 @@ def test_a_power_cut_loses_no_container_and_leaves_nothing_of_others(
             opened(where) as store,
             provisioning(store, Copy(), durable=True) as provisioner,
         ):
-            boxes = Boxes(store, provisioner, gallery)
+            boxes = Boxes(store, provisioner)
             boxes.there["kept"] = "alpha"
             boxes.is_cut = cut.is_made
             OPERATIONS[operation](boxes)
@@ -75,7 +75,7 @@ def test_no_container_waits_for_a_sync_when_an_answer_comes(operation: str, gall
         provisioning(store, Copy(), durable=True) as provisioner,
         watched(names),
     ):
-        boxes = Boxes(store, provisioner, gallery)
+        boxes = Boxes(store, provisioner)
         boxes.there["kept"] = "alpha"
         OPERATIONS[operation](boxes)
 
@@ -104,7 +104,7 @@ def test_a_call_that_fails_fails_its_operation_alone(
         failure = Failure(error, calls_before, for_good=for_good)
         with opened(where) as store, provisioning(store, Copy(), durable=True) as provisioner:
             store.recover().get(timeout=TIMEOUT)
-            boxes = Boxes(store, provisioner, gallery)
+            boxes = Boxes(store, provisioner)
             boxes.there["kept"] = "alpha"
             with watch(failure):
                 OPERATIONS[operation](boxes)
@@ -133,7 +133,7 @@ def test_on_a_full_disk_containers_go_and_none_comes_in_part(
         directory = device.directory / "store"
         begin(directory, gallery)
         with opened(directory) as store, provisioning(store, Copy(), durable=True) as provisioner:
-            boxes = Boxes(store, provisioner, gallery)
+            boxes = Boxes(store, provisioner)
             boxes.provision("box-1")
             for free_bytes in range(0, 1_000_000, 50_000):
                 with filled(device.directory, free_bytes):

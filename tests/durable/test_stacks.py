@@ -15,6 +15,7 @@ from pykka_imagestore.core.paths import StorePaths
 from pykka_imagestore.core.rootfs import Reads, stack_id
 from pykka_imagestore.durable.disk import Disk, ForgetfulDisk
 from pykka_imagestore.durable.stacks import StackTable, find_stack, measure_stack, publish_stack, stack_layers
+from pykka_imagestore.errors import StateError
 
 ONE, TWO, THREE = LAYERS = [DiffID(sha256(text)) for text in (b"one", b"two", b"three")]
 STACK = stack_id(LAYERS, Reads.TRUSTED)
@@ -119,6 +120,15 @@ def test_layers_are_merged_in_their_order_and_the_fix_ups_last(paths):
         str(paths.stack(STACK) / "rootfs"),
     ]
     assert [int(layer.whiteouts) for layer in layers] == [0, 3, 1, 1]
+
+
+def test_stack_of_a_newer_version_is_told(paths):
+    publish(paths, layer_whiteouts=(0, 0, 9))
+
+    record = find_stack(paths, LAYERS, Reads.TRUSTED)
+    assert record is not None
+    with pytest.raises(StateError, match="only a newer version knows"):
+        stack_layers(paths, record)
 
 
 def test_empty_fix_ups_are_left_out(paths):

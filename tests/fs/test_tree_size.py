@@ -3,6 +3,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+import pytest
+
 from pykka_imagestore.core.budget import Size
 from pykka_imagestore.fs.remove_tree import remove_tree
 from pykka_imagestore.fs.tree_size import measure_tree
@@ -35,17 +37,22 @@ def test_file_of_several_names_counts_once_and_one_of_others_not(tmp_path: Path)
     assert size == Size(tree.stat().st_blocks * 512 + (tree / "own").stat().st_blocks * 512, 2)
 
 
-def test_deep_tree_is_measured_with_few_descriptors(tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["d", "d" * 250])
+def test_deep_tree_is_measured_with_few_descriptors_and_no_path(tmp_path: Path, name: str) -> None:
     directory = os.open(tmp_path, os.O_RDONLY)
     for _ in range(3000):
-        os.mkdir("d", dir_fd=directory)
-        below = os.open("d", os.O_RDONLY, dir_fd=directory)
+        os.mkdir(name, dir_fd=directory)
+        below = os.open(name, os.O_RDONLY, dir_fd=directory)
         os.close(directory)
         directory = below
+    for number in range(300):
+        os.mkdir(str(number), dir_fd=directory)
     os.close(directory)
 
-    assert measure_tree(str(tmp_path)).inodes == 3001
-    remove_tree(str(tmp_path / "d"))  # shutil's goes too deep
+    try:
+        assert measure_tree(str(tmp_path)).inodes == 3301
+    finally:
+        remove_tree(str(tmp_path / name))  # shutil's goes too deep
 
 
 def test_what_is_not_there_takes_nothing(tmp_path: Path) -> None:

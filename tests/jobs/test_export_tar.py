@@ -14,7 +14,9 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from support import seams
 from support.layers import unpack_layer
+from support.leases import leased
 from support.processes import TIMEOUT
 from support.rootfs import layer, no_mounts_left, request, require_mounts
 from support.stack_samples import HOLES, SAMPLES
@@ -23,6 +25,7 @@ from support.trees import describe
 
 from pykka_imagestore.core.layer_record import WhiteoutFormat
 from pykka_imagestore.core.rootfs import Reads, StackLayer
+from pykka_imagestore.fs.remove_tree import remove_tree
 from pykka_imagestore.jobs.export_tar import ExportedTar, ExportTar, export_tar
 from pykka_imagestore.rootfs.overlay import Overlay
 
@@ -242,6 +245,107 @@ def test_the_rest_of_a_file_that_shrank_is_zeros(tmp_path, monkeypatch):
     unpacked = unpack_layer(data, tmp_path)
     assert (unpacked.rootfs / "a").read_bytes() == b"a" * 3000 + bytes(2000)
     assert (unpacked.rootfs / "b").read_bytes() == b"b"
+
+
+@pytest.mark.parametrize("name", [".wh.a", ".wh..wh..opq", ".wh.", ".wh..", ".wh.d/b"])
+def test_what_has_a_whiteouts_name_is_left_out(tmp_path, name):
+    lower, upper = layer(tmp_path / "lower", {"a": "a"}), layer(tmp_path / "upper", {name: "", "b": "b"})
+
+    data, said = exported([lower, upper], tmp_path, may_change=True)
+
+    assert said.left_out == ((name.partition("/")[0].encode(), "a whiteout's name"),)
+    assert unpack_layer(data, tmp_path).kinds == {b"a": "f", b"b": "f"}
+
+
+def test_what_lies_too_deep_is_left_out_and_takes_no_room(tmp_path):
+    upper, name = layer(tmp_path / "upper", {"a": "a"}), "d" * 250
+    above = os.open(upper.path, os.O_RDONLY)
+    for _ in range(40):
+        os.mkdir(name, dir_fd=above)
+        below = os.open(name, os.O_RDONLY, dir_fd=above)
+        os.close(above)
+        above = below
+    os.close(above)
+
+    data, said = exported([upper], tmp_path, may_change=True)
+
+    assert said.left_out == (("/".join([name] * 17).encode(), "too long a path"),)
+    assert len(data) < 100_000
+    remove_tree(upper.path)
+
+
+def test_a_file_of_more_holes_than_a_tar_can_tell_has_zeros_in_the_small_ones(tmp_path, monkeypatch):
+    monkeypatch.setattr(seams.SEGMENTS_OF_AN_EXPORT, 10)
+    upper = layer(tmp_path / "upper", {"small": "", "large": ""})
+    for size, name in ((64 << 10, "small"), (1 << 40, "large")):
+        with open(tmp_path / "upper" / name, "wb") as file:
+            for number in range(12):
+                os.pwrite(file.fileno(), b"data", number * size)
+
+    data, said = exported([upper], tmp_path, may_change=True)
+
+    assert said.left_out == ((b"large", "too many holes"),)
+    assert (unpack_layer(data, tmp_path).rootfs / "small").read_bytes() == (tmp_path / "upper/small").read_bytes()
+
+
+def test_a_file_that_grows_while_its_holes_are_looked_for_is_as_it_was(tmp_path, monkeypatch):
+    upper = layer(tmp_path / "upper", {"a": "", "b": "b"})
+    place = tmp_path / "upper/a"
+    os.truncate(place, 1 << 20)
+    real = os.lseek
+
+    def lseek(*arguments):
+        with open(place, "r+b") as file:
+            os.pwrite(file.fileno(), b"more", 8 << 20)
+        return real(*arguments)
+
+    monkeypatch.setattr(os, "lseek", lseek)
+    data, _ = exported([upper], tmp_path, may_change=True)
+    monkeypatch.undo()
+
+    unpacked = unpack_layer(data, tmp_path)
+    assert (unpacked.rootfs / "a").read_bytes() == bytes(1 << 20)
+    assert (unpacked.rootfs / "b").read_bytes() == b"b"
+
+
+def test_a_symlink_that_is_another_thing_when_it_is_read_is_left_out(tmp_path, monkeypatch):
+    upper = layer(tmp_path / "upper", {"b": "b"})
+    (tmp_path / "upper/a").symlink_to("b")
+    real = os.readlink
+
+    def readlink(*arguments, **named):
+        (tmp_path / "upper/a").unlink()
+        (tmp_path / "upper/a").touch()
+        return real(*arguments, **named)
+
+    monkeypatch.setattr(os, "readlink", readlink)
+    data, said = exported([upper], tmp_path, may_change=True)
+    monkeypatch.undo()
+
+    assert said.left_out == ((b"a", "changed meanwhile"),)
+    assert unpack_layer(data, tmp_path).kinds == {b"b": "f"}
+
+
+def test_more_hard_links_than_are_remembered_are_files_of_their_own(tmp_path, monkeypatch):
+    monkeypatch.setattr(seams.NAMES_OF_AN_EXPORT, 100)
+    upper = layer(tmp_path / "upper", {"a": "a", "b": "b"})
+    for name in "ab":
+        os.link(tmp_path / "upper" / name, tmp_path / "upper" / f"{name}2")
+
+    data, said = exported([upper], tmp_path, may_change=True)
+
+    assert said.left_out == ((b"b", "hard link"), (b"b2", "hard link"))
+    assert unpack_layer(data, tmp_path).kinds == {b"a": "f", b"a2": "f", b"b": "f", b"b2": "f"}
+
+
+def test_a_file_of_which_somebody_has_a_lease_is_left_out(tmp_path):
+    upper = layer(tmp_path / "upper", {"a": "a", "b": "b"})
+
+    with leased(tmp_path / "upper/a"):
+        data, said = exported([upper], tmp_path, may_change=True)
+
+    assert said.left_out == ((b"a", "in use"),)
+    assert unpack_layer(data, tmp_path).kinds == {b"b": "f"}
 
 
 def test_a_layer_that_changes_is_an_error(tmp_path, monkeypatch):

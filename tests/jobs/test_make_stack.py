@@ -6,7 +6,7 @@ import tempfile
 from dataclasses import replace
 
 import pytest
-from hypothesis import Phase, given, settings
+from hypothesis import Phase, example, given, settings
 from hypothesis import strategies as st
 from support import tars
 from support.attributes import MAY_BIND_LOW_PORTS, NOBODYS, acl
@@ -22,7 +22,7 @@ from support.merged import (
 )
 from support.privileges import ORDINARY_USER, ordinary_users_place, with_capabilities, with_own_mounts
 from support.processes import TIMEOUT
-from support.tar_model import Item, RefusedError, apply_all, forms, seen, stacks
+from support.tar_model import Item, Layer, RefusedError, Step, apply_all, forms, seen, stacks
 from support.trees import describe
 
 from pykka_imagestore.core.layer_record import WhiteoutFormat
@@ -51,8 +51,14 @@ def tars_and_forms(layers, forms):
     return [(layer.tar(), form) for layer, form in zip(layers, forms, strict=False)]
 
 
+REPLACES_ITS_OWN_WAY = Layer.of(
+    [Step("symlink", b"s", b"/t"), Step("symlink", b"t", b".."), Step("hard_link", b"t", b"s/s")]
+)
+
+
 @root
 @settings(max_examples=100)
+@example([REPLACES_ITS_OWN_WAY], [WhiteoutFormat.OVERLAY_TRUSTED] * 4, Reads.TRUSTED)
 @given(stacks, st.lists(forms, min_size=4, max_size=4), st.sampled_from(Reads))
 def test_directories_merged_with_the_fix_ups_are_the_tars_one_after_the_other(layers, forms, reads):
     meant = meaning(layers)

@@ -8,6 +8,7 @@ import select
 import shutil
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -422,6 +423,52 @@ def kill_while_asked(place):
         assert (mounted.namespace_pid, read(mounted.fd, "kept")) == (pid_of(namespace), "lower")
         assert mounted.namespace_pid != first
         os.close(mounted.fd)
+
+
+def test_a_process_that_somebody_stopped_goes_on_when_it_is_asked(run):
+    run(stop_while_asked)
+
+
+def stop_while_asked(place):
+    layers = two_layers(place)
+    with held() as (overlay, namespace):
+        os.close(overlay.mount(request(place / "box", *layers)).fd)
+        first = pid_of(namespace)
+        os.kill(first, signal.SIGSTOP)
+
+        with ThreadPoolExecutor(1) as threads:
+            mounted = threads.submit(overlay.mount, request(place / "again", *layers)).result(TIMEOUT)
+
+        assert (mounted.namespace_pid, read(mounted.fd, "kept")) == (first, "lower")
+        os.close(mounted.fd)
+        os.kill(first, signal.SIGSTOP)  # and ends
+
+
+def test_another_process_is_asked_when_one_says_what_is_no_message(run):
+    run(have_it_say_what_is_no_message)
+
+
+def have_it_say_what_is_no_message(place):
+    garbage = "import os, sys; from pykka_imagestore.rootfs.namespace_wire import *; "
+    garbage += "c = socket.socket(fileno=int(sys.argv[1])); send(c, pack({})); receive(c); send(c, pack({})); "
+    garbage += "receive(c); send(c, b'[' * 100000)"
+    script = place / "python"
+    command = python or python_command()
+    script.write_text(
+        f"#!{command[0]}\nimport sys\nsys.path[:] = {sys.path!r}\nsys.argv = ['', *sys.argv[3:]]\n{garbage}\n"
+    )
+    script.chmod(0o755)
+    commands = iter([[str(script)], command])
+    namespace = Namespace(lambda: next(commands))
+    overlay = InNamespace(Overlay(), namespace)
+
+    with pytest.raises(RootfsError, match="the process that held the namespaces ended"):
+        overlay.mount(request(place / "box", *two_layers(place)))
+    mounted = overlay.mount(request(place / "again", *two_layers(place / "more")))
+
+    assert read(mounted.fd, "kept") == "lower"
+    os.close(mounted.fd)
+    namespace.close()
 
 
 def test_a_process_that_ends_and_has_no_successor_is_told_of(run):

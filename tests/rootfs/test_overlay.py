@@ -35,7 +35,7 @@ from pykka_imagestore.errors import InvalidInputError, RootfsError
 from pykka_imagestore.rootfs.mounts import clone_tree, move_mount
 from pykka_imagestore.rootfs.overlay import Overlay, overlay_reads
 from pykka_imagestore.rootfs.overlay_ways import WAYS, by_descriptors, by_options, by_paths
-from pykka_imagestore.rootfs.place import mount_entries
+from pykka_imagestore.rootfs.place import mount_entries, unmount_listed
 
 pytestmark = [pytest.mark.root, pytest.mark.overlay, pytest.mark.usefixtures("mounts")]
 TRUSTED = WhiteoutFormat.OVERLAY_TRUSTED
@@ -516,14 +516,36 @@ def test_what_somebody_else_mounted_at_the_target_stays(tmp_path, layers, overla
 
 
 def test_a_name_that_the_list_of_mounts_escapes_is_found(tmp_path, layers, overlay):
-    target = tmp_path / "a b\\c\nd#é"
+    target = tmp_path / "a b\\c\nd#é\r-\x0b\x0c,:\"'"
     target.mkdir()
-    wanted = request(tmp_path / "a b\\box", *layers, target=str(target))
+    wanted = request(tmp_path / "a\r b\\,:box", *layers, target=str(target))
     os.close(overlay.mount(wanted).fd)
     assert overlay.is_attached(wanted)
 
     overlay.unmount(wanted)
 
+    assert points_below(tmp_path) == []
+
+
+def test_a_mount_that_was_moved_is_not_looked_for_behind_a_symlink(tmp_path):
+    places = [tmp_path / name / "b" for name in ("a", "elsewhere")]
+    for place in places:
+        place.mkdir(parents=True)
+        subprocess.run(["mount", "-t", "tmpfs", "none", place], check=True, timeout=TIMEOUT)
+    (entry,) = (entry for entry in mount_entries().values() if entry.point == str(places[0]))
+    (tmp_path / "a").rename(tmp_path / "moved")
+    (tmp_path / "a").symlink_to("elsewhere")
+
+    with pytest.raises(OSError, match="a directory"):
+        unmount_listed(entry)
+    (tmp_path / "a").unlink()
+    (tmp_path / "elsewhere").rename(tmp_path / "a")
+    with pytest.raises(FileNotFoundError):
+        unmount_listed(entry)
+
+    assert sorted(points_below(tmp_path)) == [f"{tmp_path}/a/b", f"{tmp_path}/moved/b"]
+    for found in [each for each in mount_entries().values() if each.point.startswith(str(tmp_path))]:
+        unmount_listed(found)
     assert points_below(tmp_path) == []
 
 

@@ -15,7 +15,7 @@ from support.processes import TIMEOUT
 from support.stores import opened
 from support.trees import Node, describe
 
-from pykka_imagestore import LocalStore
+from pykka_imagestore import CheckReport, LocalStore
 from pykka_imagestore.provision.provisioned import ContainerRecovery, Rootfs
 from pykka_imagestore.provisioner import Provisioner
 
@@ -59,6 +59,12 @@ class Guests:
 
     def recover(self, *known: str) -> ContainerRecovery:
         return self._provisioner.recover(known).get(timeout=TIMEOUT)
+
+    def check(self, **options: Any) -> CheckReport:
+        return self._store.check(**options).get(timeout=TIMEOUT)
+
+    def repair(self, **options: Any) -> CheckReport:
+        return self._store.repair(**options).get(timeout=TIMEOUT)
 
     def containers(self) -> list[str]:
         return [info.container_id for info in self._provisioner.list().get(timeout=TIMEOUT)]

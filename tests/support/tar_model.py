@@ -148,9 +148,9 @@ class Layer:
                 self.items[path] = WHITEOUT
             self.links[path] = leads_to or source
         elif source != path:
-            if is_below(source, path):
-                raise RefusedError
             self._remove(path)
+            if self.items.get(join(self._resolve(parent), name)) != found:  # what was there led to the target
+                raise RefusedError
             self.items[path] = found
 
     def _resolve(self, path: bytes) -> bytes:

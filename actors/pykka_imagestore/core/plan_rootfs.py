@@ -228,7 +228,10 @@ class _Merge:
 
         Those that layers only imply are all alike.
         """
-        highest = layer = self.find(path, top).layer
+        merged = self.find(path, top).directories
+        highest = merged[0]
+        # With another layer below it in the same merge, one hides nothing of that: no need to merge once more for each.
+        layer = next((layer for layer in merged if path not in self.layers[layer].implicit), merged[-1])
         while path in self.layers[layer].implicit:
             is_new = path and len(self.find(_parent(path), layer).directories) == 1  # what is below is hidden there
             if is_new or not layer or not self.find(path, layer - 1).is_directory:

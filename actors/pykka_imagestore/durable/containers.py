@@ -16,7 +16,7 @@ import itertools
 import os
 import threading
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -33,7 +33,7 @@ from pykka_imagestore.durable.disk import Disk, write_whole
 from pykka_imagestore.durable.files import create_file, make_directory, read_file
 from pykka_imagestore.durable.layout import remove_staging, require_directory
 from pykka_imagestore.durable.locked_directory import LockedDirectory
-from pykka_imagestore.durable.locks import is_locked, locked
+from pykka_imagestore.durable.locks import acquire, is_locked, locked
 from pykka_imagestore.durable.messages import parse_message
 from pykka_imagestore.durable.owner import told_if_foreign
 from pykka_imagestore.durable.reserve import in_reserve
@@ -94,8 +94,8 @@ class Holder(Uncopyable):
 
     def take_over(self, container: Container) -> None:
         """Have a container whose process has ended. Durable on return."""
-        self._make()
-        self.rewrite(replace(container, holder=self.name))
+        in_reserve(self._paths, self._make)
+        in_reserve(self._paths, lambda: self.rewrite(replace(container, holder=self.name)))
 
     def rewrite(self, container: Container) -> None:
         """Record something else of a container that this process has. Durable on return."""
@@ -273,6 +273,16 @@ def find_containers(paths: StorePaths) -> tuple[ContainerInfo, ...]:
 def is_holder_alive(paths: StorePaths, holder: str) -> bool:
     """Tell whether the process is alive whose directory in staging/ is called so."""
     return is_random_name(holder) and is_locked(paths.staging / holder / LOCK)
+
+
+@contextmanager
+def containers_locked(paths: StorePaths) -> Iterator[None]:
+    """Have nobody else adopt or remove containers of processes that have ended, of all processes; waits for it."""
+    lock = in_reserve(paths, partial(acquire, paths.containers_lock))
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 @functools.cache

@@ -60,6 +60,9 @@ def stack_layers(paths: StorePaths, record: _proto.StackRecord) -> tuple[StackLa
 
     A layer that a stack has several times is there once, where it comes last: nothing of it below shows then, and an
     overlay takes no directory twice.
+
+    Raises:
+        StateError: A newer version made one of them.
     """
     forms = dict(zip(reversed(record.layer_ids), reversed(record.layer_whiteouts), strict=True))
     layers = [_layer(paths.layer(DiffID(diff_id)) / ROOTFS, form) for diff_id, form in reversed(forms.items())]
@@ -151,4 +154,7 @@ def _size_of(record: _proto.StackRecord | None) -> Size:
 
 
 def _layer(path: Path, form: int) -> StackLayer:
-    return StackLayer(str(path), WhiteoutFormat(form))
+    try:
+        return StackLayer(str(path), WhiteoutFormat(form))
+    except ValueError as error:
+        raise StateError(f"{path} has whiteouts in a form that only a newer version knows; use that one") from error

@@ -88,6 +88,8 @@ def data_of(file: int, size: int) -> Iterator[tuple[int, int]]:
             if error.errno == errno.ENXIO:
                 return
             raise
+        if start >= size:  # by now it is larger
+            return
         end = min(os.lseek(file, start, os.SEEK_HOLE), size)
         yield start, end
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
 from typing import NamedTuple, Self
 
@@ -119,15 +119,19 @@ class MergedTree:
         while self._open:
             os.close(self._open.popitem()[1])
 
-    def walk(self) -> Iterator[MergedDirectory]:
+    def walk(self, enters: Callable[[bytes, bytes], bool] | None = None) -> Iterator[MergedDirectory]:
         """Yield each directory once, before those in it, always in the same order.
+
+        Args:
+            enters: Tells, of the path of a directory and the name of one in there, whether to go there.
 
         Raises:
             OSError: A directory cannot be read.
         """
-        left = [(b"", tuple(reversed(range(len(self._layers)))))]
+        left = [(b"", b"", tuple(reversed(range(len(self._layers)))))]
         while left:
-            path, layers = left.pop()
+            above, name, layers = left.pop()
+            path = join(above, name)
             try:
                 directory = self._read(path, layers)
             except (FileNotFoundError, NotADirectoryError):
@@ -135,7 +139,11 @@ class MergedTree:
                     continue
                 raise
             yield directory
-            left += [(join(path, entry.name), entry.layers) for entry in reversed(directory.directories)]
+            left += [
+                (path, entry.name, entry.layers)
+                for entry in reversed(directory.directories)
+                if enters is None or enters(path, entry.name)
+            ]
 
     def open(self, layer: int, path: bytes) -> int:
         """Return the descriptor of a directory of one layer, good until the next call.

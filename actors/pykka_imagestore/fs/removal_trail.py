@@ -68,14 +68,22 @@ class Level:
 class Trail:
     """The directories from the first one down to the one at hand.
 
+    Args:
+        forgets: Whether of the directories far below the first one it may be forgotten what else is in them.
+
     Attributes:
         first: Where all ways begin; it stays open.
         here: The directory at hand, which is open.
     """
 
-    def __init__(self, first: Level) -> None:
+    def __init__(self, first: Level, *, forgets: bool = True) -> None:
         self.first = self.here = first
+        self._forgets = forgets
         self._levels = [first]
+
+    def __len__(self) -> int:
+        """Return how many directories there are."""
+        return len(self._levels)
 
     @property
     def is_at_first(self) -> bool:
@@ -121,7 +129,7 @@ class Trail:
         if level.directory < 0:
             return
         level.identity = _identity(level.directory)
-        if len(self._levels) > _MAX_REMEMBERED:
+        if self._forgets and len(self._levels) > _MAX_REMEMBERED:
             level.directories.clear()
             level.is_read = False
         level.close()

@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Collection
+from contextlib import closing, suppress
 
 from pykka_imagestore.core.budget import Size
-from pykka_imagestore.fs.attributes import join
 from pykka_imagestore.fs.contents import stored_bytes
 from pykka_imagestore.fs.flags import DIRECTORY_FLAGS
-from pykka_imagestore.fs.walk import FREE_LOOKUPS, Policy, Walk
+from pykka_imagestore.fs.removal_trail import Level, Trail
 
+MAX_LOOKUPS = 1_000_000  # of directories
 _MAX_LINKED = 100_000  # files that are remembered
 
 
@@ -19,7 +20,7 @@ def measure_tree(path: str, without: Collection[str] = ()) -> Size:
     """Return what a directory takes with all below it on its file system; nothing if it is not there.
 
     A file that has more names than are met, as one that is linked to a layer's has, is not counted. What may not be
-    looked at is not, either, nor what is found only after a million lookups of directories.
+    looked at is not, either, nor what is found only after a million directories.
 
     Args:
         without: Names in the directory that are left out.
@@ -36,37 +37,53 @@ def measure_tree(path: str, without: Collection[str] = ()) -> Size:
 
 class _Measure:
     def __init__(self, root: int) -> None:
-        self._root = root
         self._status = os.fstat(root)
-        self._walk = Walk(root, Policy(self._count_lookup), follows=False)
+        self._trail = Trail(Level(b"", os.dup(root)), forgets=False)
         self._lookups = 0
         self._bytes, self._inodes = stored_bytes(self._status), 1
         self._linked: dict[int, int] = {}  # how often each file of several names was met
 
     def measure(self, without: Collection[bytes]) -> Size:
-        directories = [b""]
         try:
-            while directories and self._lookups < FREE_LOOKUPS:
-                path = directories.pop()
-                found = [] if path else without
-                directories.extend(join(path, name) for name in self._look(path, found))
+            self._look(without)
+            while self._lookups < MAX_LOOKUPS and self._go_on():
+                pass
         finally:
-            self._walk.forget()
+            self._trail.close()
         return Size(self._bytes, self._inodes)
 
-    def _look(self, path: bytes, without: Collection[bytes]) -> list[bytes]:
-        """Count what is in a directory; return the names of the directories among it."""
-        names = []
+    def _go_on(self) -> bool:
+        """Go to the next directory; tell whether there was one."""
+        if self._trail.here.directories:
+            self._enter(self._trail.here.directories.pop())
+            return True
+        if self._trail.is_at_first:
+            return False
+        left = self._trail.go_up()
         try:
-            directory: int = self._walk.open(path)
-            with os.scandir(directory) as entries:
-                for entry in entries:
-                    name = os.fsencode(entry.name)
-                    if name not in without and self._count(directory, name):
-                        names.append(name)
+            if self._trail.come_back(left.directory) is not None:  # it was moved, and the way was gone anew
+                self._lookups += len(self._trail)
+        finally:
+            left.close()
+        return True
+
+    def _enter(self, name: bytes) -> None:
+        self._lookups += 1
+        try:
+            directory = os.open(name, DIRECTORY_FLAGS, dir_fd=self._trail.here.directory)
         except OSError:
-            pass  # it is gone, or may not be read
-        return names
+            return  # it is gone, or may not be read
+        self._trail.go_down(Level(name, directory))
+        self._look(())
+
+    def _look(self, without: Collection[bytes]) -> None:
+        """Count what is in the directory at hand."""
+        here = self._trail.here
+        with suppress(OSError), closing(here.scan()) as entries:
+            for entry in entries:
+                name = os.fsencode(entry.name)
+                if name not in without and self._count(here.directory, name):
+                    here.directories.append(name)
 
     def _count(self, directory: int, name: bytes) -> bool:
         """Count something; tell whether it is a directory to look into."""
@@ -87,6 +104,3 @@ class _Measure:
             return True
         self._linked[status.st_ino] = met = self._linked.get(status.st_ino, 0) + 1
         return met == status.st_nlink
-
-    def _count_lookup(self, _: bytes) -> None:
-        self._lookups += 1

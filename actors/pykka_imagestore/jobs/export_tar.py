@@ -46,8 +46,10 @@ class ExportedTar:
     Attributes:
         entries: How many the tar has.
         size_bytes: Of the tar.
-        left_out: What is not in it as it was, and why, the first 1000: a ``socket``; an ``xattr`` and its name; or
-            ``changed meanwhile``: it was gone, or its end is zeros.
+        left_out: What is not in it as it was, and why, the first 1000: a ``socket``; an ``xattr`` and its name;
+            ``changed meanwhile``: it was gone, or its end is zeros; ``in use``: somebody has a lease of it. Of what a
+            container wrote also ``a whiteout's name``, ``too long a path``, with all that is below, ``too many holes``,
+            and a ``hard link`` that is a file of its own.
         left_out_count: How much that is in all.
     """
 

@@ -42,6 +42,10 @@ class Backends:
         """Return all there are; they mount in a user namespace where this process may not."""
         return cls((), BACKENDS, None if may_mount() else new_namespace())
 
+    def __contains__(self, name: str) -> bool:
+        """Tell whether there is one of a name."""
+        return name in self._names
+
     def for_order(self, order: ProvisionOrder, layers: int) -> Iterator[Backend]:
         """Yield those that may make what is ordered of so many layers, the best first; or the one that is asked for.
 
@@ -54,8 +58,8 @@ class Backends:
                 yield self._get(name)
 
     def for_container(self, name: str | None) -> Iterator[Backend]:
-        """Yield what made a container: the backend of a name, or all of them where that is not known."""
-        return map(self._get, (each for each in self._names if name in (None, each)))
+        """Yield what made a container: the backend of a name, or all of them where that is not known, or not here."""
+        return map(self._get, (name,) if name in self._names else self._names)
 
     def close(self) -> None:
         """End what they mount in."""

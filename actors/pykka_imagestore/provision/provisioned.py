@@ -119,8 +119,11 @@ class ContainerRecovery:
         adopted: Root file systems of known containers that are whole; this process has them now.
         lost: Ids of known containers that are not there any more, or not whole: what was left of them is removed.
         destroyed: Ids of containers that were not known, and are removed.
+        left: Ids of known containers that are there, and could not be adopted now, as by a process that may not mount:
+            they stay as they are, and the next recovery tries again. A warning says why.
     """
 
     adopted: tuple[Rootfs, ...] = ()
     lost: tuple[str, ...] = ()
     destroyed: tuple[str, ...] = ()
+    left: tuple[str, ...] = ()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -10,12 +11,22 @@ from typing import TYPE_CHECKING
 from pykka_imagestore.core.container import Container
 from pykka_imagestore.core.paths import StorePaths
 from pykka_imagestore.core.rootfs import RootfsRequest
-from pykka_imagestore.durable.containers import RemovedContainers, is_holder_alive, read_container
+from pykka_imagestore.durable.containers import (
+    RemovedContainers,
+    containers_locked,
+    is_holder_alive,
+    read_container,
+)
 from pykka_imagestore.durable.disk import Disk, disk
 from pykka_imagestore.durable.layout import make_store
 from pykka_imagestore.durable.locks import locked
 from pykka_imagestore.durable.log import logger_of
-from pykka_imagestore.errors import ContainerHeldError, ContainerRecordError, NotRemovedError
+from pykka_imagestore.errors import (
+    ContainerHeldError,
+    ContainerNotFoundError,
+    ContainerRecordError,
+    NotRemovedError,
+)
 from pykka_imagestore.fs.remove_tree import remove_tree
 from pykka_imagestore.provision.backends import Backends
 
@@ -66,14 +77,27 @@ class ContainerRemover:
             rootfs.close()
             self.take_out(container_id, rootfs.container)
             return
-        with locked(self._paths.containers_lock, shared=True):  # or a recovery might adopt it meanwhile
-            try:
-                container = read_container(self._paths, container_id)
-            except ContainerRecordError:
-                container = None
-            if container is not None and self._is_held(container):
-                raise ContainerHeldError(container_id, str(self._paths.root))
-            self.take_out(container_id, container)
+        with containers_locked(self._paths):
+            self.remove_left(container_id)
+
+    def remove_left(self, container_id: str) -> None:
+        """Remove a container of a process that has ended. Who calls this has the lock on containers.
+
+        Raises:
+            ContainerNotFoundError, ContainerHeldError, RootfsError, OSError: As ``remove``.
+        """
+        container = self._read(container_id)
+        if container is None:
+            if not os.path.lexists(self._paths.container(container_id)):
+                raise ContainerNotFoundError(container_id, str(self._paths.root))
+            with locked(self._paths.leases_lock):  # without it, a process may make one of that id until it is taken out
+                container = self._read(container_id)
+                if container is None:
+                    self.take_out(container_id, None)
+                    return
+        if self._is_held(container):
+            raise ContainerHeldError(container_id, str(self._paths.root))
+        self.take_out(container_id, container)
 
     def take_out(self, container_id: str, container: Container | None) -> None:
         """Do the same with a container that no other process has.
@@ -106,6 +130,12 @@ class ContainerRemover:
             except NotRemovedError as error:
                 logger.warning("%s is left, and the next store here tries again: %s", waiting.path, error)
             waiting.release()
+
+    def _read(self, container_id: str) -> Container | None:
+        try:
+            return read_container(self._paths, container_id)
+        except ContainerRecordError:
+            return None
 
     def _is_held(self, container: Container) -> bool:
         return container.holder != self._holder and is_holder_alive(self._paths, container.holder)

@@ -51,7 +51,7 @@ class Bind:
 
     def unmount(self, request: RootfsRequest) -> None:
         """Detach the layer wherever it is attached."""
-        detach(request, _layers_of(request))
+        detach(request, _layers_of(request), is_unlike_others=False)  # others may show the same layer
 
     def is_attached(self, request: RootfsRequest) -> bool:
         """Tell whether the layer is still where ``mount`` attached it, maybe in another process."""

@@ -164,3 +164,8 @@ def unmount(place: str) -> None:
     A symlink that somebody put at the end of the path is not followed: what it leads to would come off.
     """
     check("umount2", libc.umount2(os.fsencode(place), MNT_DETACH | UMOUNT_NOFOLLOW))
+
+
+def unmount_open(root: int) -> None:
+    """Detach the mount whose root is open, as ``unmount`` does."""
+    check("umount2", libc.umount2(b"/proc/self/fd/%d" % root, MNT_DETACH))

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import select
 import signal
 import socket
 import subprocess
@@ -38,7 +39,8 @@ _START = (
     "import sys; sys.path[:] = sys.argv[3:]; from pykka_imagestore.rootfs.namespace_process import main; "
     "main(int(sys.argv[1]), int(sys.argv[2]))"
 )
-_PATIENCE = 10  # seconds for the process to end by itself
+_PATIENCE = 10  # seconds for the process to end by itself, and to go on if it was stopped
+_LOOK_SECONDS = 1  # after which it is looked at why there is no answer
 
 
 class NamespaceError(Exception):
@@ -111,7 +113,7 @@ class Namespace:
         held = self._held = self._held_now()
         try:
             return *held.ask(body), held.pid
-        except (EOFError, OSError) as error:
+        except (EOFError, OSError, RecursionError, ValueError) as error:  # it is gone, or what it says is no message
             self._held = None
             reason = f"the process that held the namespaces ended{held.end()}, and nothing is mounted there now"
             raise NamespaceError(Obstacle(reason, _LOST)) from error
@@ -207,8 +209,8 @@ class _Held:
 
     def ask(self, body: bytes) -> tuple[Message, int | None]:
         """Return the answer to a packed message, and the descriptor that came along."""
-        send(self._connection, body)
-        return receive(self._connection)
+        send(self._connection, body, wait=self._wait)
+        return receive(self._connection, self._wait)
 
     def is_alive(self) -> bool:
         """Tell whether the process is there, and this program's: in a forked child it is not."""
@@ -217,6 +219,7 @@ class _Held:
     def end(self) -> str:
         """End the process; return how it ended, as a part of a sentence."""
         self._connection.close()
+        self._process.send_signal(signal.SIGCONT)  # it could not end while it is stopped
         try:
             code = self._process.wait(_PATIENCE)
         except subprocess.TimeoutExpired:
@@ -224,9 +227,27 @@ class _Held:
             code = self._process.wait()
         return f", killed by {signal.Signals(-code).name}" if code < 0 else ""
 
+    def _wait(self, event: int) -> None:
+        """Wait until the socket can be read or written; a process that somebody stopped goes on.
+
+        What it does may take long, and is waited for. But whoever is root in there may stop it, or trace it.
+
+        Raises:
+            TimeoutError: It stays stopped.
+        """
+        poll = select.poll()
+        poll.register(self._connection, event)
+        stopped = 0
+        while not poll.poll(_LOOK_SECONDS * 1000):
+            stopped = stopped + 1 if _is_stopped(self.pid) else 0
+            if stopped * _LOOK_SECONDS > _PATIENCE:
+                raise TimeoutError
+            if stopped:
+                self._process.send_signal(signal.SIGCONT)
+
     def _set_up(self) -> None:
         try:
-            answer, _ = receive(self._connection)
+            answer, _ = receive(self._connection, self._wait)
             if "failed" not in answer:
                 answer, _ = self.ask(pack({"mapped": map_subordinates(self.pid)}))
         except (EOFError, OSError) as error:
@@ -234,6 +255,14 @@ class _Held:
             raise NamespaceError(Obstacle("the process that holds namespaces did not start", remedy)) from error
         if "failed" in answer:
             raise NamespaceError(why_no_namespace(answer["failed"], answer["number"]))
+
+
+def _is_stopped(pid: int) -> bool:
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as file:
+            return file.read().rpartition(b")")[2].split()[0] in (b"T", b"t")
+    except (OSError, IndexError):  # it has ended: the socket tells
+        return False
 
 
 def _identities(request: RootfsRequest) -> Message:

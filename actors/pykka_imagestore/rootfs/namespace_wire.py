@@ -9,9 +9,10 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import select
 import socket
 import struct
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from pykka_imagestore.core.layer_record import WhiteoutFormat
@@ -23,6 +24,7 @@ Message = dict[str, Any]
 
 MAX_BYTES = 1 << 22  # a path of 4,096 bytes for each of 500 layers is half of that
 _LENGTH_BYTES = 4
+_SEND_BYTES = 16 << 10  # which a socket takes at once when it takes anything
 _DESCRIPTOR = struct.Struct("i")
 
 
@@ -43,13 +45,21 @@ def pack(message: Mapping[str, object]) -> bytes:
     return body
 
 
-def send(connection: socket.socket, body: bytes, descriptors: Sequence[int] = ()) -> None:
+Wait = Callable[[int], object]
+"""Called with POLLIN or POLLOUT before each call that may block; raises where that is not worth waiting for."""
+
+
+def send(connection: socket.socket, body: bytes, descriptors: Sequence[int] = (), wait: Wait = lambda _: None) -> None:
     """Send a packed message, and descriptors of which the receiver gets its own."""
+    wait(select.POLLOUT)
     socket.send_fds(connection, [len(body).to_bytes(_LENGTH_BYTES)], descriptors)
-    connection.sendall(body)
+    rest = memoryview(body)
+    while rest:
+        wait(select.POLLOUT)
+        rest = rest[connection.send(rest[:_SEND_BYTES]) :]
 
 
-def receive(connection: socket.socket) -> tuple[Message, int | None]:
+def receive(connection: socket.socket, wait: Wait = lambda _: None) -> tuple[Message, int | None]:
     """Return the next message, and the descriptor that came with it, which the caller closes.
 
     Raises:
@@ -58,14 +68,15 @@ def receive(connection: socket.socket) -> tuple[Message, int | None]:
     """
     # Not by recv_fds, which takes flags and ignores them: a program that is started meanwhile would inherit it.
     room = socket.CMSG_LEN(_DESCRIPTOR.size)
+    wait(select.POLLIN)
     start, beside, *_ = connection.recvmsg(_LENGTH_BYTES, room, socket.MSG_CMSG_CLOEXEC)
     descriptors = [descriptor for *_, data in beside for (descriptor,) in _DESCRIPTOR.iter_unpack(data)]
     try:
-        length = int.from_bytes(start + _read(connection, _LENGTH_BYTES - len(start)))
+        length = int.from_bytes(start + _read(connection, _LENGTH_BYTES - len(start), wait))
         if length > MAX_BYTES:
             msg = f"a message of {length} bytes was announced; {MAX_BYTES} are the most"
             raise WrongMessageError(msg)
-        message = json.loads(_read(connection, length))
+        message = json.loads(_read(connection, length, wait))
         if not isinstance(message, dict):
             msg = "what came is no message"
             raise WrongMessageError(msg)
@@ -76,9 +87,10 @@ def receive(connection: socket.socket) -> tuple[Message, int | None]:
     return message, next(iter(descriptors), None)
 
 
-def _read(connection: socket.socket, count: int) -> bytes:
+def _read(connection: socket.socket, count: int, wait: Wait) -> bytes:
     data = bytearray()
     while len(data) < count:
+        wait(select.POLLIN)
         part = connection.recv(count - len(data))
         if not part:
             raise EOFError

@@ -7,10 +7,11 @@ process, and whatever else is mounted there is left alone, unless it is mounted 
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cache
 
@@ -22,7 +23,7 @@ from pykka_imagestore.fs.named_directory import NamedDirectory, is_empty
 from pykka_imagestore.fs.open_directories import pinned_directory
 from pykka_imagestore.fs.pins import PIN_FLAGS
 from pykka_imagestore.rootfs.backend import Mounted
-from pykka_imagestore.rootfs.mounts import move_mount, unmount
+from pykka_imagestore.rootfs.mounts import move_mount, unmount, unmount_open
 
 MODE = 0o700  # of the directories that a backend makes in a container's
 
@@ -70,17 +71,24 @@ def attached(descriptor: int, request: RootfsRequest) -> Mounted:
         raise
 
 
-def detach(request: RootfsRequest, is_ours: IsOurs) -> None:
+def detach(request: RootfsRequest, is_ours: IsOurs, *, is_unlike_others: bool = True) -> None:
     """Unmount a root file system wherever it is attached; does nothing where it is not.
 
     Args:
         is_ours: Tells it from what else may be mounted at the target.
+        is_unlike_others: Whether that is true of no other container's. If so, it is found, too, if somebody moved its
+            target, or a directory above.
     """
     _unmount_own(request.directory)
-    if request.target is not None:
-        with _found(request.target) as named:
-            if named is not None:
-                _unmount_all(named.above, named.name, is_ours)
+    if request.target is None:
+        return
+    with _found(request.target) as named:
+        was_there = named is not None and _unmount_all(named.above, named.name, is_ours)
+    if was_there or not is_unlike_others:
+        return
+    for entry in filter(is_ours, reversed(mount_entries().values())):
+        with suppress(FileNotFoundError):  # it came off with another one
+            unmount_listed(entry)
 
 
 def is_attached(request: RootfsRequest, is_ours: IsOurs) -> bool:
@@ -118,6 +126,25 @@ def open_target(path: str) -> int:
         os.close(target)
         raise
     return target
+
+
+def unmount_listed(entry: MountEntry) -> None:
+    """Unmount what was listed, unless it was moved since: what lies on the way may be anybody's, and is not followed.
+
+    Raises:
+        OSError: It is not there any more, or the kernel refused.
+    """
+    root = os.open("/", PIN_FLAGS)
+    try:
+        for name in filter(None, entry.point.split("/")):
+            below = os.open(name, PIN_FLAGS, dir_fd=root)
+            os.close(root)
+            root = below
+        if _mount_number(root) != entry.number:
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), entry.point)
+        unmount_open(root)
+    finally:
+        os.close(root)
 
 
 def default_place(request: RootfsRequest) -> str:
@@ -209,9 +236,13 @@ def _found(path: str) -> Iterator[NamedDirectory | None]:
             yield named
 
 
-def _unmount_all(above: int, name: str, is_ours: IsOurs | None) -> None:
+def _unmount_all(above: int, name: str, is_ours: IsOurs | None) -> bool:
+    """Unmount what is ours and whatever is on top of it; tell whether there was something."""
+    was_there = False
     while _is_mounted(above, name, is_ours):
+        was_there = True
         unmount(f"/proc/self/fd/{above}/{name}")
+    return was_there
 
 
 def _is_mounted(above: int, name: str, is_ours: IsOurs | None) -> bool:
@@ -233,7 +264,7 @@ def _stack(number: int) -> Iterator[MountEntry]:
 
 
 def _parse_entry(line: bytes) -> MountEntry:
-    fields = [_ESCAPE.sub(lambda match: bytes([int(match[1], 8)]), field) for field in line.split()]
+    fields = [_ESCAPE.sub(lambda match: bytes([int(match[1], 8)]), field) for field in line.rstrip(b"\n").split(b" ")]
     kind = fields.index(b"-") + 1
     number, parent, device, root, point, *_ = map(os.fsdecode, fields)
     return MountEntry(int(number), int(parent), device, root, point, *map(os.fsdecode, fields[kind : kind + 2]))

@@ -29,11 +29,11 @@ class StoredLayer(LayerFiles):
         record: Its record.
 
     Raises:
-        StateError: This process cannot see which of its directories are opaque.
+        StateError: This process cannot see which of its directories are opaque, or a newer version put it.
     """
 
     def __init__(self, root: int, record: LayerRecord) -> None:
-        form, is_new = WhiteoutFormat(record.whiteouts), record.HasField("implicit_root")
+        form, is_new = _form_of(record), record.HasField("implicit_root")
         super().__init__(root, form, frozenset(record.opaque_directories) if is_new else None)
         if not is_new and form == WhiteoutFormat.OVERLAY_TRUSTED and not sees_trusted_xattrs():
             raise StateError(
@@ -66,6 +66,15 @@ def opened_layers(directories: Sequence[str]) -> Iterator[list[StoredLayer]]:
             layers[directory] = StoredLayer(root, read_record(Path(directory)))
             opened.callback(layers[directory].close)
         yield [layers[directory] for directory in directories]
+
+
+def _form_of(record: LayerRecord) -> WhiteoutFormat:
+    try:
+        return WhiteoutFormat(record.whiteouts)
+    except ValueError as error:
+        raise StateError(
+            f"layer {record.diff_id} has whiteouts in a form that only a newer version knows; use that one"
+        ) from error
 
 
 def _implies_root(record: LayerRecord, root: int) -> bool:

@@ -9,8 +9,9 @@ from pykka_imagestore.durable.identity import Identity
 from pykka_imagestore.text import shown
 
 MAX_FAULTS = 20
-# Errors that say nothing of the layer, only of the process that checks it.
-_OF_THIS_PROCESS = frozenset({errno.EACCES, errno.EPERM, errno.EMFILE, errno.ENFILE, errno.ENOMEM})
+# Errors that say nothing of the layer, only of the process that checks it; or of one in a container that is shown the
+# layer's own files, and has a lease of one, fcntl(2).
+_OF_THIS_PROCESS = frozenset({errno.EACCES, errno.EAGAIN, errno.EPERM, errno.EMFILE, errno.ENFILE, errno.ENOMEM})
 
 
 @dataclass(frozen=True, slots=True)
