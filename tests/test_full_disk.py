@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import itertools
 import os
 import subprocess
 from collections.abc import Iterator
@@ -93,11 +92,11 @@ def take_bytes(filler: Path) -> int:
 
 
 def take_inodes(filler: Path) -> int:
-    for made in itertools.count():
-        try:
+    made = 0
+    with contextlib.suppress(OSError):
+        while True:
             (filler / os.urandom(8).hex()).touch()
-        except OSError:
-            break
+            made += 1
     return made
 
 
