@@ -71,19 +71,33 @@ def put_images(store: LocalStore, directory: Path) -> list[ImageInfo]:
 
 
 def fill(disk: Path, what: str) -> None:
-    """Leave no byte, or no inode, of a file system."""
+    """Leave no byte, or no inode, of a file system, where room that was kept or deleted is free a little later only."""
     filler = disk / "filler"
     filler.mkdir(exist_ok=True)
-    with contextlib.suppress(OSError):
-        while what == "inode":
-            (filler / os.urandom(8).hex()).touch()
-    size = 1 << 20
-    while what == "byte" and size >= 512:
+    Disk().sync_file_system(disk)
+    while take_bytes(filler) if what == "byte" else take_inodes(filler):
+        Disk().sync_file_system(disk)
+
+
+def take_bytes(filler: Path) -> int:
+    """Write files as long as there is room; return how many."""
+    size, written = 1 << 20, 0
+    while size >= 512:
         try:
             (filler / f"{size}-{os.urandom(4).hex()}").write_bytes(bytes(size))
+            written += 1
         except OSError:
             size //= 2
-    Disk().sync_file_system(disk)
+    return written
+
+
+def take_inodes(filler: Path) -> int:
+    made = 0
+    with contextlib.suppress(OSError):
+        while True:
+            (filler / os.urandom(8).hex()).touch()
+            made += 1
+    return made
 
 
 def empty(disk: Path) -> None:

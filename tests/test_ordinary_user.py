@@ -132,17 +132,19 @@ def provision_to_read(place, layers, backend):
             write(rootfs.fd, "etc/name", "other")
         guards = os.ST_NOSUID | os.ST_NODEV
         assert os.fstatvfs(rootfs.fd).f_flag & guards == guards
-        assert find_mounted(rootfs) == f"{guests.store}/containers/{rootfs.container_id}/rootfs"
+        assert find_mounted(rootfs, guests.store) == f"{guests.store}/containers/{rootfs.container_id}/rootfs"
         guests.destroy(rootfs)
-        assert find_mounted(rootfs) is None
+        assert find_mounted(rootfs, guests.store) is None
         assert os.listdir(guests.store / "containers") == []
         return [rootfs.backend, rootfs.reason]
 
 
-def find_mounted(rootfs):
-    """Return where a root file system is mounted in its process' namespaces."""
+def find_mounted(rootfs, place):
+    """Return where below a directory a root file system is mounted in its process' namespaces."""
     points = [line.split()[4] for line in Path(f"/proc/{rootfs.namespace_pid}/mountinfo").read_text().splitlines()]
-    return next((point for point in points if f"/{rootfs.container_id}/" in point), None)
+    return next(
+        (point for point in points if point.startswith(f"{place}/") and f"/{rootfs.container_id}/" in point), None
+    )
 
 
 def test_a_copy_at_a_target_is_mounted_there_in_the_namespaces(run):
@@ -198,7 +200,7 @@ def kill_between(place):
 
         assert (after.backend, after.reason) == ("overlay", "nothing is faster, and it works here")
         assert after.namespace_pid != before.namespace_pid
-        assert find_mounted(after) is not None
+        assert find_mounted(after, guests.store) is not None
         assert read(before.fd, "etc/name") == read(after.fd, "etc/name") == "upper"
         write(before.fd, "etc/written", "after")
         assert names_in(after.fd, "etc") == ["name"]
@@ -245,7 +247,7 @@ def lose(place, backend, read_only):
             else:
                 (adopted,) = recovery.adopted
                 assert read(adopted.fd, "etc/name") == "upper"
-                assert find_mounted(adopted) == str(place / "store/containers/box/rootfs")
+                assert find_mounted(adopted, place) == str(place / "store/containers/box/rootfs")
                 with pytest.raises(OSError, match="Read-only"):
                     write(adopted.fd, "etc/name", "other")
                 second.destroy("box").get(timeout=TIMEOUT)

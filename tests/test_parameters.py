@@ -171,6 +171,10 @@ def test_handle_says_what_it_has_in_place_of_what_other_tools_have(tmp_path: Pat
             AttributeError, match=r"'Provisioner' object has no attribute 'remove': destroy\(container_id\)"
         ):
             something.remove("box")
+        with pytest.raises(AttributeError, match=r"no attribute 'create': provision\(container_id, name\)"):
+            something.create("box")
+        with pytest.raises(AttributeError, match="no attribute 'get': provision returns a root file system"):
+            something.get("box")
         with pytest.raises(AttributeError, match=r"^'Provisioner' object has no attribute 'inspect'$"):
             something.inspect("box")
 

@@ -8,10 +8,10 @@ Source: Apache Mesos, src/slave/containerizer/mesos/provisioner/provisioner.{hpp
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, ClassVar, TypeVar
 
 import pykka
 
@@ -77,9 +77,13 @@ class Provisioner(Handle):
 
     instead = "start one in each process, on a store of its own"
     started_on = "store"
-    named_otherwise = dict.fromkeys(("containers", "ps", "ls"), "list() returns all containers") | dict.fromkeys(
-        ("remove", "rm", "delete", "unmount"), "destroy(container_id) removes a container"
-    )
+    named_otherwise: ClassVar[Mapping[str, str]] = {
+        **dict.fromkeys(("containers", "ps", "ls"), "list() returns all containers"),
+        **dict.fromkeys(("remove", "rm", "delete", "unmount"), "destroy(container_id) removes a container"),
+        **dict.fromkeys(("create", "make", "mount"), "provision(container_id, name) makes a container"),
+        **dict.fromkeys(("run", "exec"), "nothing is run here; provision returns where something can be"),
+        "get": "provision returns a root file system, recover those of an earlier process; list() tells their paths",
+    }
 
     def __init__(self, actor: pykka.ActorRef[ProvisionerActor], root: Path, owner: str) -> None:
         self._origin = Origin()

@@ -108,6 +108,15 @@ def test_what_names_no_image_may_be_meant_otherwise(filled, tmp_path, verb, name
     assert done.stderr.startswith(f"imagestore: {advice}")
 
 
+def test_images_are_alike_by_their_repositories_and_not_by_their_tags(filled, archive):
+    filled("put", "--name", "busybox", archive)
+
+    assert filled("get", "nope").stderr == "imagestore: no image nope:latest is in the store\n"
+    assert filled("get", "busibox").stderr == (
+        "imagestore: no image busibox:latest is in the store; there is busybox:latest\n"
+    )
+
+
 def test_prune_refuses_to_keep_what_too_few_digits_of_a_digest_would_not_keep(filled):
     digest = filled("list", "--format", "{config_digest}").stdout.strip()
 

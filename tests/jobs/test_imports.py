@@ -23,7 +23,7 @@ NEVER = {
     "tempfile",
     "unittest",
 }
-SELDOM = {"bz2", "lzma"}  # only for a layer that is compressed so
+SELDOM = {"bz2", "gzip", "isal", "lzma"}  # only for a layer that is compressed so
 PROTOBUF = {"google"}  # only to read records
 OF_EVERY_PUT = NEVER | SELDOM | PROTOBUF | {"pathlib"}
 JOBS = {

@@ -27,7 +27,7 @@ from pykka_imagestore.jobs.answers import allowlist
 from pykka_imagestore.jobs.answers.allowlist import ANSWERS
 from pykka_imagestore.runtime import PlainAnswers, WorkerAnswerError, WorkerPool
 from pykka_imagestore.runtime.wire import (
-    LARGE,
+    HEADER_BYTES,
     PACKET_BYTES,
     REPORT,
     RESULT,
@@ -57,6 +57,7 @@ class OddError(Exception):
 
 TYPES = (Point, Colour, OddError, Path, type(Path()), OSError, FileNotFoundError, ValueError)
 answers = PlainAnswers(TYPES, 1 << 20)
+ANNOUNCING = RESULT + (1).to_bytes(8)  # a header, but for the size of the body
 small_integers = st.integers(1 - (1 << 60), (1 << 60) - 1)
 plain = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text() | st.binary(),
@@ -182,13 +183,13 @@ def test_an_error_that_may_not_be_sent_says_the_same():
 
 @given(st.integers(0, 3), st.integers(-2, 2))
 def test_messages_of_any_size_go_through_in_packets(times, more):
-    sent = message(RESULT, 7, bytes(max(0, times * PACKET_BYTES + more - 9)))
+    body = bytes(max(0, times * PACKET_BYTES + more - HEADER_BYTES))
     reassembler = Reassembler(1 << 30)
 
-    *before, last = [reassembler.add(bytes(packet)) for packet in packets(sent)]
+    *before, last = [reassembler.add(bytes(packet)) for packet in packets(message(RESULT, 7, body))]
 
     assert before == [None] * len(before)
-    assert last == sent
+    assert last == (RESULT, 7, body)
 
 
 # -- workers that were taken over
@@ -228,9 +229,11 @@ def test_a_pickle_is_never_loaded(distrustful, tmp_path):
 @pytest.mark.parametrize(
     "packets",
     [
-        [b"\0\0\0\0"], [b"x"], [RESULT + bytes(8) + b"1"], [REPORT + bytes(8) + b"1"],
-        [LARGE + (1 << 40).to_bytes(8)], [LARGE + (0).to_bytes(8)], [LARGE + b"\xff" * 60_000], [LARGE],
-        [LARGE + (PACKET_BYTES + 1).to_bytes(8), bytes(10), bytes(60_000), bytes(60_000)],
+        [b"\0\0\0\0"], [b"x"], [RESULT], [message(RESULT, 0, b"1")], [message(REPORT, 0, b"1")],
+        [ANNOUNCING + (1 << 40).to_bytes(8)], [ANNOUNCING + (1).to_bytes(8)], [ANNOUNCING + (0).to_bytes(8) + b"1"],
+        [ANNOUNCING + b"\xff" * 60_000], [ANNOUNCING],
+        [ANNOUNCING + (PACKET_BYTES + 1).to_bytes(8), bytes(10), bytes(60_000), bytes(60_000)],
+        [ANNOUNCING + (PACKET_BYTES + 1).to_bytes(8) + bytes(PACKET_BYTES - HEADER_BYTES), bytes(60_000)],
     ],
 )  # fmt: skip
 def test_a_worker_that_sends_what_none_sends_is_killed_and_costs_nobody_else(distrustful, packets):

@@ -17,7 +17,8 @@ import pytest
 from support import worker_functions
 from support.processes import SOURCES, TIMEOUT
 
-from pykka_imagestore.runtime import WorkerPool, WorkerStartError, launch
+from pykka_imagestore.runtime import WorkerPool, WorkerStartError
+from pykka_imagestore.runtime.worker import wait_for
 
 HEAD = """
 import os, signal, sys, time, warnings
@@ -317,7 +318,7 @@ def test_workers_of_a_killed_program_end_though_a_child_of_it_holds_all_that_is_
     program.kill()
 
     program.wait(TIMEOUT)
-    assert launch.wait_for(pidfd, None)
+    assert wait_for(pidfd, None)
     os.kill(child, 9)
     os.close(pidfd)
     program.stdout.close()

@@ -10,6 +10,7 @@ import fcntl
 import os
 import pickle
 import shutil
+import stat
 import subprocess
 import sys
 import tempfile
@@ -23,19 +24,26 @@ from typing import Any, TypeVar
 import pytest
 from support.processes import TIMEOUT
 
+import pykka_imagestore
+
 R = TypeVar("R")
 
 ORDINARY_USER = 65534
 _GET_FLAGS, _SET_FLAGS, _IMMUTABLE = 0x80086601, 0x40086602, 0x10  # linux/fs.h
 _RUN = """
-import os, pickle, sys
-sys.path[:], function, arguments, user, groups, mask = pickle.loads(sys.stdin.buffer.read())
+import importlib, os, pickle, pkgutil, sys
+sys.path[:], function, arguments, user, groups, mask, is_private = pickle.loads(sys.stdin.buffer.read())
 function, arguments = pickle.loads(function), pickle.loads(arguments)
 import ctypes, hashlib, json, secrets, shutil, socket, subprocess, sysconfig, tempfile  # the package does so later
 from pykka_imagestore import tasks
 from pykka_imagestore.jobs.answers import allowlist
 for name in tasks.__all__:
     getattr(tasks, name)
+if is_private:
+    import pykka_imagestore
+    for module in pkgutil.walk_packages(pykka_imagestore.__path__, "pykka_imagestore."):
+        if not module.name.endswith("__main__"):
+            importlib.import_module(module.name)
 os.umask(mask)
 if user is not None:
     os.setgroups(groups), os.setresgid(user, user, user), os.setresuid(user, user, user)
@@ -177,7 +185,8 @@ def _call(
     groups: Sequence[int] = (),
 ) -> R:
     # Pickled twice: the inner ones need sys.path to be set first.
-    payload = pickle.dumps((sys.path, pickle.dumps(function), pickle.dumps(arguments), user, list(groups), umask))
+    inner = pickle.dumps(function), pickle.dumps(arguments)
+    payload = pickle.dumps((sys.path, *inner, user, list(groups), umask, _is_package_private()))
     done = subprocess.run(
         [*command, sys.executable, "-c", _RUN], input=payload, capture_output=True, timeout=TIMEOUT, check=False
     )
@@ -194,3 +203,9 @@ def _works(command: Sequence[str]) -> bool:
         shutil.which(command[0]) is not None
         and subprocess.run(command, capture_output=True, timeout=TIMEOUT, check=False).returncode == 0
     )
+
+
+@cache
+def _is_package_private() -> bool:
+    """Tell whether the package lies where others may not enter, as below /root: then all of it is imported before."""
+    return not all(above.stat().st_mode & stat.S_IXOTH for above in Path(pykka_imagestore.__file__).parents)

@@ -98,7 +98,11 @@ def _similar(store: Path, text: str) -> str:
     wanted = ImageName.parse_stored(text)
     repository = wanted.stored.removesuffix(wanted.tag or DEFAULT_TAG)
     names = [image.name for image in StoredView.open(store).list()]
-    found = [name for name in names if name.startswith(repository)] or difflib.get_close_matches(wanted.stored, names)
+    found = [name for name in names if name.startswith(repository)]
+    if not found:  # by repository: those of one tag would all be alike
+        repositories = {name: name.rpartition(":")[0] for name in names}
+        close = difflib.get_close_matches(repository.removesuffix(":"), set(repositories.values()))
+        found = [name for name in names if repositories[name] in close]
     return f"; there is {listed(found)}" if found else ""
 
 

@@ -136,8 +136,8 @@ class ImageName:
             distribution/reference, ``ParseDockerRef``.
         """
         if self.digest is not None:
-            return replace(self, tag=None)
-        return replace(self, tag=self.tag or DEFAULT_TAG)
+            return self if self.tag is None else replace(self, tag=None)
+        return self if self.tag is not None else replace(self, tag=DEFAULT_TAG)
 
     def _shortest(self) -> str:
         # Docker shows docker.io/localhost/app as localhost/app, which is an image of another registry.

@@ -34,6 +34,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 from pykka_imagestore.core.digest import DiffID, directory_name
@@ -58,98 +59,98 @@ STACK_RECORD = "stack.pb"
 REMOVED_STACK = "stack-"  # what the name of one begins with in gc/, where its own might be a layer's
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class StorePaths:
     """The paths in one store; ``root`` is absolute."""
 
     root: Path
 
-    @property
+    @cached_property
     def marker(self) -> Path:
         """What says that this is a store."""
         return self.root / "imagestore"
 
-    @property
+    @cached_property
     def stored_images(self) -> Path:
         """The reference store's checkpoint."""
         return self.root / "storedImages"
 
-    @property
+    @cached_property
     def journal(self) -> Path:
         """What changed since the checkpoint."""
         return self.root / "storedImages.journal"
 
-    @property
+    @cached_property
     def layers(self) -> Path:
         """The directory of published layers."""
         return self.root / "layers"
 
-    @property
+    @cached_property
     def configs(self) -> Path:
         """The directory of image configs."""
         return self.root / "configs"
 
-    @property
+    @cached_property
     def staging(self) -> Path:
         """The directory of work in progress."""
         return self.root / "staging"
 
-    @property
+    @cached_property
     def gc(self) -> Path:
         """The directory of what is being deleted."""
         return self.root / "gc"
 
-    @property
+    @cached_property
     def containers(self) -> Path:
         """The directory of provisioned root file systems."""
         return self.root / "containers"
 
-    @property
+    @cached_property
     def stacks(self) -> Path:
         """The directory of what stacks of layers need on top."""
         return self.root / "stacks"
 
-    @property
+    @cached_property
     def leases(self) -> Path:
         """The directory of leases."""
         return self.root / "leases"
 
-    @property
+    @cached_property
     def reserve(self) -> Path:
         """The directory of files that keep room."""
         return self.root / "reserve"
 
-    @property
+    @cached_property
     def locks(self) -> Path:
         """The directory of the files that processes lock."""
         return self.root / "locks"
 
-    @property
+    @cached_property
     def directories(self) -> tuple[Path, ...]:
         """The directories that every store has."""
         return (self.layers, self.configs, self.staging, self.gc, self.leases, self.locks)
 
-    @property
+    @cached_property
     def later_directories(self) -> tuple[Path, ...]:
         """The directories that a store gets when something is first to lie in them."""
         return (self.reserve, self.containers, self.stacks)
 
-    @property
+    @cached_property
     def references_lock(self) -> Path:
         """The lock of the process that writes the checkpoint or the journal."""
         return self.locks / "references"
 
-    @property
+    @cached_property
     def layers_lock(self) -> Path:
         """The file of which a process that unpacks a layer locks a byte."""
         return self.locks / "layers"
 
-    @property
+    @cached_property
     def containers_lock(self) -> Path:
         """The lock that is shared by those that destroy other processes' containers, and exclusive for a recovery."""
         return self.locks / "containers"
 
-    @property
+    @cached_property
     def leases_lock(self) -> Path:
         """The lock that is shared by those that take leases, and exclusive for one that evicts layers."""
         return self.locks / "leases"

@@ -158,13 +158,13 @@ def _make_of(site: Site, order: ProvisionOrder, image: DockerImage) -> Steps[Roo
 def _make_with(site: Site, backend: Backend, container: Container) -> Steps[Mounted]:
     """Make it with one backend; nothing is left however that fails."""
     layers = site.stack_layers.find(container.layer_ids, backend.reads)
-    request = request_of(site.paths, container)
     if layers is not None:
-        require_served(backend, replace(request, layers=layers))
+        require_served(backend, request_of(site.paths, container, layers))
     site.holder.begin(container)
     mounted: Mounted | None = None
     try:
-        request = replace(request, layers=(yield from _need_layers(site, container, backend.reads)))
+        layers = yield from _need_layers(site, container, backend.reads)
+        request = request_of(site.paths, container, layers)
         require_served(backend, request)
         parts = backend.parts(request, site.workers)
         if parts:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from pykka_imagestore.core.container import Container
 from pykka_imagestore.core.paths import StorePaths
-from pykka_imagestore.core.rootfs import RootfsRequest
+from pykka_imagestore.core.rootfs import RootfsRequest, StackLayer
 from pykka_imagestore.durable.containers import (
     RemovedContainers,
     containers_locked,
@@ -161,10 +161,10 @@ def _unmount_moved(rootfs: Rootfs) -> None:
         os.close(root)
 
 
-def request_of(paths: StorePaths, container: Container) -> RootfsRequest:
-    """Return what was asked of a backend for a container, but for its layers."""
+def request_of(paths: StorePaths, container: Container, layers: tuple[StackLayer, ...] = ()) -> RootfsRequest:
+    """Return what is asked of a backend for a container; a root file system is unmounted without its layers."""
     return RootfsRequest(
-        layers=(),
+        layers=layers,
         directory=str(paths.container(container.container_id)),
         read_only=container.read_only,
         attach=container.attached,

@@ -45,4 +45,4 @@ def _word(argument: int | bytes | bytearray | None) -> object:
         return ctypes.c_long(argument)
     if isinstance(argument, bytearray):
         return ctypes.byref((ctypes.c_char * len(argument)).from_buffer(argument))
-    return ctypes.c_char_p(argument)
+    return argument

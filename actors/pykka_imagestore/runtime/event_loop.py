@@ -52,15 +52,13 @@ class EventLoop:
 
     # -- for all threads
 
-    def start(self, expire: Callable[[], float], turn: Callable[[], object], end: Callable[[], object]) -> None:
+    def start(self, turn: Callable[[], float], end: Callable[[], object]) -> None:
         """Start the thread, unless it was started or the loop is stopped.
 
         Only the thread keeps the functions: their owner has the loop, and so would be in a cycle with it.
 
         Args:
-            expire: Called before each wait: sees to what is overdue, and returns the next deadline, of the monotonic
-                clock.
-            turn: Called after each wait, when the handlers have run.
+            turn: Called before each wait; returns when to call it again at the latest, on the monotonic clock.
             end: Called when the thread ends, before the calls that are left.
 
         Raises:
@@ -69,7 +67,7 @@ class EventLoop:
         """
         if self._thread is not None or self.is_stopped:
             return
-        thread = threading.Thread(target=self._run, args=(expire, turn, end), name=self._name, daemon=True)
+        thread = threading.Thread(target=self._run, args=(turn, end), name=self._name, daemon=True)
         with self._lock:
             if self._wake_up != _NONE or self.is_stopped:
                 return
@@ -80,7 +78,7 @@ class EventLoop:
             thread.start()
         except RuntimeError:
             with self._lock:
-                self._close_wake_up()
+                self.close_wake_up()
                 self._thread = None
             self._make_calls()  # left by other threads, which believed that this one had started
             self._end_if_stopped()
@@ -88,14 +86,21 @@ class EventLoop:
 
     def call(self, function: Callable[[], object]) -> None:
         """Have the thread call ``function`` soon; call it here if there is no thread."""
-        if not self._origin.is_here():  # in a forked child the descriptor's number may be another file's by now
+        if not self._origin.is_here():
             return
         self._calls.append(function)
+        if not self.wake():
+            self._make_calls()
+
+    def wake(self) -> bool:
+        """Have the thread take its turn soon; False if there is no thread."""
+        if not self._origin.is_here():  # in a forked child the descriptor's number may be another file's by now
+            return False
         with self._lock:
-            if self._wake_up != _NONE:
-                os.eventfd_write(self._wake_up, 1)
-                return
-        self._make_calls()
+            if self._wake_up == _NONE:
+                return False
+            os.eventfd_write(self._wake_up, 1)
+            return True
 
     def stop(self) -> None:
         """End the thread once the handler or call that runs has returned."""
@@ -114,9 +119,11 @@ class EventLoop:
         """Tell whether the caller runs in the loop."""
         return self._thread is threading.current_thread()
 
-    def forget(self) -> None:
-        """Close the descriptor in a forked child, where nothing reads it."""
-        self._close_wake_up()
+    def close_wake_up(self) -> None:
+        """Close the descriptor that wakes the thread: it has ended, or is not in this forked child."""
+        descriptor, self._wake_up = self._wake_up, _NONE  # in this order: a child forked in between must not close it
+        if descriptor != _NONE:
+            os.close(descriptor)
 
     # -- for the thread itself
 
@@ -136,28 +143,30 @@ class EventLoop:
 
     # -- inside
 
-    def _run(self, expire: Callable[[], float], turn: Callable[[], object], end: Callable[[], object]) -> None:
+    def _run(self, turn: Callable[[], float], end: Callable[[], object]) -> None:
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # workers inherit this until they ignore it
         self.watch(self._wake_up, self._take_calls)
-        with serving(partial(self._run_once, expire, turn), partial(self.call, _do_nothing)):
+        with serving(partial(self._run_once, turn), self.wake):
             try:
                 while not self.is_stopped:
-                    self._run_once(expire, turn, None)
+                    self._run_once(turn, None)
             except BaseException:  # no other thread would answer the futures that are pending
                 logger.exception("The thread of a worker pool failed; the pool is closed")
         end()  # also if it was stopped in another thread, before this one had begun
         with self._lock:
-            self._close_wake_up()
+            self.close_wake_up()
         self._make_calls()
         self._ended.set()
 
-    def _run_once(self, expire: Callable[[], float], turn: Callable[[], object], seconds: float | None) -> None:
+    def _run_once(self, turn: Callable[[], float], seconds: float | None) -> None:
         """Wait for events, at most for so many seconds, and handle them; a callback that waits calls this too."""
-        for descriptor, _ in self._poll.poll(_milliseconds(expire(), seconds)):
-            handler = self._handlers.get(descriptor)
-            if handler is not None:  # an earlier handler may have removed it
+        deadline = turn()
+        if self.is_stopped:
+            return
+        events = self._poll.poll(_milliseconds(deadline, seconds))
+        for descriptor, handler in [(descriptor, self._handlers[descriptor]) for descriptor, _ in events]:
+            if self._handlers.get(descriptor) is handler:  # else an earlier one has removed it
                 handler()
-        turn()
 
     def _take_calls(self) -> None:
         with contextlib.suppress(BlockingIOError):
@@ -176,17 +185,8 @@ class EventLoop:
         if self.is_stopped:
             self._ended.set()
 
-    def _close_wake_up(self) -> None:
-        descriptor, self._wake_up = self._wake_up, _NONE  # in this order: a child forked in between must not close it
-        if descriptor != _NONE:
-            os.close(descriptor)
-
 
 def _milliseconds(deadline: float, seconds: float | None) -> float | None:
     remaining = deadline - time.monotonic()
     wait = remaining if seconds is None else min(remaining, seconds)
     return None if wait == math.inf else math.ceil(max(0, min(_MAX_WAIT_SECONDS, wait)) * 1000)
-
-
-def _do_nothing() -> None:
-    pass

@@ -18,35 +18,28 @@ import socket
 import subprocess
 import sys
 import sysconfig
-from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, cast
 
-from pykka_imagestore.runtime.wire import PACKET_BYTES
-from pykka_imagestore.runtime.worker import FROZEN_MARK, main_frozen, wait_for
+from pykka_imagestore.runtime.worker import FROZEN_MARK, main_frozen
 
 if TYPE_CHECKING:
     from multiprocessing.process import BaseProcess
 
 # ``sys.path`` has to be set before anything of the package can be imported.
-_BOOTSTRAP = f"""\
-import os, sys
-descriptor = int(sys.argv[1])
-missing, paths = int.from_bytes(os.read(descriptor, 8), "big"), b""
-while len(paths) < missing:
-    packet = os.read(descriptor, {PACKET_BYTES})
-    if not packet:
-        break
-    paths += packet
-if not paths:
-    os._exit(0)
-sys.path[:] = os.fsdecode(paths).split("\\0")
+_BOOTSTRAP = """\
+import sys
+sys.path[:] = sys.argv[2:]
 from pykka_imagestore.runtime.worker import main
-main(descriptor)
+main(int(sys.argv[1]))
 """
 _FREEZE_SUPPORT = (
     "a frozen program has to call multiprocessing.freeze_support() first thing in its main; without it, each worker "
     "process would run the program again"
+)
+_DAEMONIC = (
+    "a frozen program starts worker processes through multiprocessing, which gives a daemonic process none; use the "
+    "store or pool in a process that is not daemonic"
 )
 _PYTHON_NAME = re.compile(r"(python|pypy|graalpy)[-.\w]*", re.IGNORECASE)
 
@@ -55,75 +48,66 @@ class CannotStartError(Exception):
     """No worker process can be started in this program; the argument says why, and what to do."""
 
 
-class WorkerProcess(ABC):
-    """A worker process, and this program's end of the socket pair.
+class WorkerProcess:
+    """A worker process, which was started just now, and this program's end of the socket pair.
 
     Attributes:
         socket: Non-blocking.
         pidfd: Readable once the process has ended. Signals are sent through it, since its PID may be reused.
-        greeting: The packets to send first. They are not sent here, since the process may never take them.
+
+    Raises:
+        CannotStartError: No worker process can be started in this program.
+        OSError: The limit on processes or on descriptors is reached.
     """
 
-    greeting: Sequence[bytes] = ()
-
-    def __init__(self, connection: socket.socket, pid: int) -> None:
-        self.socket = connection
-        # The PID is still the child's. Even one that is reaped at once, since SIGCHLD is ignored, does not end between
-        # its start and here.
-        self.pidfd = os.pidfd_open(pid)
+    def __init__(self) -> None:
+        _require_pidfds()
+        with contextlib.ExitStack() as undo:
+            self.socket, theirs = map(_above_standard, socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET))
+            undo.enter_context(self.socket)
+            self.socket.setblocking(False)
+            with theirs:
+                self._child = _start_frozen(theirs) if is_frozen() else _start_python(theirs.fileno())
+            undo.callback(self._child.wait if isinstance(self._child, subprocess.Popen) else self._child.join)
+            undo.callback(self._child.kill)
+            # The PID is still the child's. Even one that is reaped at once, since SIGCHLD is ignored, does not end
+            # between its start and here.
+            self.pidfd = os.pidfd_open(cast(int, self._child.pid))
+            undo.pop_all()
 
     def kill(self) -> None:
         """Have the process end; does nothing if it has."""
         with contextlib.suppress(ProcessLookupError):
             signal.pidfd_send_signal(self.pidfd, signal.SIGKILL)
 
-    def has_ended(self) -> bool:
-        """Tell whether the process has ended."""
-        return wait_for(self.pidfd, 0)
-
-    def end(self) -> int | None:
-        """Wait until the process has ended, and release its descriptors.
+    def reap(self) -> int | None:
+        """Wait until the process has ended.
 
         Returns:
             Its exit code, minus the signal's number if a signal ended it. None if it is not known, because SIGCHLD is
             ignored or something else in this program waits for all children.
         """
-        wait_for(self.pidfd, None)
-        code = self._reap()
-        self._close()
+        if not isinstance(self._child, subprocess.Popen):
+            self._child.join()
+            return self._child.exitcode
+        try:
+            end = os.waitid(os.P_PIDFD, self.pidfd, os.WEXITED)
+        except ChildProcessError:
+            end = None
+        code = None if end is None else end.si_status if end.si_code == os.CLD_EXITED else -end.si_status
+        self._child.returncode = code or 0  # else it would wait for the PID itself, which may be another child's
         return code
 
-    def forget(self) -> None:
-        """Release the descriptors in a forked child; the process belongs to the parent."""
-        self._close()
-
-    @abstractmethod
-    def _reap(self) -> int | None:
-        """Wait for the process, and return its exit code, or None."""
-
-    def _close(self) -> None:
+    def close(self) -> None:
+        """Release the descriptors."""
         self.socket.close()
         os.close(self.pidfd)
 
-
-def start_process() -> WorkerProcess:
-    """Start a worker process, which waits for its set-up message.
-
-    Raises:
-        CannotStartError: No worker process can be started in this program.
-        OSError: The limit on processes or on descriptors is reached.
-    """
-    _require_pidfds()
-    ours, theirs = map(_above_standard, socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET))
-    with theirs:
-        theirs.setblocking(True)  # whatever socket.setdefaulttimeout() says: the bootstrap waits in read()
-        try:
-            process = _Frozen(ours, theirs) if is_frozen() else _Python(ours, theirs)
-        except BaseException:
-            ours.close()  # which ends a process that was started
-            raise
-    ours.setblocking(False)
-    return process
+    def forget(self) -> None:
+        """Release the descriptors in a forked child; the process belongs to the parent."""
+        if isinstance(self._child, subprocess.Popen):
+            self._child.returncode = 0  # else it warns that it is still running
+        self.close()
 
 
 def is_frozen() -> bool:
@@ -156,17 +140,19 @@ def find_python() -> str:
     """
     if _PYTHON_NAME.fullmatch(os.path.basename(sys.executable or "")):  # noqa: PTH119
         return sys.executable
+    import shutil  # noqa: PLC0415 - it imports bz2 and lzma; few programs embed Python
+
     version = f"python{sys.version_info.major}.{sys.version_info.minor}"
-    directories = dict.fromkeys([os.path.join(sys.exec_prefix, "bin"), sysconfig.get_config_var("BINDIR") or ""])  # noqa: PTH118
-    candidates = [os.path.join(directory, version) for directory in directories if directory]  # noqa: PTH118
-    for candidate in candidates:
-        if os.access(candidate, os.X_OK):
-            return candidate
-    msg = (
-        f"sys.executable, {sys.executable!r}, is no Python, and there is none at {' or '.join(candidates)}; set "
-        f"sys.executable to a {version} before the first task"
-    )
-    raise CannotStartError(msg)
+    directories = [os.path.join(sys.exec_prefix, "bin"), sysconfig.get_config_var("BINDIR")]  # noqa: PTH118
+    path = os.pathsep.join(filter(None, directories))
+    found = shutil.which(version, path=path)
+    if found is None:
+        msg = (
+            f"sys.executable, {sys.executable!r}, is no Python, and there is no {version} in {path}; set "
+            f"sys.executable to one before the first task"
+        )
+        raise CannotStartError(msg)
+    return found
 
 
 def python_command() -> list[str]:
@@ -181,66 +167,8 @@ def python_command() -> list[str]:
     return [find_python(), *_flags()]
 
 
-class _Python(WorkerProcess):
-    """A new Python, started by a program that is not frozen."""
-
-    def __init__(self, ours: socket.socket, theirs: socket.socket) -> None:
-        descriptor, paths = theirs.fileno(), b"\0".join(_search_path())
-        parts = (paths[start : start + PACKET_BYTES] for start in range(0, len(paths), PACKET_BYTES))
-        self.greeting = [len(paths).to_bytes(8), *parts]
-        command = [*python_command(), "-c", _BOOTSTRAP, str(descriptor)]
-        self._process = subprocess.Popen(command, pass_fds=[descriptor], cwd="/")
-        try:
-            super().__init__(ours, self._process.pid)
-        except OSError:  # no descriptor is left
-            self._process.kill()
-            self._process.wait()
-            raise
-
-    def forget(self) -> None:
-        self._process.returncode = 0  # else subprocess warns that it is still running
-        super().forget()
-
-    def _reap(self) -> int | None:
-        try:
-            end = os.waitid(os.P_PIDFD, self.pidfd, os.WEXITED)
-        except ChildProcessError:
-            end = None
-        code = None if end is None else end.si_status if end.si_code == os.CLD_EXITED else -end.si_status
-        self._process.returncode = 0 if code is None else code
-        return code
-
-
-class _Frozen(WorkerProcess):
-    """Another process of the frozen program, taken over by multiprocessing."""
-
-    def __init__(self, ours: socket.socket, theirs: socket.socket) -> None:
-        import multiprocessing  # noqa: PLC0415 - few programs are frozen
-
-        if multiprocessing.current_process().daemon:
-            msg = (
-                "a frozen program starts worker processes through multiprocessing, which gives a daemonic process "
-                "none; use the store or pool in a process that is not daemonic"
-            )
-            raise CannotStartError(msg)
-        context = multiprocessing.get_context("spawn")
-        self._process: BaseProcess = context.Process(target=main_frozen, args=(theirs,), daemon=True)
-        with _marked_environment():
-            self._process.start()
-        assert self._process.pid is not None  # noqa: S101 - it has been started
-        try:
-            super().__init__(ours, self._process.pid)
-        except OSError:  # no descriptor is left
-            self._process.kill()
-            self._process.join()
-            raise
-
-    def _reap(self) -> int | None:
-        self._process.join()
-        return self._process.exitcode
-
-
 def _require_pidfds() -> None:
+    """Raise CannotStartError if a process that was started could not be watched."""
     try:
         descriptor = os.pidfd_open(os.getpid())
         with os.fdopen(descriptor), contextlib.suppress(ChildProcessError):  # this process is no child of its own
@@ -250,6 +178,28 @@ def _require_pidfds() -> None:
             raise
         msg = f"pidfd_open, or waitid with its result, failed: {error.strerror}; it takes Linux 5.4 and no filter"
         raise CannotStartError(msg) from error
+
+
+def _start_python(descriptor: int) -> subprocess.Popen[bytes]:
+    # Linux takes arguments up to a quarter of the stack's limit, usually 2 MB, and 128 KB in any case.
+    command = [*python_command(), "-c", _BOOTSTRAP, str(descriptor)]
+    return subprocess.Popen([*map(os.fsencode, command), *_search_path()], pass_fds=[descriptor], cwd="/")
+
+
+def _start_frozen(connection: socket.socket) -> BaseProcess:
+    """Start another process of this program; multiprocessing takes it over."""
+    import multiprocessing  # noqa: PLC0415 - few programs are frozen
+
+    if multiprocessing.current_process().daemon:
+        raise CannotStartError(_DAEMONIC)
+    process = multiprocessing.get_context("spawn").Process(target=main_frozen, args=(connection,), daemon=True)
+    # All processes that are started meanwhile, multiprocessing's own too, are not to start any themselves.
+    os.environ[FROZEN_MARK] = sys.executable
+    try:
+        process.start()
+    finally:
+        os.environ.pop(FROZEN_MARK, None)
+    return process
 
 
 def _flags() -> list[str]:
@@ -269,28 +219,16 @@ def _flags() -> list[str]:
     ]
 
 
-def _search_path() -> list[bytes]:
-    """Return ``sys.path``, for a process in another directory.
+def _search_path() -> Iterator[bytes]:
+    """Yield ``sys.path``, for a process in another directory.
 
     Programs put anything there. Entries that Python itself ignores are left out: objects that are no str, and names
     that no directory can have. So is the current directory if it was removed.
     """
-    paths = []
     for path in cast(list[object], sys.path):
         if isinstance(path, str) and "\0" not in path:
             with contextlib.suppress(FileNotFoundError, UnicodeEncodeError):
-                paths.append(os.fsencode(os.path.abspath(path)))  # noqa: PTH100 - links in it stay
-    return paths
-
-
-@contextlib.contextmanager
-def _marked_environment() -> Iterator[None]:
-    """Mark all processes that are started meanwhile, multiprocessing's own too, as not to start any themselves."""
-    os.environ[FROZEN_MARK] = sys.executable
-    try:
-        yield
-    finally:
-        os.environ.pop(FROZEN_MARK, None)
+                yield os.fsencode(os.path.abspath(path))  # noqa: PTH100 - links in it stay
 
 
 def _above_standard(connection: socket.socket) -> socket.socket:

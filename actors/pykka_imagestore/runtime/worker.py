@@ -14,20 +14,7 @@ import sys
 import threading
 import time
 
-from pykka_imagestore.runtime.wire import (
-    ERROR,
-    HELLO,
-    MAX_REPORT_BYTES,
-    PACKET_BYTES,
-    REPORT,
-    RESULT,
-    TASK,
-    MalformedError,
-    Reassembler,
-    message,
-    packets,
-    parse_message,
-)
+from pykka_imagestore.runtime import wire
 
 TYPE_CHECKING = False  # importing typing for it takes longer than all of the above
 if TYPE_CHECKING:
@@ -135,20 +122,16 @@ def wait_for(descriptor: int, deadline: float | None, event: int = select.POLLIN
 
 def main(descriptor: int) -> None:
     """Serve a pool at the other end of a socket, in a new process; never returns."""
-    status = 1
     try:
         _open_standard_streams()
         os.set_inheritable(descriptor, False)
         os.set_blocking(descriptor, False)
         with contextlib.suppress(EOFError, ConnectionError):  # the pool is gone, or needs this worker no more
             _Worker(descriptor).serve()
-        status = 0
     except BaseException:  # noqa: BLE001 - printed here, since there is nothing left to send it to
-        import traceback  # noqa: PLC0415 - most workers never need it
-
-        traceback.print_exc()
-    finally:
-        os._exit(status)  # which ends threads that tasks have left behind
+        sys.excepthook(*sys.exc_info())
+        os._exit(1)
+    os._exit(0)  # which ends threads that tasks have left behind
 
 
 def main_frozen(connection: socket.socket) -> None:
@@ -162,19 +145,20 @@ class _Worker:
 
     def __init__(self, descriptor: int) -> None:
         self._descriptor = descriptor
-        self._reassembler = Reassembler(1 << 62)
+        self._reassembler = wire.Reassembler(1 << 62)
         self._number = 0
-        setup = pickle.loads(self._receive()[2])  # noqa: S301 - from our own parent
-        name, memory_limit_bytes, self._answers, parent = setup
-        _prepare(name, memory_limit_bytes, parent)
+        _, _, setup = self._receive()
+        name, memory_limit_bytes, self._answers, parent = pickle.loads(setup)  # noqa: S301 - from our own parent
+        _prepare(name, memory_limit_bytes)
+        _end_with(parent)
         os.register_at_fork(after_in_child=self._leave)
-        self._send(HELLO, str(sys.implementation.cache_tag).encode())
+        self._send(wire.HELLO, str(sys.implementation.cache_tag).encode())
 
     def serve(self) -> None:
         """Run tasks until the pool is gone."""
         while True:
             kind, number, body = self._receive()
-            if kind == TASK:  # else a message that came after its task had ended
+            if kind == wire.TASK:  # else a message that came after its task had ended
                 self._number = number
                 answer = self._run(body)
                 _flush_standard_streams()
@@ -182,37 +166,35 @@ class _Worker:
 
     # -- what a task is offered
 
-    def report(self, message_: object) -> None:
-        body = self._answers.dump(message_)
-        if len(body) <= MAX_REPORT_BYTES:
+    def report(self, message: object) -> None:
+        body = self._answers.dump(message)
+        if len(body) <= wire.MAX_REPORT_BYTES:
             with contextlib.suppress(OSError):  # the socket is full: the next report tells more
-                os.write(self._descriptor, message(REPORT, self._number, body))
+                os.write(self._descriptor, wire.message(wire.REPORT, self._number, body))
 
     def is_discarded(self) -> bool:
         return False  # a discard kills the process
 
     def receive(self, timeout: float | None) -> object:
         deadline = None if timeout is None else time.monotonic() + timeout
-        while True:
-            if not wait_for(self._descriptor, deadline):
-                raise TimeoutError
+        while wait_for(self._descriptor, deadline):
             _, number, body = self._receive()
             if number == self._number:
                 return pickle.loads(body)  # noqa: S301 - from our own parent
+        raise TimeoutError
 
     # -- inside
 
     def _run(self, payload: bytes) -> tuple[bytes, bytes]:
         try:
             function, argument = _load_task(payload)
-            return RESULT, self._dump_result(function, run_hosted(self, function, argument))
+            return wire.RESULT, self._dump_result(function, run_hosted(self, function, argument))
         except BaseException as error:  # noqa: BLE001 - the future fails with it
-            return ERROR, dump_error(self._answers, error)
+            return wire.ERROR, dump_error(self._answers, error)
 
     def _dump_result(self, function: Callable[[Any], Any], result: object) -> bytes:
         try:
-            answers: Answers = self._answers
-            return answers.dump(result)
+            return self._answers.dump(result)  # type: ignore[no-any-return]
         except Exception as error:
             msg = f"what {getattr(function, '__qualname__', function)} returned cannot be sent back: {error}"
             raise pickle.PicklingError(msg) from error
@@ -222,15 +204,15 @@ class _Worker:
             # It waits without taking anything: a task that is sent to a process which was just killed then stays
             # unread, and the kernel tells the pool so.
             wait_for(self._descriptor, None)
-            packet = os.read(self._descriptor, PACKET_BYTES)
+            packet = os.read(self._descriptor, wire.PACKET_BYTES)
             if not packet:
                 raise EOFError
-            complete = self._reassembler.add(packet)
-            if complete is not None:
-                return parse_message(complete)
+            message = self._reassembler.add(packet)
+            if message is not None:
+                return message
 
     def _send(self, kind: bytes, body: bytes) -> None:
-        for packet in packets(message(kind, self._number, body)):
+        for packet in wire.packets(wire.message(kind, self._number, body)):
             while True:
                 try:
                     os.write(self._descriptor, packet)
@@ -262,17 +244,12 @@ def dump_error(answers: Answers, error: BaseException) -> bytes:
     return answers.dump((None, text, where))
 
 
-def load_result(answers: Answers, data: bytes) -> Any:
-    """Return the value that a task has returned."""
-    return answers.load(data)
-
-
 def load_error(answers: Answers, data: bytes) -> Exception:
     """Return the error that a worker has sent, or one with the same text; a note has the worker's traceback."""
     answer = answers.load(data)
     if not (isinstance(answer, tuple) and len(answer) == 3):
         msg = "it sent an error in another form than workers do"
-        raise MalformedError(msg)
+        raise wire.MalformedError(msg)
     sent, text, where = answer
     error = sent if isinstance(sent, Exception) else RuntimeError(str(text))
     error.add_note(f"In the worker process:\n{where}")
@@ -290,8 +267,22 @@ def _load_task(payload: bytes) -> tuple[Callable[[Any], Any], Any]:
         raise pickle.UnpicklingError(msg) from error
 
 
-def _prepare(name: str, memory_limit_bytes: int | None, parent: int) -> None:
-    """Set up this process as a worker: named, limited, killable, and ending with its parent."""
+def _open_standard_streams() -> None:
+    """Have descriptor 0 be /dev/null, and 1 and 2 be open: no file that is opened later may become one of them."""
+    nothing = -1
+    while nothing < 3:
+        try:
+            nothing = os.open(os.devnull, os.O_RDWR)
+        except OSError:  # there is no /dev
+            nothing = os.open("/", os.O_RDONLY)
+    for descriptor in (1, 2):
+        os.set_inheritable(descriptor, True)  # for programs that a task starts, if it was opened just now
+    os.dup2(nothing, 0)
+    os.close(nothing)
+
+
+def _prepare(name: str, memory_limit_bytes: int | None) -> None:
+    """Set up this process as a worker: named, limited, and killable."""
     for number in (signal.SIGINT, signal.SIGHUP):  # a terminal sends them to all its processes: the parent decides
         signal.signal(number, signal.SIG_IGN)
     for number in (signal.SIGTERM, signal.SIGCHLD):
@@ -304,45 +295,27 @@ def _prepare(name: str, memory_limit_bytes: int | None, parent: int) -> None:
 
         resource.setrlimit(resource.RLIMIT_DATA, (memory_limit_bytes, memory_limit_bytes))
     os.nice(_NICENESS)
-    _watch(parent)
 
 
-def _watch(parent: int) -> None:
+def _end_with(parent: int) -> None:
     """Have this process end when its parent does.
 
     The socket does not always tell: a child that the parent forked has a copy of the other end. PR_SET_PDEATHSIG would
     send its signal when the parent's thread ends that started this process.
     """
-    if os.getppid() not in (parent, 0):  # 0: the parent is outside of this PID namespace, and cannot be watched
-        raise EOFError
-    if os.getppid() == parent:
+    if os.getppid() == 0:  # the parent is outside of this PID namespace, and cannot be watched
+        return
+    with contextlib.suppress(ProcessLookupError):
         descriptor = os.pidfd_open(parent)
-        if os.getppid() != parent:  # it has ended, and the number may be another process's
-            raise EOFError
-        threading.Thread(target=_die_after, args=(descriptor,), name="parent-watch", daemon=True).start()
+        if os.getppid() == parent:  # else it has ended, and the number may be another process's
+            threading.Thread(target=_die_after, args=(descriptor,), name="parent-watch", daemon=True).start()
+            return
+    raise EOFError
 
 
 def _die_after(parent: int) -> None:
     wait_for(parent, None)
     os.kill(os.getpid(), signal.SIGKILL)
-
-
-def _open_standard_streams() -> None:
-    """Open descriptors 0 to 2 where they are closed, and /dev/null as 0: no file that is opened may become one."""
-    try:
-        nothing = os.open(os.devnull, os.O_RDWR)
-    except OSError:  # there is no /dev
-        nothing = os.open("/", os.O_RDONLY)
-    os.dup2(nothing, 0)
-    for descriptor in (1, 2):
-        try:
-            os.fstat(descriptor)
-        except OSError:
-            os.dup2(nothing, descriptor)
-    if nothing < 3:
-        os.set_inheritable(nothing, True)
-    else:
-        os.close(nothing)
 
 
 def _flush_standard_streams() -> None:

@@ -8,8 +8,6 @@ import sys
 from functools import partial
 from typing import BinaryIO, cast
 
-from isal import igzip, igzip_lib
-
 from pykka_imagestore.core.byte_source import BLOCK_BYTES, ByteSource
 from pykka_imagestore.core.limits import DEFAULT_LIMITS, Limits
 from pykka_imagestore.core.tar.format import OverLimitError, TarError
@@ -24,7 +22,6 @@ _GZIP, _XZ = b"\x1f\x8b", b"\xfd7zXZ\0"
 _ZSTD = re.compile(rb"\x28\xb5\x2f\xfd|[\x50-\x5f]\x2a\x4d\x18")  # a frame, or one to skip: pzstd begins so
 _BZIP2 = re.compile(rb"BZh[1-9](1AY&SY|\x17rE8P\x90)")  # with its first block's, since a tar may begin with "BZh"
 MAGIC_BYTES = 10
-_GZIP_ERROR = cast(type[Exception], igzip_lib.IsalError)  # its stub says that it is an instance
 
 
 def is_compressed(magic: bytes) -> bool:
@@ -40,7 +37,9 @@ def inflate(file: ByteSource | BinaryIO, magic: bytes, limits: Limits = DEFAULT_
     """
     source = cast(BinaryIO, file)
     if magic.startswith(_GZIP):
-        return cast(Readable, igzip.open(source))  # type: ignore[no-untyped-call]
+        from pykka_imagestore.jobs.unpack.gzip_reader import GzipReader  # noqa: PLC0415 - not for a docker-archive
+
+        return GzipReader(source)
     if _ZSTD.match(magic):
         return _ZstdReader(source, limits)
     if magic.startswith(_XZ):
@@ -88,7 +87,7 @@ def read_some(source: Readable, size: int) -> bytes:
     """
     try:
         return source.read(size)
-    except (EOFError, zstd.ZstdError, _GZIP_ERROR, ValueError) as error:
+    except (EOFError, zstd.ZstdError, ValueError) as error:
         msg = f"cannot be inflated: {error}"
         raise TarError(msg) from error
     except OSError as error:
