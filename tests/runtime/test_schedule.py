@@ -11,10 +11,11 @@ import sys
 import threading
 import time
 import weakref
+from functools import partial
 
 import pykka
 import pytest
-from support.processes import TIMEOUT
+from support.processes import TIMEOUT, wait_for
 
 from pykka_imagestore.runtime import Actor, Promise, after, dispatch, tell_every, tell_later, terminate
 
@@ -203,6 +204,10 @@ def test_message_to_a_full_mailbox_that_fails_is_dropped_and_logged(caplog):
     ref.stop(timeout=TIMEOUT)
 
 
+def all_over(scheduled):
+    return all(each.is_over() for each in scheduled)
+
+
 @pytest.mark.parametrize("mailbox", [None, 2])
 def test_many_messages_are_told_while_actors_end_and_senders_cancel(mailbox, caplog):
     caplog.set_level(logging.WARNING)
@@ -214,7 +219,7 @@ def test_many_messages_are_told_while_actors_end_and_senders_cancel(mailbox, cap
         cancelled = [each.cancel() for each in scheduled[::3]]
         (terminate(ref) if round_ % 2 else ref.stop(block=False)).get(timeout=TIMEOUT)
         terminate(ref).get(timeout=TIMEOUT)
-        assert all(each.is_over() for each in scheduled)
+        wait_for(partial(all_over, scheduled))  # who waits for the actor may be told first
         assert len(cancelled) == 14
 
     assert "failed" not in caplog.text
