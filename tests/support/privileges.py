@@ -34,7 +34,8 @@ _RUN = """
 import importlib, os, pickle, pkgutil, sys
 sys.path[:], function, arguments, user, groups, mask, is_private = pickle.loads(sys.stdin.buffer.read())
 function, arguments = pickle.loads(function), pickle.loads(arguments)
-import ctypes, hashlib, json, secrets, shutil, socket, subprocess, sysconfig, tempfile  # the package does so later
+# The package imports these later.
+import ctypes, gzip, hashlib, json, secrets, shutil, socket, subprocess, sysconfig, tempfile
 from pykka_imagestore import tasks
 from pykka_imagestore.jobs.answers import allowlist
 for name in tasks.__all__:
