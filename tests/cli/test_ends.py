@@ -10,7 +10,7 @@ import time
 
 import pytest
 from support.commands import unwritable_output
-from support.images import long_layer
+from support.images import docker_save, long_layer
 from support.processes import TIMEOUT, Program, names, session_processes, unpacks, wait_for
 
 pytestmark = pytest.mark.combinations
@@ -79,10 +79,14 @@ def test_signal_a_second_after_the_first_ends_the_program_at_once():
 
 @pytest.mark.parametrize("to_all", [False, True])
 @pytest.mark.parametrize("verb", ["put", "unpack"])
-def test_hangup_is_undone_and_told_in_one_sentence(imagestore, long_archive, tmp_path, verb, to_all):
-    layer_file, directory = tmp_path / "layer.tar", tmp_path / "rootfs"
-    layer_file.write_bytes(long_layer(120_000))
-    run = imagestore.start("put", long_archive) if verb == "put" else imagestore.start("unpack", layer_file, directory)
+def test_hangup_is_undone_and_told_in_one_sentence(imagestore, tmp_path, verb, to_all):
+    archive, directory = tmp_path / "long.tar", tmp_path / "rootfs"
+    data = long_layer(240_000)  # so that it is not done before the signal comes, however busy the machine is
+    if verb == "put":
+        run = imagestore.start("put", docker_save(archive, {"long:1": [data]}))
+    else:
+        archive.write_bytes(data)
+        run = imagestore.start("unpack", archive, directory)
     wait_for(lambda: unpacks(imagestore.store) or (directory.exists() and names(directory)))
 
     (os.killpg if to_all else os.kill)(run.pid, signal.SIGHUP)
