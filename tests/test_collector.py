@@ -364,7 +364,7 @@ def test_prunes_beside_puts_never_lose_a_layer(store: LocalStore, tmp_path: Path
             for pruner in pruners:
                 pruner.join(TIMEOUT)
 
-        assert errors.empty()
+        assert [repr(errors.get()) for _ in range(errors.qsize())] == []
         assert all(image.missing == () for image in store.list().get(timeout=TIMEOUT))
         store.prune(budget_bytes=0).get(timeout=TIMEOUT)
         other.swept().get(timeout=TIMEOUT)

@@ -91,7 +91,7 @@ def _make_root(root: Path) -> list[Path]:
     """Make a store's directory and what is missing above; return those above."""
     if root.is_dir():
         return []
-    if root.exists():
+    if root.exists() and not root.is_dir():  # asked again: another process may make it at this moment
         raise NotADirectoryError(errno.ENOTDIR, "This is no directory; a store needs one", str(root))
     new = [directory for directory in root.parents if not directory.exists()]
     for directory in reversed(new):
