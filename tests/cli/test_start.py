@@ -30,6 +30,19 @@ NEEDLESS_OF_OURS = {"pykka_imagestore.core.budget", "pykka_imagestore.core.inven
 NEEDED = {"pykka_imagestore.runtime", "pykka_imagestore.runtime.lazy"}
 
 
+def last_lines(program, store):
+    """Return the last two lines that a program prints that runs the command line on a store."""
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        capture_output=True,
+        text=True,
+        env=store.environment,
+        timeout=TIMEOUT,
+        check=True,
+    )
+    return done.stdout.splitlines()[-2:]
+
+
 def test_list_imports_nothing_that_it_does_not_need(filled):
     program = f"""
 import sys
@@ -42,16 +55,7 @@ parts = {{name for name in ours if name.startswith(("pykka_imagestore.runtime", 
 print(sorted(parts - {NEEDED!r}))
 """
 
-    done = subprocess.run(
-        [sys.executable, "-c", program],
-        capture_output=True,
-        text=True,
-        env=filled.environment,
-        timeout=TIMEOUT,
-        check=True,
-    )
-
-    assert done.stdout.splitlines()[-2:] == ["0 []", "[]"]
+    assert last_lines(program, filled) == ["0 []", "[]"]
 
 
 @pytest.mark.root
@@ -69,13 +73,4 @@ status = main({words})
 print(status, sorted({{"pykka", "secrets", "socket", "subprocess", "multiprocessing"}} & set(sys.modules)))
 print(sorted(name for name in sys.modules if ".jobs" in name or name.endswith((".local_store", ".provisioner"))))
 """
-        done = subprocess.run(
-            [sys.executable, "-c", program],
-            capture_output=True,
-            text=True,
-            env=filled.environment,
-            timeout=TIMEOUT,
-            check=True,
-        )
-
-        assert done.stdout.splitlines()[-2:] == ["0 []", "[]"]
+        assert last_lines(program, filled) == ["0 []", "[]"]

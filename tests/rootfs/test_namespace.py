@@ -403,17 +403,23 @@ def kill_it(place):
             os.close(one.fd)
 
 
-def test_when_a_process_ends_while_it_is_asked_another_one_is(run):
-    run(kill_while_asked)
-
-
-def kill_while_asked(place):
+@contextmanager
+def stopped(place):
+    """Lend an overlay whose process has mounted something and is stopped, and the layers to mount more of."""
     layers = two_layers(place)
     with held() as (overlay, namespace):
         os.close(overlay.mount(request(place / "box", *layers)).fd)
         first = pid_of(namespace)
         os.kill(first, signal.SIGSTOP)
+        yield overlay, namespace, layers, first
 
+
+def test_when_a_process_ends_while_it_is_asked_another_one_is(run):
+    run(kill_while_asked)
+
+
+def kill_while_asked(place):
+    with stopped(place) as (overlay, namespace, layers, first):
         with ThreadPoolExecutor(1) as threads:
             answer = threads.submit(overlay.mount, request(place / "again", *layers))
             time.sleep(0.1)
@@ -430,12 +436,7 @@ def test_a_process_that_somebody_stopped_goes_on_when_it_is_asked(run):
 
 
 def stop_while_asked(place):
-    layers = two_layers(place)
-    with held() as (overlay, namespace):
-        os.close(overlay.mount(request(place / "box", *layers)).fd)
-        first = pid_of(namespace)
-        os.kill(first, signal.SIGSTOP)
-
+    with stopped(place) as (overlay, _, layers, first):
         with ThreadPoolExecutor(1) as threads:
             mounted = threads.submit(overlay.mount, request(place / "again", *layers)).result(TIMEOUT)
 
