@@ -78,7 +78,7 @@ def make_parser(words: Sequence[str] = ()) -> Program:
     add_common_options(parser)
     parser.add_argument("--version", action=_Version, nargs=0, help="print the version")
     verbs = parser.add_subparsers(dest="verb", metavar="VERB", required=True, prog="imagestore", parser_class=Parser)
-    add_verbs(Verbs(verbs, words), words)
+    add_verbs(Verbs(verbs, words))
     return parser
 
 

@@ -77,7 +77,7 @@ class Verbs:
 
     def __init__(self, parsers: argparse._SubParsersAction[Parser], words: Sequence[str]) -> None:
         self._parsers = parsers
-        self._words = words
+        self.words = words
         # A default here would override an option that stood before the verb.
         self._common = Parser(add_help=False, argument_default=argparse.SUPPRESS, formatter_class=Help)
         add_common_options(self._common)
@@ -102,6 +102,6 @@ class Verbs:
             formatter_class=Help,
             allow_abbrev=False,
         )
-        parser.words = self._words
+        parser.words = self.words
         parser.set_defaults(verb=verb, parser=parser)  # whichever name was typed
         return parser

@@ -56,12 +56,10 @@ def stored_image(text: str) -> str:
 
 def container_id(text: str) -> str:
     """Return a container's id as it is."""
-    from pykka_imagestore.core.container import is_container_id  # noqa: PLC0415
+    from pykka_imagestore.core.container import ID_FORM, is_container_id  # noqa: PLC0415
 
     if not is_container_id(text):
-        raise argparse.ArgumentTypeError(
-            f"{text!r} is no id: at most 128 letters, digits, '_', '.' and '-', a letter or digit first"
-        )
+        raise argparse.ArgumentTypeError(f"{text!r} is no id: {ID_FORM}")
     return text
 
 

@@ -358,12 +358,12 @@ _ADDERS: dict[tuple[str, ...], Callable[[AddVerb], None]] = {
 VERBS = tuple(word for words in _ADDERS for word in words)
 
 
-def add_verbs(verbs: Verbs, words: Sequence[str]) -> None:
+def add_verbs(verbs: Verbs) -> None:
     """Add the verbs that stand among the words of a command line; all, if none does or help is asked for.
 
     Most of the time of a parse is that of options which other verbs have.
     """
-    is_help = not {"help", "-h", "--help"}.isdisjoint(words)
-    wanted = [names for names in _ADDERS if not is_help and not set(names).isdisjoint(words)]
+    is_help = not {"help", "-h", "--help"}.isdisjoint(verbs.words)
+    wanted = [names for names in _ADDERS if not is_help and not set(names).isdisjoint(verbs.words)]
     for names in wanted or _ADDERS:
         _ADDERS[names](partial(verbs.add, names))

@@ -90,6 +90,10 @@ class ContainerInfo:
     is_held: bool
 
 
+ID_FORM = "at most 128 letters, digits, '_', '.' and '-', a letter or digit first"
+"""What an id may be, as the end of a sentence."""
+
+
 def is_container_id(text: str) -> bool:
     """Tell whether a text may be a container's id."""
     return is_own_name("containers", text)
@@ -103,6 +107,5 @@ def require_container_id(what: str, value: object) -> None:
     """
     if not (isinstance(value, str) and is_container_id(value)):
         given = shown(value) if isinstance(value, str) else repr(value)[:200]
-        takes = "at most 128 letters, digits, '_', '.' and '-', a letter or digit first"
         its_own = "; it has one, its container_id" if hasattr(value, "container_id") else ""
-        raise InvalidInputError(f"{what} is {given}; it takes {takes}{its_own}")
+        raise InvalidInputError(f"{what} is {given}; it takes {ID_FORM}{its_own}")
