@@ -7,12 +7,10 @@ from collections.abc import Sequence
 from pykka_imagestore.core.digest import DiffID
 from pykka_imagestore.core.layer_record import WhiteoutFormat
 from pykka_imagestore.core.paths import ROOTFS, UPPER
-from pykka_imagestore.core.rootfs import Reads, StackLayer, stack_id
+from pykka_imagestore.core.rootfs import DEVICES_FOR, Reads, StackLayer, stack_id
 from pykka_imagestore.durable.containers import read_container
 from pykka_imagestore.errors import ContainerNotFoundError, StateError
 from pykka_imagestore.provision.making import Site, Steps
-
-_WRITES = {Reads.TRUSTED: WhiteoutFormat.OVERLAY_TRUSTED, Reads.USER: WhiteoutFormat.OVERLAY_USER}
 
 
 def find_container_layers(site: Site, container_id: str) -> Steps[tuple[StackLayer, ...]]:
@@ -33,7 +31,7 @@ def find_container_layers(site: Site, container_id: str) -> Steps[tuple[StackLay
     layers = yield from find_layers(site, container.layer_ids, reads)
     if container.read_only:
         return layers
-    return (*layers, StackLayer(str(directory / UPPER), _WRITES[reads]))
+    return (*layers, StackLayer(str(directory / UPPER), DEVICES_FOR[reads]))
 
 
 def find_layers(site: Site, layer_ids: Sequence[DiffID], reads: Reads) -> Steps[tuple[StackLayer, ...]]:
