@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from enum import Enum, auto
 
 from pykka_imagestore.core.container import Container
@@ -22,7 +21,7 @@ from pykka_imagestore.provision.making import Site
 from pykka_imagestore.provision.provisioned import ContainerRecovery, Rootfs
 from pykka_imagestore.provision.removing import request_of
 from pykka_imagestore.rootfs.backend import Mounted
-from pykka_imagestore.rootfs.place import mount_entries, open_attached, unmount_listed
+from pykka_imagestore.rootfs.place import mounts_below, open_attached, unmount_listed
 from pykka_imagestore.rootfs.refusals import OF_THE_MACHINE
 
 logger = logger_of(__name__)
@@ -132,12 +131,10 @@ def _config(site: Site, container: Container) -> RunConfig:
 
 def _unmount_strays(site: Site) -> None:
     """Unmount what is mounted in what waits to be deleted: who moved it there did not get to that, or could not."""
-    gc = f"{os.path.realpath(site.paths.gc)}/"
-    for entry in reversed(mount_entries().values()):  # what is mounted on top of something first
-        if entry.point.startswith(gc):
-            try:
-                unmount_listed(entry)
-            except FileNotFoundError:
-                pass  # it came off with another one
-            except OSError as error:
-                logger.warning("%s stays mounted: %s", entry.point, error)
+    for entry in mounts_below(str(site.paths.gc)):
+        try:
+            unmount_listed(entry)
+        except FileNotFoundError:
+            pass  # it came off with another one
+        except OSError as error:
+            logger.warning("%s stays mounted: %s", entry.point, error)

@@ -99,11 +99,15 @@ def unmount_below(directory: str) -> None:
     Raises:
         OSError: The kernel refused.
     """
+    for entry in mounts_below(directory):
+        with suppress(FileNotFoundError):  # it came off with another one
+            unmount_listed(entry)
+
+
+def mounts_below(directory: str) -> list[MountEntry]:
+    """Return what is mounted in a directory, what lies on top of something first."""
     below = f"{os.path.realpath(directory)}/"
-    for entry in reversed(mount_entries().values()):  # what is mounted on top of something first
-        if entry.point.startswith(below):
-            with suppress(FileNotFoundError):  # it came off with another one
-                unmount_listed(entry)
+    return [entry for entry in reversed(mount_entries().values()) if entry.point.startswith(below)]
 
 
 def is_attached(request: RootfsRequest, is_ours: IsOurs) -> bool:
