@@ -77,6 +77,15 @@ def _stop_all_actors() -> Iterator[None]:
     pykka.ActorRegistry.stop_all(timeout=TIMEOUT)
 
 
+@pytest.fixture(autouse=True)
+def _nothing_stays_mounted(request: pytest.FixtureRequest) -> Iterator[None]:
+    if "tmp_path" not in request.fixturenames:
+        yield
+        return
+    with no_mounts_left(request.getfixturevalue("tmp_path")):
+        yield
+
+
 @pytest.fixture
 def store(tmp_path: Path) -> Iterator[LocalStore]:
     """Return an empty store whose work is done by threads: those start at once."""

@@ -158,6 +158,7 @@ def test_what_is_neither_an_image_nor_a_container_is_not_exported(filled):
 
     assert filled("export", "nobox").stderr == "imagestore: no image or container nobox is in the store\n"
     assert filled("export", "app").stderr == "imagestore: no image or container app is in the store; there is app:1\n"
+    filled("destroy", "box")
 
 
 @pytest.mark.parametrize("backend", ["copy", "overlay"])

@@ -83,8 +83,8 @@ def test_other_names_of_verbs(imagestore, archive):
 
 
 def test_package_runs_as_a_module(filled):
-    command = [sys.executable, "-m", "pykka_imagestore", "list"]
+    command = [sys.executable, "-m", "pykka_imagestore", "list", "--json"]
 
     done = subprocess.run(command, capture_output=True, text=True, env=filled.environment, timeout=TIMEOUT, check=True)
 
-    assert done.stdout == filled("list").stdout
+    assert done.stdout == filled("list", "--json").stdout != "[]\n"

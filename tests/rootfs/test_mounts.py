@@ -111,7 +111,6 @@ def test_a_mount_is_gone_with_its_descriptor_and_nothing_stays_open(tmp_path):
     require_mounts()
     for name in ("a", "b"):
         (tmp_path / name).mkdir()
-    table = Path("/proc/self/mountinfo").read_text()
 
     def mount_and_fail():
         with mounts.FileSystemContext("overlay") as context:
@@ -125,4 +124,4 @@ def test_a_mount_is_gone_with_its_descriptor_and_nothing_stays_open(tmp_path):
     before, after = descriptors_after(200, mount_and_fail)
 
     assert before == after
-    assert Path("/proc/self/mountinfo").read_text() == table
+    assert str(tmp_path) not in Path("/proc/self/mountinfo").read_text()
