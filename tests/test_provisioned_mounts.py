@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from support import seams
 from support.images import docker_save, layer, long_layer, worker_pids
 from support.processes import TIMEOUT, names, wait_for
 from support.rootfs import names_in, points_below, read, write
@@ -49,6 +50,20 @@ def test_the_best_that_works_is_taken_and_told(
     assert points_below(tmp_path) == [rootfs.path]
     provisioner.destroy("box-1").get(timeout=TIMEOUT)
     assert points_below(tmp_path) == []
+
+
+def test_a_kernel_that_tells_no_mounts_number_is_asked_through_proc(
+    provisioner: Provisioner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(seams.MOUNT_NUMBER, lambda *_: None)  # before Linux 5.8
+    (tmp_path / "target").mkdir()
+    for container_id, target in [("box-1", None), ("box-2", tmp_path / "target")]:
+        rootfs = provisioner.provision(container_id, "app:1", target=target).get(timeout=TIMEOUT)
+        assert points_below(tmp_path) == [rootfs.path]
+
+        provisioner.destroy(container_id).get(timeout=TIMEOUT)
+
+        assert points_below(tmp_path) == []
 
 
 @pytest.mark.parametrize("is_symlink", [False, True])

@@ -11,7 +11,9 @@ import pytest
 from support.processes import Program
 from support.rootfs import descriptors_after, require_mounts
 
+from pykka_imagestore.fs.open_directories import opened_directory
 from pykka_imagestore.rootfs import mounts
+from pykka_imagestore.rootfs.place import mount_entries
 from pykka_imagestore.rootfs.system_calls import NUMBERS
 
 HEADERS = Path("/usr/include")
@@ -19,7 +21,11 @@ LISTS = {  # of linux-libc-dev: x86-64 has a list of its own, arm64 and riscv64 
     "x86-64": "x86_64-linux-gnu/asm/unistd_64.h",
     "arm64 and riscv64": "asm-generic/unistd.h",
 }
-OF_OTHERS = {"AT_EMPTY_PATH": "linux/fcntl.h", "MNT_DETACH": "sys/mount.h", "UMOUNT_NOFOLLOW": "sys/mount.h"}
+OF_OTHERS = {
+    **dict.fromkeys(("AT_EMPTY_PATH", "AT_NO_AUTOMOUNT", "AT_STATX_DONT_SYNC", "AT_SYMLINK_NOFOLLOW"), "linux/fcntl.h"),
+    **dict.fromkeys(("MNT_DETACH", "UMOUNT_NOFOLLOW"), "sys/mount.h"),
+    "STATX_MNT_ID": "linux/stat.h",
+}
 
 
 def definitions(name: str) -> dict[str, int]:
@@ -27,7 +33,7 @@ def definitions(name: str) -> dict[str, int]:
     found = [path for path in (HEADERS / name, HEADERS / "x86_64-linux-gnu" / name) if path.exists()]
     if not found:
         pytest.skip(f"there is no {HEADERS / name}; linux-libc-dev and libc6-dev have it")
-    pattern = r"^(?:#define\s+|\s*)(\w+)\s*=?\s*(0x[0-9a-fA-F]+|\d+)\b"
+    pattern = r"^(?:#define\s+|\s*)(\w+)\s*=?\s*(0x[0-9a-fA-F]+|[1-9]\d*|0)U?\b"
     return {match[1]: int(match[2], 0) for match in re.finditer(pattern, found[0].read_text(), re.MULTILINE)}
 
 
@@ -125,3 +131,30 @@ def test_a_mount_is_gone_with_its_descriptor_and_nothing_stays_open(tmp_path):
 
     assert before == after
     assert str(tmp_path) not in Path("/proc/self/mountinfo").read_text()
+
+
+@pytest.mark.root
+def test_a_mount_has_the_number_that_it_is_listed_with_until_it_comes_off(tmp_path):
+    require_mounts()
+    (tmp_path / "place").mkdir()
+    mounts.mount("none", str(tmp_path / "place"), "tmpfs", 0, "")
+    try:
+        listed = next(entry for entry in mount_entries().values() if entry.point == str(tmp_path / "place"))
+        with opened_directory(str(tmp_path)) as above, opened_directory(str(tmp_path / "place")) as root:
+            around = mounts.mount_number(above)
+            assert (mounts.mount_number(root), mounts.mount_number(above, "place")) == (listed.number,) * 2
+            assert around == listed.parent
+    finally:
+        mounts.unmount(str(tmp_path / "place"))
+
+    with opened_directory(str(tmp_path)) as above:
+        assert mounts.mount_number(above, "place") == around
+        with pytest.raises(FileNotFoundError, match="statx"):
+            mounts.mount_number(above, "nothing")
+
+
+def test_a_symlink_is_in_the_mount_that_it_lies_in(tmp_path):
+    (tmp_path / "link").symlink_to("/proc/self")
+
+    with opened_directory(str(tmp_path)) as above:
+        assert mounts.mount_number(above, "link") == mounts.mount_number(above)

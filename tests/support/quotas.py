@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import fcntl
 import os
@@ -74,14 +75,16 @@ class Kernel:
         self.quotas: dict[int, bytes] = {}
         self._enforces, self._missing, self._is_xfs = enforces, missing, is_xfs
 
-    def __call__(self, name: str, directory: int, command: int, project: int, data: bytearray) -> int:
+    def __call__(
+        self, name: str, directory: int, command: int, project: int, buffer: ctypes.Array[ctypes.c_char]
+    ) -> int:
         assert name == "quotactl_fd"
-        failure = self._answer(directory, command, project, data)
+        failure = self._answer(directory, command, project, memoryview(buffer).cast("B"))
         if failure:
             raise OSError(failure, os.strerror(failure))
         return 0
 
-    def _answer(self, directory: int, command: int, project: int, data: bytearray) -> int:
+    def _answer(self, directory: int, command: int, project: int, data: memoryview) -> int:
         assert command & 0xFF == quota.PRJQUOTA
         if self._missing:
             return errno.ENOSYS

@@ -77,6 +77,7 @@ WATCH_LEASES = f"{_DURABLE}.lease_watch._watch"
 LEASE_IMAGE = f"{_PACKAGE}.lease_taker.lease_image"
 WAIT_FOR_FUTURE = f"{_RUNTIME}.future.Future.get"
 REQUIRE_SPACE = f"{_PACKAGE}.tasks.require_space"
+MOUNT_NUMBER = f"{_PACKAGE}.rootfs.place.mount_number"
 BOOT_ID = f"{_PACKAGE}.provision.making.boot_id"
 UID_MAP = f"{_JOBS}.unpack.limiter._UID_MAP"
 

@@ -8,7 +8,7 @@ Each function raises OSError, of the class that its errno has, with the name of 
 
 Spec:
     Linux, include/uapi/linux/mount.h; fsopen(2), fsconfig(2), fsmount(2), move_mount(2), open_tree(2),
-    mount_setattr(2), mount(2), umount2(2).
+    mount_setattr(2), mount(2), umount2(2), statx(2).
 """
 
 from __future__ import annotations
@@ -17,9 +17,10 @@ import ctypes
 import errno
 import os
 import struct
+from collections.abc import Callable
 from typing import Self
 
-from pykka_imagestore.rootfs.system_calls import call, check, libc
+from pykka_imagestore.rootfs.system_calls import Argument, buffer_of, call, check, libc, quick_call
 
 OPEN_TREE_CLONE = 0x1
 OPEN_TREE_CLOEXEC = os.O_CLOEXEC
@@ -37,12 +38,17 @@ MOUNT_ATTR_NODEV = 0x4
 MS_RDONLY = 0x1
 MS_NOSUID = 0x2
 MS_NODEV = 0x4
-AT_EMPTY_PATH = 0x1000  # linux/fcntl.h
+AT_SYMLINK_NOFOLLOW = 0x100  # linux/fcntl.h, as the next
+AT_NO_AUTOMOUNT = 0x800
+AT_EMPTY_PATH = 0x1000
+AT_STATX_DONT_SYNC = 0x4000
+STATX_MNT_ID = 0x1000  # linux/stat.h
 MNT_DETACH = 0x2  # sys/mount.h, as the next
 UMOUNT_NOFOLLOW = 0x8
 
 MAX_OPTIONS = 4095  # of mount(2), in bytes: a page, with the byte that ends them
 
+_STATX = struct.Struct("=I140xQ104x")  # of struct statx: stx_mask and stx_mnt_id
 _MAX_MESSAGE = 4096
 _MAX_MESSAGES = 16  # the kernel keeps eight
 
@@ -69,19 +75,19 @@ class FileSystemContext:
 
     def set_flag(self, key: str) -> None:
         """Set a parameter that has no value."""
-        self._configure(FSCONFIG_SET_FLAG, key, None)
+        self._set(FSCONFIG_SET_FLAG, key, None)
 
     def set_string(self, key: str, value: str) -> None:
         """Set a parameter to a text of 255 bytes at most."""
-        self._configure(FSCONFIG_SET_STRING, key, os.fsencode(value))
+        self._set(FSCONFIG_SET_STRING, key, os.fsencode(value))
 
     def set_descriptor(self, key: str, descriptor: int) -> None:
         """Set a parameter to what is open, which may be closed afterwards."""
-        self._configure(FSCONFIG_SET_FD, key, None, descriptor)
+        self._set(FSCONFIG_SET_FD, key, None, descriptor)
 
     def create(self) -> None:
         """Make the file system of what was set."""
-        self._configure(FSCONFIG_CMD_CREATE, None, None)
+        self._call(call, "fsconfig", " at the end", FSCONFIG_CMD_CREATE, None, None, 0)
 
     def mount(self, attributes: int = 0) -> int:
         """Return a descriptor of a mount of the file system, which is attached nowhere, and gone once it is closed.
@@ -89,14 +95,14 @@ class FileSystemContext:
         Args:
             attributes: Of ``MOUNT_ATTR_``.
         """
-        return self._call("fsmount", "", FSMOUNT_CLOEXEC, attributes)
+        return self._call(call, "fsmount", "", FSMOUNT_CLOEXEC, attributes)
 
-    def _configure(self, command: int, key: str | None, value: bytes | None, number: int = 0) -> None:
-        self._call("fsconfig", f" at {key or 'the end'}", command, None if key is None else key.encode(), value, number)
+    def _set(self, command: int, key: str, value: bytes | None, number: int = 0) -> None:
+        self._call(quick_call, "fsconfig", f" at {key}", command, key.encode(), value, number)
 
-    def _call(self, name: str, where: str, *arguments: int | bytes | None) -> int:
+    def _call(self, make: Callable[..., int], name: str, where: str, *arguments: Argument) -> int:
         try:
-            return call(name, self._context, *arguments)
+            return make(name, self._context, *arguments)
         except OSError as error:
             told = "".join(f"; the kernel says: {message}" for message in self._messages())
             raise OSError(error.errno, f"{error.strerror}{where}{told}") from error
@@ -169,3 +175,25 @@ def unmount(place: str) -> None:
 def unmount_open(root: int) -> None:
     """Detach the mount whose root is open, as ``unmount`` does."""
     check("umount2", libc.umount2(b"/proc/self/fd/%d" % root, MNT_DETACH))
+
+
+def mount_number(directory: int, name: str = "") -> int | None:
+    """Return the number of the mount that something is in; None where the kernel does not tell.
+
+    Args:
+        directory: What is open.
+        name: What is meant in that directory, or what is mounted there; by default the directory itself.
+
+    Raises:
+        FileNotFoundError: It is not there.
+    """
+    if not hasattr(libc, "statx"):
+        return None
+    answer = bytearray(_STATX.size)
+    flags = AT_SYMLINK_NOFOLLOW | AT_NO_AUTOMOUNT | AT_STATX_DONT_SYNC | (0 if name else AT_EMPTY_PATH)
+    try:
+        check("statx", libc.statx(directory, os.fsencode(name), flags, STATX_MNT_ID, buffer_of(answer)))
+    except PermissionError:  # a filter of system calls that is older than this one
+        return None
+    mask, number = _STATX.unpack(answer)
+    return int(number) if mask & STATX_MNT_ID else None  # since Linux 5.8

@@ -24,7 +24,7 @@ from pykka_imagestore.fs.named_directory import NamedDirectory, is_empty
 from pykka_imagestore.fs.open_directories import pinned_directory
 from pykka_imagestore.fs.pins import PIN_FLAGS
 from pykka_imagestore.rootfs.backend import Mounted
-from pykka_imagestore.rootfs.mounts import move_mount, unmount, unmount_open
+from pykka_imagestore.rootfs.mounts import mount_number, move_mount, unmount, unmount_open
 
 MODE = 0o700  # of the directories that a backend makes in a container's
 
@@ -198,6 +198,9 @@ def mount_of(descriptor: int) -> MountEntry | None:
 
 def _mount_number(descriptor: int) -> int:
     """Return the number of the mount that something open is in."""
+    number = mount_number(descriptor)
+    if number is not None:
+        return number
     with _opened_in_proc(f"fdinfo/{descriptor}") as info:
         return next(int(line.split()[1]) for line in info if line.startswith(b"mnt_id:"))
 
@@ -241,7 +244,11 @@ def _unmount_own(directory: str) -> None:
 
 
 def _number_at(name: str, above: int) -> int | None:
+    """Return the number of the mount that something in an open directory is in; None if it is not there."""
     try:
+        number = mount_number(above, name)
+        if number is not None:
+            return number
         place = os.open(name, PIN_FLAGS, dir_fd=above)
     except FileNotFoundError:
         return None

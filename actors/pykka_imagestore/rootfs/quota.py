@@ -23,7 +23,7 @@ from collections.abc import Iterable
 
 from pykka_imagestore.fs.open_directories import opened_directory
 from pykka_imagestore.rootfs.place import mount_of
-from pykka_imagestore.rootfs.system_calls import call
+from pykka_imagestore.rootfs.system_calls import buffer_of, call
 
 Q_GETQUOTA, Q_SETQUOTA, Q_XGETQSTATV = 0x800007, 0x800008, 0x5808
 PRJQUOTA = 2
@@ -193,4 +193,4 @@ def _hand_down(directory: int, project: int) -> None:
 
 
 def _quotactl(directory: int, command: int, project: int, data: bytearray) -> None:
-    call("quotactl_fd", directory, command << 8 | PRJQUOTA, project, data)
+    call("quotactl_fd", directory, command << 8 | PRJQUOTA, project, buffer_of(data))

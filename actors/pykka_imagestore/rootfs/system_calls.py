@@ -22,14 +22,35 @@ NUMBERS = {
 }
 _IS_KNOWN = not os.uname().machine.startswith(("alpha", "mips"))
 
+_MAX_ARGUMENTS = 6
+
+Argument = int | bytes | ctypes.Array[ctypes.c_char] | None
+
 libc = ctypes.CDLL(None, use_errno=True)
+_keeping = ctypes.PyDLL(None, use_errno=True)  # Python's lock
+
+for _library in (libc, _keeping):
+    # All as wide as a register: what the kernel reads of it that was not given would be whatever was there before.
+    _library.syscall.argtypes = (ctypes.c_long, *(ctypes.c_void_p,) * _MAX_ARGUMENTS)
+    _library.syscall.restype = ctypes.c_long
 
 
-def call(name: str, *arguments: int | bytes | bytearray | None) -> int:
-    """Make a call that libc lacks; it may write into a ``bytearray``."""
-    if not _IS_KNOWN:
-        raise OSError(errno.ENOSYS, f"{name}: its number on this processor is not known here")
-    return check(name, libc.syscall(ctypes.c_long(NUMBERS[name]), *map(_word, arguments)))
+def call(name: str, *arguments: Argument) -> int:
+    """Make a call that libc lacks."""
+    return check(name, libc.syscall(_number_of(name), *arguments, *_ABSENT[len(arguments)]))
+
+
+def quick_call(name: str, *arguments: Argument) -> int:
+    """Make a call that waits for nothing: no disk, no other process.
+
+    No other thread runs meanwhile. To let one, and to have Python's lock back, takes far longer than such a call.
+    """
+    return check(name, _keeping.syscall(_number_of(name), *arguments, *_ABSENT[len(arguments)]))
+
+
+def buffer_of(data: bytearray) -> ctypes.Array[ctypes.c_char]:
+    """Return what a call may write to."""
+    return (ctypes.c_char * len(data)).from_buffer(data)
 
 
 def check(name: str, answer: int) -> int:
@@ -40,9 +61,10 @@ def check(name: str, answer: int) -> int:
     return answer
 
 
-def _word(argument: int | bytes | bytearray | None) -> object:
-    if isinstance(argument, int):  # as wide as a register: ctypes would pass an int, and leave the rest as it is
-        return ctypes.c_long(argument)
-    if isinstance(argument, bytearray):
-        return ctypes.byref((ctypes.c_char * len(argument)).from_buffer(argument))
-    return argument
+_ABSENT = [(0,) * (_MAX_ARGUMENTS - count) for count in range(_MAX_ARGUMENTS + 1)]
+
+
+def _number_of(name: str) -> int:
+    if not _IS_KNOWN:
+        raise OSError(errno.ENOSYS, f"{name}: its number on this processor is not known here")
+    return NUMBERS[name]
