@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import asdict
 
 from pykka_imagestore import events
 from pykka_imagestore.core.parameters import require_function
@@ -32,25 +32,27 @@ class Monitor:
         self._thread = SerialExecutor("imagestore-events")
         # Reentrant, because an abandoned future may complete, and so bring an event, during any allocation.
         self._lock = threading.RLock()
-        self._stats = events.StoreStats()
+        self._counts = asdict(events.StoreStats())
         self._waiting = 0
 
     def note(self, event: events.Event) -> None:
         """Count an event, log it and tell the listener."""
         logger.log(logging.DEBUG if event.is_frequent else logging.INFO, "%s", event)
         with self._lock:
-            self._stats = self._stats.after(event)
+            for name, count in event.counts().items():
+                self._counts[name] += count
             if self._listener is None:
                 return
             if self._waiting >= MAX_WAITING:
-                self._stats = replace(self._stats, events_dropped=self._stats.events_dropped + 1)
+                self._counts["events_dropped"] += 1
                 return
             self._waiting += 1
             self._thread.run(self._tell, event)
 
     def stats(self) -> events.StoreStats:
         """Return the counts as of now."""
-        return self._stats
+        with self._lock:
+            return events.StoreStats(**self._counts)
 
     def close(self) -> None:
         """Tell the listener of what has happened so far, and of nothing more; do not wait for it. Idempotent."""

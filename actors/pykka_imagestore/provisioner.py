@@ -8,7 +8,7 @@ Source: Apache Mesos, src/slave/containerizer/mesos/provisioner/provisioner.{hpp
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, TypeVar
@@ -36,6 +36,7 @@ from pykka_imagestore.provision.order import ProvisionOrder
 from pykka_imagestore.provision.provisioned import ContainerRecovery, Rootfs
 from pykka_imagestore.provision.recovering import recover_containers
 from pykka_imagestore.provision.stack_layers import StackWanted
+from pykka_imagestore.provision.turns import DiskBetweenTurns, Turns
 from pykka_imagestore.runtime import (
     DiscardedError,
     Future,
@@ -58,9 +59,10 @@ from pykka_imagestore.text import shown
 if TYPE_CHECKING:
     from pykka_imagestore.jobs.export_tar import ExportedTar
 
+A = TypeVar("A")
 T = TypeVar("T")
 
-THREADS = 4  # they wait for the disk, and for one another: with eight, 50 at a time take a third longer
+THREADS = 8  # they take turns, but for what waits for the disk
 WRITERS = 8  # of tars to descriptors; each waits for whoever reads it
 GATHER_SECONDS = 0.2  # in which removed containers are gathered, to be deleted together
 
@@ -308,7 +310,8 @@ class ProvisionerActor(StoreActor):
     def __init__(self, parts: StoreParts, backends: Backends, owner: str, *, durable: bool) -> None:
         super().__init__()
         self._parts = parts
-        self._disk = disk(durable=durable)
+        self._turns = Turns()
+        self._disk = DiskBetweenTurns(disk(durable=durable), self._turns)
         self._site = Site(parts.paths, self._disk, backends, parts.pool.workers, owner)
         self._view: Future[StoredView] | None = None
         self._there: dict[str, Rootfs] = {}
@@ -422,7 +425,7 @@ class ProvisionerActor(StoreActor):
         """Run each step in a thread, and what it wants in worker processes; a discard undoes all."""
         error: Exception | None = None
         while True:
-            running = undiscardable(self._threads.run(partial(advance, steps), error))
+            running = self._in_turn(partial(advance, steps), error)
             error = None
             try:
                 outcome = await running
@@ -430,7 +433,7 @@ class ProvisionerActor(StoreActor):
                     return outcome
                 await self._get(outcome)
             except DiscardedError as discarded:
-                await undiscardable(self._threads.run(partial(give_up, self._site, steps, running), discarded))
+                await self._in_turn(partial(give_up, self._site, steps, running), discarded)
                 raise
             except Exception as failure:
                 if running.is_failed():
@@ -471,11 +474,15 @@ class ProvisionerActor(StoreActor):
             if coming is None or not coming.is_discarded():
                 await self._get_view()
                 rootfs = self._there.pop(container_id, None)
-                await undiscardable(self._threads.run(partial(self._site.remover.remove, container_id), rootfs))
+                await self._in_turn(partial(self._site.remover.remove, container_id), rootfs)
         finally:
             del self._going[container_id]
             self._delete_soon()
         self._parts.monitor.note(ContainerDestroyed(container_id, time.monotonic() - begun))
+
+    def _in_turn(self, function: Callable[[A], T], argument: A) -> Future[T]:
+        """Have a function called in a thread, when it is its turn; a discard does not stop it."""
+        return undiscardable(self._threads.run(partial(self._turns.take, function), argument))
 
     def _get_view(self) -> Future[StoredView]:
         """Return what looks images up, once the directory is a store that can be used."""

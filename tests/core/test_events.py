@@ -21,6 +21,7 @@ from pykka_imagestore import (
     StoreStats,
     Swept,
 )
+from pykka_imagestore.monitor import Monitor
 
 HOSTILE = "a\x1b[2J\nb"
 EVENTS: list[Event] = [
@@ -49,11 +50,11 @@ def test_an_event_is_one_printable_line_and_a_value(event: Event) -> None:
 
 
 def test_the_counts_are_the_sum_of_the_events() -> None:
-    stats = StoreStats()
+    monitor = Monitor()
     for event in EVENTS:
-        stats = stats.after(event)
+        monitor.note(event)
 
-    assert stats == StoreStats(
+    assert monitor.stats() == StoreStats(
         puts=1,
         puts_joined=2,
         puts_failed=1,

@@ -9,7 +9,12 @@ from pykka_imagestore.core.paths import StorePaths
 from pykka_imagestore.durable.containers import Holder, find_container_ids, read_container
 
 RENAME = ("rename", "container.0", "box-1")
-SYNCS = [("sync_data", "container.pb"), ("sync_directory", "box-1"), ("sync_directory", "containers")]
+SYNCS = [
+    ("sync_placed", "box-1", "container.pb"),
+    ("sync_data", "container.pb"),
+    ("sync_directory", "box-1"),
+    ("sync_directory", "containers"),
+]
 
 
 def container(layers: int) -> Container:
@@ -22,8 +27,8 @@ def test_record_is_synced_once_its_container_has_its_name(paths: StorePaths) -> 
 
     Holder(paths, disk).begin(container(layers=4))
 
-    assert disk.calls[-4:] == [RENAME, *SYNCS]
-    assert disk.calls[-5] == ("sync_directory", "store")
+    assert disk.calls[-5:] == [RENAME, *SYNCS]
+    assert disk.calls[-6] == ("sync_directory", "store")
     assert read_container(paths, "box-1") == container(layers=4)
 
 
@@ -32,7 +37,7 @@ def test_record_that_may_be_written_in_part_is_synced_before_its_container_has_i
 
     Holder(paths, disk).begin(container(layers=60))
 
-    assert disk.calls[-5:] == [("sync_data", "container.pb"), RENAME, *SYNCS]
+    assert disk.calls[-6:] == [("sync_data", "container.pb"), RENAME, *SYNCS]
 
 
 @pytest.mark.parametrize("failing", ["sync_data", "sync_directory", "rename"])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import ClassVar
 
 from pykka_imagestore.core.digest import DiffID
@@ -65,11 +65,6 @@ class StoreStats:
     sweeps: int = 0
     sweep_seconds: float = 0.0
     events_dropped: int = 0
-
-    def after(self, event: Event) -> StoreStats:
-        """Return the counts once one more thing has happened."""
-        more = event.counts()
-        return replace(self, **{name: getattr(self, name) + count for name, count in more.items()})
 
 
 @dataclass(frozen=True, slots=True)

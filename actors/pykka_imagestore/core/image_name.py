@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from functools import lru_cache
 
 from pykka_imagestore.core.digest import Digest, is_sha256
 from pykka_imagestore.errors import InvalidNameError
@@ -122,7 +123,7 @@ class ImageName:
     @property
     def stored(self) -> str:
         """The familiar form with its tag, ``ubuntu:latest``, or the key where that would name another image."""
-        return self.with_default_tag()._shortest()
+        return _stored(self)
 
     @property
     def labelled(self) -> str:
@@ -147,6 +148,12 @@ class ImageName:
         tag = f":{self.tag}" if self.tag is not None else ""
         digest = f"@{self.digest}" if self.digest is not None else ""
         return f"{repository}{tag}{digest}"
+
+
+@lru_cache
+def _stored(name: ImageName) -> str:
+    # Asked for with each call, of the same few names, and parses the name again.
+    return name.with_default_tag()._shortest()
 
 
 def without_label(labelled: str) -> str:

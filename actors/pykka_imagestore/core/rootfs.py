@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import lru_cache
 
 from pykka_imagestore.core.digest import sha256
 from pykka_imagestore.core.layer_record import WhiteoutFormat
@@ -31,6 +32,11 @@ DEVICES_FOR = {
 
 def stack_id(layer_ids: Iterable[str], reads: Reads) -> str:
     """Return what names the fix-ups of a stack of layers, the root layer first, for those who read it so."""
+    return _stack_id(tuple(layer_ids), reads)
+
+
+@lru_cache
+def _stack_id(layer_ids: tuple[str, ...], reads: Reads) -> str:
     return sha256("\n".join((reads, *layer_ids)).encode())
 
 

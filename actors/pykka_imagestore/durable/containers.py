@@ -139,9 +139,7 @@ class Holder(Uncopyable):
         try:
             # Only now, so that a file system with a journal writes that once, for the record and for its name. A power
             # cut before leaves the name with a record that is whole, or empty, or all zeros, which tells of nothing.
-            self._disk.sync_data(record)
-            self._disk.sync_directory(target)
-            self._disk.sync_directory(self._paths.containers)  # commit point: the container is there
+            self._disk.sync_placed(target, record)  # commit point: the container is there
         except BaseException:
             _remove(target)
             raise

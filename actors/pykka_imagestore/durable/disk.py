@@ -43,9 +43,15 @@ class Disk:
             if opened is None:
                 os.close(descriptor)
 
+    def sync_placed(self, directory: Path, file: int) -> None:
+        """Make a directory durable that was renamed to where it is, and the one file in it, which is open."""
+        self.sync_data(file)
+        self.sync_directory(directory)
+        self.sync_directory(directory.parent)
+
     def rename(self, source: Path, target: Path) -> None:
         """Give ``source`` the name ``target``, at once and whole; both are on one file system."""
-        source.rename(target)
+        os.rename(source, target)  # noqa: PTH104 - Path.rename takes its target to pieces
 
 
 class ForgetfulDisk(Disk):

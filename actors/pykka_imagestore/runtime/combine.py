@@ -90,6 +90,8 @@ def discard_all(futures: Iterable[Future[Any]]) -> Future[None]:
 
 def undiscardable(future: Future[T]) -> Future[T]:
     """Return a future with the same outcome that never passes a discard on; its own ``on_discard`` still runs."""
+    if future.done():
+        return future
     copy: Future[T] = Future()
     WeakPromise(copy).watch((future,), WeakPromise.copy)
     return copy
