@@ -18,7 +18,7 @@ from pykka_imagestore.durable.disk import Disk
 A = TypeVar("A")
 T = TypeVar("T")
 
-PATIENCE = 0.02  # seconds after which a thread goes on without its turn: who has it may wait for a dead disk
+PATIENCE = 0.1  # seconds after which a thread goes on without its turn: who has it may wait for a dead disk
 
 
 class Turns:
