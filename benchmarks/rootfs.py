@@ -42,7 +42,7 @@ from samples import Shape, write_docker_archive, write_layer
 
 from pykka_imagestore import StoreError
 
-FAILURES = (ProgramFailedError, StoreError)
+FAILURES = (ProgramFailedError, StoreError, OSError)  # OSError: of a full disk
 TOOLS = ("podman", "buildah", "containerd", "ctr", "umoci", "cp", "mount")
 
 
