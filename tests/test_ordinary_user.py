@@ -36,7 +36,7 @@ UPPER = [tars.file(b"etc/name", b"upper"), tars.whiteout(b"etc/gone")]
 # only root may enter, and what is imported late would not be found.
 RUN = """
 import json, sys
-sys.path.extend(json.loads(sys.argv[1]))
+sys.path[:0] = json.loads(sys.argv[1])  # before what this Python has, which may be older
 from pathlib import Path
 import test_ordinary_user
 name, place, *arguments = json.loads(sys.argv[2])

@@ -10,9 +10,11 @@ import resource
 import subprocess
 import sys
 from contextlib import contextmanager
+from functools import partial
+from unittest.mock import patch
 
 import pytest
-from support import tars
+from support import seams, tars
 from support.images import docker_save, layer
 from support.layers import blob_of
 from support.privileges import on_file_system
@@ -25,6 +27,7 @@ from pykka_imagestore.errors import FileTooLargeError, InvalidInputError, NoSpac
 from pykka_imagestore.jobs.untar_image import UntarImage, untar_image
 from pykka_imagestore.jobs.untar_layer import UntarLayer, untar_layer
 from pykka_imagestore.rootfs.copy import Copy
+from pykka_imagestore.rootfs.mounts import mount
 from pykka_imagestore.rootfs.overlay import Overlay
 from pykka_imagestore.runtime import WorkerStartError
 
@@ -112,10 +115,35 @@ def test_machine_without_proc_is_told_so(tmp_path):
 @pytest.mark.parametrize("backend", [Copy(), Overlay()], ids=["copy", "overlay"])
 def test_without_proc_no_root_file_system_is_taken_for_gone(tmp_path, backend):
     (tmp_path / "box/rootfs").mkdir(parents=True)
+    without_proc = partial(on_file_system, "tmpfs", "size=1m", "/proc")
+    wanted = request(tmp_path / "box")
+
+    with pytest.raises(ProcUnavailableError, match="mounting and unmounting need /proc"):
+        without_proc(call_when_mounted, backend.unmount, wanted)
+    assert without_proc(call_when_mounted, backend.is_attached, wanted)
+    assert not without_proc(backend.is_attached, wanted)
+
+
+def call_when_mounted(function, wanted):
+    mount("none", f"{wanted.directory}/rootfs", "tmpfs", 0, "")
+    return function(wanted)
+
+
+@pytest.mark.root
+@pytest.mark.parametrize("backend", [Copy(), Overlay()], ids=["copy", "overlay"])
+def test_without_proc_a_kernel_that_tells_no_mounts_number_is_no_reason_to_take_a_root_file_system_for_gone(
+    tmp_path, backend
+):
+    (tmp_path / "box/rootfs").mkdir(parents=True)
 
     for look in (backend.is_attached, backend.unmount):
         with pytest.raises(ProcUnavailableError, match="mounting and unmounting need /proc"):
-            on_file_system("tmpfs", "size=1m", "/proc", look, request(tmp_path / "box"))
+            on_file_system("tmpfs", "size=1m", "/proc", call_on_old_kernel, look, request(tmp_path / "box"))
+
+
+def call_on_old_kernel(function, wanted):
+    with patch(seams.MOUNT_NUMBER, lambda *_: None):
+        return function(wanted)
 
 
 def test_user_without_a_home_directory_is_told_to_name_the_store(monkeypatch):

@@ -28,6 +28,7 @@ from pykka_imagestore.rootfs.mounts import mount_number, move_mount, unmount, un
 
 MODE = 0o700  # of the directories that a backend makes in a container's
 
+_DESCRIPTORS = "/proc/self/fd"
 _WANTED = "Name an empty directory of this user's"
 _ESCAPE = re.compile(rb"\\([0-7]{3})")
 
@@ -275,7 +276,11 @@ def _unmount_all(above: int, name: str, is_ours: IsOurs | None) -> bool:
     was_there = False
     while _is_mounted(above, name, is_ours):
         was_there = True
-        unmount(f"/proc/self/fd/{above}/{name}")
+        try:
+            unmount(f"{_DESCRIPTORS}/{above}/{name}")
+        except FileNotFoundError as error:
+            if not os.path.exists(_DESCRIPTORS):  # else somebody was quicker
+                raise ProcUnavailableError(_DESCRIPTORS, errno.ENOENT) from error
     return was_there
 
 
