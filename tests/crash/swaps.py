@@ -25,7 +25,7 @@ import tempfile
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -44,6 +44,7 @@ from pykka_imagestore.jobs.untar_layer import UntarLayer, untar_layer
 from pykka_imagestore.runtime import WorkerPool
 
 CANNOT = 77  # what this program exits with where it cannot close everything else
+MAX_LOOKS = 20
 ATTACKERS = 3
 EVIL = b"a program of the other user's"
 ANOTHER = 4242
@@ -58,16 +59,34 @@ _PSEUDO = {"proc", "sysfs", "cgroup", "cgroup2", "devpts", "mqueue", "securityfs
 def confine(directory: str) -> None:
     """Leave nothing that can be written to, save a new file system in ``directory``."""
     run("mount", "-t", "tmpfs", "-o", "mode=0755,size=1g,nr_inodes=400k", "none", directory)
+    for _ in range(MAX_LOOKS):  # what another test has mounted may be moved, or come off, at any time
+        if all(is_closed(*mount) for mount in mounts() if mount[0] != directory):
+            return
+    print("other tests mount and unmount all the time")
+    sys.exit(CANNOT)
+
+
+def mounts() -> Iterator[tuple[str, str]]:
+    """Yield where something is mounted, and its kind."""
     for mount in Path("/proc/self/mountinfo").read_text().splitlines():
         fields, _, kind = mount.partition(" - ")
-        point = fields.split()[4].encode().decode("unicode_escape")
-        if point == directory or kind.split()[0] in _PSEUDO:
-            continue
-        with contextlib.suppress(subprocess.CalledProcessError):
-            run("mount", "-o", "remount,bind,ro", point)
-        if not os.statvfs(point).f_flag & os.ST_RDONLY:
-            print(f"{point} stays writable")
-            sys.exit(CANNOT)
+        yield fields.split()[4].encode().decode("unicode_escape"), kind.split()[0]
+
+
+def is_closed(point: str, kind: str) -> bool:
+    """Make a mount read-only; tell whether it was there."""
+    if kind in _PSEUDO:
+        return True
+    with contextlib.suppress(subprocess.CalledProcessError):
+        run("mount", "-o", "remount,bind,ro", point)
+    try:
+        flags = os.statvfs(point).f_flag
+    except FileNotFoundError:
+        return False
+    if not flags & os.ST_RDONLY:
+        print(f"{point} stays writable")
+        sys.exit(CANNOT)
+    return True
 
 
 def run(*command: str) -> None:
