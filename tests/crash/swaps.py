@@ -25,7 +25,7 @@ import tempfile
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -41,6 +41,7 @@ from pykka_imagestore import LocalStore
 from pykka_imagestore.errors import StoreError
 from pykka_imagestore.fs.remove_tree import remove_tree
 from pykka_imagestore.jobs.untar_layer import UntarLayer, untar_layer
+from pykka_imagestore.rootfs.place import mount_entries
 from pykka_imagestore.runtime import WorkerPool
 
 CANNOT = 77  # what this program exits with where it cannot close everything else
@@ -60,23 +61,15 @@ def confine(directory: str) -> None:
     """Leave nothing that can be written to, save a new file system in ``directory``."""
     run("mount", "-t", "tmpfs", "-o", "mode=0755,size=1g,nr_inodes=400k", "none", directory)
     for _ in range(MAX_LOOKS):  # what another test has mounted may be moved, or come off, at any time
-        if all(is_closed(*mount) for mount in mounts() if mount[0] != directory):
+        points = [mount.point for mount in mount_entries().values() if mount.kind not in _PSEUDO]
+        if all(is_closed(point) for point in points if point != directory):
             return
     print("other tests mount and unmount all the time")
     sys.exit(CANNOT)
 
 
-def mounts() -> Iterator[tuple[str, str]]:
-    """Yield where something is mounted, and its kind."""
-    for mount in Path("/proc/self/mountinfo").read_text().splitlines():
-        fields, _, kind = mount.partition(" - ")
-        yield fields.split()[4].encode().decode("unicode_escape"), kind.split()[0]
-
-
-def is_closed(point: str, kind: str) -> bool:
+def is_closed(point: str) -> bool:
     """Make a mount read-only; tell whether it was there."""
-    if kind in _PSEUDO:
-        return True
     with contextlib.suppress(subprocess.CalledProcessError):
         run("mount", "-o", "remount,bind,ro", point)
     try:

@@ -165,7 +165,7 @@ def request_of(paths: StorePaths, container: Container, layers: tuple[StackLayer
     """Return what is asked of a backend for a container; a root file system is unmounted without its layers."""
     return RootfsRequest(
         layers=layers,
-        directory=f"{paths.containers}/{container.container_id}",  # as text, which is quicker to put together
+        directory=str(paths.container(container.container_id)),
         read_only=container.read_only,
         attach=container.attached,
         target=container.target,

@@ -7,7 +7,7 @@ from collections import OrderedDict
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 
-from pykka_imagestore.core.digest import DiffID, directory_name
+from pykka_imagestore.core.digest import DiffID
 from pykka_imagestore.core.paths import STACK_RECORD, StorePaths
 from pykka_imagestore.core.rootfs import Reads, StackLayer, stack_id
 from pykka_imagestore.durable.stacks import find_stack, stack_layers
@@ -40,7 +40,7 @@ class StackLayers:
         """
         stack = stack_id(layer_ids, reads)
         try:
-            status = os.lstat(f"{self._paths.stacks}/{directory_name(stack)}/{STACK_RECORD}")
+            status = os.lstat(self._paths.stack(stack) / STACK_RECORD)
         except FileNotFoundError:
             return None
         identity = status.st_dev, status.st_ino, status.st_ctime_ns

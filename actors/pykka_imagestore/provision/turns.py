@@ -85,6 +85,10 @@ class DiskBetweenTurns(Disk):
         with self._turns.given_away():
             self._disk.sync_file_system(path, opened)
 
+    def rename(self, source: Path, target: Path) -> None:
+        """Give ``source`` the name ``target``, in this thread's turn."""
+        self._disk.rename(source, target)
+
     def sync_placed(self, directory: Path, file: int) -> None:
         """Make a directory durable that was renamed to where it is, and the one file in it, which is open."""
         with self._turns.given_away():

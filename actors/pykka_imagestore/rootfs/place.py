@@ -197,11 +197,21 @@ def mount_of(descriptor: int) -> MountEntry | None:
     return mount_entries().get(_mount_number(descriptor))
 
 
-def _mount_number(descriptor: int) -> int:
-    """Return the number of the mount that something open is in."""
-    number = mount_number(descriptor)
+def _mount_number(directory: int, name: str = "") -> int:
+    """Return the number of the mount that something open is in, or what has a name in it, on any kernel."""
+    number = mount_number(directory, name)
     if number is not None:
         return number
+    if not name:
+        return _mount_number_in_proc(directory)
+    place = os.open(name, PIN_FLAGS, dir_fd=directory)
+    try:
+        return _mount_number_in_proc(place)
+    finally:
+        os.close(place)
+
+
+def _mount_number_in_proc(descriptor: int) -> int:
     with _opened_in_proc(f"fdinfo/{descriptor}") as info:
         return next(int(line.split()[1]) for line in info if line.startswith(b"mnt_id:"))
 
@@ -244,21 +254,6 @@ def _unmount_own(directory: str) -> None:
         os.close(above)
 
 
-def _number_at(name: str, above: int) -> int | None:
-    """Return the number of the mount that something in an open directory is in; None if it is not there."""
-    try:
-        number = mount_number(above, name)
-        if number is not None:
-            return number
-        place = os.open(name, PIN_FLAGS, dir_fd=above)
-    except FileNotFoundError:
-        return None
-    try:
-        return _mount_number(place)
-    finally:
-        os.close(place)
-
-
 @contextmanager
 def _found(path: str) -> Iterator[NamedDirectory | None]:
     """Lend where a directory lies: what is looked at is what is unmounted then. None if the way there is gone."""
@@ -285,8 +280,11 @@ def _unmount_all(above: int, name: str, is_ours: IsOurs | None) -> bool:
 
 
 def _is_mounted(above: int, name: str, is_ours: IsOurs | None) -> bool:
-    number = _number_at(name, above)
-    if number in (None, _mount_number(above)):
+    try:
+        number = _mount_number(above, name)
+    except FileNotFoundError:
+        return False
+    if number == _mount_number(above):
         return False
     # Beside a thousand other mounts the kernel takes 16 ms to list them: only where nothing else tells.
     return is_ours is None or any(map(is_ours, _stack(number)))

@@ -89,7 +89,10 @@ def discard_all(futures: Iterable[Future[Any]]) -> Future[None]:
 
 
 def undiscardable(future: Future[T]) -> Future[T]:
-    """Return a future with the same outcome that never passes a discard on; its own ``on_discard`` still runs."""
+    """Return a future with the same outcome that never passes a discard on; its own ``on_discard`` still runs.
+
+    A future that is final is returned itself: nothing can be discarded of it.
+    """
     if future.done():
         return future
     copy: Future[T] = Future()
